@@ -1,0 +1,99 @@
+"""The document: one Arrow schema from the first step to the last.
+
+Everything in a run speaks of documents, and a document is a row of `BASE`. Steps add a struct column under their own
+name and never rename or reuse one. A document's id is a hash of *where it was said to be* (collection, path, record
+key), not of what it says, so the same crawl read twice has the same ids, and two copies of one text have two.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import pyarrow as pa
+import xxhash
+
+SOURCE = pa.struct(
+    [
+        ("file", pa.string()),  # path below the source's root
+        ("kind", pa.string()),  # warc, jsonl, parquet, arrow, text, ...
+        ("offset", pa.int64()),  # bytes into the file as stored, null where a row number says it
+        ("length", pa.int64()),  # bytes of the record as stored
+        ("row", pa.int64()),  # row number in Parquet and Arrow
+    ]
+)
+
+BASE = pa.schema(
+    [
+        pa.field("doc_id", pa.binary(16), nullable=False),
+        pa.field("text", pa.large_string()),
+        pa.field("url", pa.string()),
+        pa.field("domain", pa.string()),
+        pa.field("source", SOURCE),
+        pa.field("date", pa.timestamp("s")),
+        pa.field("meta", pa.string()),
+    ]
+)
+
+# What reading found out about a record before any step ran; in SQL: read.mime, read.status, ...
+READ = pa.struct(
+    [
+        ("mime", pa.string()),  # "text/html", "text/plain", ...: what `text` holds before extraction
+        ("charset", pa.string()),  # the charset that `text` was decoded from
+        ("status", pa.int64()),  # HTTP status, null outside HTTP
+        ("bytes", pa.int64()),  # bytes of the payload, decoded of transfer and content encodings
+    ]
+)
+
+# A reader's own verdict: null for a document, else the rule (see `READ_RULES`) and the value that decided it.
+DROP = pa.struct([("rule", pa.string()), ("value", pa.string())])
+READ_RULES = ("unreadable", "record_type", "http_status", "mime", "empty")
+
+READ_BATCH = pa.schema([*BASE, pa.field("read", READ), pa.field("drop", DROP)])
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_COMPRESSION = (".gz", ".zst", ".zstd", ".bz2", ".xz", ".lz4")
+
+
+def doc_id(collection: str, path: str, key: str | bytes) -> bytes:
+    """xxh3-128 of (collection, path without compression suffix, record key): 16 bytes, shown as hex.
+
+    The parts are joined with NUL, which none of them can contain, so ("a", "bc") and ("ab", "c") differ. The
+    compression suffix does not count: recompressing an archive leaves its documents' ids alone.
+    """
+    h = xxhash.xxh3_128(collection.encode())
+    h.update(b"\0")
+    h.update(strip_compression(path).encode("utf-8", "surrogateescape"))
+    h.update(b"\0")
+    h.update(key.encode("utf-8", "surrogateescape") if isinstance(key, str) else key)
+    return h.digest()
+
+
+def strip_compression(path: str) -> str:
+    """`a/b.warc.gz` -> `a/b.warc`; any other path is returned as it is."""
+    for suffix in _COMPRESSION:
+        if path.endswith(suffix):
+            return path[: -len(suffix)]
+    return path
+
+
+def clean_text(text: str) -> str:
+    """The text as every column of text holds it: NFC, lone surrogates replaced by U+FFFD, NULs removed."""
+    if text.isascii():  # already NFC, and the common case for code
+        return text.replace("\0", "") if "\0" in text else text
+    text = _SURROGATES.sub("\ufffd", text).replace("\0", "")
+    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+
+
+def hex_id(value: bytes) -> str:
+    """A doc_id as people see it: 32 hexadecimal digits."""
+    return value.hex()
+
+
+def with_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
+    """The batch with `column` under `name`, replacing it where it stands or appended."""
+    index = batch.schema.get_field_index(name)
+    field = pa.field(name, column.type)
+    if index < 0:
+        return batch.append_column(field, column)
+    return batch.set_column(index, field, column)

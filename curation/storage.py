@@ -1,0 +1,333 @@
+"""Files on any fsspec filesystem, and what it takes for a file to count as written.
+
+On a local disk: write under a temporary name, fsync, rename, fsync the directory. On an object store an upload
+appears whole or not at all, so the final name is written directly. Either way a file counts only when a *manifest*
+names it with its checksum; what no manifest names is garbage, whoever left it.
+
+`failpoint` marks every boundary at which a crash must be harmless. Tests enumerate them and die at each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import posixpath
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import fsspec
+from fsspec.core import url_to_fs
+
+Failpoint = Callable[[str], None]
+_failpoint: Failpoint | None = None
+
+
+def failpoint(name: str) -> None:
+    """A boundary: a test's hook may raise or kill here. Free when no hook is set."""
+    if _failpoint is not None:
+        _failpoint(name)
+
+
+def set_failpoint(hook: Failpoint | None) -> None:
+    """Installs (or with None removes) the hook that `failpoint` calls, in this process."""
+    global _failpoint
+    _failpoint = hook
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path names another filesystem than the local disk: s3://, gs://, hf://, memory://, ..."""
+    return "://" in path and not path.startswith("file://")
+
+
+def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The filesystem of a path or URL, and the path on it. Listings are never cached: other drivers write too."""
+    if is_remote(path):
+        fs, inner = url_to_fs(path, use_listings_cache=False)
+        return fs, inner
+    return fsspec.filesystem("file"), os.path.abspath(path.removeprefix("file://"))
+
+
+def join(root: str, *parts: str) -> str:
+    """Joins paths with `/` on any filesystem; an absolute or remote part replaces what stands before it."""
+    for part in parts:
+        root = part if is_remote(part) else posixpath.join(root, part)
+    return root
+
+
+def open_input(root: str, path: str) -> IO[bytes]:
+    """Opens `path` below `root` for reading, as stored (compressed files stay compressed)."""
+    full = join(root, path)
+    if not is_remote(full):
+        return open(full.removeprefix("file://"), "rb")
+    fs, inner = filesystem(full)
+    handle: IO[bytes] = fs.open(inner, "rb")
+    return handle
+
+
+@dataclass(frozen=True, order=True)
+class InputFile:
+    """An input as it was listed. `version` (mtime in ns, or the store's etag) with `size` tells a changed file."""
+
+    path: str  # below the root
+    size: int
+    version: str
+
+
+def list_inputs(root: str, pattern: str) -> list[InputFile]:
+    """Files below `root` that match a glob (`**` allowed) or a plain path, sorted by path.
+
+    Raises FileNotFoundError where the root itself is absent. Nothing matching is an empty list.
+    """
+    fs, base = filesystem(root)
+    if not fs.exists(base):
+        raise FileNotFoundError(root)
+    base = base.rstrip("/")
+    found = fs.glob(posixpath.join(base, pattern), detail=True)
+    files = []
+    for name, info in found.items():
+        if info["type"] != "file":
+            continue
+        version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
+        if not is_remote(root):
+            version = os.stat(name).st_mtime_ns
+        files.append(InputFile(posixpath.relpath(name, base), int(info["size"]), str(version).strip('"')))
+    return sorted(files)
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """32 hex digits over the canonical JSON of a value: what goes into file names."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_jsonable)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"not JSON: {type(value).__name__}")
+
+
+class _Hashing(io.RawIOBase):
+    """A write-only file that hashes and counts what passes through it."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.sha = hashlib.sha256()
+        self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self.sha.update(view)
+        self.inner.write(view)
+        self.size += view.nbytes
+        return view.nbytes
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        if not self.closed:
+            self.inner.flush()
+
+
+@dataclass
+class Written:
+    """What a manifest says of a file: path below the storage root, bytes, SHA-256."""
+
+    path: str
+    size: int = 0
+    sha256: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"path": self.path, "bytes": self.size, "sha256": self.sha256}
+
+
+@dataclass
+class Storage:
+    """A directory on some filesystem, written with commits and read by relative path."""
+
+    root: str
+    _fs: fsspec.AbstractFileSystem = field(init=False, repr=False)
+    _base: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._fs, self._base = filesystem(self.root)
+        self._base = self._base.rstrip("/")
+
+    def __reduce__(self) -> Any:
+        return Storage, (self.root,)
+
+    @property
+    def local(self) -> bool:
+        """True where rename and hard links exist: a disk of this machine (or one mounted on it)."""
+        return not is_remote(self.root)
+
+    def full(self, path: str) -> str:
+        """The path as its filesystem knows it."""
+        return posixpath.join(self._base, path) if path else self._base
+
+    def url(self, path: str) -> str:
+        """The path as `filesystem` and other libraries take it."""
+        return self._fs.unstrip_protocol(self.full(path)) if not self.local else self.full(path)
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(self.full(path)) if self.local else bool(self._fs.exists(self.full(path)))
+
+    def size(self, path: str) -> int:
+        return os.path.getsize(self.full(path)) if self.local else int(self._fs.size(self.full(path)))
+
+    def open(self, path: str) -> IO[bytes]:
+        """Opens a file for reading, random access."""
+        if self.local:
+            return open(self.full(path), "rb")
+        handle: IO[bytes] = self._fs.open(self.full(path), "rb")
+        return handle
+
+    def read_bytes(self, path: str) -> bytes:
+        with self.open(path) as f:
+            return f.read()
+
+    def read_json(self, path: str) -> Any:
+        return json.loads(self.read_bytes(path))
+
+    def list(self, path: str) -> list[str]:
+        """Names of the files directly in a directory, sorted; temporaries left out; [] where it is absent."""
+        if self.local:
+            try:
+                names = [e.name for e in os.scandir(self.full(path)) if e.is_file()]
+            except FileNotFoundError:
+                return []
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                infos = self._fs.ls(self.full(path), detail=True)
+                names = [posixpath.basename(i["name"]) for i in infos if i["type"] == "file"]
+                return sorted(n for n in names if not _TEMPORARY.search(n))
+            return []
+        return sorted(n for n in names if not _TEMPORARY.search(n))
+
+    def walk(self, path: str) -> list[str]:
+        """All files below a directory, as paths below the storage root, sorted; temporaries left out."""
+        base = self.full(path)
+        if not self._fs.exists(base):
+            return []
+        start = len(self._base) + 1
+        return sorted(p[start:] for p in self._fs.find(base) if not _TEMPORARY.search(p))
+
+    @contextlib.contextmanager
+    def create(self, path: str) -> Iterator[tuple[_Hashing, Written]]:
+        """Writes a file that appears whole or not at all: `with storage.create(p) as (f, written): f.write(...)`.
+
+        `written` is complete after the block. An exception inside leaves nothing under the final name.
+        """
+        written = Written(path)
+        final = self.full(path)
+        failpoint(f"create {path}")
+        if self.local:
+            os.makedirs(os.path.dirname(final), exist_ok=True)
+            temporary = f"{final}.{uuid.uuid4().hex[:12]}.tmp"
+            try:
+                with open(temporary, "wb", buffering=1 << 20) as raw:
+                    out = _Hashing(raw)
+                    yield out, written
+                    raw.flush()
+                    failpoint(f"fsync {path}")
+                    os.fsync(raw.fileno())
+                failpoint(f"rename {path}")
+                os.replace(temporary, final)
+                _fsync_directory(os.path.dirname(final))
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+                raise
+        else:
+            raw = self._fs.open(final, "wb")
+            out = _Hashing(raw)
+            try:
+                yield out, written
+                failpoint(f"upload {path}")
+            except BaseException:
+                raw.discard() if hasattr(raw, "discard") else None
+                raw.closed = True  # so that neither close() nor the garbage collector completes the upload
+                raise
+            raw.close()
+        written.size, written.sha256 = out.size, out.sha.hexdigest()
+        failpoint(f"created {path}")
+
+    def write_bytes(self, path: str, data: bytes) -> Written:
+        with self.create(path) as (f, written):
+            f.write(data)
+        return written
+
+    def write_json(self, path: str, value: Any) -> Written:
+        """Canonical JSON: sorted keys, one trailing newline, so that equal values are equal bytes."""
+        text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, default=_jsonable)
+        return self.write_bytes(path, (text + "\n").encode("utf-8", "surrogateescape"))
+
+    def remove(self, path: str) -> None:
+        """Removes a file or a tree; absent is fine."""
+        full = self.full(path)
+        failpoint(f"remove {path}")
+        if self.local:
+            if os.path.isdir(full) and not os.path.islink(full):
+                shutil.rmtree(full, ignore_errors=True)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(full)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm(full, recursive=True)
+
+    def link(self, path: str, to: str) -> None:
+        """Makes the bytes of `path` appear under `to` as well: a hard link, or a copy where there are none."""
+        failpoint(f"link {to}")
+        if not self.local:
+            self._fs.copy(self.full(path), self.full(to))
+            return
+        target = self.full(to)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(target)
+        try:
+            os.link(self.full(path), target)
+        except OSError:  # a filesystem without hard links
+            shutil.copyfile(self.full(path), target)
+
+    def rename(self, path: str, to: str) -> None:
+        """Moves a file or directory; local only, replacing an absent target."""
+        failpoint(f"rename {to}")
+        os.replace(self.full(path), self.full(to))
+        _fsync_directory(os.path.dirname(self.full(to)))
+
+    def free_bytes(self) -> int | None:
+        """Free space, or None where the filesystem has no such figure."""
+        if not self.local:
+            return None
+        os.makedirs(self._base, exist_ok=True)
+        return shutil.disk_usage(self._base).free
+
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp$")
+
+
+def _fsync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
