@@ -206,7 +206,7 @@ class Storage:
     def read_json(self, path: str) -> Any:
         return json.loads(self.read_bytes(path))
 
-    def list(self, path: str) -> list[str]:
+    def names(self, path: str) -> list[str]:
         """Names of the files directly in a directory, sorted; temporaries left out; [] where it is absent."""
         if self.local:
             try:
