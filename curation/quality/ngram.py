@@ -56,7 +56,7 @@ def estimate(
     out: str,
     *,
     prune: Sequence[int] | None = None,
-    memory: int = 256 << 20,
+    memory: int = 64 << 20,
     scratch: str | None = None,
 ) -> Estimate:
     """Estimates a model of `order` from texts and writes it to `out` (ARPA, whole or not at all).
@@ -64,7 +64,8 @@ def estimate(
     texts    each one or more lines; a line is a sentence (an empty one too, as in lmplz), a word what white space parts
     prune    as lmplz: n-grams seen so often or less are left out, a threshold an order (the last one holds for all
              orders above); the first must be 0 and none may fall
-    memory   bytes that sorting may take; the vocabulary comes on top (about 150 bytes a word)
+    memory   bytes that sorting may take; the vocabulary comes on top (about 150 bytes a word). More is no faster until
+             the text has some 10^9 words, where it should be 1 GB
     scratch  directory for temporaries, about 150 bytes an n-gram; default: the system's
 
     Raises UserError for an order outside 2..6, bad thresholds and a text without words. Where a text is too small for
@@ -130,7 +131,7 @@ def discounts(of: Array) -> tuple[float, float, float, float] | None:
 
 def _thresholds(prune: Sequence[int] | None, order: int) -> list[int]:
     given = list(prune or [0])
-    if len(given) > order or given[0] != 0 or any(b < a for a, b in zip(given, given[1:], strict=False)):
+    if len(given) > order or given[0] != 0 or given != sorted(given):
         raise UserError(f"prune {given}: expected at most {order} thresholds that never fall, the first of them 0")
     return given + [given[-1]] * (order - len(given))
 

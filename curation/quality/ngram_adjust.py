@@ -2,11 +2,11 @@
 
 The adjusted count of an n-gram below the highest order is the number of different words seen before it; n-grams that
 begin with <s> have nothing before them and keep their plain count (Heafield et al. 2013, section 3.2). All orders fall
-out of one pass over the n-grams of the highest order in suffix order: an n-gram of order k begins a new row wherever the
-last k words differ from the row before, and its adjusted count is the number of rows of order k + 1 inside it.
+out of one pass over the n-grams of the highest order in suffix order: an n-gram of order k begins a new row wherever
+the last k words differ from the row before, and its adjusted count is the number of rows of order k + 1 inside it.
 
-A row of order k is known by its position in suffix order. Its key is (position of its suffix in order k - 1, first word),
-so rows are found by one 64-bit number, whatever the order.
+A row of order k is known by its position in suffix order. Its key is (position of its suffix in order k - 1, first
+word), so rows are found by one 64-bit number, whatever the order.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def _order(k: int, folder: str) -> Order:
     def column(name: str, dtype: type, width: int = 1) -> Column:
         return Column(os.path.join(folder, f"order{k}-{name}"), dtype, width)
 
-    return Order(column("words", np.uint32, k), column("key", np.int64), column("count", np.int64), column("pruned", bool))
+    return Order(
+        column("words", np.uint32, k), column("key", np.int64), column("count", np.int64), column("pruned", bool)
+    )
 
 
 def _running(values: Array) -> Array:
@@ -139,5 +141,8 @@ def _flush(order: Order, last: _Open, prune: int, leave: int) -> None:
     words = last.words[:stop]
     order.append(words, last.key[:stop], last.count[:stop], last.plain[:stop] <= prune)
     last.words, last.key, last.count, last.plain = (
-        last.words[stop:].copy(), last.key[stop:].copy(), last.count[stop:].copy(), last.plain[stop:].copy()
+        last.words[stop:].copy(),
+        last.key[stop:].copy(),
+        last.count[stop:].copy(),
+        last.plain[stop:].copy(),
     )

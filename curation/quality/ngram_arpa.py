@@ -24,15 +24,16 @@ class Writer:
         self._ends = np.cumsum(np.array([len(w) for w in words], np.int64))
 
     def render(self, ngrams: Array, probability: Array, backoff: Array) -> memoryview:
-        """Lines "log10 p <tab> words [<tab> log10 b]". ngrams: (n, order) uint32; `backoff` is empty for the last order.
+        """Lines "log10 p <tab> words [<tab> log10 b]".
 
-        Both arrays hold logarithms, at most 0.
+        ngrams: (n, order) uint32, n >= 0; both others: (n,) float64, logarithms of at most 0; `backoff` of the last
+        order is empty.
         """
         ends = np.concatenate([np.zeros(1, np.int64), self._ends])
         letters = int((ends[1:] - ends[:-1])[ngrams].sum())
         out = np.empty(letters + len(ngrams) * (ngrams.shape[1] + 2 + 2 * 24), np.uint8)
         size = _render(ngrams, probability, backoff, self._bytes, ends, out)
-        return memoryview(out)[:size]
+        return out[:size].data
 
 
 @numba.njit(cache=True)

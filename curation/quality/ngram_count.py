@@ -2,9 +2,9 @@
 
 Words are numbered by first appearance while the text is read and the numbers spooled to disk; when the vocabulary is
 known it is sorted, so that the numbers (and with them the model file) do not depend on the order of the text. Then the
-spool is read again in blocks: an n-gram is packed, last word first, into as few 64-bit keys as its words' bits need, the
-block is sorted and counted, and written as a run; the runs are merged. "Suffix order" (by last word, then the one before
-it, ...) is what makes the rest simple: n-grams that share a suffix stand together at every order.
+spool is read again in blocks: an n-gram is packed, last word first, into as few 64-bit keys as its words' bits need,
+the block is sorted and counted, and written as a run; the runs are merged. "Suffix order" (by last word, then the one
+before it, ...) is what makes the rest simple: n-grams that share a suffix stand together at every order.
 
 Sentences are as lmplz sees them: <s> stands before the first word as often as the order needs, </s> after the last, and
 words spelled like <s>, </s> or <unk> are white space.
@@ -44,7 +44,7 @@ class _Numbers(dict[bytes, int]):
 
 def read_text(lines: Iterable[bytes], path: str) -> Text:
     """Numbers the words of `lines` (one a sentence), spooling to `path`: 4 bytes a word."""
-    numbers = _Numbers({word: 0 for word in sorted(RESERVED)})
+    numbers = _Numbers(dict.fromkeys(sorted(RESERVED), 0))
     number = numbers.__getitem__
     tokens = Column(path, np.uint32)
     block: list[int] = []
@@ -101,23 +101,31 @@ class Packing:
         return back
 
 
+_FAN = 64  # runs merged at once
+
 Counted = tuple[list[Array], Array]  # keys, and the count (int64) of each
 
 
 def count(text: Text, packing: Packing, folder: str, block: int) -> Iterator[Counted]:
     """Blocks of distinct n-grams with counts, sorted over all blocks; at most `block` are sorted in memory at once."""
-    runs = []
+    runs: list[_Run] = []
     for at in range(0, max(text.tokens.rows, 1), block):
         keys = packing.pack(_windows(text, at, min(at + block, text.tokens.rows), packing.order))
         counted = _combine(keys, np.ones(len(keys[0]), np.int64))
         if text.tokens.rows <= block:  # it all fits: no detour over the disk
             yield counted
             return
-        runs.append(_Run(os.path.join(folder, f"run-{len(runs)}"), packing.keys))
+        runs.append(_Run(os.path.join(folder, f"run-{at}"), packing.keys, 0))
         runs[-1].columns.append(_rows(counted))
-    yield from _merge(runs, max(block // len(runs), 1024))
-    for run in runs:
-        run.columns.drop()
+        while len(runs) >= _FAN and runs[-_FAN].level == runs[-1].level:
+            # as many runs of one size as may be open at a time become one of the next size
+            several, runs = runs[-_FAN:], runs[:-_FAN]
+            level = several[0].level + 1
+            merged = _Run(os.path.join(folder, f"run-{at}-{level}"), packing.keys, level)
+            for part in _merge(several, block):
+                merged.columns.append(_rows(part))
+            runs.append(merged)
+    yield from _merge(runs, block)
 
 
 def _windows(text: Text, start: int, stop: int, order: int) -> list[Array]:
@@ -157,7 +165,8 @@ def _rows(counted: Counted) -> Array:
 class _Run:
     """A sorted run on disk and the part of it that is in memory."""
 
-    def __init__(self, path: str, keys: int) -> None:
+    def __init__(self, path: str, keys: int, level: int) -> None:
+        self.level = level  # how often its rows were merged
         self.columns = Column(path, np.uint64, keys + 1)
         self.at = 0
         self.rows: Array = np.empty((0, keys + 1), np.uint64)
@@ -184,14 +193,16 @@ def _upto(rows: Array, bound: Array) -> int:
     low, high = 0, len(rows)
     for column in range(rows.shape[1] - 1):
         part = rows[low:high, column]
-        low, high = low + int(np.searchsorted(part, bound[column])), low + int(
-            np.searchsorted(part, bound[column], "right")
+        low, high = (
+            low + int(np.searchsorted(part, bound[column])),
+            low + int(np.searchsorted(part, bound[column], "right")),
         )
     return high
 
 
-def _merge(runs: list[_Run], size: int) -> Iterator[Counted]:
-    """Merges runs by blocks: what is no greater than the least last row in memory is complete, and goes out sorted."""
+def _merge(runs: list[_Run], block: int) -> Iterator[Counted]:
+    """Merges runs by blocks, and deletes them: what is no greater than the least last row in memory is complete."""
+    size = max(block // len(runs), 1024)
     while True:
         for run in runs:
             run.fill(size)
@@ -199,5 +210,9 @@ def _merge(runs: list[_Run], size: int) -> Iterator[Counted]:
         bound = np.array(min(last), np.uint64) if last else None
         taken = np.concatenate([run.take(bound) for run in runs])
         if not len(taken):
-            return
-        yield _combine([np.ascontiguousarray(taken[:, k]) for k in range(taken.shape[1] - 1)], taken[:, -1].view(np.int64))
+            break
+        yield _combine(
+            [np.ascontiguousarray(taken[:, k]) for k in range(taken.shape[1] - 1)], taken[:, -1].view(np.int64)
+        )
+    for run in runs:
+        run.columns.drop()

@@ -1,7 +1,7 @@
 """Columns on disk: arrays longer than memory, written once from front to back and read by range, or by partition.
 
-The n-gram estimator never asks for a random element of something that may not fit into memory. It reads ranges in order,
-and where it has to join two orders it first deals the rows out to partitions, each of which fits.
+The n-gram estimator never asks for a random element of something that may not fit into memory. It reads ranges in
+order, and where it has to join two orders it first deals the rows out to partitions, each of which fits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Column:
 
     def __init__(self, path: str, dtype: npt.DTypeLike, width: int = 1) -> None:
         self.path, self.dtype, self.width, self.rows = path, np.dtype(dtype), width, 0
-        self._file = open(path, "w+b")
+        self._file = open(path, "w+b")  # noqa: SIM115 (open as long as the column lives)
 
     def append(self, rows: Array) -> None:
         """Rows after those already there: shape (n,), or (n, width)."""
