@@ -1,8 +1,8 @@
 """Pseudo-random numbers that are a function of a document and the seed: who comes first, who is sampled, which shard.
 
-There is no generator and no state. A number is drawn by hashing 16 bytes (a doc_id or a content hash) with a key made of
-the seed and a purpose, so it is the same on any machine, in any order, however the documents are cut into tasks, and
-numbers for two purposes have nothing to do with each other.
+There is no generator and no state. A number is drawn by hashing 16 bytes (a doc_id or a content hash) with a key made
+of the seed and a purpose, so it is the same on any machine, in any order, however the documents are cut into tasks,
+and numbers for two purposes have nothing to do with each other.
 
     key    = xxh3_64(purpose, seed)
     number = mix(mix(lo ^ key) + hi * 0x9E3779B97F4A7C15)        all modulo 2^64, lo and hi little-endian
