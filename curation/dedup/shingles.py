@@ -1,0 +1,197 @@
+"""What a document is made of when documents are compared: its set of shingles, each a 64-bit hash.
+
+A *word* is a maximal run of letters, marks, digits and underscores, lower-cased; ideographs, kana and emoji, which
+are written without spaces, are words by themselves; everything else separates. A *shingle* is n words in a row (or n
+characters of the text, lower-cased, each run of whitespace as one space). Punctuation, case and layout therefore do
+not count. A document of fewer than n words has one shingle, of all its words, so it equals only documents of the same
+words; a document without a word has none, and is similar to nothing.
+
+The kernel reads UTF-8 bytes straight out of the Arrow buffer, one pass, no string objects:
+
+    word     w = mix(... (h ^ c) * FNV_PRIME ... over its characters c)            FNV-1a over code points, then mixed
+    shingle  s = mix(w_1 B^(n-1) + w_2 B^(n-2) + ... + w_n)  modulo 2^64           rolled in two multiplications
+
+The words' hashes are mixed to look random before they enter the polynomial, so two different shingles of a corpus
+meet with a chance near 2^-64. Character classes and case come from `unicodedata` for the basic plane and from ranges
+above it.
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from typing import Any
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+U64 = npt.NDArray[np.uint64]
+
+WORDS, CHARACTERS = 0, 1  # what an ngram counts
+SEPARATOR, PART, WHOLE, SPACE = 0, 1, 2, 3  # classes of characters; SPACE separates words too
+
+_FNV = np.uint64(0x100000001B3)
+_START = np.uint64(0xCBF29CE484222325)
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+
+# Cached on disk: compiling the kernels takes 2 s, which every worker process would pay again.
+jit: Any = functools.partial(nb.njit, cache=True, nogil=True, error_model="numpy", boundscheck=False)
+
+
+@functools.cache
+def tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
+    """(class, lower-case) of each code point of the basic plane: arrays of 65536."""
+    kinds = np.zeros(65536, np.uint8)
+    lower = np.arange(65536, dtype=np.uint32)
+    for code in range(65536):
+        char = chr(code)
+        category = unicodedata.category(char)
+        if char.isspace():
+            kinds[code] = SPACE
+        elif category[0] in "LMN" or char == "_":
+            ideograph = category == "Lo" and (0x2E80 <= code < 0xA000 or 0xF900 <= code < 0xFB00)
+            kinds[code] = WHOLE if ideograph else PART
+        elif category == "So" and code >= 0x2600:
+            kinds[code] = WHOLE  # dingbats and the like
+        small = char.lower()
+        if len(small) == 1:
+            lower[code] = ord(small)
+    return kinds, lower
+
+
+@jit
+def mix(x):  # type: ignore[no-untyped-def]
+    """MurmurHash3's 64-bit finaliser."""
+    x ^= x >> np.uint64(33)
+    x *= np.uint64(0xFF51AFD7ED558CCD)
+    x ^= x >> np.uint64(33)
+    x *= np.uint64(0xC4CEB9FE1A85EC53)
+    return x ^ (x >> np.uint64(33))
+
+
+@jit
+def _decode(data, i, end):  # type: ignore[no-untyped-def]
+    """(code point, bytes) of the valid UTF-8 sequence of two bytes or more at i; cut short, it counts byte by byte."""
+    first = np.uint32(data[i])
+    if first < 0xE0 and i + 1 < end:
+        return (first & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
+    if first < 0xF0 and i + 2 < end:
+        return (first & 0x0F) << 12 | np.uint32(data[i + 1] & 0x3F) << 6 | (data[i + 2] & 0x3F), 3
+    if i + 3 < end:
+        code = (first & 0x07) << 18 | np.uint32(data[i + 1] & 0x3F) << 12
+        return code | np.uint32(data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
+    return first, 1
+
+
+@jit
+def units(data, start, end, kinds, lower, unit, out):  # type: ignore[no-untyped-def]
+    """Hashes of the words (or characters) of data[start:end] into `out`; returns how many."""
+    count = 0
+    h = _START
+    inside = False  # in a word; for characters: the last one was no space
+    i = start
+    while i < end:
+        byte = data[i]
+        if byte < 0x80:
+            code = np.uint32(byte)
+            i += 1
+            kind = kinds[code]
+            code = lower[code]
+        else:
+            decoded, size = _decode(data, i, end)
+            code = np.uint32(decoded)
+            i += size
+            if code < 65536:
+                kind = kinds[code]
+                code = lower[code]
+            elif 0x1F000 <= code < 0x20000 or 0x20000 <= code < 0x40000:
+                kind = np.uint8(WHOLE)  # pictographs, ideographs
+            else:
+                kind = np.uint8(PART)
+        if unit == CHARACTERS:
+            if kind == SPACE:
+                if inside:
+                    out[count] = mix(np.uint64(0x20) * _BASE)
+                    count += 1
+                inside = False
+            else:
+                out[count] = mix(np.uint64(code) * _BASE)
+                count += 1
+                inside = True
+        elif kind == PART:
+            h = (h ^ np.uint64(code)) * _FNV
+            inside = True
+        else:
+            if inside:
+                out[count] = mix(h)
+                count += 1
+                h = _START
+                inside = False
+            if kind == WHOLE:
+                out[count] = mix((_START ^ np.uint64(code)) * _FNV)
+                count += 1
+    if unit == CHARACTERS:
+        if count > 0 and not inside:
+            count -= 1  # space at the end
+    elif inside:
+        out[count] = mix(h)
+        count += 1
+    return count
+
+
+@jit
+def roll(words, count, ngram, out):  # type: ignore[no-untyped-def]
+    """Shingle hashes of `count` unit hashes into `out` (may be `words` itself); returns how many."""
+    if count == 0:
+        return 0
+    length = min(count, ngram)
+    top = np.uint64(1)
+    for _ in range(length):
+        top *= _BASE
+    total = np.uint64(0)
+    for k in range(length):
+        total = total * _BASE + words[k]
+    shingles = count - length + 1
+    for k in range(shingles):
+        first = words[k]
+        # a short document's one shingle must not equal a full one: its length goes in
+        out[k] = mix(total + np.uint64(ngram - length))
+        if k + length < count:
+            total = total * _BASE + words[k + length] - first * top
+    return shingles
+
+
+def buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """(bytes, n + 1 offsets) of a large_string array, no copy; nulls are empty. Other strings are cast."""
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    if texts.type != pa.large_string():
+        texts = texts.cast(pa.large_string())
+    if texts.null_count:
+        texts = texts.fill_null("")
+    _, offsets, data = texts.buffers()
+    n = len(texts)
+    if n == 0 or offsets is None:
+        return np.zeros(0, np.uint8), np.zeros(n + 1, np.int64)
+    ends = np.frombuffer(offsets, np.int64, count=n + 1, offset=8 * texts.offset)
+    return (np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)), ends
+
+
+@jit
+def shingles_of(data, start, end, kinds, lower, unit, ngram, out):  # type: ignore[no-untyped-def]
+    return roll(out, units(data, start, end, kinds, lower, unit, out), ngram, out)
+
+
+def shingle_sets(texts: pa.Array, *, ngram: int = 5, unit: int = WORDS) -> list[U64]:
+    """The set of shingles of each text: sorted, each once, uint64."""
+    data, offsets = buffers(texts)
+    kinds, lower = tables()
+    sets: list[U64] = []
+    for k in range(len(texts)):
+        start, end = int(offsets[k]), int(offsets[k + 1])
+        out = np.empty(end - start + 1, np.uint64)
+        n = shingles_of(data, start, end, kinds, lower, unit, ngram, out)
+        sets.append(np.unique(out[:n]))
+    return sets

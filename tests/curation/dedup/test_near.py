@@ -1,0 +1,202 @@
+"""Near-duplicate removal, through the stages: what goes, what stays, and why."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+
+import pytest
+
+from curation.dedup import candidates, cluster, near
+from curation.dedup.near import MinHashDedup
+from curation.dedup.verify import similarity
+from curation.step import UserError
+from tests.curation.stages import corpus_of, cut, documents, run, signals
+
+
+def decide(table, tasks=1, shuffle=None, seed=17, **options):
+    parts = cut(table, tasks, shuffle)
+    return signals(run(MinHashDedup(**options).stages(corpus_of(parts, seed)), parts), parts)
+
+
+def prose(rng, words=120):
+    return [f"w{rng.randrange(50_000)}" for _ in range(words)]
+
+
+def planted(families=30, seed=1):
+    """Texts in families: an original and versions with a few words replaced, shuffled together."""
+    rng = random.Random(seed)
+    texts = []
+    for _ in range(families):
+        base = prose(rng)
+        texts.append(" ".join(base))
+        for _ in range(rng.randrange(4)):
+            version = list(base)
+            for _ in range(rng.randrange(1, 5)):
+                version[rng.randrange(len(version))] = "changed"
+            texts.append(" ".join(version))
+    rng.shuffle(texts)
+    return texts
+
+
+def check(table, found, threshold=0.72):
+    """Every removal points at a kept document at exactly the similarity it claims; copies add up."""
+    texts = dict(zip((v.hex() for v in table["doc_id"].to_pylist()), table["text"].to_pylist(), strict=True))
+    assert set(found) == set(texts)
+    stands = dict.fromkeys((k for k, s in found.items() if not s["duplicate"]), 1)
+    for name, s in found.items():
+        if s["duplicate"]:
+            assert not found[s["of"]]["duplicate"]
+            exact = similarity(texts[name], texts[s["of"]])
+            assert exact >= Fraction(str(threshold))
+            assert s["similarity"] == exact.numerator / exact.denominator
+            assert s["copies"] is None
+            stands[s["of"]] += 1
+        else:
+            assert s["of"] is None and s["similarity"] is None
+    assert stands == {k: s["copies"] for k, s in found.items() if not s["duplicate"]}
+
+
+def brute(texts, ids, seed, threshold):
+    """The slow, obvious reference: all pairs, then the walk down the priority order."""
+    import numpy as np
+    import pyarrow as pa
+
+    level = cluster.levels(np.array([len(t.encode()) for t in texts]))
+    order = np.lexsort(cluster.priority(level, pa.array(ids, pa.binary(16)), seed)).tolist()
+    kept: list[int] = []
+    gone = set()
+    for i in order:
+        if any(similarity(texts[i], texts[j]) >= Fraction(str(threshold)) for j in kept):
+            gone.add(ids[i].hex())
+        else:
+            kept.append(i)
+    return gone
+
+
+def test_planted_families_as_all_pairs_would_decide():
+    texts = planted()
+    table = documents(texts)
+    found = decide(table, bands=40, rows=2)  # so wide that the LSH misses nothing: s = 0.72 meets with 1 - 10^-12
+    check(table, found)
+    expected = brute(texts, table["doc_id"].to_pylist(), 17, 0.72)
+    assert {k for k, s in found.items() if s["duplicate"]} == expected
+    assert len(expected) > 10
+
+
+@pytest.mark.parametrize(("tasks", "shuffle"), [(1, 5), (3, None), (7, 2), (20, 11)])
+def test_any_layout_and_order_decides_the_same(tasks, shuffle, monkeypatch):
+    table = documents(planted(12, seed=3))
+    once = decide(table)
+    monkeypatch.setattr(near, "ROWS_PER_PARTITION", 100)
+    monkeypatch.setattr(near, "TAKE", 3)
+    monkeypatch.setattr(near, "PENDING_BYTES", 2000)
+    monkeypatch.setattr(near, "PAIRS_PER_BATCH", 5)
+    assert decide(table, tasks, shuffle) == once
+
+
+def test_no_chains():
+    """Neighbours of a chain are similar, its ends are not: nobody goes because of a removed one."""
+    words = [f"w{i}" for i in range(400)]
+    texts = [" ".join(words[20 * k : 20 * k + 200]) for k in range(10)]  # neighbours 0.81, next but one 0.66
+    table = documents(texts)
+    found = decide(table, bands=40, rows=2)
+    check(table, found)
+    kept = [k for k, s in found.items() if not s["duplicate"]]
+    assert 4 <= len(kept) <= 5  # connected components would have kept one
+
+
+def test_short_and_odd_documents():
+    texts = ["one two", "One, two!", "two one", "", "", "...", "\0", "日本語の文章です。" * 3, "日本語の文章です。" * 3]
+    table = documents(texts)
+    ids = [v.hex() for v in table["doc_id"].to_pylist()]
+    found = decide(table)
+    gone = [i for i, name in enumerate(ids) if found[name]["duplicate"]]
+    # the same few words are duplicates, other ones and documents without words never
+    assert len(gone) == 2 and len(set(gone) & {0, 1}) == 1 and len(set(gone) & {7, 8}) == 1
+
+
+def test_the_longer_document_stays():
+    base = [f"w{i}" for i in range(100)]
+    table = documents([" ".join(base), " ".join(base + [f"x{i}" for i in range(30)])])
+    found = decide(table, bands=40, rows=2, threshold=0.6)
+    names = [v.hex() for v in table["doc_id"].to_pylist()]
+    assert found[names[0]]["of"] == names[1]
+    assert found[names[1]]["copies"] == 2
+
+
+def test_scope_compares_only_within_it():
+    text = " ".join(f"w{i}" for i in range(50))
+    language = [{"code": "en"}, {"code": "de"}, {"code": "en"}]
+    source = [{"file": f, "kind": "warc"} for f in ("2023/a.warc", "2024/a.warc", "2024/b.warc")]
+    table = documents([text] * 3, domain=["web", "web", "code"], source=source, language=language)
+    names = [v.hex() for v in table["doc_id"].to_pylist()]
+
+    def gone(scope):
+        found = decide(table, 2, scope=scope)
+        return {names.index(k) for k, s in found.items() if s["duplicate"]}
+
+    assert len(gone("all")) == 2
+    assert len(gone("domain") & {0, 1}) == 1 and 2 not in gone("domain")
+    assert len(gone("language.code") & {0, 2}) == 1 and 1 not in gone("language.code")
+    assert gone("source") == set()
+    assert MinHashDedup(scope="language.code").reads == ("text", "language")
+
+
+def test_a_large_bucket_stays_linear_and_says_what_did_not_meet(monkeypatch):
+    monkeypatch.setattr(candidates.pairs, "__defaults__", (16,))
+    text = " ".join(f"w{i}" for i in range(50))
+    n = 500
+    table = documents([text] * n)
+    parts = cut(table, 3)
+    ran = run(MinHashDedup(bands=2, rows=4).stages(corpus_of(parts)), parts)
+    found = signals(ran, parts)
+    assert sum(not s["duplicate"] for s in found.values()) == 1
+    tally = ran.results[ran.names.index("pairs")].tally
+    first = 16
+    met = first * (first - 1) // 2 + (n - first) * first
+    rest = n - first
+    again = first * (first - 1) // 2 + (rest - first) * first
+    assert tally == {"candidates": 2 * (met + again), "unmet": 2 * (n * (n - 1) // 2 - met - again)}
+
+
+def test_candidates_meet_as_documented():
+    import numpy as np
+
+    key = np.array([1, 1, 1, 1, 1, 2, 3, 3], np.uint64)
+    other = np.array([0, 0, 7, 8, 7, 0, 0, 0], np.uint64)
+    better, worse, unmet = candidates.pairs(key, other, first=2)
+    met = sorted(zip(better.tolist(), worse.tolist(), strict=True))
+    # each meets the first two of its bucket; 2 and 4 are beyond and share the other key; 3 is alone there
+    assert met == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4), (2, 4), (6, 7)]
+    assert unmet == 2
+
+
+@pytest.mark.parametrize("size", [1000, 2500])
+def test_truth_pairs_of_the_articles(data, size):
+    lines = (data / "near_dup" / f"articles_{size}.train").read_text().splitlines()
+    names, texts = zip(*(line.split(" ", 1) for line in lines), strict=True)
+    table = documents(texts)
+    found = decide(table, 4, 1)
+    check(table, found)
+    ids = dict(zip(names, (v.hex() for v in table["doc_id"].to_pylist()), strict=True))
+    truth = [line.split() for line in (data / "near_dup" / f"articles_{size}.truth").read_text().splitlines()]
+    for left, right in truth:
+        one, two = found[ids[left]], found[ids[right]]
+        assert one["of"] == ids[right] or two["of"] == ids[left]
+    assert sum(s["duplicate"] for s in found.values()) == len(truth)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"threshold": 1.2}, "threshold is 1.2"),
+        ({"ngram": 0}, "ngram is 0"),
+        ({"bands": None}, "both bands and rows"),
+        ({"rows": 0}, "at least 1"),
+        ({"scope": "a..b"}, "scope is 'a..b'"),
+    ],
+)
+def test_options_that_are_refused(options, says):
+    with pytest.raises(UserError, match=says.replace(".", r"\.")):
+        MinHashDedup(**options).check()
