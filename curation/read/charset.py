@@ -1,0 +1,185 @@
+"""Bytes to text, losing nothing that the page's author meant.
+
+A page can name its charset four times over (byte order mark, HTTP header, meta tag, its own bytes) and be wrong in
+three. The order here: a byte order mark is never wrong. Valid UTF-8 with anything beyond ASCII in it is UTF-8, whatever
+a single-byte label says, since text in those charsets is next to never valid UTF-8 by accident. Then what is declared,
+header before meta, if the bytes decode under it. Then what the bytes look like to resiliparse's detector (Mozilla's
+chardet method). Labels mean what the WHATWG Encoding Standard says (latin1 is windows-1252, gb2312 is gb18030, ...).
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+
+_BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16le"), (b"\xfe\xff", "utf-16be"))
+_META = re.compile(rb"<meta[^>]{0,512}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.\-]+)", re.I)
+_XML = re.compile(rb"^\s*<\?xml[^>]{0,256}?encoding\s*=\s*[\"']([A-Za-z0-9_:.\-]+)", re.I)
+_PRESCAN = 4096  # browsers look at 1024 bytes; pages in crawls have longer heads
+_DETECT = 1 << 16  # bytes the detector sees; its verdict does not change after the first tens of kilobytes
+_TOLERATED = 0.01  # share of undecodable characters above which a declared charset is not believed
+
+# Canonical name -> (Python codec, further labels). After https://encoding.spec.whatwg.org/#names-and-labels; the labels
+# are those seen in the wild. Python's windows-125x reject bytes that the standard maps to C1 controls; see _decode.
+_CHARSETS: dict[str, tuple[str, str]] = {
+    "utf-8": ("utf-8", "utf8 unicode-1-1-utf-8 unicode11utf8 x-unicode20utf8 utf-8-sig utf_8 utf8mb4"),
+    "utf-16le": ("utf-16-le", "utf-16 ucs-2 unicode iso-10646-ucs-2 csunicode unicodefeff"),
+    "utf-16be": ("utf-16-be", "unicodefffe"),
+    "windows-1252": (
+        "cp1252",
+        "ascii us-ascii latin1 latin-1 iso-8859-1 iso8859-1 iso_8859-1 iso88591 l1 x-cp1252 cp1252 cp819 ansi_x3.4-1968 "
+        "ibm819 csisolatin1 windows1252 ansi",
+    ),
+    "windows-1250": ("cp1250", "cp1250 x-cp1250 win-1250"),
+    "windows-1251": ("cp1251", "cp1251 x-cp1251 win-1251 windows1251"),
+    "windows-1253": ("cp1253", "cp1253 x-cp1253"),
+    "windows-1254": ("cp1254", "cp1254 x-cp1254 iso-8859-9 iso8859-9 latin5 l5 iso_8859-9"),
+    "windows-1255": ("cp1255", "cp1255 x-cp1255"),
+    "windows-1256": ("cp1256", "cp1256 x-cp1256"),
+    "windows-1257": ("cp1257", "cp1257 x-cp1257"),
+    "windows-1258": ("cp1258", "cp1258 x-cp1258"),
+    "windows-874": ("cp874", "cp874 dos-874 iso-8859-11 iso8859-11 tis-620 tis620"),
+    "iso-8859-2": ("iso8859-2", "iso8859-2 latin2 l2 iso_8859-2 iso88592 csisolatin2"),
+    "iso-8859-3": ("iso8859-3", "iso8859-3 latin3 l3"),
+    "iso-8859-4": ("iso8859-4", "iso8859-4 latin4 l4"),
+    "iso-8859-5": ("iso8859-5", "iso8859-5 cyrillic iso_8859-5"),
+    "iso-8859-6": ("iso8859-6", "iso8859-6 arabic asmo-708 ecma-114 iso-8859-6-e iso-8859-6-i"),
+    "iso-8859-7": ("iso8859-7", "iso8859-7 greek greek8 sun_eu_greek elot_928 ecma-118"),
+    "iso-8859-8": ("iso8859-8", "iso8859-8 hebrew visual iso-8859-8-e iso-8859-8-i logical"),
+    "iso-8859-10": ("iso8859-10", "iso8859-10 latin6 l6"),
+    "iso-8859-13": ("iso8859-13", "iso8859-13"),
+    "iso-8859-14": ("iso8859-14", "iso8859-14"),
+    "iso-8859-15": ("iso8859-15", "iso8859-15 latin9 l9 iso_8859-15"),
+    "iso-8859-16": ("iso8859-16", "iso8859-16"),
+    "koi8-r": ("koi8-r", "koi8 koi koi8_r cskoi8r"),
+    "koi8-u": ("koi8-u", "koi8-ru"),
+    "macintosh": ("mac-roman", "mac x-mac-roman csmacintosh"),
+    "x-mac-cyrillic": ("mac-cyrillic", "x-mac-ukrainian maccyrillic"),
+    "ibm866": ("cp866", "866 cp866 csibm866"),
+    "gb18030": ("gb18030", "gbk gb2312 gb_2312 gb_2312-80 chinese x-gbk cp936 euc-cn csgb2312 iso-ir-58 gb2312-80"),
+    "hz-gb-2312": ("hz", "hz"),
+    "big5": ("big5hkscs", "big5-hkscs big-5 cn-big5 x-x-big5 csbig5 big5-eten cp950"),
+    "euc-jp": ("euc_jis_2004", "x-euc-jp x-euc eucjp cseucpkdfmtjapanese"),
+    "shift_jis": ("cp932", "shift-jis sjis x-sjis ms_kanji windows-31j ms932 cp932 shiftjis csshiftjis"),
+    "iso-2022-jp": ("iso2022_jp_2", "csiso2022jp"),
+    "euc-kr": (
+        "cp949",
+        "euckr korean ks_c_5601-1987 ksc5601 ks_c_5601-1989 ksc_5601 windows-949 cp949 uhc x-windows-949",
+    ),
+    "iso-2022-kr": ("iso2022_kr", "csiso2022kr"),
+}
+_LABELS = {label: name for name, (_, more) in _CHARSETS.items() for label in (name, *more.split())}
+_MULTIBYTE = frozenset(
+    (
+        "utf-16le",
+        "utf-16be",
+        "gb18030",
+        "hz-gb-2312",
+        "big5",
+        "euc-jp",
+        "shift_jis",
+        "iso-2022-jp",
+        "euc-kr",
+        "iso-2022-kr",
+    )
+)
+_ESCAPED = {"iso-2022-jp": b"\x1b", "iso-2022-kr": b"\x0e", "hz-gb-2312": b"~{"}  # seven-bit: ASCII until this appears
+
+
+def _c1(error: UnicodeError) -> tuple[str, int]:
+    """A byte that a single-byte charset leaves open is the control of that number, as the standard has it."""
+    assert isinstance(error, UnicodeDecodeError)
+    return "".join(chr(b) if 0x80 <= b <= 0x9F else "\ufffd" for b in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("gristmill-c1", _c1)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Text, the charset it was decoded from (WHATWG name, lower case), and who said so: bom, utf-8, header, meta, content."""
+
+    text: str
+    charset: str
+    told_by: str
+
+
+def canonical(label: str | None) -> str | None:
+    """The WHATWG name of a charset label, or None for one that it does not know (`utf-7`, `none`, typing errors)."""
+    if not label:
+        return None
+    key = label.strip().strip("\"'").lower()
+    return _LABELS.get(key) or _LABELS.get(key.replace("_", "-"))
+
+
+def decode(data: bytes, header: str | None = None, *, html: bool = True) -> Decoded:
+    """Decodes a payload. `header` is the label of the HTTP header or null; `html` says whether meta tags count.
+
+    Never raises: what no charset explains becomes U+FFFD.
+    """
+    for bom, name in _BOMS:
+        if data.startswith(bom):
+            return Decoded(_decode(data[len(bom) :], name), name, "bom")
+    declared = [(canonical(header), "header")]
+    if html:
+        declared.append((_from_markup(data), "meta"))
+    labels = [(name, by) for name, by in declared if name]
+    first = labels[0][0] if labels else None
+    if first not in _MULTIBYTE:
+        text = _utf8(data)
+        if text is not None:  # ASCII is UTF-8 too, whatever is declared
+            return Decoded(text, "utf-8", "utf-8" if first != "utf-8" else labels[0][1])
+    for name, by in labels:
+        if name in _ESCAPED and _ESCAPED[name] not in data:
+            continue  # seven-bit charset without its escape: plain ASCII, or wrongly labelled
+        if by == "meta" and name.startswith("utf-16"):
+            continue  # a meta tag that could be read as ASCII is not in UTF-16
+        text = _decode(data, name)
+        if text.count("\ufffd") <= _TOLERATED * len(text):
+            return Decoded(text, name, by)
+    text = _utf8(data)
+    if text is not None:
+        return Decoded(text, "utf-8", "utf-8")
+    name = _detect(data)
+    return Decoded(_decode(data, name), name, "content")
+
+
+def _from_markup(data: bytes) -> str | None:
+    head = data[:_PRESCAN]
+    for pattern in (_XML, _META):
+        for match in pattern.finditer(head):
+            if name := canonical(match.group(1).decode("ascii")):
+                return name
+    return None
+
+
+def _utf8(data: bytes) -> str | None:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _decode(data: bytes, name: str) -> str:
+    codec = _CHARSETS[name][0]
+    if name in _MULTIBYTE or name == "utf-8":
+        return data.decode(codec, "replace")
+    return data.decode(codec, "gristmill-c1")
+
+
+def _detect(data: bytes) -> str:
+    """What the bytes look like. UTF-16 without a mark shows by its zeros; UTF-8 with a few errors by its fewness."""
+    even, odd = data[:4096:2].count(0), data[1:4096:2].count(0)
+    if max(even, odd) > len(data[:4096]) * 0.2:
+        return "utf-16le" if odd > even else "utf-16be"
+    text = data.decode("utf-8", "replace")
+    beyond = len(text) - len(text.encode("ascii", "ignore"))
+    if beyond and text.count("\ufffd") <= 0.1 * beyond:
+        return "utf-8"
+    from resiliparse.parse.encoding import detect_encoding
+
+    start = next((i for i, b in enumerate(data) if b >= 0x80), 0)  # where there is something to see
+    start = max(0, start - 1024)
+    found = canonical(detect_encoding(data[start : start + _DETECT]))
+    return found if found and found != "utf-8" else "windows-1252"

@@ -1,0 +1,161 @@
+"""An HTTP response as an archive holds it: status line, headers, and a body under its encodings.
+
+Archives keep what the server sent, and servers lie: `chunked` bodies that are not, `gzip` bodies that were unpacked on
+the way to the archive. So an encoding is undone where the bytes bear it out, and left alone where they do not. A body
+that stops early is read as far as it goes and noted; one that is wrong inside is unreadable.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zlib
+from dataclasses import dataclass
+
+from curation.step import RecordError
+
+MAX_PAYLOAD = 1 << 27  # 128 MiB decoded: a decompression bomb is a drop, not a dead worker
+_STATUS = re.compile(rb"(?:HTTP/\d(?:\.\d)?|ICY)[ \t]+(\d{3})")
+_END = re.compile(rb"\r?\n\r?\n")
+_PRINTABLE = re.compile(rb"[\t\n\r\x20-\x7e]{16}|[\t\n\r\x20-\x7e]*$")
+_CHUNK = re.compile(rb"\s*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
+
+
+@dataclass
+class Response:
+    """`headers` have lower-case names; of a repeated one the first counts. `note` says what is amiss, else empty."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    note: str = ""
+
+
+def parse_fields(block: bytes) -> dict[str, str]:
+    """`Name: value` lines, folded ones joined, names in lower case, the first of a repeated name."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in block.replace(b"\r\n", b"\n").split(b"\n"):
+        if line[:1] in (b" ", b"\t"):
+            if name:
+                fields[name] += " " + _text(line.strip())
+            continue
+        key, colon, value = line.partition(b":")
+        name = _text(key.strip()).lower() if colon else ""
+        if name in fields:
+            name = ""  # and its folded lines
+        if name:
+            fields[name] = _text(value.strip())
+    return fields
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def parse(block: bytes) -> Response:
+    """The response in a record's block, its body decoded of transfer and content encodings. Raises RecordError."""
+    status = _STATUS.match(block)
+    if not status:
+        raise RecordError("no HTTP status line")
+    end = _END.search(block)
+    head, body = (block[: end.start()], block[end.end() :]) if end else (block, b"")
+    headers = parse_fields(head.partition(b"\n")[2])
+    notes = []
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        body, note = unchunk(body)
+        notes.append(note)
+    codings = [c.strip().lower() for c in headers.get("content-encoding", "").split(",")]
+    for coding in reversed(codings):
+        body, note = decompress(body, coding)
+        notes.append(note)
+    return Response(int(status[1]), headers, body, "; ".join(n for n in notes if n))
+
+
+def unchunk(body: bytes) -> tuple[bytes, str]:
+    """Undoes the chunked transfer encoding (RFC 9112, section 7.1), if the body is chunked at all; and a note."""
+    parts, at = [], 0
+    while match := _CHUNK.match(body, at):
+        size = int(match[1], 16)
+        if size == 0:
+            return b"".join(parts), ""
+        part = body[match.end() : match.end() + size]
+        parts.append(part)
+        at = match.end() + size
+        if len(part) < size:
+            return b"".join(parts), "chunked body ends early"
+    if not parts:
+        return body, ""  # not chunked, whatever the header says
+    if body[at:].strip():
+        raise RecordError("chunked body: no chunk size where one must be")
+    return b"".join(parts), "chunked body ends early"
+
+
+def decompress(body: bytes, coding: str) -> tuple[bytes, str]:
+    """Undoes one content coding; and a note. An unknown one, or one that the bytes do not bear out, changes nothing."""
+    if coding in ("gzip", "x-gzip"):
+        return _inflate(body, 31) if body.startswith(b"\x1f\x8b") else (body, "")
+    if coding == "deflate":
+        if len(body) >= 2 and (body[0] & 0x0F) == 8 and (body[0] << 8 | body[1]) % 31 == 0:
+            return _inflate(body, 15)
+        try:
+            return _inflate(body, -15)  # raw deflate, as some servers understood the RFC
+        except RecordError:
+            return body, ""
+    if coding == "zstd":
+        return _unzstd(body) if body.startswith(b"\x28\xb5\x2f\xfd") else (body, "")
+    return _unbrotli(body) if coding == "br" else (body, "")
+
+
+def _inflate(body: bytes, wbits: int) -> tuple[bytes, str]:
+    out, rest = bytearray(), body
+    while rest:
+        decoder = zlib.decompressobj(wbits)
+        try:
+            out += decoder.decompress(rest, MAX_PAYLOAD + 1 - len(out))
+        except zlib.error as error:
+            raise RecordError(f"content encoding: {error}") from error
+        if len(out) > MAX_PAYLOAD:
+            raise RecordError(f"larger than {MAX_PAYLOAD} bytes when unpacked")
+        if not decoder.eof:
+            return bytes(out), "compressed body ends early"
+        rest = decoder.unused_data
+        if not rest.startswith(b"\x1f\x8b"):  # anything else after the end is ignored, as browsers do
+            break
+    return bytes(out), ""
+
+
+def _unzstd(body: bytes) -> tuple[bytes, str]:
+    import zstandard
+
+    out = bytearray()
+    try:
+        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(body, read_across_frames=True)
+        while piece := reader.read(1 << 20):
+            out += piece
+            if len(out) > MAX_PAYLOAD:
+                raise RecordError(f"larger than {MAX_PAYLOAD} bytes when unpacked")
+    except zstandard.ZstdError as error:
+        raise RecordError(f"content encoding: {error}") from error
+    return bytes(out), ""
+
+
+def _unbrotli(body: bytes) -> tuple[bytes, str]:
+    """Brotli has no magic, so what is no brotli but begins as text does is taken for a body already unpacked."""
+    import pyarrow as pa
+
+    out = bytearray()
+    try:
+        reader = pa.CompressedInputStream(pa.PythonFile(io.BytesIO(body), "r"), "brotli")
+        while piece := reader.read(1 << 16):
+            out += piece
+            if len(out) > MAX_PAYLOAD:
+                raise RecordError(f"larger than {MAX_PAYLOAD} bytes when unpacked")
+    except OSError as error:
+        if out or not _PRINTABLE.match(body):
+            raise RecordError(f"content encoding: {error}") from error
+        return body, ""
+    return bytes(out), ""

@@ -1,0 +1,114 @@
+"""`read: text`: everything that is not an archive. JSON Lines, Parquet, Arrow by their suffix; any other file is one document.
+
+The suffix is looked at without that of a compression: `a.jsonl.zst` is JSON Lines. The compression itself is told by
+the file's first bytes.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any, Literal
+
+import pyarrow as pa
+
+from curation import record, storage
+from curation.read import charset, jsonl, tables
+from curation.read.jsonl import Columns
+from curation.read.rows import Row, batches, source
+from curation.read.stream import Stream
+from curation.read.warc import _binary
+from curation.step import Piece, UnreadableFile
+
+MAX_FILE = 1 << 27  # 128 MiB: a larger text file is no document
+_SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
+_HTML = (".html", ".htm", ".xhtml")
+
+
+@dataclass
+class Text:
+    """Options of `read: text`. `text`, `id`, `url`, `date` name the fields or columns; every other goes to `meta`.
+    `id` empty: a record's place is its key. `mime` text/html: the texts are HTML, for `extract` to look at. `as_text`:
+    files are single documents whatever their suffix says."""
+
+    text: str = "text"
+    id: str = ""
+    url: str = "url"
+    date: str = "date"
+    mime: Literal["text/plain", "text/html"] = "text/plain"
+    as_text: bool = False
+
+    def split(self, piece: Piece, root: str, target: int) -> list[Piece]:
+        """Plain JSON Lines by byte ranges, Parquet by row groups. Whole where `id` is set: whether an id repeats is
+        known only to who has read the whole file."""
+        kind = self._kind(piece.path)
+        if self.id or kind not in ("jsonl", "parquet") or piece.start is not None:
+            return [piece]
+        with storage.open_input(root, piece.path) as file:
+            return (jsonl if kind == "jsonl" else tables).cut(file, piece, target)
+
+    def read(self, piece: Piece, root: str, *, collection: str, domain: str, rows: int) -> Iterator[pa.RecordBatch]:
+        """Batches of `record.READ_BATCH`, one row for each line, row or file. Raises UnreadableFile for a file that is
+        not what its suffix says, and for what lies behind damage."""
+        return batches(self._rows(piece, root, collection), domain, rows)
+
+    def original(self, source: Mapping[str, Any], root: str) -> bytes:
+        """The line or file as stored, decompressed; a table's row as JSON."""
+        with storage.open_input(root, source["file"]) as file:
+            if source["kind"] == "jsonl":
+                return jsonl.original(file, source)
+            if source["kind"] in ("parquet", "arrow"):
+                return tables.original(file, source)
+            return Stream(file).read(MAX_FILE)
+
+    def _kind(self, path: str) -> str:
+        if self.as_text:
+            return "text"
+        return _SUFFIXES.get(posixpath.splitext(record.strip_compression(path))[1].lower(), "text")
+
+    def _rows(self, piece: Piece, root: str, collection: str) -> Iterator[Row]:
+        columns, html = Columns(self.text, self.id, self.url, self.date), self.mime == "text/html"
+        with storage.open_input(root, piece.path) as file:
+            kind = self._kind(piece.path)
+            if kind == "jsonl":
+                yield from jsonl.rows(file, piece, collection, columns, html)
+            elif kind == "parquet":
+                yield from tables.parquet_rows(file, piece, collection, columns, html)
+            elif kind == "arrow":
+                yield from tables.arrow_rows(file, piece, collection, columns, html)
+            else:
+                yield self._document(file, piece, collection)
+
+    def _document(self, file: IO[bytes], piece: Piece, collection: str) -> Row:
+        """One file as one document."""
+        row = Row(record.doc_id(collection, piece.path, "0"), source(piece.path, "text", 0, piece.size))
+        suffix = posixpath.splitext(record.strip_compression(piece.path))[1].lower()
+        row.mime = "text/html" if suffix in _HTML else self.mime
+        stream = Stream(file)
+        data = stream.read(MAX_FILE + 1)
+        if stream.damage and not stream.damage.truncated and not data:
+            raise UnreadableFile(piece.path, stream.damage.reason, 0, piece.size)
+        row.bytes = len(data)
+        if stream.damage:
+            row.drop = ("unreadable", stream.damage.reason)
+        elif len(data) > MAX_FILE:
+            row.drop, row.bytes = ("unreadable", f"larger than {MAX_FILE} bytes"), None
+        elif not data.strip():
+            row.drop = ("empty", "")
+        elif binary := _binary(data):
+            row.mime = binary
+            row.drop = ("mime", binary)
+        else:
+            decoded = charset.decode(data, html=row.mime == "text/html")
+            row.text, row.charset = decoded.text, decoded.charset
+        return row
