@@ -1,0 +1,59 @@
+"""Compiling a kernel: numba, once, with one explicit signature.
+
+Explicit signatures compile when the module is imported and never again for other argument types. The machine code is
+kept below the user's cache directory (or NUMBA_CACHE_DIR), so an installation may be read-only; where neither can be
+written it is compiled anew in each process, which costs seconds and nothing else.
+
+numba looks only at the file of a function to tell whether what it kept is stale, not at the kernels and constants
+that it takes from other files. So the cache is also keyed by the sources of the whole folder the function lives in.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+# Arrow's buffers as numba sees them: bytes and 64-bit offsets that nobody may write to.
+BYTES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
+OFFSETS = numba.types.Array(numba.int64, 1, "C", readonly=True)
+
+
+@functools.cache
+def _cache_directory(folder: str) -> str | None:
+    """Where the machine code of a folder of sources is kept; None where no such directory can be made."""
+    base = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "gristmill", "kernels"
+    )
+    sources = [Path(__file__), *sorted(Path(folder).glob("*.py"))]
+    key = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    directory = os.path.join(base, key)
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError:
+        return None
+    return directory if os.access(directory, os.W_OK) else None
+
+
+def kernel(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a function to be compiled for `signature`, in numba's notation: a string or a tuple of types.
+
+    No fastmath and no threads: the same input gives the same bytes.
+    """
+
+    def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
+        directory = _cache_directory(os.path.dirname(os.path.abspath(function.__code__.co_filename)))
+        before = numba.config.CACHE_DIR
+        if directory:
+            numba.config.CACHE_DIR = directory  # read once, by the decorator
+        try:
+            return numba.njit(signature, nogil=True, cache=directory is not None)(function)  # type: ignore[no-any-return]
+        finally:
+            numba.config.CACHE_DIR = before
+
+    return compile_
