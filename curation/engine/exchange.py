@@ -1,0 +1,134 @@
+"""Partition files: how a stage's rows reach the tasks of the next stage.
+
+A producer writes one file. Its rows are sorted by partition in runs of bounded size, each run's share of a partition
+one Arrow record batch message, and an index at the end says where each lies. A consumer reads the index and then the
+byte ranges of its partition alone, so T producers and P consumers make T files and not T times P.
+
+    magic | batch messages ... | schema | index: int64[n, 3] of (partition, offset, length) | footer: offsets, magic
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation.storage import Storage, Written
+
+MAGIC = b"GMXCHG01"
+_FOOTER = struct.Struct("<qqq8s")  # where the schema starts, where the index starts, entries, magic
+RUN_BYTES = 32 << 20  # rows are held and sorted by so much at a time: what bounds a producer's memory
+
+
+class PartitionWriter:
+    """Collects rows with a column `to` (uint32) and writes them by partition. Row order within a partition is kept."""
+
+    def __init__(self, storage: Storage, path: str, schema: pa.Schema) -> None:
+        self.schema = schema
+        self._context = storage.create(path)
+        self._sink, self.written = self._context.__enter__()
+        self._sink.write(MAGIC)
+        self._pending: list[pa.RecordBatch] = []
+        self._bytes = 0
+        self._index: list[tuple[int, int, int]] = []
+        self.rows = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        if batch.schema != self.schema:
+            batch = pa.RecordBatch.from_arrays([batch.column(f.name).cast(f.type) for f in self.schema], schema=self.schema)
+        self._pending.append(batch)
+        self._bytes += batch.nbytes
+        self.rows += batch.num_rows
+        if self._bytes >= RUN_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        table = pa.Table.from_batches(self._pending, self.schema).combine_chunks()
+        self._pending, self._bytes = [], 0
+        to = table.column("to").to_numpy()
+        order = np.argsort(to, kind="stable")
+        table = table.take(pa.array(order))
+        to = to[order]
+        starts = np.flatnonzero(np.r_[True, to[1:] != to[:-1]]) if len(to) else np.zeros(0, dtype=np.int64)
+        for start, stop in zip(starts, [*starts[1:], len(to)], strict=True):
+            part = table.slice(int(start), int(stop - start)).combine_chunks().to_batches()[0]
+            at = self._sink.tell()
+            message = part.serialize()
+            self._sink.write(message)
+            self._index.append((int(to[start]), at, message.size))
+
+    def close(self) -> Written:
+        """Writes index and footer and commits the file."""
+        self._flush()
+        schema_at = self._sink.tell()
+        self._sink.write(self.schema.serialize())
+        index_at = self._sink.tell()
+        index = np.array(self._index, dtype="<i8").reshape(-1, 3)
+        self._sink.write(index.tobytes())
+        self._sink.write(_FOOTER.pack(schema_at, index_at, len(index), MAGIC))
+        self._context.__exit__(None, None, None)
+        return self.written
+
+    def abort(self, error: BaseException) -> None:
+        """Leaves nothing under the final name."""
+        try:
+            self._context.__exit__(type(error), error, error.__traceback__)
+        except BaseException as e:
+            if e is not error:
+                raise
+
+
+def read(storage: Storage, files: Sequence[str], partitions: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    """The batches sent to these partitions: by partition, then file by file in the order given."""
+    opened = [_PartitionFile(storage, f) for f in files] if len(partitions) == 1 else None
+    for partition in partitions:
+        for i, path in enumerate(files):
+            source = opened[i] if opened is not None else _PartitionFile(storage, path)
+            yield from source.batches(partition)
+
+
+class _PartitionFile:
+    def __init__(self, storage: Storage, path: str) -> None:
+        self.storage, self.path = storage, path
+        with storage.open(path) as f:
+            size = f.seek(0, 2)
+            if size < _FOOTER.size + len(MAGIC):
+                raise ValueError(f"partition file {path} is truncated")
+            f.seek(size - _FOOTER.size)
+            schema_at, index_at, entries, magic = _FOOTER.unpack(f.read(_FOOTER.size))
+            if magic != MAGIC or index_at + entries * 24 + _FOOTER.size != size:
+                raise ValueError(f"partition file {path} is damaged")
+            f.seek(schema_at)
+            tail: Any = f.read(index_at - schema_at + entries * 24)
+        self.schema = pa.ipc.read_schema(pa.py_buffer(tail[: index_at - schema_at]))
+        self.index = np.frombuffer(tail, dtype="<i8", offset=index_at - schema_at).reshape(-1, 3)
+
+    def batches(self, partition: int) -> Iterator[pa.RecordBatch]:
+        mine = self.index[self.index[:, 0] == partition]
+        if not len(mine):
+            return
+        with self.storage.open(self.path) as f:
+            for _, offset, length in mine:
+                f.seek(int(offset))
+                yield pa.ipc.read_record_batch(pa.py_buffer(f.read(int(length))), self.schema)
+
+
+def merge(storage: Storage, files: Sequence[str], path: str) -> Written:
+    """Many partition files as one with the same content, in order: the level between when there are too many pairs."""
+    sources = [_PartitionFile(storage, f) for f in files]
+    schema = sources[0].schema
+    writer = PartitionWriter(storage, path, schema)
+    try:
+        for partition in sorted({int(p) for s in sources for p in s.index[:, 0]}):
+            for source in sources:
+                for batch in source.batches(partition):
+                    writer.add(batch)
+        return writer.close()
+    except BaseException as error:
+        writer.abort(error)
+        raise

@@ -1,0 +1,152 @@
+"""What makes a result what it is: code, configuration, models, environment. All of it becomes fingerprints.
+
+A fingerprint that misses something serves stale results; one that holds too much throws good ones away. Code counts
+by its meaning (the syntax tree without docstrings and comments), of the step's own module and all modules of the
+project that it imports. The environment counts by the versions of the packages whose output reaches the result.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import inspect
+import platform
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from curation import storage
+from curation.step import Step
+
+# Packages whose version can change a byte of the result. Ray and the command line cannot.
+PACKAGES = (
+    *("pyarrow", "numpy", "numba", "duckdb", "xxhash", "fastwarc", "warcio", "resiliparse", "trafilatura", "lxml"),
+    *("fasttext", "kenlm", "datatrove", "datasketch", "presidio-analyzer", "phonenumbers", "spacy", "tldextract"),
+    *("tokenizers", "tiktoken", "sentencepiece"),
+)
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+    """Python, packages and CPU features that a worker must share with its driver."""
+    found = {"python": ".".join(map(str, sys.version_info[:3])), "machine": platform.machine()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    found["cpu"] = ",".join(_cpu_features())
+    return found
+
+
+def _cpu_features() -> list[str]:
+    # What decides which vectorised kernel numpy, arrow and friends pick: the last bits of a float can follow from it.
+    from numpy._core._multiarray_umath import __cpu_features__  # type: ignore[attr-defined,unused-ignore]
+
+    return sorted(k for k in ("AVX2", "FMA3", "AVX512F", "AVX512_SKX", "ASIMD", "SVE") if __cpu_features__.get(k))
+
+
+@functools.cache
+def environment_fingerprint() -> str:
+    return storage.fingerprint(environment())
+
+
+def code_fingerprint(cls: type) -> str:
+    """Of the module that defines `cls` and all the project's modules it imports, however deeply."""
+    file = inspect.getsourcefile(cls)
+    if file is None:
+        return "builtin"
+    return _closure(str(Path(file).resolve()))
+
+
+@functools.cache
+def _closure(file: str) -> str:
+    seen: dict[str, str] = {}
+    pending = [file]
+    while pending:
+        path = pending.pop()
+        if path in seen:
+            continue
+        seen[path], imports = _module(path)
+        pending.extend(imports)
+    return storage.fingerprint(sorted(seen.values()))
+
+
+@functools.cache
+def _module(path: str) -> tuple[str, list[str]]:
+    tree = ast.parse(Path(path).read_bytes())
+    imports: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            imports += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+        elif isinstance(node, ast.Import):
+            imports += [a.name for a in node.names]
+        body = getattr(node, "body", None)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and _docstring(node):
+            assert isinstance(body, list)
+            node.body = body[1:] or [ast.Pass()]
+    # `curation.step` is the contract itself: what it says in prose changes often and no byte of any result
+    ours = [n for n in imports if n.startswith("curation.") and n != "curation.step"]
+    files = [f for f in map(_file_of, ours) if f]
+    return hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest(), files
+
+
+def _docstring(node: ast.AST) -> bool:
+    body: list[Any] = getattr(node, "body", [])
+    return bool(body) and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+
+
+@functools.cache
+def _file_of(module: str) -> str | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return spec.origin if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def options(instance: Any) -> dict[str, Any]:
+    """The configured fields of a step or reader, plain and JSON-able; what `open` filled in does not count."""
+    return {
+        f.name: getattr(instance, f.name)
+        for f in dataclasses.fields(instance)
+        if f.init and not f.name.startswith("_")
+    }
+
+
+def step_fingerprint(step: Step) -> str:
+    """Of a step by itself: class, version, options, code, checksums of its models and other input files."""
+    from curation import models
+
+    cls = type(step)
+    # a user's file is imported under a made-up module name that must not count
+    name = cls.__qualname__ if cls.__module__.startswith("_user_") else f"{cls.__module__}.{cls.__qualname__}"
+    return storage.fingerprint(
+        {
+            "class": name,
+            "version": step.version,
+            "options": options(step),
+            "code": code_fingerprint(cls),
+            "models": [models.sha256(m) for m in step.models()],
+            "inputs": list(file_checksums(step.inputs())),
+        }
+    )
+
+
+def file_checksums(patterns: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """(name, SHA-256) of every file that the patterns match, in order; a pattern that matches nothing is an error."""
+    from curation.step import UserError
+
+    for pattern in patterns:
+        fs, inner = storage.filesystem(pattern)
+        names = sorted(n for n in fs.glob(inner) if fs.isfile(n)) if any(c in inner for c in "*?[") else [inner]
+        if not names or not all(fs.exists(n) for n in names):
+            raise UserError(f"no file matches {pattern!r}: check the path, which is relative to the pipeline file")
+        for name in names:
+            with fs.open(name, "rb") as f:
+                yield name.rsplit("/", 1)[-1], hashlib.file_digest(f, "sha256").hexdigest()

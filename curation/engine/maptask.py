@@ -1,0 +1,666 @@
+"""A map task: rows of some pieces of input, through a chain of fused steps and rules, to stored columns and a decision.
+
+Signals are computed only for rows that are alive when their step comes and that no store has yet. So the same code
+does a first run (everything is missing), a re-decision (nothing is missing: the input is not even opened) and a
+top-up (the rows that come back alive get what they lack; to get their text, the input is read again and the steps
+that rewrite text are replayed on those rows alone).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from curation import record, rules
+from curation.engine import columns as store
+from curation.engine import exchange
+from curation.engine.documents import BASE, CHUNK, DECISION, TEXT, State, TaskDocuments
+from curation.step import MapStep, Piece, Reader, Step, UnreadableFile
+from curation.storage import Storage, failpoint
+
+NO_TEXT, RAW = -2, -1  # how far a row's text has come; else the position of the last rewriting step applied
+
+
+@dataclass(frozen=True)
+class Op:
+    """One entry of a phase: compute (or join) a step's signals, or only decide, then apply rules."""
+
+    kind: str  # "map": compute; "join": take a global step's signals; "rules": signals are there already
+    step: Step
+    position: int  # of the step in the pipeline
+    rules: Mapping[str, str]
+    store: str  # directory of the step's signals: cache/signals/<step>-<fingerprint>
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source as a task needs it."""
+
+    reader: Reader
+    root: str
+    collection: str
+    domain: str
+
+
+@dataclass(frozen=True)
+class MapPhase:
+    """What all tasks of a map phase share."""
+
+    run: str
+    sources: Sequence[Source]
+    ops: Sequence[Op]
+    first: bool  # reads the sources; later ones read what the phase before left
+    base_store: str
+    text_store: str | None  # where the phase puts text: None if it rewrites none
+    types: Mapping[str, pa.DataType]  # struct type of every step of the pipeline
+    scrubber: MapStep | None
+    scrub_before: int  # strings of steps before this position go through the scrubber
+    quarantine_ids: frozenset[bytes]
+    quarantine_urls: frozenset[str]
+    batch_rows: int
+    keep_dropped_text: bool
+    sample: float | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """One task: which rows, and which files hold some of their columns already."""
+
+    index: int
+    key: str
+    decision: str  # fingerprint of all that decides: names the generation of what is written
+    source: int = 0
+    pieces: Sequence[Piece] = ()
+    limit: int | None = None
+    poison: Sequence[tuple[str, str]] = ()  # (doc_id in hex, reason)
+    state: Mapping[str, Any] | None = None  # of the phase before
+    known: Mapping[str, Sequence[str]] = field(default_factory=dict)  # store directory -> files of this task
+    joins: Mapping[str, Sequence[str]] = field(default_factory=dict)  # global step -> files with its signals by task
+    probe: tuple[int, int] | None = None  # only rows of this range, nothing written: to find what kills a worker
+    dry: bool = False  # with `probe`: no step runs either; answers with the number of rows, and ids of the range
+
+
+class Poisoned(Exception):
+    """Records on which a step fails: [(doc_id in hex, file, step, reason)]."""
+
+    def __init__(self, records: list[tuple[str, str, str, str]]) -> None:
+        super().__init__(f"{len(records)} records make a step fail; first: {records[0]}")
+        self.records = records
+
+    def __reduce__(self) -> Any:
+        return Poisoned, (self.records,)
+
+
+_opened: dict[tuple[str, int], MapStep] = {}
+
+
+def _open(step: MapStep, key: tuple[str, int]) -> MapStep:
+    """The step with its models loaded, once a process. A few phases' worth are kept."""
+    if key not in _opened:
+        while len(_opened) > 64:
+            del _opened[next(iter(_opened))]
+        step.open()
+        _opened[key] = step
+    return _opened[key]
+
+
+def run_map(phase: MapPhase, spec: MapSpec) -> dict[str, Any]:
+    """Runs one task and returns what its manifest says. Raises Poisoned, or what storage and readers raise."""
+    return _MapTask(phase, spec).run()
+
+
+class _MapTask:
+    def __init__(self, phase: MapPhase, spec: MapSpec) -> None:
+        self.phase, self.spec = phase, spec
+        self.storage = Storage(phase.run)
+        self.dropped: Counter[tuple[int, str, str]] = Counter()
+        self.computed: Counter[str] = Counter()
+        self.replayed: Counter[str] = Counter()
+        self.unread: list[dict[str, Any]] = []
+        self.poisoned: list[tuple[str, str, str, str]] = []
+        self.poison = {bytes.fromhex(i): reason for i, reason in spec.poison}
+        self.rows_in = self.rows_out = self.rows = self.text_bytes = 0
+        self.sum_in = self.sum_out = 0  # order-independent checksums of the ids that came and that stay
+        self.domains: Counter[str] = Counter()
+        self.writers: dict[str, store.Writer] = {}
+        self.known = {d: store.Reader(self.storage, files) for d, files in spec.known.items()}
+        self.rewriters = [op for op in phase.ops if op.kind == "map" and _map(op).rewrites]
+        self.deciders: dict[int, rules.Decider] = {}
+        self.previous: TaskDocuments | None = None
+        if spec.state is not None:
+            self.previous = TaskDocuments(self.storage, spec.index, State.of(spec.state), phase.types)
+        self.raw: _RawText | None = None
+        self.joined = {name: _signals_by_row(self.storage, files, spec.index, phase.types[name], name)
+                       for name, files in spec.joins.items()}  # fmt: skip
+        self.quarantined_keys = {url_key(u) for u in phase.quarantine_urls}
+        self.pending_text: list[tuple[np.ndarray, pa.Array, pa.Array]] = []
+
+    # -- the task ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        started, cpu = time.monotonic(), time.process_time()
+        try:
+            named: list[tuple[str, str]] = []
+            for rows, batch, has_text in self._chunks():
+                if self.spec.dry:
+                    files = batch.column("source").to_pylist()
+                    named += [(d.hex(), s["file"]) for d, s in zip(batch.column("doc_id").to_pylist(), files, strict=True)]
+                    continue
+                self._chunk(rows, batch, has_text)
+            if self.poisoned:
+                raise Poisoned(self.poisoned)
+            if self.spec.probe is not None:
+                return {"rows": self.rows, "ids": named}
+            self._writer("decision", DECISION)
+            if self.phase.first and not self.spec.known.get(self.phase.base_store):
+                self._writer(self.phase.base_store, BASE)
+            empty = ("decision", self.phase.base_store)  # these say something even without rows
+            files = {name: w.close(empty=name in empty) for name, w in sorted(self.writers.items())}
+        except BaseException as error:
+            for writer in self.writers.values():
+                writer.abort(error)
+            raise
+        finally:
+            if self.raw is not None:
+                self.raw.close()
+        drops = [[step, rule, n] for (_, step, rule), n in sorted(self.dropped.items())]
+        if self.rows_in != self.rows_out + sum(n for *_, n in drops):
+            raise AssertionError(f"task {self.spec.key}: {self.rows_in} in, {self.rows_out} kept, drops {drops}")
+        written = {name: w for name, w in files.items() if w is not None}
+        failpoint(f"map task {self.spec.key} before manifest")
+        return {
+            "index": self.spec.index,
+            "key": self.spec.key,
+            "in": self.rows_in,
+            "out": self.rows_out,
+            "sum_in": f"{self.sum_in:016x}",
+            "sum_out": f"{self.sum_out:016x}",
+            "drops": drops,
+            "domains": dict(sorted(self.domains.items())),
+            "text_bytes": self.text_bytes,
+            "unread": self.unread,
+            "computed": dict(sorted(self.computed.items())),
+            "replayed": dict(sorted(self.replayed.items())),
+            "state": self._state(written).as_dict(),
+            "stores": self._stores(written),
+            "files": [w.as_dict() for w in written.values()],
+            "cost": {
+                "seconds": round(time.monotonic() - started, 3),
+                "cpu_seconds": round(time.process_time() - cpu, 3),
+                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            },
+        }
+
+    def _state(self, written: Mapping[str, Any]) -> State:
+        state = State.of(self.spec.state) if self.spec.state is not None else State(rows=self.rows)
+        known = self.spec.known
+
+        def files(directory: str) -> list[str]:
+            new = [written[directory].path] if directory in written else []
+            return [*known.get(directory, ()), *new]
+
+        if self.phase.first:
+            state.base = files(self.phase.base_store)
+        if self.phase.text_store:
+            state.text = files(self.phase.text_store)
+        for op in self.phase.ops:
+            if op.kind != "rules":
+                state.signals[op.step.name] = files(op.store)
+            state.ops[op.step.name] = op.position
+        state.decisions.append(written["decision"].path)
+        return state
+
+    def _stores(self, written: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Every store this task has files of: what a later plan may reuse."""
+        out = {d: list(f) for d, f in self.spec.known.items()}
+        for name, w in written.items():
+            if name != "decision":
+                out.setdefault(name, []).append(w.path)
+        return out
+
+    def _writer(self, directory: str, schema: pa.Schema) -> store.Writer:
+        if directory not in self.writers:
+            # joined signals hang on the documents of this decision alone, so they too carry its fingerprint
+            path = f"{directory}/{self.spec.key}.{self.spec.decision[:12]}.parquet"
+            if directory == "decision":
+                path = f"cache/decisions/{self.spec.key}.{self.spec.decision}.parquet"
+            self.writers[directory] = store.Writer(self.storage, path, schema)
+        return self.writers[directory]
+
+    # -- where rows come from ---------------------------------------------------------------------------------------
+
+    def _chunks(self) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
+        """(row numbers, base columns with `read`, `drop` and perhaps `text`, whether text is there)."""
+        if not self.phase.first:
+            assert self.previous is not None
+            self.rows = self.previous.state.rows
+            names = [f.name for f in BASE if f.name not in ("row", "drop")]
+            steps = list(self.previous.state.signals)
+            for lo in range(0, self.rows, CHUNK):
+                rows = self.previous.alive(lo, min(lo + CHUNK, self.rows))
+                if self.spec.probe is not None:
+                    rows = rows[(rows >= self.spec.probe[0]) & (rows < self.spec.probe[1])]
+                if len(rows):
+                    batch = self.previous.take(pa.array(rows), [*names, *steps])
+                    yield rows, batch, False
+            return
+        base = self.known.get(self.phase.base_store)
+        if base is not None and self.spec.probe is None:
+            for table in base.all_rows():
+                rows = table.column("row").to_numpy()
+                self.rows += len(rows)
+                batch = table.drop_columns(["row"]).combine_chunks().to_batches()[0]
+                yield rows, batch, False
+            self.unread = self._known_unread()
+            return
+        writer = None if self.spec.probe is not None else self._writer(self.phase.base_store, BASE)
+        for lo, raw in self._read_pieces():
+            rows = np.arange(lo, lo + raw.num_rows, dtype=np.int64)
+            self.rows = lo + raw.num_rows
+            if self.spec.probe is not None:
+                keep = (rows >= self.spec.probe[0]) & (rows < self.spec.probe[1])
+                rows, raw = rows[keep], raw.filter(pa.array(keep))
+                if not len(rows):
+                    continue
+            batch = self._scrub_base(_with_url_key(raw))
+            if writer is not None:
+                arrays = [pa.array(rows), *(batch.column(f.name).cast(f.type) for f in BASE if f.name != "row")]
+                writer.add(pa.RecordBatch.from_arrays(arrays, schema=BASE))
+            yield rows, batch, True
+
+    def _known_unread(self) -> list[dict[str, Any]]:
+        # What could not be read is a property of the input: a store written from it carries it in a side file.
+        path = f"{self.phase.base_store}/{self.spec.key}.unread.json"
+        return list(self.storage.read_json(path)) if self.storage.exists(path) else []
+
+    def _read_pieces(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        source = self.phase.sources[self.spec.source]
+        lo = 0
+        for piece in self.spec.pieces:
+            try:
+                for batch in source.reader.read(
+                    piece, source.root, collection=source.collection, domain=source.domain, rows=self.phase.batch_rows
+                ):
+                    if self.spec.limit is not None and lo + batch.num_rows >= self.spec.limit:
+                        yield lo, batch.slice(0, self.spec.limit - lo)
+                        return
+                    if batch.num_rows:
+                        yield lo, batch
+                        lo += batch.num_rows
+            except (UnreadableFile, PermissionError, FileNotFoundError) as e:
+                if not isinstance(e, UnreadableFile):
+                    e = UnreadableFile(piece.path, type(e).__name__, 0, piece.size)
+                reason = self._scrub_text(e.reason)
+                self.unread.append({"path": e.path, "reason": reason, "offset": e.offset, "length": e.length})
+        if self.unread and self.spec.probe is None:
+            self.storage.write_json(f"{self.phase.base_store}/{self.spec.key}.unread.json", self.unread)
+
+    # -- one chunk --------------------------------------------------------------------------------------------------
+
+    def _chunk(self, rows: np.ndarray, batch: pa.RecordBatch, has_text: bool) -> None:
+        self._steps(rows, batch, has_text)
+        if self.pending_text:  # of kept and dropped rows together, in order of rows, as stores are
+            order = np.argsort(np.concatenate([r for r, _, _ in self.pending_text]), kind="stable")
+            parts = [pa.RecordBatch.from_arrays([pa.array(r), *a], schema=TEXT) for r, *a in self.pending_text]
+            assert self.phase.text_store is not None
+            table = pa.Table.from_batches(parts).take(pa.array(order)).combine_chunks()
+            self._writer(self.phase.text_store, TEXT).add(table.to_batches()[0])
+            self.pending_text = []
+
+    def _steps(self, rows: np.ndarray, batch: pa.RecordBatch, has_text: bool) -> None:
+        lo, hi = int(rows[0]), int(rows[-1]) + 1
+        self.rows_in += len(rows)
+        self.sum_in = (self.sum_in + _id_sum(batch.column("doc_id"))) & 0xFFFFFFFFFFFFFFFF
+        if self.phase.first:
+            rows, batch = self._read_rules(rows, batch)
+        if not has_text:
+            batch = record.with_column(batch, "text", pa.nulls(batch.num_rows, pa.large_string()))
+        chunk = _Chunk(lo, hi, rows, batch, np.full(len(rows), RAW if has_text else NO_TEXT, dtype=np.int32))
+        for op in self.phase.ops:
+            if not len(chunk.rows):
+                return
+            if op.kind == "map":
+                self._compute(chunk, op)
+            elif op.kind == "join":
+                self._join(chunk, op)
+            self._decide(chunk, op)
+        if not len(chunk.rows):
+            return
+        self.rows_out += len(chunk.rows)
+        self.sum_out = (self.sum_out + _id_sum(chunk.batch.column("doc_id"))) & 0xFFFFFFFFFFFFFFFF
+        for item in chunk.batch.column("domain").value_counts():
+            self.domains[item["values"].as_py()] += item["counts"].as_py()
+        self._store_text(chunk)
+
+    def _read_rules(self, rows: np.ndarray, batch: pa.RecordBatch) -> tuple[np.ndarray, pa.RecordBatch]:
+        """Reading's own drops: the reader's, then poison, the quarantine list, the sample."""
+        n = batch.num_rows
+        drop = batch.column("drop")
+        rule = pc.struct_field(drop, "rule").to_pylist()
+        value = pc.struct_field(drop, "value").to_pylist()
+        ids = batch.column("doc_id").to_pylist()
+        urls = batch.column("url_key").to_pylist() if self.quarantined_keys else [None] * n
+        for i in range(n):
+            if rule[i] is None:
+                if ids[i] in self.poison:
+                    rule[i], value[i] = "poison", self.poison[ids[i]]
+                elif ids[i] in self.phase.quarantine_ids or urls[i] in self.quarantined_keys:
+                    rule[i], value[i] = "quarantine", None
+                elif self.phase.sample is not None and not in_sample(ids[i], self.phase.sample, self.phase.seed):
+                    rule[i], value[i] = "sample", None
+        out = np.array([r is not None for r in rule], dtype=bool)
+        if out.any():
+            where = np.flatnonzero(out)
+            quoted = [None if value[i] is None else json.dumps(value[i], ensure_ascii=False) for i in where]
+            self._drop(rows[where], -1, ["read"] * len(where), [rule[i] for i in where], quoted, [None] * len(where))
+        keep = pa.array(~out)
+        return rows[~out], batch.filter(keep).drop_columns(["drop"])
+
+    def _compute(self, chunk: _Chunk, op: Op) -> None:
+        step = _map(op)
+        kind = pa.struct(list(step.signals))
+        known = self.known.get(op.store)
+        values, have = store.align(chunk.rows, known.read(chunk.lo, chunk.hi) if known else None, step.name, kind)
+        need = ~have
+        if need.any():
+            self._bring_text(chunk, need, op.position)
+            out, failed = self._apply(step, op, chunk.batch.filter(pa.array(need)))
+            if failed.any():  # these rows leave now; the task ends as poisoned once all of it has been looked at
+                chunk.filter(~_spread(failed, need))
+                values, need = values.filter(pa.array(~_spread(failed, need))), need[~_spread(failed, need)]
+            fresh = self._scrub_signals(out.column(step.name), op.position)
+            if not fresh.type.equals(kind):
+                raise TypeError(f"step {step.name} declared {kind} and returned {fresh.type}")
+            self.computed[step.name] += len(fresh)
+            self._write(op.store, chunk.rows[need], step.name, fresh)
+            if step.rewrites:
+                chunk.set_text(need, out.column("text"), op.position)
+            values = _merge(values, fresh, need)
+        chunk.batch = record.with_column(chunk.batch, step.name, values)
+
+    def _join(self, chunk: _Chunk, op: Op) -> None:
+        table = self.joined[op.step.name]
+        kind = pa.struct(list(op.step.signals))
+        values, _ = store.align(chunk.rows, table, op.step.name, kind)
+        known = self.known.get(op.store)
+        _, have = store.align(chunk.rows, known.read(chunk.lo, chunk.hi) if known else None, op.step.name, kind)
+        new = pa.array(~have)
+        self._write(op.store, chunk.rows[~have], op.step.name, values.filter(new))
+        chunk.batch = record.with_column(chunk.batch, op.step.name, values)
+
+    def _decide(self, chunk: _Chunk, op: Op) -> None:
+        if not op.rules:
+            return
+        if op.position not in self.deciders:
+            self.deciders[op.position] = rules.Decider(op.rules, chunk.batch.schema)
+        failed, values = self.deciders[op.position].decide(chunk.batch)
+        out = failed >= 0
+        if not out.any():
+            return
+        names = list(op.rules)
+        where = np.flatnonzero(out)
+        evidence: list[str | None] = [None] * len(where)
+        fields = op.step.evidence()
+        if fields:
+            signals = chunk.batch.column(op.step.name).take(pa.array(where)).to_pylist()
+            evidence = [json.dumps({f: s[f] for f in fields}, sort_keys=True) if s else None for s in signals]
+        if self.phase.keep_dropped_text and self.rewriters and op.position >= self.rewriters[-1].position:
+            self._store_text(chunk, out & (chunk.stage >= self.rewriters[-1].position))
+        self._drop(
+            chunk.rows[where], op.position, [op.step.name] * len(where), [names[failed[i]] for i in where],
+            [values[i] for i in where], evidence,
+        )  # fmt: skip
+        chunk.filter(~out)
+
+    def _drop(
+        self, rows: np.ndarray, position: int, steps: list[str], names: list[str], values: list[str | None],
+        evidence: list[str | None],
+    ) -> None:  # fmt: skip
+        for step, rule in zip(steps, names, strict=True):
+            self.dropped[position, step, rule] += 1
+        # reasons are text like any other: what a reader or step says of a record may quote it
+        stored = [v if v is None else self._scrub_text(v) for v in values]
+        arrays = [pa.array(rows), pa.array([position] * len(rows), pa.int32()), steps, names, stored, evidence]
+        if self.spec.probe is None:
+            cast = [pa.array(a, f.type) for a, f in zip(arrays, DECISION, strict=True)]
+            self._writer("decision", DECISION).add(pa.RecordBatch.from_arrays(cast, schema=DECISION))
+
+    # -- text -------------------------------------------------------------------------------------------------------
+
+    def _bring_text(self, chunk: _Chunk, need: np.ndarray, before: int) -> None:
+        """Text of the rows in `need` as it is just before the step at position `before`."""
+        path = [op for op in self.rewriters if op.position < before]
+        final = len(path) == len(self.rewriters)
+        missing = need & (chunk.stage == NO_TEXT)
+        if missing.any() and final and self.phase.text_store in self.known:
+            assert self.phase.text_store is not None
+            table = self.known[self.phase.text_store].read(chunk.lo, chunk.hi)
+            texts, have = store.align(chunk.rows, table, "text", pa.large_string())
+            found = missing & have
+            last = path[-1].position if path else RAW
+            chunk.set_text(found, texts.filter(pa.array(found)), last)
+            missing &= ~have
+        if missing.any():
+            chunk.set_text(missing, self._raw_text(chunk.rows[missing], chunk), RAW)
+        for op in path:
+            late = need & (chunk.stage < op.position)
+            if late.any():
+                out, failed = self._apply(_map(op), op, chunk.batch.filter(pa.array(late)))
+                if failed.any():
+                    raise Poisoned(self.poisoned)
+                self.replayed[op.step.name] += int(late.sum())
+                chunk.set_text(late, out.column("text"), op.position)
+
+    def _raw_text(self, rows: np.ndarray, chunk: _Chunk) -> pa.Array:
+        if not self.phase.first:
+            assert self.previous is not None
+            return self.previous.take(pa.array(rows), ["text"]).column("text")
+        if self.raw is None:
+            self.raw = _RawText(self._read_pieces())
+        return self.raw.get(rows)
+
+    def _store_text(self, chunk: _Chunk, which: np.ndarray | None = None) -> None:
+        which = np.ones(len(chunk.rows), dtype=bool) if which is None else which
+        if self.phase.text_store is None:
+            if self.previous is not None:
+                sizes = self.previous.take(pa.array(chunk.rows), ["bytes"]).column("bytes")
+                self.text_bytes += pc.sum(sizes).as_py() or 0
+            return
+        known = self.known.get(self.phase.text_store)
+        table = known.read(chunk.lo, chunk.hi) if known else None
+        sizes, have = store.align(chunk.rows, table, "bytes", pa.int64())
+        new = which & ~have
+        alive = len(which) == int(which.sum())
+        if new.any():
+            self._bring_text(chunk, new, 1 << 30)
+            texts = chunk.batch.column("text").filter(pa.array(new))
+            lengths = pc.binary_length(texts).cast(pa.int64())
+            if self.spec.probe is None:
+                self.pending_text.append((chunk.rows[new], texts, lengths))
+            if alive:
+                self.text_bytes += pc.sum(lengths).as_py() or 0
+        if alive:
+            self.text_bytes += pc.sum(sizes.filter(pa.array(have))).as_py() or 0
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    def _apply(self, step: MapStep, op: Op, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, np.ndarray]:
+        """The step's output for the rows it can do, and a mask of those on which it fails.
+
+        A failing batch is halved until single rows fail: rows are independent, so the others come out the same."""
+        opened = _open(step, (op.store, op.position))
+        failed = np.zeros(batch.num_rows, dtype=bool)
+        outs: list[pa.RecordBatch] = []
+
+        def attempt(lo: int, hi: int) -> None:
+            part = batch.slice(lo, hi - lo)
+            try:
+                out = opened(part)
+                if out.num_rows != part.num_rows:
+                    raise ValueError(f"step {step.name} returned {out.num_rows} rows for {part.num_rows}")
+                outs.append(out)
+            except (MemoryError, OSError):
+                raise
+            except Exception as e:
+                if hi - lo > 1:
+                    mid = (lo + hi) // 2
+                    attempt(lo, mid)
+                    attempt(mid, hi)
+                    return
+                failed[lo] = True
+                reason = self._scrub_text(f"{type(e).__name__}: {e}"[:300])
+                file = part.column("source")[0].as_py()["file"]
+                self.poisoned.append((part.column("doc_id")[0].as_py().hex(), file, step.name, reason))
+
+        attempt(0, batch.num_rows)
+        if len(outs) == 1:
+            return outs[0], failed
+        if not outs:
+            empty = record.with_column(batch.slice(0, 0), step.name, pa.nulls(0, pa.struct(list(step.signals))))
+            return empty, failed
+        return pa.Table.from_batches(outs).combine_chunks().to_batches()[0], failed
+
+    def _write(self, directory: str, rows: np.ndarray, name: str, values: pa.Array) -> None:
+        if self.spec.probe is None:
+            schema = pa.schema([("row", pa.int64()), (name, values.type)])
+            self._writer(directory, schema).add(pa.RecordBatch.from_arrays([pa.array(rows), values], schema=schema))
+
+    # -- scrubbing what is stored -----------------------------------------------------------------------------------
+
+    def _scrub(self, strings: pa.Array) -> pa.Array:
+        scrubber = self.phase.scrubber
+        assert scrubber is not None
+        return _open(scrubber, ("scrub:" + self.phase.base_store, 0)).scrub(strings).cast(strings.type)
+
+    def _scrub_text(self, text: str) -> str:
+        if self.phase.scrubber is None:
+            return text
+        return str(self._scrub(pa.array([text], pa.string()))[0].as_py())
+
+    def _scrub_base(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if self.phase.scrubber is None:
+            return batch
+        for name in ("url", "meta"):
+            batch = record.with_column(batch, name, self._scrub(batch.column(name)))
+        return batch
+
+    def _scrub_signals(self, signals: pa.Array, position: int) -> pa.Array:
+        """Strings that a step took from text not yet scrubbed (a title, say) are scrubbed before anyone sees them."""
+        if self.phase.scrubber is None or position >= self.phase.scrub_before:
+            return signals
+        kind = signals.type
+        arrays = [signals.field(i) for i in range(kind.num_fields)]
+        arrays = [self._scrub(a) if pa.types.is_string(a.type) else a for a in arrays]
+        mask = pc.is_null(signals) if signals.null_count else None
+        return pa.StructArray.from_arrays(arrays, fields=list(kind), mask=mask)
+
+
+@dataclass
+class _Chunk:
+    """Rows still alive in a range, their columns so far, and how far the text of each has come."""
+
+    lo: int
+    hi: int
+    rows: np.ndarray
+    batch: pa.RecordBatch
+    stage: np.ndarray
+
+    def filter(self, keep: np.ndarray) -> None:
+        self.rows, self.stage = self.rows[keep], self.stage[keep]
+        self.batch = self.batch.filter(pa.array(keep))
+
+    def set_text(self, which: np.ndarray, texts: pa.Array, stage: int) -> None:
+        self.stage[which] = stage
+        if which.all():
+            self.batch = record.with_column(self.batch, "text", texts)
+        elif which.any():
+            merged = _merge(self.batch.column("text"), texts, which)
+            self.batch = record.with_column(self.batch, "text", merged)
+
+
+class _RawText:
+    """The text of given rows by reading the input again, in step with ascending requests."""
+
+    def __init__(self, batches: Iterator[tuple[int, pa.RecordBatch]]) -> None:
+        self._batches = batches
+        self._lo, self._batch = 0, None
+
+    def get(self, rows: np.ndarray) -> pa.Array:
+        parts, done = [], 0
+        while done < len(rows):
+            while self._batch is None or rows[done] >= self._lo + self._batch.num_rows:
+                self._lo, self._batch = next(self._batches)
+            upto = int(np.searchsorted(rows, self._lo + self._batch.num_rows))
+            parts.append(self._batch.column("text").take(pa.array(rows[done:upto] - self._lo)))
+            done = upto
+        return pa.concat_arrays(parts)
+
+    def close(self) -> None:
+        self._batches.close()  # type: ignore[attr-defined]
+
+
+def _map(op: Op) -> MapStep:
+    assert isinstance(op.step, MapStep)
+    return op.step
+
+
+def _merge(old: pa.Array, new: pa.Array, where: np.ndarray) -> pa.Array:
+    """`old` with `new`'s values, in order, at the places where the mask is true."""
+    if where.all():
+        return new
+    index = np.arange(len(old), dtype=np.int64)
+    index[where] = len(old) + np.arange(len(new))
+    return pa.concat_arrays([old, new]).take(pa.array(index))
+
+
+def _spread(part: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """A mask over the rows of `where` that are true, as a mask over all rows."""
+    out = np.zeros(len(where), dtype=bool)
+    out[np.flatnonzero(where)[part]] = True
+    return out
+
+
+def _id_sum(ids: pa.Array) -> int:
+    """Sum of the ids' first halves modulo 2^64: the same for the same documents in any order."""
+    raw = np.frombuffer(ids.buffers()[1], dtype="<u8")[2 * ids.offset : 2 * (ids.offset + len(ids)) : 2]
+    return int(raw.sum(dtype=np.uint64))
+
+
+def _signals_by_row(storage: Storage, files: Sequence[str], task: int, kind: pa.DataType, name: str) -> pa.Table:
+    """What a global step's last stage sent to this task: columns `row` and the step's struct, sorted by row."""
+    rows, structs = [np.zeros(0, dtype=np.int64)], [pa.nulls(0, kind)]
+    for batch in exchange.read(storage, files, [task]):
+        rows.append(batch.column("address").to_numpy() & 0xFFFFFFFF)
+        fields = [batch.column(f.name).cast(f.type) for f in kind]
+        structs.append(pa.StructArray.from_arrays(fields, fields=list(kind)))
+    table = pa.table({"row": np.concatenate(rows), name: pa.concat_arrays(structs)}).sort_by("row")
+    numbers = table.column("row").to_numpy()
+    if len(numbers) > 1 and (np.diff(numbers) == 0).any():
+        raise AssertionError(f"{name} gave two rows of signals for one document of task {task}")
+    return table
+
+
+def url_key(url: str) -> int:
+    """What a URL is looked up by: xxh3-64 of it as crawled."""
+    return xxhash.xxh3_64_intdigest(url.encode("utf-8", "surrogateescape"))
+
+
+def in_sample(doc_id: bytes, share: float, seed: int) -> bool:
+    """Whether a document is in a sample of this share: by keyed hash, so a smaller sample is part of a larger."""
+    return xxhash.xxh3_64_intdigest(doc_id, seed) < share * 2.0**64
+
+
+def _with_url_key(batch: pa.RecordBatch) -> pa.RecordBatch:
+    keys = [None if u is None else url_key(u) for u in batch.column("url").to_pylist()]
+    return batch.append_column("url_key", pa.array(keys, pa.uint64()))

@@ -1,0 +1,296 @@
+"""From a pipeline and its input to phases: what is fused, how input is cut into tasks, and what each is named.
+
+The plan depends on the input and the configuration only, never on who will run it. Adjacent map steps form one
+phase; a global step, or a rule that needs a quantile, ends it. Names of what is computed come from fingerprints:
+
+- a step's *signals* from its code, options and models, and from the steps that rewrote the text before it;
+- a task's *key* from its reader and its input (path, size, version), so that a changed file is another task;
+- a task's *decision* from all of that and the rules, so that a changed rule decides again and computes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from curation import rules, storage
+from curation.config import Pipeline
+from curation.engine import identity
+from curation.engine.maptask import MapSpec, Op, Source
+from curation.rules import ParsedRule, Quantile
+from curation.step import GlobalStep, MapStep, Piece, Step, UserError
+
+# Tasks of this size unless the pipeline says otherwise: small enough that 2 cores share the work evenly on a laptop's
+# crawl, large enough that 4,096 tasks read 8 GB. Beyond that tasks grow by fours, so that they seldom change.
+TASK_BYTES = 2 << 20
+MAX_TASKS = 4096
+MAX_TASK_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class PlannedOp:
+    """An op whose rules may still hold quantiles to be computed."""
+
+    kind: str
+    step: Step
+    position: int
+    rules: tuple[ParsedRule, ...]
+    fingerprint: str  # of the step's signals; for a global step, of the step alone
+
+    @property
+    def store(self) -> str:
+        return f"cache/signals/{self.step.name}-{self.fingerprint[:16]}"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A map phase, and what ends it."""
+
+    index: int
+    ops: tuple[PlannedOp, ...]
+    text_fingerprint: str | None  # of the text it stores; None if it stores none
+    then: GlobalStep | None  # the global step after it
+    quantiles: tuple[Quantile, ...]  # computed after it
+
+    @property
+    def name(self) -> str:
+        steps = [op.step.name if op.kind != "rules" else f"{op.step.name} rules" for op in self.ops]
+        return ", ".join(["read", *steps] if self.index == 0 else steps) or "nothing"
+
+
+@dataclass
+class Plan:
+    """Everything known before the first task runs."""
+
+    pipeline: Pipeline
+    segments: list[Segment]
+    types: dict[str, pa.DataType]  # struct type of each step's signals
+    scrubber: MapStep | None
+    scrub_before: int
+    sources: list[Source]
+    files: list[list[storage.InputFile]]  # a list a source
+    fingerprint: str  # of the whole run: equal means nothing to do
+    base_fingerprint: str
+    quarantine_ids: frozenset[bytes]
+    quarantine_urls: frozenset[str]
+    quarantine_fingerprint: str
+    step_fingerprints: dict[str, str] = field(default_factory=dict)
+
+    def pinned(self) -> dict[Quantile, Any]:
+        """Quantiles taken from another run instead of being computed on this one's documents."""
+        path = self.pipeline.quantiles
+        if not path:
+            return {}
+        return {Quantile(q["signal"], q["p"], q["by"]): q["value"] for q in _read_json(path)["quantiles"]}
+
+    @property
+    def input_bytes(self) -> int:
+        return sum(f.size for files in self.files for f in files)
+
+
+def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None = None) -> Plan:
+    """Looks at the input, checks what only now can be checked, and names everything. Reads no input file.
+
+    Raises UserError for a source without files, an absent model or list.
+    """
+    steps = [entry.step for entry in pipeline.steps]
+    for step in steps:
+        step.check()
+    own = {step.name: identity.step_fingerprint(step) for step in steps}
+    scrubber, scrub_before = None, 0
+    for position, step in enumerate(steps):
+        if isinstance(step, MapStep) and step.scrubs:
+            scrubber, scrub_before = step, position
+            break
+    environment = identity.environment_fingerprint()
+    scrub = own[scrubber.name] if scrubber is not None else None
+    base = storage.fingerprint([environment, scrub])
+    sources = [Source(s.reader, s.root, s.collection, s.domain) for s in pipeline.sources]
+    files = [_files(s.name, s.root, s.path) for s in pipeline.sources]
+    ids, urls, quarantine = _quarantine(pipeline.quarantine)
+    plan = Plan(
+        pipeline, [], {s.name: pa.struct(list(s.signals)) for s in steps}, scrubber, scrub_before, sources, files, "",
+        base, ids, urls, quarantine, own,
+    )  # fmt: skip
+    plan.segments = _segments(plan, base)
+    plan.fingerprint = storage.fingerprint(
+        {
+            "pipeline": pipeline.resolved(),
+            "steps": own,
+            "engine": identity.code_fingerprint(Plan),
+            "environment": environment,
+            "files": [[(f.path, f.size, f.version) for f in listed] for listed in files],
+            "quarantine": quarantine,
+            "quantiles": _read_json(pipeline.quantiles)["quantiles"] if pipeline.quantiles else None,
+            "limit": limit,
+            "sample": sample,
+            "tokenizer": _tokenizer_fingerprint(pipeline),
+        }
+    )
+    return plan
+
+
+def _files(name: str, root: str, path: str) -> list[storage.InputFile]:
+    try:
+        found = storage.list_inputs(root, path)
+    except FileNotFoundError:
+        raise UserError(f"source {name!r}: its root {root} does not exist") from None
+    if not found:
+        raise UserError(f"source {name!r} is empty: no file below {root} matches {path!r}")
+    return found
+
+
+def _read_json(path: str) -> Any:
+    import json
+
+    fs, inner = storage.filesystem(path)
+    try:
+        return json.loads(fs.cat_file(inner))
+    except (OSError, ValueError) as e:
+        raise UserError(f"quantiles: {path} cannot be read as the run.json of a finished run ({e})") from None
+
+
+def _tokenizer_fingerprint(pipeline: Pipeline) -> Any:
+    path = getattr(pipeline.tokenizer, "path", None) or getattr(pipeline.tokenizer, "tiktoken", None)
+    return list(identity.file_checksums([path])) if path else None
+
+
+def _quarantine(paths: Sequence[str]) -> tuple[frozenset[bytes], frozenset[str], str]:
+    """The ids and URLs on quarantine lists (JSONL: doc_id or url, reason, by), and a fingerprint of what they say."""
+    import json
+
+    ids: set[bytes] = set()
+    urls: set[str] = set()
+    for path in paths:
+        fs, inner = storage.filesystem(path)
+        if not fs.exists(inner):
+            raise UserError(f"the quarantine list {path} does not exist (an empty file is a valid list)")
+        with fs.open(inner, "rb") as f:
+            for number, line in enumerate(f.read().splitlines(), 1):
+                if not line.strip():
+                    continue
+                try:
+                    entry = json.loads(line)
+                    if entry.get("doc_id"):
+                        ids.add(bytes.fromhex(entry["doc_id"]))
+                    else:
+                        urls.add(entry["url"])
+                except (ValueError, KeyError, AttributeError, TypeError):
+                    raise UserError(
+                        f"{path}, line {number}: expected an object with `doc_id` (32 hexadecimal digits) or `url`, "
+                        f"found {line[:80].decode(errors='replace')}"
+                    ) from None
+    return frozenset(ids), frozenset(urls), storage.fingerprint([sorted(i.hex() for i in ids), sorted(urls)])
+
+
+def _segments(plan: Plan, base: str) -> list[Segment]:
+    segments: list[Segment] = []
+    ops: list[PlannedOp] = []
+    text = base  # grows with every step that rewrites text
+    rewritten = True  # the first phase always stores text
+    prints: dict[str, str] = {}
+
+    def close(then: GlobalStep | None = None, quantiles: tuple[Quantile, ...] = ()) -> None:
+        nonlocal ops, rewritten
+        stored = storage.fingerprint([text, "text"]) if rewritten else None
+        segments.append(Segment(len(segments), tuple(ops), stored, then, quantiles))
+        ops, rewritten = [], False
+
+    for position, entry in enumerate(plan.pipeline.steps):
+        step = entry.step
+        parsed = tuple(rules.parse(n, sql, f"steps.{step.name}.keep.{n}") for n, sql in entry.rules.items())
+        wanted = tuple(dict.fromkeys(q for rule in parsed for q in rule.quantiles))
+        if isinstance(step, GlobalStep):
+            close(then=step)
+            print_ = storage.fingerprint([plan.step_fingerprints[step.name], plan.pipeline.seed])
+            kind = "join"
+        else:
+            assert isinstance(step, MapStep)
+            scrubbed = plan.scrubber is not None and position < plan.scrub_before
+            heads = [r.partition(".")[0] for r in step.reads]
+            read = [prints[h] for h in heads if h in prints]  # signals of earlier steps that it looks at
+            print_ = storage.fingerprint([plan.step_fingerprints[step.name], text, read, scrubbed and base])
+            kind = "map"
+            if step.rewrites:
+                text, rewritten = storage.fingerprint([text, print_]), True
+        prints[step.name] = print_
+        if wanted:
+            ops.append(PlannedOp(kind, step, position, (), print_))
+            close(quantiles=wanted)
+            ops.append(PlannedOp("rules", step, position, parsed, print_))
+        else:
+            ops.append(PlannedOp(kind, step, position, parsed, print_))
+    if ops or not segments or segments[-1].then is not None:
+        close()
+    return segments
+
+
+def tasks(plan: Plan, *, limit: int | None = None) -> list[MapSpec]:
+    """The input cut into tasks: large files split where that is exact, small ones grouped, in order of path.
+
+    A task's pieces are of one source. `limit` is spread over the tasks, so that a first look sees all of the input.
+    """
+    target = plan.pipeline.engine.task_bytes or task_bytes(plan.input_bytes)
+    specs: list[MapSpec] = []
+    for number, (source, listed) in enumerate(zip(plan.sources, plan.files, strict=True)):
+        reader = storage.fingerprint(
+            [type(source.reader).__qualname__, identity.options(source.reader),
+             identity.code_fingerprint(type(source.reader)), source.collection, source.domain, plan.base_fingerprint]
+        )  # fmt: skip
+        group: list[Piece] = []
+        size = 0
+
+        def end(number: int = number, reader: str = reader) -> None:
+            nonlocal group, size
+            if group:
+                specs.append(MapSpec(len(specs), _key(reader, group), "", number, tuple(group)))
+            group, size = [], 0
+
+        for file in listed:
+            for piece in source.reader.split(Piece(file.path, file.size, file.version), source.root, target):
+                length = (piece.stop or file.size) - (piece.start or 0) if piece.stop or piece.start else file.size
+                if group and size + length > target:
+                    end()
+                group.append(piece)
+                size += length
+        end()
+    if limit is not None:
+        share = -(-limit // max(1, len(specs)))
+        specs = [_limited(s, share) for s in specs]
+    return specs
+
+
+def task_bytes(total: int) -> int:
+    """Bytes of input a task takes: TASK_BYTES, times four as often as it takes to stay within MAX_TASKS."""
+    size = TASK_BYTES
+    while total > size * MAX_TASKS and size < MAX_TASK_BYTES:
+        size *= 4
+    return size
+
+
+def _key(reader: str, pieces: Sequence[Piece]) -> str:
+    parts = [(p.path, p.size, p.version, p.start, p.stop, dict(p.extra or {})) for p in pieces]
+    return storage.fingerprint([reader, parts])[:24]
+
+
+def _limited(spec: MapSpec, share: int) -> MapSpec:
+    import dataclasses
+
+    return dataclasses.replace(spec, key=storage.fingerprint([spec.key, share])[:24], limit=share)
+
+
+def bind(segment: Segment, values: Mapping[Quantile, Any], stores: Mapping[str, str]) -> tuple[Op, ...]:
+    """The segment's ops with quantiles put in, and for global steps the store that their stage's result goes to."""
+    return tuple(
+        Op(
+            op.kind,
+            op.step,
+            op.position,
+            {r.name: rules.substitute(r, values) if r.quantiles else r.sql for r in op.rules},
+            stores.get(op.step.name, op.store),
+        )
+        for op in segment.ops
+    )

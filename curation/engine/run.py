@@ -1,0 +1,311 @@
+"""A run, from a pipeline to a result tree: the order of phases, what stops them, and when there is nothing to do."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from curation import storage
+from curation.config import Pipeline
+from curation.engine import identity, lock, result
+from curation.engine import plan as planning
+from curation.engine.driver import Driver, Progress, RunFailed, Silent
+from curation.engine.executors import Executor
+from curation.engine.phases import Phases, PoisonFound, planned
+from curation.engine.plan import Plan
+from curation.step import Corpus, GlobalStep, UserError
+from curation.storage import Storage, failpoint
+
+DONE, UNCHANGED, QUARANTINED = "done", "unchanged", "quarantined"
+
+
+@dataclass
+class RunResult:
+    """How a run ended. exit_code: 0 done, 3 done or stopped with something quarantined."""
+
+    status: str
+    exit_code: int
+    run_dir: str
+    counts: dict[str, Any] = field(default_factory=dict)
+    quarantined: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    executed: int = 0  # tasks run now; the others were there
+
+
+def curate(
+    pipeline: Pipeline, run_dir: str, *, executor: str | Callable[[], Executor] = "ray", address: str | None = None,
+    workers: int | None = None, limit: int | None = None, sample: float | None = None, allow_missing: bool = False,
+    progress: Progress | None = None,
+) -> RunResult:  # fmt: skip
+    """Brings the run directory to the state that the pipeline and its input ask for, doing only what is missing.
+
+    executor: "ray", "inline", or a function that makes one. allow_missing: go on past files that cannot be read.
+    Raises UserError for what the user has to change before any work starts, RunFailed for a run that cannot go on.
+    """
+    started = time.monotonic()
+    store = Storage(run_dir)
+    _same_pipeline(store, pipeline)
+    plan = planning.make(pipeline, limit=limit, sample=sample)
+    poison = storage.digest(store.read_bytes("poison.jsonl")) if store.exists("poison.jsonl") else ""
+    finished = _read_run(store)
+    if finished and finished.get("done") == _done(plan, poison) and (allow_missing or not finished["unread"]):
+        unread = finished["unread"]
+        code = 3 if unread else 0
+        return RunResult(UNCHANGED, code, run_dir, finished["counts"], unread, time.monotonic() - started)
+    with lock.hold(store):
+        driver = Driver(store, _starter(executor, address, workers), progress or Silent())
+        try:
+            outcome = _run(driver, plan, limit, sample, allow_missing)
+        finally:
+            driver.close()
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+def _starter(executor: str | Callable[[], Executor], address: str | None, workers: int | None) -> Callable[[], Executor]:
+    from curation.engine import executors
+
+    if callable(executor):
+        return executor
+    if executor == "inline":
+        return executors.Inline
+    if executor == "ray":
+        return lambda: executors.Ray(address, workers)
+    raise UserError(f"unknown executor {executor!r}: expected ray or inline")
+
+
+def _done(plan: Plan, poison: str) -> str:
+    return storage.fingerprint([plan.fingerprint, poison])
+
+
+def _read_run(store: Storage) -> dict[str, Any] | None:
+    return store.read_json("run.json") if store.exists("run.json") else None
+
+
+def _same_pipeline(store: Storage, pipeline: Pipeline) -> None:
+    made = _read_run(store)
+    if made is not None and made.get("name") != pipeline.name:
+        raise UserError(
+            f"{store.root} is a run of the pipeline {made.get('name')!r}, and this one is {pipeline.name!r}. Give another "
+            "directory with --run, or the old name if it is the same pipeline changed."
+        )
+
+
+def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, allow_missing: bool) -> RunResult:
+    store = driver.storage
+    driver.load_known()
+    specs = planning.tasks(plan, limit=limit)
+    _write_header(store, plan)
+    while True:
+        phases = Phases(driver, plan, specs, sample)
+        try:
+            unread = _map_phases(phases, allow_missing)
+            break
+        except PoisonFound:
+            driver.progress.note("starting over with the poison list; what does not depend on it is not done again")
+    if unread and not allow_missing:
+        counts = _counts(plan, phases)
+        _write_run(store, plan, phases, counts, unread, done=None)
+        return RunResult(QUARANTINED, 3, store.root, counts, unread, executed=driver.executed)
+    made = result.build(phases)
+    counts = _counts(plan, phases) | made.counts
+    result.publish(store, made)
+    failpoint("published")
+    poison = storage.digest(store.read_bytes("poison.jsonl")) if store.exists("poison.jsonl") else ""
+    _write_run(store, plan, phases, counts, unread, done=_done(plan, poison))
+    if plan.pipeline.retention == "none":
+        store.remove("cache")
+    status, code = (QUARANTINED, 3) if unread else (DONE, 0)
+    return RunResult(status, code, store.root, counts, unread, executed=driver.executed)
+
+
+def _map_phases(phases: Phases, allow_missing: bool) -> list[dict[str, Any]]:
+    """All phases up to the last rule. Stops before the next global step if a file could not be read."""
+    plan, unread = phases.plan, []
+    for segment in plan.segments:
+        manifests = phases.map(segment)
+        if segment.index == 0:
+            unread = [u for m in manifests for u in m["unread"]]
+            if unread and not allow_missing:
+                return unread
+            _check_sources(plan, phases)
+        if segment.quantiles:
+            phases.quantiles(segment.quantiles)
+        if segment.then is not None:
+            _run_global(phases, segment.then)
+    return unread
+
+
+def _run_global(phases: Phases, step: GlobalStep) -> None:
+    corpus = Corpus(
+        documents=sum(m["out"] for m in phases.manifests),
+        text_bytes=sum(m["text_bytes"] for m in phases.manifests),
+        tasks=len(phases.manifests),
+        seed=phases.plan.pipeline.seed,
+    )
+    fingerprint = storage.fingerprint([phases.plan.step_fingerprints[step.name], corpus.seed])
+    phases.joins[step.name] = phases.stages(step.name, fingerprint, step.stages(corpus))
+
+
+def _check_sources(plan: Plan, phases: Phases) -> None:
+    records: Counter[int] = Counter()
+    for spec, manifest in zip(phases.specs, phases.manifests, strict=True):
+        records[spec.source] += manifest["in"]
+        if manifest["unread"]:
+            records[spec.source] += 1  # its own report says what is wrong with it
+    for number, source in enumerate(plan.pipeline.sources):
+        if not records[number]:
+            raise UserError(
+                f"source {source.name!r} is empty: {len(plan.files[number])} files below {source.root} match "
+                f"{source.path!r}, and there is no record in them"
+            )
+
+
+# -- what run.json says -------------------------------------------------------------------------------------------------
+
+
+def _write_header(store: Storage, plan: Plan) -> None:
+    """The resolved configuration, before work starts: what `status` and a second driver go by."""
+    import yaml
+
+    text = yaml.safe_dump(plan.pipeline.resolved(), sort_keys=False, allow_unicode=True)
+    store.write_bytes("pipeline.yaml", text.encode())
+    if not store.exists("run.json"):
+        store.write_json("run.json", {"name": plan.pipeline.name, "unread": [], "counts": {}, "done": None})
+    elif (made := store.read_json("run.json")).get("done") is not None:
+        store.write_json("run.json", made | {"done": None})
+    if store.local:
+        import os
+
+        os.makedirs(store.full("log"), exist_ok=True)
+
+
+def _write_run(
+    store: Storage, plan: Plan, phases: Phases, counts: dict[str, Any], unread: list[dict[str, Any]], done: str | None
+) -> None:
+    listed = [
+        {"source": s.name, "root": s.root, "files": len(files), "bytes": sum(f.size for f in files)}
+        for s, files in zip(plan.pipeline.sources, plan.files, strict=True)
+    ]
+    costs = [
+        {"phase": f"{segment.index}: {segment.name}", "tasks": len(manifests), **_cost(manifests)}
+        for segment, manifests in phases.history
+    ]
+    store.write_json(
+        "run.json",
+        {
+            "name": plan.pipeline.name,
+            "seed": plan.pipeline.seed,
+            "done": done,
+            "fingerprint": plan.fingerprint,
+            "versions": identity.environment(),
+            "steps": plan.step_fingerprints,
+            "inputs": listed,
+            "quantiles": [
+                {"signal": q.signal, "p": q.p, "by": q.by, "value": v} for q, v in sorted(phases.values.items(), key=str)
+            ],
+            "counts": counts,
+            "unread": unread,
+            "phases": costs,
+        },
+    )
+
+
+def _cost(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    costs = [m["cost"] for m in manifests if "cost" in m]
+    return {
+        "seconds": round(sum(c["seconds"] for c in costs), 3),
+        "cpu_seconds": round(sum(c["cpu_seconds"] for c in costs), 3),
+        "peak_bytes": max((c["peak_bytes"] for c in costs), default=0),
+    }
+
+
+def _counts(plan: Plan, phases: Phases) -> dict[str, Any]:
+    """The ledger in numbers: records in = documents kept + dropped by step and rule (+ bytes unread, in `unread`)."""
+    first = phases.history[0][1]
+    drops: Counter[tuple[str, str]] = Counter()
+    computed: Counter[str] = Counter()
+    replayed: Counter[str] = Counter()
+    for _, manifests in phases.history:
+        for m in manifests:
+            for step, rule, n in m["drops"]:
+                drops[step, rule] += n
+            computed.update(m["computed"])
+            replayed.update(m["replayed"])
+    order = {"read": -1} | {e.step.name: i for i, e in enumerate(plan.pipeline.steps)}
+    kept = phases.history[-1][1]
+    records, out = sum(m["in"] for m in first), sum(m["out"] for m in kept)
+    if records != out + sum(drops.values()):
+        raise AssertionError(f"{records} records, {out} kept, {sum(drops.values())} dropped: the sum does not hold")
+    domains: Counter[str] = Counter()
+    for m in kept:
+        domains.update(m["domains"])
+    return {
+        "read": {"records": records, "unread_bytes": sum(u["length"] for m in first for u in m["unread"])},
+        "steps": [
+            {"step": s, "rule": r, "dropped": n} for (s, r), n in sorted(drops.items(), key=lambda d: (order[d[0][0]], d[0]))
+        ],
+        "kept": out,
+        "text_bytes": sum(m["text_bytes"] for m in kept),
+        "domains": dict(sorted(domains.items())),
+        "computed": dict(sorted(computed.items())),
+        "replayed": dict(sorted(replayed.items())),
+    }
+
+
+# -- looking without running -------------------------------------------------------------------------------------------
+
+
+def plan(pipeline: Pipeline, run_dir: str) -> dict[str, Any]:
+    """What `curate` would do: phases, tasks, bytes, disk. Reads no more than listings and footers."""
+    made = planning.make(pipeline)
+    specs = planning.tasks(made)
+    store = Storage(run_dir)
+    finished = _read_run(store)
+    poison = storage.digest(store.read_bytes("poison.jsonl")) if store.exists("poison.jsonl") else ""
+    phases = []
+    for segment in made.segments:
+        phases.append({"phase": segment.name, "tasks": len(specs), "steps": [planned(op) for op in segment.ops]})
+        if segment.quantiles:
+            names = ", ".join(f"quantile({q.signal}, {q.p}{', by ' + q.by if q.by else ''})" for q in segment.quantiles)
+            phases.append({"phase": names, "tasks": -(-len(specs) // 64) * 4, "steps": []})
+        if segment.then is not None:
+            phases.append({"phase": segment.then.name, "tasks": None, "steps": ["shuffle"]})
+    phases.append({"phase": "tokenizer, shards, documents, ledger", "tasks": None, "steps": ["shuffle"]})
+    return {
+        "name": pipeline.name,
+        "unchanged": bool(finished and finished.get("done") == _done(made, poison)),
+        "sources": [
+            {"source": s.name, "files": len(f), "bytes": sum(x.size for x in f)}
+            for s, f in zip(pipeline.sources, made.files, strict=True)
+        ],
+        "input_bytes": made.input_bytes,
+        "tasks": len(specs),
+        "largest_task_bytes": max((sum((p.stop or p.size) - (p.start or 0) for p in s.pieces) for s in specs), default=0),
+        "phases": phases,
+        "free_bytes": store.free_bytes(),
+    }
+
+
+def status(run_dir: str) -> dict[str, Any]:
+    """Where a run stands: finished phases with their tasks, open ones with those done so far."""
+    store = Storage(run_dir)
+    made = _read_run(store)
+    if made is None:
+        raise UserError(f"{run_dir} is not a run directory: it has no run.json. Give the directory that curate wrote.")
+    finished = []
+    for name in store.names("cache/phases"):
+        merged = store.read_json(f"cache/phases/{name}")
+        finished.append({"phase": merged["name"], "tasks": len(merged["tasks"]), **_cost(merged["tasks"].values())})
+    open_ = Counter(p.split("/")[2] for p in store.walk("cache/tasks"))
+    return {
+        "name": made["name"],
+        "state": "done" if made["done"] else ("quarantined" if made["unread"] else "unfinished"),
+        "counts": made["counts"],
+        "unread": made["unread"],
+        "finished": finished,
+        "open": dict(open_),
+    }
