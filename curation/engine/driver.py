@@ -193,7 +193,9 @@ class Driver:
                     time.sleep(0.5 * 2**tries.errors)
                     return
             trace = "".join(traceback.format_exception(error))[-4000:]
-            raise RunFailed(f"a task of phase {phase.name!r} fails: {type(error).__name__}: {error}\n{trace}") from error
+            raise RunFailed(
+                f"a task of phase {phase.name!r} fails: {type(error).__name__}: {error}\n{trace}"
+            ) from error
         if outcome.node:
             tries.nodes += 1
             if tries.nodes < MAX_NODE_DEATHS:
@@ -206,7 +208,11 @@ class Driver:
         if phase.without is None or not isinstance(phase.specs[i], MapSpec):
             raise RunFailed(
                 f"the worker died {tries.deaths} times under one task of phase {phase.name!r}: {outcome.death}. "
-                + ("Give the nodes more memory." if outcome.memory else "See the log directory of Ray for its last words.")
+                + (
+                    "Give the nodes more memory."
+                    if outcome.memory
+                    else "See the log directory of Ray for its last words."
+                )
             )
         self.progress.note(f"a worker died {tries.deaths} times under task {phase.ids[i]}: looking for the record")
         found = self._find_killer(phase, phase.specs[i], shared)

@@ -38,7 +38,9 @@ class PartitionWriter:
 
     def add(self, batch: pa.RecordBatch) -> None:
         if batch.schema != self.schema:
-            batch = pa.RecordBatch.from_arrays([batch.column(f.name).cast(f.type) for f in self.schema], schema=self.schema)
+            batch = pa.RecordBatch.from_arrays(
+                [batch.column(f.name).cast(f.type) for f in self.schema], schema=self.schema
+            )
         self._pending.append(batch)
         self._bytes += batch.nbytes
         self.rows += batch.num_rows

@@ -26,7 +26,7 @@ class WorkerDiffers(Exception):
     """A worker whose packages or CPU features are not the driver's: its bytes could differ, so it does no work."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """How a call ended. Exactly one of `value`, `error`, `death` is set."""
 

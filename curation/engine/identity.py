@@ -113,9 +113,7 @@ def _file_of(module: str) -> str | None:
 def options(instance: Any) -> dict[str, Any]:
     """The configured fields of a step or reader, plain and JSON-able; what `open` filled in does not count."""
     return {
-        f.name: getattr(instance, f.name)
-        for f in dataclasses.fields(instance)
-        if f.init and not f.name.startswith("_")
+        f.name: getattr(instance, f.name) for f in dataclasses.fields(instance) if f.init and not f.name.startswith("_")
     }
 
 

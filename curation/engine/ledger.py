@@ -129,7 +129,9 @@ def _twice(table: pa.Table, a: int, b: int) -> str:
 
 
 def _where(source: dict[str, Any]) -> str:
-    return f"{source['file']} at " + (f"row {source['row']}" if source["offset"] is None else f"byte {source['offset']}")
+    return f"{source['file']} at " + (
+        f"row {source['row']}" if source["offset"] is None else f"byte {source['offset']}"
+    )
 
 
 @dataclass(frozen=True)

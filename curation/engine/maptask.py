@@ -22,13 +22,13 @@ import pyarrow.compute as pc
 import xxhash
 
 from curation import record, rules
+from curation.engine import apply, exchange
 from curation.engine import columns as store
-from curation.engine import exchange
+from curation.engine.chunk import NO_TEXT, RAW, Chunk, RawText, id_sum, merge, spread
 from curation.engine.documents import BASE, CHUNK, DECISION, TEXT, State, TaskDocuments
+from curation.engine.scrub import Scrub
 from curation.step import MapStep, Piece, Reader, Step, UnreadableFile
 from curation.storage import Storage, failpoint
-
-NO_TEXT, RAW = -2, -1  # how far a row's text has come; else the position of the last rewriting step applied
 
 
 @dataclass(frozen=True)
@@ -102,19 +102,6 @@ class Poisoned(Exception):
         return Poisoned, (self.records,)
 
 
-_opened: dict[tuple[str, int], MapStep] = {}
-
-
-def _open(step: MapStep, key: tuple[str, int]) -> MapStep:
-    """The step with its models loaded, once a process. A few phases' worth are kept."""
-    if key not in _opened:
-        while len(_opened) > 64:
-            del _opened[next(iter(_opened))]
-        step.open()
-        _opened[key] = step
-    return _opened[key]
-
-
 def run_map(phase: MapPhase, spec: MapSpec) -> dict[str, Any]:
     """Runs one task and returns what its manifest says. Raises Poisoned, or what storage and readers raise."""
     return _MapTask(phase, spec).run()
@@ -124,6 +111,7 @@ class _MapTask:
     def __init__(self, phase: MapPhase, spec: MapSpec) -> None:
         self.phase, self.spec = phase, spec
         self.storage = Storage(phase.run)
+        self.scrub = Scrub(phase.scrubber, phase.scrub_before)
         self.dropped: Counter[tuple[int, str, str]] = Counter()
         self.computed: Counter[str] = Counter()
         self.replayed: Counter[str] = Counter()
@@ -140,7 +128,7 @@ class _MapTask:
         self.previous: TaskDocuments | None = None
         if spec.state is not None:
             self.previous = TaskDocuments(self.storage, spec.index, State.of(spec.state), phase.types)
-        self.raw: _RawText | None = None
+        self.raw: RawText | None = None
         self.joined = {name: _signals_by_row(self.storage, files, spec.index, phase.types[name], name)
                        for name, files in spec.joins.items()}  # fmt: skip
         self.quarantined_keys = {url_key(u) for u in phase.quarantine_urls}
@@ -155,7 +143,9 @@ class _MapTask:
             for rows, batch, has_text in self._chunks():
                 if self.spec.dry:
                     files = batch.column("source").to_pylist()
-                    named += [(d.hex(), s["file"]) for d, s in zip(batch.column("doc_id").to_pylist(), files, strict=True)]
+                    named += [
+                        (d.hex(), s["file"]) for d, s in zip(batch.column("doc_id").to_pylist(), files, strict=True)
+                    ]
                     continue
                 self._chunk(rows, batch, has_text)
             if self.poisoned:
@@ -273,7 +263,7 @@ class _MapTask:
                 rows, raw = rows[keep], raw.filter(pa.array(keep))
                 if not len(rows):
                     continue
-            batch = self._scrub_base(_with_url_key(raw))
+            batch = self.scrub.base(_with_url_key(raw))
             if writer is not None:
                 arrays = [pa.array(rows), *(batch.column(f.name).cast(f.type) for f in BASE if f.name != "row")]
                 writer.add(pa.RecordBatch.from_arrays(arrays, schema=BASE))
@@ -301,7 +291,7 @@ class _MapTask:
             except (UnreadableFile, PermissionError, FileNotFoundError) as e:
                 if not isinstance(e, UnreadableFile):
                     e = UnreadableFile(piece.path, type(e).__name__, 0, piece.size)
-                reason = self._scrub_text(e.reason)
+                reason = self.scrub.text(e.reason)
                 self.unread.append({"path": e.path, "reason": reason, "offset": e.offset, "length": e.length})
         if self.unread and self.spec.probe is None:
             self.storage.write_json(f"{self.phase.base_store}/{self.spec.key}.unread.json", self.unread)
@@ -321,12 +311,12 @@ class _MapTask:
     def _steps(self, rows: np.ndarray, batch: pa.RecordBatch, has_text: bool) -> None:
         lo, hi = int(rows[0]), int(rows[-1]) + 1
         self.rows_in += len(rows)
-        self.sum_in = (self.sum_in + _id_sum(batch.column("doc_id"))) & 0xFFFFFFFFFFFFFFFF
+        self.sum_in = (self.sum_in + id_sum(batch.column("doc_id"))) & 0xFFFFFFFFFFFFFFFF
         if self.phase.first:
             rows, batch = self._read_rules(rows, batch)
         if not has_text:
             batch = record.with_column(batch, "text", pa.nulls(batch.num_rows, pa.large_string()))
-        chunk = _Chunk(lo, hi, rows, batch, np.full(len(rows), RAW if has_text else NO_TEXT, dtype=np.int32))
+        chunk = Chunk(lo, hi, rows, batch, np.full(len(rows), RAW if has_text else NO_TEXT, dtype=np.int32))
         for op in self.phase.ops:
             if not len(chunk.rows):
                 return
@@ -338,7 +328,7 @@ class _MapTask:
         if not len(chunk.rows):
             return
         self.rows_out += len(chunk.rows)
-        self.sum_out = (self.sum_out + _id_sum(chunk.batch.column("doc_id"))) & 0xFFFFFFFFFFFFFFFF
+        self.sum_out = (self.sum_out + id_sum(chunk.batch.column("doc_id"))) & 0xFFFFFFFFFFFFFFFF
         for item in chunk.batch.column("domain").value_counts():
             self.domains[item["values"].as_py()] += item["counts"].as_py()
         self._store_text(chunk)
@@ -367,7 +357,7 @@ class _MapTask:
         keep = pa.array(~out)
         return rows[~out], batch.filter(keep).drop_columns(["drop"])
 
-    def _compute(self, chunk: _Chunk, op: Op) -> None:
+    def _compute(self, chunk: Chunk, op: Op) -> None:
         step = _map(op)
         kind = pa.struct(list(step.signals))
         known = self.known.get(op.store)
@@ -375,21 +365,21 @@ class _MapTask:
         need = ~have
         if need.any():
             self._bring_text(chunk, need, op.position)
-            out, failed = self._apply(step, op, chunk.batch.filter(pa.array(need)))
+            out, failed = self._apply(op, chunk.batch.filter(pa.array(need)))
             if failed.any():  # these rows leave now; the task ends as poisoned once all of it has been looked at
-                chunk.filter(~_spread(failed, need))
-                values, need = values.filter(pa.array(~_spread(failed, need))), need[~_spread(failed, need)]
-            fresh = self._scrub_signals(out.column(step.name), op.position)
+                chunk.filter(~spread(failed, need))
+                values, need = values.filter(pa.array(~spread(failed, need))), need[~spread(failed, need)]
+            fresh = self.scrub.signals(out.column(step.name), op.position)
             if not fresh.type.equals(kind):
                 raise TypeError(f"step {step.name} declared {kind} and returned {fresh.type}")
             self.computed[step.name] += len(fresh)
             self._write(op.store, chunk.rows[need], step.name, fresh)
             if step.rewrites:
                 chunk.set_text(need, out.column("text"), op.position)
-            values = _merge(values, fresh, need)
+            values = merge(values, fresh, need)
         chunk.batch = record.with_column(chunk.batch, step.name, values)
 
-    def _join(self, chunk: _Chunk, op: Op) -> None:
+    def _join(self, chunk: Chunk, op: Op) -> None:
         table = self.joined[op.step.name]
         kind = pa.struct(list(op.step.signals))
         values, _ = store.align(chunk.rows, table, op.step.name, kind)
@@ -399,7 +389,7 @@ class _MapTask:
         self._write(op.store, chunk.rows[~have], op.step.name, values.filter(new))
         chunk.batch = record.with_column(chunk.batch, op.step.name, values)
 
-    def _decide(self, chunk: _Chunk, op: Op) -> None:
+    def _decide(self, chunk: Chunk, op: Op) -> None:
         if not op.rules:
             return
         if op.position not in self.deciders:
@@ -430,7 +420,7 @@ class _MapTask:
         for step, rule in zip(steps, names, strict=True):
             self.dropped[position, step, rule] += 1
         # reasons are text like any other: what a reader or step says of a record may quote it
-        stored = [v if v is None else self._scrub_text(v) for v in values]
+        stored = [v if v is None else self.scrub.text(v) for v in values]
         arrays = [pa.array(rows), pa.array([position] * len(rows), pa.int32()), steps, names, stored, evidence]
         if self.spec.probe is None:
             cast = [pa.array(a, f.type) for a, f in zip(arrays, DECISION, strict=True)]
@@ -438,7 +428,7 @@ class _MapTask:
 
     # -- text -------------------------------------------------------------------------------------------------------
 
-    def _bring_text(self, chunk: _Chunk, need: np.ndarray, before: int) -> None:
+    def _bring_text(self, chunk: Chunk, need: np.ndarray, before: int) -> None:
         """Text of the rows in `need` as it is just before the step at position `before`."""
         path = [op for op in self.rewriters if op.position < before]
         final = len(path) == len(self.rewriters)
@@ -456,21 +446,21 @@ class _MapTask:
         for op in path:
             late = need & (chunk.stage < op.position)
             if late.any():
-                out, failed = self._apply(_map(op), op, chunk.batch.filter(pa.array(late)))
+                out, failed = self._apply(op, chunk.batch.filter(pa.array(late)))
                 if failed.any():
                     raise Poisoned(self.poisoned)
                 self.replayed[op.step.name] += int(late.sum())
                 chunk.set_text(late, out.column("text"), op.position)
 
-    def _raw_text(self, rows: np.ndarray, chunk: _Chunk) -> pa.Array:
+    def _raw_text(self, rows: np.ndarray, chunk: Chunk) -> pa.Array:
         if not self.phase.first:
             assert self.previous is not None
             return self.previous.take(pa.array(rows), ["text"]).column("text")
         if self.raw is None:
-            self.raw = _RawText(self._read_pieces())
+            self.raw = RawText(self._read_pieces())
         return self.raw.get(rows)
 
-    def _store_text(self, chunk: _Chunk, which: np.ndarray | None = None) -> None:
+    def _store_text(self, chunk: Chunk, which: np.ndarray | None = None) -> None:
         which = np.ones(len(chunk.rows), dtype=bool) if which is None else which
         if self.phase.text_store is None:
             if self.previous is not None:
@@ -495,146 +485,23 @@ class _MapTask:
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
-    def _apply(self, step: MapStep, op: Op, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, np.ndarray]:
-        """The step's output for the rows it can do, and a mask of those on which it fails.
-
-        A failing batch is halved until single rows fail: rows are independent, so the others come out the same."""
-        opened = _open(step, (op.store, op.position))
-        failed = np.zeros(batch.num_rows, dtype=bool)
-        outs: list[pa.RecordBatch] = []
-
-        def attempt(lo: int, hi: int) -> None:
-            part = batch.slice(lo, hi - lo)
-            try:
-                out = opened(part)
-                if out.num_rows != part.num_rows:
-                    raise ValueError(f"step {step.name} returned {out.num_rows} rows for {part.num_rows}")
-                outs.append(out)
-            except (MemoryError, OSError):
-                raise
-            except Exception as e:
-                if hi - lo > 1:
-                    mid = (lo + hi) // 2
-                    attempt(lo, mid)
-                    attempt(mid, hi)
-                    return
-                failed[lo] = True
-                reason = self._scrub_text(f"{type(e).__name__}: {e}"[:300])
-                file = part.column("source")[0].as_py()["file"]
-                self.poisoned.append((part.column("doc_id")[0].as_py().hex(), file, step.name, reason))
-
-        attempt(0, batch.num_rows)
-        if len(outs) == 1:
-            return outs[0], failed
-        if not outs:
-            empty = record.with_column(batch.slice(0, 0), step.name, pa.nulls(0, pa.struct(list(step.signals))))
-            return empty, failed
-        return pa.Table.from_batches(outs).combine_chunks().to_batches()[0], failed
+    def _apply(self, op: Op, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, np.ndarray]:
+        """The step's output for the rows it can do, and a mask of those on which it fails, which are remembered."""
+        out, failed = apply.apply(_map(op), (op.store, op.position), batch)
+        for row, reason in failed.items():
+            doc, file = batch.column("doc_id")[row].as_py().hex(), batch.column("source")[row].as_py()["file"]
+            self.poisoned.append((doc, file, op.step.name, self.scrub.text(reason)))
+        return out, apply.mask(failed, batch.num_rows)
 
     def _write(self, directory: str, rows: np.ndarray, name: str, values: pa.Array) -> None:
         if self.spec.probe is None:
             schema = pa.schema([("row", pa.int64()), (name, values.type)])
             self._writer(directory, schema).add(pa.RecordBatch.from_arrays([pa.array(rows), values], schema=schema))
 
-    # -- scrubbing what is stored -----------------------------------------------------------------------------------
-
-    def _scrub(self, strings: pa.Array) -> pa.Array:
-        scrubber = self.phase.scrubber
-        assert scrubber is not None
-        return _open(scrubber, ("scrub:" + self.phase.base_store, 0)).scrub(strings).cast(strings.type)
-
-    def _scrub_text(self, text: str) -> str:
-        if self.phase.scrubber is None:
-            return text
-        return str(self._scrub(pa.array([text], pa.string()))[0].as_py())
-
-    def _scrub_base(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if self.phase.scrubber is None:
-            return batch
-        for name in ("url", "meta"):
-            batch = record.with_column(batch, name, self._scrub(batch.column(name)))
-        return batch
-
-    def _scrub_signals(self, signals: pa.Array, position: int) -> pa.Array:
-        """Strings that a step took from text not yet scrubbed (a title, say) are scrubbed before anyone sees them."""
-        if self.phase.scrubber is None or position >= self.phase.scrub_before:
-            return signals
-        kind = signals.type
-        arrays = [signals.field(i) for i in range(kind.num_fields)]
-        arrays = [self._scrub(a) if pa.types.is_string(a.type) else a for a in arrays]
-        mask = pc.is_null(signals) if signals.null_count else None
-        return pa.StructArray.from_arrays(arrays, fields=list(kind), mask=mask)
-
-
-@dataclass
-class _Chunk:
-    """Rows still alive in a range, their columns so far, and how far the text of each has come."""
-
-    lo: int
-    hi: int
-    rows: np.ndarray
-    batch: pa.RecordBatch
-    stage: np.ndarray
-
-    def filter(self, keep: np.ndarray) -> None:
-        self.rows, self.stage = self.rows[keep], self.stage[keep]
-        self.batch = self.batch.filter(pa.array(keep))
-
-    def set_text(self, which: np.ndarray, texts: pa.Array, stage: int) -> None:
-        self.stage[which] = stage
-        if which.all():
-            self.batch = record.with_column(self.batch, "text", texts)
-        elif which.any():
-            merged = _merge(self.batch.column("text"), texts, which)
-            self.batch = record.with_column(self.batch, "text", merged)
-
-
-class _RawText:
-    """The text of given rows by reading the input again, in step with ascending requests."""
-
-    def __init__(self, batches: Iterator[tuple[int, pa.RecordBatch]]) -> None:
-        self._batches = batches
-        self._lo, self._batch = 0, None
-
-    def get(self, rows: np.ndarray) -> pa.Array:
-        parts, done = [], 0
-        while done < len(rows):
-            while self._batch is None or rows[done] >= self._lo + self._batch.num_rows:
-                self._lo, self._batch = next(self._batches)
-            upto = int(np.searchsorted(rows, self._lo + self._batch.num_rows))
-            parts.append(self._batch.column("text").take(pa.array(rows[done:upto] - self._lo)))
-            done = upto
-        return pa.concat_arrays(parts)
-
-    def close(self) -> None:
-        self._batches.close()  # type: ignore[attr-defined]
-
 
 def _map(op: Op) -> MapStep:
     assert isinstance(op.step, MapStep)
     return op.step
-
-
-def _merge(old: pa.Array, new: pa.Array, where: np.ndarray) -> pa.Array:
-    """`old` with `new`'s values, in order, at the places where the mask is true."""
-    if where.all():
-        return new
-    index = np.arange(len(old), dtype=np.int64)
-    index[where] = len(old) + np.arange(len(new))
-    return pa.concat_arrays([old, new]).take(pa.array(index))
-
-
-def _spread(part: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """A mask over the rows of `where` that are true, as a mask over all rows."""
-    out = np.zeros(len(where), dtype=bool)
-    out[np.flatnonzero(where)[part]] = True
-    return out
-
-
-def _id_sum(ids: pa.Array) -> int:
-    """Sum of the ids' first halves modulo 2^64: the same for the same documents in any order."""
-    raw = np.frombuffer(ids.buffers()[1], dtype="<u8")[2 * ids.offset : 2 * (ids.offset + len(ids)) : 2]
-    return int(raw.sum(dtype=np.uint64))
 
 
 def _signals_by_row(storage: Storage, files: Sequence[str], task: int, kind: pa.DataType, name: str) -> pa.Table:

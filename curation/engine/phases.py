@@ -131,7 +131,9 @@ class Phases:
         for doc, file, step, reason in found:
             if doc in have:
                 raise RunFailed(f"document {doc} of {file} still fails though it is left out: {reason}")
-            self.poison.append({"doc_id": doc, "file": file, "step": step, "reason": f"{step}: {reason}" if step else reason})
+            self.poison.append(
+                {"doc_id": doc, "file": file, "step": step, "reason": f"{step}: {reason}" if step else reason}
+            )
         self.poison.sort(key=lambda e: e["doc_id"])
         lines = [json.dumps(e, sort_keys=True, ensure_ascii=False) + "\n" for e in self.poison]
         self.storage.write_bytes("poison.jsonl", "".join(lines).encode())
@@ -151,7 +153,9 @@ class Phases:
         for m, b in zip(manifests, before, strict=True):
             dropped = sum(n for *_, n in m["drops"])
             if m["in"] != m["out"] + dropped:
-                raise AssertionError(f"phase {segment.index}, task {m['key']}: {m['in']} in, {m['out']} + {dropped} out")
+                raise AssertionError(
+                    f"phase {segment.index}, task {m['key']}: {m['in']} in, {m['out']} + {dropped} out"
+                )
             if b is not None and (b["out"], b["sum_out"]) != (m["in"], m["sum_in"]):
                 raise AssertionError(
                     f"phase {segment.index}, task {m['key']}: the phase before kept {b['out']} documents "
@@ -222,9 +226,7 @@ class Phases:
             return
         size = quantiles.TASKS_PER_HISTOGRAM
         states = [m["state"] for m in self.manifests]
-        specs = [
-            quantiles.HistogramSpec(i, states[lo : lo + size]) for i, lo in enumerate(range(0, len(states), size))
-        ]
+        specs = [quantiles.HistogramSpec(i, states[lo : lo + size]) for i, lo in enumerate(range(0, len(states), size))]
         ids = [f"{i:06d}" for i in range(len(specs))]
 
         def round_(bits: int, prefixes: Sequence[Mapping[str, int]]) -> Sequence[Mapping[str, Any]]:

@@ -62,7 +62,10 @@ def run_histogram(phase: HistogramPhase, spec: HistogramSpec) -> dict[str, Any]:
         for batch in TaskDocuments(storage, 0, State.of(state), phase.types).batches(columns):
             for i, q in enumerate(phase.quantiles):
                 _count(phase, i, batch.column(q.signal), batch.column(q.by) if q.by else None, counts[i])
-    return {"index": spec.index, "counts": [{g: {str(k): v for k, v in c.items()} for g, c in m.items()} for m in counts]}
+    return {
+        "index": spec.index,
+        "counts": [{g: {str(k): v for k, v in c.items()} for g, c in m.items()} for m in counts],
+    }
 
 
 def _count(

@@ -12,7 +12,7 @@ from curation import storage
 from curation.config import Pipeline
 from curation.engine import identity, lock, result
 from curation.engine import plan as planning
-from curation.engine.driver import Driver, Progress, RunFailed, Silent
+from curation.engine.driver import Driver, Progress, Silent
 from curation.engine.executors import Executor
 from curation.engine.phases import Phases, PoisonFound, planned
 from curation.engine.plan import Plan
@@ -65,7 +65,9 @@ def curate(
     return outcome
 
 
-def _starter(executor: str | Callable[[], Executor], address: str | None, workers: int | None) -> Callable[[], Executor]:
+def _starter(
+    executor: str | Callable[[], Executor], address: str | None, workers: int | None
+) -> Callable[[], Executor]:
     from curation.engine import executors
 
     if callable(executor):
@@ -205,7 +207,8 @@ def _write_run(
             "steps": plan.step_fingerprints,
             "inputs": listed,
             "quantiles": [
-                {"signal": q.signal, "p": q.p, "by": q.by, "value": v} for q, v in sorted(phases.values.items(), key=str)
+                {"signal": q.signal, "p": q.p, "by": q.by, "value": v}
+                for q, v in sorted(phases.values.items(), key=str)
             ],
             "counts": counts,
             "unread": unread,
@@ -246,7 +249,8 @@ def _counts(plan: Plan, phases: Phases) -> dict[str, Any]:
     return {
         "read": {"records": records, "unread_bytes": sum(u["length"] for m in first for u in m["unread"])},
         "steps": [
-            {"step": s, "rule": r, "dropped": n} for (s, r), n in sorted(drops.items(), key=lambda d: (order[d[0][0]], d[0]))
+            {"step": s, "rule": r, "dropped": n}
+            for (s, r), n in sorted(drops.items(), key=lambda d: (order[d[0][0]], d[0]))
         ],
         "kept": out,
         "text_bytes": sum(m["text_bytes"] for m in kept),
@@ -284,7 +288,9 @@ def plan(pipeline: Pipeline, run_dir: str) -> dict[str, Any]:
         ],
         "input_bytes": made.input_bytes,
         "tasks": len(specs),
-        "largest_task_bytes": max((sum((p.stop or p.size) - (p.start or 0) for p in s.pieces) for s in specs), default=0),
+        "largest_task_bytes": max(
+            (sum((p.stop or p.size) - (p.start or 0) for p in s.pieces) for s in specs), default=0
+        ),
         "phases": phases,
         "free_bytes": store.free_bytes(),
     }
