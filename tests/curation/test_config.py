@@ -275,9 +275,12 @@ def test_missing_file_and_no_utf8(tmp_path):
 def test_variables(tmp_path, monkeypatch):
     monkeypatch.setenv("BUDGET", "5000")
     text = BASE + 'name: ${NAME:-fallback}\nmix: {budget: "${BUDGET}"}'
-    assert "mix.budget: is '5000'" in refused(tmp_path, text)  # in quotes it stays a string
-    p = load(tmp_path, text.replace('"', ""))
+    p = load(tmp_path, text)
     assert (p.name, p.mix.budget) == ("fallback", 5000)
+    assert "mix.budget: is '5000'" in refused(
+        tmp_path, text.replace('"', "'")
+    )  # single quotes: a string whatever it is
+    assert 'in quotes: "${VAR}"' in refused(tmp_path, text.replace('"', ""))
     keep = "steps: [{language: {}, keep: {a: \"language.code <> '$${x}'\"}}]"
     assert load(tmp_path, BASE + keep).steps[0].rules["a"] == "language.code <> '${x}'"
 
