@@ -51,12 +51,12 @@ class Shards(Strict):
 
 
 class Engine(Strict):
-    """How work is cut; the result does not depend on any of it."""
+    """How work is cut; the result does not depend on it."""
 
-    task_bytes: Annotated[int, Field(ge=1 << 10)] = 64 << 20  # stored bytes of input a task aims at
+    task_bytes: Annotated[int, Field(ge=1 << 10)] | None = (
+        None  # stored bytes a task aims at; null: by the input's size
+    )
     batch_rows: Annotated[int, Field(gt=0, le=1 << 16)] = 256  # documents a step sees at once
-    memory_bytes: Annotated[int, Field(ge=64 << 20)] = 2 << 30  # declared to the scheduler for a task; doubled on OOM
-    attempts: Annotated[int, Field(gt=0)] = 4  # tries of a task before it is taken apart
 
 
 class File(Strict):
@@ -150,7 +150,7 @@ class Pipeline:
             "sources": [dict(s.written) for s in self.sources],
             "quarantine": list(self.places.tree.get("quarantine") or []),
             "steps": [
-                {"step": e.kind, "name": e.name, "options": dict(e.options), "keep": dict(e.rules)} for e in self.steps
+                {"step": e.kind, "name": e.name, "options": dict(e.options), "rules": dict(e.rules)} for e in self.steps
             ],
             "mix": self.mix.model_dump(),
             "tokenizer": self.tokenizer and {**self.tokenizer.model_dump(), **written_tokenizer},

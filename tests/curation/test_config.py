@@ -149,7 +149,7 @@ def test_resolved_is_plain_complete_and_the_same_elsewhere(tmp_path):
     one, two = load(tmp_path / "a", GOOD).resolved(), load(tmp_path / "b", GOOD).resolved()
     assert one == two
     assert json.loads(json.dumps(one)) == one
-    assert one["steps"][0]["keep"]["score"] == "language.score >= 0.5"
+    assert one["steps"][0]["rules"]["score"] == "language.score >= 0.5"
     assert one["sources"][0]["root"] == "crawl"
     assert one["shards"] == {"tokens_per_shard": 50_000_000}
     assert one["tokenizer"]["train"]["kind"] == "bpe"
