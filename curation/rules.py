@@ -1,6 +1,6 @@
 """Rules: named SQL predicates over signals, decided by DuckDB.
 
-A step computes figures, a rule says which of them a document may have: `language.code = 'en' AND language.score > 0.65`.
+A step computes figures, a rule says which of them a document may have: `language.score > 0.65`.
 A rule must be TRUE for a document to stay. NULL and FALSE drop it, and so does a row on which the expression fails
 (a cast that cannot be made), because a bad record is data and never ends a run. NaN counts as NULL, and so does a
 division by zero.

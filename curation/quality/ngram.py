@@ -26,9 +26,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from curation.quality import samples
 from curation.quality.ngram_adjust import Order, adjust
 from curation.quality.ngram_count import BOS, UNK, Packing, count, read_text
 from curation.quality.ngram_disk import Array, Column, Partitions
+from curation.quality.ngram_text import Form, normalise
 from curation.step import UserError
 
 MAX_ORDER = 6  # what KenLM reads, as its Python package is built
@@ -112,6 +114,26 @@ def estimate(
         for rows in orders:
             rows.drop()
     return figures
+
+
+def train_ngram(
+    paths: Sequence[str],
+    order: int,
+    out: str,
+    *,
+    form: Form = "words",
+    field: str = "text",
+    prune: Sequence[int] | None = None,
+    memory: int = 64 << 20,
+    scratch: str | None = None,
+) -> Estimate:
+    """`gristmill models train ngram`: a model of the documents in text, JSONL or Parquet files, folders or globs.
+
+    The text is cut into sentences and words as the perplexity step with the same `form` will do it (ngram_text);
+    `field` is the text's name in JSONL and Parquet. Everything else, and what is raised, as in `estimate`.
+    """
+    sentences = ("\n".join(normalise(text, form)) for text in samples.texts(paths, field))
+    return estimate((text for text in sentences if text), order, out, prune=prune, memory=memory, scratch=scratch)
 
 
 def discounts(of: Array) -> tuple[float, float, float, float] | None:

@@ -1,0 +1,22 @@
+"""What the words of a pipeline file mean: steps and readers by name, imported when they are used."""
+
+from __future__ import annotations
+
+STEPS: dict[str, str | type] = {
+    "extract": "curation.read.extract:Extract",
+    "language": "curation.quality.language:Language",
+    "heuristics": "curation.quality.heuristics:Heuristics",
+    "perplexity": "curation.quality.perplexity:Perplexity",
+    "classifier": "curation.quality.classifier:Classifier",
+    "pii": "curation.safety.pii:Pii",
+    "toxicity": "curation.safety.toxicity:Toxicity",
+    "exact_dedup": "curation.dedup.exact:ExactDedup",
+    "minhash_dedup": "curation.dedup.verify:MinHashDedup",
+    "decontaminate": "curation.safety.decontaminate:Decontaminate",
+    "datatrove": "curation.datatrove:Datatrove",
+}
+
+READERS: dict[str, str | type] = {
+    "warc": "curation.read.warc:Warc",
+    "text": "curation.read.text:Text",
+}
