@@ -58,16 +58,21 @@ class Writer:
     def _flush(self) -> None:
         if not self._rows:
             return
-        if self._writer is None:
-            self._context = self.storage.create(self.path)
-            sink, self.written = self._context.__enter__()
-            self._writer = pq.ParquetWriter(
-                sink, self.schema, compression="zstd", compression_level=self.level, write_statistics=["row"] if "row" in self.schema.names else True
-            )  # fmt: skip
+        self._start()
         table = pa.Table.from_batches(self._pending, self.schema).combine_chunks()
+        assert self._writer is not None
         self._writer.write_table(table, row_group_size=self._rows)
         self.rows += self._rows
         self._pending, self._rows, self._bytes = [], 0, 0
+
+    def _start(self) -> None:
+        if self._writer is None:
+            self._context = self.storage.create(self.path)
+            sink, self.written = self._context.__enter__()
+            # bounds of the row numbers find a row; those of signals would cost more than the signals
+            self._writer = pq.ParquetWriter(
+                sink, self.schema, compression="zstd", compression_level=self.level, write_statistics=["row"]
+            )
 
     def close(self, *, empty: bool = False) -> Written | None:
         """Completes the file; None if there were no rows (with `empty`, a file without rows is written)."""
@@ -75,9 +80,8 @@ class Writer:
         if self._writer is None:
             if not empty:
                 return None
-            self._context = self.storage.create(self.path)
-            sink, self.written = self._context.__enter__()
-            self._writer = pq.ParquetWriter(sink, self.schema, compression="zstd")
+            self._start()
+        assert self._writer is not None
         self._writer.close()
         self._context.__exit__(None, None, None)
         return self.written

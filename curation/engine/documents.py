@@ -1,4 +1,4 @@
-"""The documents of one task as they stand after some phase: base columns, text and signals joined by row, drops left out.
+"""The documents of one task as they stand after some phase: columns and signals joined by row, drops left out.
 
 A task's *state* says which files hold what: it is the part of a map task's manifest that later phases read. Nothing
 here computes; it only puts together what is stored.
@@ -122,7 +122,8 @@ class TaskDocuments:
     def _dropped(self, rows: np.ndarray) -> np.ndarray:
         at = np.searchsorted(self._drops.rows, rows)
         at[at == len(self._drops.rows)] = 0
-        return self._drops.rows[at] == rows if len(self._drops.rows) else np.zeros(len(rows), dtype=bool)
+        hit: np.ndarray = self._drops.rows[at] == rows if len(self._drops.rows) else np.zeros(len(rows), dtype=bool)
+        return hit
 
     def _join(self, rows: np.ndarray, columns: Sequence[str]) -> pa.RecordBatch:
         out: dict[str, pa.Array] = {"address": pa.array((np.int64(self.task) << 32) | rows)}

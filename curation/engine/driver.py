@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from curation.engine.executors import TASK_MEMORY, Executor, Function, Outcome, WorkerDiffers
-from curation.engine.maptask import MapSpec, Poisoned
+from curation.engine.mapspec import MapSpec, Poisoned
 from curation.step import UserError
 from curation.storage import Storage, failpoint
 
@@ -184,8 +184,8 @@ class Driver:
                 raise error
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise RunFailed(
-                    f"the disk is full: {self.storage.root} ({error.strerror}). Finished tasks are safe; free some space "
-                    "and run the same command again to go on."
+                    f"the disk is full: {self.storage.root} ({error.strerror}). Finished tasks are safe: free some "
+                    "space and run the same command again to go on."
                 ) from error
             if isinstance(error, (OSError, EOFError)) or type(error).__module__.startswith(("botocore", "aiohttp")):
                 tries.errors += 1

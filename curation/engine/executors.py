@@ -7,6 +7,7 @@ with the death of the worker, which says nothing about the code. What to do abou
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ class Ray:
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
         import ray
 
-        self._ray = ray
+        self._ray: Any = ray
         self._ours = not ray.is_initialized()
         if self._ours:
             common: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
@@ -132,6 +133,10 @@ class Ray:
         return int(max(sizes, default=0))
 
     def share(self, value: Any) -> Any:
+        # a user's step comes from a file that workers cannot import by name: its code travels with it
+        for module in {type(op.step).__module__ for op in getattr(value, "ops", ())}:
+            if module.startswith("_gristmill_"):
+                self._ray.cloudpickle.register_pickle_by_value(sys.modules[module])
         return self._ray.put(value)
 
     def submit(self, function: Function, shared: Any, spec: Any, commit: str | None, memory: int) -> Any:

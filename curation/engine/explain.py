@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from curation.engine.intake import url_key
 from curation.engine.ledger import BASE_COLUMNS, OUTCOME_COLUMNS, file_name
-from curation.engine.maptask import url_key
 from curation.step import UserError
 from curation.storage import Storage
 
@@ -30,8 +30,8 @@ def explain(run_dir: str, key: str) -> dict[str, Any]:
     rows = [row for i in ids if (row := _find(store, i)) is not None]
     if not rows:
         raise UserError(
-            f"no record {key!r} in {run_dir}: a URL must be as it was crawled (scheme, host, path, query), an id has 32 "
-            "hexadecimal digits"
+            f"no record {key!r} in {run_dir}: a URL must be as it was crawled (scheme, host, path, query), an id "
+            "has 32 hexadecimal digits"
         )
     return _answer(store, rows[0]) | {"others": [r["doc_id"].hex() for r in rows[1:]]}
 

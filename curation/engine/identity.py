@@ -61,6 +61,11 @@ def code_fingerprint(cls: type) -> str:
     file = inspect.getsourcefile(cls)
     if file is None:
         return "builtin"
+    return module_fingerprint(file)
+
+
+def module_fingerprint(file: str) -> str:
+    """Of a module's file and all the project's modules it imports."""
     return _closure(str(Path(file).resolve()))
 
 
@@ -82,8 +87,9 @@ def _module(path: str) -> tuple[str, list[str]]:
     tree = ast.parse(Path(path).read_bytes())
     imports: list[str] = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            imports += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+        if isinstance(node, ast.ImportFrom):
+            module = _absolute(path, node)
+            imports += [module, *(f"{module}.{a.name}" for a in node.names)]
         elif isinstance(node, ast.Import):
             imports += [a.name for a in node.names]
         body = getattr(node, "body", None)
@@ -94,6 +100,18 @@ def _module(path: str) -> tuple[str, list[str]]:
     ours = [n for n in imports if n.startswith("curation.") and n != "curation.step"]
     files = [f for f in map(_file_of, ours) if f]
     return hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest(), files
+
+
+def _absolute(path: str, node: ast.ImportFrom) -> str:
+    """The module that an import names, `..keyed` as `curation.keyed`."""
+    if node.level == 0:
+        return node.module or ""
+    folder = Path(path).parents[node.level - 1]
+    parts = []
+    while (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join([*parts, *([node.module] if node.module else [])])
 
 
 def _docstring(node: ast.AST) -> bool:
@@ -123,7 +141,7 @@ def step_fingerprint(step: Step) -> str:
 
     cls = type(step)
     # a user's file is imported under a made-up module name that must not count
-    name = cls.__qualname__ if cls.__module__.startswith("_user_") else f"{cls.__module__}.{cls.__qualname__}"
+    name = cls.__qualname__ if cls.__module__.startswith("_gristmill_") else f"{cls.__module__}.{cls.__qualname__}"
     return storage.fingerprint(
         {
             "class": name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ class _Ledger:
         table = pa.Table.from_batches([b.drop_columns(["to"]) for b in batches], self.schema)
         ids = table.column("doc_id").to_pylist()
         order = sorted(range(len(ids)), key=ids.__getitem__)
-        for a, b in zip(order, order[1:], strict=False):
+        for a, b in pairwise(order):
             if ids[a] == ids[b]:
                 raise UserError(_twice(table, a, b))
         table = table.take(pa.array(order, pa.int64()))

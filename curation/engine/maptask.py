@@ -13,93 +13,22 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from curation import record, rules
 from curation.engine import apply, exchange
 from curation.engine import columns as store
 from curation.engine.chunk import NO_TEXT, RAW, Chunk, RawText, id_sum, merge, spread
-from curation.engine.documents import BASE, CHUNK, DECISION, TEXT, State, TaskDocuments
+from curation.engine.documents import BASE, DECISION, TEXT, State, TaskDocuments
+from curation.engine.intake import Intake
+from curation.engine.mapspec import MapPhase, MapSpec, Op, Poisoned
 from curation.engine.scrub import Scrub
-from curation.step import MapStep, Piece, Reader, Step, UnreadableFile
+from curation.step import MapStep
 from curation.storage import Storage, failpoint
-
-
-@dataclass(frozen=True)
-class Op:
-    """One entry of a phase: compute (or join) a step's signals, or only decide, then apply rules."""
-
-    kind: str  # "map": compute; "join": take a global step's signals; "rules": signals are there already
-    step: Step
-    position: int  # of the step in the pipeline
-    rules: Mapping[str, str]
-    store: str  # directory of the step's signals: cache/signals/<step>-<fingerprint>
-
-
-@dataclass(frozen=True)
-class Source:
-    """One source as a task needs it."""
-
-    reader: Reader
-    root: str
-    collection: str
-    domain: str
-
-
-@dataclass(frozen=True)
-class MapPhase:
-    """What all tasks of a map phase share."""
-
-    run: str
-    sources: Sequence[Source]
-    ops: Sequence[Op]
-    first: bool  # reads the sources; later ones read what the phase before left
-    base_store: str
-    text_store: str | None  # where the phase puts text: None if it rewrites none
-    types: Mapping[str, pa.DataType]  # struct type of every step of the pipeline
-    scrubber: MapStep | None
-    scrub_before: int  # strings of steps before this position go through the scrubber
-    quarantine_ids: frozenset[bytes]
-    quarantine_urls: frozenset[str]
-    batch_rows: int
-    keep_dropped_text: bool
-    sample: float | None
-    seed: int
-
-
-@dataclass(frozen=True)
-class MapSpec:
-    """One task: which rows, and which files hold some of their columns already."""
-
-    index: int
-    key: str
-    decision: str  # fingerprint of all that decides: names the generation of what is written
-    source: int = 0
-    pieces: Sequence[Piece] = ()
-    limit: int | None = None
-    poison: Sequence[tuple[str, str]] = ()  # (doc_id in hex, reason)
-    state: Mapping[str, Any] | None = None  # of the phase before
-    known: Mapping[str, Sequence[str]] = field(default_factory=dict)  # store directory -> files of this task
-    joins: Mapping[str, Sequence[str]] = field(default_factory=dict)  # global step -> files with its signals by task
-    probe: tuple[int, int] | None = None  # only rows of this range, nothing written: to find what kills a worker
-    dry: bool = False  # with `probe`: no step runs either; answers with the number of rows, and ids of the range
-
-
-class Poisoned(Exception):
-    """Records on which a step fails: [(doc_id in hex, file, step, reason)]."""
-
-    def __init__(self, records: list[tuple[str, str, str, str]]) -> None:
-        super().__init__(f"{len(records)} records make a step fail; first: {records[0]}")
-        self.records = records
-
-    def __reduce__(self) -> Any:
-        return Poisoned, (self.records,)
 
 
 def run_map(phase: MapPhase, spec: MapSpec) -> dict[str, Any]:
@@ -115,10 +44,9 @@ class _MapTask:
         self.dropped: Counter[tuple[int, str, str]] = Counter()
         self.computed: Counter[str] = Counter()
         self.replayed: Counter[str] = Counter()
-        self.unread: list[dict[str, Any]] = []
         self.poisoned: list[tuple[str, str, str, str]] = []
-        self.poison = {bytes.fromhex(i): reason for i, reason in spec.poison}
-        self.rows_in = self.rows_out = self.rows = self.text_bytes = 0
+        self.intake = Intake(phase, spec, self.storage, self.scrub)
+        self.rows_in = self.rows_out = self.text_bytes = 0
         self.sum_in = self.sum_out = 0  # order-independent checksums of the ids that came and that stay
         self.domains: Counter[str] = Counter()
         self.writers: dict[str, store.Writer] = {}
@@ -131,7 +59,6 @@ class _MapTask:
         self.raw: RawText | None = None
         self.joined = {name: _signals_by_row(self.storage, files, spec.index, phase.types[name], name)
                        for name, files in spec.joins.items()}  # fmt: skip
-        self.quarantined_keys = {url_key(u) for u in phase.quarantine_urls}
         self.pending_text: list[tuple[np.ndarray, pa.Array, pa.Array]] = []
 
     # -- the task ---------------------------------------------------------------------------------------------------
@@ -140,7 +67,7 @@ class _MapTask:
         started, cpu = time.monotonic(), time.process_time()
         try:
             named: list[tuple[str, str]] = []
-            for rows, batch, has_text in self._chunks():
+            for rows, batch, has_text in self._intake():
                 if self.spec.dry:
                     files = batch.column("source").to_pylist()
                     named += [
@@ -151,10 +78,8 @@ class _MapTask:
             if self.poisoned:
                 raise Poisoned(self.poisoned)
             if self.spec.probe is not None:
-                return {"rows": self.rows, "ids": named}
+                return {"rows": self.intake.rows, "ids": named}
             self._writer("decision", DECISION)
-            if self.phase.first and not self.spec.known.get(self.phase.base_store):
-                self._writer(self.phase.base_store, BASE)
             empty = ("decision", self.phase.base_store)  # these say something even without rows
             files = {name: w.close(empty=name in empty) for name, w in sorted(self.writers.items())}
         except BaseException as error:
@@ -179,7 +104,7 @@ class _MapTask:
             "drops": drops,
             "domains": dict(sorted(self.domains.items())),
             "text_bytes": self.text_bytes,
-            "unread": self.unread,
+            "unread": self.intake.unread,
             "computed": dict(sorted(self.computed.items())),
             "replayed": dict(sorted(self.replayed.items())),
             "state": self._state(written).as_dict(),
@@ -193,7 +118,7 @@ class _MapTask:
         }
 
     def _state(self, written: Mapping[str, Any]) -> State:
-        state = State.of(self.spec.state) if self.spec.state is not None else State(rows=self.rows)
+        state = State.of(self.spec.state) if self.spec.state is not None else State(rows=self.intake.rows)
         known = self.spec.known
 
         def files(directory: str) -> list[str]:
@@ -228,73 +153,11 @@ class _MapTask:
             self.writers[directory] = store.Writer(self.storage, path, schema)
         return self.writers[directory]
 
-    # -- where rows come from ---------------------------------------------------------------------------------------
-
-    def _chunks(self) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
-        """(row numbers, base columns with `read`, `drop` and perhaps `text`, whether text is there)."""
-        if not self.phase.first:
-            assert self.previous is not None
-            self.rows = self.previous.state.rows
-            names = [f.name for f in BASE if f.name not in ("row", "drop")]
-            steps = list(self.previous.state.signals)
-            for lo in range(0, self.rows, CHUNK):
-                rows = self.previous.alive(lo, min(lo + CHUNK, self.rows))
-                if self.spec.probe is not None:
-                    rows = rows[(rows >= self.spec.probe[0]) & (rows < self.spec.probe[1])]
-                if len(rows):
-                    batch = self.previous.take(pa.array(rows), [*names, *steps])
-                    yield rows, batch, False
-            return
-        base = self.known.get(self.phase.base_store)
-        if base is not None and self.spec.probe is None:
-            for table in base.all_rows():
-                rows = table.column("row").to_numpy()
-                self.rows += len(rows)
-                batch = table.drop_columns(["row"]).combine_chunks().to_batches()[0]
-                yield rows, batch, False
-            self.unread = self._known_unread()
-            return
-        writer = None if self.spec.probe is not None else self._writer(self.phase.base_store, BASE)
-        for lo, raw in self._read_pieces():
-            rows = np.arange(lo, lo + raw.num_rows, dtype=np.int64)
-            self.rows = lo + raw.num_rows
-            if self.spec.probe is not None:
-                keep = (rows >= self.spec.probe[0]) & (rows < self.spec.probe[1])
-                rows, raw = rows[keep], raw.filter(pa.array(keep))
-                if not len(rows):
-                    continue
-            batch = self.scrub.base(_with_url_key(raw))
-            if writer is not None:
-                arrays = [pa.array(rows), *(batch.column(f.name).cast(f.type) for f in BASE if f.name != "row")]
-                writer.add(pa.RecordBatch.from_arrays(arrays, schema=BASE))
-            yield rows, batch, True
-
-    def _known_unread(self) -> list[dict[str, Any]]:
-        # What could not be read is a property of the input: a store written from it carries it in a side file.
-        path = f"{self.phase.base_store}/{self.spec.key}.unread.json"
-        return list(self.storage.read_json(path)) if self.storage.exists(path) else []
-
-    def _read_pieces(self) -> Iterator[tuple[int, pa.RecordBatch]]:
-        source = self.phase.sources[self.spec.source]
-        lo = 0
-        for piece in self.spec.pieces:
-            try:
-                for batch in source.reader.read(
-                    piece, source.root, collection=source.collection, domain=source.domain, rows=self.phase.batch_rows
-                ):
-                    if self.spec.limit is not None and lo + batch.num_rows >= self.spec.limit:
-                        yield lo, batch.slice(0, self.spec.limit - lo)
-                        return
-                    if batch.num_rows:
-                        yield lo, batch
-                        lo += batch.num_rows
-            except (UnreadableFile, PermissionError, FileNotFoundError) as e:
-                if not isinstance(e, UnreadableFile):
-                    e = UnreadableFile(piece.path, type(e).__name__, 0, piece.size)
-                reason = self.scrub.text(e.reason)
-                self.unread.append({"path": e.path, "reason": reason, "offset": e.offset, "length": e.length})
-        if self.unread and self.spec.probe is None:
-            self.storage.write_json(f"{self.phase.base_store}/{self.spec.key}.unread.json", self.unread)
+    def _intake(self) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
+        known = self.known.get(self.phase.base_store)
+        fresh = self.phase.first and known is None and self.spec.probe is None
+        writer = self._writer(self.phase.base_store, BASE) if fresh else None
+        return self.intake.chunks(self.previous, known, writer)
 
     # -- one chunk --------------------------------------------------------------------------------------------------
 
@@ -313,7 +176,7 @@ class _MapTask:
         self.rows_in += len(rows)
         self.sum_in = (self.sum_in + id_sum(batch.column("doc_id"))) & 0xFFFFFFFFFFFFFFFF
         if self.phase.first:
-            rows, batch = self._read_rules(rows, batch)
+            rows, batch = self._read_drops(rows, batch)
         if not has_text:
             batch = record.with_column(batch, "text", pa.nulls(batch.num_rows, pa.large_string()))
         chunk = Chunk(lo, hi, rows, batch, np.full(len(rows), RAW if has_text else NO_TEXT, dtype=np.int32))
@@ -333,29 +196,17 @@ class _MapTask:
             self.domains[item["values"].as_py()] += item["counts"].as_py()
         self._store_text(chunk)
 
-    def _read_rules(self, rows: np.ndarray, batch: pa.RecordBatch) -> tuple[np.ndarray, pa.RecordBatch]:
-        """Reading's own drops: the reader's, then poison, the quarantine list, the sample."""
-        n = batch.num_rows
-        drop = batch.column("drop")
-        rule = pc.struct_field(drop, "rule").to_pylist()
-        value = pc.struct_field(drop, "value").to_pylist()
-        ids = batch.column("doc_id").to_pylist()
-        urls = batch.column("url_key").to_pylist() if self.quarantined_keys else [None] * n
-        for i in range(n):
-            if rule[i] is None:
-                if ids[i] in self.poison:
-                    rule[i], value[i] = "poison", self.poison[ids[i]]
-                elif ids[i] in self.phase.quarantine_ids or urls[i] in self.quarantined_keys:
-                    rule[i], value[i] = "quarantine", None
-                elif self.phase.sample is not None and not in_sample(ids[i], self.phase.sample, self.phase.seed):
-                    rule[i], value[i] = "sample", None
-        out = np.array([r is not None for r in rule], dtype=bool)
+    def _read_drops(self, rows: np.ndarray, batch: pa.RecordBatch) -> tuple[np.ndarray, pa.RecordBatch]:
+        """The rows that reading leaves alive; the others are dropped by its rules."""
+        names, values = self.intake.read_rules(batch)
+        out = np.array([n is not None for n in names], dtype=bool)
         if out.any():
             where = np.flatnonzero(out)
-            quoted = [None if value[i] is None else json.dumps(value[i], ensure_ascii=False) for i in where]
-            self._drop(rows[where], -1, ["read"] * len(where), [rule[i] for i in where], quoted, [None] * len(where))
-        keep = pa.array(~out)
-        return rows[~out], batch.filter(keep).drop_columns(["drop"])
+            dropping = [str(names[i]) for i in where]
+            self._drop(
+                rows[where], -1, ["read"] * len(where), dropping, [values[i] for i in where], [None] * len(where)
+            )
+        return rows[~out], batch.filter(pa.array(~out)).drop_columns(["drop"])
 
     def _compute(self, chunk: Chunk, op: Op) -> None:
         step = _map(op)
@@ -457,7 +308,7 @@ class _MapTask:
             assert self.previous is not None
             return self.previous.take(pa.array(rows), ["text"]).column("text")
         if self.raw is None:
-            self.raw = RawText(self._read_pieces())
+            self.raw = RawText(Intake(self.phase, self.spec, self.storage, self.scrub).read())
         return self.raw.get(rows)
 
     def _store_text(self, chunk: Chunk, which: np.ndarray | None = None) -> None:
@@ -516,18 +367,3 @@ def _signals_by_row(storage: Storage, files: Sequence[str], task: int, kind: pa.
     if len(numbers) > 1 and (np.diff(numbers) == 0).any():
         raise AssertionError(f"{name} gave two rows of signals for one document of task {task}")
     return table
-
-
-def url_key(url: str) -> int:
-    """What a URL is looked up by: xxh3-64 of it as crawled."""
-    return xxhash.xxh3_64_intdigest(url.encode("utf-8", "surrogateescape"))
-
-
-def in_sample(doc_id: bytes, share: float, seed: int) -> bool:
-    """Whether a document is in a sample of this share: by keyed hash, so a smaller sample is part of a larger."""
-    return xxhash.xxh3_64_intdigest(doc_id, seed) < share * 2.0**64
-
-
-def _with_url_key(batch: pa.RecordBatch) -> pa.RecordBatch:
-    keys = [None if u is None else url_key(u) for u in batch.column("url").to_pylist()]
-    return batch.append_column("url_key", pa.array(keys, pa.uint64()))

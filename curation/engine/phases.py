@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curation import storage
-from curation.engine import quantiles
+from curation.engine import identity, maptask, quantiles
 from curation.engine.driver import Driver, Phase, RunFailed
-from curation.engine.maptask import MapPhase, MapSpec, Op, run_map
+from curation.engine.mapspec import MapPhase, MapSpec, Op
 from curation.engine.plan import Plan, PlannedOp, Segment, bind
 from curation.engine.stagetask import MergePhase, MergeSpec, StagePhase, StageSpec, run_merge, run_stage
 from curation.rules import Quantile
@@ -80,7 +80,7 @@ class Phases:
         specs = [dataclasses.replace(s, known=self._known(s.key, stores)) for s in specs]
         ids = [_task_id(s) for s in specs]
         phase = Phase(
-            f"{segment.index}: {segment.name}", storage.fingerprint([common, [s.key for s in specs]]), run_map, shared,
+            f"{segment.index}: {segment.name}", storage.fingerprint([common, [s.key for s in specs]]), maptask.run_map, shared,
             specs, ids, self.sizes, without=lambda spec, found: self._without(spec, found, common) if first else
             self._cannot_leave_out(found),
         )  # fmt: skip
@@ -101,6 +101,7 @@ class Phases:
                 "ops": [(op.kind, op.step.name, op.position, op.store, list(op.rules.items())) for op in ops],
                 "text": text_store,
                 "base": base_store,
+                "engine": identity.module_fingerprint(maptask.__file__),
                 "quarantine": plan.quarantine_fingerprint if segment.index == 0 else None,
                 "sample": [self.sample, plan.pipeline.seed] if self.sample is not None else None,
                 "retention": plan.pipeline.retention == "all",

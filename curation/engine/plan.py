@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 
 from curation import rules, storage
-from curation.config import Pipeline
 from curation.engine import identity
-from curation.engine.maptask import MapSpec, Op, Source
+from curation.engine.mapspec import MapSpec, Op, Source
+from curation.pipeline import Pipeline
 from curation.rules import ParsedRule, Quantile
 from curation.step import GlobalStep, MapStep, Piece, Step, UserError
 
@@ -120,7 +120,7 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
         {
             "pipeline": pipeline.resolved(),
             "steps": own,
-            "engine": identity.code_fingerprint(Plan),
+            "engine": _engine_code(),
             "environment": environment,
             "files": [[(f.path, f.size, f.version) for f in listed] for listed in files],
             "quarantine": quarantine,
@@ -131,6 +131,12 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
         }
     )
     return plan
+
+
+def _engine_code() -> str:
+    from curation.engine import run
+
+    return identity.module_fingerprint(run.__file__)
 
 
 def _files(name: str, root: str, path: str) -> list[storage.InputFile]:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curation import storage
-from curation.config import Pipeline
 from curation.engine import identity, lock, result
 from curation.engine import plan as planning
 from curation.engine.driver import Driver, Progress, Silent
 from curation.engine.executors import Executor
 from curation.engine.phases import Phases, PoisonFound, planned
 from curation.engine.plan import Plan
+from curation.pipeline import Pipeline
 from curation.step import Corpus, GlobalStep, UserError
 from curation.storage import Storage, failpoint
 
@@ -91,8 +91,8 @@ def _same_pipeline(store: Storage, pipeline: Pipeline) -> None:
     made = _read_run(store)
     if made is not None and made.get("name") != pipeline.name:
         raise UserError(
-            f"{store.root} is a run of the pipeline {made.get('name')!r}, and this one is {pipeline.name!r}. Give another "
-            "directory with --run, or the old name if it is the same pipeline changed."
+            f"{store.root} is a run of the pipeline {made.get('name')!r}, and this one is {pipeline.name!r}. Give "
+            "another directory with --run, or the old name if it is the same pipeline changed."
         )
 
 
@@ -166,7 +166,7 @@ def _check_sources(plan: Plan, phases: Phases) -> None:
             )
 
 
-# -- what run.json says -------------------------------------------------------------------------------------------------
+# -- what run.json says ------------------------------------------------------------------------------------------------
 
 
 def _write_header(store: Storage, plan: Plan) -> None:

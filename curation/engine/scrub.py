@@ -29,7 +29,7 @@ class Scrub:
         return str(self.strings(pa.array([text], pa.string()))[0].as_py())
 
     def base(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """A batch with `url` and `meta` scrubbed. Done when reading, so that no step sees another URL than is stored."""
+        """A batch with `url` and `meta` scrubbed. Done when reading, so that steps see what is stored."""
         if self.step is None:
             return batch
         for name in ("url", "meta"):

@@ -1,0 +1,98 @@
+"""The second half of the result: documents, tokenizer, shards and their manifest, from what the steps left alive."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from curation import record, shards, storage
+from curation.engine import identity
+from curation.pack import documents, sample, shuffle
+from curation.pipeline import Pipeline
+from curation.step import Corpus
+
+if TYPE_CHECKING:
+    from curation.engine.phases import Phases
+    from curation.engine.result import Result
+
+KEPT_COLUMNS = ("doc_id", "text", "url", "domain", "source", "date", "meta", "read")
+
+
+def build(phases: Phases, made: Result) -> None:
+    """Adds documents/ and, if the pipeline has a tokenizer, shards/ to the result. UserError if nothing is left."""
+    plan = phases.plan
+    corpus = Corpus(
+        documents=sum(m["out"] for m in phases.manifests),
+        text_bytes=sum(m["text_bytes"] for m in phases.manifests),
+        tasks=len(phases.manifests),
+        seed=plan.pipeline.seed,
+    )
+    code = identity.module_fingerprint(documents.__file__)
+    sample.refuse_empty(corpus)
+    schema = pa.schema(
+        [*(pa.field(c, _type(c)) for c in KEPT_COLUMNS), *(pa.field(n, t) for n, t in plan.types.items())]
+    )
+    kept = phases.stages("documents", storage.fingerprint([code, str(schema), corpus.seed]), documents.documents_stages(corpus, schema))
+    if sum(f["rows"] for f in kept.facts if f) != corpus.documents:
+        raise AssertionError(f"documents/ has {[dict(f) for f in kept.facts]} for {corpus.documents} kept documents")
+    made.staged += kept.staged
+    if plan.pipeline.tokenizer is not None:
+        _shards(phases, made, corpus)
+
+
+def _type(column: str) -> pa.DataType:
+    return record.READ if column == "read" else record.BASE.field(column).type
+
+
+def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
+    pipeline = phases.plan.pipeline
+    wanted = pipeline.tokenizer
+    assert wanted is not None
+    code = identity.module_fingerprint(shuffle.__file__)
+    base = storage.fingerprint([code, corpus.seed, identity.environment_fingerprint()])
+    if wanted.train is not None:
+        options: list[Any] = [wanted.train.kind, wanted.train.vocab, wanted.train.sample_bytes]
+        stages = sample.train_tokenizer_stages(corpus, vocab=wanted.train.vocab, sample_bytes=wanted.train.sample_bytes)
+    else:
+        path = str(wanted.path or wanted.tiktoken)
+        options = list(identity.file_checksums([path]))
+        stages = sample.load_tokenizer_stages(corpus, path=path)
+    trained = phases.stages("tokenizer", storage.fingerprint([base, options]), stages)
+    file, info = trained.staged[0], sample.tokenizer_info(trained.facts[0])
+    dealt = phases.stages(
+        "shards",
+        storage.fingerprint([base, info.sha256, pipeline.validation, pipeline.shards.tokens_per_shard]),
+        shuffle.shard_stages(
+            corpus,
+            tokenizer=phases.storage.url(file["path"]),
+            validation=pipeline.validation,
+            tokens_per_shard=pipeline.shards.tokens_per_shard,
+        ),
+    )
+    made.staged += trained.staged + dealt.staged
+    weights = None if pipeline.mix.weights == "natural" else dict(pipeline.mix.weights)
+    manifest = shuffle.manifest(
+        dealt.facts,
+        info,
+        weights=weights,
+        budget=pipeline.mix.budget,
+        max_epochs=pipeline.mix.max_epochs if pipeline.mix.budget is not None else None,
+        seed=corpus.seed,
+        fingerprint=_data_fingerprint(pipeline, made),
+    )
+    buffer = io.BytesIO()
+    shards.write_manifest(buffer, manifest)
+    made.small["shards/manifest.json"] = buffer.getvalue()
+    made.counts["tokens"] = {
+        name: {domain: entry.tokens for domain, entry in domains.items()} for name, domains in manifest.splits.items()
+    }
+    made.counts["tokenizer"] = {k: v for k, v in trained.facts[0].items() if k != "sha256"}
+
+
+def _data_fingerprint(pipeline: Pipeline, made: Result) -> str:
+    """Of what the result holds: equal trees have equal fingerprints, whatever made them."""
+    files = sorted((f["path"].removeprefix(f["directory"]), f["sha256"]) for f in made.staged)
+    return storage.fingerprint([files, json.dumps(pipeline.mix.model_dump(), sort_keys=True)])
