@@ -383,7 +383,7 @@ def read_manifest(place: str, verify: bool = False) -> Manifest:
     if found is None:
         raise ShardMissing(f"{place}: no shards here (looked for {', '.join(tried)}); `gristmill curate` writes them")
     try:
-        value = json.loads(_read(found))
+        value = json.loads(read_file(found))
         version = value["format"]
         if version != FORMAT:
             raise ShardVersion(f"{found}: manifest format {version}; this version of Gristmill reads format {FORMAT}")
@@ -446,7 +446,8 @@ def _exists(path: str) -> bool:
     return bool(fs.isfile(inner))
 
 
-def _read(path: str) -> bytes:
+def read_file(path: str) -> bytes:
+    """The bytes of a file beside the manifest, such as the tokenizer. Raises ShardMissing."""
     return bytes(_map(path))
 
 

@@ -2,11 +2,13 @@
 
 A bucket holds the documents with one band key. Each member meets the first B = 256 members in priority order. Members
 beyond those also meet in sub-buckets, keyed by another band: again the first B of each. So a bucket of 100,000 costs
-at most 2 * 256 pairs a member; a document of lower priority never changes which better ones meet; and what is lost is
+at most 2 B pairs a member; a document of lower priority never changes which better ones meet; and what is lost is
 recall among the members beyond, counted as pairs that did not meet.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -14,48 +16,59 @@ import numpy.typing as npt
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
-FIRST = 256  # B: measured on crawls, all but template buckets are smaller
+FIRST = 256  # B: only the buckets of templates hold more
+AT_ONCE = 1 << 20  # pairs made at once: 16 MB, and a few times that on the way
 
 
-def _meet(starts: I64, counts: I64, first: int) -> tuple[I64, I64]:
-    """Positions (better, worse): in each run, member i meets members 0 .. min(i, first) - 1."""
-    positions = np.arange(int(counts.sum()), dtype=np.int64)
-    begin = np.repeat(starts, counts)
-    rank = positions - np.repeat(np.cumsum(counts) - counts, counts)
-    partners = np.minimum(rank, first)
-    worse = np.repeat(begin + rank, partners)
-    step = np.arange(int(partners.sum()), dtype=np.int64) - np.repeat(np.cumsum(partners) - partners, partners)
-    return np.repeat(begin, partners) + step, worse
-
-
-def _runs(*keys: U64) -> tuple[I64, I64]:
-    """Starts and lengths of the runs of equal keys."""
+def _ranks(*keys: U64) -> tuple[I64, I64]:
+    """For each row, where its run of equal keys begins and how many of the run stand before it."""
     n = len(keys[0])
-    if n == 0:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     change = np.zeros(n, bool)
-    change[0] = True
+    change[:1] = True
     for key in keys:
         change[1:] |= key[1:] != key[:-1]
     starts = np.flatnonzero(change).astype(np.int64)
-    return starts, np.diff(np.append(starts, n))
+    begin = np.repeat(starts, np.diff(np.append(starts, n)))
+    return begin, np.arange(n, dtype=np.int64) - begin
 
 
-def pairs(key: U64, other: U64, first: int = FIRST) -> tuple[I64, I64, int]:
-    """(better, worse, unmet) of documents sorted by (key, priority); `other` is the key of another band.
+def _meet(begin: I64, rank: I64, first: int) -> Iterator[tuple[I64, I64]]:
+    """Positions (better, worse): the member of a run with `rank` before it meets the first min(rank, first) of them."""
+    partners = np.minimum(rank, first)
+    ends = np.cumsum(partners)
+    row = 0
+    while row < len(rank):
+        done = int(ends[row - 1]) if row else 0
+        stop = max(row + 1, int(np.searchsorted(ends, done + AT_ONCE, "right")))
+        here = partners[row:stop]
+        worse = np.repeat(np.arange(row, stop, dtype=np.int64), here)
+        step = np.arange(len(worse), dtype=np.int64) - np.repeat(ends[row:stop] - done - here, here)
+        if len(worse):
+            yield np.repeat(begin[row:stop], here) + step, worse
+        row = stop
 
-    better and worse are positions in the arrays given; unmet is how many pairs of one bucket did not meet in it.
+
+def pairs(key: U64, other: U64, first: int = FIRST) -> Iterator[tuple[I64, I64]]:
+    """(better, worse) of documents sorted by (key, priority), in parts; `other` is the key of another band.
+
+    better and worse are positions in the arrays given; a pair comes once.
     """
-    starts, counts = _runs(key)
-    better, worse = _meet(starts, counts, first)
-    total = int((counts * (counts - 1) // 2).sum())
-    large = counts > first
-    if large.any():
-        beyond = np.concatenate(
-            [np.arange(s + first, s + c) for s, c in zip(starts[large], counts[large], strict=True)]
-        )
-        # stable: priority order stays inside a sub-bucket
+    begin, rank = _ranks(key)
+    yield from _meet(begin, rank, first)
+    beyond = np.flatnonzero(rank >= first)
+    if len(beyond):
+        # stable in position: priority order stays inside a sub-bucket
         beyond = beyond[np.lexsort((beyond, other[beyond], key[beyond]))]
-        b, w = _meet(*_runs(key[beyond], other[beyond]), first)
-        better, worse = np.concatenate([better, beyond[b]]), np.concatenate([worse, beyond[w]])
-    return better, worse, total - len(better)
+        for better, worse in _meet(*_ranks(key[beyond], other[beyond]), first):
+            yield beyond[better], beyond[worse]
+
+
+def unmet(key: U64, other: U64, first: int = FIRST) -> int:
+    """How many pairs of one bucket do not meet in it."""
+    _, rank = _ranks(key)
+    beyond = np.flatnonzero(rank >= first)
+    lost = int((rank - first)[beyond].sum())
+    if lost:
+        beyond = beyond[np.lexsort((beyond, other[beyond], key[beyond]))]
+        lost -= int(np.minimum(_ranks(key[beyond], other[beyond])[1], first).sum())
+    return lost

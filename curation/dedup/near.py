@@ -15,6 +15,7 @@ is decided depends on the documents, the options and the seed; not on tasks, par
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from . import candidates, cluster, minhash, verify
 ROWS_PER_PARTITION = 1 << 21  # band rows held and sorted at once: about 200 MB
 TAKE = 256  # documents whose text is looked at together
 PENDING_BYTES = 1 << 26  # shingle sets gathered before the texts they are compared with are fetched
-PAIRS_PER_BATCH = 1 << 18
+PENDING_PAIRS = 1 << 22  # pairs gathered before those that met in several bands are merged
 NUM_PERM = 112
 
 _BANDS = pa.schema(
@@ -123,6 +124,8 @@ class MinHashDedup(GlobalStep):
             raise UserError(f"{self.name}: ngram is {self.ngram}; a shingle has at least 1 word")
         if not 0 < self.threshold <= 1:
             raise UserError(f"{self.name}: threshold is {self.threshold}; it is a Jaccard similarity in (0, 1]")
+        if verify.fraction(self.threshold).denominator > verify.FINEST:
+            raise UserError(f"{self.name}: threshold is {self.threshold}; write it with at most 6 decimals")
         if (self.bands is None) != (self.rows is None):
             raise UserError(f"{self.name}: give both bands and rows, or both as null to have them chosen")
         if self.bands is not None and self.rows is not None and (self.bands < 1 or self.rows < 1):
@@ -212,13 +215,13 @@ def _pairs(seed: int, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch
     key = table["key"].to_numpy()
     order = np.lexsort((*cluster.priority(table["level"].to_numpy(), table["doc_id"], seed), key))
     address = table["address"].to_numpy()[order]
-    better, worse, unmet = candidates.pairs(key[order], table["other"].to_numpy()[order])
-    for start in range(0, len(better), PAIRS_PER_BATCH):
-        b, w = (address[x[start : start + PAIRS_PER_BATCH]] for x in (better, worse))
-        lost = np.zeros(len(b), np.int64)
-        if start == 0:
-            lost[0] = unmet  # rides on a row, so that it is counted
-        columns = [pa.array((b >> 32).astype(np.uint32)), pa.array(b), pa.array(w), pa.array(lost)]
+    key, other = key[order], table["other"].to_numpy()[order]
+    lost = candidates.unmet(key, other)
+    for better, worse in candidates.pairs(key, other):
+        b, w = address[better], address[worse]
+        count = np.zeros(len(b), np.int64)
+        count[0], lost = lost, 0  # rides on a row, so that it is counted
+        columns = [pa.array((b >> 32).astype(np.uint32)), pa.array(b), pa.array(w), pa.array(count)]
         yield pa.RecordBatch.from_arrays(columns, schema=_PAIRS)
 
 
@@ -233,12 +236,9 @@ def _count_edges(batch: pa.RecordBatch) -> Mapping[str, int]:
 def _send(step: MinHashDedup, rows: Iterator[pa.RecordBatch], documents: Documents) -> Iterator[pa.RecordBatch]:
     from .shingles import shingle_sets
 
-    found = [np.stack([b.column("better").to_numpy(), b.column("worse").to_numpy()]) for b in rows]
-    if not found:
+    better, worse = _merged(rows)
+    if len(better) == 0:
         return
-    pair = np.unique(np.concatenate(found, axis=1), axis=1)  # one pair meets in several bands
-    better, worse = pair
-    del found, pair
     # sorted by (better, worse), so by the task of the worse within each better: a run is what goes out as one row
     change = (better[1:] != better[:-1]) | (worse[1:] >> 32 != worse[:-1] >> 32)
     starts = np.concatenate([[0], np.flatnonzero(change) + 1])
@@ -267,6 +267,27 @@ def _send(step: MinHashDedup, rows: Iterator[pa.RecordBatch], documents: Documen
             yield _sent(out)
 
 
+def _merged(rows: Iterator[pa.RecordBatch]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """All pairs (better, worse), sorted, each once: one pair meets in several bands."""
+    parts: list[pa.RecordBatch] = []
+    better = worse = np.zeros(0, np.int64)
+    size = 0
+    for batch in itertools.chain(rows, [None]):
+        if batch is not None:
+            parts.append(batch)
+            size += batch.num_rows
+        if parts and (batch is None or size > PENDING_PAIRS):
+            better = np.concatenate([better, *(p.column("better").to_numpy() for p in parts)])
+            worse = np.concatenate([worse, *(p.column("worse").to_numpy() for p in parts)])
+            order = np.lexsort((worse, better))
+            better, worse = better[order], worse[order]
+            new = np.ones(len(better), bool)
+            new[1:] = (better[1:] != better[:-1]) | (worse[1:] != worse[:-1])
+            better, worse = better[new], worse[new]
+            parts, size = [], 0
+    return better, worse
+
+
 def _sent(out: dict[str, list[Any]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(out[f.name], f.type) for f in _SENT], schema=_SENT)
 
@@ -290,35 +311,39 @@ def _compare(step: MinHashDedup, pending: list[pa.RecordBatch], documents: Docum
 
     threshold = verify.fraction(step.threshold)
     table = pa.Table.from_batches(pending, _SENT).combine_chunks()
-    sent, partners = table["shingles"].chunk(0), table["worse"].chunk(0)
-    begin = sent.offsets.to_numpy()
-    values = sent.values.to_numpy()
-    counts = np.diff(partners.offsets.to_numpy())
-    row = np.repeat(np.arange(table.num_rows), counts)
+    sent = verify.Sets.from_arrow(table["shingles"].chunk(0))
+    partners = table["worse"].chunk(0)
+    row = np.repeat(np.arange(table.num_rows), np.diff(partners.offsets.to_numpy()))
     worse = partners.flatten().to_numpy()
     order = np.lexsort((row, worse))  # by where the text lies
     row, worse = row[order], worse[order]
     here, first = np.unique(worse, return_index=True)
     last = np.append(first[1:], len(worse))
-    better, ids, levels = table["address"].to_numpy(), table["doc_id"].to_pylist(), table["level"].to_pylist()
     for chunk in range(0, len(here), TAKE):
         asked = here[chunk : chunk + TAKE]
         got = documents.take(pa.array(asked), ["doc_id", "text"])
-        sets = shingle_sets(got.column("text"), ngram=step.ngram, unit=_unit(step))
+        mine = verify.Sets.of(shingle_sets(got.column("text"), ngram=step.ngram, unit=_unit(step)))
         level = cluster.levels(_sizes(got.column("text")))
-        edges: list[tuple[Any, ...]] = []
-        for i in range(len(asked)):
-            name = got.column("doc_id")[i].as_py()
-            for r in row[first[chunk + i] : last[chunk + i]]:
-                other = values[begin[r] : begin[r + 1]]
-                if not verify.can_reach(len(other), len(sets[i]), threshold):
-                    continue
-                both, either = verify.jaccard(other, sets[i])
-                if verify.reaches(both, either, threshold):
-                    edges.append((0, better[r], asked[i], ids[r], name, levels[r], level[i], both, either))
-        if edges:
-            columns = [pa.array(list(c), f.type) for c, f in zip(zip(*edges, strict=True), _EDGES, strict=True)]
-            yield pa.RecordBatch.from_arrays(columns, schema=_EDGES)
+        pairs = slice(first[chunk], last[chunk + len(asked) - 1])
+        lefts, rights = row[pairs], np.searchsorted(asked, worse[pairs])
+        which, both, either = verify.compare(sent, lefts, mine, rights, threshold)
+        if len(which) == 0:
+            continue
+        left, right = pa.array(lefts[which]), pa.array(rights[which])
+        yield pa.RecordBatch.from_arrays(
+            [
+                pa.array(np.zeros(len(which), np.uint32)),
+                table["address"].chunk(0).take(left),
+                pa.array(asked).take(right),
+                table["doc_id"].chunk(0).take(left),
+                got.column("doc_id").take(right),
+                table["level"].chunk(0).take(left),
+                pa.array(level).take(right),
+                pa.array(both),
+                pa.array(either),
+            ],
+            schema=_EDGES,
+        )
 
 
 def _decide(seed: int, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

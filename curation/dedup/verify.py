@@ -6,13 +6,19 @@ LSH proposes and this decides. |A and B| and |A or B| are integers, and the thre
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+
+# Denominators of thresholds stay below this: products with counts of shingles then fit 64 bits by far.
+FINEST = 10**6
 
 
 def fraction(threshold: float) -> Fraction:
@@ -20,29 +26,49 @@ def fraction(threshold: float) -> Fraction:
     return Fraction(repr(float(threshold)))
 
 
-def jaccard(left: U64, right: U64) -> tuple[int, int]:
-    """(|A and B|, |A or B|) of two sets given as sorted arrays without repeats."""
-    from .verify_kernel import shared
+@dataclass(frozen=True)
+class Sets:
+    """Many shingle sets: set k is `values[at[k]:at[k + 1]]`, ascending without repeats."""
 
-    both = int(shared(left, right))
-    return both, len(left) + len(right) - both
+    values: U64
+    at: I64
+
+    @staticmethod
+    def of(sets: list[U64]) -> Sets:
+        at = np.concatenate([[0], np.cumsum([len(s) for s in sets], dtype=np.int64)])
+        return Sets(np.concatenate(sets) if sets else np.zeros(0, np.uint64), at)
+
+    @staticmethod
+    def from_arrow(column: pa.LargeListArray) -> Sets:
+        return Sets(column.values.to_numpy(), column.offsets.to_numpy())
 
 
-def reaches(both: int, either: int, threshold: Fraction) -> bool:
-    """Whether both/either >= threshold. Two empty sets are similar to nothing."""
-    return either > 0 and both * threshold.denominator >= threshold.numerator * either
+def compare(left: Sets, lefts: I64, right: Sets, rights: I64, threshold: Fraction) -> tuple[Any, I64, I64]:
+    """(which, both, either) of the pairs (lefts[p], rights[p]) whose Jaccard is at least `threshold`.
 
+    both = |A and B|, either = |A or B|. Pairs whose sizes alone rule it out are not looked at: the smaller set inside
+    the larger one is the best they could do. Two empty sets are similar to nothing.
+    """
+    from .verify_kernel import shared_pairs
 
-def can_reach(left: int, right: int, threshold: Fraction) -> bool:
-    """Whether sets of these sizes could: the smaller one inside the larger is the best they can do."""
-    return reaches(min(left, right), max(left, right), threshold)
+    up, down = threshold.numerator, threshold.denominator
+    sizes = np.diff(left.at)[lefts], np.diff(right.at)[rights]
+    largest = np.maximum(*sizes)
+    which = np.flatnonzero((largest > 0) & (np.minimum(*sizes) * down >= up * largest))
+    both = np.zeros(len(which), np.int64)
+    shared_pairs(left.values, left.at, lefts[which], right.values, right.at, rights[which], both)
+    either = sizes[0][which] + sizes[1][which] - both
+    reached = both * down >= up * either
+    return which[reached], both[reached], either[reached]
 
 
 def similarity(left: str, right: str, *, ngram: int = 5, unit: str = "words") -> Fraction:
     """The exact Jaccard similarity of two texts over their shingles; 0 where both have none."""
     from . import shingles
+    from .verify_kernel import shared
 
     which = {"words": shingles.WORDS, "characters": shingles.CHARACTERS}[unit]
     a, b = shingles.shingle_sets(pa.array([left, right], pa.large_string()), ngram=ngram, unit=which)
-    both, either = jaccard(a, b)
+    both = int(shared(a, b))
+    either = len(a) + len(b) - both
     return Fraction(both, either) if either else Fraction(0)

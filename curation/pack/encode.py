@@ -29,7 +29,7 @@ from .tokenizer import EOS_NAMES, load
 Ids = npt.NDArray[np.uint32]
 
 SPACE_RUN = 65_536
-_LONG_SPACE = re.compile(r"(?<!\s)\s{%d}\s+" % SPACE_RUN)
+_LONG_SPACE = re.compile(rf"(?<!\s)\s{{{SPACE_RUN}}}\s+")
 
 
 class Encoder:
@@ -204,7 +204,8 @@ def probe() -> list[str]:
         "a  b   c    d\n\n\ne\r\n \r\n\tf \n g   ",
         "1 12 123 1234 12345.678 ½ ² ٣٤٥ 一二三",
         "before <|endoftext|> after </s> <eos> <|im_end|>",
-        "The quick brown fox, déjà vu; Größe; Привет, мир! 日本語の文章。 नमस्ते दुनिया। สวัสดีชาวโลก مرحبا بالعالم 👩‍👩‍👧‍👦",
+        "The quick brown fox, déjà vu; Größe; Привет, мир! 日本語の文章。",
+        "नमस्ते दुनिया। สวัสดีชาวโลก مرحبا بالعالم 👩‍👩‍👧‍👦",
         "def f(x):\n    return {'a': [1, 2, x ** 2]}  # comment\n\n\n\tif x != y: pass",
         "e\u0301\u0302\u0327 \u200b\u200d\ufeff\u00ad \ufffd\U0001f600\U0010fffd",
         "\ufffe\uffff\x00\x01\x7f\x85\xa0\u180e\u2028",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -89,7 +90,7 @@ def load(path: str) -> bytes:
                 raise KeyError("type")
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"tokenizer: {path} is JSON but no tokenizer.json (no model); a vocabulary alone does not say how to merge"
+                f"tokenizer: {path} is JSON but no tokenizer.json (it has no model); a vocabulary alone cannot merge"
             ) from error
         return data
     if data.startswith(b"#version"):
@@ -179,7 +180,7 @@ def _split(token: bytes, ranks: dict[bytes, int], below: int) -> list[bytes]:
     """The token's bytes merged with the ranks below `below`, best first."""
     parts = [bytes([b]) for b in token]
     while len(parts) > 2:
-        joined = [ranks.get(a + b, below) for a, b in zip(parts, parts[1:], strict=False)]
+        joined = [ranks.get(a + b, below) for a, b in itertools.pairwise(parts)]
         best = min(range(len(joined)), key=joined.__getitem__)
         if joined[best] >= below:
             break

@@ -170,7 +170,7 @@ def test_damage_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     good = path.read_bytes()
 
     path.unlink()
-    with pytest.raises(shards.ShardMissing, match="00000[.]arrow: the manifest names this file and it is not there"):
+    with pytest.raises(shards.ShardMissing, match=r"00000[.]arrow: the manifest names this file and it is not there"):
         shards.open_shard(str(path), entry=entry)
 
     for cut in (0, 4, 100, len(good) - 1):

@@ -5,7 +5,11 @@ from __future__ import annotations
 import random
 from fractions import Fraction
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from curation.dedup import candidates, cluster, near
 from curation.dedup.near import MinHashDedup
@@ -59,9 +63,6 @@ def check(table, found, threshold=0.72):
 
 def brute(texts, ids, seed, threshold):
     """The slow, obvious reference: all pairs, then the walk down the priority order."""
-    import numpy as np
-    import pyarrow as pa
-
     level = cluster.levels(np.array([len(t.encode()) for t in texts]))
     order = np.lexsort(cluster.priority(level, pa.array(ids, pa.binary(16)), seed)).tolist()
     kept: list[int] = []
@@ -91,7 +92,8 @@ def test_any_layout_and_order_decides_the_same(tasks, shuffle, monkeypatch):
     monkeypatch.setattr(near, "ROWS_PER_PARTITION", 100)
     monkeypatch.setattr(near, "TAKE", 3)
     monkeypatch.setattr(near, "PENDING_BYTES", 2000)
-    monkeypatch.setattr(near, "PAIRS_PER_BATCH", 5)
+    monkeypatch.setattr(near, "PENDING_PAIRS", 5)
+    monkeypatch.setattr(candidates, "AT_ONCE", 4)
     assert decide(table, tasks, shuffle) == once
 
 
@@ -144,7 +146,9 @@ def test_scope_compares_only_within_it():
 
 
 def test_a_large_bucket_stays_linear_and_says_what_did_not_meet(monkeypatch):
-    monkeypatch.setattr(candidates.pairs, "__defaults__", (16,))
+    for function in (candidates.pairs, candidates.unmet):
+        monkeypatch.setattr(function, "__defaults__", (16,))
+    monkeypatch.setattr(candidates, "AT_ONCE", 100)
     text = " ".join(f"w{i}" for i in range(50))
     n = 500
     table = documents([text] * n)
@@ -160,16 +164,40 @@ def test_a_large_bucket_stays_linear_and_says_what_did_not_meet(monkeypatch):
     assert tally == {"candidates": 2 * (met + again), "unmet": 2 * (n * (n - 1) // 2 - met - again)}
 
 
-def test_candidates_meet_as_documented():
-    import numpy as np
+def met(key, other, first):
+    parts = [zip(b.tolist(), w.tolist(), strict=True) for b, w in candidates.pairs(key, other, first)]
+    return sorted(pair for part in parts for pair in part)
 
+
+def test_candidates_meet_as_documented(monkeypatch):
     key = np.array([1, 1, 1, 1, 1, 2, 3, 3], np.uint64)
     other = np.array([0, 0, 7, 8, 7, 0, 0, 0], np.uint64)
-    better, worse, unmet = candidates.pairs(key, other, first=2)
-    met = sorted(zip(better.tolist(), worse.tolist(), strict=True))
     # each meets the first two of its bucket; 2 and 4 are beyond and share the other key; 3 is alone there
-    assert met == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4), (2, 4), (6, 7)]
-    assert unmet == 2
+    expected = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4), (2, 4), (6, 7)]
+    assert met(key, other, 2) == expected
+    assert candidates.unmet(key, other, 2) == 2
+    monkeypatch.setattr(candidates, "AT_ONCE", 1)
+    assert met(key, other, 2) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=40), st.integers(1, 5))
+def test_candidates_against_the_rule_and_what_a_later_document_changes(rows, first):
+    rows.sort(key=lambda r: r[0])
+    key, other = (np.array([r[k] for r in rows], np.uint64) for k in (0, 1))
+    expected, total = set(), 0
+    for k in set(key.tolist()):
+        bucket = np.flatnonzero(key == k).tolist()
+        total += len(bucket) * (len(bucket) - 1) // 2
+        expected |= {(bucket[i], w) for n, w in enumerate(bucket) for i in range(min(n, first))}
+        for o in range(3):
+            sub = [d for d in bucket[first:] if other[d] == o]
+            expected |= {(sub[i], w) for n, w in enumerate(sub) for i in range(min(n, first))}
+    found = met(key, other, first)
+    assert found == sorted(expected)
+    assert candidates.unmet(key, other, first) == total - len(found)
+    if rows:  # without the last document: the same pairs among the others
+        assert met(key[:-1], other[:-1], first) == [p for p in found if len(rows) - 1 not in p]
 
 
 @pytest.mark.parametrize("size", [1000, 2500])
@@ -191,6 +219,7 @@ def test_truth_pairs_of_the_articles(data, size):
     ("options", "says"),
     [
         ({"threshold": 1.2}, "threshold is 1.2"),
+        ({"threshold": 1 / 3}, "at most 6 decimals"),
         ({"ngram": 0}, "ngram is 0"),
         ({"bands": None}, "both bands and rows"),
         ({"rows": 0}, "at least 1"),

@@ -1,0 +1,271 @@
+"""The training file: YAML, typed once here, with errors that name file, line and key.
+
+    model: {preset: demo}
+    data: {sequence: 256, weights: {web: 0.7, code: 0.3}}
+    batch: {windows: 16, micro: 8}
+    iterations: 300
+
+Everything has a default but `iterations`. Unknown keys, wrong types and figures that do not fit together are refused
+before any work starts. What a run resolved to is written to its train.yaml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+# Sizes as published: GPT-2 small with Llama's parts; Llama 3.2 1B and 3B; Llama 3 8B (Dubey et al. 2024, table 3).
+# toy is for tests; demo trains a few hundred iterations in two minutes on two cores.
+PRESETS: dict[str, dict[str, Any]] = {
+    "toy": {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "ffn": 192, "tied": True},
+    "demo": {"layers": 4, "width": 256, "heads": 8, "kv_heads": 4, "ffn": 704, "tied": True},
+    "10m": {"layers": 8, "width": 320, "heads": 5, "kv_heads": 5, "ffn": 896, "tied": True},
+    "124m": {"layers": 12, "width": 768, "heads": 12, "kv_heads": 12, "ffn": 2048, "tied": True},
+    "1b": {"layers": 16, "width": 2048, "heads": 32, "kv_heads": 8, "ffn": 8192, "tied": True, "rope_theta": 500_000.0},
+    "3b": {"layers": 28, "width": 3072, "heads": 24, "kv_heads": 8, "ffn": 8192, "tied": True, "rope_theta": 500_000.0},
+    "8b": {
+        "layers": 32,
+        "width": 4096,
+        "heads": 32,
+        "kv_heads": 8,
+        "ffn": 14336,
+        "tied": False,
+        "rope_theta": 500_000.0,
+    },
+}
+
+
+class UserError(Exception):
+    """Something the user has to change: said without a traceback, exit code 2."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ModelConfig(_Strict):
+    """The model's sizes: a preset, single figures over it, or all of them. The vocabulary is the tokenizer's."""
+
+    preset: str | None = "demo"
+    layers: Count
+    width: Count
+    heads: Count
+    kv_heads: Count
+    ffn: Count
+    tied: bool
+    rope_theta: Annotated[float, Field(gt=0)] = 10_000.0
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-5
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        name = value.get("preset", "demo")
+        if name is None:
+            return value
+        if name not in PRESETS:
+            raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+        return {"preset": name, **PRESETS[name], **value}
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelConfig:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(f"width {self.width} over {self.heads} heads must be a whole, even head width")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads {self.kv_heads} does not divide heads {self.heads}")
+        return self
+
+
+class DataConfig(_Strict):
+    """What is read. `block`: the unit of the data order, a multiple of `sequence` (default: equal to it)."""
+
+    sequence: Count = 256
+    block: Count | None = None
+    weights: dict[str, Annotated[float, Field(ge=0)]] | None = None  # default: the manifest's mix
+    max_epochs: Annotated[float, Field(gt=0)] | None = None  # default: the manifest's cap
+
+    @model_validator(mode="after")
+    def _fits(self) -> DataConfig:
+        if self.block is not None and self.block % self.sequence:
+            raise ValueError(f"sequence {self.sequence} does not divide block {self.block}")
+        return self
+
+
+class BatchConfig(_Strict):
+    """Windows in an iteration, and how many of them go through the model at once."""
+
+    windows: Count = 16
+    micro: Count | None = None  # default: all
+
+    @model_validator(mode="after")
+    def _fits(self) -> BatchConfig:
+        if self.micro is not None and self.windows % self.micro:
+            near = sorted(
+                {self.windows // self.micro * self.micro, (self.windows // self.micro + 1) * self.micro} - {0}
+            )
+            raise ValueError(
+                f"micro {self.micro} does not divide windows {self.windows}; "
+                f"windows {' or '.join(map(str, near))} would fit"
+            )
+        return self
+
+
+class OptimizerConfig(_Strict):
+    """AdamW. `weight_decay` acts on matrices only."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    clip: Annotated[float, Field(gt=0)] = 1.0  # largest norm of the gradient
+
+
+class ScheduleConfig(_Strict):
+    """The learning rate over iterations; see `optim.learning_rate`."""
+
+    kind: Literal["cosine", "constant", "wsd"] = "cosine"
+    warmup: Annotated[int, Field(ge=0)] | None = None  # iterations; default: a twentieth
+    decay: Share = 0.2  # wsd: share of the iterations in which it falls
+    final: Share = 0.1  # the last learning rate over the highest
+
+
+class EvaluateConfig(_Strict):
+    """Loss on the validation split: before the first iteration, every so many and after the last."""
+
+    every: Count = 50
+    windows: Count | None = 64  # a domain, the first ones; null: all
+
+
+class CheckpointConfig(_Strict):
+    """A checkpoint every so many iterations and after the last; the last `keep` stay."""
+
+    every: Count = 100
+    keep: Count = 2
+
+
+class TrainConfig(_Strict):
+    """A whole training file."""
+
+    iterations: Count
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 17
+    model: ModelConfig = Field(default_factory=lambda: ModelConfig(**PRESETS["demo"]))
+    data: DataConfig = DataConfig()
+    batch: BatchConfig = BatchConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    # auto: bf16 where the processor multiplies it natively, else fp32
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Count | None = None  # default: torch's own choice
+    deterministic: bool = False  # also on a GPU; a CPU is in any case
+    evaluate: EvaluateConfig = EvaluateConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    def dump(self) -> str:
+        """YAML of all values, as train.yaml holds it."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load(path: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> TrainConfig:
+    """Reads and checks a training file; `overrides` are `{"optimizer.lr": 3e-4}` or `["optimizer.lr=3e-4"]`.
+
+    Raises UserError with file, line, key, value and what was expected.
+    """
+    try:
+        with open(path, encoding="utf-8") as f:
+            text = f.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read this training file: {error}") from error
+    return parse(text, path, overrides)
+
+
+def parse(text: str, name: str = "<config>", overrides: Mapping[str, Any] | Sequence[str] = ()) -> TrainConfig:
+    """As `load`, from a string; `name` stands for the file in errors."""
+    lines: dict[tuple[str, ...], int] = {}
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        value = yaml.safe_load(text) if node is not None else {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{name}: not YAML: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{name}: a training file is a mapping of keys, this is a {type(value).__name__}")
+    _index(node, (), lines, name)
+    for key, new in _pairs(overrides):
+        _set(value, key, new, lines)
+    try:
+        return TrainConfig.model_validate(value)
+    except ValidationError as error:
+        raise UserError("\n".join(_say(name, lines, detail) for detail in error.errors())) from error
+
+
+def _index(node: yaml.Node | None, at: tuple[str, ...], lines: dict[tuple[str, ...], int], name: str) -> None:
+    """The line of every key; a key written twice is refused (YAML would silently take the last)."""
+    if isinstance(node, yaml.MappingNode):
+        for key, below in node.value:
+            place = (*at, str(key.value))
+            line = key.start_mark.line + 1
+            if place in lines:
+                raise UserError(
+                    f"{name}:{line}: {'.'.join(place)} stands here a second time (first on line {lines[place]})"
+                )
+            lines[place] = line
+            _index(below, place, lines, name)
+
+
+def _pairs(overrides: Mapping[str, Any] | Sequence[str]) -> Iterable[tuple[str, Any]]:
+    if isinstance(overrides, Mapping):
+        yield from overrides.items()
+        return
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise UserError(f"--set {item}: expected key=value, as in optimizer.lr=3e-4")
+        try:
+            yield key.strip(), yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {item}: the value is not YAML: {error}") from error
+
+
+def _set(value: dict[str, Any], key: str, new: Any, lines: dict[tuple[str, ...], int]) -> None:
+    *above, last = parts = key.split(".")
+    for part in above:
+        inner = value.get(part)
+        if not isinstance(inner, dict):
+            inner = value[part] = {}
+        value = inner
+    value[last] = new
+    lines[tuple(parts)] = 0
+
+
+def _say(name: str, lines: dict[tuple[str, ...], int], detail: Any) -> str:
+    """One error of pydantic's as `file:line: key: what is wrong (value)`."""
+    place = tuple(str(part) for part in detail["loc"])
+    known = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), ())
+    line = lines.get(known)
+    where = f"{name}: --set" if line == 0 else f"{name}:{line}" if line else name
+    key = ".".join(place) or "the file"
+    if detail["type"] == "extra_forbidden":
+        expected = _keys(place[:-1])
+        return f"{where}: unknown key {key}" + (f"; here are known: {', '.join(expected)}" if expected else "")
+    if detail["type"] == "missing":
+        return f"{where}: {key} is missing"
+    given = "" if isinstance(detail["input"], (dict, BaseModel)) else f" (got {detail['input']!r})"
+    return f"{where}: {key}: {detail['msg'].removeprefix('Value error, ')}{given}"
+
+
+def _keys(place: tuple[str, ...]) -> list[str]:
+    model: Any = TrainConfig
+    for part in place:
+        model = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+    return list(model.model_fields)

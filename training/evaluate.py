@@ -1,0 +1,69 @@
+"""Loss, perplexity and bits per byte on the validation split, by domain.
+
+The loss is the mean negative log-likelihood a token, in nats; perplexity is its exponential. Bits per byte is the
+summed likelihood in bits over the UTF-8 bytes of the text that these tokens spell, so it compares models of any
+tokenizer. The bytes are the domain's bytes a token times the tokens predicted: exact when the whole domain is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+
+from .data import IGNORE, Domain, collate, validation
+from .model import Model
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model scored on one domain; bits_per_byte is None where the manifest does not know the bytes."""
+
+    loss: float
+    perplexity: float
+    bits_per_byte: float | None
+    tokens: int
+    windows: int
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model,
+    domains: Mapping[str, Domain],
+    *,
+    length: int,
+    micro: int,
+    limit: int | None,
+    device: torch.device,
+    autocast: AbstractContextManager[Any],
+) -> dict[str, Score]:
+    """Scores the first `limit` windows (None: all) of each domain; a domain without a single target is left out."""
+    scores = {}
+    for name, domain in domains.items():
+        total, tokens, windows = 0.0, 0, 0
+        stream = validation(domain, length, limit)
+        while group := list(islice(stream, micro)):
+            batch = collate(group, length).to(device)
+            with autocast:
+                _, _, nll = model(batch.tokens, batch.targets, batch.documents)
+            total += nll.double().sum().item()
+            tokens += int((batch.targets != IGNORE).sum())
+            windows += len(group)
+        if not tokens:
+            continue
+        loss = total / tokens
+        text_bytes = sum(e.text_bytes for e in domain.entries) / sum(e.tokens for e in domain.entries) * tokens
+        bits = total / math.log(2) / text_bytes if text_bytes else None
+        scores[name] = Score(loss, math.exp(min(loss, 700.0)), bits, tokens, windows)
+    return scores
+
+
+def mean_loss(scores: Mapping[str, Score]) -> float | None:
+    """The loss over all domains' tokens together."""
+    tokens = sum(s.tokens for s in scores.values())
+    return sum(s.loss * s.tokens for s in scores.values()) / tokens if tokens else None

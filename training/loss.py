@@ -1,0 +1,102 @@
+"""Linear layer and cross-entropy in one pass over chunks of rows, so that tokens x vocabulary never exists at once.
+
+With z = W h the loss of a row is L = lse(z) - z_y + zeta * lse(z)^2, and its gradient by z is
+softmax(z) * (1 + 2 * zeta * lse(z)) - onehot(y). Both need one chunk of logits only, so the gradients by h and W are
+made in the forward pass while the chunk is there, and backward merely scales them. (The idea is Liger Kernel's fused
+linear cross-entropy, Hsu et al. 2024, arXiv 2410.10989; the z-loss is PaLM's, Chowdhery et al. 2022, section 5.)
+The softmax is taken in fp32 whatever the compute type, and the weight's gradient accumulates in fp32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = 1 << 22  # logits held at once: 16 MiB in fp32
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = -100,
+    z_loss: float = 0.0,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy of `hidden @ weight.T` against `targets`, without the logits.
+
+    hidden [..., width] in any floating type (under autocast it and the weight are used in the autocast type), weight
+    [vocabulary, width], targets int [...]; rows whose target is `ignore_index` count for nothing. `chunk`: rows at a
+    time, by default what fits 16 MiB of logits.
+
+    Returns loss_sum (fp32 scalar, differentiable, z-loss included), count (int64 scalar: rows that count) and nll
+    (fp32 [...], negative log-likelihood in nats without z-loss, 0 for ignored rows, no gradient). Divide the sum by the
+    count of the *whole* batch, over all micro-batches and ranks.
+    """
+    shape = targets.shape
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        rows = rows.to(torch.get_autocast_dtype(device))
+    if chunk is None:
+        chunk = max(32, CHUNK_ELEMENTS // weight.shape[0])
+    apply: Any = _LinearCrossEntropy.apply
+    loss_sum, nll = apply(rows, weight, targets.reshape(-1), ignore_index, z_loss, chunk)
+    return loss_sum, (targets != ignore_index).sum(), nll.view(shape)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, z_loss: float, chunk: int
+    ) -> tuple[Tensor, Tensor]:
+        need_rows, need_weight = ctx.needs_input_grad[:2]
+        with torch.autocast(rows.device.type, enabled=False):
+            compute = weight.detach().to(rows.dtype)
+            grad_rows = torch.empty_like(rows) if need_rows else None
+            grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if need_weight else None
+            nll = torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
+            loss_sum = torch.zeros((), dtype=torch.float32, device=rows.device)
+            for begin in range(0, len(rows), chunk):
+                part = slice(begin, begin + chunk)
+                h, y = rows[part], targets[part]
+                counted = y != ignore_index
+                label = torch.where(counted, y, 0)[:, None]
+                logits = (h @ compute.T).float()
+                lse = torch.logsumexp(logits, dim=-1)
+                nll[part] = torch.where(counted, lse - logits.gather(1, label)[:, 0], 0.0)
+                loss_sum += nll[part].sum()
+                if z_loss:
+                    loss_sum += z_loss * torch.where(counted, lse.square(), 0.0).sum()
+                if not (need_rows or need_weight):
+                    continue
+                slope = logits.sub_(lse[:, None]).exp_()
+                if z_loss:
+                    slope.mul_((1 + 2 * z_loss * lse)[:, None])
+                slope.scatter_add_(1, label, torch.full_like(label, -1, dtype=torch.float32))
+                slope.mul_(counted[:, None])
+                slope = slope.to(rows.dtype)
+                if grad_rows is not None:
+                    torch.mm(slope, compute, out=grad_rows[part])
+                if grad_weight is not None:
+                    if rows.dtype == torch.float32:
+                        grad_weight.addmm_(slope.T, h)
+                    else:
+                        grad_weight += slope.T @ h
+        ctx.save_for_backward(grad_rows, grad_weight)
+        ctx.weight_dtype = weight.dtype
+        ctx.mark_non_differentiable(nll)
+        return loss_sum, nll
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        scale, (grad_rows, grad_weight) = grads[0], ctx.saved_tensors
+        assert scale is not None
+        if grad_rows is not None:  # scaled in fp32: under fp16 the scale is large and the slopes small
+            grad_rows = (grad_rows.float() * scale).to(grad_rows.dtype)
+        if grad_weight is not None:
+            grad_weight = (grad_weight * scale).to(ctx.weight_dtype)
+        return grad_rows, grad_weight, None, None, None, None

@@ -1,0 +1,166 @@
+"""A Llama-style decoder (Touvron et al. 2023; Dubey et al. 2024), whole in one file.
+
+Pre-normalised blocks: RMSNorm (Zhang & Sennrich 2019), attention with rotary positions (Su et al. 2021) and grouped
+key-value heads (Ainslie et al. 2023), SwiGLU (Shazeer 2020); no biases. The loss is taken inside `forward`, so that the
+logits of a batch never exist and, with a sharded head, the head is gathered where it is used.
+
+Initialisation: normal with standard deviation sqrt(2 / (5 * width)) for every matrix (Nguyen & Salazar 2019, as in
+GPT-NeoX-20B), and that over sqrt(2 * layers) for the two that write into the residual stream (Radford et al. 2019),
+norms one. Each parameter draws from a generator seeded by (seed, its name), so that neither order nor sharding matters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import attend, document_mask
+from .loss import linear_cross_entropy
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model. `ffn`: inner width of SwiGLU; `kv_heads` divides `heads` divides `width`."""
+
+    vocab: int
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    ffn: int
+    tied: bool  # the head is the embedding
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+
+
+Cache = list[tuple[Tensor, Tensor]]  # a layer: keys and values [batch, kv_heads, positions so far, head width]
+
+
+def rotary(length: int, width: int, theta: float, start: int = 0, device: torch.device | None = None) -> Tensor:
+    """Rotation angles [length, width / 2] of positions start..start+length-1: position * theta^(-2i / width)."""
+    frequency = theta ** (-torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
+    return torch.arange(start, start + length, dtype=torch.float32, device=device)[:, None] * frequency
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates the pairs (i, i + d/2) of x [..., length, d], in fp32; Hugging Face's pairing of the two halves."""
+    a, b = x.float().chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+class Attention(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.head = shape.width // shape.heads
+        self.q = nn.Linear(shape.width, shape.heads * self.head, bias=False)
+        self.k = nn.Linear(shape.width, shape.kv_heads * self.head, bias=False)
+        self.v = nn.Linear(shape.width, shape.kv_heads * self.head, bias=False)
+        self.out = nn.Linear(shape.heads * self.head, shape.width, bias=False)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        b, n, _ = x.shape
+        q, k, v = (layer(x).view(b, n, -1, self.head).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if past is not None:
+            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
+        return self.out(attend(q, k, v, mask).transpose(1, 2).reshape(b, n, -1)), (k, v)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.gate = nn.Linear(shape.width, shape.ffn, bias=False)
+        self.up = nn.Linear(shape.width, shape.ffn, bias=False)
+        self.down = nn.Linear(shape.ffn, shape.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        down: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+        return down
+
+
+class Block(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(shape.width, eps=shape.norm_eps)
+        self.attention = Attention(shape)
+        self.ffn_norm = nn.RMSNorm(shape.width, eps=shape.norm_eps)
+        self.ffn = FeedForward(shape)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        attended, present = self.attention(self.attention_norm(x), cos, sin, mask, past)
+        x = x + attended
+        return x + self.ffn(self.ffn_norm(x)), present
+
+
+class Model(nn.Module):
+    """Tokens in; loss, count and per-token NLL out where targets are given, else logits."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Embedding(shape.vocab, shape.width)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = nn.RMSNorm(shape.width, eps=shape.norm_eps)
+        self.head = nn.Linear(shape.width, shape.vocab, bias=False)
+        if shape.tied:
+            self.head.weight = self.embedding.weight
+
+    def hidden(self, tokens: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
+        """The normalised output of the last block, [batch, length, width]; `cache` grows by these positions."""
+        x = self.embedding(tokens)
+        start = cache[0][0].shape[2] if cache else 0
+        shape = self.shape
+        angle = rotary(tokens.shape[1], shape.width // shape.heads, shape.rope_theta, start, tokens.device)
+        cos, sin = angle.cos(), angle.sin()
+        for i, block in enumerate(self.blocks):
+            x, present = block(x, cos, sin, mask, cache[i] if cache and i < len(cache) else None)
+            if cache is not None:
+                cache[i : i + 1] = [present]
+        normalised: Tensor = self.norm(x)
+        return normalised
+
+    def forward(
+        self, tokens: Tensor, targets: Tensor, documents: Tensor, z_loss: float = 0.0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """loss_sum, count and nll [batch, length] (see `linear_cross_entropy`) of int tensors [batch, length].
+
+        documents: the number of each position's document within its window; targets: -100 where there is none.
+        """
+        hidden = self.hidden(tokens, document_mask(documents))
+        return linear_cross_entropy(hidden, self.head.weight, targets, z_loss=z_loss)
+
+    @torch.no_grad()
+    def next_logits(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """fp32 logits [batch, vocabulary] of what follows `tokens` [batch, n] after what the cache holds."""
+        logits: Tensor = self.head(self.hidden(tokens, None, cache)[:, -1])
+        return logits.float()
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Draws all weights, as the head of this file says."""
+        deviation = math.sqrt(2 / (5 * self.shape.width))
+        for name, parameter in self.named_parameters():
+            if parameter.dim() < 2:
+                parameter.fill_(1.0)
+                continue
+            residual = name.endswith(("attention.out.weight", "ffn.down.weight"))
+            draw = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(draw, "little") >> 1)
+            values = torch.empty(parameter.shape, dtype=torch.float32)
+            values.normal_(
+                0, deviation / math.sqrt(2 * self.shape.layers) if residual else deviation, generator=generator
+            )
+            parameter.copy_(values)
+
+    def parameters_count(self) -> int:
+        """Parameters, a tied head counted once."""
+        return sum(p.numel() for p in self.parameters())
