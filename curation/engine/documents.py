@@ -111,7 +111,8 @@ class TaskDocuments:
     def alive(self, lo: int, hi: int) -> np.ndarray:
         """Rows lo <= row < hi that no decision has dropped."""
         rows = np.arange(lo, hi, dtype=np.int64)
-        return rows[~self._dropped(rows)]
+        alive: np.ndarray = rows[~self._dropped(rows)]
+        return alive
 
     def take(self, addresses: pa.Array, columns: Sequence[str]) -> pa.RecordBatch:
         """The documents at `addresses`, in that order, repeats allowed."""
@@ -122,7 +123,9 @@ class TaskDocuments:
     def _dropped(self, rows: np.ndarray) -> np.ndarray:
         at = np.searchsorted(self._drops.rows, rows)
         at[at == len(self._drops.rows)] = 0
-        hit: np.ndarray = self._drops.rows[at] == rows if len(self._drops.rows) else np.zeros(len(rows), dtype=bool)
+        if not len(self._drops.rows):
+            return np.zeros(len(rows), dtype=bool)
+        hit: np.ndarray = self._drops.rows[at] == rows
         return hit
 
     def _join(self, rows: np.ndarray, columns: Sequence[str]) -> pa.RecordBatch:

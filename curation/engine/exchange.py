@@ -37,6 +37,8 @@ class PartitionWriter:
         self.rows = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
+        if not batch.num_rows:
+            return
         if batch.schema != self.schema:
             batch = pa.RecordBatch.from_arrays(
                 [batch.column(f.name).cast(f.type) for f in self.schema], schema=self.schema

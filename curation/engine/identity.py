@@ -107,7 +107,7 @@ def _absolute(path: str, node: ast.ImportFrom) -> str:
     if node.level == 0:
         return node.module or ""
     folder = Path(path).parents[node.level - 1]
-    parts = []
+    parts: list[str] = []
     while (folder / "__init__.py").exists():
         parts.insert(0, folder.name)
         folder = folder.parent

@@ -89,7 +89,7 @@ class _MapTask:
         finally:
             if self.raw is not None:
                 self.raw.close()
-        drops = [[step, rule, n] for (_, step, rule), n in sorted(self.dropped.items())]
+        drops: list[tuple[str, str, int]] = [(step, rule, n) for (_, step, rule), n in sorted(self.dropped.items())]
         if self.rows_in != self.rows_out + sum(n for *_, n in drops):
             raise AssertionError(f"task {self.spec.key}: {self.rows_in} in, {self.rows_out} kept, drops {drops}")
         written = {name: w for name, w in files.items() if w is not None}

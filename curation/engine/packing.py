@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from curation import record, shards, storage
 from curation.engine import identity
+from curation.engine.phases import Phases
+from curation.engine.publish import Result
 from curation.pack import documents, sample, shuffle
 from curation.pipeline import Pipeline
 from curation.step import Corpus
-
-if TYPE_CHECKING:
-    from curation.engine.phases import Phases
-    from curation.engine.result import Result
 
 KEPT_COLUMNS = ("doc_id", "text", "url", "domain", "source", "date", "meta", "read")
 
@@ -35,8 +33,10 @@ def build(phases: Phases, made: Result) -> None:
     schema = pa.schema(
         [*(pa.field(c, _type(c)) for c in KEPT_COLUMNS), *(pa.field(n, t) for n, t in plan.types.items())]
     )
-    kept = phases.stages("documents", storage.fingerprint([code, str(schema), corpus.seed]), documents.documents_stages(corpus, schema))
-    if sum(f["rows"] for f in kept.facts if f) != corpus.documents:
+    kept = phases.stages(
+        "documents", storage.fingerprint([code, str(schema), corpus.seed]), documents.documents_stages(corpus, schema)
+    )
+    if sum(f["documents"] for f in kept.facts if f) != corpus.documents:
         raise AssertionError(f"documents/ has {[dict(f) for f in kept.facts]} for {corpus.documents} kept documents")
     made.staged += kept.staged
     if plan.pipeline.tokenizer is not None:

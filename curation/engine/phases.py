@@ -80,10 +80,15 @@ class Phases:
         specs = [dataclasses.replace(s, known=self._known(s.key, stores)) for s in specs]
         ids = [_task_id(s) for s in specs]
         phase = Phase(
-            f"{segment.index}: {segment.name}", storage.fingerprint([common, [s.key for s in specs]]), maptask.run_map, shared,
-            specs, ids, self.sizes, without=lambda spec, found: self._without(spec, found, common) if first else
-            self._cannot_leave_out(found),
-        )  # fmt: skip
+            f"{segment.index}: {segment.name}",
+            storage.fingerprint([common, [s.key for s in specs]]),
+            maptask.run_map,
+            shared,
+            specs,
+            ids,
+            self.sizes,
+            lambda spec, found: self._without(spec, found, common) if first else self._cannot_leave_out(found),
+        )
         manifests = self.driver.run(phase)
         for spec, manifest in zip(phase.specs, manifests, strict=True):
             manifest["decision"] = spec.decision

@@ -1,34 +1,16 @@
-"""The result tree: ledger, documents, tokenizer, shards, manifest. Built beside the old one, then put in its place.
-
-Files are staged by sink tasks under names that carry their fingerprints. Publishing links them into a fresh tree and
-swaps it for the old one, so that a reader finds the old result or the new one, never half of each.
-"""
+"""What a run leaves behind: the shuffles that write ledger, documents and shards, in order."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 from curation import storage
-from curation.engine import identity, ledger
+from curation.engine import identity, ledger, packing
 from curation.engine.phases import Phases
+from curation.engine.publish import Result
 from curation.step import Corpus
-from curation.storage import Storage, Written
-
-
-@dataclass
-class Result:
-    """Staged files of a result, small files written as they are, and figures for run.json."""
-
-    staged: list[dict[str, Any]] = field(default_factory=list)
-    small: dict[str, bytes] = field(default_factory=dict)  # path below result/ -> content; the manifest goes last
-    counts: dict[str, Any] = field(default_factory=dict)
 
 
 def build(phases: Phases) -> Result:
     """Runs the shuffles that write the result and says which files make it up."""
-    from curation.engine import packing
-
     made = Result()
     plan = phases.plan
     types = [(name, kind) for name, kind in plan.types.items()]
@@ -38,7 +20,7 @@ def build(phases: Phases) -> Result:
         tasks=len(phases.manifests),
         seed=plan.pipeline.seed,
     )
-    code = identity.code_fingerprint(Result)
+    code = identity.module_fingerprint(ledger.__file__)
     rows = phases.stages("ledger", storage.fingerprint([code, str(types)]), ledger.stages(everything, types))
     urls = phases.stages("ledger", code, ledger.url_stages(everything))
     if sum(f["rows"] for f in rows.facts if f) != everything.documents:
@@ -48,43 +30,3 @@ def build(phases: Phases) -> Result:
     made.staged += rows.staged + urls.staged
     packing.build(phases, made)
     return made
-
-
-def publish(store: Storage, made: Result) -> list[Written]:
-    """Makes `result/` hold exactly these files."""
-    if store.local:
-        return _publish_local(store, made)
-    return _publish_remote(store, made)
-
-
-def _publish_local(store: Storage, made: Result) -> list[Written]:
-    fresh, old = "result.new", "result.old"
-    store.remove(fresh)
-    written = _fill(store, made, fresh)
-    store.remove(old)
-    if store.exists("result"):
-        store.rename("result", old)
-    store.rename(fresh, "result")
-    store.remove(old)
-    return written
-
-
-def _publish_remote(store: Storage, made: Result) -> list[Written]:
-    # No rename here: readers go by the manifest, so that is removed first and written last.
-    store.remove("result/shards/manifest.json")
-    present = set(store.walk("result"))
-    written = _fill(store, made, "result")
-    for stale in sorted(present - {w.path for w in written}):
-        store.remove(stale)
-    return written
-
-
-def _fill(store: Storage, made: Result, directory: str) -> list[Written]:
-    written = []
-    for file in sorted(made.staged, key=lambda f: str(f["path"])):
-        target = f"{directory}/{file['path'].removeprefix(file['directory'] + '/')}"
-        store.link(file["path"], target)
-        written.append(Written(target, file["bytes"], file["sha256"]))
-    for path, content in sorted(made.small.items(), key=lambda item: (item[0].endswith("manifest.json"), item[0])):
-        written.append(store.write_bytes(f"{directory}/{path}", content))
-    return written

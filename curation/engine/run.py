@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curation import storage
-from curation.engine import identity, lock, result
+from curation.engine import identity, lock, publish, result
 from curation.engine import plan as planning
 from curation.engine.driver import Driver, Progress, Silent
 from curation.engine.executors import Executor
@@ -114,7 +114,7 @@ def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, al
         return RunResult(QUARANTINED, 3, store.root, counts, unread, executed=driver.executed)
     made = result.build(phases)
     counts = _counts(plan, phases) | made.counts
-    result.publish(store, made)
+    publish.publish(store, made)
     failpoint("published")
     poison = storage.digest(store.read_bytes("poison.jsonl")) if store.exists("poison.jsonl") else ""
     _write_run(store, plan, phases, counts, unread, done=_done(plan, poison))

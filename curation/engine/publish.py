@@ -1,0 +1,61 @@
+"""The result tree: built beside the old one, then put in its place.
+
+Files are staged by sink tasks under names that carry their fingerprints. Publishing links them into a fresh tree and
+swaps it for the old one, so that a reader finds the old result or the new one, never half of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from curation.storage import Storage, Written
+
+
+@dataclass
+class Result:
+    """Staged files of a result, small files written as they are, and figures for run.json."""
+
+    staged: list[dict[str, Any]] = field(default_factory=list)
+    small: dict[str, bytes] = field(default_factory=dict)  # path below result/ -> content; the manifest goes last
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+def publish(store: Storage, made: Result) -> list[Written]:
+    """Makes `result/` hold exactly these files."""
+    if store.local:
+        return _publish_local(store, made)
+    return _publish_remote(store, made)
+
+
+def _publish_local(store: Storage, made: Result) -> list[Written]:
+    fresh, old = "result.new", "result.old"
+    store.remove(fresh)
+    written = _fill(store, made, fresh)
+    store.remove(old)
+    if store.exists("result"):
+        store.rename("result", old)
+    store.rename(fresh, "result")
+    store.remove(old)
+    return written
+
+
+def _publish_remote(store: Storage, made: Result) -> list[Written]:
+    # No rename here: readers go by the manifest, so that is removed first and written last.
+    store.remove("result/shards/manifest.json")
+    present = set(store.walk("result"))
+    written = _fill(store, made, "result")
+    for stale in sorted(present - {w.path for w in written}):
+        store.remove(stale)
+    return written
+
+
+def _fill(store: Storage, made: Result, directory: str) -> list[Written]:
+    written = []
+    for file in sorted(made.staged, key=lambda f: str(f["path"])):
+        target = f"{directory}/{file['path'].removeprefix(file['directory'] + '/')}"
+        store.link(file["path"], target)
+        written.append(Written(target, file["bytes"], file["sha256"]))
+    for path, content in sorted(made.small.items(), key=lambda item: (item[0].endswith("manifest.json"), item[0])):
+        written.append(store.write_bytes(f"{directory}/{path}", content))
+    return written
