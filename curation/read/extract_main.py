@@ -40,7 +40,9 @@ _CONTENT = re.compile(
     r"articlebody|article-?(?:body|content|text|copy)|(?:post|entry|story|page|main|body)-?(?:content|body|text|copy)|"
     r"storytext|post__content|entry__content|blog-?post|(?:^|\s)(?:content|body|main|document|article|story|post|entry)(?:$|\s)"
 )
-_JUNK_TAGS = frozenset(("aside", "footer", "form", "fieldset", "figcaption", "figure", "menu", "address", "legend", "optgroup"))
+_JUNK_TAGS = frozenset(
+    ("aside", "footer", "form", "fieldset", "figcaption", "figure", "menu", "address", "legend", "optgroup")
+)
 _CONTENT_TAGS = frozenset(("article", "main"))
 _STRUCTURE = frozenset(("table", "pre", "dl"))
 _SENTENCE = re.compile(r"[.!?;:,。！？、，।۔؟…][\"'”’)\]]*(?:\s|$)|[。！？、，]")
