@@ -28,8 +28,8 @@ _CHARSETS: dict[str, tuple[str, str]] = {
     "utf-16be": ("utf-16-be", "unicodefffe"),
     "windows-1252": (
         "cp1252",
-        "ascii us-ascii latin1 latin-1 iso-8859-1 iso8859-1 iso_8859-1 iso88591 l1 x-cp1252 cp1252 cp819 ansi_x3.4-1968 "
-        "ibm819 csisolatin1 windows1252 ansi",
+        "ascii us-ascii latin1 latin-1 iso-8859-1 iso8859-1 iso_8859-1 iso88591 l1 x-cp1252 cp1252 cp819 "
+        "ansi_x3.4-1968 ibm819 csisolatin1 windows1252 ansi",
     ),
     "windows-1250": ("cp1250", "cp1250 x-cp1250 win-1250"),
     "windows-1251": ("cp1251", "cp1251 x-cp1251 win-1251 windows1251"),
@@ -98,7 +98,7 @@ codecs.register_error("gristmill-c1", _c1)
 
 @dataclass(frozen=True)
 class Decoded:
-    """Text, the charset it was decoded from (WHATWG name, lower case), and who said so: bom, utf-8, header, meta, content."""
+    """Text, the charset it was decoded from (WHATWG name), and who said so: bom, utf-8, header, meta, content."""
 
     text: str
     charset: str

@@ -77,7 +77,8 @@ def parse(block: bytes) -> Response:
 
 def unchunk(body: bytes) -> tuple[bytes, str]:
     """Undoes the chunked transfer encoding (RFC 9112, section 7.1), if the body is chunked at all; and a note."""
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while match := _CHUNK.match(body, at):
         size = int(match[1], 16)
         if size == 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import IO, Any
 
 from curation import record
@@ -79,7 +80,7 @@ def cut(file: IO[bytes], piece: Piece, target: int) -> list[Piece]:
         return [piece]
     count = max(1, piece.size // target)
     bounds = [piece.size * i // count for i in range(count + 1)]
-    return [Piece(piece.path, piece.size, piece.version, a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [Piece(piece.path, piece.size, piece.version, a, b) for a, b in pairwise(bounds)]
 
 
 def _open(file: IO[bytes], piece: Piece, start: int) -> Stream:

@@ -18,7 +18,7 @@ import re
 import sys
 import warnings
 
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{6,16}")
+_ADDRESS = re.compile(r"(?: |&nbsp;)at(?: |&nbsp;)0x[0-9a-fA-F]{6,16}")
 _DATE = "Mon, 01 Jan 2024 00:00:00 GMT"
 
 

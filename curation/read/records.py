@@ -222,7 +222,10 @@ class _Framing:
         after = position + len(ahead) - len(rest)
         if not rest or stream.begins(position, after) is not None:
             return True
-        return bool(_WARC.match(rest) if self.format == "warc" else _ARC.match(stream.peek(_MAX_LINE).lstrip(_BLANK)))
+        line = stream.peek(_MAX_LINE).lstrip(_BLANK)
+        if b"\n" not in line and len(line) < _MAX_LINE // 2:  # cut off by the end: what it was going to be
+            return line.startswith(b"WARC/"[: len(line)]) if self.format == "warc" else True
+        return bool(_WARC.match(line) if self.format == "warc" else _ARC.match(line))
 
     def _to_next(self, record: Record, body: int, claimed: int) -> None:
         """Takes the record to where the next one begins: a line that opens a record, a member, or the end."""

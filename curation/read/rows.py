@@ -98,7 +98,7 @@ def _plain(value: Any) -> Any:
 
 
 def parse_date(value: Any) -> datetime.datetime | None:
-    """A date in UTC without zone: from ISO 8601 text, ARC's digits, seconds since 1970, a date or datetime; else None."""
+    """A date in UTC without zone: from ISO 8601 text, ARC's digits, seconds since 1970, a datetime; else None."""
     try:
         if isinstance(value, datetime.datetime):
             return _utc(value)

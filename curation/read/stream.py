@@ -261,7 +261,7 @@ class Stream:
             return self._end(f"{self._codec}: {error}", truncated=False)
         self._buffer += out
         self._produced += len(out)
-        rest = self._decoder.unused_data if self._decoder.eof else b""
+        rest = (self._decoder.unused_data or b"") if self._decoder.eof else b""
         self._stored += len(given) - len(rest)
         self._pending = rest
         if self._decoder.eof:

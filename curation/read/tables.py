@@ -7,6 +7,7 @@ they are; a broken Arrow file ends at the break, as its batches do not say what 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import IO, Any
 
 import pyarrow as pa
@@ -73,7 +74,7 @@ def cut(file: IO[bytes], piece: Piece, target: int) -> list[Piece]:
     bounds.append(meta.num_row_groups)
     if len(bounds) < 3:
         return [piece]
-    return [Piece(piece.path, piece.size, piece.version, a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [Piece(piece.path, piece.size, piece.version, a, b) for a, b in pairwise(bounds)]
 
 
 def original(file: IO[bytes], where: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""`read: text`: everything that is not an archive. JSON Lines, Parquet, Arrow by their suffix; any other file is one document.
+"""`read: text`: everything that is no archive. JSON Lines, Parquet, Arrow by suffix; any other file is one document.
 
 The suffix is looked at without that of a compression: `a.jsonl.zst` is JSON Lines. The compression itself is told by
 the file's first bytes.
@@ -55,7 +55,7 @@ class Text:
         if self.id or kind not in ("jsonl", "parquet") or piece.start is not None:
             return [piece]
         with storage.open_input(root, piece.path) as file:
-            return (jsonl if kind == "jsonl" else tables).cut(file, piece, target)
+            return jsonl.cut(file, piece, target) if kind == "jsonl" else tables.cut(file, piece, target)
 
     def read(self, piece: Piece, root: str, *, collection: str, domain: str, rows: int) -> Iterator[pa.RecordBatch]:
         """Batches of `record.READ_BATCH`, one row for each line, row or file. Raises UnreadableFile for a file that is

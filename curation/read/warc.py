@@ -95,7 +95,7 @@ class Warc:
             stream = Stream(file, start=offset, stop=None if length is None else offset + length)
             if length is not None and not row:
                 data = stream.read(MAX_CONTENT)
-                return data if stream.compressed else data[:length]
+                return data.lstrip(b"\r\n") if stream.compressed else data[:length]
             for i, item in enumerate(records(stream, archive_format(stream.peek(1024)))):
                 if i == (row or 0):
                     return item.head + item.content

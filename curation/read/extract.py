@@ -1,0 +1,156 @@
+"""`extract`: HTML in, the text that the page is about out.
+
+Three engines. `auto` is Gristmill's own (extract_blocks, extract_main, extract_text): trafilatura's quality at several
+times its speed, with code, tables and lists in their line structure. `resiliparse` is the fastest, and keeps more of what stands around
+the text; `trafilatura` is for comparing with corpora that were made with it. Where `auto` finds no content on a page
+that has text (a page that is all links, or all controls), the whole page's text stands in for it.
+
+A page that an engine cannot take is not an error: its text is empty and rule `empty` drops it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import pyarrow as pa
+
+from curation import record
+from curation.read import extract_blocks, extract_main, extract_text
+from curation.step import MapStep
+
+HTML = ("text/html", "application/xhtml+xml")
+_ENOUGH = 25  # characters: below it `auto` takes the whole page instead
+_LONGEST_TITLE = 1000
+_DEEPEST = 5000
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What extraction makes of one page. `problem` says why there is no text, else empty."""
+
+    text: str
+    title: str = ""
+    language: str = ""
+    problem: str = ""
+
+
+@dataclass
+class Extract(MapStep):
+    """Rewrites `text` of rows whose `read.mime` is HTML to plain text; other rows keep theirs.
+
+    Signals: `title` and `language` (what the page's own `lang` says; both null where it says nothing), `html_chars` and
+    `chars` (before and after; Unicode characters), `problem` (null, or why a page gave nothing).
+    """
+
+    engine: Literal["auto", "resiliparse", "trafilatura"] = "auto"
+    name: str = "extract"
+
+    reads: ClassVar[tuple[str, ...]] = ("text", "read")
+    rewrites: ClassVar[bool] = True
+    version: ClassVar[str] = "1"
+
+    @property
+    def signals(self) -> pa.Schema:
+        """The fields of `extract`."""
+        return pa.schema(
+            [
+                ("title", pa.string()),
+                ("language", pa.string()),
+                ("html_chars", pa.int64()),
+                ("chars", pa.int64()),
+                ("problem", pa.string()),
+            ]
+        )
+
+    def rules(self) -> Mapping[str, str]:
+        """A document must have text."""
+        return {"empty": f"{self.name}.chars > 0"}
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch with plain text, and the signals."""
+        engine = ENGINES[self.engine]
+        texts, rows = [], []
+        mimes = batch.column("read").field("mime").to_pylist() if "read" in batch.schema.names else []
+        column = batch.column("text")
+        for i in range(batch.num_rows):
+            text = column[i].as_py()
+            found = None
+            if text is not None and i < len(mimes) and mimes[i] in HTML:
+                found = _extract(engine, text)
+            plain = text if found is None else record.clean_text(found.text).strip()
+            texts.append(plain)
+            rows.append(
+                {
+                    "title": found.title[:_LONGEST_TITLE] or None if found else None,
+                    "language": found.language[:35] or None if found else None,  # the longest tag BCP 47 speaks of
+                    "html_chars": len(text) if found and text is not None else None,
+                    "chars": len(plain) if plain is not None else None,
+                    "problem": found.problem or None if found else None,
+                }
+            )
+        batch = record.with_column(batch, "text", pa.array(texts, pa.large_string()))
+        return record.with_column(batch, self.name, pa.array(rows, pa.struct(list(self.signals))))
+
+
+def extract(html: str, engine: Literal["auto", "resiliparse", "trafilatura"] = "auto") -> Extracted:
+    """One page. Never raises for what is in it."""
+    return _extract(ENGINES[engine], html)
+
+
+def _extract(engine: Callable[[str], Extracted], html: str) -> Extracted:
+    try:
+        html = html if html.isascii() else html.encode("utf-8", "replace").decode("utf-8")  # no lone surrogates
+        if engine is not _auto and _too_deep(html):
+            return Extracted("", problem=f"elements nested deeper than {_DEEPEST}")
+        found = engine(html)
+    except Exception as error:  # whatever three parsers may raise on what people publish: the page is a drop
+        return Extracted("", problem=f"{type(error).__name__}: {error}"[:200])
+    return Extracted(found.text, record.clean_text(found.title), record.clean_text(found.language), found.problem)
+
+
+def _too_deep(html: str) -> bool:
+    """Whether a page is nested so deeply that parsers with work quadratic in depth would be at it for minutes (100,000
+    deep: 226 s in resiliparse). Only pages with very many tags are looked at; `auto` needs no such guard."""
+    if html.count("<") <= _DEEPEST:
+        return False
+    page = extract_blocks.read(html)
+    depth = [1] * len(page.tag)
+    for node in range(1, len(depth)):
+        depth[node] = depth[page.parent[node]] + 1
+    return max(depth, default=0) > _DEEPEST
+
+
+def _auto(html: str) -> Extracted:
+    page = extract_blocks.read(html)
+    text = extract_text.render(page, extract_main.content(page))
+    if len(text) < _ENOUGH:
+        text = max(text, extract_text.render(page, list(range(len(page.text)))), key=len)
+    return Extracted(text, page.title, page.language)
+
+
+def _resiliparse(html: str) -> Extracted:
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.html import HTMLTree
+
+    tree = HTMLTree.parse(html[: extract_blocks.MAX_HTML])
+    text = extract_plain_text(tree, main_content=True, alt_texts=False)
+    root = tree.document.document_element if tree.document else None
+    return Extracted(text, " ".join((tree.title or "").split()), (root.getattr("lang") or "") if root else "")
+
+
+def _trafilatura(html: str) -> Extracted:
+    from trafilatura import bare_extraction
+
+    found = bare_extraction(html[: extract_blocks.MAX_HTML], include_comments=False, with_metadata=False)
+    if found is None:
+        return Extracted("", problem="trafilatura found no content")
+    return Extracted(found.text or "", found.title or "", found.language or "")
+
+
+ENGINES: Mapping[str, Callable[[str], Extracted]] = {
+    "auto": _auto,
+    "resiliparse": _resiliparse,
+    "trafilatura": _trafilatura,
+}
