@@ -58,7 +58,7 @@ def _rows_schema(vocab: int) -> pa.Schema:
 
 def bits(size: int, target: int) -> int:
     """The smallest b with size / 2^b <= target."""
-    return max(0, (-(-size // max(1, target)) - 1).bit_length())
+    return max(0, -(-size // target) - 1).bit_length()
 
 
 def shard_stages(

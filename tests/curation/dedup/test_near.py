@@ -17,7 +17,7 @@ from curation.dedup.minhash import choose_bands, meet_probability
 from curation.dedup.near import MinHashDedup
 from curation.dedup.verify import similarity
 from curation.step import UserError
-from tests.curation.stages import corpus_of, cut, documents, run, signals
+from tests.curation.stages import TaskDocuments, corpus_of, cut, documents, run, signals
 
 
 def decide(table, tasks=1, shuffle=None, seed=17, **options):
@@ -142,6 +142,16 @@ def test_recall_is_that_of_the_theory(changed):
     removed = sum(s["duplicate"] for s in found.values())
     chance = meet_probability(float(exact), 14, 8)
     assert abs(removed - pairs * chance) <= 3 * max(1.0, pairs * chance * (1 - chance)) ** 0.5
+
+
+def test_each_band_carries_the_key_of_another_for_sub_buckets():
+    table = documents(planted(4))
+    stage = next(MinHashDedup(bands=3, rows=2).stages(corpus_of([table])))
+    rows = pa.Table.from_batches(stage.run(iter(()), TaskDocuments(0, table)))
+    assert rows.num_rows == 3 * table.num_rows
+    for start in range(0, rows.num_rows, 3):
+        keys, others = (rows[c][start : start + 3].to_pylist() for c in ("key", "other"))
+        assert others == keys[1:] + keys[:1] and len(set(keys)) == 3
 
 
 def test_options_come_from_a_pipeline_file():
