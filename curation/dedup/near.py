@@ -311,6 +311,8 @@ def _compare(step: MinHashDedup, pending: list[pa.RecordBatch], documents: Docum
 
     threshold = verify.fraction(step.threshold)
     table = pa.Table.from_batches(pending, _SENT).combine_chunks()
+    if table.num_rows == 0:
+        return
     sent = verify.Sets.from_arrow(table["shingles"].chunk(0))
     partners = table["worse"].chunk(0)
     row = np.repeat(np.arange(table.num_rows), np.diff(partners.offsets.to_numpy()))

@@ -1,10 +1,11 @@
 """What a document is made of when documents are compared: its set of shingles, each a 64-bit hash.
 
 A *word* is a maximal run of letters, marks, digits and underscores, lower-cased; ideographs, kana and emoji, which
-are written without spaces, are words by themselves; everything else separates. A *shingle* is n words in a row (or n
-characters of the text, lower-cased, each run of whitespace as one space). Punctuation, case and layout therefore do
-not count. A document of fewer than n words has one shingle, of all its words, so it equals only documents of the same
-words; a document without a word has none, and is similar to nothing.
+are written without spaces, are words by themselves; everything else separates. (Thai and its neighbours, alphabets
+written without spaces, count phrases as words.) A *shingle* is n words in a row, or n characters of the text,
+lower-cased, each run of whitespace as one space. With words, punctuation, case and layout therefore do not count. A
+document of fewer than n words has one shingle, of all its words, so it equals only documents of the same words; a
+document without a word has none, and is similar to nothing.
 
 The kernel reads UTF-8 bytes straight out of the Arrow buffer, one pass, no string objects:
 
@@ -58,6 +59,7 @@ def tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
         small = char.lower()
         if len(small) == 1:
             lower[code] = ord(small)
+    kinds[0xFE00:0xFE10] = SEPARATOR  # variation selectors: the same sign in another dress
     return kinds, lower
 
 

@@ -97,7 +97,9 @@ class Encoder:
 
     def _encode_part(self, text: str) -> Ids:
         if self._tiktoken is not None:
-            return np.array(self._tiktoken.encode_ordinary(text), np.uint32)
+            # no special token is allowed, none is refused: what is spelled out is text
+            ids: Ids = self._tiktoken.encode_to_numpy(text, disallowed_special=())
+            return ids
         return np.array(self._hf.encode_batch_fast([text], add_special_tokens=False)[0].ids, np.uint32)
 
     def decode(self, ids: npt.NDArray[Any] | Sequence[int]) -> str:
@@ -111,9 +113,12 @@ class Encoder:
 
 
 @functools.lru_cache(maxsize=2)
-def open_encoder(path: str, eos: str | None = None) -> Encoder:
-    """The encoder of a tokenizer file, loaded once a process."""
-    return Encoder(load(path), eos=eos)
+def open_encoder(path: str, sha256: str, eos: str | None = None) -> Encoder:
+    """The encoder of a tokenizer file, loaded once a process. Raises UserError if the file is another one by now."""
+    encoder = Encoder(load(path), eos=eos)
+    if encoder.sha256 != sha256:
+        raise UserError(f"tokenizer: {path} has changed since this run began; run again with the file left alone")
+    return encoder
 
 
 def cut_spaces(text: str) -> list[str]:

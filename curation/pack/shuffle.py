@@ -31,9 +31,10 @@ from ..keyed import keyed, prefix
 from ..record import SOURCE
 from ..step import Corpus, Documents, Output, Stage, StagePlan, UserError
 from . import mixing, split
-from .encode import open_encoder
+from .encode import Encoder, open_encoder
 from .sample import refuse_empty
 from .spill import Spill
+from .tokenizer import load
 
 BUCKET_BYTES = 32 << 20  # text of one bucket: about 8 million tokens, sorted in memory
 BATCH_TOKENS = 1 << 20  # tokens of one batch on their way
@@ -57,7 +58,7 @@ def _rows_schema(vocab: int) -> pa.Schema:
 
 def bits(size: int, target: int) -> int:
     """The smallest b with size / 2^b <= target."""
-    return max(0, (-(-size // max(1, target)) - 1).bit_length())
+    return max(0, -(-size // target) - 1).bit_length()
 
 
 def shard_stages(
@@ -78,7 +79,7 @@ def shard_stages(
     """
     refuse_empty(corpus)
     check(validation, tokens_per_shard)
-    encoder = open_encoder(tokenizer, eos)
+    encoder = Encoder(load(tokenizer), eos=eos)
     for stage in split.survey_stages(corpus):
         survey = yield stage
     domains = sorted(name.removeprefix("documents/") for name in survey.tally if name.startswith("documents/"))
@@ -95,7 +96,7 @@ def shard_stages(
             layout[name, domain] = (buckets, depth)
             buckets += 1 << depth
     schema = _rows_schema(encoder.vocab)
-    run = partial(_tokens, corpus.seed, tokenizer, eos, validation, layout)
+    run = partial(_tokens, corpus.seed, tokenizer, encoder.sha256, eos, validation, layout)
     counted = yield Stage("tokens", run, schema, buckets, at="documents", tally=_count)
     places = _places(layout, counted.tally, tokens_per_shard)
     groups = [sorted(group) for _, group in sorted(_by_place(places).items())]
@@ -145,6 +146,7 @@ def _by_place(places: Mapping[int, Place]) -> dict[Place, list[int]]:
 def _tokens(
     seed: int,
     tokenizer: str,
+    sha256: str,
     eos: str | None,
     fraction: float,
     layout: Mapping[tuple[str, str], tuple[int, int]],
@@ -152,7 +154,7 @@ def _tokens(
     documents: Documents,
 ) -> Iterator[pa.RecordBatch]:
     extremes = split.read_extremes(rows)
-    encoder = open_encoder(tokenizer, eos)
+    encoder = open_encoder(tokenizer, sha256, eos)
     schema = _rows_schema(encoder.vocab)
     dtype = schema.field("tokens").type.value_type.to_pandas_dtype()
     for batch in documents.batches(["doc_id", "text", "url", "domain", "source"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from fractions import Fraction
 
@@ -12,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.dedup import candidates, cluster, near
+from curation.dedup.minhash import choose_bands, meet_probability
 from curation.dedup.near import MinHashDedup
 from curation.dedup.verify import similarity
 from curation.step import UserError
-from tests.curation.stages import corpus_of, cut, documents, run, signals
+from tests.curation.stages import TaskDocuments, corpus_of, cut, documents, run, signals
 
 
 def decide(table, tasks=1, shuffle=None, seed=17, **options):
@@ -106,6 +108,61 @@ def test_no_chains():
     check(table, found)
     kept = [k for k, s in found.items() if not s["duplicate"]]
     assert 4 <= len(kept) <= 5  # connected components would have kept one
+
+
+def test_templates_do_not_chain_unrelated_documents():
+    """Pages of one template, their own text the smaller part: all are candidates of each other, none is a duplicate."""
+    rng = random.Random(4)
+    template = prose(rng, 120)
+    table = documents([" ".join([*template[:60], *prose(rng, 50), *template[60:]]) for _ in range(120)])
+    parts = cut(table, 3)
+    ran = run(MinHashDedup(bands=40, rows=2).stages(corpus_of(parts)), parts)
+    assert not any(s["duplicate"] for s in signals(ran, parts).values())
+    pairs = ran.results[ran.names.index("pairs")].tally["candidates"]
+    assert pairs > 120 * 119 / 2  # unverified, they would be one cluster
+    assert ran.results[ran.names.index("verify")].tally == {}
+
+
+@pytest.mark.parametrize("changed", [2, 5, 9])
+def test_recall_is_that_of_the_theory(changed):
+    """Isolated pairs of known similarity: found as often as 1 - (1 - s^8)^14 says, within 3 sigma."""
+    rng = random.Random(changed)
+    pairs, words = 400, 204
+    texts = []
+    for _ in range(pairs):
+        base = prose(rng, words)
+        version = list(base)
+        for k in range(changed):  # far enough apart that each breaks its own 5 shingles
+            version[10 + 20 * k] = "changed"
+        texts += [" ".join(base), " ".join(version)]
+    exact = similarity(texts[0], texts[1])
+    assert exact == Fraction(200 - 5 * changed, 200 + 5 * changed)
+    assert {similarity(a, b) for a, b in zip(texts[::2], texts[1::2], strict=True)} == {exact}
+    found = decide(documents(texts), threshold=0.5)
+    removed = sum(s["duplicate"] for s in found.values())
+    chance = meet_probability(float(exact), 14, 8)
+    assert abs(removed - pairs * chance) <= 3 * max(1.0, pairs * chance * (1 - chance)) ** 0.5
+
+
+def test_each_band_carries_the_key_of_another_for_sub_buckets():
+    table = documents(planted(4))
+    stage = next(MinHashDedup(bands=3, rows=2).stages(corpus_of([table])))
+    rows = pa.Table.from_batches(stage.run(iter(()), TaskDocuments(0, table)))
+    assert rows.num_rows == 3 * table.num_rows
+    for start in range(0, rows.num_rows, 3):
+        keys, others = (rows[c][start : start + 3].to_pylist() for c in ("key", "other"))
+        assert others == keys[1:] + keys[:1] and len(set(keys)) == 3
+
+
+def test_options_come_from_a_pipeline_file():
+    from pydantic import TypeAdapter
+
+    step = TypeAdapter(MinHashDedup).validate_python({"threshold": 0.8, "bands": None, "rows": None, "scope": "domain"})
+    step.check()
+    assert step.reads == ("text", "domain") and step.shape() == choose_bands(0.8, 112)
+    assert pickle.loads(pickle.dumps(step)) == step
+    assert step.rules() == {"near_duplicate": "NOT minhash_dedup.duplicate"}
+    assert MinHashDedup(name="near").rules() == {"near_duplicate": "NOT near.duplicate"}
 
 
 def test_short_and_odd_documents():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +120,54 @@ def test_the_same_bytes_for_any_layout_order_and_bucket_size(tmp_path, monkeypat
     pack(table, tmp_path / "c" / "result", 16, 4, **options)
     assert tree(tmp_path / "b" / "result") == once
     assert tree(tmp_path / "c" / "result") == once
+
+
+ODD = ["", " ", "\n\n", "😀👩‍👩‍👧", "e\u0301", "a" * 200_000, " " * 200_000 + "x", "<|endoftext|>", "\ufffd", "\u2028"]
+
+
+def test_odd_texts_come_back(tmp_path):
+    table = documents(ODD * 2, domain=["web"] * 10 + ["odd.1"] * 10)
+    whole = pack(table, tmp_path / "result", 3, validation=0.2)
+    encoder = Encoder((tmp_path / "result/shards/tokenizer.json").read_bytes())
+    texts = []
+    for _, _, entry in whole.entries():
+        shard = shards.open_shard(str(tmp_path / "result/shards" / entry.path))
+        for a, b in zip(shard.offsets[:-1], shard.offsets[1:], strict=True):
+            texts.append(encoder.decode(shard.tokens[a + 1 : b]))
+    assert sorted(texts) == sorted(ODD * 2)
+
+
+def test_the_same_bytes_under_another_hash_seed_locale_and_time_zone(tmp_path):
+    program = """
+import sys
+from pathlib import Path
+from curation.dedup.exact import ExactDedup
+from curation.dedup.near import MinHashDedup
+from tests.curation.pack.test_shuffle import corpus, pack, tree
+from tests.curation.stages import corpus_of, cut, run, signals
+folder = Path(sys.argv[1])
+table = corpus(120)
+pack(table, folder / "result", 3, 1, validation=0.1, tokens_per_shard=1000)
+parts = cut(table, 3, 1)
+decided = [signals(run(s.stages(corpus_of(parts)), parts), parts) for s in (ExactDedup(), MinHashDedup(threshold=0.1))]
+print(sorted(tree(folder / "result").items()), [sorted(d.items()) for d in decided])
+"""
+    seen = set()
+    for i, extra in enumerate(
+        (
+            {"PYTHONHASHSEED": "1", "TZ": "UTC", "LC_ALL": "C"},
+            {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8"},
+        )
+    ):
+        env = {**os.environ, **extra, "PYTHONPATH": os.getcwd()}
+        command = [sys.executable, "-c", program, str(tmp_path / str(i))]
+        done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+        seen.add(done.stdout)
+    assert len(seen) == 1 and "train/web/00001.arrow" in seen.pop()
+
+
+def test_how_many_bits():
+    assert [shuffle.bits(n, 10) for n in (0, 1, 10, 11, 20, 21, 40, 41)] == [0, 0, 0, 1, 1, 2, 2, 3]
 
 
 def test_another_seed_another_order_and_split(tmp_path):

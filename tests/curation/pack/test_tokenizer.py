@@ -152,6 +152,15 @@ def test_a_tokenizer_json_is_taken_as_it_is(trained, tmp_path):
     assert load(f"file://{path}") == trained
 
 
+def test_a_tokenizer_that_changed_under_a_run_is_refused(trained, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(trained)
+    sha = Encoder(trained).sha256
+    assert encode.open_encoder(str(path), sha) is encode.open_encoder(str(path), sha)
+    with pytest.raises(UserError, match="has changed since this run began"):
+        encode.open_encoder(str(path), "0" * 64)
+
+
 def test_another_kind_of_tokenizer_goes_through_tokenizers():
     from tokenizers import models, pre_tokenizers
 
@@ -223,11 +232,11 @@ def test_ten_megabytes_in_one_line(trained, text):
     assert encoder.decode(ids) == long
 
 
-def test_training_on_ten_megabytes_without_a_space():
-    blob = bytes(np.random.default_rng(0).integers(97, 123, 10_000_000, np.uint8)).decode()
+def test_training_on_megabytes_without_a_space():
+    blob = bytes(np.random.default_rng(0).integers(97, 123, 2_000_000, np.uint8)).decode()
     start = time.perf_counter()
     train([blob, *TEXT], 500)
-    assert time.perf_counter() - start < 60
+    assert time.perf_counter() - start < 30
 
 
 def test_patterns_of_o200k_compile_in_both_engines():
