@@ -11,7 +11,7 @@ STEPS: dict[str, str | type] = {
     "pii": "curation.safety.pii:Pii",
     "toxicity": "curation.safety.toxicity:Toxicity",
     "exact_dedup": "curation.dedup.exact:ExactDedup",
-    "minhash_dedup": "curation.dedup.verify:MinHashDedup",
+    "minhash_dedup": "curation.dedup.near:MinHashDedup",
     "decontaminate": "curation.safety.decontaminate:Decontaminate",
     "datatrove": "curation.datatrove:Datatrove",
 }
