@@ -1,4 +1,4 @@
-"""Charts as inline SVG: drawn here, coloured by the page's style sheet, so that light and dark need no second drawing."""
+"""Charts as inline SVG, coloured by the page's style sheet, so that light and dark need no second drawing."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def histogram(name: str, data: Histogram) -> str:
     return (
         f'<figure><figcaption>{escape(name)}</figcaption><svg role="img" aria-label="{escape(label)}" '
         f'viewBox="0 0 {WIDTH:.0f} {HEIGHT + 14:.0f}">{"".join(bars)}'
-        f'<text x="0" y="{HEIGHT + 12}">{low}</text><text x="{WIDTH}" y="{HEIGHT + 12}" text-anchor="end">{high}{scale}</text>'
-        f'</svg><p class="note">peak {top:,}{nulls}</p></figure>'
+        f'<text x="0" y="{HEIGHT + 12}">{low}</text>'
+        f'<text x="{WIDTH}" y="{HEIGHT + 12}" text-anchor="end">{high}{scale}</text></svg><p class="note">peak {top:,}{nulls}</p></figure>'
     )
 
 
@@ -98,13 +98,13 @@ def curves(
     parts.append(f'<text x="{width - 8}" y="{height - 4}" text-anchor="end">{number(x1)}</text>')
     legend = "".join(f'<span class="key c{i % 8}">{escape(name)}</span>' for i, name in enumerate(lines))
     return (
-        f'<figure class=wide><figcaption>{escape(label)} <span class=legend>{legend}</span></figcaption><svg role="img" '
-        f'aria-label="{escape(label)}" viewBox="0 0 {width:.0f} {height:.0f}">{"".join(parts)}</svg></figure>'
+        f"<figure class=wide><figcaption>{escape(label)} <span class=legend>{legend}</span></figcaption>"
+        f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width:.0f} {height:.0f}">{"".join(parts)}</svg></figure>'
     )
 
 
 def thin(line: Sequence[tuple[float, float]], most: int = 600) -> list[tuple[float, float]]:
-    """At most `most` points, each the mean of its neighbours: more than a screen has pixels only makes the file large."""
+    """At most `most` points, each the mean of its neighbours: a screen shows no more, and the file stays small."""
     if len(line) <= most:
         return list(line)
     step = -(-len(line) // most)

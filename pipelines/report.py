@@ -141,8 +141,8 @@ def _of(values: Any, name: str) -> float | None:
 
 def _signals(found: Findings) -> str:
     parts = [
-        f"<p>Counted over {found.counted:,} records; <b class=kept>kept</b> below, <b class=gone>dropped</b> (by whatever "
-        "rule) on top. A document that a step never saw has no signal of it.</p>"
+        f"<p>Counted over {found.counted:,} records; <b class=kept>kept</b> below, <b class=gone>dropped</b> (by "
+        "whatever rule) on top. A document that a step never saw has no signal of it.</p>"
     ]
     for step, signals in found.signals.items():
         drawn = "".join(
