@@ -208,7 +208,8 @@ def _step(i: int, item: Any, located: Located, catalogue: Mapping[str, str | typ
         got = f"the keys {', '.join(kinds)}" if kinds else repr(item)
         raise UserError(
             f"{located.where('steps', i)}: is {got}\n"
-            "  expected one step with its options, such as `language: {model: lid.176}`, and beside it `keep:`, `only:` or nothing"
+            "  expected one step with its options, such as `language: {model: lid.176}`; `keep:` and `only:` may stand "
+            "beside it"
         )
     kind = kinds[0]
     path: yaml_file.Path = ("steps", i, kind)

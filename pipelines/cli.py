@@ -139,11 +139,12 @@ def curate(
         fields = ("status", "exit_code", "run_dir", "counts", "quarantined", "seconds")
         print(json.dumps({f: getattr(result, f) for f in fields}, default=str))
     else:
-        _show_result(console, result)
+        show_result(console, result)
     raise typer.Exit(result.exit_code)
 
 
-def _show_result(console: Any, result: Any) -> None:
+def show_result(console: Any, result: Any) -> None:
+    """The funnel of a run, or that nothing was to do, and what could not be read."""
     from pipelines.progress import duration
 
     if result.status == "unchanged":
@@ -340,7 +341,7 @@ def models_pull(name: Annotated[str, typer.Argument(help="A name of the catalogu
 def models_train_ngram(
     text: Annotated[list[str], typer.Argument(help="Text, JSONL or Parquet files, folders or globs.")],
     out: Annotated[str, typer.Option(help="The ARPA file to write.")],
-    order: Annotated[int, typer.Option(min=1, max=6, help="Length of the longest n-gram.")] = 5,
+    order: Annotated[int, typer.Option(min=2, max=6, help="Length of the longest n-gram.")] = 5,
     field: Annotated[str, typer.Option(help="The text's name in JSONL and Parquet.")] = "text",
     prune: Annotated[
         list[int] | None, typer.Option(help="Drop n-grams seen no more than this, by order. Repeats.")
@@ -352,6 +353,29 @@ def models_train_ngram(
 
     made = train_ngram(text, order, out, field=field, prune=prune, memory=memory << 20)
     print(f"{out}: {', '.join(f'{n:,}' for n in made.ngrams)} n-grams of order 1 to {order}")
+
+
+@train_model_app.command("classifier")
+def models_train_classifier(
+    samples: Annotated[list[str], typer.Argument(metavar="LABEL=PATH...", help="Label and files, folder or glob.")],
+    out: Annotated[str, typer.Option(help="The fastText model to write.")],
+    field: Annotated[str, typer.Option(help="The text's name in JSONL and Parquet.")] = "text",
+    epochs: Annotated[int, typer.Option(min=1)] = 5,
+    quantise: Annotated[bool, typer.Option(help="Ten times smaller, for a point of accuracy or so.")] = False,
+) -> None:
+    """A fastText classifier for the classifier step, with its figures on a tenth held out."""
+    from curation.quality.classifier_train import train_classifier
+
+    sources: dict[str, list[str]] = {}
+    for sample in samples:
+        label, equals, path = sample.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{sample!r}: expected LABEL=PATH, such as good=reference/*.jsonl")
+        sources.setdefault(label, []).append(path)
+    made = train_classifier(sources, out, field=field, epochs=epochs, quantise=quantise)
+    print(f"{out}: accuracy {made.accuracy:.3f} on held-out samples")
+    for label in made.labels:
+        print(f"  {label.label}: {label.trained:,} samples, AUC {label.auc:.3f}")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def histogram(name: str, data: Histogram) -> str:
         f'<figure><figcaption>{escape(name)}</figcaption><svg role="img" aria-label="{escape(label)}" '
         f'viewBox="0 0 {WIDTH:.0f} {HEIGHT + 14:.0f}">{"".join(bars)}'
         f'<text x="0" y="{HEIGHT + 12}">{low}</text>'
-        f'<text x="{WIDTH}" y="{HEIGHT + 12}" text-anchor="end">{high}{scale}</text></svg><p class="note">peak {top:,}{nulls}</p></figure>'
+        f'<text x="{WIDTH}" y="{HEIGHT + 12}" text-anchor="end">{high}{scale}</text></svg>'
+        f'<p class="note">peak {top:,}{nulls}</p></figure>'
     )
 
 
@@ -99,7 +100,8 @@ def curves(
     legend = "".join(f'<span class="key c{i % 8}">{escape(name)}</span>' for i, name in enumerate(lines))
     return (
         f"<figure class=wide><figcaption>{escape(label)} <span class=legend>{legend}</span></figcaption>"
-        f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width:.0f} {height:.0f}">{"".join(parts)}</svg></figure>'
+        f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width:.0f} {height:.0f}">{"".join(parts)}</svg>'
+        "</figure>"
     )
 
 
