@@ -24,6 +24,7 @@ from curation.step import GlobalStep, MapStep, UserError
 
 _SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # a name that is also a folder's
 _SQL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # a name that SQL takes without quotes
+_BESIDE = ("keep", "only")  # keys that stand beside a step's name
 _TAKEN = {*record.BASE.names, "read", "drop", "address", "to", "step", "rule", "value", "evidence"}
 
 
@@ -202,12 +203,13 @@ def _steps(located: Located, catalogue: Mapping[str, str | type], store_raw: boo
 
 def _step(i: int, item: Any, located: Located, catalogue: Mapping[str, str | type]) -> tuple[StepEntry, yaml_file.Path]:
     entry = {item: None} if isinstance(item, str) else item
-    kinds = [k for k in entry if k != "keep"] if isinstance(entry, dict) else []
+    kinds = [k for k in entry if k not in _BESIDE] if isinstance(entry, dict) else []
     if len(kinds) != 1:
         got = f"the keys {', '.join(kinds)}" if kinds else repr(item)
         raise UserError(
             f"{located.where('steps', i)}: is {got}\n"
-            "  expected one step with its options, such as `language: {model: lid.176}`, and beside it at most `keep:`"
+            "  expected one step with its options, such as `language: {model: lid.176}`; `keep:` and `only:` may stand "
+            "beside it"
         )
     kind = kinds[0]
     path: yaml_file.Path = ("steps", i, kind)
@@ -231,7 +233,7 @@ def _step(i: int, item: Any, located: Located, catalogue: Mapping[str, str | typ
         step = anchor(step, step.models(), located.file, must_exist=True)
     except UserError as error:
         raise UserError(f"{located.where(*path)}: {error}") from None
-    keep = _keep(i, kind, step, entry.get("keep"), located)
+    keep = _only(i, _keep(i, kind, step, entry.get("keep"), located), entry.get("only"), located)
     parsed = tuple(rules.parse(n, sql, located.where("steps", i, "keep", n)) for n, sql in keep.items())
     target = user_target(kind, located.file) if kind not in catalogue else f"{cls.__module__}:{cls.__qualname__}"
     return StepEntry(step, kind, target, keep, parsed, options, located.where(*path).split(": ")[0]), path
@@ -256,6 +258,17 @@ def _keep(i: int, kind: str, step: MapStep | GlobalStep, given: Any, located: Lo
         else:
             raise UserError(f"{where}: is {sql!r}\n  expected SQL in quotes, or null to take the rule away")
     return merged
+
+
+def _only(i: int, keep: dict[str, str], only: Any, located: Located) -> dict[str, str]:
+    """The rules, asked of those documents only for which the SQL of `only:` is TRUE; all others pass."""
+    if only is None:
+        return keep
+    where = located.where("steps", i, "only")
+    if not isinstance(only, str):
+        raise UserError(f"{where}: is {only!r}\n  expected SQL in quotes, such as \"domain = 'web'\"")
+    rules.parse("only", only, where)
+    return {name: f"NOT coalesce(({only}), FALSE) OR ({sql})" for name, sql in keep.items()}
 
 
 def _check_scrubbed(entries: Sequence[StepEntry]) -> None:

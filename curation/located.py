@@ -182,7 +182,7 @@ def _find(located: Located, key: str, place: str) -> Path:
         return tuple(key.split("."))
     names: list[str] = []
     for i, item in enumerate(items):
-        kind = next((k for k in item if k != "keep"), None) if isinstance(item, dict) else item
+        kind = next((k for k in item if k not in ("keep", "only")), None) if isinstance(item, dict) else item
         if not isinstance(kind, str):
             continue
         options = item.get(kind) if isinstance(item, dict) else None
@@ -202,6 +202,8 @@ def _find(located: Located, key: str, place: str) -> Path:
             if head == "sources":
                 return (head, i, *below.split("."))
             first, dot, rule = below.partition(".")
+            if below == "only":
+                return (head, i, "only")
             return (head, i, "keep", rule) if first == "keep" and dot else (head, i, kind, *below.split("."))
         names += [n for n in called if isinstance(n, str)]
     raise UserError(
@@ -210,7 +212,7 @@ def _find(located: Located, key: str, place: str) -> Path:
 
 
 def _value(text: str, path: Path, place: str) -> Any:
-    if len(path) == 4 and path[0] == "steps" and path[2] == "keep":
+    if path[0] == "steps" and len(path) > 2 and path[2] in ("keep", "only"):
         return None if text in ("null", "~", "") else text  # SQL: a colon or a quote in it is not YAML's
     try:
         node = yaml.compose(text, Loader=_Loader)

@@ -333,6 +333,16 @@ def test_bad_overrides(tmp_path, given, said):
     assert said in refused(tmp_path, BASE + "seed: 3\nsteps: [language]", sets=[given])
 
 
+def test_rules_for_some_documents_only(tmp_path):
+    text = BASE + "steps: [{language: {}, keep: {known: null, a: language.code = 'en'}, only: domain = 'web'}]"
+    p = load(tmp_path, text)
+    assert p.steps[0].rules["a"] == "NOT coalesce((domain = 'web'), FALSE) OR (language.code = 'en')"
+    p = load(tmp_path, text, sets=["steps.language.only=domain <> 'code'"])
+    assert p.steps[0].rules["score"] == "NOT coalesce((domain <> 'code'), FALSE) OR (language.score >= 0.5)"
+    assert "steps[0].only: rule 'only' is not SQL" in refused(tmp_path, text, sets=["steps.language.only=domain <"])
+    assert "steps[0].only: is 3" in refused(tmp_path, BASE + "steps: [{language: {}, only: 3}]")
+
+
 def test_a_step_of_ones_own_and_two_of_a_kind(tmp_path):
     (tmp_path / "own.py").write_text(
         textwrap.dedent(

@@ -1,0 +1,186 @@
+"""Answers of the command line as people read them: plans, states, the way of a document, losses line by line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.progress import duration, size
+
+
+def is_training_file(path: str) -> bool:
+    """Whether a YAML file trains rather than curates: it has `iterations` and no `sources`."""
+    from curation import located
+
+    tree = located.load(path, variables=_Anything()).tree
+    return isinstance(tree, dict) and "iterations" in tree and "sources" not in tree
+
+
+class _Anything(dict[str, str]):
+    """Variables while only the shape of a file matters."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return "" if default is None else default
+
+
+def training_plan(path: str, sets: Sequence[str], data: str | None) -> dict[str, Any]:
+    """What a training file comes to: iterations, tokens and, where the data is named, parameters and epochs."""
+    from training.config import load
+
+    config = load(path, list(sets))
+    tokens = config.batch.windows * config.data.sequence
+    answer: dict[str, Any] = {
+        "training": path,
+        "iterations": config.iterations,
+        "tokens_per_iteration": tokens,
+        "tokens": tokens * config.iterations,
+    }
+    if data is not None:
+        import torch
+        from curation.shards import read_manifest
+        from training.model import Model
+        from training.train import shape
+
+        manifest = read_manifest(data)
+        with torch.device("meta"):
+            model = Model(shape(config, manifest.tokenizer.vocab))
+        parameters = sum(p.numel() for p in model.parameters())
+        available = {d: s.tokens for d, s in manifest.splits["train"].items()}
+        answer |= {
+            "parameters": parameters,
+            "memory_bytes": 16 * parameters,  # fp32 weights, gradients and two moments; activations come on top
+            "available_tokens": available,
+            "epochs": tokens * config.iterations / max(1, sum(available.values())),
+        }
+    return answer
+
+
+def show_plan(console: Console, answer: dict[str, Any]) -> None:
+    """The plan of a pipeline or of a training."""
+    if "training" in answer:
+        for key, value in answer.items():
+            shown = size(value) if key.endswith("bytes") else f"{value:,}" if isinstance(value, int) else str(value)
+            console.print(f"{key.replace('_', ' '):>22}  {shown}", highlight=False, markup=False)
+        return
+    table = Table("source", box=None, pad_edge=False)
+    for column in ("files", "bytes"):
+        table.add_column(column, justify="right")
+    for source in answer["sources"]:
+        table.add_row(source["source"], f"{source['files']:,}", size(source["bytes"]))
+    console.print(table)
+    table = Table("phase", box=None, pad_edge=False)
+    table.add_column("tasks", justify="right")
+    table.add_column("steps")
+    for phase in answer["phases"]:
+        tasks = "by then" if phase["tasks"] is None else f"{phase['tasks']:,}"
+        table.add_row(Text(phase["phase"]), tasks, Text(", ".join(str(s) for s in phase["steps"])))
+    console.print(table)
+    free = answer.get("free_bytes")
+    console.print(
+        f"{answer['tasks']:,} tasks over {size(answer['input_bytes'])}"
+        + (f", the largest {size(answer['largest_task_bytes'])}" if answer.get("largest_task_bytes") else "")
+        + (f"; {size(free)} free where the run goes" if free is not None else ""),
+        highlight=False,
+    )
+    if answer.get("unchanged"):
+        console.print("nothing to do: the run is up to date")
+
+
+def show_status(console: Console, answer: dict[str, Any]) -> None:
+    """Where a run stands."""
+    console.print(f"{answer['name']}: {answer['state']}", style="bold", highlight=False)
+    table = Table("finished phase", box=None, pad_edge=False)
+    for column in ("tasks", "time", "CPU", "peak"):
+        table.add_column(column, justify="right")
+    for phase in answer.get("finished", []):
+        table.add_row(
+            Text(phase["phase"]),
+            f"{phase['tasks']:,}",
+            duration(phase.get("seconds", 0)),
+            duration(phase.get("cpu_seconds", 0)),
+            size(phase.get("peak_bytes", 0)),
+        )
+    if answer.get("finished"):
+        console.print(table)
+    for name, done in answer.get("open", {}).items():
+        console.print(f"open: {name}: {done:,} tasks done so far", highlight=False, markup=False)
+    for item in answer.get("unread", []):
+        console.print(f"not read: {item.get('path')}: {item.get('reason')}", style="yellow", markup=False)
+
+
+def show_explain(console: Console, answer: dict[str, Any]) -> None:
+    """The way of a document through the steps, and where it ended."""
+    source = answer.get("source") or {}
+    place = ", ".join(f"{k} {v}" for k, v in source.items() if v is not None)
+    for key, value in (
+        ("document", answer["doc_id"]),
+        ("url", answer.get("url")),
+        ("domain", answer.get("domain")),
+        ("from", place),
+    ):
+        if value:
+            console.print(f"{key:>9}  {value}", highlight=False, markup=False, soft_wrap=True)
+    for step in answer["steps"]:
+        console.print(Text(step["step"], style="bold"))
+        for signal, value in (step["signals"] or {}).items():
+            shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+            console.print(f"    {signal} = {shown}", highlight=False, markup=False, soft_wrap=True)
+        for rule, verdict in step["rules"].items():
+            style = "green" if verdict == "passed" else "red"
+            console.print(Text(f"    {rule}: {verdict}", style=style))
+    outcome = answer["outcome"]
+    if outcome.get("kept"):
+        console.print("kept", style="bold green")
+        return
+    console.print(Text(f"dropped by {outcome['step']}, rule {outcome['rule']}", style="bold red"))
+    for key in ("value", "evidence"):
+        if outcome.get(key):
+            console.print(f"    {key}: {outcome[key]}", highlight=False, markup=False, soft_wrap=True)
+    for other in answer.get("others", []):
+        console.print(f"also crawled as {other}", style="dim", highlight=False)
+
+
+def show_models(console: Console, rows: Sequence[Any]) -> None:
+    """The catalogue of models."""
+    table = Table("model", "here", box=None, pad_edge=False)
+    table.add_column("size", justify="right")
+    table.add_column("licence")
+    table.add_column("what it is")
+    for row in rows:
+        table.add_row(
+            row.name, "yes" if row.present else "no", size(row.size) if row.size else "", row.licence, row.note
+        )
+    console.print(table)
+    missing = [row.name for row in rows if not row.present]
+    if missing:
+        console.print(f"gristmill models pull {missing[0]}  brings one", style="dim", highlight=False)
+
+
+class TrainLines:
+    """What a training says while it goes: each evaluation, and a line of figures every 10 seconds."""
+
+    def __init__(self, console: Console, iterations: int) -> None:
+        self.console, self.iterations = console, iterations
+        self._spoken = time.monotonic()
+        self._rate = 0.0
+
+    def __call__(self, entry: dict[str, Any]) -> None:
+        """Takes an entry of the training's log."""
+        if entry["kind"] == "speed":
+            self._rate = entry["tokens_per_s"]
+        elif entry["kind"] == "validation":
+            domains = ", ".join(f"{d} {s['loss']:.3f}" for d, s in entry["domains"].items())
+            self.console.print(
+                f"iteration {entry['iteration']}/{self.iterations}: validation {domains}", highlight=False
+            )
+        elif entry["kind"] == "train" and time.monotonic() - self._spoken > 10:
+            self._spoken = time.monotonic()
+            said = f"loss {entry['loss']:.3f}, {self._rate:,.0f} tokens/s"
+            self.console.print(
+                f"iteration {entry['iteration']}/{self.iterations}: {said}", style="dim", highlight=False
+            )
