@@ -11,7 +11,6 @@ import ast
 import dataclasses
 import functools
 import hashlib
-import importlib.util
 import inspect
 import platform
 import sys
@@ -20,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import curation
 from curation import storage
 from curation.step import Step
 
@@ -29,6 +29,8 @@ PACKAGES = (
     *("fasttext", "kenlm", "datatrove", "datasketch", "presidio-analyzer", "phonenumbers", "spacy", "tldextract"),
     *("tokenizers", "tiktoken", "sentencepiece"),
 )
+
+_ROOT = Path(curation.__file__).resolve().parent.parent
 
 
 @functools.cache
@@ -119,13 +121,13 @@ def _docstring(node: ast.AST) -> bool:
     return bool(body) and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
 
 
-@functools.cache
 def _file_of(module: str) -> str | None:
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError, AttributeError):
-        return None
-    return spec.origin if spec and spec.origin and spec.origin.endswith(".py") else None
+    """The file of a module of the project, by its place: importing it to find out would load what it imports."""
+    base = _ROOT.joinpath(*module.split("."))
+    for file in (base.with_suffix(".py"), base / "__init__.py"):
+        if file.is_file():
+            return str(file)
+    return None
 
 
 def options(instance: Any) -> dict[str, Any]:
