@@ -234,12 +234,20 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
     return segments
 
 
-def tasks(plan: Plan, *, limit: int | None = None) -> list[MapSpec]:
+def target_bytes(plan: Plan) -> int:
+    """Stored bytes that a task aims at."""
+    return plan.pipeline.engine.task_bytes or task_bytes(plan.input_bytes)
+
+
+def tasks(
+    plan: Plan, *, limit: int | None = None, cuts: Mapping[tuple[int, str], list[Piece]] | None = None
+) -> list[MapSpec]:
     """The input cut into tasks: large files split where that is exact, small ones grouped, in order of path.
 
-    A task's pieces are of one source. `limit` is spread over the tasks, so that a first look sees all of the input.
+    A task's pieces are of one source. `cuts` are pieces of large files, by (source, path). `limit` is spread over the
+    tasks, so that a first look sees all of the input.
     """
-    target = plan.pipeline.engine.task_bytes or task_bytes(plan.input_bytes)
+    target = target_bytes(plan)
     specs: list[MapSpec] = []
     for number, (source, listed) in enumerate(zip(plan.sources, plan.files, strict=True)):
         reader = storage.fingerprint(
@@ -256,7 +264,8 @@ def tasks(plan: Plan, *, limit: int | None = None) -> list[MapSpec]:
             group, size = [], 0
 
         for file in listed:
-            for piece in source.reader.split(Piece(file.path, file.size, file.version), source.root, target):
+            whole = Piece(file.path, file.size, file.version)
+            for piece in (cuts or {}).get((number, file.path)) or source.reader.split(whole, source.root, target):
                 length = (piece.stop or file.size) - (piece.start or 0) if piece.stop or piece.start else file.size
                 if group and size + length > target:
                     end()

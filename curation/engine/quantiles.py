@@ -80,12 +80,16 @@ def _count(
         groups = {g: valid & (names == g) for g in sorted({n for n in names if n is not None})}
     shift = np.uint64(48 - phase.bits)
     for group, mask in groups.items():
+        if not mask.any():
+            continue
         bits = ordered_bits(values[mask])
         if phase.bits:
             prefix = phase.prefixes[i].get(group)
             if prefix is None:
                 continue
             bits = bits[bits >> np.uint64(64 - phase.bits) == np.uint64(prefix)]
+        if not len(bits):
+            continue
         found, n = np.unique((bits >> shift) & np.uint64(0xFFFF), return_counts=True)
         into = out.setdefault(group, {})
         for k, v in zip(found.tolist(), n.tolist(), strict=True):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curation import storage
-from curation.engine import identity, lock, publish, result
+from curation.engine import identity, indexing, lock, publish, result
 from curation.engine import plan as planning
 from curation.engine.driver import Driver, Progress, Silent
 from curation.engine.executors import Executor
@@ -99,8 +99,8 @@ def _same_pipeline(store: Storage, pipeline: Pipeline) -> None:
 def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, allow_missing: bool) -> RunResult:
     store = driver.storage
     driver.load_known()
-    specs = planning.tasks(plan, limit=limit)
     _write_header(store, plan)
+    specs = planning.tasks(plan, limit=limit, cuts=indexing.cut(driver, plan))
     while True:
         phases = Phases(driver, plan, specs, sample)
         try:
