@@ -17,6 +17,7 @@ A text without any shingle has a signature of all ones (2^32 - 1), as an empty s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,6 +68,7 @@ def estimate(left: U32, right: U32) -> float:
     return float((left == right).mean())
 
 
+@functools.cache
 def choose_bands(threshold: float, num_perm: int) -> tuple[int, int]:
     """(bands, rows) with bands * rows <= num_perm that miss and wrongly propose least around `threshold`.
 

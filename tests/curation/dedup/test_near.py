@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.dedup import candidates, cluster, near
+from curation.dedup import candidates, cluster, edges, near
 from curation.dedup.minhash import choose_bands, meet_probability
 from curation.dedup.near import MinHashDedup
 from curation.dedup.verify import similarity
@@ -92,9 +92,9 @@ def test_any_layout_and_order_decides_the_same(tasks, shuffle, monkeypatch):
     table = documents(planted(12, seed=3))
     once = decide(table)
     monkeypatch.setattr(near, "ROWS_PER_PARTITION", 100)
-    monkeypatch.setattr(near, "TAKE", 3)
-    monkeypatch.setattr(near, "PENDING_BYTES", 2000)
-    monkeypatch.setattr(near, "PENDING_PAIRS", 5)
+    monkeypatch.setattr(edges, "TAKE", 3)
+    monkeypatch.setattr(edges, "PENDING_BYTES", 2000)
+    monkeypatch.setattr(edges, "PENDING_PAIRS", 5)
     monkeypatch.setattr(candidates, "AT_ONCE", 4)
     assert decide(table, tasks, shuffle) == once
 
