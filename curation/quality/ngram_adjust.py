@@ -102,7 +102,7 @@ def adjust(blocks: Iterable[Counted], packing: Packing, prune: list[int], folder
             last = opened[k - 1]
             if len(last.count):
                 last.plain[-1] += plain[bounds[0]]
-                last.count[-1] += plain[bounds[0]] if last.words[-1, 0] == BOS else wider[bounds[0]]
+                last.count[-1] += wider[bounds[0]]  # 0 where it begins with <s>: such a row is a single one
             if len(first):
                 begins = back[k - 1][first]
                 new_plain = plain[bounds[1:]] - plain[bounds[:-1]]

@@ -7,7 +7,8 @@ the block is sorted and counted, and written as a run; the runs are merged. "Suf
 before it, ...) is what makes the rest simple: n-grams that share a suffix stand together at every order.
 
 Sentences are as lmplz sees them: <s> stands before the first word as often as the order needs, </s> after the last, and
-words spelled like <s>, </s> or <unk> are white space.
+words spelled like <s>, </s> or <unk> are white space. Two differences: vertical tabs and form feeds part words here, as
+they do when kenlm's Python package scores a text, and a last line without a newline ends like any other.
 """
 
 from __future__ import annotations

@@ -85,4 +85,4 @@ def score(model: Any, sentences: list[str]) -> tuple[float | None, int]:
         return None, 0
     tokens = sum(line.count(" ") + 2 for line in sentences)  # one space between words, and the end of the line
     total = sum(model.score(line) for line in sentences)
-    return 10.0 ** min(-total / tokens, 300.0), tokens
+    return 10.0 ** min(-total / tokens, 300.0), tokens  # an odd model's -99s must not overflow a float

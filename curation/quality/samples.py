@@ -10,8 +10,11 @@ import gzip
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import IO
+
+import zstandard
 
 from curation import record, storage
 from curation.step import UserError
@@ -25,12 +28,12 @@ def expand(paths: Iterable[str]) -> list[str]:
     found: list[str] = []
     for path in paths:
         fs, inner = storage.filesystem(path)
-        if any(c in inner for c in "*?["):
-            names = sorted(n for n in fs.glob(inner) if not fs.isdir(n))
-        elif fs.isdir(inner):
+        if fs.isdir(inner):
             names = sorted(fs.find(inner))
+        elif fs.exists(inner):
+            names = [inner]
         else:
-            names = [inner] if fs.exists(inner) else []
+            names = sorted(n for n in fs.glob(inner) if not fs.isdir(n))
         if not names:
             raise UserError(f"{path}: no such file; give text, JSONL or Parquet files, folders or globs of them")
         found += [fs.unstrip_protocol(n) if storage.is_remote(path) else n for n in names]
@@ -48,7 +51,7 @@ def texts(paths: Iterable[str], field: str = "text") -> Iterator[str]:
             lines = _decompressed(file, path)
             try:
                 yield from _jsonl(lines, path, field) if kind in (".jsonl", ".json", ".ndjson") else _plain(lines)
-            except (OSError, EOFError, ValueError) as e:
+            except (OSError, EOFError, ValueError, zlib.error, zstandard.ZstdError) as e:
                 raise UserError(f"{path}: cannot be read as {kind or 'text'} ({e})") from e
 
 
@@ -56,8 +59,6 @@ def _decompressed(file: IO[bytes], path: str) -> Iterable[bytes]:
     if path.endswith(".gz"):
         return gzip.open(file)
     if path.endswith((".zst", ".zstd")):
-        import zstandard
-
         return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
     return file
 

@@ -61,6 +61,11 @@ def test_known_languages(step: Language) -> None:
     assert all(isinstance(r["score"], float) and 0.4 < r["score"] <= 1 for r in rows)
 
 
+def test_a_newline_is_a_space(step: Language) -> None:
+    assert run(step, ["moulin\ntourne\n\nlent"]) == run(step, ["moulin tourne  lent"])
+    assert run(step, ["the\nmill and I"]) != run(step, ["themill and I"])
+
+
 def test_no_word_no_language(step: Language) -> None:
     rows = run(step, ["", " \n\t", None, "\u3000"])
     assert rows == [{"code": None, "score": None}] * 4
