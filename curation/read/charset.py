@@ -126,11 +126,14 @@ def decode(data: bytes, header: str | None = None, *, html: bool = True) -> Deco
         declared.append((_from_markup(data), "meta"))
     labels = [(name, by) for name, by in declared if name]
     first = labels[0][0] if labels else None
-    if first not in _MULTIBYTE:
+    escaped = [label for label in labels if label[0] in _ESCAPED and _ESCAPED[label[0]] in data]
+    if wide := _two_byte(data):
+        return Decoded(_decode(data, wide), wide, "content")
+    if first not in _MULTIBYTE and not escaped:
         text = _utf8(data)
         if text is not None:  # ASCII is UTF-8 too, whatever is declared
             return Decoded(text, "utf-8", "utf-8" if first != "utf-8" else labels[0][1])
-    for name, by in labels:
+    for name, by in escaped or labels:
         if name in _ESCAPED and _ESCAPED[name] not in data:
             continue  # seven-bit charset without its escape: plain ASCII, or wrongly labelled
         if by == "meta" and name.startswith("utf-16"):
@@ -168,11 +171,19 @@ def _decode(data: bytes, name: str) -> str:
     return data.decode(codec, "gristmill-c1")
 
 
+def _two_byte(data: bytes) -> str | None:
+    """UTF-16 without a mark shows by its zeros: every other byte of Latin text."""
+    head = data[:4096]
+    if head.count(0) <= 0.2 * len(head):
+        return None
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if min(even, odd) * 4 > max(even, odd):
+        return None
+    return "utf-16le" if odd > even else "utf-16be"
+
+
 def _detect(data: bytes) -> str:
-    """What the bytes look like. UTF-16 without a mark shows by its zeros; UTF-8 with a few errors by its fewness."""
-    even, odd = data[:4096:2].count(0), data[1:4096:2].count(0)
-    if max(even, odd) > len(data[:4096]) * 0.2:
-        return "utf-16le" if odd > even else "utf-16be"
+    """What the bytes look like. UTF-8 with a few errors in it shows by their fewness."""
     text = data.decode("utf-8", "replace")
     beyond = len(text) - len(text.encode("ascii", "ignore"))
     if beyond and text.count("\ufffd") <= 0.1 * beyond:
@@ -181,5 +192,5 @@ def _detect(data: bytes) -> str:
 
     start = next((i for i, b in enumerate(data) if b >= 0x80), 0)  # where there is something to see
     start = max(0, start - 1024)
-    found = canonical(detect_encoding(data[start : start + _DETECT]))
+    found = canonical(detect_encoding(data[start : start + _DETECT], html5_compatible=False))
     return found if found and found != "utf-8" else "windows-1252"

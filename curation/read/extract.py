@@ -1,9 +1,9 @@
 """`extract`: HTML in, the text that the page is about out.
 
 Three engines. `auto` is Gristmill's own (extract_blocks, extract_main, extract_text): trafilatura's quality at several
-times its speed, with code, tables and lists in their line structure. `resiliparse` is the fastest, and keeps more of what stands around
-the text; `trafilatura` is for comparing with corpora that were made with it. Where `auto` finds no content on a page
-that has text (a page that is all links, or all controls), the whole page's text stands in for it.
+times its speed, with code, tables and lists in their line structure. `resiliparse` is the fastest, and keeps more of
+what stands around the text; `trafilatura` is for comparing with corpora that were made with it. Where `auto` finds no
+content on a page that has text (a page that is all links, say), the whole page's text stands in for it.
 
 A page that an engine cannot take is not an error: its text is empty and rule `empty` drops it.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -132,21 +132,25 @@ def _auto(html: str) -> Extracted:
 
 def _resiliparse(html: str) -> Extracted:
     from resiliparse.extract.html2text import extract_plain_text
-    from resiliparse.parse.html import HTMLTree
 
-    tree = HTMLTree.parse(html[: extract_blocks.MAX_HTML])
-    text = extract_plain_text(tree, main_content=True, alt_texts=False)
-    root = tree.document.document_element if tree.document else None
-    return Extracted(text, " ".join((tree.title or "").split()), (root.getattr("lang") or "") if root else "")
+    tree, title, language = _head(html)
+    return Extracted(extract_plain_text(tree, main_content=True, alt_texts=False), title, language)
 
 
 def _trafilatura(html: str) -> Extracted:
-    from trafilatura import bare_extraction
+    import trafilatura
 
-    found = bare_extraction(html[: extract_blocks.MAX_HTML], include_comments=False, with_metadata=False)
-    if found is None:
-        return Extracted("", problem="trafilatura found no content")
-    return Extracted(found.text or "", found.title or "", found.language or "")
+    _, title, language = _head(html)
+    text = trafilatura.extract(html[: extract_blocks.MAX_HTML], include_comments=False)
+    return Extracted(text or "", title, language, "" if text else "trafilatura found no content")
+
+
+def _head(html: str) -> tuple[Any, str, str]:
+    """The parsed page, its title and its language; for the engines that do not say."""
+    from resiliparse.parse.html import HTMLTree
+
+    tree = HTMLTree.parse(html[: extract_blocks.MAX_HTML])
+    return tree, *extract_blocks.head(tree)
 
 
 ENGINES: Mapping[str, Callable[[str], Extracted]] = {

@@ -1,8 +1,8 @@
 """An HTML page as blocks of text in a tree of containers: what `extract_main` judges and `extract_text` writes.
 
-lexbor (through resiliparse) parses, as browsers do. Walking its tree from Python costs 2.5 µs a node and taking a node out
-of it 200 µs, more than there is time for; so the tree is written out once more as HTML, now well-formed, and one regular
-expression walks that: 0.5 µs a tag. A *block* is the text between two block-level tags. A *container* is a
+lexbor (through resiliparse) parses, as browsers do. Walking its tree from Python costs 2.5 µs a node and taking a node
+out of it 200 µs, more than there is time for; so the tree is written out once more as HTML, now well-formed, and one
+regular expression walks that: 0.5 µs a tag. A *block* is the text between two block-level tags. A *container* is a
 block-level element; blocks hang on containers, and lengths are summed up the tree in one backward pass.
 """
 
@@ -17,8 +17,8 @@ MAX_NODES = 1 << 20  # containers; a page with more is cut there
 
 # Never text: code, media, controls, and what the author hid or marked as not the content.
 _NEVER = frozenset(
-    "noscript template object audio video canvas svg map select button dialog nav datalist annotation annotation-xml rp "
-    "frameset applet".split()
+    "noscript template object audio video canvas svg map select button dialog nav datalist annotation annotation-xml "  # noqa: SIM905
+    "rp frameset applet".split()
 )
 _NEVER_SAYS = re.compile(
     r'\s(?:hidden(?:="[^"]*")?(?=\s|$)|aria-hidden="true"|style="[^"]*display:\s*none|class="headerlink"|'
@@ -36,16 +36,16 @@ _SPACE = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r" ?\n ?")
 _NAMED = re.compile(r'\s(?:class|id|role|itemprop|data-component|data-testid)="([^"]*)"')
 INLINE = frozenset(
-    "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q rb rp rt ruby s samp small span "
-    "strike strong sub sup time tt u var wbr output meter progress picture img slot math mi mn mo mrow msup msub".split()
+    "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q rb rp rt ruby s "  # noqa: SIM905
+    "samp small span strike strong sub sup time tt u var wbr output meter progress picture img slot math mi mn mo mrow msup msub".split()
 )
-_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())  # noqa: SIM905
 _HEADINGS = {f"h{i}": i for i in range(1, 7)}
 
 
 @dataclass
 class Page:
-    """Blocks in page order and containers in the order they open (a child after its parent; container 0 is the body)."""
+    """Blocks in page order and containers in the order they open: container 0 is the body."""
 
     title: str = ""
     language: str = ""
@@ -65,15 +65,19 @@ def read(html: str) -> Page:
 
     tree = HTMLTree.parse(html[:MAX_HTML])
     page = Page()
-    root = tree.document.document_element if tree.document else None
-    if root is not None:
-        page.language = (root.getattr("lang") or root.getattr("xml:lang") or "").strip()
-    page.title = " ".join((tree.title or "").split())
+    page.title, page.language = head(tree)
     body = tree.body
     if body is None:
         return page
     _walk(_VERBATIM.sub("", body.html), page)
     return page
+
+
+def head(tree: Any) -> tuple[str, str]:
+    """Title and language of a parsed page, as it says itself; empty where it says nothing."""
+    root = tree.document.document_element if tree.document else None
+    language = (root.getattr("lang") or root.getattr("xml:lang") or "").strip() if root is not None else ""
+    return " ".join((tree.title or "").split()), language
 
 
 def _walk(source: str, page: Page) -> None:
@@ -87,10 +91,7 @@ def _walk(source: str, page: Page) -> None:
         nonlocal linked
         text = "".join(parts)
         parts.clear()
-        if verbatim:
-            text = text.strip("\n")
-        else:
-            text = _LINES.sub("\n", _SPACE.sub(" ", text)).strip()
+        text = text.strip("\n") if verbatim else _LINES.sub("\n", _SPACE.sub(" ", text)).strip()
         if text and not text.isspace():
             page.text.append(_unescape(text))
             page.linked.append(min(linked, len(text)))

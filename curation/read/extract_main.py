@@ -1,7 +1,7 @@
 """Which blocks of a page are its content: ours, on text and link density, structure, and what elements are called.
 
-Three cuts, each from what is left by the one before. (1) Containers that name themselves something else (comments, share
-bars, related links, ...) go, unless most of the page's prose is inside: names lie. (2) The *main container*: from the
+Three cuts, each from what is left by the one before. (1) Containers that name themselves something else (comments,
+share bars, related links, ...) go, unless most of the page's prose is inside: names lie. (2) The *main container*: from the
 body down, into whichever child holds nearly all the prose, so that what stands beside the content falls away; elements
 that say they are the content (article, main, articleBody) are entered earlier. (3) Inside it, runs of links and the
 captions of widgets go, judged by link density, while tables, lists and code stay whatever their density of prose.
@@ -62,8 +62,7 @@ def content(page: Page) -> list[int]:
     size_of, linked_of, prose_of = sums(page, sizes), sums(page, linked), sums(page, prose)
     top = _main(page, prose_of)
     inside = _inside(page, top)
-    chosen = _judge(page, inside, dropped, size_of, linked_of, prose_of)
-    return chosen
+    return _judge(page, inside, dropped, size_of, linked_of, prose_of)
 
 
 def _prose(page: Page, i: int, size: int) -> int:
@@ -83,7 +82,7 @@ def _named_junk(page: Page, prose_of: list[int]) -> list[bool]:
     """Containers that are, or stand in, something that is not content by its name or tag."""
     whole = max(1, prose_of[0])
     verdicts: dict[tuple[str, str], bool] = {}
-    out = []
+    out: list[bool] = []
     for node, tag in enumerate(page.tag):
         up = page.parent[node]
         if up >= 0 and out[up]:

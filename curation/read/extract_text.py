@@ -1,7 +1,7 @@
 """Blocks as plain text that keeps their line structure.
 
-Paragraphs and headings are set apart by blank lines; list items begin with `- ` or their number, indented by the depth of
-their list; a table's rows are lines of cells between ` | `; code keeps every space.
+Paragraphs and headings are set apart by blank lines; list items begin with `- ` or their number, indented by the
+depth of their list; a table's rows are lines of cells between ` | `; code keeps every space.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def render(page: Page, chosen: list[int]) -> str:
             items.add(item)
             indent = "  " * (places.depth(item) - 1)
             text = indent + places.bullet(item) + text
-            out.append(("\n" if last_item >= 0 else "\n\n") + text)
+            same_list = last_item >= 0 and places.outermost(item) == places.outermost(last_item)
+            out.append(("\n" if same_list else "\n\n") + text)
         elif item >= 0 and item == last_item:
             out.append("\n" + "  " * places.depth(item) + text if page.tag[node] != "pre" else "\n" + text)
         else:
@@ -53,6 +54,7 @@ class _Places:
         self._cell: list[int] = []
         self._table: list[int] = []
         self._depth: list[int] = []
+        self._outermost: list[int] = []
         self._number: list[int] = []
         count: dict[int, int] = {}
         for node, tag in enumerate(page.tag):
@@ -65,6 +67,8 @@ class _Places:
             self._cell.append(node if tag in ("td", "th") else -1 if opens else self._cell[up] if above else -1)
             self._item.append(node if tag == "li" else self._item[up] if above else -1)
             self._depth.append((self._depth[up] if above else 0) + (tag in ("ul", "ol", "menu")))
+            outer = self._outermost[up] if above else -1
+            self._outermost.append(node if outer < 0 and tag in ("ul", "ol", "menu") else outer)
             number = 0
             if tag == "li" and above and page.tag[up] == "ol":
                 number = count[up] = count.get(up, 0) + 1
@@ -84,6 +88,10 @@ class _Places:
 
     def depth(self, item: int) -> int:
         return min(8, max(1, self._depth[item]))  # deeper lists are not indented further
+
+    def outermost(self, item: int) -> int:
+        """The list that holds the item and is in no other."""
+        return self._outermost[item]
 
     def bullet(self, item: int) -> str:
         return f"{self._number[item]}. " if self._number[item] else "- "

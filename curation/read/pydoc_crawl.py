@@ -29,14 +29,14 @@ _PER_PACKAGE = 60
 
 # Packages that can be imported without side effects and in well under a second; those that are absent are passed over.
 PACKAGES = (
-    "attr annotated_types certifi charset_normalizer click fsspec idna jinja2 markdown_it markupsafe mpmath numpy orjson "
-    "packaging pathspec psutil pyarrow pydantic pydantic_core pygments regex requests rich sortedcontainers tqdm typer "
+    "attr annotated_types certifi charset_normalizer click fsspec idna jinja2 markdown_it markupsafe mpmath numpy "  # noqa: SIM905
+    "orjson packaging pathspec psutil pyarrow pydantic pydantic_core pygments regex requests rich sortedcontainers tqdm typer "
     "typing_extensions urllib3 warcio wrapt xxhash yaml zstandard"
 ).split()
 # Modules that do something when imported (open a browser, print, start an interpreter, need a display), or are private.
 _REFUSED = frozenset(
-    "this antigravity idlelib turtledemo turtle tkinter lib2to3 msilib winreg winsound nt ntpath test tests testing conftest "
-    "setup site sitecustomize usercustomize pip ensurepip crypt distutils f2py nis ossaudiodev spwd audioop pydoc_data "
+    "this antigravity idlelib turtledemo turtle tkinter lib2to3 msilib winreg winsound nt ntpath test tests testing "  # noqa: SIM905
+    "conftest setup site sitecustomize usercustomize pip ensurepip crypt distutils f2py nis ossaudiodev spwd audioop pydoc_data "
     "ipython jupyter notebook ext contrib emscripten webbrowser sys".split()
 )
 

@@ -1,7 +1,6 @@
 """The web server that the embedded crawl visits: Python's own pydoc, in a process of its own.
 
-Run as `python -m curation.read.pydoc_server`; prints its port and serves until its standard input closes, so that it never outlives
-the crawler. pydoc imports what it documents, which is why it gets a process and an environment of its own: the crawler
+Prints its port and serves until its standard input closes, so that it never outlives the crawler. pydoc imports what it documents, which is why it gets a process and an environment of its own: the crawler
 asks only for modules known to do nothing when imported, and a crash here costs one page.
 
 Pages must be the same bytes on every run, so object addresses are left out (as pydoc does in its own listings) and the
@@ -35,7 +34,7 @@ def serve() -> None:
     if thread.error:
         raise SystemExit(f"pydoc: {thread.error}")
     out = os.fdopen(os.dup(1), "w")
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # modules may print as they are imported
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (modules print as they are imported)
     builtins.input = lambda prompt="": ""
     out.write(f"{thread.port}\n")
     out.flush()

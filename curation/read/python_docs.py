@@ -19,9 +19,10 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator
+from email.message import Message
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from curation import storage
 from curation.read import pydoc_crawl
@@ -59,7 +60,13 @@ def build(
     there before is replaced. Raises OSError where the folder cannot be written.
     """
     folder = Path(folder)
-    sizes = dict(pages=pages, web_bytes=web_bytes, docs_bytes=docs_bytes, code_bytes=code_bytes, licences=licences)
+    sizes = {
+        "pages": pages,
+        "web_bytes": web_bytes,
+        "docs_bytes": docs_bytes,
+        "code_bytes": code_bytes,
+        "licences": licences,
+    }
     distributions = _distributions()
     versions = {name: d.version for name, d in distributions.items()}
     wanted = storage.fingerprint({"format": FORMAT, "python": sys.version, "versions": versions, "sizes": sizes})
@@ -106,7 +113,7 @@ def _distributions() -> dict[str, metadata.Distribution]:
 def _documents(distributions: dict[str, metadata.Distribution]) -> Iterator[dict[str, str]]:
     """Long descriptions, and documentation files that are no licences."""
     for name, distribution in distributions.items():
-        described = str(distribution.metadata.get_payload() or distribution.metadata.get("Description") or "")
+        described = _description(distribution)
         yield _item(f"package:{name}/description", described, name, distribution.version)
         for file in distribution.files or []:
             lower = str(file).lower()
@@ -115,6 +122,12 @@ def _documents(distributions: dict[str, metadata.Distribution]) -> Iterator[dict
             if file.name.lower().startswith(_NOT_DOCUMENTATION) or "test" in lower:
                 continue
             yield _item(f"package:{name}/{file}", _read(distribution, file), name, distribution.version)
+
+
+def _description(distribution: metadata.Distribution) -> str:
+    """The long description: the body of METADATA, as wheels have had it since metadata 2.1, or its old field."""
+    message = cast(Message, distribution.metadata)
+    return str(message.get_payload() or message.get("Description") or "")
 
 
 def _code(distributions: dict[str, metadata.Distribution]) -> Iterator[dict[str, str]]:
@@ -136,7 +149,7 @@ def _item(url: str, text: str, package: str, version: str) -> dict[str, str]:
 
 
 def _sentences() -> Iterator[dict[str, str]]:
-    """spaCy's example sentences, a few to a document; read from the source, not imported. None where spaCy is absent."""
+    """spaCy's example sentences, a few to a document; read from the source, not imported. None without spaCy."""
     try:
         files = metadata.distribution("spacy").files or []
     except metadata.PackageNotFoundError:

@@ -112,9 +112,7 @@ def parse_date(value: Any) -> datetime.datetime | None:
         value = value.strip()
         if _COMPACT.match(value):
             digits = value[:14].ljust(14, "0")
-            return datetime.datetime(
-                *(int(digits[a:b]) for a, b in ((0, 4), (4, 6), (6, 8), (8, 10), (10, 12), (12, 14)))
-            )
+            return datetime.datetime.strptime(digits, "%Y%m%d%H%M%S")
         match = _DATE.match(value)
         if not match:
             return None

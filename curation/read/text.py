@@ -18,7 +18,7 @@ from curation.read import charset, jsonl, tables
 from curation.read.jsonl import Columns
 from curation.read.rows import Row, batches, source
 from curation.read.stream import Stream
-from curation.read.warc import _binary
+from curation.read.warc import binary_type
 from curation.step import Piece, UnreadableFile
 
 MAX_FILE = 1 << 27  # 128 MiB: a larger text file is no document
@@ -105,7 +105,7 @@ class Text:
             row.drop, row.bytes = ("unreadable", f"larger than {MAX_FILE} bytes"), None
         elif not data.strip():
             row.drop = ("empty", "")
-        elif binary := _binary(data):
+        elif binary := binary_type(data):
             row.mime = binary
             row.drop = ("mime", binary)
         else:

@@ -38,6 +38,7 @@ _BINARY = {
     b"OggS": "audio/ogg",
     b"\xd0\xcf\x11\xe0": "application/x-ole-storage",
 }
+_CONTROLS = bytes(b for b in range(32) if b not in b"\t\n\v\f\r\x1b")  # of which text has next to none
 _META = ("content-language", "last-modified")
 
 
@@ -174,7 +175,7 @@ class Warc:
             row.drop = ("mime", row.mime)
         elif not body.strip():
             row.drop = ("empty", "")
-        elif binary := _binary(body):
+        elif binary := binary_type(body):
             row.drop = ("mime", f"{row.mime}: {binary}")
         else:
             decoded = charset.decode(body, header_charset, html=row.mime != "text/plain")
@@ -194,10 +195,10 @@ def _sniff(body: bytes, identified: str) -> str:
         return identified.partition(";")[0].strip().lower()
     if _MARKUP.match(body[:4096].removeprefix(b"\xef\xbb\xbf")):
         return "text/html"
-    return _binary(body) or "text/plain"
+    return binary_type(body) or "text/plain"
 
 
-def _binary(body: bytes) -> str:
+def binary_type(body: bytes) -> str:
     """What a payload is that no text begins with; `` for what may be text."""
     for magic, mime in _BINARY.items():
         if body.startswith(magic):
@@ -206,6 +207,8 @@ def _binary(body: bytes) -> str:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return ""
     even, odd = head[::2].count(0), head[1::2].count(0)
-    if even + odd > 0.02 * len(head) and min(even, odd) * 4 > max(even, odd):  # UTF-16 has its zeros on one side
+    if even + odd > 0.2 * len(head) and min(even, odd) * 4 <= max(even, odd):
+        return ""  # UTF-16 has its zeros on one side
+    if len(head) - len(head.translate(None, _CONTROLS)) > 0.03 * len(head):
         return "application/octet-stream"
     return ""

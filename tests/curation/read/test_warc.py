@@ -170,7 +170,9 @@ def test_batch_size_does_not_show(data: Path, size: int) -> None:
         assert rows(data / "warc_edge", name, size) == rows(data / "warc_edge", name, 64)
 
 
-@pytest.mark.parametrize("name", ["sample-0000.warc.gz", "whirlwind.warc", "example.warc.gz", "example.arc.gz", "example.arc"])
+@pytest.mark.parametrize(
+    "name", ["sample-0000.warc.gz", "whirlwind.warc", "example.warc.gz", "example.arc.gz", "example.arc"]
+)
 def test_index_cuts_exactly(data: Path, name: str) -> None:
     root = data / "warc_edge"
     whole = rows(root, name)
