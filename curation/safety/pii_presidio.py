@@ -34,7 +34,7 @@ def engine(language: str) -> Any:
         extract = staticmethod(tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None))
 
     email_recognizer.tldextract = Pinned
-    logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # it logs values that it could not validate
+    logging.getLogger("presidio-analyzer").setLevel(logging.CRITICAL)  # as errors it logs values it cannot validate
     nlp = BlankSpacy(models=[{"lang_code": language, "model_name": "blank"}])
     nlp.load()
     configuration = {"supported_languages": [language]}

@@ -24,6 +24,7 @@ wherever it is then): of a chunk over 20,000 bytes only the 1,000 characters on 
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 import numba as nb
@@ -44,7 +45,13 @@ _DIGIT, _ASCII_DIGIT = 64, 128
 _PHONE_PUNCTUATION = "-xX‐‑‒–—―−ー－．／ \xa0\xad\u200b\u2060\u3000()（）［］.[]/~⁓∼～+＋"
 _EXTENSION_LETTERS = "aeinostxAEINOSTX"  # of ext, extension, int, anexo
 _NOT_IN_PHONES = "$%&*!\"'<>?@_{|}^`\\\n\r\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029"
-_MAX_TRIES = 65_535 // 150  # digit groups in a text; one group cannot cost 150 tries
+# Groups of digits in a text that phonenumbers surely does not give up on: a candidate costs a try, one for each of six
+# ways to cut it, and two for each place to cut; a group has at most ten characters of punctuation before it.
+_MAX_GROUPS = 65_535 // 30
+
+# Digits in the shortest valid number of presidio's countries other than Germany (and with an international prefix, "00"
+# and a country code, in any): four of five windows on the crawl have fewer.
+_SHORTEST_ELSEWHERE = 7
 
 _LONG_CHUNK, _EMAIL_REACH = 20_000, 1_000
 
@@ -280,11 +287,28 @@ def windowed(entities: list[str], language: str) -> list[str]:
     return [e for e in ENTITIES if e in entities and e in _recognizers(language)]
 
 
-@functools.lru_cache(maxsize=65_536)  # crawled pages repeat their numbers: four windows of five on the crawl
+@functools.lru_cache(maxsize=65_536)  # crawled pages repeat their numbers: two windows of five have been seen before
 def _findings(entity: str, language: str, window: str) -> tuple[tuple[int, int, float], ...]:
     recognizer = _recognizers(language)[entity]
+    if entity == "PHONE_NUMBER" and "+" not in window and "＋" not in window:
+        digits = max(sum(map(str.isdecimal, run)) for run in _number_runs().findall(window))
+        if digits < _SHORTEST_ELSEWHERE:
+            recognizer = _german_phones(language)
     results = recognizer.remove_duplicates(recognizer.analyze(window, [entity], None) or [])
     return tuple(sorted((r.start, r.end, r.score) for r in results))
+
+
+@functools.cache
+def _number_runs() -> re.Pattern[str]:
+    return re.compile(rf"[\d{re.escape(_PHONE_PUNCTUATION)}]+")
+
+
+@functools.cache
+def _german_phones(language: str) -> Any:
+    """presidio tries a number as one of eight countries; of their numbers only German ones are so short."""
+    from presidio_analyzer.predefined_recognizers import PhoneRecognizer
+
+    return PhoneRecognizer(supported_language=language, supported_regions=("DE",))
 
 
 def find_all(
@@ -305,7 +329,7 @@ def find_all(
         scan(data, offsets, _classes(), wanted, windows, groups)
     dense = set()
     if "PHONE_NUMBER" in entities:
-        dense = set(np.flatnonzero(groups > _MAX_TRIES).tolist())
+        dense = set(np.flatnonzero(groups > _MAX_GROUPS).tolist())
         for d in sorted(dense):
             whole = bytes(data[offsets[d] : offsets[d + 1]]).decode()
             for start, end, score in _findings.__wrapped__("PHONE_NUMBER", language, whole):
