@@ -78,7 +78,7 @@ def show_plan(console: Console, answer: dict[str, Any]) -> None:
     table.add_column("steps")
     for phase in answer["phases"]:
         tasks = "by then" if phase["tasks"] is None else f"{phase['tasks']:,}"
-        table.add_row(Text(phase["phase"]), tasks, Text(", ".join(str(s) for s in phase["steps"])))
+        table.add_row(Text(phase["phase"]), tasks, Text(", ".join(_brief(str(s)) for s in phase["steps"])))
     console.print(table)
     free = answer.get("free_bytes")
     console.print(
@@ -91,13 +91,20 @@ def show_plan(console: Console, answer: dict[str, Any]) -> None:
         console.print("nothing to do: the run is up to date")
 
 
+def _brief(step: str) -> str:
+    """`language: A; B` as language (2 rules): the SQL itself is in --json and in the report."""
+    name, _, rules = step.partition(": ")
+    count = 0 if rules in ("", "no rule") else rules.count("; ") + 1
+    return f"{name} ({count} rule{'s' if count > 1 else ''})" if count else name
+
+
 def show_status(console: Console, answer: dict[str, Any]) -> None:
     """Where a run stands."""
     console.print(f"{answer['name']}: {answer['state']}", style="bold", highlight=False)
     table = Table("finished phase", box=None, pad_edge=False)
     for column in ("tasks", "time", "CPU", "peak"):
         table.add_column(column, justify="right")
-    for phase in answer.get("finished", []):
+    for phase in sorted(answer.get("finished", []), key=lambda p: (not p["phase"][0].isdigit(), p["phase"])):
         table.add_row(
             Text(phase["phase"]),
             f"{phase['tasks']:,}",
