@@ -178,15 +178,17 @@ class OrderLog:
         new = replace(last, window=window, **changes)
         if self.block % new.sequence:
             raise OrderError(f"a sequence of {new.sequence} does not divide the block of {self.block}")
-        read = self._read(last, window)
+        # A segment that begins here was never read: it is replaced, and counted from the one before it.
+        kept = self.segments[:-1] if window == last.window else self.segments
+        before = kept[-1] if kept else replace(last, ordinals={})
+        read = self._read(before, window)
         ordinals, skipped = {}, {}
         for domain in sorted({*read, *new.mix}):
-            inputs = read.get(domain, 0) * last.sequence
+            inputs = read.get(domain, 0) * before.sequence
             ordinals[domain] = -(-inputs // new.sequence)
             if ordinals[domain] * new.sequence != inputs:
                 skipped[domain] = ordinals[domain] * new.sequence - inputs
         new = replace(new, mix=dict(sorted(new.mix.items())), ordinals=ordinals, skipped=skipped)
-        kept = self.segments[:-1] if window == last.window else self.segments
         return OrderLog(self.block, (*kept, new))
 
     def _read(self, segment: Segment, window: int) -> dict[str, int]:

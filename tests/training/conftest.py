@@ -12,11 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
+import torch
 
 from curation import shards
 
 VOCAB = 1024
 Build = Callable[[Path, Mapping[str, Sequence[Sequence[np.ndarray]]]], shards.Manifest]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tensors here are small: a second thread costs more than it gains, most of all beside other processes."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

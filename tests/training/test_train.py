@@ -1,0 +1,250 @@
+"""The loop: it learns, it is a function of its inputs, and a killed run ends where an uninterrupted one ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from curation import shards
+from training import checkpoint, optim
+from training.config import PRESETS, TrainConfig, UserError, parse
+from training.data import plan
+from training.journal import last_scores
+from training.model import Model, Shape
+from training.train import train
+
+CONFIG = """
+iterations: 24
+model: {preset: toy}
+data: {sequence: 64, block: 128}
+batch: {windows: 8, micro: 4}
+optimizer: {lr: 3e-3}
+evaluate: {every: 8, windows: 8}
+checkpoint: {every: 5, keep: 2}
+precision: fp32
+threads: 1
+"""
+
+
+def config(**changes: Any) -> TrainConfig:
+    return parse(CONFIG, "test.yaml", changes)
+
+
+def contents(path: Path) -> dict[str, torch.Tensor]:
+    """Weights and moments of a checkpoint, by name."""
+    model = Model(Shape(**checkpoint.verify(path)["shape"]))
+    optimizer = optim.adamw(model, config().optimizer)
+    checkpoint.restore(path, model, optimizer)
+    state = checkpoint.tensors(model, optimizer)
+    flat = {f"model.{n}": t for n, t in state["model"].items()}
+    return flat | {f"{n}.{k}": t for n, moments in state["optimizer"].items() for k, t in moments.items()}
+
+
+def assert_equal_runs(a: Path, b: Path) -> None:
+    """Equal to the bit: weights, moments, loss log, configuration, and the state beside the tensors."""
+    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+    assert (a / "train.yaml").read_bytes() == (b / "train.yaml").read_bytes()
+    ours, theirs = checkpoint.checkpoints(a / "checkpoints"), checkpoint.checkpoints(b / "checkpoints")
+    assert [p.name for p in ours] == [p.name for p in theirs]
+    assert checkpoint.verify(ours[-1]) == checkpoint.verify(theirs[-1])
+    first, second = contents(ours[-1]), contents(theirs[-1])
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("train") / "whole"
+    train(config(), str(corpus), str(run))
+    return run
+
+
+def test_what_a_run_leaves(uninterrupted: Path) -> None:
+    entries = [json.loads(line) for line in (uninterrupted / "metrics.jsonl").read_text().splitlines()]
+    steps = [e for e in entries if e["kind"] == "train"]
+    scores = [e for e in entries if e["kind"] == "validation"]
+    assert [e["iteration"] for e in steps] == list(range(1, 25))
+    assert [e["iteration"] for e in scores] == [0, 8, 16, 24]
+    assert [(e["windows"], e["tokens"]) for e in steps[:2]] == [(8, 512), (16, 1024)]
+    assert all(set(e["domains"]) == {"code", "docs"} for e in steps + scores)
+    for domain in ("code", "docs"):
+        losses = [e["domains"][domain]["loss"] for e in scores]
+        assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.8
+        assert 0 < scores[-1]["domains"][domain]["bits_per_byte"] < 5
+    assert [p.name for p in checkpoint.checkpoints(uninterrupted / "checkpoints")] == ["00000020", "00000024"]
+    speed = [json.loads(line) for line in (uninterrupted / "speed.jsonl").read_text().splitlines()]
+    assert [e["iteration"] for e in speed] == list(range(1, 25)) and all(e["tokens_per_s"] > 0 for e in speed)
+
+
+def test_a_finished_run_does_no_work(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(uninterrupted, run)
+    seen: list[Any] = []
+    result = train(config(), str(corpus), str(run), report=seen.append)
+    assert not seen and result.loss is None and result.resumed_from == 24
+    assert result.validation == last_scores(uninterrupted)
+    assert_equal_runs(run, uninterrupted)
+
+
+SCRIPT = """
+import sys
+from training.config import load
+from training.train import train
+def report(entry):
+    if entry["kind"] == "train":
+        print(entry["iteration"], flush=True)
+train(load(sys.argv[1]), sys.argv[2], sys.argv[3], report=report)
+"""
+
+
+def test_killed_at_five_random_iterations(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    """SIGKILL a few milliseconds after a random iteration, five times over; then let it end."""
+    (tmp_path / "train.yaml").write_text(CONFIG)
+    run = tmp_path / "run"
+    rng = random.Random(int(os.environ.get("GRISTMILL_TEST_SEED", "20")))
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "train.yaml"), str(corpus), str(run)]
+    root = Path(__file__).parents[2]
+    for stop in sorted(rng.sample(range(1, 18), 5)):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
+        assert child.stdout is not None
+        for line in child.stdout:
+            if int(line) >= stop:
+                time.sleep(rng.random() * 0.03)
+                break
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL, "killed, and not ended by itself"
+        child.stdout.close()
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
+    out, _ = child.communicate()
+    assert child.returncode == 0
+    assert int(out.split()[0]) > 1, "the last part went on from a checkpoint"
+    assert_equal_runs(run, uninterrupted)
+
+
+class Crash(BaseException):
+    pass
+
+
+def test_interrupted_anywhere(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    """An exception out of every third entry of the log; each time the next call goes on."""
+    run = tmp_path / "run"
+
+    def report(entry: dict[str, Any]) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Crash
+
+    for entries in range(7, 200, 9):
+        left = entries
+        try:
+            train(config(), str(corpus), str(run), report=report)
+            break
+        except Crash:
+            continue
+    assert_equal_runs(run, uninterrupted)
+
+
+def test_falls_back_past_a_damaged_checkpoint_and_says_so(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    file = next((run / "checkpoints" / "00000024").glob("*.distcp"))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    result = train(config(), str(corpus), str(run))
+    assert result.resumed_from == 20
+    assert any("00000024" in n and "checksum differs" in n and "going back" in n for n in result.notes)
+    assert_equal_runs(run, uninterrupted)
+
+
+def test_one_step_equals_a_hand_written_one_in_float64(corpus: Path, tmp_path: Path) -> None:
+    """Loss, clipping, decay on matrices only, bias correction, learning rate: against AdamW written out."""
+    first = config(iterations=1, **{"schedule.warmup": 4, "optimizer.clip": 0.5})
+    train(first, str(corpus), str(tmp_path / "run"))
+    manifest = shards.read_manifest(str(corpus))
+    data, log, _ = plan(manifest, first.data, first.seed, 8, 1)
+    batch = data.batch(log, 0, 8)
+    model = Model(Shape(vocab=1024, **PRESETS["toy"]))
+    model.initialise(first.seed)
+    model.double()
+    loss, count, _ = model(batch.tokens, batch.targets, batch.documents)
+    (loss / count).backward()
+    norm = torch.stack([p.grad.square().sum() for p in model.parameters()]).sum().sqrt()
+    assert norm > 0.5
+    lr, (b1, b2), eps = 3e-3 / 4, (0.9, 0.95), 1e-8
+    found = contents(checkpoint.checkpoints(tmp_path / "run" / "checkpoints")[0])
+    for name, p in model.named_parameters():
+        grad = p.grad * 0.5 / norm
+        m, v = (1 - b1) * grad / (1 - b1), (1 - b2) * grad**2 / (1 - b2)
+        decay = 0.1 if p.dim() >= 2 else 0.0
+        expected = p.detach() * (1 - lr * decay) - lr * m / (v.sqrt() + eps)
+        # Adam's first step is a sign: where a gradient is nearly zero fp32 cannot know it
+        clear = grad.abs() > 1e-6
+        assert torch.allclose(found[f"model.{name}"].double()[clear], expected[clear], atol=2e-6), name
+        assert torch.allclose(found[f"{name}.exp_avg"].double(), (1 - b1) * grad, atol=1e-7), name
+    entry = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[1])
+    assert entry["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
+    assert entry["loss"] == pytest.approx((loss / count).item(), rel=1e-5)
+
+
+def test_accumulation_changes_nothing_but_rounding(corpus: Path, tmp_path: Path, uninterrupted: Path) -> None:
+    train(config(iterations=3, **{"batch.micro": 8}), str(corpus), str(tmp_path / "one"))
+    train(config(iterations=3, **{"batch.micro": 1}), str(corpus), str(tmp_path / "eight"))
+    a, b = (
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("one", "eight")
+    )
+    for x, y in zip(a, b, strict=True):
+        assert x["loss"] == pytest.approx(y["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_learns_and_resumes(corpus: Path, tmp_path: Path, precision: str) -> None:
+    settings = config(iterations=12, precision=precision)
+    whole = train(settings, str(corpus), str(tmp_path / "whole"))
+
+    def report(entry: dict[str, Any]) -> None:
+        if entry["kind"] == "train" and entry["iteration"] == 7:
+            raise Crash
+
+    with pytest.raises(Crash):
+        train(settings, str(corpus), str(tmp_path / "part"), report=report)
+    train(settings, str(corpus), str(tmp_path / "part"))
+    assert_equal_runs(tmp_path / "whole", tmp_path / "part")
+    first = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[0])
+    assert whole.validation["code"].loss < first["domains"]["code"]["loss"] - 0.3
+
+
+def test_a_run_directory_belongs_to_one_configuration(
+    corpus: Path, uninterrupted: Path, tmp_path: Path, build: Any
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    changed = config(seed=18, **{"optimizer.lr": 1e-3})
+    with pytest.raises(UserError, match=r"another configuration: optimizer.lr was 0.003, is 0.001; seed was 17, is 18"):
+        train(changed, str(corpus), str(run))
+    other = build(tmp_path / "other", {"train/code": [[torch.arange(1, 900).numpy()]]}, weights={"code": 1.0})
+    with pytest.raises(UserError, match="was trained on other shards"):
+        train(config(), other.root, str(run))
+    shutil.rmtree(run / "checkpoints" / "00000020")
+    (run / "checkpoints" / "00000024" / "state.json").write_text("{}")
+    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint is undamaged"):
+        train(config(), str(corpus), str(run))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) in iteration \d+ .* lower optimizer.lr"):
+        train(config(**{"optimizer.lr": 1e30, "schedule.kind": "constant"}), str(corpus), str(tmp_path / "run"))
