@@ -228,9 +228,9 @@ def _step(i: int, item: Any, located: Located, catalogue: Mapping[str, str | typ
             f"  expected letters, digits and '_' (rules name it in SQL), and none of {', '.join(sorted(_TAKEN))}"
         )
     try:
-        step.check()
         step = anchor(step, step.inputs(), located.file, must_exist=False)
         step = anchor(step, step.models(), located.file, must_exist=True)
+        step.check()  # after its paths are anchored: a check may look at its files
     except UserError as error:
         raise UserError(f"{located.where(*path)}: {error}") from None
     keep = _only(i, _keep(i, kind, step, entry.get("keep"), located), entry.get("only"), located)
