@@ -58,10 +58,11 @@ def test_remote_files() -> None:
         ("x.jsonl", b"[1]\n", "line 1: expected a JSON object with the field 'text'"),
         ("x.jsonl", b"{]\n", "line 1: expected a JSON object"),
         ("x.txt.gz", b"no gzip", "cannot be read as .txt"),
-        ("x.txt.gz", gzip.compress(b"a" * 10_000)[:-9], "cannot be read as .txt"),
+        ("x.txt.gz", gzip.compress(b"a" * 10_000, mtime=0)[:-9], "cannot be read as .txt"),
         ("x.jsonl.zst", b"no zstd", "cannot be read as .jsonl"),
         ("x.parquet", b"no parquet", "cannot be read as Parquet"),
     ],
+    ids=["number", "list", "syntax", "not-gzip", "cut-gzip", "not-zstd", "not-parquet"],
 )
 def test_what_is_broken_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
