@@ -44,7 +44,9 @@ class Length(MapStep):
 
 PIPELINE = """
 name: small
-sources: [{name: web, read: text, path: "*.jsonl"}]
+sources:
+  - {name: web, read: text, path: "*.jsonl"}
+  - {name: nasty, read: text, path: nasty.txt}
 steps:
   - own.py:Length: {}
   - exact_dedup: {}
@@ -54,9 +56,10 @@ validation: 0.2
 
 
 def write_inputs(folder: Path) -> Path:
-    """42 lines: a nasty one, a nasty short one, 30 different ones and 10 copies of one."""
+    """42 documents: a nasty one, a nasty short one, 30 different ones and 10 copies of one."""
     (folder / "own.py").write_text(OWN_STEP)
-    texts = [NASTY, "<script>x</script>", *(f"Document number {i} says something of its own. " * 2 for i in range(30))]
+    (folder / "nasty.txt").write_text(NASTY)
+    texts = ["<script>x</script>", *(f"Document number {i} says something of its own. " * 2 for i in range(30))]
     texts += ["The same text, as often as it is crawled, is one document."] * 10
     lines = [{"text": t, "url": f"http://example.com/{i}?q=<b>&amp;"} for i, t in enumerate(texts)]
     (folder / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -81,7 +81,7 @@ def test_what_was_crawled_cannot_run(page):
     text = "".join(parsed.text)
     assert "<script>alert(1)</script><img src=x onerror=alert(2)> @nav@ @body@ </pre></style>" in text
     assert "<script>x</script>" in text  # the dropped one, from the cache
-    assert "http://example.com/1?q=<b>&amp;" in text
+    assert "http://example.com/0?q=<b>&amp;" in text
     assert "<b>long</b>" in text
     assert "<i>once</i> upon a time" in text
 
