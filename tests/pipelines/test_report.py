@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -109,13 +110,47 @@ def test_written_elsewhere(trained, tmp_path):
     assert (tmp_path / "x" / "y.html").stat().st_size > 1000
 
 
-def test_without_cache_samples_have_no_text(trained, tmp_path):
-    import shutil
-
+def test_without_cache_text_is_read_again_from_the_source(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("cache"))
+    found = gather(str(tmp_path / "run"))
+    texts = {s.text for samples in found.dropped.values() for s in samples}
+    assert texts == {"<script>x</script>", "The same text, as often as it is crawled, is one document."}
+
+
+def test_without_cache_and_source_samples_have_no_text(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("cache"))
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    for item in run["inputs"]:
+        item["root"] = str(tmp_path / "gone")
+    (tmp_path / "run" / "run.json").write_text(json.dumps(run))
     found = gather(str(tmp_path / "run"))
     assert all(s.text is None for samples in found.dropped.values() for s in samples)
     assert "<script>x</script>" not in "".join(Page(report.render(found)).text)
+
+
+def test_what_is_read_again_is_scrubbed(small_run, tmp_path):
+    """A document that a rule dropped before `pii` ran is stored nowhere; what the report shows of it is scrubbed."""
+    from curation.engine.run import curate
+
+    from curation import config
+    from pipelines.steps import READERS, STEPS
+
+    shutil.copy(small_run.parent / "own.py", tmp_path / "own.py")
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"text": "mail jane.roe@corp.net"})
+        + "\n"
+        + json.dumps({"text": "A document long enough to stay, that says nothing else. " * 3})
+        + "\n"
+    )
+    (tmp_path / "p.yaml").write_text(
+        "sources: [{name: web, read: text, path: a.jsonl}]\n"
+        "steps: [{'own.py:Length': {}, keep: {short: length.chars >= 40}}, pii]\n"
+    )
+    pipeline = config.load(str(tmp_path / "p.yaml"), catalogue=STEPS, readers=READERS)
+    curate(pipeline, str(tmp_path / "run"), executor="inline")
+    page = report.render(gather(str(tmp_path / "run")))
+    assert "mail &lt;EMAIL_ADDRESS&gt;" in page
+    assert "jane.roe" not in page
 
 
 def test_curves_of_odd_losses():
