@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from curation.located import Located
 from curation.options import build, find_class
-from curation.step import MapStep, RecordError, UnreadableFile, UserError
+from curation.step import RecordError, UnreadableFile, UserError
 from curation.storage import Storage, is_remote
 from pipelines.steps import READERS, STEPS
 
@@ -39,13 +39,10 @@ class Originals:
         ]
         self._steps = pipeline["steps"]
         self._readers: dict[int, Any] = {}
-        self._scrubber: MapStep | None = None
 
     def texts(self, wanted: Sequence[tuple[str | None, Mapping[str, Any] | None]], most: int) -> list[str | None]:
-        """The first `most` characters of each (domain, source) whose record can be read; None for the others.
-
-        Raises UserError where the pipeline's scrubbing step cannot be loaded: unscrubbed text is never returned.
-        """
+        """The first `most` characters of each (domain, source) whose record can be read; None for the others, and for
+        all where the pipeline's scrubbing step cannot be had."""
         found = [self._text(domain, source, most) if source else None for domain, source in wanted]
         return self._scrub(found) if any(found) else found
 
@@ -67,16 +64,17 @@ class Originals:
         return None
 
     def _scrub(self, texts: list[str | None]) -> list[str | None]:
-        for entry in self._steps:
-            if self._scrubber is None:
-                cls = find_class(entry["step"], STEPS, self._located, (), "step")
-                if issubclass(cls, MapStep) and cls.scrubs:
-                    self._scrubber = build(cls, entry["options"], self._located, (), "the step")
-                    assert isinstance(self._scrubber, MapStep)
-                    self._scrubber.open()
-        if self._scrubber is None:
+        entry = next((e for e in self._steps if e["scrubs"]), None)
+        if entry is None:
             return texts
-        scrubbed: list[str | None] = self._scrubber.scrub(pa.array(texts, pa.large_string())).to_pylist()
+        try:
+            step = build(
+                find_class(entry["step"], STEPS, self._located, (), "step"), entry["options"], self._located, (), ""
+            )
+        except UserError:  # a step of the user's own, in a file that is not here: unscrubbed text is not shown
+            return [None] * len(texts)
+        step.open()
+        scrubbed: list[str | None] = step.scrub(pa.array(texts, pa.large_string())).to_pylist()
         return scrubbed
 
 
