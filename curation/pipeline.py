@@ -157,6 +157,7 @@ class Pipeline:
                     "rules": dict(e.rules),
                     "scrubs": isinstance(e.step, MapStep) and e.step.scrubs,
                 }
+                for e in self.steps
             ],
             "mix": self.mix.model_dump(),
             "tokenizer": self.tokenizer and {**self.tokenizer.model_dump(), **written_tokenizer},
