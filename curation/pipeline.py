@@ -150,7 +150,14 @@ class Pipeline:
             "sources": [dict(s.written) for s in self.sources],
             "quarantine": list(self.places.tree.get("quarantine") or []),
             "steps": [
-                {"step": e.kind, "name": e.name, "options": dict(e.options), "rules": dict(e.rules)} for e in self.steps
+                {
+                    "step": e.kind,
+                    "name": e.name,
+                    "options": dict(e.options),
+                    "rules": dict(e.rules),
+                    "scrubs": isinstance(e.step, MapStep) and e.step.scrubs,
+                }
+                for e in self.steps
             ],
             "mix": self.mix.model_dump(),
             "tokenizer": self.tokenizer and {**self.tokenizer.model_dump(), **written_tokenizer},

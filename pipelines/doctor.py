@@ -158,8 +158,8 @@ def _models() -> list[Finding]:
         try:
             models.resolve(row.name)
             found.append(Finding("model", "good", f"{row.name}: {row.path}"))
-        except UserError as error:
-            found.append(Finding("model", "bad", str(error).split("\n")[0], f"gristmill models pull {row.name}"))
+        except UserError as error:  # its message ends with what to do
+            found.append(Finding("model", "bad", str(error), f"then try: gristmill models pull {row.name}"))
     return found
 
 

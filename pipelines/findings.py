@@ -58,6 +58,7 @@ class Sample:
     text: str | None
     value: str | None = None
     evidence: str | None = None
+    source: dict[str, Any] | None = None
 
 
 @dataclass
@@ -194,9 +195,9 @@ def _take_samples(batch: pa.RecordBatch, samples: dict[tuple[str, str], list[Sam
     for i, key in enumerate(zip(outcome["step"], outcome["rule"], strict=True)):
         if key[0] is None or len(samples.get(key, ())) >= SAMPLES:
             continue
-        row = batch.select(["doc_id", "url", "domain", "value", "evidence"]).slice(i, 1).to_pylist()[0]
+        row = batch.select(["doc_id", "url", "domain", "source", "value", "evidence"]).slice(i, 1).to_pylist()[0]
         samples.setdefault(key, []).append(
-            Sample(row["doc_id"].hex(), row["url"], row["domain"], None, row["value"], row["evidence"])
+            Sample(row["doc_id"].hex(), row["url"], row["domain"], None, row["value"], row["evidence"], row["source"])
         )
 
 
@@ -217,7 +218,18 @@ def _kept(store: Storage) -> dict[str, list[Sample]]:
 
 
 def _with_texts(store: Storage, run: dict[str, Any], dropped: dict[tuple[str, str], list[Sample]]) -> None:
-    """Text of dropped documents, from the cache where the run's retention keeps it (already scrubbed there)."""
+    """Text of dropped documents: from the cache where it is (scrubbed), else read again from the source."""
+    from pipelines.originals import Originals
+
+    _from_cache(store, run, dropped)
+    missing = [s for samples in dropped.values() for s in samples if s.text is None]
+    if missing and store.exists("pipeline.yaml"):
+        texts = Originals(store, run).texts([(s.domain, s.source) for s in missing], SHOWN)
+        for sample, text in zip(missing, texts, strict=True):
+            sample.text = text
+
+
+def _from_cache(store: Storage, run: dict[str, Any], dropped: dict[tuple[str, str], list[Sample]]) -> None:
     from curation.engine.documents import State, TaskDocuments
 
     wanted = {bytes.fromhex(s.doc_id): s for samples in dropped.values() for s in samples}

@@ -185,7 +185,7 @@ class TrainLines:
             self.console.print(
                 f"iteration {entry['iteration']}/{self.iterations}: validation {domains}", highlight=False
             )
-        elif entry["kind"] == "train" and time.monotonic() - self._spoken > 10:
+        elif entry["kind"] == "train" and self._rate and time.monotonic() - self._spoken > 10:
             self._spoken = time.monotonic()
             said = f"loss {entry['loss']:.3f}, {self._rate:,.0f} tokens/s"
             self.console.print(

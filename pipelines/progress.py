@@ -89,8 +89,9 @@ class Display:
         if self._bars is not None and self._bar is not None:
             self._bars.remove_task(self._bar)
             self._bar = None
-        if self._name and self._bytes and not self.quiet:
-            seconds = time.monotonic() - self._started
+        seconds = time.monotonic() - self._started
+        # a shuffle has many small phases: those of a moment are not worth a line
+        if self._name and self._bytes and not self.quiet and (self._read or seconds >= 1):
             self.console.print(f"[green]✓[/] {self._name}: {self._said()} in {duration(seconds)}", highlight=False)
         self._name, self._bytes = "", 0
 

@@ -1,0 +1,101 @@
+"""A small real run that the tests of the command line and of the report look at."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)> @nav@ @body@ </pre></style> javascript:alert(3)"
+
+OWN_STEP = """
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.record import with_column
+from curation.step import MapStep
+
+
+@dataclass
+class Length(MapStep):
+    name: str = "length"
+
+    @property
+    def signals(self) -> pa.Schema:
+        return pa.schema([("chars", pa.int64()), ("share", pa.float64()), ("kind", pa.string())])
+
+    def rules(self) -> Mapping[str, str]:
+        return {"short": f"{self.name}.chars >= 20"}
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        chars = pc.utf8_length(batch.column("text")).cast(pa.int64())
+        share = pc.divide(chars.cast(pa.float64()), 7.0)
+        kind = pa.array(["<b>long</b>" if n > 60 else "short" for n in chars.to_pylist()], pa.string())
+        struct = pa.StructArray.from_arrays([chars, share, kind], fields=list(self.signals))
+        return with_column(batch, self.name, struct)
+"""
+
+PIPELINE = """
+name: small
+sources:
+  - {name: web, read: text, path: "*.jsonl"}
+  - {name: nasty, read: text, path: nasty.txt}
+steps:
+  - own.py:Length: {}
+  - exact_dedup: {}
+tokenizer: {train: {vocab: 300}}
+validation: 0.2
+"""
+
+
+def write_inputs(folder: Path) -> Path:
+    """42 documents: a nasty one, a nasty short one, 30 different ones and 10 copies of one."""
+    (folder / "own.py").write_text(OWN_STEP)
+    (folder / "nasty.txt").write_text(NASTY)
+    texts = ["<script>x</script>", *(f"Document number {i} says something of its own. " * 2 for i in range(30))]
+    texts += ["The same text, as often as it is crawled, is one document."] * 10
+    lines = [{"text": t, "url": f"http://example.com/{i}?q=<b>&amp;"} for i, t in enumerate(texts)]
+    (folder / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "small.yaml").write_text(textwrap.dedent(PIPELINE))
+    return folder
+
+
+@pytest.fixture
+def gristmill(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process: (exit code, stdout, stderr)."""
+    from pipelines import cli
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gristmill", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "100")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out = capsys.readouterr()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0), out.out, out.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run of `write_inputs`, in the folder of its inputs."""
+    from curation.engine.run import curate
+
+    from curation import config
+    from pipelines.steps import READERS, STEPS
+
+    folder = write_inputs(tmp_path_factory.mktemp("small"))
+    pipeline = config.load(str(folder / "small.yaml"), catalogue=STEPS, readers=READERS)
+    assert curate(pipeline, str(folder / "run"), executor="inline").exit_code == 0
+    return folder / "run"
