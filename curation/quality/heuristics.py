@@ -129,9 +129,7 @@ class Heuristics(MapStep):
 
     def rules(self) -> Mapping[str, str]:
         prefix = {"gopher_repetition": "gopher"}
-        return {
-            f"{prefix.get(s, s)}_{rule}": sql.format(s=self.name) for s in self._asked for rule, sql in _RULES[s]
-        }
+        return {f"{prefix.get(s, s)}_{rule}": sql.format(s=self.name) for s in self._asked for rule, sql in _RULES[s]}
 
     def check(self) -> None:
         if not self.sets:

@@ -176,9 +176,7 @@ def gopher_quality(code, flags, n, start, end, count, out):  # type: ignore[no-u
         if a < b:
             if code[a] == 45 or code[a] == 0x2022:
                 bullets += 1
-            if code[b - 1] == 0x2026 or (
-                b - a >= 3 and code[b - 1] == 46 and code[b - 2] == 46 and code[b - 3] == 46
-            ):
+            if code[b - 1] == 0x2026 or (b - a >= 3 and code[b - 1] == 46 and code[b - 2] == 46 and code[b - 3] == 46):
                 trailing += 1
         lo = hi + 1
         if hi + 1 < n and code[hi] == 13 and code[hi + 1] == 10:
