@@ -179,11 +179,53 @@ def test_deep_pages_are_refused_by_quadratic_engines() -> None:
 MARKUP = st.lists(
     st.one_of(
         st.sampled_from(
-            "<p> </p> <div> </div> <ul> <li> </ul> <table> <tr> <td> </table> <pre> </pre> <a href=x> </a> <svg> </svg> "
-            "<script> </script> <br> <h1> </h2> <template> </template> <noscript> <select> <option> <math> <textarea> "
-            "<nav> </nav> <span hidden> </span> <!-- --> <plaintext> <title> <body class=comments> <iframe> <xmp> &amp; &#0;".split(
-                " "
-            )
+            [
+                "<p>",
+                "</p>",
+                "<div>",
+                "</div>",
+                "<ul>",
+                "<li>",
+                "</ul>",
+                "<table>",
+                "<tr>",
+                "<td>",
+                "</table>",
+                "<pre>",
+                "</pre>",
+                "<a",
+                "href=x>",
+                "</a>",
+                "<svg>",
+                "</svg>",
+                "<script>",
+                "</script>",
+                "<br>",
+                "<h1>",
+                "</h2>",
+                "<template>",
+                "</template>",
+                "<noscript>",
+                "<select>",
+                "<option>",
+                "<math>",
+                "<textarea>",
+                "<nav>",
+                "</nav>",
+                "<span",
+                "hidden>",
+                "</span>",
+                "<!--",
+                "-->",
+                "<plaintext>",
+                "<title>",
+                "<body",
+                "class=comments>",
+                "<iframe>",
+                "<xmp>",
+                "&amp;",
+                "&#0;",
+            ]
         ),
         st.text(max_size=40),
         st.just(PARAGRAPH),
@@ -205,7 +247,7 @@ def words(text: str) -> collections.Counter[str]:
 
 
 def test_quality_on_gold_pages(data: Path) -> None:
-    """Token F1 (mean precision and recall over pages) of the 90 hand-made main texts; trafilatura has 0.961 to 0.967."""
+    """Token F1 (of mean precision and mean recall) on 90 hand-made main texts; trafilatura has 0.961 to 0.967."""
     gold = json.loads((data / "html_gold" / "gold.json").read_text("utf-8"))
     precision = recall = 0.0
     with tarfile.open(data / "html_gold" / "html.tar.gz") as archive:
@@ -217,7 +259,7 @@ def test_quality_on_gold_pages(data: Path) -> None:
             common = sum((truth & got).values())
             precision += common / max(1, sum(got.values())) / len(gold)
             recall += common / max(1, sum(truth.values())) / len(gold)
-    assert 2 * precision * recall / (precision + recall) >= 0.965
+    assert 2 * precision * recall / (precision + recall) >= 0.97
 
 
 def test_crawled_documentation(data: Path) -> None:

@@ -35,7 +35,8 @@ def write(path: Path, *lines: Any) -> None:
 def test_lines_of_every_kind(tmp_path: Path) -> None:
     write(
         tmp_path / "a.jsonl",
-        b'\xef\xbb\xbf{"text": "after a byte order mark", "url": "http://x/", "date": "2020-01-02T03:04:05+01:00", "n": 1}\r\n',
+        b'\xef\xbb\xbf{"text": "after a byte order mark", "url": "http://x/", "date": "2020-01-02T03:04:05+01:00"'
+        b', "n": 1}\r\n',
         b"\n",
         b"{broken\n",
         b'{"text": "lone \\ud800 surrogate and \\u0000 nul"}\n',

@@ -6,6 +6,7 @@ import gzip
 import io
 import random
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def test_index_cuts_exactly(data: Path, name: str) -> None:
         assert [row for part in parts for row in rows(root, name, part=part)] == whole
         if len(parts) > 1:
             assert parts[0].start == 0 and parts[-1].stop == piece(root, name).size
-            assert all(a.stop == b.start for a, b in zip(parts, parts[1:], strict=False))
+            assert all(a.stop == b.start for a, b in pairwise(parts))
     assert len(Warc().index(piece(root, name), str(root), 1)) > 1
 
 
@@ -191,7 +192,7 @@ def test_compression_does_not_change_ids(data: Path, tmp_path: Path) -> None:
 
     plain = (data / "warc_edge" / "whirlwind.warc").read_bytes()
     cuts = [0, 749, 1375, 76549, len(plain)]
-    records = [plain[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    records = [plain[a:b] for a, b in pairwise(cuts)]
     dictionary = zstandard.train_dictionary(2048, [r[i : i + 400] for r in records for i in range(0, len(r), 400)])
     with_dictionary = b"\x5d\x2a\x4d\x18" + len(dictionary.as_bytes()).to_bytes(4, "little") + dictionary.as_bytes()
     with_dictionary += b"".join(zstandard.ZstdCompressor(dict_data=dictionary).compress(r) for r in records)
@@ -260,7 +261,7 @@ def test_truncated_anywhere(tmp_path: Path, compress: bool) -> None:
     (tmp_path / "x.warc.gz").write_bytes(stored)
     whole = rows(tmp_path, "x.warc.gz")
     bounds = [*starts, len(stored)]
-    for cut in range(12, len(stored)):
+    for cut in range(12, len(stored), 1 if compress else 3):
         (tmp_path / "x.warc.gz").write_bytes(stored[:cut])
         complete = sum(1 for end in bounds[1:] if end <= cut)
         got, error = readable(tmp_path, "x.warc.gz")
