@@ -72,12 +72,12 @@ class Extract(MapStep):
         """The batch with plain text, and the signals."""
         engine = ENGINES[self.engine]
         texts, rows = [], []
-        mimes = batch.column("read").field("mime").to_pylist() if "read" in batch.schema.names else []
+        mimes = [None if read is None else read["mime"] for read in batch.column("read").to_pylist()]
         column = batch.column("text")
         for i in range(batch.num_rows):
             text = column[i].as_py()
             found = None
-            if text is not None and i < len(mimes) and mimes[i] in HTML:
+            if text is not None and mimes[i] in HTML:
                 found = _extract(engine, text)
             plain = text if found is None else record.clean_text(found.text).strip()
             texts.append(plain)

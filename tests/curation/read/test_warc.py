@@ -341,6 +341,9 @@ def test_any_damage(tmp_path_factory: pytest.TempPathFactory, seed: int, count: 
     covered = sum(r["source"]["length"] or 0 for r in got) + (error.length if error else 0)
     if compress and all(r["source"]["length"] is not None for r in got):
         assert covered == len(stored)
+    parts = Warc().index(piece(root, "x.warc"), str(root), 300)
+    if error is None:
+        assert [r for p in parts for r in rows(root, "x.warc", part=p)] == got
 
 
 def test_bodies(tmp_path: Path) -> None:
