@@ -10,6 +10,7 @@ A page that an engine cannot take is not an error: its text is empty and rule `e
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from curation import record
 from curation.read import extract_blocks, extract_main, extract_text
-from curation.step import MapStep
+from curation.step import MapStep, UserError
 
 HTML = ("text/html", "application/xhtml+xml")
 _ENOUGH = 25  # characters: below it `auto` takes the whole page instead
@@ -67,6 +68,11 @@ class Extract(MapStep):
     def rules(self) -> Mapping[str, str]:
         """A document must have text."""
         return {"empty": f"{self.name}.chars > 0"}
+
+    def check(self) -> None:
+        """Refuses an engine that is not installed."""
+        if importlib.util.find_spec("trafilatura" if self.engine == "trafilatura" else "resiliparse") is None:
+            raise UserError(f"extract: engine {self.engine!r} is not installed; try: pip install trafilatura")
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch with plain text, and the signals."""

@@ -39,7 +39,7 @@ class Fields:
         self.keys = Keys((self.piece.extra or {}).get("seen"))
 
     def row(self, value: dict[str, Any], where: dict[str, Any], place: str, size: int | None) -> Row:
-        """A row from one record, whatever format it came in. `place` is its key where it has no id, `size` its bytes."""
+        """A row from one record of any format. `place` is its key where it has no id, `size` its bytes."""
         value = dict(value)
         key = value.get(self.id) if self.id else None
         if key is None or key == "":

@@ -389,3 +389,47 @@ def test_bodies(tmp_path: Path) -> None:
         else:
             assert row["text"] == expected.decode(), name
             assert row["read"] == {"mime": "text/html", "charset": "utf-8", "status": 200, "bytes": len(page)}, name
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_records_too_large_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compress: bool) -> None:
+    from curation.read import records
+
+    monkeypatch.setattr(records, "MAX_CONTENT", 1000)
+    big = random.Random(1).randbytes(300_000)
+    (tmp_path / "x.warc").write_bytes(make([("a", b"first"), ("b", big), ("c", b"third")], compress)[0])
+    got = rows(tmp_path, "x.warc")
+    assert [r["text"] for r in got] == ["first", None, "third"]
+    assert got[1]["drop"] == {"rule": "unreadable", "value": "larger than 1000 bytes"}
+
+
+def test_bombs_are_drops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from curation.read import http
+
+    monkeypatch.setattr(http, "MAX_PAYLOAD", 10_000)
+    block = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(
+        bytes(10**7)
+    )
+    head = f"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\nContent-Length: {len(block)}\r\n\r\n"
+    (tmp_path / "x.warc").write_bytes(head.encode() + block + b"\r\n\r\n")
+    (row,) = rows(tmp_path, "x.warc")
+    assert row["drop"] == {"rule": "unreadable", "value": "larger than 10000 bytes when unpacked"}
+
+
+def test_on_another_filesystem(data: Path) -> None:
+    import fsspec
+
+    name = "sample-0000.warc.gz"
+    stored = (data / "warc_edge" / name).read_bytes()
+    fsspec.filesystem("memory").pipe(f"/crawl/{name}", stored)
+    batches = Warc().read(Piece(name, len(stored), ""), "memory://crawl", collection="c", domain="web", rows=64)
+    got = [row for batch in batches for row in batch.to_pylist()]
+    assert got == rows(data / "warc_edge", name)
+    assert Warc().original(got[5]["source"], "memory://crawl").startswith(b"WARC/1.0\r\n")
+
+
+def test_a_large_archive_is_cut_near_the_target(data: Path) -> None:
+    root = data / "crawl"
+    parts = Warc().index(piece(root, "docs-00.warc.gz"), str(root), 2_000_000)
+    assert [round((p.stop or 0) - (p.start or 0), -6) for p in parts] == [2_000_000, 2_000_000, 2_000_000, 1_000_000]
+    assert sum(len(rows(root, "docs-00.warc.gz", part=p)) for p in parts) == 2011
