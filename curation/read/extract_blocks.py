@@ -35,6 +35,8 @@ _VERBATIM = re.compile(
 _TAG = re.compile(r'([^<]*+)<(/?+)([a-zA-Z][^\s/>]*+)((?:[^">]++|"[^"]*+")*+)>')
 _SPACE = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r" ?\n ?")
+_RUN = re.compile(r"(?<=\S) {2,}(?=\S)")
+_TRAILING = re.compile(r" +$", re.M)
 _NAMED = re.compile(r'\s(?:class|(id)|role|itemprop|data-component|data-testid)="([^"]*)"')
 _INLINE_TAGS = """
 a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q rb rp rt ruby s samp small
@@ -97,9 +99,10 @@ def _walk(source: str, page: Page) -> None:
         nonlocal linked
         text = "".join(parts)
         parts.clear()
-        text = text.strip("\n") if verbatim else _LINES.sub("\n", _SPACE.sub(" ", text)).strip()
+        text = text.replace("&nbsp;", " ").strip("\n") if verbatim else _LINES.sub("\n", _SPACE.sub(" ", text)).strip()
+        text = _unescape(text)
         if text and not text.isspace():
-            page.text.append(_unescape(text))
+            page.text.append(text)
             page.linked.append(min(linked, len(text)))
             page.node.append(current)
         linked = 0
@@ -154,11 +157,13 @@ def _walk(source: str, page: Page) -> None:
 
 
 def _unescape(text: str) -> str:
-    """Undoes what a serialiser of HTML escapes in text: these four and no more."""
+    """Undoes what a serialiser of HTML escapes in text: these four and no more. Hard spaces become spaces: those that
+    begin a line are its indentation and stay, those between words count for one, those at the ends for none."""
     if "&" not in text:
-        return text.replace("\xa0", " ")
-    text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&nbsp;", " ").replace("&amp;", "&")
-    return text.replace("\xa0", " ")
+        return text
+    if "&nbsp;" in text:
+        text = _TRAILING.sub("", _RUN.sub(" ", text.replace("&nbsp;", " "))).lstrip("\n").rstrip()
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def sums(page: Page, values: list[Any]) -> list[Any]:

@@ -106,6 +106,12 @@ def test_layout_tables_are_paragraphs() -> None:
     assert extract(page).text == f"{(PARAGRAPH * 3).strip()}\n\n{(PARAGRAPH * 3).strip()}"
 
 
+def test_hard_spaces_indent_and_do_not_pile_up() -> None:
+    page = f"<p>&nbsp;</p><p>{PARAGRAPH}</p><p>if&nbsp;a:<br>&nbsp;&nbsp;b&nbsp; &nbsp;c&nbsp;<br>&nbsp;<br>d, e.</p>"
+    page += "<pre>a&nbsp; &nbsp;b</pre>"
+    assert extract(page).text == f"{PARAGRAPH.strip()}\n\nif a:\n  b c\n\nd, e.\n\na   b"
+
+
 def test_names_lie() -> None:
     """A page that calls all of itself a sidebar or a comment is content all the same."""
     page = f'<body class="has-sidebar"><div class="comments widget"><p>{PARAGRAPH * 3}</p></div></body>'
