@@ -10,6 +10,7 @@ A page that an engine cannot take is not an error: its text is empty and rule `e
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from curation import record
 from curation.read import extract_blocks, extract_main, extract_text
-from curation.step import MapStep
+from curation.step import MapStep, UserError
 
 HTML = ("text/html", "application/xhtml+xml")
 _ENOUGH = 25  # characters: below it `auto` takes the whole page instead
@@ -68,16 +69,21 @@ class Extract(MapStep):
         """A document must have text."""
         return {"empty": f"{self.name}.chars > 0"}
 
+    def check(self) -> None:
+        """Refuses an engine that is not installed."""
+        if importlib.util.find_spec("trafilatura" if self.engine == "trafilatura" else "resiliparse") is None:
+            raise UserError(f"extract: engine {self.engine!r} is not installed; try: pip install trafilatura")
+
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch with plain text, and the signals."""
         engine = ENGINES[self.engine]
         texts, rows = [], []
-        mimes = batch.column("read").field("mime").to_pylist() if "read" in batch.schema.names else []
+        mimes = [None if read is None else read["mime"] for read in batch.column("read").to_pylist()]
         column = batch.column("text")
         for i in range(batch.num_rows):
             text = column[i].as_py()
             found = None
-            if text is not None and i < len(mimes) and mimes[i] in HTML:
+            if text is not None and mimes[i] in HTML:
                 found = _extract(engine, text)
             plain = text if found is None else record.clean_text(found.text).strip()
             texts.append(plain)

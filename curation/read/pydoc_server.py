@@ -1,7 +1,8 @@
 """The web server that the embedded crawl visits: Python's own pydoc, in a process of its own.
 
-Prints its port and serves until its standard input closes, so that it never outlives the crawler. pydoc imports what it documents, which is why it gets a process and an environment of its own: the crawler
-asks only for modules known to do nothing when imported, and a crash here costs one page.
+Prints its port and serves until its standard input closes, so that it never outlives the crawler. pydoc imports what
+it documents, which is why it gets a process and an environment of its own: the crawler asks only for modules known to
+do nothing when imported, and a crash here costs one page.
 
 Pages must be the same bytes on every run, so object addresses are left out (as pydoc does in its own listings) and the
 Date header is fixed.

@@ -13,22 +13,20 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation import record
-from curation.read.jsonl import Columns, from_fields
-from curation.read.rows import Keys, Row, meta_json, source
+from curation.read.jsonl import Fields
+from curation.read.rows import Row, meta_json, source
 from curation.step import Piece, RecordError, UnreadableFile
 
 _ROWS = 256  # rows turned into Python objects at a time
 _ERRORS = (pa.ArrowException, OSError, ValueError)
 
 
-def parquet_rows(file: IO[bytes], piece: Piece, collection: str, columns: Columns, html: bool) -> Iterator[Row]:
+def parquet_rows(file: IO[bytes], piece: Piece, fields: Fields) -> Iterator[Row]:
     """The rows of a Parquet file, or of its row groups from piece.start up to piece.stop."""
     table = _parquet(file, piece)
-    _has_text(table.schema_arrow, piece, columns)
+    _has_text(table.schema_arrow, piece, fields)
     first, stop = piece.start or 0, table.num_row_groups if piece.stop is None else piece.stop
     sizes = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
-    keys = Keys((piece.extra or {}).get("seen"))
     for group in range(first, stop):
         number = sum(sizes[:group])
         end = number + sizes[group]
@@ -36,24 +34,24 @@ def parquet_rows(file: IO[bytes], piece: Piece, collection: str, columns: Column
             for batch in table.iter_batches(_ROWS, row_groups=[group]):
                 for value in _values(batch):
                     where = source(piece.path, "parquet", None, None, number)
-                    yield from_fields(value, where, str(number), collection, piece.path, columns, keys, html, None)
+                    yield fields.row(value, where, str(number), None)
                     number += 1
         except _ERRORS as error:
             for lost in range(number, end):
                 where = source(piece.path, "parquet", None, None, lost)
-                yield Row(record.doc_id(collection, piece.path, str(lost)), where, drop=("unreadable", _brief(error)))
+                yield fields.lost(where, str(lost), _brief(error))
 
 
-def arrow_rows(file: IO[bytes], piece: Piece, collection: str, columns: Columns, html: bool) -> Iterator[Row]:
+def arrow_rows(file: IO[bytes], piece: Piece, fields: Fields) -> Iterator[Row]:
     """The rows of an Arrow IPC file or stream."""
-    keys, number = Keys(), 0
+    number = 0
     for batch in _arrow_batches(file, piece):
         if number == 0:
-            _has_text(batch.schema, piece, columns)
+            _has_text(batch.schema, piece, fields)
         for start in range(0, batch.num_rows, _ROWS):
             for value in _values(batch.slice(start, _ROWS)):
                 where = source(piece.path, "arrow", None, None, number)
-                yield from_fields(value, where, str(number), collection, piece.path, columns, keys, html, None)
+                yield fields.row(value, where, str(number), None)
                 number += 1
 
 
@@ -128,10 +126,10 @@ def _arrow_batches(file: IO[bytes], piece: Piece) -> Iterator[pa.RecordBatch]:
         raise UnreadableFile(piece.path, f"Arrow: {_brief(error)}", at, max(0, piece.size - at)) from error
 
 
-def _has_text(schema: pa.Schema, piece: Piece, columns: Columns) -> None:
-    if columns.text not in schema.names:
+def _has_text(schema: pa.Schema, piece: Piece, fields: Fields) -> None:
+    if fields.text not in schema.names:
         has = ", ".join(schema.names)
-        raise UnreadableFile(piece.path, f"no column {columns.text!r}; it has {has}", 0, piece.size)
+        raise UnreadableFile(piece.path, f"no column {fields.text!r}; it has {has}", 0, piece.size)
 
 
 def _values(batch: pa.RecordBatch) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from curation import record, storage
 from curation.read import charset, jsonl, tables
-from curation.read.jsonl import Columns
+from curation.read.jsonl import Fields
 from curation.read.rows import Row, batches, source
 from curation.read.stream import Stream
 from curation.read.warc import binary_type
@@ -77,15 +77,15 @@ class Text:
         return _SUFFIXES.get(posixpath.splitext(record.strip_compression(path))[1].lower(), "text")
 
     def _rows(self, piece: Piece, root: str, collection: str) -> Iterator[Row]:
-        columns, html = Columns(self.text, self.id, self.url, self.date), self.mime == "text/html"
+        fields = Fields(collection, piece, self.text, self.id, self.url, self.date, self.mime)
         with storage.open_input(root, piece.path) as file:
             kind = self._kind(piece.path)
             if kind == "jsonl":
-                yield from jsonl.rows(file, piece, collection, columns, html)
+                yield from jsonl.rows(file, piece, fields)
             elif kind == "parquet":
-                yield from tables.parquet_rows(file, piece, collection, columns, html)
+                yield from tables.parquet_rows(file, piece, fields)
             elif kind == "arrow":
-                yield from tables.arrow_rows(file, piece, collection, columns, html)
+                yield from tables.arrow_rows(file, piece, fields)
             else:
                 yield self._document(file, piece, collection)
 

@@ -56,22 +56,26 @@ class Warc:
         """Cuts an archive exactly, into pieces of about `target` stored bytes that begin at a record and its member.
 
         Reads the whole file once (decompressing it, no more). Each piece carries what its reader must know of those
-        before it: the decompressed position, and how often record ids that come again were seen. What cannot be framed
-        stays in one piece with what stands before it.
+        before it: the decompressed position, and how often record ids that come again were seen. A damaged archive
+        stays whole: how far its damage reaches depends on what comes after.
         """
         cuts: list[tuple[int, int]] = []  # stored offset, position
         ids: list[dict[str, int]] = [{}]
         last = 0
         with storage.open_input(root, piece.path) as file:
             stream = Stream(file)
-            for item in records(stream, archive_format(stream.peek(1024))):
-                whole = not stream.compressed or not item.row
-                if whole and not item.lost and item.offset - last >= target:
+            format = archive_format(stream.peek(1024))
+            for item in records(stream, format) if format else ():
+                if item.problem or item.note:
+                    return [piece]
+                if not item.row and item.offset - last >= target:
                     cuts.append((item.offset, item.position))
                     ids.append({})
                     last = item.offset
                 if key := item.fields.get("warc-record-id", ""):
                     ids[-1][key] = ids[-1].get(key, 0) + 1
+            if stream.damage:
+                return [piece]
         pieces, seen = [], dict[str, int]()
         bounds = [(0, 0), *cuts]
         for i, (start, position) in enumerate(bounds):

@@ -107,7 +107,8 @@ def test_open_bytes_are_controls() -> None:
 
 @pytest.mark.parametrize(
     ("label", "name"),
-    [("Latin1", "windows-1252"), ("GB2312", "gb18030"), (" utf8 ", "utf-8"), ("x-sjis", "shift_jis"), ("'TIS-620'", "windows-874"),
+    [("Latin1", "windows-1252"), ("GB2312", "gb18030"), (" utf8 ", "utf-8"), ("x-sjis", "shift_jis"),
+     ("'TIS-620'", "windows-874"),
      ("ks_c_5601-1987", "euc-kr"), ("utf-7", None), ("", None), (None, None), ("none", None)],
 )  # fmt: skip
 def test_labels(label: str | None, name: str | None) -> None:

@@ -106,6 +106,12 @@ def test_layout_tables_are_paragraphs() -> None:
     assert extract(page).text == f"{(PARAGRAPH * 3).strip()}\n\n{(PARAGRAPH * 3).strip()}"
 
 
+def test_hard_spaces_indent_and_do_not_pile_up() -> None:
+    page = f"<p>&nbsp;</p><p>{PARAGRAPH}</p><p>if&nbsp;a:<br>&nbsp;&nbsp;b&nbsp; &nbsp;c&nbsp;<br>&nbsp;<br>d, e.</p>"
+    page += "<pre>a&nbsp; &nbsp;b</pre>"
+    assert extract(page).text == f"{PARAGRAPH.strip()}\n\nif a:\n  b c\n\nd, e.\n\na   b"
+
+
 def test_names_lie() -> None:
     """A page that calls all of itself a sidebar or a comment is content all the same."""
     page = f'<body class="has-sidebar"><div class="comments widget"><p>{PARAGRAPH * 3}</p></div></body>'
@@ -179,11 +185,53 @@ def test_deep_pages_are_refused_by_quadratic_engines() -> None:
 MARKUP = st.lists(
     st.one_of(
         st.sampled_from(
-            "<p> </p> <div> </div> <ul> <li> </ul> <table> <tr> <td> </table> <pre> </pre> <a href=x> </a> <svg> </svg> "
-            "<script> </script> <br> <h1> </h2> <template> </template> <noscript> <select> <option> <math> <textarea> "
-            "<nav> </nav> <span hidden> </span> <!-- --> <plaintext> <title> <body class=comments> <iframe> <xmp> &amp; &#0;".split(
-                " "
-            )
+            [
+                "<p>",
+                "</p>",
+                "<div>",
+                "</div>",
+                "<ul>",
+                "<li>",
+                "</ul>",
+                "<table>",
+                "<tr>",
+                "<td>",
+                "</table>",
+                "<pre>",
+                "</pre>",
+                "<a",
+                "href=x>",
+                "</a>",
+                "<svg>",
+                "</svg>",
+                "<script>",
+                "</script>",
+                "<br>",
+                "<h1>",
+                "</h2>",
+                "<template>",
+                "</template>",
+                "<noscript>",
+                "<select>",
+                "<option>",
+                "<math>",
+                "<textarea>",
+                "<nav>",
+                "</nav>",
+                "<span",
+                "hidden>",
+                "</span>",
+                "<!--",
+                "-->",
+                "<plaintext>",
+                "<title>",
+                "<body",
+                "class=comments>",
+                "<iframe>",
+                "<xmp>",
+                "&amp;",
+                "&#0;",
+            ]
         ),
         st.text(max_size=40),
         st.just(PARAGRAPH),
@@ -205,7 +253,7 @@ def words(text: str) -> collections.Counter[str]:
 
 
 def test_quality_on_gold_pages(data: Path) -> None:
-    """Token F1 (mean precision and recall over pages) of the 90 hand-made main texts; trafilatura has 0.961 to 0.967."""
+    """Token F1 (of mean precision and mean recall) on 90 hand-made main texts; trafilatura has 0.961 to 0.967."""
     gold = json.loads((data / "html_gold" / "gold.json").read_text("utf-8"))
     precision = recall = 0.0
     with tarfile.open(data / "html_gold" / "html.tar.gz") as archive:
@@ -217,7 +265,7 @@ def test_quality_on_gold_pages(data: Path) -> None:
             common = sum((truth & got).values())
             precision += common / max(1, sum(got.values())) / len(gold)
             recall += common / max(1, sum(truth.values())) / len(gold)
-    assert 2 * precision * recall / (precision + recall) >= 0.965
+    assert 2 * precision * recall / (precision + recall) >= 0.97
 
 
 def test_crawled_documentation(data: Path) -> None:

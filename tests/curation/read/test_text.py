@@ -35,7 +35,8 @@ def write(path: Path, *lines: Any) -> None:
 def test_lines_of_every_kind(tmp_path: Path) -> None:
     write(
         tmp_path / "a.jsonl",
-        b'\xef\xbb\xbf{"text": "after a byte order mark", "url": "http://x/", "date": "2020-01-02T03:04:05+01:00", "n": 1}\r\n',
+        b'\xef\xbb\xbf{"text": "after a byte order mark", "url": "http://x/", "date": "2020-01-02T03:04:05+01:00"'
+        b', "n": 1}\r\n',
         b"\n",
         b"{broken\n",
         b'{"text": "lone \\ud800 surrogate and \\u0000 nul"}\n',
@@ -261,3 +262,33 @@ def test_large_texts_make_small_batches(tmp_path: Path) -> None:
         b.num_rows for b in Text().read(piece(tmp_path, "a.jsonl"), str(tmp_path), collection="c", domain="d", rows=999)
     ]
     assert sizes == [3, 3]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_lines_too_long_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    from curation.read import jsonl
+
+    monkeypatch.setattr(jsonl, "MAX_LINE", 1000)
+    plain = b'{"text": "a"}\n{"text": "' + b"x" * 5_000_000 + b'"}\n{"text": "b"}\n'
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(gzip.compress(plain) if suffix else plain)
+    got = rows(tmp_path, f"a.jsonl{suffix}")
+    assert [r["text"] for r in got] == ["a", None, "b"]
+    assert got[1]["drop"]["value"] == "line longer than 1000 bytes"
+    if not suffix:
+        assert sum(r["source"]["length"] for r in got) == len(plain)
+
+
+def test_on_another_filesystem(tmp_path: Path) -> None:
+    import fsspec
+
+    write(tmp_path / "a.jsonl", *({"text": f"line {i}"} for i in range(50)))
+    pq.write_table(table(), tmp_path / "b.parquet", row_group_size=30)
+    memory = fsspec.filesystem("memory")
+    for name in ("a.jsonl", "b.parquet"):
+        memory.pipe(f"/texts/{name}", (tmp_path / name).read_bytes())
+        whole = piece(tmp_path, name)
+        want = rows(tmp_path, name)
+        parts = Text().split(whole, "memory://texts", 200)
+        assert len(parts) > 1
+        batches = [b for p in parts for b in Text().read(p, "memory://texts", collection="c", domain="d", rows=9)]
+        assert [row for batch in batches for row in batch.to_pylist()] == want
