@@ -301,7 +301,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(whole: Whole, fast: Path,
 
 
 def test_a_disk_that_really_is_full(whole: Whole, tmp_path: Path) -> None:
-    """A file-size limit stands in for a small disk where none can be mounted: the system call itself fails."""
+    """A file system of 192 KiB, then one of 8 MiB: here the system call itself fails, in the middle of a file."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
