@@ -239,7 +239,7 @@ class Storage:
         final = self.full(path)
         failpoint(f"create {path}")
         if self.local:
-            os.makedirs(os.path.dirname(final), exist_ok=True)
+            _make_directory(os.path.dirname(final))
             temporary = f"{final}.{uuid.uuid4().hex[:12]}.tmp"
             try:
                 with open(temporary, "wb", buffering=1 << 20) as raw:
@@ -300,7 +300,7 @@ class Storage:
             self._fs.copy(self.full(path), self.full(to))
             return
         target = self.full(to)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        _make_directory(os.path.dirname(target))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target)
         try:
@@ -314,6 +314,25 @@ class Storage:
         os.replace(self.full(path), self.full(to))
         _fsync_directory(os.path.dirname(self.full(to)))
 
+    def sync(self, path: str) -> None:
+        """Puts the names below a directory on the disk, as `create` does for each file; links need it."""
+        if self.local:
+            for folder, _, _ in os.walk(self.full(path)):
+                _fsync_directory(folder)
+
+    def sweep(self) -> None:
+        """Removes the temporaries that killed writers left. Only for who holds the run: nobody else's are there.
+
+        On an object store an upload that was never completed has no name; the bucket's rules end it.
+        """
+        if not self.local:
+            return
+        for folder, _, names in os.walk(self._base):
+            for name in names:
+                if _TEMPORARY.search(name):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(os.path.join(folder, name))
+
     def free_bytes(self) -> int | None:
         """Free space, or None where the filesystem has no such figure."""
         if not self.local:
@@ -323,6 +342,15 @@ class Storage:
 
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp$")
+
+
+def _make_directory(path: str) -> None:
+    """Makes a directory and those above it, and puts their names on the disk: a file is as safe as its folder."""
+    if os.path.isdir(path):
+        return
+    _make_directory(os.path.dirname(path))
+    os.makedirs(path, exist_ok=True)
+    _fsync_directory(os.path.dirname(path))
 
 
 def _fsync_directory(path: str) -> None:

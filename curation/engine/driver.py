@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -29,6 +30,19 @@ MEMORY_GROWTH = 4
 
 class RunFailed(Exception):
     """The run cannot go on: exit code 1. The message says what, where and what to do."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full(storage: Storage, error: BaseException) -> RunFailed:
+    """What to say of a write that found no space, in a task or in the driver."""
+    return RunFailed(
+        f"the disk is full ({error}): that of {storage.root}, or of the temporary directory {tempfile.gettempdir()} of "
+        "the machine that ran the task. Finished tasks are safe: free some space and run the same command again to "
+        "go on."
+    )
 
 
 class Progress(Protocol):
@@ -90,8 +104,8 @@ class Driver:
     def load_known(self) -> None:
         """Reads the manifests of all finished map tasks: what a changed plan can take over."""
         for name in self.storage.names("cache/phases"):
-            merged = self.storage.read_json(f"cache/phases/{name}")
-            if merged["kind"] == "run_map":
+            merged = self._read_manifest(f"cache/phases/{name}")
+            if merged is not None and merged["kind"] == "run_map":
                 self.known.update(merged["tasks"])
         for directory in self._open_phases():
             for name in self.storage.names(directory):
@@ -105,11 +119,11 @@ class Driver:
 
     def _read_manifest(self, path: str) -> dict[str, Any] | None:
         # An object store shows a file whole or not at all and a disk renames: a manifest that does not parse is a
-        # damaged disk's, and its task runs again.
+        # damaged disk's, and its task (or all tasks of its phase) runs again.
         try:
             return dict(self.storage.read_json(path))
         except (json.JSONDecodeError, UnicodeDecodeError):
-            self.progress.note(f"the manifest {path} is damaged: its task runs again")
+            self.progress.note(f"the manifest {path} is damaged: what it stood for runs again")
             return None
 
     # -- a phase ----------------------------------------------------------------------------------------------------
@@ -118,7 +132,7 @@ class Driver:
         """The manifests of all tasks of the phase, in order; runs those that are not committed yet."""
         merged_path, directory = f"cache/phases/{phase.fingerprint}.json", f"cache/tasks/{phase.fingerprint}"
         done: dict[str, dict[str, Any]] = {}
-        merged = self.storage.read_json(merged_path) if self.storage.exists(merged_path) else None
+        merged = self._read_manifest(merged_path) if self.storage.exists(merged_path) else None
         if merged is not None:
             done.update(merged["tasks"])
         if any(i not in done for i in phase.ids):
@@ -182,11 +196,8 @@ class Driver:
         if error is not None:
             if isinstance(error, (UserError, WorkerDiffers, RunFailed)):
                 raise error
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise RunFailed(
-                    f"the disk is full: {self.storage.root} ({error.strerror}). Finished tasks are safe: free some "
-                    "space and run the same command again to go on."
-                ) from error
+            if is_disk_full(error):
+                raise disk_full(self.storage, error) from error
             if isinstance(error, (OSError, EOFError)) or type(error).__module__.startswith(("botocore", "aiohttp")):
                 tries.errors += 1
                 if tries.errors < MAX_ERRORS:

@@ -32,6 +32,7 @@ def _publish_local(store: Storage, made: Result) -> list[Written]:
     fresh, old = "result.new", "result.old"
     store.remove(fresh)
     written = _fill(store, made, fresh)
+    store.sync(fresh)
     store.remove(old)
     if store.exists("result"):
         store.rename("result", old)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from curation import storage
 from curation.engine import identity, indexing, lock, publish, result
 from curation.engine import plan as planning
-from curation.engine.driver import Driver, Progress, Silent
+from curation.engine.driver import Driver, Progress, Silent, disk_full, is_disk_full
 from curation.engine.executors import Executor
 from curation.engine.phases import Phases, PoisonFound, planned
 from curation.engine.plan import Plan
@@ -55,12 +56,19 @@ def curate(
         unread = finished["unread"]
         code = 3 if unread else 0
         return RunResult(UNCHANGED, code, run_dir, finished["counts"], unread, time.monotonic() - started)
-    with lock.hold(store):
-        driver = Driver(store, _starter(executor, address, workers), progress or Silent())
-        try:
-            outcome = _run(driver, plan, limit, sample, allow_missing)
-        finally:
-            driver.close()
+    try:
+        with lock.hold(store):
+            if not (finished and finished["done"]):
+                store.sweep()
+            driver = Driver(store, _starter(executor, address, workers), progress or Silent())
+            try:
+                outcome = _run(driver, plan, limit, sample, allow_missing)
+            finally:
+                driver.close()
+    except OSError as error:
+        if is_disk_full(error):
+            raise disk_full(store, error) from error
+        raise
     outcome.seconds = time.monotonic() - started
     return outcome
 
@@ -84,7 +92,10 @@ def _done(plan: Plan, poison: str) -> str:
 
 
 def _read_run(store: Storage) -> dict[str, Any] | None:
-    return store.read_json("run.json") if store.exists("run.json") else None
+    try:
+        return dict(store.read_json("run.json")) if store.exists("run.json") else None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None  # a damaged disk's: what was committed is found by its manifests, and run.json written anew
 
 
 def _same_pipeline(store: Storage, pipeline: Pipeline) -> None:
@@ -175,9 +186,10 @@ def _write_header(store: Storage, plan: Plan) -> None:
 
     text = yaml.safe_dump(plan.pipeline.resolved(), sort_keys=False, allow_unicode=True)
     store.write_bytes("pipeline.yaml", text.encode())
-    if not store.exists("run.json"):
+    made = _read_run(store)
+    if made is None:
         store.write_json("run.json", {"name": plan.pipeline.name, "unread": [], "counts": {}, "done": None})
-    elif (made := store.read_json("run.json")).get("done") is not None:
+    elif made.get("done") is not None:
         store.write_json("run.json", made | {"done": None})
     if store.local:
         import os
