@@ -311,7 +311,7 @@ class _MapTask:
             return self.previous.take(pa.array(rows), ["text"]).column("text")
         if self.raw is None:
             self.raw = RawText(Intake(self.phase, self.spec, self.storage, self.scrub).read())
-        return self.raw.get(rows)
+        return self.raw.get(rows, chunk)
 
     def _store_text(self, chunk: Chunk, which: np.ndarray | None = None) -> None:
         which = np.ones(len(chunk.rows), dtype=bool) if which is None else which
