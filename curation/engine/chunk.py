@@ -38,21 +38,30 @@ class Chunk:
 
 
 class RawText:
-    """The text of given rows by reading the input again, in step with ascending requests."""
+    """The text of given rows by reading the input again, in step with ascending chunks.
+
+    Within a chunk requests come in any order: a later row may lack an earlier step's signals than the rows before it.
+    So what was read of the chunk so far (1,024 rows at the most) stays until the next one begins.
+    """
 
     def __init__(self, batches: Generator[tuple[int, pa.RecordBatch], None, None]) -> None:
         self._batches = batches
-        self._lo, self._batch = next(batches)
+        self._read: list[tuple[int, pa.Array]] = []  # (first row, texts), ascending
+        self._end = 0  # rows before this one have been read
 
-    def get(self, rows: np.ndarray) -> pa.Array:
-        parts: list[pa.Array] = []
-        done = 0
-        while done < len(rows):
-            while rows[done] >= self._lo + self._batch.num_rows:
-                self._lo, self._batch = next(self._batches)
-            upto = int(np.searchsorted(rows, self._lo + self._batch.num_rows))
-            parts.append(self._batch.column("text").take(pa.array(rows[done:upto] - self._lo)))
-            done = upto
+    def get(self, rows: np.ndarray, chunk: Chunk) -> pa.Array:
+        """The texts of ascending rows of a chunk; the chunks of later calls must not begin before this one."""
+        self._read = [(lo, texts) for lo, texts in self._read if lo + len(texts) > chunk.lo]
+        while self._end <= rows[-1]:
+            lo, batch = next(self._batches)
+            self._end = lo + batch.num_rows
+            if self._end > chunk.lo:
+                self._read.append((lo, batch.column("text")))
+        parts = []
+        for lo, texts in self._read:
+            first, last = np.searchsorted(rows, [lo, lo + len(texts)])
+            if last > first:
+                parts.append(texts.take(pa.array(rows[first:last] - lo)))
         return pa.concat_arrays(parts)
 
     def close(self) -> None:

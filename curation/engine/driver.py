@@ -13,6 +13,7 @@ import json
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -88,6 +89,7 @@ class Driver:
         self.storage, self._start, self.progress = storage, start, progress or Silent()
         self._executor: Executor | None = None
         self.executed = 0  # tasks run by this driver
+        self.computed: Counter[str] = Counter()  # and the rows that they computed signals of, by step
         self.known: dict[str, dict[str, Any]] = {}  # finished map tasks of any plan, by id
 
     @property
@@ -178,6 +180,7 @@ class Driver:
                 if outcome.value is not None:
                     done[phase.ids[i]] = outcome.value
                     self.executed += 1
+                    self.computed.update(outcome.value.get("computed", {}))
                     self._log("done", phase, i, **outcome.value.get("cost", {}))
                     self.progress.task(outcome.value, sizes[i])
                     continue

@@ -245,6 +245,8 @@ class _MapTask:
             return
         if op.position not in self.deciders:
             self.deciders[op.position] = rules.Decider(op.rules, chunk.batch.schema)
+        if any("text" in columns for columns in self.deciders[op.position].columns):
+            self._bring_text(chunk, np.ones(len(chunk.rows), dtype=bool), op.position + 1)
         failed, values = self.deciders[op.position].decide(chunk.batch)
         out = failed >= 0
         if not out.any():
@@ -309,7 +311,7 @@ class _MapTask:
             return self.previous.take(pa.array(rows), ["text"]).column("text")
         if self.raw is None:
             self.raw = RawText(Intake(self.phase, self.spec, self.storage, self.scrub).read())
-        return self.raw.get(rows)
+        return self.raw.get(rows, chunk)
 
     def _store_text(self, chunk: Chunk, which: np.ndarray | None = None) -> None:
         which = np.ones(len(chunk.rows), dtype=bool) if which is None else which

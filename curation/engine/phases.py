@@ -13,7 +13,7 @@ from curation import storage
 from curation.engine import identity, maptask, quantiles
 from curation.engine.driver import Driver, Phase, RunFailed
 from curation.engine.mapspec import MapPhase, MapSpec, Op
-from curation.engine.plan import Plan, PlannedOp, Segment, bind
+from curation.engine.plan import Plan, PlannedOp, Segment, behind, bind
 from curation.engine.stagetask import MergePhase, MergeSpec, StagePhase, StageSpec, run_merge, run_stage
 from curation.rules import Quantile
 from curation.step import StagePlan, StageResult
@@ -51,8 +51,11 @@ class Phases:
     def map(self, segment: Segment) -> list[dict[str, Any]]:
         """Runs a map phase over all tasks; checks that no document was lost between it and the phase before."""
         plan, first = self.plan, segment.index == 0
-        ops = bind(segment, self.values, {name: self._join_store(name) for name in self.joins})
-        text_store = f"cache/docs/{segment.text_fingerprint[:16]}" if segment.text_fingerprint else None
+        joined = {name: self._join_store(name) for name in self.joins}
+        ops = bind(segment, self.values, joined)
+        text_store = None
+        if segment.text_fingerprint:
+            text_store = f"cache/docs/{segment.text_fingerprint[:16]}{behind(segment.text_after, joined)}"
         base_store = f"cache/signals/read-{plan.base_fingerprint[:16]}"
         stores = [op.store for op in ops if op.kind != "rules"]
         if first:

@@ -39,6 +39,7 @@ class PlannedOp:
     position: int
     rules: tuple[ParsedRule, ...]
     fingerprint: str  # of the step's signals; for a global step, of the step alone
+    after: tuple[str, ...] = ()  # global steps whose signals it looks at, itself or through other steps
 
     @property
     def store(self) -> str:
@@ -54,6 +55,7 @@ class Segment:
     text_fingerprint: str | None  # of the text it stores; None if it stores none
     then: GlobalStep | None  # the global step after it
     quantiles: tuple[Quantile, ...]  # computed after it
+    text_after: tuple[str, ...] = ()  # global steps whose signals went into the text
 
     @property
     def name(self) -> str:
@@ -198,11 +200,15 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
     text = base  # grows with every step that rewrites text
     rewritten = True  # the first phase always stores text
     prints: dict[str, str] = {}
+    # What a global step says of a document depends on all others, so its own fingerprint does not tell its signals:
+    # what is made of those is named for them too, once they are known (see `bind`).
+    looks_at: dict[str, set[str]] = {}
+    text_behind: set[str] = set()
 
     def close(then: GlobalStep | None = None, quantiles: tuple[Quantile, ...] = ()) -> None:
         nonlocal ops, rewritten
         stored = storage.fingerprint([text, "text"]) if rewritten else None
-        segments.append(Segment(len(segments), tuple(ops), stored, then, quantiles))
+        segments.append(Segment(len(segments), tuple(ops), stored, then, quantiles, tuple(sorted(text_behind))))
         ops, rewritten = [], False
 
     for position, entry in enumerate(plan.pipeline.steps):
@@ -212,23 +218,25 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
         if isinstance(step, GlobalStep):
             close(then=step)
             print_ = storage.fingerprint([plan.step_fingerprints[step.name], plan.pipeline.seed])
-            kind = "join"
+            kind, looks_at[step.name] = "join", {step.name}
         else:
             assert isinstance(step, MapStep)
             scrubbed = plan.scrubber is not None and position < plan.scrub_before
             heads = [r.partition(".")[0] for r in step.reads]
             read = [prints[h] for h in heads if h in prints]  # signals of earlier steps that it looks at
             print_ = storage.fingerprint([plan.step_fingerprints[step.name], text, read, scrubbed and base])
-            kind = "map"
+            kind, looks_at[step.name] = "map", text_behind.union(*(looks_at[h] for h in heads if h in looks_at))
             if step.rewrites:
                 text, rewritten = storage.fingerprint([text, print_]), True
+                text_behind = looks_at[step.name]
+        after = tuple(sorted(looks_at[step.name])) if kind == "map" else ()
         prints[step.name] = print_
         if wanted:
-            ops.append(PlannedOp(kind, step, position, (), print_))
+            ops.append(PlannedOp(kind, step, position, (), print_, after))
             close(quantiles=wanted)
-            ops.append(PlannedOp("rules", step, position, parsed, print_))
+            ops.append(PlannedOp("rules", step, position, parsed, print_, after))
         else:
-            ops.append(PlannedOp(kind, step, position, parsed, print_))
+            ops.append(PlannedOp(kind, step, position, parsed, print_, after))
     if ops or not segments or segments[-1].then is not None:
         close()
     return segments
@@ -298,14 +306,19 @@ def _limited(spec: MapSpec, share: int) -> MapSpec:
 
 
 def bind(segment: Segment, values: Mapping[Quantile, Any], stores: Mapping[str, str]) -> tuple[Op, ...]:
-    """The segment's ops with quantiles put in, and for global steps the store that their stage's result goes to."""
+    """The segment's ops with quantiles put in, and for global steps the store that their stages' result goes to."""
     return tuple(
         Op(
             op.kind,
             op.step,
             op.position,
             {r.name: rules.substitute(r, values) if r.quantiles else r.sql for r in op.rules},
-            stores.get(op.step.name, op.store),
+            stores.get(op.step.name, op.store + behind(op.after, stores)),
         )
         for op in segment.ops
     )
+
+
+def behind(steps: Sequence[str], stores: Mapping[str, str]) -> str:
+    """What the name of a store ends with if what it holds was made of the signals of these global steps."""
+    return "-" + storage.fingerprint([stores[name] for name in steps])[:16] if steps else ""

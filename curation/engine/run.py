@@ -34,6 +34,7 @@ class RunResult:
     quarantined: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     executed: int = 0  # tasks run now; the others were there
+    computed: dict[str, int] = field(default_factory=dict)  # rows that signals were computed of now, by step
 
 
 def curate(
@@ -69,6 +70,7 @@ def curate(
         if is_disk_full(error):
             raise disk_full(store, error) from error
         raise
+    outcome.executed, outcome.computed = driver.executed, dict(sorted(driver.computed.items()))
     outcome.seconds = time.monotonic() - started
     return outcome
 
@@ -122,7 +124,7 @@ def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, al
     if unread and not allow_missing:
         counts = _counts(plan, phases)
         _write_run(store, plan, phases, counts, unread, done=None)
-        return RunResult(QUARANTINED, 3, store.root, counts, unread, executed=driver.executed)
+        return RunResult(QUARANTINED, 3, store.root, counts, unread)
     made = result.build(phases)
     counts = _counts(plan, phases) | made.counts
     publish.publish(store, made)
@@ -132,7 +134,7 @@ def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, al
     if plan.pipeline.retention == "none":
         store.remove("cache")
     status, code = (QUARANTINED, 3) if unread else (DONE, 0)
-    return RunResult(status, code, store.root, counts, unread, executed=driver.executed)
+    return RunResult(status, code, store.root, counts, unread)
 
 
 def _map_phases(phases: Phases, allow_missing: bool) -> list[dict[str, Any]]:

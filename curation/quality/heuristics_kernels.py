@@ -513,6 +513,7 @@ def measure(data, offsets, table, sets, longest, out):  # type: ignore[no-untype
         row[:] = 0.0
         n = decode(data, offsets[d], offsets[d + 1], table, code, flags)
         count = words(code, flags, n, start, end, ends)
+        row[0] = n
         if sets & 1:
             gopher_quality(code, flags, n, start, end, count, row)
         if sets & 2 and n:
