@@ -19,6 +19,7 @@ import pyarrow as pa
 from curation import rules, storage
 from curation.engine import identity
 from curation.engine.mapspec import MapSpec, Op, Source
+from curation.pack import mixing, shuffle
 from curation.pipeline import Pipeline
 from curation.rules import ParsedRule, Quantile
 from curation.step import GlobalStep, MapStep, Piece, Step, UserError
@@ -101,6 +102,9 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
     steps = [entry.step for entry in pipeline.steps]
     for step in steps:
         step.check()
+    weights = None if pipeline.mix.weights == "natural" else dict(pipeline.mix.weights)
+    mixing.check(weights, pipeline.mix.budget, pipeline.mix.max_epochs)
+    shuffle.check(pipeline.validation, pipeline.shards.tokens_per_shard)
     own = {step.name: identity.step_fingerprint(step) for step in steps}
     scrubber, scrub_before = None, 0
     for position, step in enumerate(steps):
