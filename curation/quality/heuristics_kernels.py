@@ -185,7 +185,6 @@ def gopher_quality(code, flags, n, start, end, count, out):  # type: ignore[no-u
     while stops:
         distinct += stops & 1
         stops >>= 1
-    out[0] = n
     out[1] = good
     out[2] = letters / good if good else 0.0
     out[3] = hashes / count if count else 0.0
@@ -512,6 +511,7 @@ def measure(data, offsets, table, sets, longest, out):  # type: ignore[no-untype
         row = out[d]
         row[:] = 0.0
         n = decode(data, offsets[d], offsets[d + 1], table, code, flags)
+        row[0] = n
         count = words(code, flags, n, start, end, ends)
         if sets & 1:
             gopher_quality(code, flags, n, start, end, count, row)
