@@ -318,7 +318,20 @@ PARTS = [
     *(" ", " ", " ", "\n", "\n", "\n\n", "\t", "\r\n", "\u2028", "\x0b", "\x1c", "\xa0", "\u3000"),
     *("https://docs.python.org/3/x.html", "a@b.example", "my-file.txt", "10-20", "100%", "5€", "$5", "+1", "C++"),
     *("...", "…", "#", "- ", "• ", "—", "--", "(", ")", "[1]", "[edit]", "{", "}", '"', "’s", "!", "?", "。", "．"),
-    *("日本語", "の", "カタカナ", "テスト", "漢字かな", "ไทยภาษา", "မြန်မာ", "한국어", "العربية", "é", "e\u0301", "👩\u200d💻"),
+    *(
+        "日本語",
+        "の",
+        "カタカナ",
+        "テスト",
+        "漢字かな",
+        "ไทยภาษา",
+        "မြန်မာ",
+        "한국어",
+        "العربية",
+        "é",
+        "e\u0301",
+        "👩\u200d💻",
+    ),
     *("lorem ipsum", "Lorem Ipsum", "JavaScript", "privacy policy", "uses cookies", "i\u0307", "ſ", "K", "x" * 1001),
 ]
 texts_ = st.one_of(
@@ -453,7 +466,9 @@ def test_decisions_agree_with_datatrove(data: Path) -> None:
     texts = [t for t in (clean_text(extract_plain_text(p, main_content=True)) for p in pages) if 0 < len(t) < 20_000]
     ours = verdicts(texts)
     families = {
-        filters.GopherQualityFilter(): [r for r in ours[0] if r.startswith("gopher") and not re.search("_dup_|_top_", r)],
+        filters.GopherQualityFilter(): [
+            r for r in ours[0] if r.startswith("gopher") and not re.search("_dup_|_top_", r)
+        ],
         filters.GopherRepetitionFilter(): [r for r in ours[0] if re.search("gopher_(dup|top)_", r)],
         filters.C4QualityFilter(): [r for r in ours[0] if r.startswith("c4")],
         filters.FineWebQualityFilter(): [r for r in ours[0] if r.startswith("fineweb")],

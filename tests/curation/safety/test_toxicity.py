@@ -80,7 +80,7 @@ def test_any_fasttext_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     lines = tmp_path / "train.txt"
     lines.write_text("".join(f"__label__bad evil word {i}\n__label__good kind word {i}\n" for i in range(200)))
     model = tmp_path / "own.bin"
-    fasttext.train_supervised(str(lines), epoch=20, dim=8, thread=10, verbose=0).save_model(str(model))
+    fasttext.train_supervised(str(lines), epoch=20, dim=10, bucket=0, thread=10, verbose=0).save_model(str(model))
     import sys
     import types
 
