@@ -51,7 +51,7 @@ def neutral_sentences() -> list[tuple[str, str]]:
     """spaCy's example sentences in some seventy languages (MIT licence), as texts that are neither hate nor offensive.
 
     Most tweets are offensive, so without them foreign text leans that way. With them and with `<unk>` for unknown words
-    no page of the crawl is flagged; without either 1.1 % were, nearly all of them short and not English.
+    one page of the crawl is flagged; without either 1.1 % were, nearly all of them short and not English.
     """
     import spacy.lang
 

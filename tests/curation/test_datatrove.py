@@ -118,7 +118,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from datatrove.utils import _import_utils
 
     monkeypatch.setattr(_import_utils, "_is_package_available", lambda *_: False)
-    with pytest.raises(UserError, match="needs more than is installed.*fasttext"):
+    with pytest.raises(UserError, match=r"needs more than is installed.*fasttext"):
         Datatrove(block="LanguageFilter").check()
 
 

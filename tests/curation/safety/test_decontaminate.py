@@ -73,7 +73,8 @@ def test_planted_questions_are_found(real: Decontaminate, host: list[str], data:
 
 
 def test_short_questions_are_found_with_their_answers(real: Decontaminate, host: list[str], data: Path) -> None:
-    items = [json.loads(line) for line in gzip.open(data / "decontam" / "mmlu_validation.jsonl.gz", "rt")]
+    stored = gzip.decompress((data / "decontam" / "mmlu_validation.jsonl.gz").read_bytes())
+    items = [json.loads(line) for line in stored.splitlines()]
     short = [i for i in items if len(re.findall(r"\w+", i["question"])) < 5]
     telling = [i for i in short if len(re.findall(r"\w+", i["question"] + " " + i["answer"])) >= 5]
     assert len(telling) > 50
