@@ -1,6 +1,6 @@
 """PII: precision and recall by entity, and presidio beside us on the crawl: the same findings, and how fast.
 
-    python benchmarks/pii.py ../shared/data [--pages 200]
+python benchmarks/pii.py ../shared/data [--pages 200]
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import pyarrow as pa
 from benchmarks.toxicity import crawled
 from curation.safety import pii_presidio, pii_windows
 from curation.safety.pii import DEFAULT, analyze
-
 
 
 def main() -> None:

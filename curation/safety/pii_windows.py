@@ -10,7 +10,8 @@ EMAIL_ADDRESS, IP_ADDRESS  no pattern matches white space, and before and after 
         dots with a digit. (`::` and digits alone would miss `fe:ed:be:ef:ca:fe:ba:be`.)
 CREDIT_CARD  decimal digits of any script, `-` and space. Window: a run of those with 13 digits or more.
 US_SSN  ASCII digits, `-`, `.` and space: a run with 9 digits or more.
-IBAN_CODE  letters A to Z of either case, 0-9, `-` and space: a run of 12 letters and digits or more, somewhere two letters and then two digits.
+IBAN_CODE  letters A to Z of either case, 0-9, `-` and space: a run of 12 letters and digits or more, somewhere two
+        letters and then two digits.
 PHONE_NUMBER  phonenumbers' pattern has digits, punctuation and the words for "extension" in it. Window: a run without
         newlines, without letters that no such word has, and without other symbols; within it a run of digits and
         number punctuation with 4 digits or more (`1640` is a valid German number, nothing shorter is anywhere).

@@ -65,7 +65,7 @@ def _opens(c: str) -> bool:
 
 @functools.cache
 def _terminal(c: str) -> bool:
-    return c in "。．｡！？" or bool(regex.match(r"\p{Sentence_Terminal}", c)) and ord(c) < 0x20000
+    return c in "。．｡！？" or (ord(c) < 0x20000 and bool(regex.match(r"\p{Sentence_Terminal}", c)))
 
 
 @functools.cache
@@ -394,9 +394,10 @@ def test_ten_megabytes_in_one_line() -> None:
 
 def verdicts(texts: list[str], sets: tuple[str, ...] = ALL) -> list[dict[str, bool]]:
     step = Heuristics(sets=list(sets))  # type: ignore[arg-type]
-    measured = pa.table({"n": range(len(texts)), "heuristics": measure(list(texts), sets)})
+    connection = duckdb.connect()
+    connection.register("measured", pa.table({"n": range(len(texts)), "heuristics": measure(list(texts), sets)}))
     columns = ", ".join(f"({sql}) AS {name}" for name, sql in step.rules().items())
-    return duckdb.sql(f"SELECT {columns} FROM measured ORDER BY n").to_arrow_table().to_pylist()  # type: ignore[no-any-return]
+    return connection.sql(f"SELECT {columns} FROM measured ORDER BY n").to_arrow_table().to_pylist()  # type: ignore[no-any-return]
 
 
 PROSE = """The river rises in the hills to the north of the town and turns west after the second bridge. In spring it
