@@ -132,9 +132,7 @@ class Datatrove(MapStep):
             text, result = self._one(hex_id(doc_id), {name: column[i] for name, column in columns.items()})
             texts.append(text)
             results.append(result)
-        arrays = [pa.array(c, f.type) for c, f in zip(zip(*results, strict=True), self.signals, strict=True)]
-        if not results:
-            arrays = [pa.array([], f.type) for f in self.signals]
+        arrays = [pa.array([r[i] for r in results], f.type) for i, f in enumerate(self.signals)]
         batch = with_column(batch, "text", pa.array(texts, batch.schema.field("text").type))
         return with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=list(self.signals)))
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import numba
 
+_config: Any = numba.config
+
 # Arrow's buffers as numba sees them: bytes and 64-bit offsets that nobody may write to.
 BYTES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
 OFFSETS = numba.types.Array(numba.int64, 1, "C", readonly=True)
@@ -48,12 +50,12 @@ def kernel(signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
     def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
         directory = _cache_directory(os.path.dirname(os.path.abspath(function.__code__.co_filename)))
-        before = numba.config.CACHE_DIR
+        before = _config.CACHE_DIR
         if directory:
-            numba.config.CACHE_DIR = directory  # read once, by the decorator
+            _config.CACHE_DIR = directory  # read once, by the decorator
         try:
             return numba.njit(signature, nogil=True, cache=directory is not None)(function)  # type: ignore[no-any-return]
         finally:
-            numba.config.CACHE_DIR = before
+            _config.CACHE_DIR = before
 
     return compile_

@@ -14,7 +14,7 @@ datatrove counts with (so that thresholds tuned there keep their meaning):
    ten Japanese pages then have too many duplicate 5-grams. spaCy's English rules take such a run for one long word.
 
 A word *counts* when it has a letter, mark or number of any script; other words are punctuation. What spaCy also knows
-and this does not: its list of abbreviations, emoticons and units of measure, and contractions written without an apostrophe.
+and this does not: lists of abbreviations, emoticons and units of measure, and contractions without an apostrophe.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def decode(data, lo, hi, table, code, flags):  # type: ignore[no-untyped-def]
 
 @kernel("boolean(int32[::1], uint16[::1], int64, int64)")
 def is_address(code, flags, lo, hi):  # type: ignore[no-untyped-def]
-    """Whether [lo, hi) is [scheme://][user@]host.name[:port][/...]: two labels or more, the last of lower-case letters."""
+    """Whether [lo, hi) is [scheme://][user@]host.name[:port][/...]: two labels or more, the last in lower case."""
     start = lo
     for i in range(lo, hi - 2):
         if code[i] == 58 and code[i + 1] == 47 and code[i + 2] == 47:  # ://
@@ -270,13 +270,12 @@ def infix(code, flags, lo, hi, i):  # type: ignore[no-untyped-def]
         return 1 if before & ALPHA and after & ALPHA else 0
     if c == 58 or c == 60 or c == 61 or c == 62 or c == 47:
         return 1 if before & (ALPHA | DIGIT) and after & ALPHA else 0
-    if c == 45 or c == 0x2013 or c == 0x2014 or c == 126:
-        if before & ALPHA:
-            j = i + 1
-            while j < hi and code[j] == c and j - i < 3:
-                j += 1
-            if j < hi and flags[j] & ALPHA:
-                return j - i
+    if (c == 45 or c == 0x2013 or c == 0x2014 or c == 126) and before & ALPHA:
+        j = i + 1
+        while j < hi and code[j] == c and j - i < 3:
+            j += 1
+        if j < hi and flags[j] & ALPHA:
+            return j - i
     if c == 45 or c == 43 or c == 42 or c == 94:
         return 1 if before & DIGIT and (after & DIGIT or code[i + 1] == 45) else 0
     return 0

@@ -106,7 +106,7 @@ def ngrams(token, count, size, out):  # type: ignore[no-untyped-def]
 
 @kernel((HASHES, nb.uint64[::1], nb.int32[::1]))
 def fill(grams, table, slot_of):  # type: ignore[no-untyped-def]
-    """Puts distinct hashes into an empty open-addressing table (its length a power of two); slot -> index of the hash."""
+    """Puts distinct hashes into an empty open-addressing table, its length a power of two; slot -> index of a hash."""
     mask = np.uint64(len(table) - 1)
     for g in range(len(grams)):
         slot = grams[g] & mask
@@ -156,7 +156,7 @@ def search(data, offsets, fold, table, slot_of, first, unit_of, totals, sizes, l
                         touched[units] = unit
                         units += 1
                     hits[unit] += 1
-        best = -1
+        best: Any = -1
         for k in range(units):
             unit = np.int64(touched[k])
             if best < 0:

@@ -1,4 +1,4 @@
-"""Personal data out of the text: presidio finds it, a mask or a stand-in takes its place, counts are what remains known.
+"""Personal data out of the text: presidio finds it, a mask or a stand-in takes its place, counts are what remains.
 
 What is found is exactly what presidio finds on a blank spaCy pipeline; `pii_windows` says how that is had without
 showing presidio every character, `pii_actions` what is done with it. No value is kept anywhere: not in signals, not in
@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from curation.record import with_column
-from curation.safety.pii_actions import Action, Finding, concerns_somebody, replacement, settle
+from curation.safety.pii_actions import Action, Finding, meant, replacement, settle
 from curation.step import MapStep, UserError
 
 DEFAULT = ("EMAIL_ADDRESS", "IP_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN")
@@ -230,15 +230,15 @@ class Pii(MapStep):
                 rows.append((None, [], 0))
                 continue
             text = texts[i].as_py()
-            meant = [f for f in findings if concerns_somebody(f[2], text[f[0] : f[1]], f[3])]
+            acted_on = meant(findings, text)
             parts, position, done = [], 0, []
-            for start, end, entity, _ in settle(meant):
+            for start, end, entity, _ in settle(acted_on):
                 action = self.actions.get(entity, "mask")
                 parts += [text[position:start], replacement(entity, text[start:end], action, self._secret)]
                 position = end
                 done.append(entity)
             parts.append(text[position:])
-            rows.append(("".join(parts) if done else None, done, len(findings) - len(meant)))
+            rows.append(("".join(parts) if done else None, done, len(findings) - len(acted_on)))
         return rows
 
     @staticmethod

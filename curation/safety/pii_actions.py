@@ -51,6 +51,17 @@ def _leads_somewhere(value: str) -> bool:
     return address.is_global
 
 
+def meant(findings: list[Finding], text: str) -> list[Finding]:
+    """The findings in a text that are acted on. Digits of an IP address are no telephone number."""
+    addresses = [f for f in findings if f[2] == "IP_ADDRESS" and f[3] >= MIN_SCORE]
+    return [
+        f
+        for f in findings
+        if concerns_somebody(f[2], text[f[0] : f[1]], f[3])
+        and not (f[2] == "PHONE_NUMBER" and any(a[0] <= f[0] and f[1] <= a[1] for a in addresses))
+    ]
+
+
 def settle(findings: list[Finding]) -> list[Finding]:
     """Findings without overlaps, by position: those that overlap become one over all of them, named by the best.
 

@@ -22,18 +22,19 @@ def engine(language: str) -> Any:
     from presidio_analyzer.predefined_recognizers.generic import email_recognizer
     from presidio_analyzer.recognizer_registry import RecognizerRegistryProvider
 
-    class BlankSpacy(SpacyNlpEngine):  # type: ignore[misc]
+    class BlankSpacy(SpacyNlpEngine):
         def load(self) -> None:
             nlp = spacy.blank(language)
             nlp.max_length = 1 << 62  # the windows of `analyze` bound what it is given
-            self.nlp = {language: nlp}
+            self.nlp: Any = {language: nlp}
 
     class Pinned:
         """What the recognizer uses of the tldextract module."""
 
         extract = staticmethod(tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None))
 
-    email_recognizer.tldextract = Pinned
+    recognizer_module: Any = email_recognizer
+    recognizer_module.tldextract = Pinned
     logging.getLogger("presidio-analyzer").setLevel(logging.CRITICAL)  # as errors it logs values it cannot validate
     nlp = BlankSpacy(models=[{"lang_code": language, "model_name": "blank"}])
     nlp.load()

@@ -1,4 +1,4 @@
-"""presidio's findings without presidio reading every character: where could a match be, and nothing else is shown to it.
+"""presidio's findings without presidio reading every character: where could a match be, and no more is shown to it.
 
 For the six default entities a kernel scans the bytes once and cuts out *windows*: stretches that hold everything a
 match of one recognizer could consist of, and all that its look-around may ask for. The recognizer then sees the
@@ -10,7 +10,8 @@ EMAIL_ADDRESS, IP_ADDRESS  no pattern matches white space, and before and after 
         dots with a digit. (`::` and digits alone would miss `fe:ed:be:ef:ca:fe:ba:be`.)
 CREDIT_CARD  decimal digits of any script, `-` and space. Window: a run of those with 13 digits or more.
 US_SSN  ASCII digits, `-`, `.` and space: a run with 9 digits or more.
-IBAN_CODE  A-Z, 0-9, `-` and space: a run of 12 letters and digits or more, somewhere two letters and then two digits.
+IBAN_CODE  letters A to Z of either case, 0-9, `-` and space: a run of 12 letters and digits or more, somewhere two
+        letters and then two digits.
 PHONE_NUMBER  phonenumbers' pattern has digits, punctuation and the words for "extension" in it. Window: a run without
         newlines, without letters that no such word has, and without other symbols; within it a run of digits and
         number punctuation with 4 digits or more (`1640` is a valid German number, nothing shorter is anywhere).
@@ -61,13 +62,18 @@ def _classes() -> np.ndarray[Any, np.dtype[np.uint8]]:
     import sys
     import unicodedata
 
+    import regex
+
     table = np.full(sys.maxunicode + 1, _CHUNK | _PHONES, np.uint8)
     for c in "\t\n\v\f\r ":
         table[ord(c)] &= ~np.uint8(_CHUNK)
     for c in _NOT_IN_PHONES:
         table[ord(c)] &= ~np.uint8(_PHONES)
-    for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
+    # presidio's registry makes every pattern ignore case; [A-Z] then is also ſ, K and more: regex itself says which.
+    characters = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x20000))))
+    for c in regex.findall("[A-Z0-9]", characters, flags=regex.IGNORECASE):
         table[ord(c)] |= _IBANS
+    for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
         for letter in (c, c.lower()):
             if letter not in _EXTENSION_LETTERS:
                 table[ord(letter)] &= ~np.uint8(_PHONES)
@@ -75,7 +81,7 @@ def _classes() -> np.ndarray[Any, np.dtype[np.uint8]]:
         if unicodedata.category(chr(code)) == "Nd":
             table[code] |= _DIGIT | _CARDS | _NUMBER
     for c in "0123456789":
-        table[ord(c)] |= _ASCII_DIGIT | _SSNS | _IBANS
+        table[ord(c)] |= _ASCII_DIGIT | _SSNS
     for c in "- ":
         table[ord(c)] |= _CARDS | _SSNS | _IBANS
     table[ord(".")] |= _SSNS
@@ -98,7 +104,6 @@ def scan(data, offsets, table, wanted, windows, groups):  # type: ignore[no-unty
         hi = offsets[d + 1]
         i = offsets[d]
         n = 0  # characters so far
-        before = i  # where the previous character begins
         # Beginning (byte, character) of the current run of each kind, the character before included where there is one.
         chunk = i
         chunk_n = 0
@@ -126,7 +131,7 @@ def scan(data, offsets, table, wanted, windows, groups):  # type: ignore[no-unty
         groups[d] = 0
         while i <= hi:
             begin = i
-            c = 0
+            c: Any = 0
             size = 0
             f = 0  # after the last character: ends everything
             if i < hi:
@@ -274,7 +279,7 @@ def _recognizers(language: str) -> dict[str, Any]:
         "PHONE_NUMBER": stock.PhoneRecognizer,
     }
     registered = pii_presidio.engine(language).registry.recognizers
-    found = {}
+    found: dict[str, Any] = {}
     for entity, kind in proven.items():
         candidates = [r for r in registered if entity in r.supported_entities and r.supported_language == language]
         if len(candidates) == 1 and type(candidates[0]) is kind:

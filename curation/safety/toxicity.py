@@ -8,10 +8,11 @@ wrong: data_cards/toxicity-en.md); any other fastText classifier takes its place
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,9 +31,20 @@ _WORDS = bytes(
 _MIN_WORDS = 4  # shorter sentences (headings, "I see.") say too little: on the crawl most of the worst were these
 
 
-def prepare_words(text: str) -> str:
-    """The text as the bundled model was trained on it: lower-case ASCII words and what is not ASCII, on one line."""
-    return " ".join(text.encode("utf-8", "replace").translate(_WORDS).decode().split())
+UNKNOWN = "<unk>"
+
+
+def cut_words(text: str) -> list[str]:
+    """Lower-case words of ASCII letters, digits and apostrophes; what is not ASCII counts as letters."""
+    return text.encode("utf-8", "replace").translate(_WORDS).decode().split()
+
+
+def prepare_words(text: str, known: Container[str]) -> str:
+    """The text as the bundled model was trained on it: its words on one line, those it does not know as `<unk>`.
+
+    fastText itself passes over unknown words, so a page of another language would be judged by the two it does know.
+    """
+    return " ".join([word if word in known else UNKNOWN for word in cut_words(text)])
 
 
 def prepare_line(text: str) -> str:
@@ -40,6 +52,7 @@ def prepare_line(text: str) -> str:
     return text.replace("\n", " ").replace("\0", " ")
 
 
+@functools.cache
 def bundled_model() -> tuple[str, dict[str, Any]]:
     """Path of the model that comes with the package, and its facts: sha256, bytes, threshold, labels."""
     folder = importlib.resources.files(__package__)
@@ -64,6 +77,7 @@ class Toxicity(MapStep):
     name: str = "toxicity"
 
     _fasttext: Any = field(init=False, repr=False, compare=False, default=None)
+    _known: frozenset[str] = field(init=False, repr=False, compare=False, default=frozenset())
 
     @property
     def signals(self) -> pa.Schema:
@@ -110,6 +124,7 @@ class Toxicity(MapStep):
             self._fasttext = fasttext.load_model(path)
         except ValueError as e:
             raise UserError(f"step {self.name}: {self.model} is no fastText model: {e}") from e
+        self._known = frozenset(self._fasttext.get_words())
         known = {label.removeprefix("__label__") for label in self._fasttext.get_labels()}
         missing = [label for label in self._labels if label not in known]
         if missing:
@@ -122,12 +137,15 @@ class Toxicity(MapStep):
         return self.labels if self.labels is not None else list(bundled_model()[1]["labels"])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fasttext": None}
+        return {**self.__dict__, "_fasttext": None, "_known": frozenset()}
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Adds the signals. A text without words scores 0."""
         words = self.prepare == "words" if self.prepare else self.model == BUNDLED
-        prepare = prepare_words if words else prepare_line
+        if self._fasttext is None:
+            self.open()
+        known = self._known
+        prepare = (lambda text: prepare_words(text, known)) if words else prepare_line
         lines: list[str] = []  # each document, then its sentences
         starts = []
         for text in batch.column("text").to_pylist():
@@ -150,8 +168,6 @@ class Toxicity(MapStep):
         """Probability of the toxic labels, clipped to [0, 1] (fastText's rounding passes 1); 0 for an empty line."""
         if not lines:
             return []
-        if self._fasttext is None:
-            self.open()
         toxic = {f"__label__{label}" for label in self._labels}
         found, probabilities = self._fasttext.predict(lines, k=-1)
         return [

@@ -1,0 +1,67 @@
+"""Decontamination: planted evaluation items found, clean text left alone, speed, memory of the index.
+
+python benchmarks/decontaminate.py ../shared/data
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from pathlib import Path
+
+import pyarrow as pa
+
+from benchmarks.toxicity import crawled
+from curation.record import clean_text
+from curation.safety.decontaminate import Decontaminate, read_units
+
+PERTURBATIONS = {
+    "verbatim": lambda t: t,
+    "upper case": str.upper,
+    "no punctuation": lambda t: re.sub(r"[^\w\s]", " ", t),
+    "one line": lambda t: " ".join(t.split()),
+    "line breaks": lambda t: t.replace(" ", "\n"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", help="the folder of test data")
+    data = Path(parser.parse_args().data)
+    step = Decontaminate(against=[str(data / "decontam" / "*")])
+    step.open()
+    index = step._index
+    assert index is not None
+    print(f"index: {len(index.units)} fields, {index.skipped} too short, {index.bytes / 1e6:.1f} MB")
+
+    def shares(texts: list[str]) -> list[float]:
+        batch = pa.record_batch({"text": pa.array(texts, pa.large_string())})
+        return step(batch).column("decontaminate").field("share").to_pylist()  # type: ignore[no-any-return]
+
+    pages = crawled(data / "crawl")
+    for path in step._files():
+        units = list({u.text: u for u in read_units(path, ("question", "prompt"), False)}.values())
+        for how, change in PERTURBATIONS.items():
+            planted = [
+                clean_text(f"{pages[i][:2000]}\n\n{change(u.text)}\n\n{pages[i][2000:4000]}")
+                for i, u in enumerate(units)
+            ]
+            found = sum(s >= step.share for s in shares(planted)) / len(units)
+            print(f"  {units[0].benchmark:18} {len(units):5} questions alone, {how:15} recall {found:.4f}")
+    paragraphs = [
+        line
+        for name in ("wikitext2_valid.txt", "wikitext2_test.txt")
+        for line in (data / "lm" / name).read_text(encoding="utf-8").split("\n")
+        if line.strip()
+    ]
+    flagged = sum(s >= step.share for s in shares(paragraphs))
+    print(f"WikiText-2: {flagged} of {len(paragraphs)} paragraphs flagged")
+    start = time.process_time()
+    flagged = sum(s >= step.share for s in shares(pages))
+    speed = sum(len(p.encode()) for p in pages) / 1e6 / (time.process_time() - start)
+    print(f"crawl: {flagged} of {len(pages)} pages flagged, {speed:.1f} MB/s of CPU time")
+
+
+if __name__ == "__main__":
+    main()

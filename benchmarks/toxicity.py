@@ -1,0 +1,81 @@
+"""Toxicity: held-out tweets, false alarms and speed on the crawl, and sentences of kinds that go wrong, as they are.
+
+python benchmarks/toxicity.py ../shared/data
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import pyarrow as pa
+
+from curation.record import clean_text
+from curation.safety.toxicity import Toxicity, bundled_model
+from curation.safety.train_toxicity import LABELS, TOXIC, auc, read_tweets
+
+# Offensive words stand here because what the model does with them is what is shown.
+CASES = {
+    "insult": ["you are a stupid idiot and everybody hates you", "shut your mouth you ugly bitch"],
+    "quotation": ["He called her a bitch, and the court fined him for it."],
+    "negation": ["You are not stupid and nobody hates you.", "I would never call anybody a bitch."],
+    "counter-speech": ["Calling people retarded is cruel, please stop doing it."],
+    "reclaimed words": ["My bitches and I are going out tonight, love them all.", "We queers take care of each other."],
+    "identity terms": ["The gay couple next door adopted a daughter.", "Black students founded the choir in 1902."],
+    "dialect": ["he be workin all day, ain't nobody got time for that", "finna go home, yall stay safe"],
+    "literal": ["The bitch gave birth to six puppies.", "Moby Dick is a novel about a whale."],
+    "mild profanity": ["what the hell was that noise"],
+    "toxic without slurs": ["people like you should disappear and never come back", "I hope your house burns down"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", help="the folder of test data")
+    data = Path(parser.parse_args().data)
+    step = Toxicity()
+    step.open()
+    threshold = bundled_model()[1]["threshold"]
+
+    def score(texts: list[str]) -> list[float]:
+        batch = pa.record_batch({"text": pa.array(texts, pa.large_string())})
+        return step(batch).column("toxicity").field("score").to_pylist()  # type: ignore[no-any-return]
+
+    tweets = read_tweets(data / "toxicity" / "labeled_data.csv", "held_out")
+    scores = score([clean_text(t) for _, t in tweets])
+    toxic = [label in TOXIC for label, _ in tweets]
+    print(f"held out: {len(tweets)} tweets, AUC {auc(scores, toxic):.4f}, threshold {threshold}")
+    for label in LABELS:
+        those = [s >= threshold for s, (name, _) in zip(scores, tweets, strict=True) if name == label]
+        print(f"  {label:10} {len(those):5} flagged {sum(those) / len(those):.4f}")
+
+    texts = crawled(data / "crawl")
+    size = sum(len(t.encode()) for t in texts) / 1e6
+    start = time.process_time()
+    scores = score(texts)
+    spent = time.process_time() - start
+    print(f"crawl: {len(texts)} pages, flagged {sum(s >= threshold for s in scores) / len(texts):.4%}")
+    print(f"speed: {size / spent:.1f} MB/s of CPU time, documents and sentences")
+    for kind, sentences in CASES.items():
+        for sentence, value in zip(sentences, score(sentences), strict=True):
+            print(f"  {kind:20} {value:.2f} {'flagged' if value >= threshold else '       '} {sentence}")
+
+
+def crawled(folder: Path) -> list[str]:
+    """Main text of the HTML pages of all archives in a folder."""
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+    from resiliparse.extract.html2text import extract_plain_text
+
+    texts = []
+    for path in sorted(folder.glob("*.warc.gz")):
+        with open(path, "rb") as f:
+            for record in ArchiveIterator(f, record_types=WarcRecordType.response):
+                if "html" in (record.http_content_type or ""):
+                    page = record.reader.read().decode("utf-8", "replace")
+                    texts.append(clean_text(extract_plain_text(page, main_content=True)))
+    return texts
+
+
+if __name__ == "__main__":
+    main()

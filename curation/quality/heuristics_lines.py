@@ -1,0 +1,190 @@
+"""The kernels of the rules that look at lines: C4's, which ends pages and lines, and FineWeb's, which counts them.
+
+`out` is the part of the document's row that these statistics stand in: see COLUMNS in `heuristics_kernels.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from curation.kernels import kernel
+from curation.quality.heuristics_hashes import clear, hash_range, seen
+from curation.quality.heuristics_words import BREAK, PUNCTUATION, SPACE, TERMINAL
+
+_POLICY = (b"terms of use", b"privacy policy", b"cookie policy", b"uses cookies", b"use of cookies", b"use cookies")
+_PHRASES = (b"lorem ipsum", b"javascript", *_POLICY, b"[edit]", b"[citation needed]")
+_LOREM, _JAVASCRIPT, _FIRST_POLICY, _EDIT, _CITATION, _END = 0, 1, 2, 8, 9, 10
+_PHRASE = np.array([list(p.ljust(20, b"\0")) for p in _PHRASES], np.int32)
+_PHRASE_SIZE = np.array([len(p) for p in _PHRASES])
+
+
+@kernel("boolean(int32[::1], int64, int64)")
+def phrase_at(code, i, which):  # type: ignore[no-untyped-def]
+    """Whether phrase number `which` stands at i, whatever its case. Its last character has to be within the text."""
+    for k in range(_PHRASE_SIZE[which]):
+        c = code[i + k]
+        if 65 <= c <= 90:
+            c |= 32
+        if c != _PHRASE[which, k]:
+            return False
+    return True
+
+
+@kernel("boolean(int32[::1], int64, int64, int64)")
+def contains(code, lo, hi, which):  # type: ignore[no-untyped-def]
+    for i in range(lo, hi - _PHRASE_SIZE[which] + 1):  # noqa: SIM110
+        if phrase_at(code, i, which):
+            return True
+    return False
+
+
+@kernel("int64(int32[::1], int64, int64)")
+def before_citations(code, lo, hi):  # type: ignore[no-untyped-def]
+    """Where the line [lo, hi) ends when [1], [], [edit] and [citation needed] at its end don't count."""
+    while hi > lo and code[hi - 1] == 93:
+        i = hi - 2
+        while i >= lo and 48 <= code[i] <= 57:
+            i -= 1
+        if i >= lo and code[i] == 91:
+            hi = i
+            continue
+        size = 0
+        for which in range(_EDIT, _END):
+            k = _PHRASE_SIZE[which]
+            if hi - lo >= k and phrase_at(code, hi - k, which):
+                size = k
+        if size == 0:
+            break
+        hi -= size
+    return hi
+
+
+@kernel("void(int32[::1], uint16[::1], int64, int32[::1], int32[::1], int64, float64[::1])")
+def c4(code, flags, n, start, end, count, out):  # type: ignore[no-untyped-def]
+    """Raffel et al. 2020, section 2.2, and the published code's order of tests: which lines C4 would keep.
+
+    A line stays with three words (by white space) or more, none over 1,000 characters, if it ends in . ? ! " or '
+    but not in ... and does not speak of javascript or policies. "lorem ipsum" or { in a line that ends well is
+    against the document. Sentences are counted in the lines that stay: after a word that ends a sentence, the next
+    that is no punctuation begins another.
+    """
+    lines = 0
+    ending = 0
+    sentences = 0
+    lorem = 0
+    curly = 0
+    javascript = 0
+    policy = 0
+    w = 0
+    lo = 0
+    while lo < n:
+        hi = lo
+        while hi < n and not flags[hi] & BREAK:
+            hi += 1
+        a = lo
+        while a < hi and flags[a] & SPACE:
+            a += 1
+        b = hi
+        while b > a and flags[b - 1] & SPACE:
+            b -= 1
+        lo = hi + 1
+        if a == b:
+            continue
+        lines += 1
+        chunks = 0
+        longest = 0
+        run = 0
+        bracket = False
+        for i in range(a, b):
+            if flags[i] & SPACE:
+                run = 0
+            else:
+                if run == 0:
+                    chunks += 1
+                run += 1
+                longest = max(longest, run)
+                if code[i] == 123:
+                    bracket = True
+        if longest > 1000:
+            continue
+        e = before_citations(code, a, b)
+        if e == a:
+            continue
+        c = code[e - 1]
+        if not (c == 46 or c == 63 or c == 33 or c == 34 or c == 39):
+            continue
+        if e - a >= 3 and c == 46 and code[e - 2] == 46 and code[e - 3] == 46:
+            continue
+        ending += 1
+        if chunks < 3:
+            continue
+        if contains(code, a, b, _LOREM):
+            lorem = 1
+        if contains(code, a, b, _JAVASCRIPT):
+            javascript += 1
+            continue
+        if bracket:
+            curly = 1
+        banned = False
+        for which in range(_FIRST_POLICY, _EDIT):
+            banned = banned or contains(code, a, b, which)
+        if banned:
+            policy += 1
+            continue
+        while w < count and start[w] < a:
+            w += 1
+        sentences += 1
+        ended = False
+        while w < count and start[w] < b:
+            s = start[w]
+            single = end[w] - s == 1
+            if single and flags[s] & TERMINAL:
+                ended = True
+            elif ended:
+                punctuation = True
+                for i in range(s, end[w]):
+                    punctuation = punctuation and flags[i] & PUNCTUATION != 0
+                if not punctuation:
+                    sentences += 1
+                    ended = False
+            w += 1
+    out[0] = sentences
+    out[1] = ending / lines if lines else 0.0
+    out[2] = lorem
+    out[3] = curly
+    out[4] = javascript
+    out[5] = policy
+
+
+@kernel("void(int32[::1], uint16[::1], int64, int64, uint64[::1], float64[::1])")
+def fineweb(code, flags, n, count, table, out):  # type: ignore[no-untyped-def]
+    """Penedo et al. 2024, section 3.6: over lines with something on them, cut at newlines only."""
+    breaks = 0
+    for i in range(n):
+        if code[i] == 10:
+            breaks += 1
+    mask = clear(breaks + 1, table)
+    lines = 0
+    ending = 0
+    short = 0
+    double = 0
+    lo = 0
+    while lo < n:
+        hi = lo
+        blank = True
+        while hi < n and code[hi] != 10:
+            blank = blank and flags[hi] & SPACE != 0
+            hi += 1
+        if not blank:
+            lines += 1
+            if flags[hi - 1] & TERMINAL:
+                ending += 1
+            if hi - lo <= 30:
+                short += 1
+            if seen(hash_range(code, lo, hi), table, mask):
+                double += hi - lo
+        lo = hi + 1
+    out[0] = ending / lines if lines else 0.0
+    out[1] = short / lines if lines else 0.0
+    out[2] = double / (n - breaks) if n > breaks else 0.0
+    out[3] = breaks / count if count else 0.0

@@ -1,0 +1,315 @@
+"""PII: presidio's findings span for span, what is done about them, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import pickle
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from curation.record import clean_text
+from curation.safety import pii_presidio
+from curation.safety.pii import DEFAULT, FINDING, Pii, analyze
+from curation.step import UserError
+
+
+def ours(texts: list[str | None], entities: tuple[str, ...] = DEFAULT) -> list[list[tuple[str, int, int, float]]]:
+    found = analyze(pa.array(texts, pa.large_string()), entities)
+    assert found.type == pa.list_(FINDING)
+    return [sorted((f["entity"], f["start"], f["end"], f["score"]) for f in row) for row in found.to_pylist()]
+
+
+def theirs(text: str) -> list[tuple[str, int, int, float]]:
+    return pii_presidio.find(text, DEFAULT, "en")
+
+
+PARTS = [
+    *("bob@python.org", "a.b+c@sub.example.co.uk", "x@y", "@", "me@пример.рф", "me@xn--80ak6aa92e.com", "a@b.c@d.org"),
+    *("8.8.8.8", "10.0.0.1", "1.2.3.4/24", "256.1.1.1", "2001:4860:4860::8888", "fe:ed:be:ef:ca:fe:ba:be", "::1", "::"),
+    *("ab::cd", "x[::2]", "::ffff:8.8.8.8", "1:2:3:4:5:6:7:8", "fe80::1%eth0", "C::D", "12:34:56"),
+    *("212-555-5555", "(212) 555-5555", "+44 20 7946 0958", "+49 30 901820", "1640", "0049 30 901820", "٢١٢٥٥٥٥٥٥٥"),
+    *(
+        "２１２-５５５-５５５５",
+        "555 5555 ext. 12",
+        "212.555.5555 x99",
+        "2008-11-13 12:45",
+        "1/2/2003",
+        "3 1/2",
+        "030/901820",
+    ),
+    *(
+        "4111 1111 1111 1111",
+        "4111111111111111",
+        "378282246310005",
+        "536-90-4399",
+        "536904399",
+        "536 90 4399",
+        "123-45-6789",
+    ),
+    *(
+        "DE89370400440532013000",
+        "gb42nawi04454264788619",
+        "GB82 WEST 1234 5698 7654 32",
+        "AB12",
+        "ssn",
+        "card",
+        "phone:",
+        "call",
+    ),
+    *(
+        " ",
+        " ",
+        "\n",
+        "\t",
+        ",",
+        ".",
+        "(",
+        ")",
+        "-",
+        "x",
+        "é",
+        "日本",
+        "٣",
+        "$",
+        "%",
+        "\u200b",
+        "\xa0",
+        "ext",
+        "EXT",
+        "ſ",
+    ),
+]
+texts_ = st.one_of(
+    st.lists(st.sampled_from(PARTS), max_size=25).map("".join),
+    st.lists(st.sampled_from(PARTS), max_size=25).map(" ".join),
+    st.text(alphabet="0123456789+-. ()/xX:ab@\n", max_size=60),
+).map(clean_text)
+
+
+@settings(max_examples=250, deadline=None)
+@given(texts_)
+@example("")
+@example("+49 30 901820\n212-555-5555ab212-555-5555")
+def test_findings_are_presidios(text: str) -> None:
+    assert ours([text])[0] == theirs(text)
+
+
+def test_findings_are_presidios_on_labelled_sentences(data: Path) -> None:
+    sentences = [clean_text(s["full_text"]) for s in json.loads((data / "pii" / "synth_dataset_v2.json").read_text())]
+    found = ours(list(sentences))
+    assert sum(map(len, found)) > 250
+    for text, f in zip(sentences, found, strict=True):
+        assert f == theirs(text), text
+
+
+def test_findings_are_presidios_on_crawled_pages(data: Path) -> None:
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+    from resiliparse.extract.html2text import extract_plain_text
+
+    with open(data / "crawl" / "docs-02.warc.gz", "rb") as f:
+        records = ArchiveIterator(f, record_types=WarcRecordType.response)
+        pages = [r.reader.read().decode("utf-8", "replace") for r in records if "html" in (r.http_content_type or "")]
+    texts = [clean_text(extract_plain_text(p)) for p in random.Random(3).sample(pages, 25)]
+    found = ours(list(texts))
+    for text, f in zip(texts, found, strict=True):
+        assert f == theirs(text), text[:100]
+
+
+def test_many_numbers_as_presidio_sees_them() -> None:
+    """Where phonenumbers gives up after 65,535 tries, so do we."""
+    dense = " ".join(f"{i:07d}x" for i in range(3_000))
+    assert ours([dense])[0] == theirs(dense)
+
+
+def test_only_presidios_countries_have_short_numbers() -> None:
+    """What lets windows of under seven digits be tried as German numbers alone."""
+    import phonenumbers
+    from phonenumbers.phonenumberutil import COUNTRY_CODE_TO_REGION_CODE
+    from presidio_analyzer.predefined_recognizers import PhoneRecognizer
+
+    from curation.safety.pii_windows import _SHORTEST_ELSEWHERE
+
+    kinds = ("fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost")
+    kinds += ("personal_number", "voip", "pager", "uan", "voicemail")
+
+    def shortest(region: str) -> int:
+        descriptions = [getattr(phonenumbers.PhoneMetadata.metadata_for_region(region), k) for k in kinds]
+        return min(min(d.possible_length) for d in descriptions if d is not None and d.possible_length)
+
+    regions = set(PhoneRecognizer.DEFAULT_SUPPORTED_REGIONS) - {"DE"}
+    codes = {phonenumbers.country_code_for_region(r) for r in regions}
+    assert min(shortest(r) for c in codes for r in COUNTRY_CODE_TO_REGION_CODE[c]) >= _SHORTEST_ELSEWHERE
+    abroad = (shortest(r) + len(str(phonenumbers.country_code_for_region(r))) for r in phonenumbers.SUPPORTED_REGIONS)
+    assert 2 + min(abroad) >= _SHORTEST_ELSEWHERE  # 2: the shortest international prefix
+
+
+def test_long_chunks_and_long_texts() -> None:
+    chunk = "a" * 30_000 + ".bob@python.org" + "/x" * 30_000
+    found = ours([chunk, "z" * 10_000_000 + " bob@python.org"])
+    assert any(e == "EMAIL_ADDRESS" for e, *_ in found[0])
+    assert found[1] == [("EMAIL_ADDRESS", 10_000_001, 10_000_015, 1.0)]
+
+
+def test_other_entities_go_by_overlapping_windows() -> None:
+    filler = "word " * 199_799
+    text = filler + "see https://www.python.org/downloads now " + filler + "https://docs.python.org end"
+    assert len(text) > 1_000_000
+    found = ours([text], ("URL",))[0]
+    assert [text[s:e] for _, s, e, _ in found] == ["https://www.python.org/downloads", "https://docs.python.org"]
+
+
+def test_rows_nulls_and_slices() -> None:
+    texts = pa.array(["no", "bob@python.org", None, "é 8.8.8.8"], pa.large_string())
+    found = analyze(texts, ["EMAIL_ADDRESS", "IP_ADDRESS"]).to_pylist()
+    assert [len(f) for f in found] == [0, 1, 0, 1]
+    assert found[3][0] == {"entity": "IP_ADDRESS", "start": 2, "end": 9, "score": 0.6}
+    assert analyze(texts.slice(3), ["IP_ADDRESS"]).to_pylist() == found[3:]
+    assert [f["entity"] for f in analyze(texts, ["IP_ADDRESS"]).to_pylist()[1]] == []
+    with pytest.raises(UserError, match="no entity NONSENSE"):
+        analyze(texts, ["NONSENSE"])
+
+
+def run(texts: list[str | None], **options: object) -> tuple[list[str | None], list[dict[str, int]]]:
+    step = Pii(**options)  # type: ignore[arg-type]
+    step.check()
+    step.open()
+    out = step(pa.record_batch({"text": pa.array(texts, pa.large_string())}))
+    assert out.schema.field(step.name).type == pa.struct(list(step.signals))
+    return out.column("text").to_pylist(), out.column(step.name).to_pylist()
+
+
+def test_masks() -> None:
+    (text, untouched, null), counts = run(
+        ["mail bob@python.org, call 212-555-5555; 8.8.8.8 and 2001:4860:4860::8888; ssn 536-90-4399.", "plain", None]
+    )
+    assert text == "mail <EMAIL_ADDRESS>, call <PHONE_NUMBER>; <IP_ADDRESS> and <IP_ADDRESS>; ssn <US_SSN>."
+    assert (untouched, null) == ("plain", None)
+    assert counts[0]["total"] == 5 and counts[0]["ip_address"] == 2 and counts[0]["us_ssn"] == 1
+    assert counts[1]["total"] == counts[2]["total"] == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("10.0.0.1", "127.0.0.1", "192.168.1.31", "172.16.0.1", "169.254.1.1", "203.0.113.9", "255.255.255.255"),
+        *("you@example.com", "me@mail.example.org", "x@host.test", "fe80::1", "2001:db8::1", "::1", "fd00::12:34"),
+        *("x[::2]", "ab::cd", "C::D", "std::a::b", "2::", "in 1640 and 1641", "0xdead::beef", "123456789"),
+    ],
+)
+def test_what_concerns_nobody_stays(text: str) -> None:
+    texts, counts = run([text])
+    assert texts == [text] and counts[0]["total"] == 0
+
+
+def test_code_is_left_alone(data: Path) -> None:
+    import sysconfig
+
+    lines = []
+    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))[:60]:
+        lines += path.read_text(encoding="utf-8", errors="replace").splitlines()
+    texts, _ = run(["\n".join(lines)])
+    new = str(texts[0]).splitlines()
+    touched = sum(a != b for a, b in zip(lines, new, strict=True))
+    assert len(lines) > 20_000 and touched <= len(lines) / 1000
+
+
+def test_stand_ins_are_well_formed_consistent_and_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRISTMILL_PII_KEY", "a key of many letters")
+    actions = dict.fromkeys(DEFAULT, "pseudonym")
+    values = ["bob@python.org", "8.8.8.8", "2001:4860:4860::8888", "212-555-5555", "4111 1111 1111 1111"]
+    values += ["536-90-4399", "DE89370400440532013000"]
+    texts, counts = run([f"is {v} it" for v in [*values, "BOB@python.org", "4111-1111-1111-1111"]], actions=actions)
+    new = [str(t).removeprefix("is ").removesuffix(" it") for t in texts]
+    assert all(c["total"] == 1 for c in counts) and not set(new) & set(values)
+    assert new[0].endswith("@example.com") and new[7] == new[0]
+    assert ipaddress.ip_address(new[1]).is_private and not ipaddress.ip_address(new[2]).is_global
+    assert "-555-01" in new[3] and new[5].startswith("9") and len(new[5]) == 11
+    assert new[8] == new[4] and theirs(new[6]) is not None
+    luhn = [int(d) if i % 2 == 0 else sum(divmod(2 * int(d), 10)) for i, d in enumerate(reversed(new[4]))]
+    assert sum(luhn) % 10 == 0
+    assert int("".join(str(int(c, 36)) for c in new[6][4:] + new[6][:4])) % 97 == 1
+    monkeypatch.setenv("GRISTMILL_PII_KEY", "another key")
+    assert run(["is bob@python.org it"], actions=actions)[0][0] != texts[0]
+
+
+def test_remove_and_drop_above_a_count() -> None:
+    assert run(["a bob@python.org b"], actions={"EMAIL_ADDRESS": "remove"})[0] == ["a  b"]
+    assert Pii(max_findings=5).rules() == {"pii_count": "pii.total <= 5"}
+    assert Pii().rules() == {}
+
+
+def test_overlapping_findings_leave_nothing_standing() -> None:
+    from curation.safety.pii_actions import settle
+
+    assert settle([(0, 5, "A", 0.5), (3, 9, "B", 0.9), (8, 10, "C", 0.4), (12, 14, "D", 1.0)]) == [
+        (0, 10, "B", 0.9),
+        (12, 14, "D", 1.0),
+    ]
+    assert settle([(0, 5, "B", 0.5), (0, 5, "A", 0.5)]) == [(0, 5, "A", 0.5)]
+
+
+def test_scrub() -> None:
+    step = Pii()
+    strings = [
+        "https://python.org/?mail=bob%40python.org",
+        "https://example.com/a%40b?x=%41",
+        '{"title": "\\nbob@python.org", "ids": [12125555555, 7, null, true], "bob@python.org": {"a": "plain"}}',
+        '{"title":"plain"}',
+        "{broken bob@python.org}",
+        None,
+    ]
+    for kind in (pa.string(), pa.large_string()):
+        out = step.scrub(pa.array(strings, kind))
+        assert out.type == kind
+        url, harmless, meta, same, broken, null = out.to_pylist()
+        assert "bob" not in url + meta + broken and "<EMAIL_ADDRESS>" in url and "<EMAIL_ADDRESS>" in broken
+        assert (harmless, same, null) == (strings[1], strings[3], None)
+        assert json.loads(meta) == {
+            "title": "\n<EMAIL_ADDRESS>",
+            "ids": ["<PHONE_NUMBER>", 7, None, True],
+            "<EMAIL_ADDRESS>": {"a": "plain"},
+        }
+
+
+def test_scrubbing_twice_changes_nothing() -> None:
+    once, _ = run(["bob@python.org 212-555-5555 8.8.8.8 DE89370400440532013000"])
+    assert run(once)[0] == once
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"entities": ["EMAIL"]}, "unknown entity EMAIL; presidio knows"),
+        ({"entities": []}, "`entities` is empty"),
+        ({"entities": ["US_SSN", "US_SSN"]}, "twice"),
+        ({"actions": {"URL": "mask"}}, "speaks of URL"),
+        ({"actions": {"US_SSN": "pseudonym"}, "key": "NO_SUCH_KEY"}, "environment variable NO_SUCH_KEY"),
+    ],
+)
+def test_bad_configuration(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Pii(**options).check()  # type: ignore[arg-type]
+
+
+def test_the_key_is_not_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRISTMILL_PII_KEY", "very-secret")
+    step = Pii(actions={"US_SSN": "pseudonym"})
+    step.open()
+    assert b"very-secret" not in pickle.dumps(step) and "very-secret" not in repr(step)
+
+
+def test_no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    pii_presidio.engine.cache_clear()
+    assert ours(["bob@python.org"])[0] == [("EMAIL_ADDRESS", 0, 14, 1.0)]
