@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import IO, Any
 
 from curation import record
-from curation.read.rows import Keys, Row, meta_json, parse_date, source
+from curation.read.rows import Keys, Row, meta_json, parse_date, place, source
 from curation.read.stream import Stream, compression
 from curation.step import Piece, RecordError, UnreadableFile
 
@@ -38,12 +38,12 @@ class Fields:
     def __post_init__(self) -> None:
         self.keys = Keys((self.piece.extra or {}).get("seen"))
 
-    def row(self, value: dict[str, Any], where: dict[str, Any], place: str, size: int | None) -> Row:
-        """A row from one record of any format. `place` is its key where it has no id, `size` its bytes."""
+    def row(self, value: dict[str, Any], where: dict[str, Any], at: str, size: int | None) -> Row:
+        """A row from one record of any format. `at` is its key where it has no id, `size` its bytes."""
         value = dict(value)
         key = value.get(self.id) if self.id else None
         if key is None or key == "":
-            key = place
+            key = at
         else:
             key = self.keys.unique(key if isinstance(key, str) else json.dumps(key, sort_keys=True, default=str))
         row = Row(self._doc_id(key), where, mime=self.mime, charset="utf-8", bytes=size)
@@ -68,9 +68,9 @@ class Fields:
         row.meta = meta_json(value)
         return row
 
-    def lost(self, where: dict[str, Any], place: str, reason: str) -> Row:
+    def lost(self, where: dict[str, Any], at: str, reason: str) -> Row:
         """A row for a record that cannot be read."""
-        return Row(self._doc_id(place), where, drop=("unreadable", reason))
+        return Row(self._doc_id(at), where, drop=("unreadable", reason))
 
     def _doc_id(self, key: str) -> bytes:
         return record.doc_id(self.collection, self.piece.path, key)
@@ -106,9 +106,9 @@ def rows(file: IO[bytes], piece: Piece, fields: Fields) -> Iterator[Row]:
         try:
             if problem:
                 raise RecordError(problem)
-            yield fields.row(parse(line), where, str(at), len(line))
+            yield fields.row(parse(line), where, place(at), len(line))
         except RecordError as error:
-            yield fields.lost(where, str(at), str(error))
+            yield fields.lost(where, place(at), str(error))
 
 
 def original(file: IO[bytes], where: Mapping[str, Any]) -> bytes:

@@ -22,6 +22,7 @@ MAX_REASON = 200
 _DATE = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?)?\s*(Z|[+-]\d\d:?\d\d)?\s*$", re.I
 )
+_REPEAT = re.compile(r"#\d+\Z")
 _COMPACT = re.compile(r"\d{8}(?:\d{4,10})?$")
 
 
@@ -55,14 +56,24 @@ class Row:
 
 
 class Keys:
-    """Record keys that are unique in their file: the second `x` is `x#2`. `seen` counts those of earlier pieces."""
+    """Record keys that are unique in their file: the second `x` is `x#2`. `seen` counts those of earlier pieces.
+
+    No two records share a key whatever their ids are: an id that looks like a repeat (`x#2`) is always counted
+    (`x#2#1`), one that looks like a place (`@5`, see `place`) is marked (`id:@5`).
+    """
 
     def __init__(self, seen: Mapping[str, int] | None = None) -> None:
         self.counts = dict(seen or {})
 
     def unique(self, key: str) -> str:
         count = self.counts[key] = self.counts.get(key, 0) + 1
-        return key if count == 1 else f"{key}#{count}"
+        marked = f"id:{key}" if key.startswith(("@", "lost@", "id:")) else key
+        return marked if count == 1 and not _REPEAT.search(key) else f"{marked}#{count}"
+
+
+def place(number: int) -> str:
+    """The key of a record without an id: its decompressed offset, or its row."""
+    return f"@{number}"
 
 
 def clean(value: str) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from curation import record, storage
 from curation.read import charset, jsonl, tables
 from curation.read.jsonl import Fields
-from curation.read.rows import Row, batches, source
+from curation.read.rows import Row, batches, place, source
 from curation.read.stream import Stream
 from curation.read.warc import binary_type
 from curation.step import Piece, UnreadableFile
@@ -91,7 +91,7 @@ class Text:
 
     def _document(self, file: IO[bytes], piece: Piece, collection: str) -> Row:
         """One file as one document."""
-        row = Row(record.doc_id(collection, piece.path, "0"), source(piece.path, "text", 0, piece.size))
+        row = Row(record.doc_id(collection, piece.path, place(0)), source(piece.path, "text", 0, piece.size))
         suffix = posixpath.splitext(record.strip_compression(piece.path))[1].lower()
         row.mime = "text/html" if suffix in _HTML else self.mime
         stream = Stream(file)

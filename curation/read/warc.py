@@ -16,7 +16,7 @@ import pyarrow as pa
 from curation import record, storage
 from curation.read import charset, http
 from curation.read.records import MAX_CONTENT, Record, archive_format, records
-from curation.read.rows import Keys, Row, batches, meta_json, parse_date, source
+from curation.read.rows import Keys, Row, batches, meta_json, parse_date, place, source
 from curation.read.stream import Stream
 from curation.step import Piece, RecordError, UnreadableFile
 
@@ -125,7 +125,7 @@ class Warc:
 
     def _row(self, item: Record, path: str, collection: str, keys: Keys) -> Row:
         key = item.fields.get("warc-record-id", "")
-        key = keys.unique(key) if key else f"lost@{item.offset}" if item.lost else str(item.position)
+        key = keys.unique(key) if key else f"lost@{item.offset}" if item.lost else place(item.position)
         where = source(path, item.format, item.offset, item.length, item.row)
         row = Row(record.doc_id(collection, path, key), where)
         fields = item.fields

@@ -153,9 +153,15 @@ def test_broken_compressed_lines_keep_what_came_before(tmp_path: Path) -> None:
 
 
 def test_ids(tmp_path: Path) -> None:
-    write(tmp_path / "a.jsonl", {"text": "one", "id": "x"}, {"text": "two", "id": "x"}, {"text": "three", "id": 7})
+    write(
+        tmp_path / "a.jsonl",
+        {"text": "one", "id": "x"},
+        {"text": "two", "id": "x"},
+        {"text": "0", "id": 0},
+        {"text": "-"},
+    )
     got = rows(tmp_path, "a.jsonl", Text(id="id"))
-    assert len({r["doc_id"] for r in got}) == 3
+    assert len({r["doc_id"] for r in got}) == 4
     assert json.loads(got[0]["meta"]) == {"id": "x"}
     write(tmp_path / "a.jsonl", {"text": "zero", "id": "y"}, {"text": "one", "id": "x"})
     assert rows(tmp_path, "a.jsonl", Text(id="id"))[1]["doc_id"] == got[0]["doc_id"]  # wherever it stands
@@ -292,3 +298,34 @@ def test_on_another_filesystem(tmp_path: Path) -> None:
         assert len(parts) > 1
         batches = [b for p in parts for b in Text().read(p, "memory://texts", collection="c", domain="d", rows=9)]
         assert [row for batch in batches for row in batch.to_pylist()] == want
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.sampled_from(["a.jsonl", "a.jsonl.gz", "a.parquet", "a.arrow"]),
+    st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=4)), min_size=1, max_size=8),
+)
+def test_any_damage(tmp_path_factory: pytest.TempPathFactory, name: str, hits: list[tuple[float, bytes]]) -> None:
+    """Bytes overwritten anywhere: rows or an incident, never anything else."""
+    root = tmp_path_factory.mktemp("damage")
+    lines = b"".join(json.dumps({"text": f"line {i}", "id": i % 7}).encode() + b"\n" for i in range(100))
+    if name == "a.parquet":
+        pq.write_table(table(), root / name, row_group_size=30)
+    elif name == "a.arrow":
+        with pa.ipc.new_file(root / name, table().schema) as writer:
+            writer.write_table(table(), max_chunksize=30)
+    else:
+        (root / name).write_bytes(gzip.compress(lines) if name.endswith("gz") else lines)
+    stored = bytearray((root / name).read_bytes())
+    # Not the last bytes of a Parquet file: pyarrow ends the process on some damage to a footer.
+    end = len(stored) - 3000 if name == "a.parquet" else len(stored)
+    for where, what in hits:
+        at = int(where * (end - len(what)))
+        stored[at : at + len(what)] = what
+    (root / name).write_bytes(bytes(stored))
+    try:
+        got = rows(root, name, Text(id="id"))
+    except UnreadableFile as error:
+        assert error.offset >= 0 and error.offset + error.length <= len(stored)
+        return
+    assert len({r["doc_id"] for r in got}) == len(got)
