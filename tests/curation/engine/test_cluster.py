@@ -1,4 +1,4 @@
-"""Many machines, and what goes wrong on one: a node dies, a record kills its worker, memory runs out, packages differ."""
+"""Many machines, and what goes wrong on one: it dies, a record kills its worker, memory runs out, packages differ."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def _first(spec: Any) -> bool:
 
 def test_memory_that_no_record_is_to_blame_for_ends_the_run(small: Path, tmp_path: Path) -> None:
     mine = Deadly(lambda spec, memory: _starved(spec, memory) if _first(spec) else None)
-    with pytest.raises(RunFailed, match="no half of its records alone kills one.*engine.task_bytes"):
+    with pytest.raises(RunFailed, match=r"no half of its records alone kills one.*engine\.task_bytes"):
         tiny.run(small, tmp_path / "run", executor=lambda: mine)
     assert not (tmp_path / "run" / "poison.jsonl").exists()
 

@@ -61,7 +61,7 @@ validation: 0.2
 engine: {{task_bytes: 4096, batch_rows: 8}}
 """
 
-WORDS = "mill stone grain wheel water flour sack miller rye wheat oat bran".split()
+WORDS = ("mill", "stone", "grain", "wheel", "water", "flour", "sack", "miller", "rye", "wheat", "oat", "bran")
 
 
 def write_input(folder: Path, files: int = 2, documents: int = 24, bad: dict[str, str] | None = None) -> None:
