@@ -200,6 +200,8 @@ class Storage:
         return handle
 
     def read_bytes(self, path: str) -> bytes:
+        if not self.local:
+            return bytes(self._fs.cat_file(self.full(path)))  # one request; `open` asks for the size first
         with self.open(path) as f:
             return f.read()
 

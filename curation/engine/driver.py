@@ -197,7 +197,9 @@ class Driver:
                 self.progress.note(f"poison: step {step} fails on document {doc} of {file} ({reason}); it is left out")
             return
         if error is not None:
-            if isinstance(error, (UserError, WorkerDiffers, RunFailed)):
+            if isinstance(error, WorkerDiffers):
+                raise RunFailed(str(error)) from error
+            if isinstance(error, (UserError, RunFailed)):
                 raise error
             if is_disk_full(error):
                 raise disk_full(self.storage, error) from error
@@ -237,13 +239,21 @@ class Driver:
         """Bisects a task to the record that kills its worker, by running parts of it without writing anything."""
 
         def probe(lo: int, hi: int, dry: bool) -> dict[str, Any] | None:
+            # None if the worker dies, and dies again: once may be bad luck, and would put the blame on an innocent
             part = dataclasses.replace(spec, probe=(lo, hi), dry=dry)
-            handle = self.executor.submit(phase.function, shared, part, None, TASK_MEMORY * MEMORY_GROWTH)
-            while True:
-                for _, outcome in self.executor.wait([handle], 10.0):
-                    if outcome.error is not None:
-                        raise RunFailed(f"while looking for a record that kills workers: {outcome.error!r}")
+            deaths = nodes = 0
+            while deaths < 2:
+                outcome = self._wait_for(phase.function, shared, part)
+                if isinstance(outcome.error, Poisoned):
+                    return {}  # a step fails on some of these records, but they kill nobody
+                if outcome.error is not None:
+                    raise RunFailed(f"while looking for a record that kills workers: {outcome.error!r}")
+                if outcome.value is not None:
                     return outcome.value
+                deaths, nodes = deaths + (not outcome.node), nodes + outcome.node
+                if nodes >= MAX_NODE_DEATHS:
+                    raise RunFailed(f"{nodes} machines died under one task of phase {phase.name!r}: {outcome.death}")
+            return None
 
         whole = probe(0, 0, True)
         if whole is None:
@@ -267,6 +277,12 @@ class Driver:
         named = probe(lo, hi, True)
         assert named is not None
         return [(doc, file, "", "its worker dies") for doc, file in named["ids"]]
+
+    def _wait_for(self, function: Function, shared: Any, spec: Any) -> Outcome:
+        handle = self.executor.submit(function, shared, spec, None, TASK_MEMORY * MEMORY_GROWTH)
+        while True:
+            for _, outcome in self.executor.wait([handle], 10.0):
+                return outcome
 
     def _log(self, event: str, phase: Phase, i: int, **more: Any) -> None:
         if not self.storage.local:

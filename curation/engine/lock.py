@@ -1,7 +1,9 @@
 """One driver a run directory.
 
 On a local disk the kernel holds the lock, so that it goes with the process however that ends. On an object store it
-is an object with the time of the last heartbeat: another driver waits until that is a minute old.
+is an object with the time of the last heartbeat: another driver is refused until that is a minute old, or at once
+taken in where the holder ran on the same machine and is gone. Two that come at the same moment both write, wait a
+second, and read who was last. Nothing breaks if both go on: what they commit has the same names and bytes.
 """
 
 from __future__ import annotations
@@ -13,13 +15,18 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psutil
 
 from curation.step import UserError
 from curation.storage import Storage
 
 HEARTBEAT = 10.0  # seconds
 STALE = 60.0
+CONTEST = 1.0  # far longer than it takes to write a small object
 
 
 @contextlib.contextmanager
@@ -58,18 +65,23 @@ def _hold_local(storage: Storage) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hold_remote(storage: Storage) -> Iterator[None]:
-    me = f"{socket.gethostname()}, process {os.getpid()}"
-    if storage.exists(".lock"):
-        with contextlib.suppress(ValueError, KeyError, FileNotFoundError):
-            held = json.loads(storage.read_bytes(".lock"))
-            if held["by"] != me and time.time() - held["at"] < STALE:
-                raise _busy(storage, held["by"])
+    mine = {"by": f"{socket.gethostname()}, process {os.getpid()}", "process": os.getpid(), "machine": _machine()}
+    mine["started"], mine["token"] = psutil.Process().create_time(), uuid.uuid4().hex
+    held = _read(storage)
+    if held is not None and time.time() - held["at"] < STALE and not _gone(held):
+        raise _busy(storage, held["by"])
+    storage.write_bytes(".lock", json.dumps(mine | {"at": time.time()}).encode())
+    time.sleep(CONTEST)
+    held = _read(storage)
+    if held is not None and held["token"] != mine["token"]:
+        raise _busy(storage, held["by"])
     ended = threading.Event()
 
     def beat() -> None:
-        while not ended.is_set():
-            storage.write_bytes(".lock", json.dumps({"by": me, "at": time.time()}).encode())
-            ended.wait(HEARTBEAT)
+        while not ended.wait(HEARTBEAT):
+            with contextlib.suppress(OSError):  # a store that is away for a moment; the next beat may reach it
+                if (_read(storage) or mine)["token"] == mine["token"]:
+                    storage.write_bytes(".lock", json.dumps(mine | {"at": time.time()}).encode())
 
     thread = threading.Thread(target=beat, daemon=True, name="gristmill-heartbeat")
     thread.start()
@@ -78,4 +90,32 @@ def _hold_remote(storage: Storage) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        storage.remove(".lock")
+        if (_read(storage) or mine)["token"] == mine["token"]:
+            storage.remove(".lock")
+
+
+def _read(storage: Storage) -> dict[str, Any] | None:
+    try:
+        held = json.loads(storage.read_bytes(".lock"))
+        return held if {"by", "at", "token"} <= held.keys() else None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _machine() -> str:
+    """Where a process number means what it means here: this boot of this kernel, this namespace of processes."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
+            return f"{f.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return uuid.uuid4().hex  # unlike any other: then only the heartbeat tells
+
+
+def _gone(held: Mapping[str, Any]) -> bool:
+    """Whether the holder ran where this process runs, and runs no more: no need to wait for its heart to stop."""
+    if held.get("machine") != _machine():
+        return False
+    try:
+        return bool(psutil.Process(held["process"]).create_time() != held["started"])
+    except psutil.NoSuchProcess:
+        return True

@@ -26,7 +26,6 @@ from curation.engine.driver import RunFailed
 from curation.step import UserError
 from tests.curation.engine import tiny
 
-
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -137,7 +136,8 @@ def _kills(whole: Whole, every: int) -> int:
 
 def _listing(folder: Path) -> str:
     return "\n".join(
-        f"{p.relative_to(folder)} {p.stat().st_size if p.is_file() else ''}" for p in sorted(folder.rglob("*"))
+        f"{p.relative_to(folder)} {p.stat().st_size if p.is_file() else ''}"
+        for p in sorted(folder.rglob("*"))
         if p.suffix != ".tmp"
     ) + str(sum(p.suffix == ".tmp" for p in folder.rglob("*")))
 

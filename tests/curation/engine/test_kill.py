@@ -110,7 +110,7 @@ class Victim:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        gone, left = psutil.wait_procs(list(self.seen.values()), timeout=10)
+        _, left = psutil.wait_procs(list(self.seen.values()), timeout=10)
         for process in left:
             if process.is_running():
                 process.kill()
@@ -123,7 +123,9 @@ def _lines(run_dir: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def _mill_with_kills(file: Path, run_dir: Path, folder: Path, total: int, moments: list[tuple[float, str]]) -> list[str]:
+def _mill_with_kills(
+    file: Path, run_dir: Path, folder: Path, total: int, moments: list[tuple[float, str]]
+) -> list[str]:
     """Runs to the end, killing on the way; says what was killed. `moments`: (share of the log's lines, what)."""
     rng = random.Random(len(moments))
     todo, happened, victims = sorted(moments), list[str](), list[Victim]()

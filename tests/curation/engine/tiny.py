@@ -18,7 +18,7 @@ from pipelines.steps import READERS, STEPS
 
 STEP = '''
 from dataclasses import dataclass
-import os, signal
+import os, signal, time
 import pyarrow as pa
 from curation.record import with_column
 from curation.step import MapStep
@@ -27,6 +27,7 @@ from curation.step import MapStep
 class Words(MapStep):
     """Counts words; on a text with the word `raises` it raises, on one with `dies` its process is killed."""
     name: str = "words"
+    pause: float = 0.0  # seconds a batch, so that tasks are under way when something is killed
 
     @property
     def signals(self):
@@ -34,6 +35,7 @@ class Words(MapStep):
 
     def __call__(self, batch):
         counts = []
+        time.sleep(self.pause)
         for text in batch.column("text").to_pylist():
             words = text.split()
             if "raises" in words:
@@ -50,7 +52,7 @@ name: tiny
 sources:
   - {{name: web, read: text, root: "{root}", path: "*.jsonl", id: id}}
 steps:
-  - {step}/steps.py:Words: {{}}
+  - {step}/steps.py:Words: {{pause: {pause}}}
     keep: {{long: "words.count >= quantile(words.count, 0.2)"}}
   - exact_dedup: {{}}
 tokenizer: {{train: {{kind: bpe, vocab: 300}}}}
@@ -59,7 +61,7 @@ validation: 0.2
 engine: {{task_bytes: 4096, batch_rows: 8}}
 """
 
-WORDS = "mill stone grain wheel water flour sack miller rye wheat oat bran".split()
+WORDS = ("mill", "stone", "grain", "wheel", "water", "flour", "sack", "miller", "rye", "wheat", "oat", "bran")
 
 
 def write_input(folder: Path, files: int = 2, documents: int = 24, bad: dict[str, str] | None = None) -> None:
@@ -79,12 +81,12 @@ def write_input(folder: Path, files: int = 2, documents: int = 24, bad: dict[str
         (folder / f"{'abcdefghijklmnopqrstuvwxyz'[number]}.jsonl").write_text("".join(lines))
 
 
-def write_pipeline(folder: Path, root: str | None = None) -> Path:
+def write_pipeline(folder: Path, root: str | None = None, pause: float = 0.0) -> Path:
     """The pipeline file and its step, reading `folder`/in or another root."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "steps.py").write_text(STEP)
     file = folder / "tiny.yaml"
-    file.write_text(PIPELINE.format(root=root or folder / "in", step=folder))
+    file.write_text(PIPELINE.format(root=root or folder / "in", step=folder, pause=pause))
     return file
 
 
@@ -118,7 +120,8 @@ def committed(run_dir: Path) -> set[tuple[str, str]]:
 
 def events(run_dir: Path) -> list[dict[str, Any]]:
     """The driver's log. A line that a killed driver left half written is skipped."""
-    lines = (run_dir / "log" / "events.jsonl").read_text().splitlines() if (run_dir / "log").is_dir() else []
+    log = run_dir / "log" / "events.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
     out = []
     for line in lines:
         try:
