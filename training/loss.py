@@ -9,12 +9,15 @@ The softmax is taken in fp32 whatever the compute type, and the weight's gradien
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 1 << 22  # logits held at once: 16 MiB in fp32
+# Logits held at once: 8 MiB in fp32, and at least 128 rows. Fewer rows are slower, because the weight's gradient is
+# added to once a chunk: 2,048 rows x 50,304 x 512 in bf16 took 4.1 s in chunks of 32, 1.3 s in chunks of 128 to 256.
+CHUNK_ELEMENTS, CHUNK_ROWS = 1 << 21, 128
 
 
 def linear_cross_entropy(
@@ -30,7 +33,7 @@ def linear_cross_entropy(
 
     hidden [..., width] in any floating type (under autocast it and the weight are used in the autocast type), weight
     [vocabulary, width], targets int [...]; rows whose target is `ignore_index` count for nothing. `chunk`: rows at a
-    time, by default what fits 16 MiB of logits.
+    time, by default what fits 8 MiB of logits, at least 128.
 
     Returns loss_sum (fp32 scalar, differentiable, z-loss included), count (int64 scalar: rows that count) and nll
     (fp32 [...], negative log-likelihood in nats without z-loss, 0 for ignored rows, no gradient). Divide the sum by the
@@ -42,7 +45,7 @@ def linear_cross_entropy(
     if torch.is_autocast_enabled(device):
         rows = rows.to(torch.get_autocast_dtype(device))
     if chunk is None:
-        chunk = max(32, CHUNK_ELEMENTS // weight.shape[0])
+        chunk = max(CHUNK_ROWS, CHUNK_ELEMENTS // weight.shape[0])
     apply: Any = _LinearCrossEntropy.apply
     loss_sum, nll = apply(rows, weight, targets.reshape(-1), ignore_index, z_loss, chunk)
     return loss_sum, (targets != ignore_index).sum(), nll.view(shape)
@@ -73,11 +76,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     loss_sum += z_loss * torch.where(counted, lse.square(), 0.0).sum()
                 if not (need_rows or need_weight):
                     continue
-                slope = logits.sub_(lse[:, None]).exp_()
+                # exp(z - inf) is 0: rows that do not count get no slope, without another pass over the chunk
+                slope = logits.sub_(torch.where(counted, lse, math.inf)[:, None]).exp_()
                 if z_loss:
                     slope.mul_((1 + 2 * z_loss * lse)[:, None])
-                slope.scatter_add_(1, label, torch.full_like(label, -1, dtype=torch.float32))
-                slope.mul_(counted[:, None])
+                slope.scatter_add_(1, label, -counted[:, None].float())
                 slope = slope.to(rows.dtype)
                 if grad_rows is not None:
                     torch.mm(slope, compute, out=grad_rows[part])

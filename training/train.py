@@ -55,11 +55,15 @@ def train(config: TrainConfig, data_dir: str, run_dir: str, *, report: Report | 
     run = Path(run_dir)
     manifest = read_manifest(data_dir)
     config = _settle(config, run, manifest)
-    device = torch.device(config.device)
     windows, length, micro = config.batch.windows, config.data.sequence, config.batch.micro or config.batch.windows
     data, log, rounding = plan(manifest, config.data, config.seed, windows, config.iterations)
     held_out = {n: Domain(n, manifest, s) for n, s in manifest.splits.get("validation", {}).items() if s.tokens > 1}
     notes = [f"the mix was rounded to {log.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
+    notes += [
+        f"{n}: {o.remainder} of {o.tokens.sum()} tokens are no target in an epoch" for n, o in data.orders.items()
+    ]
+    _write_head(run, config, manifest)
+    device = torch.device(config.device)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(_arithmetic(config))
@@ -198,34 +202,38 @@ def _arithmetic(config: TrainConfig) -> Iterator[None]:
 
 
 def _settle(config: TrainConfig, run: Path, manifest: Manifest) -> TrainConfig:
-    """Decides what was left to the machine, and holds a run directory to one configuration and one set of shards.
+    """Decides what was left to the machine, and holds a run with checkpoints to one configuration and set of shards.
 
     On resume the decisions of the first start stand (precision, device, threads). Raises UserError where configuration
     or shards differ from those that the run began with.
     """
-    file, source = run / "train.yaml", run / "data.json"
-    data = {
-        "manifest": hashlib.sha256(manifest.dumps()).hexdigest(),
-        "tokenizer": vars(manifest.tokenizer),
-        "root": manifest.root,
-    }
-    if file.exists():
-        earlier = parse(file.read_text(), str(file))
-        settled = _decide(config, earlier)
-        if settled != earlier:
-            before, now = _flat(earlier.model_dump(mode="json")), _flat(settled.model_dump(mode="json"))
-            keys = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-            changes = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in keys)
-            raise UserError(f"{run} was made by another configuration: {changes}. Change it back or name another run")
-        if json.loads(source.read_text())["manifest"] != data["manifest"]:
-            raise UserError(f"{run} was trained on other shards than {manifest.root} has now; name another run")
-        return settled
-    run.mkdir(parents=True, exist_ok=True)
-    settled = _decide(config, None)
-    _write(run / manifest.tokenizer.file, read_file(manifest.path(manifest.tokenizer.file)))
-    _write(source, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
-    _write(file, settled.dump().encode())  # last: a run with a train.yaml has the others
+    if not checkpoint.checkpoints(run / "checkpoints"):
+        return _decide(config, None)
+    if not ((run / "train.yaml").exists() and (run / "data.json").exists()):
+        raise UserError(f"{run} has checkpoints and no train.yaml or data.json to go with them; name another run")
+    earlier = parse((run / "train.yaml").read_text(), str(run / "train.yaml"))
+    settled = _decide(config, earlier)
+    if settled != earlier:
+        before, now = _flat(earlier.model_dump(mode="json")), _flat(settled.model_dump(mode="json"))
+        keys = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+        changes = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in keys)
+        raise UserError(f"{run} was made by another configuration: {changes}. Change it back or name another run")
+    if json.loads((run / "data.json").read_text())["manifest"] != _digest(manifest):
+        raise UserError(f"{run} was trained on other shards than {manifest.root} has now; name another run")
     return settled
+
+
+def _write_head(run: Path, config: TrainConfig, manifest: Manifest) -> None:
+    """train.yaml, the tokenizer and data.json (which shards): with the checkpoints, all that using the model needs."""
+    run.mkdir(parents=True, exist_ok=True)
+    data = {"manifest": _digest(manifest), "root": manifest.root, "tokenizer": vars(manifest.tokenizer)}
+    _write(run / manifest.tokenizer.file, read_file(manifest.path(manifest.tokenizer.file)))
+    _write(run / "data.json", (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
+    _write(run / "train.yaml", config.dump().encode())
+
+
+def _digest(manifest: Manifest) -> str:
+    return hashlib.sha256(manifest.dumps()).hexdigest()
 
 
 def _decide(config: TrainConfig, earlier: TrainConfig | None) -> TrainConfig:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from curation import shards
+from training.attention import document_mask
 from training.config import PRESETS
 from training.data import Domain
 from training.evaluate import evaluate, mean_loss
@@ -42,8 +43,6 @@ def test_scores_are_those_of_the_plain_computation(corpus: Path) -> None:
         for start in range(0, 1000, 250):
             tokens, targets = stream[start : start + 250][None], stream[start + 1 : start + 251][None]
             documents = (tokens == 0).long().cumsum(1)
-            from training.attention import document_mask
-
             logits = F.linear(model.hidden(tokens, document_mask(documents)), model.head.weight)
             total += F.cross_entropy(logits[0], targets[0], reduction="sum").item()
         score = found[name]

@@ -245,6 +245,23 @@ def test_a_run_directory_belongs_to_one_configuration(
         train(config(), str(corpus), str(run))
 
 
-def test_a_loss_that_is_no_number_stops_the_run(corpus: Path, tmp_path: Path) -> None:
+def test_what_was_refused_can_be_put_right(corpus: Path, tmp_path: Path) -> None:
+    """A run directory without a checkpoint belongs to nobody yet."""
+    with pytest.raises(UserError, match="no domain web"):
+        train(config(**{"data.weights": {"web": 1.0}}), str(corpus), str(tmp_path / "run"))
     with pytest.raises(UserError, match=r"the loss is (nan|inf) in iteration \d+ .* lower optimizer.lr"):
         train(config(**{"optimizer.lr": 1e30, "schedule.kind": "constant"}), str(corpus), str(tmp_path / "run"))
+    result = train(config(iterations=2), str(corpus), str(tmp_path / "run"))
+    assert result.resumed_from == 0 and result.iterations == 2
+    entries = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [e["iteration"] for e in entries] == [0, 1, 2, 2]
+    assert sum("tokens are no target in an epoch" in n for n in result.notes) == 2
+
+
+@pytest.mark.slow
+def test_two_threads_give_the_same_bits_twice(corpus: Path, tmp_path: Path) -> None:
+    """Large enough (the demo preset) for torch to split the work."""
+    wide = config(iterations=2, threads=2, precision="bf16", **{"model.preset": "demo", "evaluate.windows": 1})
+    for name in ("a", "b"):
+        train(wide, str(corpus), str(tmp_path / name))
+    assert_equal_runs(tmp_path / "a", tmp_path / "b")
