@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import xxhash
 
 from curation import rules, storage
 from curation.engine import identity
@@ -245,7 +246,9 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
 def tasks(plan: Plan, *, limit: int | None = None) -> list[MapSpec]:
     """The input cut into tasks: large files split where that is exact, small ones grouped, in order of path.
 
-    A task's pieces are of one source. `limit` is spread over the tasks, so that a first look sees all of the input.
+    A task's pieces are of one source. A group ends at a file whose own path says so, with a chance of its share of a
+    task, and at twice a task's size: so a file that comes, goes or grows leaves the groups of all others alone but
+    for a few beside it, where filling tasks up one after another would deal all files behind it anew. `limit` is spread over the tasks, so that a first look sees all of the input.
     """
     target = plan.pipeline.engine.task_bytes or task_bytes(plan.input_bytes)
     specs: list[MapSpec] = []
@@ -264,17 +267,30 @@ def tasks(plan: Plan, *, limit: int | None = None) -> list[MapSpec]:
             group, size = [], 0
 
         for file in listed:
-            for piece in source.reader.split(Piece(file.path, file.size, file.version), source.root, target):
+            for piece in _split(source, Piece(file.path, file.size, file.version), target):
                 length = (piece.stop or file.size) - (piece.start or 0) if piece.stop or piece.start else file.size
-                if group and size + length > target:
+                if group and size + length > 2 * target:
                     end()
                 group.append(piece)
                 size += length
+                if piece.start is not None or _ends_group(file.path, length / target):
+                    end()
         end()
     if limit is not None:
         share = -(-limit // max(1, len(specs)))
         specs = [_limited(s, share) for s in specs]
     return specs
+
+
+def _split(source: Source, whole: Piece, target: int) -> list[Piece]:
+    try:
+        return source.reader.split(whole, source.root, target)
+    except (PermissionError, FileNotFoundError):
+        return [whole]  # its task says that it cannot be read
+
+
+def _ends_group(path: str, share: float) -> bool:
+    return xxhash.xxh3_64_intdigest(path.encode("utf-8", "surrogateescape")) < share * 2.0**64
 
 
 def task_bytes(total: int) -> int:
