@@ -41,6 +41,10 @@ class Quantile:
     p: float
     by: str | None = None
 
+    def __str__(self) -> str:
+        """As a rule writes it."""
+        return f"quantile({self.signal}, {self.p:g}{f', by {self.by}' if self.by else ''})"
+
 
 @dataclass(frozen=True)
 class ParsedRule:
@@ -161,6 +165,9 @@ def check_columns(rule: ParsedRule, available: Mapping[str, pa.DataType]) -> Non
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             advice = "expected a signal that is a number"
             raise refuse(rule.where, rule.name, f"asks for a quantile of {q.signal}, a {kind}", rule.sql, advice)
+        if q.by is not None and pa.types.is_floating(available[q.by]):
+            advice = "expected a column of strings, integers or truth values to group by"
+            raise refuse(rule.where, rule.name, f"asks for a quantile by {q.by}, a number", rule.sql, advice)
     sql = substitute(rule, {q: 0.0 if q.by is None else {"": 0.0} for q in rule.quantiles})
     schema = _schema({c: available[c] for c in rule.columns})
     for rows in (0, 1):  # one row of NULLs as well: a malformed pattern shows only when it is compiled

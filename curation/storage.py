@@ -96,7 +96,8 @@ def list_inputs(root: str, pattern: str) -> list[InputFile]:
             continue
         version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
         if not is_remote(root):
-            version = os.stat(name).st_mtime_ns
+            # a change of permissions shows in neither size nor mtime, and decides whether there is anything to read
+            version = f"{os.stat(name).st_mtime_ns}{'' if os.access(name, os.R_OK) else ' unreadable'}"
         files.append(InputFile(posixpath.relpath(name, base), int(info["size"]), str(version).strip('"')))
     return sorted(files)
 

@@ -228,7 +228,7 @@ class Phases:
 
     def quantiles(self, wanted: Sequence[Quantile]) -> None:
         """Computes what the rules of the next phase need, over the documents that stand now."""
-        pinned = self.plan.pinned()
+        pinned = self.plan.pinned
         todo = [q for q in wanted if q not in pinned]
         self.values.update({q: pinned[q] for q in wanted if q in pinned})
         if not todo:

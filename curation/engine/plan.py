@@ -10,14 +10,17 @@ phase; a global step, or a rule that needs a quantile, ends it. Names of what is
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import xxhash
 
 from curation import rules, storage
 from curation.engine import identity
+from curation.engine.intake import url_key
 from curation.engine.mapspec import MapSpec, Op, Source
 from curation.pack import mixing, shuffle
 from curation.pipeline import Pipeline
@@ -81,13 +84,7 @@ class Plan:
     quarantine_urls: frozenset[str]
     quarantine_fingerprint: str
     step_fingerprints: dict[str, str] = field(default_factory=dict)
-
-    def pinned(self) -> dict[Quantile, Any]:
-        """Quantiles taken from another run instead of being computed on this one's documents."""
-        path = self.pipeline.quantiles
-        if not path:
-            return {}
-        return {Quantile(q["signal"], q["p"], q["by"]): q["value"] for q in _read_json(path)["quantiles"]}
+    pinned: dict[Quantile, Any] = field(default_factory=dict)  # quantiles of another run, not computed on this one's
 
     @property
     def input_bytes(self) -> int:
@@ -122,6 +119,8 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
         base, ids, urls, quarantine, own,
     )  # fmt: skip
     plan.segments = _segments(plan, base)
+    if pipeline.quantiles:
+        plan.pinned = _pinned(pipeline.quantiles, plan.segments)
     plan.fingerprint = storage.fingerprint(
         {
             "pipeline": pipeline.resolved(),
@@ -130,7 +129,7 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
             "environment": environment,
             "files": [[(f.path, f.size, f.version) for f in listed] for listed in files],
             "quarantine": quarantine,
-            "quantiles": _read_json(pipeline.quantiles)["quantiles"] if pipeline.quantiles else None,
+            "quantiles": sorted([str(q), str(value)] for q, value in plan.pinned.items()),
             "limit": limit,
             "sample": sample,
             "tokenizer": _tokenizer_fingerprint(pipeline),
@@ -155,14 +154,28 @@ def _files(name: str, root: str, path: str) -> list[storage.InputFile]:
     return found
 
 
-def _read_json(path: str) -> Any:
+def _pinned(path: str, segments: Sequence[Segment]) -> dict[Quantile, Any]:
+    """The values of all quantiles that rules ask for, from the run.json of another run."""
     import json
 
     fs, inner = storage.filesystem(path)
     try:
-        return json.loads(fs.cat_file(inner))
-    except (OSError, ValueError) as e:
-        raise UserError(f"quantiles: {path} cannot be read as the run.json of a finished run ({e})") from None
+        there = {
+            Quantile(q["signal"], q["p"], q["by"]): q["value"] for q in json.loads(fs.cat_file(inner))["quantiles"]
+        }
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise UserError(
+            f"quantiles: {path} cannot be read as the run.json of a finished run ({type(e).__name__}: {e})"
+        ) from None
+    for segment in segments:
+        for q in segment.quantiles:
+            if q not in there:
+                raise UserError(
+                    f"quantiles: {path} has no {q}, which a rule of the step {segment.ops[-1].step.name} asks for; "
+                    f"it has {', '.join(sorted(map(str, there))) or 'none'}. Pin from a run whose rules ask for it, or "
+                    "take `quantiles` out."
+                )
+    return {q: there[q] for segment in segments for q in segment.quantiles}
 
 
 def _tokenizer_fingerprint(pipeline: Pipeline) -> Any:
@@ -187,10 +200,12 @@ def _quarantine(paths: Sequence[str]) -> tuple[frozenset[bytes], frozenset[str],
                 try:
                     entry = json.loads(line)
                     if entry.get("doc_id"):
-                        ids.add(bytes.fromhex(entry["doc_id"]))
+                        (doc,) = struct.unpack("16s", bytes.fromhex(entry["doc_id"]))
+                        ids.add(doc)
                     else:
+                        url_key(entry["url"])
                         urls.add(entry["url"])
-                except (ValueError, KeyError, AttributeError, TypeError):
+                except (ValueError, KeyError, AttributeError, TypeError, struct.error):
                     raise UserError(
                         f"{path}, line {number}: expected an object with `doc_id` (32 hexadecimal digits) or `url`, "
                         f"found {line[:80].decode(errors='replace')}"
@@ -256,8 +271,15 @@ def tasks(
 ) -> list[MapSpec]:
     """The input cut into tasks: large files split where that is exact, small ones grouped, in order of path.
 
+<<<<<<< HEAD
     A task's pieces are of one source. `cuts` are pieces of large files, by (source, path). `limit` is spread over the
     tasks, so that a first look sees all of the input.
+=======
+    A task's pieces are of one source. A group ends at a file whose own path says so, with a chance of its share of a
+    task, and at twice a task's size: so a file that comes, goes or grows leaves the groups of all others alone but
+    for a few beside it, where filling tasks up one after another would deal all files behind it anew. `limit` is spread
+    over the tasks, so that a first look sees all of the input.
+>>>>>>> guard
     """
     target = target_bytes(plan)
     specs: list[MapSpec] = []
@@ -276,18 +298,35 @@ def tasks(
             group, size = [], 0
 
         for file in listed:
+<<<<<<< HEAD
             whole = Piece(file.path, file.size, file.version)
             for piece in (cuts or {}).get((number, file.path)) or source.reader.split(whole, source.root, target):
+=======
+            for piece in _split(source, Piece(file.path, file.size, file.version), target):
+>>>>>>> guard
                 length = (piece.stop or file.size) - (piece.start or 0) if piece.stop or piece.start else file.size
-                if group and size + length > target:
+                if group and size + length > 2 * target:
                     end()
                 group.append(piece)
                 size += length
+                if piece.start is not None or _ends_group(file.path, length / target):
+                    end()
         end()
     if limit is not None:
         share = -(-limit // max(1, len(specs)))
         specs = [_limited(s, share) for s in specs]
     return specs
+
+
+def _split(source: Source, whole: Piece, target: int) -> list[Piece]:
+    try:
+        return source.reader.split(whole, source.root, target)
+    except (PermissionError, FileNotFoundError):
+        return [whole]  # its task says that it cannot be read
+
+
+def _ends_group(path: str, share: float) -> bool:
+    return xxhash.xxh3_64_intdigest(path.encode("utf-8", "surrogateescape")) < share * 2.0**64
 
 
 def task_bytes(total: int) -> int:

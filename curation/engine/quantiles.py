@@ -76,7 +76,8 @@ def _count(
     if by is None:
         groups = {ALL: valid}
     else:
-        names = np.array([None if v is None else str(v) for v in by.to_pylist()], dtype=object)
+        # Arrow writes truth values, integers and times as DuckDB's CAST AS VARCHAR does, by which rules find a group
+        names = np.array(by.cast(pa.string()).to_pylist(), dtype=object)
         groups = {g: valid & (names == g) for g in sorted({n for n in names if n is not None})}
     shift = np.uint64(48 - phase.bits)
     for group, mask in groups.items():
