@@ -223,7 +223,6 @@ def explain(
 ) -> None:
     """Where did this page go? Every step it went through, its signals, where and why it ended."""
     from curation.engine.explain import explain as answer_for
-
     from pipelines import look
 
     answer = answer_for(run, document)
@@ -275,9 +274,8 @@ def train(
 
     [dim]gristmill train small.yaml --data runs/web --set optimizer.lr=3e-4[/]
     """
-    from training.config import load
-
     from pipelines.look import TrainLines
+    from training.config import load
 
     settings = load(config, sets or [])
     name = os.path.basename(config).rsplit(".", 1)[0]
@@ -319,7 +317,6 @@ def generate(
 def models_list(as_json: AsJson = False) -> None:
     """The catalogue: what each model is, its licence, and whether it is on this machine."""
     from curation.models import listing
-
     from pipelines.look import show_models
 
     rows = listing()

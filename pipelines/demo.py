@@ -132,9 +132,8 @@ def _write_lines(path: str, rows: list[dict[str, str]]) -> None:
 
 
 def _curate(file: str, run: str, executor: str, console: Any) -> None:
-    from curation.engine.run import curate
-
     from curation import config
+    from curation.engine.run import curate
     from pipelines.cli import show_result
     from pipelines.steps import READERS, STEPS
 
@@ -145,11 +144,10 @@ def _curate(file: str, run: str, executor: str, console: Any) -> None:
 
 
 def _train(file: str, run: str, console: Any) -> None:
+    from pipelines.look import TrainLines
     from training.config import load
     from training.generate import generate
     from training.train import train
-
-    from pipelines.look import TrainLines
 
     config = load(file)
     folder = os.path.join(run, "train", "demo")

@@ -42,6 +42,7 @@ def training_plan(path: str, sets: Sequence[str], data: str | None) -> dict[str,
     }
     if data is not None:
         import torch
+
         from curation.shards import read_manifest
         from training.model import Model
         from training.train import shape

@@ -271,15 +271,10 @@ def tasks(
 ) -> list[MapSpec]:
     """The input cut into tasks: large files split where that is exact, small ones grouped, in order of path.
 
-<<<<<<< HEAD
-    A task's pieces are of one source. `cuts` are pieces of large files, by (source, path). `limit` is spread over the
-    tasks, so that a first look sees all of the input.
-=======
-    A task's pieces are of one source. A group ends at a file whose own path says so, with a chance of its share of a
-    task, and at twice a task's size: so a file that comes, goes or grows leaves the groups of all others alone but
-    for a few beside it, where filling tasks up one after another would deal all files behind it anew. `limit` is spread
-    over the tasks, so that a first look sees all of the input.
->>>>>>> guard
+    A task's pieces are of one source. `cuts` are pieces of large files, by (source, path). A group ends at a file whose
+    own path says so, with a chance of its share of a task, and at twice a task's size: so a file that comes, goes or
+    grows leaves the groups of all others alone but for a few beside it, where filling tasks up one after another would
+    deal all files behind it anew. `limit` is spread over the tasks, so that a first look sees all of the input.
     """
     target = target_bytes(plan)
     specs: list[MapSpec] = []
@@ -298,12 +293,8 @@ def tasks(
             group, size = [], 0
 
         for file in listed:
-<<<<<<< HEAD
             whole = Piece(file.path, file.size, file.version)
-            for piece in (cuts or {}).get((number, file.path)) or source.reader.split(whole, source.root, target):
-=======
-            for piece in _split(source, Piece(file.path, file.size, file.version), target):
->>>>>>> guard
+            for piece in (cuts or {}).get((number, file.path)) or _split(source, whole, target):
                 length = (piece.stop or file.size) - (piece.start or 0) if piece.stop or piece.start else file.size
                 if group and size + length > 2 * target:
                     end()

@@ -90,9 +90,8 @@ def gristmill(
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished run of `write_inputs`, in the folder of its inputs."""
-    from curation.engine.run import curate
-
     from curation import config
+    from curation.engine.run import curate
     from pipelines.steps import READERS, STEPS
 
     folder = write_inputs(tmp_path_factory.mktemp("small"))

@@ -130,9 +130,8 @@ def test_without_cache_and_source_samples_have_no_text(trained, tmp_path):
 
 def test_what_is_read_again_is_scrubbed(small_run, tmp_path):
     """A document that a rule dropped before `pii` ran is stored nowhere; what the report shows of it is scrubbed."""
-    from curation.engine.run import curate
-
     from curation import config
+    from curation.engine.run import curate
     from pipelines.steps import READERS, STEPS
 
     shutil.copy(small_run.parent / "own.py", tmp_path / "own.py")
