@@ -188,7 +188,7 @@ def test_memory_that_no_record_is_to_blame_for_ends_the_run(small: Path, tmp_pat
 
 
 def test_the_search_is_not_misled_by_a_node_that_dies_under_it(small: Path, tmp_path: Path) -> None:
-    """Row 5 of the first task kills; while it is looked for, every other probe loses its machine or its worker."""
+    """Row 5 of the first task kills; while it is looked for, each probe loses its machine and then its worker."""
     flaky = [0]
 
     def death(spec: Any, memory: int) -> Outcome | None:
@@ -200,7 +200,7 @@ def test_the_search_is_not_misled_by_a_node_that_dies_under_it(small: Path, tmp_
         if not spec.dry and lo <= 5 < hi:
             return Outcome(death="WorkerCrashedError")
         flaky[0] += 1
-        return Outcome(death="NodeDiedError", node=True) if flaky[0] % 2 else None
+        return [None, Outcome(death="NodeDiedError", node=True), Outcome(death="WorkerCrashedError")][flaky[0] % 3]
 
     result = tiny.run(small, tmp_path / "run", executor=lambda: Deadly(death))
     assert result.counts["steps"][0] == {"step": "read", "rule": "poison", "dropped": 1}
