@@ -10,6 +10,7 @@ names it with its checksum; what no manifest names is garbage, whoever left it.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import io
 import json
@@ -81,25 +82,41 @@ class InputFile:
 
 
 def list_inputs(root: str, pattern: str) -> list[InputFile]:
-    """Files below `root` that match a glob (`**` allowed) or a plain path, sorted by path.
+    """Files below `root` that match a glob (`**` allowed) or a plain path, sorted by path. Links are followed.
 
     Raises FileNotFoundError where the root itself is absent. Nothing matching is an empty list.
     """
     fs, base = filesystem(root)
     if not fs.exists(base):
         raise FileNotFoundError(root)
+    if not is_remote(root):
+        return _list_local(base, pattern)
     base = base.rstrip("/")
-    found = fs.glob(posixpath.join(base, pattern), detail=True)
     files = []
-    for name, info in found.items():
-        if info["type"] != "file":
-            continue
-        version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
-        if not is_remote(root):
-            # a change of permissions shows in neither size nor mtime, and decides whether there is anything to read
-            version = f"{os.stat(name).st_mtime_ns}{'' if os.access(name, os.R_OK) else ' unreadable'}"
-        files.append(InputFile(posixpath.relpath(name, base), int(info["size"]), str(version).strip('"')))
+    for name, info in fs.glob(posixpath.join(base, pattern), detail=True).items():
+        if info["type"] == "file":
+            version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
+            files.append(InputFile(posixpath.relpath(name, base), int(info["size"]), str(version).strip('"')))
     return sorted(files)
+
+
+def _list_local(base: str, pattern: str) -> list[InputFile]:
+    # Not by fsspec: it passes over links, and takes a bracket in the root for a pattern.
+    files = {}
+    for name in glob.iglob(pattern, root_dir=base, recursive=True, include_hidden=True):
+        full = os.path.join(base, name)
+        if os.path.isdir(full):
+            continue
+        path = posixpath.relpath(full, base)
+        try:
+            stat = os.stat(full)
+        except OSError:  # a link to nowhere: its task will say that it cannot be read
+            files[path] = InputFile(path, 0, "unreadable")
+            continue
+        # a change of permissions shows in neither size nor mtime, and decides whether there is anything to read
+        readable = "" if os.access(full, os.R_OK) else " unreadable"
+        files[path] = InputFile(path, stat.st_size, f"{stat.st_mtime_ns}{readable}")
+    return sorted(files.values())
 
 
 def digest(data: bytes) -> str:

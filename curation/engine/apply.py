@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,35 @@ def opened(step: MapStep, key: Hashable) -> MapStep:
     return _opened[key]
 
 
+# Every way out that Python's sockets have: names looked up, connections, datagrams.
+_EVENTS = {
+    *("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg"),
+    *("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"),
+}
+
+
 def _watch(event: str, args: tuple[Any, ...]) -> None:
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.bind") and getattr(_state, "step", None):
-        raise SocketOpened(f"the step {_state.step} opens a socket ({event} {args[1:]}), which a step must not do")
+    if event in _EVENTS and getattr(_state, "step", None):
+        shown = [a for a in args if isinstance(a, (str, int, tuple, bytes))]
+        _state.opened = f"the step {_state.step} opens a socket ({event} {shown}), which a step must not do"
+        raise SocketOpened(_state.opened)
+
+
+@contextlib.contextmanager
+def without_sockets(step: str) -> Iterator[None]:
+    """While the block runs, this thread reaches no network: SocketOpened, also if the step catches what it is told
+    (a step that falls back to something else when there is no network computes something else where there is one)."""
+    global _watching
+    if not _watching:
+        sys.addaudithook(_watch)
+        _watching = True
+    _state.step, _state.opened = step, None
+    try:
+        yield
+    finally:
+        _state.step, opened = None, _state.opened
+        if opened is not None:
+            raise SocketOpened(opened)
 
 
 def apply(step: MapStep, key: Hashable, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
@@ -46,10 +73,6 @@ def apply(step: MapStep, key: Hashable, batch: pa.RecordBatch) -> tuple[pa.Recor
     Rows are independent, so those beside a failing one come out as they would have. What says nothing about the
     record (memory, files, sockets) is raised.
     """
-    global _watching
-    if not _watching:
-        sys.addaudithook(_watch)
-        _watching = True
     ready = opened(step, key)
     failed: dict[int, str] = {}
     outs: list[pa.RecordBatch] = []
@@ -71,11 +94,8 @@ def apply(step: MapStep, key: Hashable, batch: pa.RecordBatch) -> tuple[pa.Recor
             attempt(lo, mid)
             attempt(mid, hi)
 
-    _state.step = step.name
-    try:
+    with without_sockets(step.name):
         attempt(0, batch.num_rows)
-    finally:
-        _state.step = None
     if len(outs) == 1:
         return outs[0], failed
     if not outs:

@@ -151,6 +151,15 @@ def _files(name: str, root: str, path: str) -> list[storage.InputFile]:
         raise UserError(f"source {name!r}: its root {root} does not exist") from None
     if not found:
         raise UserError(f"source {name!r} is empty: no file below {root} matches {path!r}")
+    for file in found:
+        try:
+            file.path.encode()
+        except UnicodeEncodeError:  # a document says which file it is from, and every column is UTF-8
+            shown = file.path.encode("utf-8", "surrogateescape")
+            raise UserError(
+                f"source {name!r}: the name of the file {shown!r} below {root} is not UTF-8. Rename it, or leave it "
+                f"out by another pattern than {path!r}."
+            ) from None
     return found
 
 

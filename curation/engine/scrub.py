@@ -22,7 +22,9 @@ class Scrub:
     def strings(self, strings: pa.Array) -> pa.Array:
         if self.step is None:
             return strings
-        return apply.opened(self.step, ("scrub", self.step.name)).scrub(strings).cast(strings.type)
+        ready = apply.opened(self.step, ("scrub", self.step.name))
+        with apply.without_sockets(self.step.name):
+            return ready.scrub(strings).cast(strings.type)
 
     def text(self, text: str) -> str:
         """One string: a reason, say, that may quote what it complains of."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import subprocess
@@ -10,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from tests.conftest import ROOT
@@ -78,14 +78,12 @@ def cut_otherwise(tree: dict[str, Any], **engine: int) -> dict[str, Any]:
 
 def upside_down(monkeypatch: pytest.MonkeyPatch, tree: dict[str, Any]) -> dict[str, Any]:
     """The filesystem lists files the other way round, and the pipeline its sources."""
-    cls = type(fsspec.filesystem("file"))
-    listed = cls.glob
+    listed = glob.iglob
 
-    def reversed_glob(self: Any, *args: Any, **kwargs: Any) -> Any:
-        found = listed(self, *args, **kwargs)
-        return dict(reversed(found.items())) if isinstance(found, dict) else found[::-1]
+    def reversed_glob(*args: Any, **kwargs: Any) -> Any:
+        return reversed(list(listed(*args, **kwargs)))
 
-    monkeypatch.setattr(cls, "glob", reversed_glob)
+    monkeypatch.setattr(glob, "iglob", reversed_glob)
     return tree | {"sources": tree["sources"][::-1]}
 
 
