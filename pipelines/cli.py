@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it, so that `--help` answers at
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -48,6 +49,9 @@ _SAID = (
 
 def main() -> NoReturn:
     """The entry point: runs a command and ends the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII only must not end a run that is done
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(prog_name="gristmill")
     except KeyboardInterrupt:

@@ -17,8 +17,8 @@ from tests.conftest import ROOT
 from tests.curation.engine import runs
 
 
-def pipeline() -> dict[str, Any]:
-    """A step of every kind that changes how data lies: rewriting, quantiles, both deduplications, shards."""
+def pipeline(data: Path) -> dict[str, Any]:
+    """Every step there is, and all that changes how data lies: rewriting, quantiles, deduplications, shards."""
     keep = {
         "fineweb_punct_line_ratio": None,
         "fineweb_dup_char_ratio": None,
@@ -36,11 +36,15 @@ def pipeline() -> dict[str, Any]:
         ],
         "steps": [
             {"extract": {}},
+            {"pii": {}},
             {"language": {}, "keep": {"language": by_language}},
             {"heuristics": {"sets": ["fineweb"]}, "keep": keep},
+            {"perplexity": {"model": str(data / "lm" / "kenlm_test.arpa")}, "keep": {"known": "perplexity.value > 1"}},
             "exact_dedup",
             {"minhash_dedup": {"threshold": 0.6}},
-            {"toxicity": {}},
+            {"toxicity": {}, "keep": {"toxicity": "toxicity.score <= quantile(toxicity.score, 0.9)"}},
+            {"datatrove": {"block": "datatrove.pipeline.filters.GopherRepetitionFilter"}},
+            {"decontaminate": {"against": ["benchmark.jsonl"], "ngram": 5}},
         ],
         "tokenizer": {"train": {"kind": "bpe", "vocab": 600}},
         "shards": {"tokens_per_shard": 20000},
@@ -56,15 +60,17 @@ def mill(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
     for i, (first, count) in enumerate([(0, 60), (60, 60), (120, 30)]):
         runs.cut_warc(archive, folder / "crawl" / f"{i}.warc.gz", first, count)
     rows = runs.sentences(data, ["en", "de", "fr", "tr", "ja"], 40)
+    rows += [{"text": f"Write to jane.roe{i}@millbrook.co.uk about the mill, page {i}."} for i in range(9)]
+    runs.write_jsonl(folder / "benchmark.jsonl", [{"question": row["text"]} for row in rows[1:40:3]])
     runs.write_jsonl(folder / "texts" / "a.jsonl", rows)
     runs.write_jsonl(folder / "texts" / "b.jsonl", rows[::3])
     for i in range(12):
         runs.write_jsonl(folder / "more" / str(i % 3) / f"{i}.jsonl", rows[i::12][:6])
-    result = runs.curate(folder, pipeline())
+    result = runs.curate(folder, pipeline(data))
     assert result.exit_code == 0
     dropped = {(d["step"], d["rule"]): d["dropped"] for d in result.counts["steps"]}
-    steps = {"read", "language", "heuristics", "exact_dedup", "minhash_dedup", "toxicity"}
-    assert {s for s, _ in dropped} == steps
+    steps = {"language", "heuristics", "exact_dedup", "minhash_dedup", "toxicity", "datatrove", "decontaminate"}
+    assert {s for s, _ in dropped} >= steps
     tree = runs.tree_bytes(folder / "run")
     assert {p.split("/")[0] for p in tree} == {"documents", "ledger", "shards", "urls"}
     assert len([p for p in tree if p.startswith("shards/train/")]) >= 4
@@ -89,20 +95,22 @@ def upside_down(monkeypatch: pytest.MonkeyPatch, tree: dict[str, Any]) -> dict[s
 
 @pytest.mark.parametrize("rows", [1, 64, 1024])
 def test_batch_and_task_sizes_do_not_show(
-    mill: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch, rows: int
+    data: Path, mill: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     folder, expected = mill
     size = {1: 1 << 14, 64: 1 << 12, 1024: 1 << 26}[rows]
-    tree = cut_otherwise(upside_down(monkeypatch, pipeline()), batch_rows=rows, task_bytes=size)
+    tree = cut_otherwise(upside_down(monkeypatch, pipeline(data)), batch_rows=rows, task_bytes=size)
     result = runs.curate(folder, tree, f"inline-{rows}")
     assert result.exit_code == 0
     assert runs.tree_bytes(folder / f"inline-{rows}") == expected
 
 
 @pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))])
-def test_workers_do_not_show(mill: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+def test_workers_do_not_show(
+    data: Path, mill: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     folder, expected = mill
-    tree = cut_otherwise(upside_down(monkeypatch, pipeline()), batch_rows=64, task_bytes=1 << 15)
+    tree = cut_otherwise(upside_down(monkeypatch, pipeline(data)), batch_rows=64, task_bytes=1 << 15)
     result = runs.curate(folder, tree, f"ray-{workers}", executor="ray", workers=workers)
     assert result.exit_code == 0
     assert runs.tree_bytes(folder / f"ray-{workers}") == expected
@@ -127,11 +135,11 @@ PLACES = [
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda p: str(p["LC_ALL"]))
-def test_place_and_hash_seed_do_not_show(mill: tuple[Path, dict[str, str]], place: dict[str, str]) -> None:
+def test_place_and_hash_seed_do_not_show(data: Path, mill: tuple[Path, dict[str, str]], place: dict[str, str]) -> None:
     """Another locale, time zone and hash seed, through the command line, with no network there at all."""
     folder, expected = mill
     to = folder / f"place-{place['PYTHONHASHSEED']}"
-    runs.load(folder, pipeline(), name="placed.yaml")
+    runs.load(folder, pipeline(data), name="placed.yaml")
     command = [sys.executable, "-m", "pipelines.cli", "curate", str(folder / "placed.yaml"), "--run", str(to)]
     ended = subprocess.run(
         [*without_network(), *command, "--executor", "inline"],

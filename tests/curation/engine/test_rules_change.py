@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from curation.engine import explain
+from curation.step import UserError
 from tests.curation.engine import runs
 
 # -- pipelines of three steps over pages and sentences, with rules to be varied ----------------------------------------
@@ -277,3 +278,18 @@ def test_quarantine_lists_are_honoured_and_let_go_again(tmp_path: Path) -> None:
     assert (third.counts["kept"], third.computed) == (6, {"language": 1})
     assert runs.tree_bytes(tmp_path / "run") == free
     assert runs.curate(tmp_path, tree).status == "unchanged"
+
+
+def test_quantiles_by_any_column_find_their_groups(tmp_path: Path) -> None:
+    """By strings, truth values and integers: nobody is dropped for a group that SQL writes otherwise."""
+    rows = [{"text": f"The brook turns the mill, page {i // 2}." + " Oh!" * i, "url": f"u{i % 3}"} for i in range(30)]
+    runs.write_jsonl(tmp_path / "texts" / "a.jsonl", rows)
+    steps: list[Any] = [{"language": {}}, {"exact_dedup": {}, "keep": {"exact_duplicate": None}}]
+    for n, by in enumerate(["url", "exact_dedup.duplicate", "exact_dedup.copies", "read.status"]):
+        rule = {"r": f"language.score >= quantile(language.score, 0, by {by})"}
+        tree = runs.text_pipeline(tmp_path, steps=[*steps, {"toxicity": {}, "keep": rule}])
+        if by == "read.status":  # null: no group
+            with pytest.raises(UserError, match="no documents are left"):
+                runs.curate(tmp_path, tree, f"by-{n}")
+        else:
+            assert runs.curate(tmp_path, tree, f"by-{n}").counts["kept"] == 30
