@@ -184,7 +184,7 @@ def _check(file: Path, folder: Path, rounds: list[list[tuple[float, str]]]) -> N
 def test_five_kills_of_drivers_and_workers(data: Path, folder: Path) -> None:
     _cut(data / "crawl" / "docs-00.warc.gz", folder / "in", files=6, records=100)
     file = folder / "crawl.yaml"
-    file.write_text(PIPELINE.format(root=folder / "in", task_bytes=1 << 10))
+    file.write_text(PIPELINE.format(root=folder / "in", task_bytes=200_000))
     _check(file, folder, [_moments(5, 5)])
 
 
@@ -192,6 +192,6 @@ def test_five_kills_of_drivers_and_workers(data: Path, folder: Path) -> None:
 @pytest.mark.timeout(1800)
 def test_twenty_kills_over_the_whole_crawl(data: Path, folder: Path) -> None:
     file = folder / "all.yaml"
-    file.write_text(PIPELINE.format(root=data / "crawl", task_bytes=1 << 20))
+    file.write_text(PIPELINE.format(root=data / "crawl", task_bytes=4 << 20))
     shutil.rmtree(folder / "whole", ignore_errors=True)
     _check(file, folder, [_moments(seed, 5) for seed in range(4)])
