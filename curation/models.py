@@ -65,8 +65,8 @@ CATALOGUE: dict[str, Model] = {
     ),
     "toxicity-en": Model(
         ("package:curation/safety/toxicity-en.ftz",),
-        None,
-        None,
+        428_376,
+        "a882f8d67b6a336193427cb00fa2c279873b8a002f6526d65203f32fbfa187d1",
         "MIT (data: Davidson et al. 2017)",
         "English toxicity, fastText, quantised; comes with the package",
     ),

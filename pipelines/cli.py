@@ -375,8 +375,8 @@ def models_train_classifier(
         sources.setdefault(label, []).append(path)
     made = train_classifier(sources, out, field=field, epochs=epochs, quantise=quantise)
     print(f"{out}: accuracy {made.accuracy:.3f} on held-out samples")
-    for label in made.labels:
-        print(f"  {label.label}: {label.trained:,} samples, AUC {label.auc:.3f}")
+    for row in made.labels:
+        print(f"  {row.label}: {row.trained:,} samples, AUC {row.auc:.3f}")
 
 
 if __name__ == "__main__":

@@ -170,7 +170,7 @@ def show_models(console: Console, rows: Sequence[Any]) -> None:
 
 
 class TrainLines:
-    """What a training says while it goes: each evaluation, and a line of figures every 10 seconds."""
+    """What a training says while it goes: each evaluation, and a line of figures every 20 seconds."""
 
     def __init__(self, console: Console, iterations: int) -> None:
         self.console, self.iterations = console, iterations
@@ -186,7 +186,7 @@ class TrainLines:
             self.console.print(
                 f"iteration {entry['iteration']}/{self.iterations}: validation {domains}", highlight=False
             )
-        elif entry["kind"] == "train" and self._rate and time.monotonic() - self._spoken > 10:
+        elif entry["kind"] == "train" and self._rate and time.monotonic() - self._spoken > 20:
             self._spoken = time.monotonic()
             said = f"loss {entry['loss']:.3f}, {self._rate:,.0f} tokens/s"
             self.console.print(

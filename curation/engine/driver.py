@@ -265,15 +265,12 @@ class Driver:
         lo, hi = 0, int(whole["rows"])
         while hi - lo > 1:
             mid = (lo + hi) // 2
-            if probe(lo, mid, False) is None:
-                hi = mid
-            elif probe(mid, hi, False) is None:
-                lo = mid
-            else:
-                raise RunFailed(
-                    f"the workers of task {spec.key} die, but no half of its records alone kills one: most likely too "
-                    "little memory for the whole. Lower engine.task_bytes or give the nodes more memory."
-                )
+            lo, hi = (lo, mid) if probe(lo, mid, False) is None else (mid, hi)
+        if probe(lo, hi, False) is not None:  # none does, or the last one would
+            raise RunFailed(
+                f"the workers of task {spec.key} die, but none of its records kills one by itself: most likely too "
+                "little memory for the whole. Lower engine.task_bytes or give the nodes more memory."
+            )
         named = probe(lo, hi, True)
         assert named is not None
         return [(doc, file, "", "its worker dies") for doc, file in named["ids"]]

@@ -156,13 +156,18 @@ class Ray:
         try:
             return Outcome(value=self._ray.get(handle))
         except rx.RayTaskError as e:
-            return Outcome(error=e.cause if isinstance(getattr(e, "cause", None), BaseException) else e)
+            cause = getattr(e, "cause", None)
+            if isinstance(cause, rx.RayError):  # the worker could not get what was shared: its owner's node is gone
+                return Outcome(death=_first_line(cause), node=True)
+            return Outcome(error=cause if isinstance(cause, BaseException) else e)
         except rx.OutOfMemoryError as e:
             return Outcome(death=_first_line(e), memory=True)
         except (rx.NodeDiedError, rx.ObjectLostError, rx.OwnerDiedError) as e:
             return Outcome(death=_first_line(e), node=True)
         except (rx.WorkerCrashedError, rx.RaySystemError, rx.LocalRayletDiedError) as e:
             return Outcome(death=_first_line(e))
+        except rx.RayError as e:  # environments that cannot be set up, placement: of machines, not of the task
+            return Outcome(death=_first_line(e), node=True)
 
     def close(self) -> None:
         if self._ours:

@@ -16,7 +16,7 @@ from curation.engine.mapspec import MapPhase, MapSpec, Op
 from curation.engine.plan import Plan, PlannedOp, Segment, behind, bind
 from curation.engine.stagetask import MergePhase, MergeSpec, StagePhase, StageSpec, run_merge, run_stage
 from curation.rules import Quantile
-from curation.step import StagePlan, StageResult
+from curation.step import StagePlan, StageResult, UserError
 
 # Above so many pairs of producers and consumers, the producers' files are merged first: each consumer opens each file.
 MAX_PAIRS = 1_000_000
@@ -264,7 +264,20 @@ def _length(piece: Any) -> int:
 def _read_poison(store: storage.Storage) -> list[dict[str, str]]:
     if not store.exists("poison.jsonl"):
         return []
-    return [json.loads(line) for line in store.read_bytes("poison.jsonl").splitlines() if line.strip()]
+    entries = []
+    for number, line in enumerate(store.read_bytes("poison.jsonl").splitlines(), 1):
+        try:
+            entry = json.loads(line) if line.strip() else None
+        except ValueError:
+            entry = line
+        if entry is not None and not (isinstance(entry, dict) and {"doc_id", "file", "reason"} <= entry.keys()):
+            raise UserError(
+                f"{store.url('poison.jsonl')}, line {number}: expected an object with doc_id, file and reason, found "
+                f"{line[:80].decode(errors='replace')}. Mend the line, or remove the file: the records are found again."
+            )
+        if entry is not None:
+            entries.append(entry)
+    return entries
 
 
 def planned(op: PlannedOp) -> str:

@@ -57,6 +57,9 @@ def curate(
     if finished and finished.get("done") == _done(plan, poison) and (allow_missing or not finished["unread"]):
         unread = finished["unread"]
         code = 3 if unread else 0
+        if pipeline.retention == "none" and store.exists("cache"):  # the run was killed while it removed it
+            with lock.hold(store):
+                store.remove("cache")
         return RunResult(UNCHANGED, code, run_dir, finished["counts"], unread, time.monotonic() - started)
     try:
         with lock.hold(store):

@@ -152,3 +152,13 @@ def test_importing_the_steps_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_bundled_model_is_the_one_its_card_and_the_catalogue_speak_of():
+    import json
+    from pathlib import Path
+
+    path = models.resolve("toxicity-en")
+    entry = models.CATALOGUE["toxicity-en"]
+    beside = json.loads(Path(path).with_suffix(".json").read_text())
+    assert (beside["sha256"], beside["bytes"]) == (entry.sha256, entry.size) == (models.sha256(path), entry.size)

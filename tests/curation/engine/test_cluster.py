@@ -17,6 +17,7 @@ import pytest
 
 from curation.engine.driver import MAX_DEATHS, MEMORY_GROWTH, RunFailed
 from curation.engine.executors import TASK_MEMORY, Inline, Outcome
+from curation.step import UserError
 from tests.curation.engine import tiny
 
 
@@ -139,6 +140,22 @@ def test_a_record_that_breaks_a_step_is_found_and_left_out(tmp_path: Path, execu
     assert tiny.tree(tmp_path / "replay") == tiny.tree(tmp_path / "run")
 
 
+def test_a_poison_list_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    tiny.write_input(tmp_path / "in", documents=8, bad={"a5": "raises"})
+    file = tiny.write_pipeline(tmp_path)
+    tiny.run(file, tmp_path / "run")
+    list_ = tmp_path / "run" / "poison.jsonl"
+    before, tree = list_.read_bytes(), tiny.tree(tmp_path / "run")
+    list_.write_bytes(before + b'{"doc_id": "12')
+    with pytest.raises(
+        UserError, match=r'poison\.jsonl, line 2: expected an object with doc_id.*found \{"doc_id": "12'
+    ):
+        tiny.run(file, tmp_path / "run")
+    list_.unlink()
+    assert tiny.run(file, tmp_path / "run").status == "done"
+    assert (list_.read_bytes(), tiny.tree(tmp_path / "run")) == (before, tree)
+
+
 # -- deaths, through the seam ------------------------------------------------------------------------------------------
 
 
@@ -182,13 +199,25 @@ def _first(spec: Any) -> bool:
 
 def test_memory_that_no_record_is_to_blame_for_ends_the_run(small: Path, tmp_path: Path) -> None:
     mine = Deadly(lambda spec, memory: _starved(spec, memory) if _first(spec) else None)
-    with pytest.raises(RunFailed, match=r"no half of its records alone kills one.*engine\.task_bytes"):
+    with pytest.raises(RunFailed, match=r"none of its records kills one by itself.*engine\.task_bytes"):
         tiny.run(small, tmp_path / "run", executor=lambda: mine)
     assert not (tmp_path / "run" / "poison.jsonl").exists()
 
 
+def test_a_task_without_records_cannot_be_to_blame(tmp_path: Path) -> None:
+    tiny.write_input(tmp_path / "in", files=1, documents=8)
+    (tmp_path / "in" / "b.jsonl").write_text("\n" * 9000)  # tasks of its own, without a record
+    mine = Deadly(lambda spec, memory: Outcome(death="WorkerCrashedError") if _is_b(spec) else None)
+    with pytest.raises(RunFailed, match="none of its records kills one by itself"):
+        tiny.run(tiny.write_pipeline(tmp_path), tmp_path / "run", executor=lambda: mine)
+
+
+def _is_b(spec: Any) -> bool:
+    return [p.path for p in getattr(spec, "pieces", ())] == ["b.jsonl"] and spec.probe is None
+
+
 def test_the_search_is_not_misled_by_a_node_that_dies_under_it(small: Path, tmp_path: Path) -> None:
-    """Row 5 of the first task kills; while it is looked for, every other probe loses its machine or its worker."""
+    """Row 5 of the first task kills; while it is looked for, each probe loses its machine and then its worker."""
     flaky = [0]
 
     def death(spec: Any, memory: int) -> Outcome | None:
@@ -200,7 +229,7 @@ def test_the_search_is_not_misled_by_a_node_that_dies_under_it(small: Path, tmp_
         if not spec.dry and lo <= 5 < hi:
             return Outcome(death="WorkerCrashedError")
         flaky[0] += 1
-        return Outcome(death="NodeDiedError", node=True) if flaky[0] % 2 else None
+        return [None, Outcome(death="NodeDiedError", node=True), Outcome(death="WorkerCrashedError")][flaky[0] % 3]
 
     result = tiny.run(small, tmp_path / "run", executor=lambda: Deadly(death))
     assert result.counts["steps"][0] == {"step": "read", "rule": "poison", "dropped": 1}

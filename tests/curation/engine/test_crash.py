@@ -7,6 +7,7 @@ drivers and Ray workers over a real crawl.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -23,6 +24,7 @@ import pytest
 
 from curation import storage
 from curation.engine.driver import RunFailed
+from curation.engine.run import curate
 from curation.step import UserError
 from tests.curation.engine import tiny
 
@@ -233,6 +235,25 @@ def test_leftovers_of_killed_writers_are_neither_read_nor_kept(whole: Whole, fin
     assert not list(finished.rglob("*.tmp")) and not list(finished.glob("result.*"))
 
 
+def test_a_cache_that_was_being_removed_is_removed_by_the_next_run(whole: Whole, fast: Path) -> None:
+    """`retention: none` removes the cache when all is done; a kill in between leaves a finished run with a cache."""
+    run_dir, pipeline = fast / "lean", dataclasses.replace(tiny.load(whole.file), retention="none")
+
+    def hook(name: str) -> None:
+        if name == "remove cache":
+            raise Dead(name)
+
+    storage.set_failpoint(hook)
+    with pytest.raises(Dead):
+        curate(pipeline, str(run_dir), executor="inline")
+    storage.set_failpoint(None)
+    assert (run_dir / "cache").exists()
+    assert curate(pipeline, str(run_dir), executor="inline").status == "unchanged"
+    assert not (run_dir / "cache").exists()
+    assert curate(pipeline, str(run_dir), executor="inline").status == "unchanged"
+    shutil.rmtree(run_dir)
+
+
 def test_crashes_one_after_another_still_come_to_the_end(whole: Whole, fast: Path) -> None:
     """Each attempt dies after a seeded number of boundaries; a task has at most 30, so attempts get somewhere."""
     run_dir, rng, attempts = fast / "unlucky", random.Random(17), 0
@@ -300,7 +321,8 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(whole: Whole, fast: Path,
     shutil.rmtree(run_dir)
 
 
-def test_a_disk_that_really_is_full(whole: Whole, tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_a_disk_that_really_is_full(whole: Whole, tmp_path: Path, executor: str) -> None:
     """A file system of 192 KiB, then one of 8 MiB: here the system call itself fails, in the middle of a file."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -311,7 +333,7 @@ def test_a_disk_that_really_is_full(whole: Whole, tmp_path: Path) -> None:
         pytest.skip("a small file system can be mounted by root only")
     try:
         with pytest.raises(RunFailed, match="the disk is full"):
-            tiny.run(whole.file, disk / "run")
+            tiny.run(whole.file, disk / "run", executor=executor, workers=1)
         had = tiny.committed(disk / "run")
         assert 0 < len(had) < len(whole.tasks)
         subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)

@@ -107,15 +107,27 @@ def test_sources_and_run_on_s3_give_the_bytes_of_a_local_run(bucket: str, local:
     assert not Storage(f"{bucket}/run").exists(".lock")
 
 
-def test_a_source_changed_on_s3_is_noticed(bucket: str, local: Path) -> None:
+def test_a_source_changed_on_s3_is_noticed_and_never_half_published(bucket: str, local: Path) -> None:
     _upload(local / "in", f"{bucket}/in")
     file = tiny.write_pipeline(local / "remote", root=f"{bucket}/in")
     before = tiny.run(file, f"{bucket}/run")
     fs, inner = storage.filesystem(f"{bucket}/in/a.jsonl")
     changed = fs.cat_file(inner).replace(b'https://x.org/a1"', b'https://y.org/a1"')
     fs.pipe_file(inner, changed)
+
+    def hook(name: str) -> None:
+        if name.startswith("link result/ledger"):
+            raise Dead(name)
+
+    storage.set_failpoint(hook)
+    with pytest.raises(Dead):
+        tiny.run(file, f"{bucket}/run")
+    storage.set_failpoint(None)
+    store = Storage(f"{bucket}/run")
+    assert store.walk("result"), "the old result is being replaced by the new one, file by file"
+    assert not store.exists("result/shards/manifest.json") and store.read_json("run.json")["done"] is None
     after = tiny.run(file, f"{bucket}/run")
-    assert after.status == "done" and 0 < after.executed < before.executed
+    assert (after.status, after.executed, before.executed) == ("done", 0, 32)
     (local / "in" / "a.jsonl").write_bytes(changed)
     tiny.run(tiny.write_pipeline(local), local / "fresh")
     assert _tree(f"{bucket}/run", local / "back") == tiny.tree(local / "fresh")
