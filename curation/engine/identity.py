@@ -46,6 +46,21 @@ def environment() -> dict[str, str]:
     return found
 
 
+def refuse_encoding() -> None:
+    """Raises UserError where files are not UTF-8 by default. Libraries that steps use open theirs without saying
+    which (spaCy, under datatrove's blocks): in another encoding they fail on every document, or worse, do not."""
+    import locale
+
+    from curation.step import UserError
+
+    encoding = locale.getencoding() if not sys.flags.utf8_mode else "utf-8"
+    if encoding.lower().replace("-", "") != "utf8":
+        raise UserError(
+            f"files are read as {encoding} here by default, so the result would differ from other machines'. Set "
+            "PYTHONUTF8=1, or LC_ALL to a UTF-8 locale such as C.UTF-8, on all machines that work."
+        )
+
+
 def _cpu_features() -> list[str]:
     # What decides which vectorised kernel numpy, arrow and friends pick: the last bits of a float can follow from it.
     from numpy._core._multiarray_umath import __cpu_features__  # type: ignore[attr-defined,unused-ignore]

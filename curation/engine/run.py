@@ -48,6 +48,7 @@ def curate(
     Raises UserError for what the user has to change before any work starts, RunFailed for a run that cannot go on.
     """
     started = time.monotonic()
+    identity.refuse_encoding()
     store = Storage(run_dir)
     _same_pipeline(store, pipeline)
     plan = planning.make(pipeline, limit=limit, sample=sample)

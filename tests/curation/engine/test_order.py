@@ -129,9 +129,8 @@ def without_network() -> list[str]:
 
 PLACES = [
     {"LC_ALL": "tr_TR.UTF-8", "TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "1"},
-    {"LC_ALL": "POSIX", "TZ": "America/St_Johns", "PYTHONHASHSEED": "271828", "PYTHONCOERCECLOCALE": "0",
-     "PYTHONUTF8": "0"},
-]  # fmt: skip
+    {"LC_ALL": "POSIX", "TZ": "America/St_Johns", "PYTHONHASHSEED": "271828", "PYTHONIOENCODING": "ascii"},
+]
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda p: str(p["LC_ALL"]))
@@ -147,3 +146,17 @@ def test_place_and_hash_seed_do_not_show(data: Path, mill: tuple[Path, dict[str,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr.decode(errors="replace")
     assert runs.tree_bytes(to) == expected
+
+
+def test_another_encoding_than_utf8_is_refused(tmp_path: Path) -> None:
+    runs.write_jsonl(tmp_path / "texts" / "a.jsonl", [{"text": "The brook turns the mill."}])
+    runs.load(tmp_path, runs.text_pipeline(tmp_path))
+    place = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pipelines.cli", "curate", str(tmp_path / "pipeline.yaml")]
+    ended = subprocess.run(
+        [*command, "--run", str(tmp_path / "run"), "--executor", "inline"],
+        env={**os.environ, **place}, cwd=ROOT, capture_output=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert b"files are read as ANSI_X3.4-1968 here by default" in ended.stderr
+    assert b"Set PYTHONUTF8=1" in ended.stderr
