@@ -93,16 +93,15 @@ class Victim:
         return children
 
     def worker(self) -> psutil.Process | None:
-        """A worker, with a task in hand if there is one."""
+        """A worker, with a task in hand if there is one (not one of the agents, with which the whole node goes)."""
         found: dict[str, psutil.Process] = {}
         for child in self.look():
             try:
                 name = " ".join(child.cmdline()[:1])
             except (psutil.NoSuchProcess, psutil.ZombieProcess):
                 continue
-            if name.startswith("ray::"):
-                found[name] = child
-        return found.get("ray::execute", next(iter(found.values()), None))
+            found[name] = child
+        return found.get("ray::execute", found.get("ray::IDLE"))
 
     def clean_up(self) -> None:
         """Ends what is left of the driver and of the processes it started, by their ids (with start times checked)."""
