@@ -185,7 +185,7 @@ def test_ten_thousand_tasks_done_are_seen_to_be_done_in_five_seconds(
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda fd: None)  # making the run is not what is measured
     for i in range(10_000):
-        runs.write_jsonl(tmp_path / "texts" / f"{i % 100:02d}" / f"{i:05d}.jsonl", [{"text": f"{i} " + "m" * 1000}])
+        runs.write_jsonl(tmp_path / "texts" / f"{i % 100:02d}" / f"{i:05d}.jsonl", [{"text": f"{i} " + "m" * 1100}])
     tree = runs.text_pipeline(tmp_path, steps=[{"language": {}}], engine={"task_bytes": 1 << 10})
     made = Watch()
     runs.curate(tmp_path, tree, progress=made)
