@@ -58,7 +58,7 @@ steps:
 tokenizer: {{train: {{kind: bpe, vocab: 300}}}}
 shards: {{tokens_per_shard: 2000}}
 validation: 0.2
-engine: {{task_bytes: 4096, batch_rows: 8}}
+engine: {{task_bytes: 2048, batch_rows: 8}}
 """
 
 WORDS = ("mill", "stone", "grain", "wheel", "water", "flour", "sack", "miller", "rye", "wheat", "oat", "bran")
