@@ -138,7 +138,7 @@ def _jsonable(value: Any) -> Any:
     raise TypeError(f"not JSON: {type(value).__name__}")
 
 
-class _Hashing(io.RawIOBase):
+class Checksummed(io.RawIOBase):
     """A write-only file that hashes and counts what passes through it."""
 
     def __init__(self, inner: Any) -> None:
@@ -250,7 +250,7 @@ class Storage:
         return sorted(p[start:] for p in self._fs.find(base) if not _TEMPORARY.search(p))
 
     @contextlib.contextmanager
-    def create(self, path: str) -> Iterator[tuple[_Hashing, Written]]:
+    def create(self, path: str) -> Iterator[tuple[Checksummed, Written]]:
         """Writes a file that appears whole or not at all: `with storage.create(p) as (f, written): f.write(...)`.
 
         `written` is complete after the block. An exception inside leaves nothing under the final name.
@@ -263,7 +263,7 @@ class Storage:
             temporary = f"{final}.{uuid.uuid4().hex[:12]}.tmp"
             try:
                 with open(temporary, "wb", buffering=1 << 20) as raw:
-                    out = _Hashing(raw)
+                    out = Checksummed(raw)
                     yield out, written
                     raw.flush()
                     failpoint(f"fsync {path}")
@@ -277,7 +277,7 @@ class Storage:
                 raise
         else:
             raw = self._fs.open(final, "wb")
-            out = _Hashing(raw)
+            out = Checksummed(raw)
             try:
                 yield out, written
                 failpoint(f"upload {path}")

@@ -14,8 +14,6 @@ that a shard is always some whole ones: a byte-level token is at least a byte, s
 
 from __future__ import annotations
 
-import hashlib
-import io
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +28,7 @@ from .. import shards
 from ..keyed import keyed, prefix
 from ..record import SOURCE
 from ..step import Corpus, Documents, Output, Stage, StagePlan, UserError
+from ..storage import Checksummed
 from . import mixing, split
 from .encode import Encoder, open_encoder
 from .sample import refuse_empty
@@ -197,23 +196,6 @@ def _count(batch: pa.RecordBatch) -> Mapping[str, int]:
     return tally
 
 
-class _Checksummed(io.RawIOBase):
-    """A write-only file that knows what has passed through it."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner, self.sha, self.size = inner, hashlib.sha256(), 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        self.sha.update(view)
-        self.inner.write(view)
-        self.size += view.nbytes
-        return view.nbytes
-
-
 def _write(
     schema: pa.Schema,
     vocab: int,
@@ -235,7 +217,7 @@ def _write(
     name, domain, index = place
     path = f"{name}/{domain}/{index:05d}.arrow"
     with out.create(f"shards/{path}") as f:
-        file = _Checksummed(f)
+        file = Checksummed(f)
         writer = shards.ShardWriter(
             file, vocab_size=vocab, eos=eos, scratch_dir=scratch, metadata={"tokenizer": tokenizer}
         )
