@@ -1,7 +1,6 @@
 """Cutting large archives: where members begin is not known without reading, so a phase of its own finds out.
 
-Reading without parsing is several times faster than extraction, and one file keeps one worker busy; so it pays from a
-few tasks' worth of bytes on. The cuts are exact: a piece begins at a record and knows what its reader must know.
+Otherwise one large file keeps one worker busy while others wait, so files of a few tasks' worth of bytes are cut. The cuts are exact: a piece begins at a record and knows what its reader must know.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from curation import record
 from curation.engine.documents import OUTCOME, TaskDocuments
 from curation.step import Corpus, Output, Stage, StagePlan, UserError
 
-ROWS_PER_FILE = 1 << 17  # about 130,000 rows with a hundred signals: some 150 MB while it is sorted
+ROWS_PER_FILE = 1 << 17  # about 130,000 rows, sorted in memory
 GROUP = 4096  # rows read to answer one question
 BASE_COLUMNS = ("doc_id", "url", "domain", "source", "date", "read")
 OUTCOME_COLUMNS = ("step", "rule", "value", "evidence")
