@@ -1,6 +1,7 @@
 """Cutting large archives: where members begin is not known without reading, so a phase of its own finds out.
 
-Otherwise one large file keeps one worker busy while others wait, so files of a few tasks' worth of bytes are cut. The cuts are exact: a piece begins at a record and knows what its reader must know.
+Otherwise one large file keeps one worker busy while others wait, so files of a few tasks' worth of bytes are cut. The
+cuts are exact: a piece begins at a record and knows what its reader must know.
 """
 
 from __future__ import annotations
