@@ -134,7 +134,7 @@ def _write_lines(path: str, rows: list[dict[str, str]]) -> None:
 def _curate(file: str, run: str, executor: str, console: Any) -> None:
     from curation import config
     from curation.engine.run import curate
-    from pipelines.cli import show_result
+    from pipelines.commands.curating import show_result
     from pipelines.steps import READERS, STEPS
 
     pipeline = config.load(file, catalogue=STEPS, readers=READERS)

@@ -52,9 +52,9 @@ print(tiny.run(Path(sys.argv[1]), sys.argv[2], executor="ray", workers=2).status
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def folder() -> Iterator[Path]:
-    """Short, since Ray's sockets lie in it, and gone afterwards with Ray's logs."""
+    """Short, since Ray's sockets lie in it, a test's own, and gone afterwards with Ray's logs."""
     path = Path(tempfile.mkdtemp(prefix="gm-"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
@@ -197,5 +197,4 @@ def test_five_kills_of_drivers_and_workers(data: Path, folder: Path) -> None:
 def test_twenty_kills_over_the_whole_crawl(data: Path, folder: Path) -> None:
     file = folder / "all.yaml"
     file.write_text(PIPELINE.format(root=data / "crawl", task_bytes=4 << 20))
-    shutil.rmtree(folder / "whole", ignore_errors=True)
     _check(file, folder, 20, seed=0)

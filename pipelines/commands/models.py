@@ -1,0 +1,72 @@
+"""Commands on model files: list, pull, and train one."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from pipelines.app import AsJson, make_console, models_app, train_model_app
+
+
+@models_app.command("list")
+def models_list(as_json: AsJson = False) -> None:
+    """The catalogue: what each model is, its licence, and whether it is on this machine."""
+    from curation.models import listing
+    from pipelines.look import show_models
+
+    rows = listing()
+    if as_json:
+        print(json.dumps([r.__dict__ for r in rows]))
+    else:
+        show_models(make_console(), rows)
+
+
+@models_app.command("pull")
+def models_pull(name: Annotated[str, typer.Argument(help="A name of the catalogue, or a URL.")]) -> None:
+    """Bring a model to this machine, checked against its checksum."""
+    from curation.models import pull
+
+    print(pull(name))
+
+
+@train_model_app.command("ngram")
+def models_train_ngram(
+    text: Annotated[list[str], typer.Argument(help="Text, JSONL or Parquet files, folders or globs.")],
+    out: Annotated[str, typer.Option(help="The ARPA file to write.")],
+    order: Annotated[int, typer.Option(min=2, max=6, help="Length of the longest n-gram.")] = 5,
+    field: Annotated[str, typer.Option(help="The text's name in JSONL and Parquet.")] = "text",
+    prune: Annotated[
+        list[int] | None, typer.Option(help="Drop n-grams seen no more than this, by order. Repeats.")
+    ] = None,
+    memory: Annotated[int, typer.Option(min=16, help="MB held in memory; more goes to disk.")] = 64,
+) -> None:
+    """An n-gram model for the perplexity step: interpolated modified Kneser-Ney, as an ARPA file."""
+    from curation.quality.ngram import train_ngram
+
+    made = train_ngram(text, order, out, field=field, prune=prune, memory=memory << 20)
+    print(f"{out}: {', '.join(f'{n:,}' for n in made.ngrams)} n-grams of order 1 to {order}")
+
+
+@train_model_app.command("classifier")
+def models_train_classifier(
+    samples: Annotated[list[str], typer.Argument(metavar="LABEL=PATH...", help="Label and files, folder or glob.")],
+    out: Annotated[str, typer.Option(help="The fastText model to write.")],
+    field: Annotated[str, typer.Option(help="The text's name in JSONL and Parquet.")] = "text",
+    epochs: Annotated[int, typer.Option(min=1)] = 5,
+    quantise: Annotated[bool, typer.Option(help="Ten times smaller, for a point of accuracy or so.")] = False,
+) -> None:
+    """A fastText classifier for the classifier step, with its figures on a tenth held out."""
+    from curation.quality.classifier_train import train_classifier
+
+    sources: dict[str, list[str]] = {}
+    for sample in samples:
+        label, equals, path = sample.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{sample!r}: expected LABEL=PATH, such as good=reference/*.jsonl")
+        sources.setdefault(label, []).append(path)
+    made = train_classifier(sources, out, field=field, epochs=epochs, quantise=quantise)
+    print(f"{out}: accuracy {made.accuracy:.3f} on held-out samples")
+    for row in made.labels:
+        print(f"  {row.label}: {row.trained:,} samples, AUC {row.auc:.3f}")
