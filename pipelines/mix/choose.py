@@ -17,6 +17,7 @@ from pipelines.mix import laws
 from pipelines.mix.laws import Fitted, Floats
 
 FOLDS = 5
+FLOOR = 0.05
 ROUNDS = 2  # of the inner cross-validation, each with folds of its own: halves what chance does to the choice
 
 
@@ -77,7 +78,13 @@ def _scores(mixes: Floats, metrics: Floats, named: Sequence[str], seed: int) -> 
 
 
 def _best(scores: dict[str, float]) -> str:
-    return max(scores, key=lambda name: scores[name])
+    """The family that ranks best. The linear one is a floor: its optimum is always a corner, so it is taken only where
+    every other ranks worse by a margin."""
+    best = max(scores, key=lambda name: scores[name])
+    others = {name: score for name, score in scores.items() if name != "linear"}
+    if best == "linear" and others and max(others.values()) > scores[best] - FLOOR:
+        return max(others, key=lambda name: others[name])
+    return best
 
 
 def _folds(runs: int, seed: int) -> list[np.ndarray]:

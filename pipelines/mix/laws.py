@@ -1,7 +1,9 @@
-"""What a mix does to a loss: three families, from a table of mixes and the losses of small runs trained on them.
+"""What a mix does to a loss: four families, from a table of mixes and the losses of small runs trained on them.
 
     linear        L = c + t·r, the floor: what any law has to beat
     mixing_law    L = c + exp(k + t·r)   (Ye et al. 2024, arXiv 2403.16952, equation 7), c not negative
+    power_law     L = c + A (u·r)^-a, u positive: Chinchilla's term in the tokens, where a token of domain j counts u_j
+                  (data transferred, Hernandez et al. 2021, arXiv 2102.01293); steep where a domain's share nears nought
     lightgbm      boosted trees, one a metric (RegMix: Liu et al. 2024, arXiv 2407.01492, section 3)
 
 r are the domains' shares, L a loss or any metric. A law is fitted to each metric by itself; `Fitted.predict` takes
@@ -23,6 +25,8 @@ HUBER = (
     1.5  # standard deviations of the metric; smaller ones rank RegMix's own training mixes worse (docs/decisions.md)
 )
 PULL = 1e-3  # of t towards nought, in standard deviations of the metric
+EXPONENTS = (0.1, 0.5)  # where the power law's a starts
+TINY = 1e-9  # so that a mix without any domain that helps has a finite loss
 GAPS = (0.1, 1.0, 5.0)  # where c starts: so many standard deviations below the least loss
 SEEDS = (17, 18, 19)  # of LightGBM: its prediction is the mean of these
 
@@ -51,9 +55,14 @@ def lightgbm(mixes: Floats, metrics: Floats) -> Fitted:
     return Fitted("lightgbm", tuple(_lightgbm(mixes, y) for y in metrics.T))
 
 
+def power_law(mixes: Floats, metrics: Floats) -> Fitted:
+    return Fitted("power_law", tuple(_power_law(mixes, y) for y in metrics.T))
+
+
 FAMILIES: dict[str, Callable[[Floats, Floats], Fitted]] = {
     "linear": linear,
     "mixing_law": mixing_law,
+    "power_law": power_law,
     "lightgbm": lightgbm,
 }
 
@@ -119,6 +128,58 @@ def fit_mixing_law(mixes: Floats, y: Floats) -> tuple[float, float, Floats]:
             best = found
     c, k, t = float(best.x[0]), float(best.x[1]), np.asarray(best.x[2:])
     return c, k - float(center @ t), t
+
+
+def _power_law(mixes: Floats, y: Floats) -> Callable[[Floats], Floats]:
+    c, k, a, u = fit_power_law(mixes, y)
+    return lambda r: np.asarray(c + np.exp(k) * (r @ u + TINY) ** -a)
+
+
+def fit_power_law(mixes: Floats, y: Floats) -> tuple[float, float, float, Floats]:
+    """(c, log A, a, u) of least Huber loss; what is told apart neither by A nor by u is settled by a faint pull.
+
+    Descents start from the straight line in log (y - c), as the mixing law's do.
+    """
+    from scipy.optimize import least_squares
+
+    n, domains = mixes.shape
+    low, spread = float(y.min()), float(y.std()) or 1e-12
+    still = np.zeros((domains, 3))
+
+    def parts(x: Floats) -> tuple[Floats, Floats, Floats]:
+        u = np.exp(np.clip(x[3:], -30, 30))
+        exposure = mixes @ u + TINY
+        return u, exposure, np.exp(np.clip(x[1] - np.exp(x[2]) * np.log(exposure), -50, 50))
+
+    def residual(x: Floats) -> Floats:
+        return np.concatenate([(x[0] + parts(x)[2] - y) / spread, PULL * x[3:]])
+
+    def jacobian(x: Floats) -> Floats:
+        u, exposure, g = parts(x)
+        a = np.exp(x[2])
+        columns = [np.ones(n), g, -a * np.log(exposure) * g]
+        top = np.concatenate([np.stack(columns, axis=1), -(a * g / exposure)[:, None] * mixes * u], axis=1) / spread
+        return np.concatenate([top, np.concatenate([still, PULL * np.eye(domains)], axis=1)])
+
+    least = 0.0 if low > 0 else -np.inf
+    bounds = ([least, -np.inf, -4.0, *[-25.0] * domains], [np.inf, np.inf, 2.0, *[25.0] * domains])
+    best: Any = None
+    for exponent in EXPONENTS:
+        for gap in GAPS[:2]:
+            c = low - gap * spread
+            if c <= least:
+                c = low * 1e-2
+            z = np.log(y - c)
+            t = np.linalg.lstsq(mixes - mixes.mean(axis=0), z - z.mean(), rcond=None)[0]
+            v = np.clip(-t / exponent, -4, 4)
+            start = np.concatenate([[c, z.mean(), np.log(exponent)], v - v.mean()])
+            found = least_squares(
+                residual, start, jac=jacobian, bounds=bounds, loss="huber", f_scale=HUBER, max_nfev=200
+            )
+            if best is None or found.cost < best.cost:
+                best = found
+    x = best.x
+    return float(x[0]), float(x[1]), float(np.exp(x[2])), np.exp(x[3:])
 
 
 def _lightgbm(mixes: Floats, y: Floats) -> Callable[[Floats], Floats]:

@@ -89,14 +89,16 @@ def fit(table: Table, *, repetition: bool = False, resamples: int = RESAMPLES, s
         once = table.take(np.flatnonzero(table.d <= table.unique * 1.0001))
     law = _fit(once, table if repetition else None, None)
     rng = np.random.default_rng(seed)
-    draws = []
-    for _ in range(resamples):
-        mine = once.take(rng.integers(0, len(once), len(once)))
-        if len(np.unique(mine.n)) < 2 or len(np.unique(mine.d)) < 2:
-            continue
-        draws.append(_fit(mine, None, law))
     if repetition:
-        draws = [_with_repetition(d, table.take(rng.integers(0, len(table), len(table))), law) for d in draws[:100]]
+        draws = _resample_repeated(
+            table, law, min(resamples, 100), rng
+        )  # a fit of seven numbers takes ten times as long
+    else:
+        draws = []
+        for _ in range(resamples):
+            mine = once.take(rng.integers(0, len(once), len(once)))
+            if len(np.unique(mine.n)) > 1 and len(np.unique(mine.d)) > 1:
+                draws.append(_fit(mine, None, law))
     return Fit(law, tuple(draws), table, laws.residuals(law, table.n, table.d, table.loss, table.unique))
 
 
@@ -108,11 +110,14 @@ def _fit(once: Table, repeated: Table | None, start: Law | None) -> Law:
     return laws.fit_repetition(found, repeated.n, repeated.d, repeated.unique, repeated.loss)
 
 
-def _with_repetition(draw: Law, sample: Table, whole: Law) -> Law:
-    assert sample.unique is not None
-    if (sample.d > sample.unique * 1.0001).sum() < 3:
-        return Law(draw.E, draw.A, draw.B, draw.alpha, draw.beta, whole.repeat_data, whole.repeat_model)
-    return laws.fit_repetition(draw, sample.n, sample.d, sample.unique, sample.loss)
+def _resample_repeated(table: Table, law: Law, times: int, rng: np.random.Generator) -> list[Law]:
+    draws = []
+    for _ in range(times):
+        mine = table.take(rng.integers(0, len(table), len(table)))
+        assert mine.unique is not None
+        if (mine.d > mine.unique * 1.0001).sum() >= 3 and len(np.unique(mine.n)) > 1:
+            draws.append(laws.fit_repetition(law, mine.n, mine.d, mine.unique, mine.loss))
+    return draws
 
 
 @dataclass(frozen=True)
