@@ -22,15 +22,15 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from curation.quality import samples
+from curation.quality import kenlm_binary, samples
 from curation.quality.ngram_adjust import Order, adjust
 from curation.quality.ngram_count import BOS, UNK, Packing, count, read_text
 from curation.quality.ngram_disk import Array, Column, Partitions
-from curation.quality.ngram_text import Form, normalise
+from curation.quality.ngram_text import Form, sentences
 from curation.step import UserError
 
 MAX_ORDER = 6  # what KenLM reads, as its Python package is built
@@ -130,10 +130,26 @@ def train_ngram(
     """`gristmill models train ngram`: a model of the documents in text, JSONL or Parquet files, folders or globs.
 
     The text is cut into sentences and words as the perplexity step with the same `form` will do it (ngram_text);
-    `field` is the text's name in JSONL and Parquet. Everything else, and what is raised, as in `estimate`.
+    `field` is the text's name in JSONL and Parquet. An `out` that ends in .arpa is an ARPA file, any other KenLM's binary
+    form, which the processes of a machine share; where that cannot be made it is an ARPA file too, with a warning. All
+    else, and what is raised, as in `estimate`.
     """
-    sentences = ("\n".join(normalise(text, form)) for text in samples.texts(paths, field))
-    return estimate((text for text in sentences if text), order, out, prune=prune, memory=memory, scratch=scratch)
+    text = sentences(samples.texts(paths, field), form)
+    if out.endswith(".arpa"):
+        return estimate(text, order, out, prune=prune, memory=memory, scratch=scratch)
+    arpa = out + ".arpa"
+    made = estimate(text, order, arpa, prune=prune, memory=memory, scratch=scratch)
+    try:
+        kenlm_binary.convert(arpa, out)
+        os.unlink(arpa)
+    except UserError as e:
+        os.replace(arpa, out)
+        warnings.warn(
+            f"{out} is an ARPA file and no KenLM binary, so each process that scores with it parses it and holds a copy "
+            f"of {os.path.getsize(out) >> 20} MB of text: {e}",
+            stacklevel=2,
+        )
+    return replace(made, path=out)
 
 
 def discounts(of: Array) -> tuple[float, float, float, float] | None:

@@ -31,10 +31,23 @@ def models_pull(name: Annotated[str, typer.Argument(help="A name of the catalogu
     print(pull(name))
 
 
+@models_app.command("binary")
+def models_binary(
+    arpa: Annotated[str, typer.Argument(metavar="ARPA", help="An n-gram model as ARPA file.")],
+    out: Annotated[str, typer.Option(help="The KenLM binary to write.")],
+) -> None:
+    """Turn an ARPA file into KenLM's binary, which all processes of a machine share."""
+    from curation.models import resolve
+    from curation.quality.kenlm_binary import convert
+
+    convert(resolve(arpa), out)
+    print(out)
+
+
 @train_model_app.command("ngram")
 def models_train_ngram(
     text: Annotated[list[str], typer.Argument(help="Text, JSONL or Parquet files, folders or globs.")],
-    out: Annotated[str, typer.Option(help="The ARPA file to write.")],
+    out: Annotated[str, typer.Option(help="The model to write: X.arpa, or KenLM's binary.")],
     order: Annotated[int, typer.Option(min=2, max=6, help="Length of the longest n-gram.")] = 5,
     field: Annotated[str, typer.Option(help="The text's name in JSONL and Parquet.")] = "text",
     prune: Annotated[
@@ -42,7 +55,11 @@ def models_train_ngram(
     ] = None,
     memory: Annotated[int, typer.Option(min=16, help="MB held in memory; more goes to disk.")] = 64,
 ) -> None:
-    """An n-gram model for the perplexity step: interpolated modified Kneser-Ney, as an ARPA file."""
+    """An n-gram model for the perplexity step: interpolated modified Kneser-Ney.
+
+    X.arpa is the text form that every tool reads; any other name is KenLM's binary, which processes share. For that KenLM's
+    build_binary is taken from PATH, or compiled once from PyPI (half a minute, a C++ compiler).
+    """
     from curation.quality.ngram import train_ngram
 
     made = train_ngram(text, order, out, field=field, prune=prune, memory=memory << 20)
