@@ -1,4 +1,4 @@
-"""The texts that benchmarks of the map steps work on: the pages of a crawl as the reader and the extraction give them."""
+"""The texts that benchmarks of map steps work on: the pages of a crawl, as reader and extraction give them."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Any
 
 from benchmarks import crawl_texts
@@ -68,7 +69,9 @@ def accuracy(each: bool) -> None:
     truth = [SAME.get(code, code) for code, _ in rows]
     bare = models.load_fasttext("lid.176")
     known = {SAME.get(label, label) for label in (name.removeprefix("__label__") for name in bare.get_labels())}
-    plain = [SAME.get(c, c) for c in (label[0].removeprefix("__label__") for label in bare.predict([t for _, t in rows])[0])]
+    plain = [
+        SAME.get(c, c) for c in (label[0].removeprefix("__label__") for label in bare.predict([t for _, t in rows])[0])
+    ]
     step = Language()
     step.open()
     import pyarrow as pa
@@ -85,12 +88,18 @@ def accuracy(each: bool) -> None:
     print(f"\naccuracy on {len(rows):,} sentences of {len(set(truth))} languages: ours, bare")
     print(f"  all                          {right(ours, everything)}  {right(plain, everything)}")
     absent = sorted(set(truth) - known)
-    print(f"  languages the model has      {right(ours, possible)}  {right(plain, possible)}   (it lacks {', '.join(absent)})")
-    for low, high in zip(LENGTHS, LENGTHS[1:], strict=False):
+    print(
+        f"  languages the model has      {right(ours, possible)}  {right(plain, possible)}   (not {', '.join(absent)})"
+    )
+    for low, high in pairwise(LENGTHS):
         some = [i for i in possible if low <= len(rows[i][1]) < high]
         sure = [i for i in some if score[i] >= 0.65]
-        part = f"{len(sure) / len(some):.2f} of them at 0.65 or more, {right(ours, sure)} of these right" if some else ""
-        print(f"  {low:>4} to {high:>6} characters      {right(ours, some)}  {right(plain, some)}   ({len(some):,}; {part})")
+        part = (
+            f"{len(sure) / len(some):.2f} of them at 0.65 or more, {right(ours, sure)} of these right" if some else ""
+        )
+        print(
+            f"  {low:>4} to {high:>6} characters     {right(ours, some)}  {right(plain, some)}   ({len(some)}; {part})"
+        )
     if each:
         total, hits, hits_bare = Counter(truth), Counter[str](), Counter[str]()
         for i in everything:
@@ -132,7 +141,8 @@ def main() -> None:
         speed(batches)
     accuracy(options.languages)
     documents, equal = agreement(batches)
-    print(f"\nFineWeb's rule and datatrove's LanguageFilter agree on {equal:,} of {documents:,} pages ({equal / documents:.4%})")
+    share = f"{equal:,} of {documents:,} pages ({equal / documents:.4%})"
+    print(f"\nFineWeb's rule and datatrove's LanguageFilter agree on {share}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ The published models (a SentencePiece model `en.sp.model` and a KenLM binary `en
 text that went through cc_net's text_normalizer and then SentencePiece; Wenzek et al. 2020, section 3.3, give the idea,
 the code the details. In its order: white space off both ends; lower case; canonical decomposition without non-spacing
 marks (which leaves Hangul as single jamo, put together again inside SentencePiece); every decimal digit 0; thirty-odd
-punctuation marks as their ASCII cousins; control characters out, *line feeds among them*: two lines are joined without a
-space and the document is scored as one sentence. That is kept, as the published cut-offs were made so.
+punctuation marks as their ASCII cousins; control characters out, *line feeds among them*: two lines are joined without
+a space and the document is scored as one sentence. That is kept, as the published cut-offs were made so.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def normalise(text: str) -> str:
 
 def pieces(tokenizer: Any, texts: list[str]) -> list[str]:
     """Normalised texts as KenLM scores them: SentencePiece's pieces with spaces between; "" for a text without any."""
-    return [" ".join(found) for found in tokenizer.encode([normalise(text) for text in texts], out_type=str, num_threads=1)]
+    return [
+        " ".join(found) for found in tokenizer.encode([normalise(text) for text in texts], out_type=str, num_threads=1)
+    ]
 
 
 def load_tokenizer(path: str) -> Any:

@@ -68,8 +68,8 @@ def mapped(path: str) -> str:
 def convert(arpa: str, out: str, tool: str | None = None) -> None:
     """Writes the binary of an ARPA file to `out`, whole or not at all, and its SHA-256 beside it.
 
-    It holds KenLM's probing hash table, which scores fastest and takes some 24 bytes an n-gram. Raises UserError for a file
-    that build_binary refuses, and where there is no build_binary and none can be made.
+    It holds KenLM's probing hash table, which scores fastest and takes some 24 bytes an n-gram. Raises UserError for a
+    file that build_binary refuses, and where there is no build_binary and none can be made.
     """
     tool = tool or find_tool() or build_tool()
     os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
@@ -77,7 +77,9 @@ def convert(arpa: str, out: str, tool: str | None = None) -> None:
     try:
         done = subprocess.run([tool, "-s", arpa, temporary], capture_output=True, text=True, check=False)
         if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if line.strip() and not set(line) <= set("-*0123456789 ")]
+            lines = [
+                line for line in done.stderr.splitlines() if line.strip() and not set(line) <= set("-*0123456789 ")
+            ]
             raise UserError(f"{arpa}: {tool} cannot make a binary of it: {lines[-1] if lines else done.returncode}")
         with open(temporary, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

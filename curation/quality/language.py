@@ -37,8 +37,8 @@ class Language(MapStep):
     model       a name of the model catalogue, or the path of any fastText classifier with one label a language
     second      further signals `second_code` and `second_score`: the label after the best, and its probability
     paragraphs  further signals: `paragraphs`, lines of 40 characters or more; of their characters, `same`, the share in
-                lines that by themselves have the document's code; `other_code`, the code that most of the rest have, and
-                `other_share`, its share. Null without such a line, the last two also where all lines agree
+                lines that by themselves have the document's code; `other_code`, the code that most of the rest have,
+                and `other_share`, its share. Null without such a line, the last two also where all lines agree
     """
 
     model: str = "lid.176"

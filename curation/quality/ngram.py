@@ -130,8 +130,8 @@ def train_ngram(
     """`gristmill models train ngram`: a model of the documents in text, JSONL or Parquet files, folders or globs.
 
     The text is cut into sentences and words as the perplexity step with the same `form` will do it (ngram_text);
-    `field` is the text's name in JSONL and Parquet. An `out` that ends in .arpa is an ARPA file, any other KenLM's binary
-    form, which the processes of a machine share; where that cannot be made it is an ARPA file too, with a warning. All
+    `field` is the text's name in JSONL and Parquet. An `out` that ends in .arpa is an ARPA file, any other KenLM's
+    binary form, which the processes of a machine share; where that cannot be made it is an ARPA file too, with a warning. All
     else, and what is raised, as in `estimate`.
     """
     text = sentences(samples.texts(paths, field), form)
@@ -145,8 +145,8 @@ def train_ngram(
     except UserError as e:
         os.replace(arpa, out)
         warnings.warn(
-            f"{out} is an ARPA file and no KenLM binary, so each process that scores with it parses it and holds a copy "
-            f"of {os.path.getsize(out) >> 20} MB of text: {e}",
+            f"{out} is an ARPA file and no KenLM binary, so each process that scores with it parses it and holds a "
+            f"copy of {os.path.getsize(out) >> 20} MB of text: {e}",
             stacklevel=2,
         )
     return replace(made, path=out)

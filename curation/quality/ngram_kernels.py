@@ -1,8 +1,8 @@
-"""The kernel that cuts text into an n-gram model's sentences and words: UTF-8 in, UTF-8 out, a table look-up a character.
+"""The kernel that cuts text into an n-gram model's sentences and words: UTF-8 in and out, a look-up a character.
 
 What becomes of a character is one 64-bit number of a table: its class in the top byte, the length of its image in the
-next, the image (at most six bytes of UTF-8) below. Over a batch the kernel reads Arrow's text buffer once and writes the
-normalised sentences one after the other, words parted by one space and sentences by a newline. `ngram_text.normalise`
+next, the image (at most six bytes of UTF-8) below. Over a batch the kernel reads Arrow's text buffer once and writes
+the normalised sentences one after the other, words parted by one space and sentences by a newline. `ngram_text.normalise`
 says the same in plain Python, and the tests hold the two against each other.
 """
 
@@ -95,10 +95,10 @@ def cut(data, offsets, table, out, ends, tokens):  # type: ignore[no-untyped-def
                 )
                 i += 4
                 if c >= _PLANES:
-                    c = _PLANES + c - 0xE0000 if 0xE0000 <= c < 0xE0200 else _OTHER
+                    c = np.int64(_PLANES + c - 0xE0000 if 0xE0000 <= c < 0xE0200 else _OTHER)
             entry = table[c]
             kind = entry >> np.uint64(_CLASS)
-            if kind == WORD or kind == MARK:
+            if kind == WORD or kind == MARK:  # noqa: SIM109 (numba)
                 if kind == MARK:
                     start = -1
                     if entry == before:
@@ -176,10 +176,9 @@ def cut_spaces(data, offsets, out, ends, tokens):  # type: ignore[no-untyped-def
                     else:
                         words += 1
                     start = -1
-                if c == 10:
-                    if words:
-                        count += words + 1
-                        words = 0
+                if c == 10 and words:
+                    count += words + 1
+                    words = 0
             else:
                 if start < 0:
                     if at > begin:

@@ -49,7 +49,7 @@ def cut(texts: pa.Array, form: Form = "words") -> Iterator[tuple[list[bytes], in
         size = ngram_kernels.cut(letters, where, ngram_kernels.table(), out, ends, tokens)
     else:
         size = ngram_kernels.cut_spaces(letters, where, out, ends, tokens)
-    written, begin = memoryview(out[:size]), 0
+    written, begin = out[:size].data, 0
     for end, count in zip(ends.tolist(), tokens.tolist(), strict=True):
         yield (bytes(written[begin:end]).split(b"\n") if count else []), count
         begin = end
@@ -74,7 +74,7 @@ def sentences(texts: Iterable[str], form: Form = "words") -> Iterator[bytes]:
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts by up to `_BATCH`, fewer where they are long; the kernels' output is twice as large as what they are given."""
+    """Texts by up to `_BATCH`, fewer where they are long: the kernels' output takes twice their bytes."""
     iterator = iter(texts)
     while first := list(islice(iterator, 1)):
         size = len(first[0])

@@ -37,11 +37,11 @@ class Perplexity(MapStep):
     languages   language -> model, for documents whose `language` is one of them; all others take `model`, if given
     language    the signal that says the language of a document
     form        `words`: the models were trained by Gristmill's default; `spaces`: on text cut at white space, as lmplz
-                does; `ccnet`: cc_net's published models, each with its SentencePiece model beside it (`en.arpa.bin` with
-                `en.sp.model`)
+                does; `ccnet`: cc_net's published models, each with its SentencePiece model beside it
+                (`en.arpa.bin` with `en.sp.model`)
     tokenizer   form ccnet: a SentencePiece model for all models, instead of the ones beside them
-    paragraphs  further signals: `paragraphs`, lines with a word in them; `paragraph_p10`, `_p50` and `_p90`, perplexities
-                such that a tenth, half and nine tenths of the tokens are in lines that have no greater one
+    paragraphs  further signals: `paragraphs`, lines with a word in them; `paragraph_p10`, `_p50` and `_p90`,
+                perplexities such that a tenth, half and nine tenths of the tokens are in lines that have no greater one
     """
 
     model: str = ""

@@ -54,9 +54,7 @@ class WordModel:
         """For each text the sentences to score, and its tokens."""
         return ngram_text.cut(texts, self._form)
 
-    def paragraphs(
-        self, lines: Sequence[bytes], scores: Sequence[float], text: str
-    ) -> list[tuple[float, int]]:
+    def paragraphs(self, lines: Sequence[bytes], scores: Sequence[float], text: str) -> list[tuple[float, int]]:
         """(perplexity, tokens) of each line, from the scores that its document's sentences had."""
         counts = [line.count(b" ") + 2 for line in lines]
         return [(perplexity(score, n), n) for score, n in zip(scores, counts, strict=True)]
@@ -78,9 +76,7 @@ class CcnetModel:
         for line in ccnet_text.pieces(self._tokenizer, [text or "" for text in texts.to_pylist()]):
             yield ([line], len(line.split()) + 1) if line else ([], 0)
 
-    def paragraphs(
-        self, lines: Sequence[str], scores: Sequence[float], text: str
-    ) -> list[tuple[float, int]]:
+    def paragraphs(self, lines: Sequence[str], scores: Sequence[float], text: str) -> list[tuple[float, int]]:
         """(perplexity, tokens) of each line of the text, scored by itself, as cc_net's SentencesLM does."""
         found = ccnet_text.pieces(self._tokenizer, text.split("\n"))
         counts = [(line, len(line.split()) + 1) for line in found if line]

@@ -57,8 +57,8 @@ def models_train_ngram(
 ) -> None:
     """An n-gram model for the perplexity step: interpolated modified Kneser-Ney.
 
-    X.arpa is the text form that every tool reads; any other name is KenLM's binary, which processes share. For that KenLM's
-    build_binary is taken from PATH, or compiled once from PyPI (half a minute, a C++ compiler).
+    X.arpa is the text form that every tool reads; any other name is KenLM's binary, which processes share. For that
+    KenLM's build_binary is taken from PATH, or compiled once from PyPI (half a minute, a C++ compiler).
     """
     from curation.quality.ngram import train_ngram
 
@@ -77,13 +77,38 @@ def models_train_classifier(
     """A fastText classifier for the classifier step, with its figures on a tenth held out."""
     from curation.quality.classifier_train import train_classifier
 
+    made = train_classifier(_by_label(samples), out, field=field, epochs=epochs, quantise=quantise)
+    print(f"{out}: accuracy {made.accuracy:.3f} on held-out samples")
+    for row in made.labels:
+        print(f"  {row.label}: {row.trained:,} samples, AUC {row.figures.auc:.3f}, ECE {row.figures.ece:.3f}")
+    print(f"card: {made.card}")
+
+
+@train_model_app.command("ensemble")
+def models_train_ensemble(
+    samples: Annotated[list[str], typer.Argument(metavar="LABEL=PATH...", help="Label and runs, or Parquet files.")],
+    label: Annotated[str, typer.Option(help="The label whose probability the score is.")],
+    signal: Annotated[list[str], typer.Option(help="A signal to combine, such as perplexity.value. Repeats.")],
+    out: Annotated[str, typer.Option(help="The model to write (JSON).")],
+) -> None:
+    """One calibrated score out of several signals, for the ensemble step, with its figures on a tenth held out.
+
+    The samples are documents with signals: finished runs over text of each label, with the same steps and no rules.
+    """
+    from curation.quality.ensemble_train import train_ensemble
+
+    made = train_ensemble(_by_label(samples), signal, out, label=label)
+    print(f"{out}: AUC {made.figures.auc:.3f}, ECE {made.figures.ece:.3f} on {made.figures.samples:,} held-out samples")
+    for name, area in made.alone:
+        print(f"  {name} alone: AUC {area:.3f}")
+    print(f"card: {made.card}")
+
+
+def _by_label(samples: list[str]) -> dict[str, list[str]]:
     sources: dict[str, list[str]] = {}
     for sample in samples:
         label, equals, path = sample.partition("=")
         if not equals:
             raise typer.BadParameter(f"{sample!r}: expected LABEL=PATH, such as good=reference/*.jsonl")
         sources.setdefault(label, []).append(path)
-    made = train_classifier(sources, out, field=field, epochs=epochs, quantise=quantise)
-    print(f"{out}: accuracy {made.accuracy:.3f} on held-out samples")
-    for row in made.labels:
-        print(f"  {row.label}: {row.trained:,} samples, AUC {row.auc:.3f}")
+    return sources

@@ -63,9 +63,7 @@ def test_a_large_arpa_is_converted_once(
         assert kenlm_binary.mapped(arpa) == arpa
 
 
-def test_without_tool_and_compiler(
-    data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_tool_and_compiler(data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(UserError, match=r"no C\+\+ compiler"):
@@ -104,5 +102,3 @@ def test_the_tool_is_built_from_its_sources(arpa: str, cache: Path, tmp_path: Pa
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert kenlm_binary.find_tool() is None or kenlm_binary.find_tool() != tool
-
-

@@ -134,7 +134,13 @@ def test_second_label() -> None:
 def test_paragraphs_say_how_much_is_in_the_language() -> None:
     step = Language(paragraphs=True)
     step.open()
-    pages = [f"{ENGLISH}\n{ENGLISH}\n{ENGLISH}\nMenu\n{FRENCH}", f"{ENGLISH}\n\nHome", "Menu\nHome", "", f"{ENGLISH}\n{'7 ' * 30}"]
+    pages = [
+        f"{ENGLISH}\n{ENGLISH}\n{ENGLISH}\nMenu\n{FRENCH}",
+        f"{ENGLISH}\n\nHome",
+        "Menu\nHome",
+        "",
+        f"{ENGLISH}\n{'7 ' * 30}",
+    ]
     mixed, plain, short, empty, digits = run(step, list(pages))
     english, french = 3 * len(ENGLISH), len(FRENCH)
     assert (mixed["code"], mixed["paragraphs"], mixed["other_code"]) == ("en", 4, "fr")
@@ -150,7 +156,9 @@ def test_paragraphs_say_how_much_is_in_the_language() -> None:
 def test_any_fasttext_model_with_glotlids_labels(tmp_path: Path, data: Path) -> None:
     """A small model of our own whose labels look like GlotLID's."""
     labels = {"en": "eng_Latn", "ru": "rus_Cyrl", "el": "ell_Grek", "sw": "swh_Latn"}
-    lines = [line.split("\t", 1) for line in (data / "lid/sentences.tsv").read_text(encoding="utf-8").split("\n") if line]
+    lines = [
+        line.split("\t", 1) for line in (data / "lid/sentences.tsv").read_text(encoding="utf-8").split("\n") if line
+    ]
     pairs = [(labels[code], text) for code, text in lines if code in labels]
     path = str(tmp_path / "glot.bin")
     made = classifier_train.fit(pairs, path, options={"dim": 8, "minn": 2, "maxn": 4, "bucket": 20_000, "epoch": 20})
