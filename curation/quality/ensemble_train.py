@@ -236,8 +236,8 @@ def _card(made: Fitted) -> str:
             "## Held-out figures",
             held_out.summary([(made.formula.label, made.positives, made.figures)]),
             "AUC: how often a sample of the label outranks another. ECE: how far the score is from the share that is "
-            "really so, on average. The score is a probability for documents drawn like the samples, in their proportions: "
-            "where the label is rarer it is too high, and only its ranking holds.",
+            "really so, on average. The score is a probability for documents drawn like the samples, in their "
+            "proportions: where the label is rarer it is too high, and only its ranking holds.",
             "## At a threshold",
             held_out.table(made.figures),
         ]

@@ -2,8 +2,8 @@
 
 What becomes of a character is one 64-bit number of a table: its class in the top byte, the length of its image in the
 next, the image (at most six bytes of UTF-8) below. Over a batch the kernel reads Arrow's text buffer once and writes
-the normalised sentences one after the other, words parted by one space and sentences by a newline. `ngram_text.normalise`
-says the same in plain Python, and the tests hold the two against each other.
+the normalised sentences one after the other, words parted by one space and sentences by a newline. The tests hold it
+against plain Python, a character at a time.
 """
 
 from __future__ import annotations
@@ -131,6 +131,9 @@ def cut(data, offsets, table, out, ends, tokens):  # type: ignore[no-untyped-def
                             break
                         out[at] = entry & np.uint64(0xFF)
                         at += 1
+                        i += 1
+                    if i < stop and data[i] == 32:  # and the space behind it
+                        start = -1
                         i += 1
             elif kind == SPACE:
                 start = -1

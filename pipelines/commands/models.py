@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Annotated
 
 import typer
@@ -54,6 +55,7 @@ def models_train_ngram(
         list[int] | None, typer.Option(help="Drop n-grams seen no more than this, by order. Repeats.")
     ] = None,
     memory: Annotated[int, typer.Option(min=16, help="MB held in memory; more goes to disk.")] = 64,
+    workers: Annotated[int | None, typer.Option(min=1, help="Cores to use; all of them unless said.")] = None,
 ) -> None:
     """An n-gram model for the perplexity step: interpolated modified Kneser-Ney.
 
@@ -62,7 +64,8 @@ def models_train_ngram(
     """
     from curation.quality.ngram import train_ngram
 
-    made = train_ngram(text, order, out, field=field, prune=prune, memory=memory << 20)
+    cores = workers or len(os.sched_getaffinity(0))
+    made = train_ngram(text, order, out, field=field, prune=prune, memory=memory << 20, workers=cores)
     print(f"{out}: {', '.join(f'{n:,}' for n in made.ngrams)} n-grams of order 1 to {order}")
 
 

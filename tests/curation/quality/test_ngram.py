@@ -128,15 +128,16 @@ def test_the_file_depends_on_neither_memory_nor_order(data: Path, tmp_path: Path
     text = lines(data / "lm/lmplz_train.txt")[:600]
     shuffled = text[:]
     random.Random(1).shuffle(shuffled)
-    outs = [tmp_path / f"{i}.arpa" for i in range(4)]
+    outs = [tmp_path / f"{i}.arpa" for i in range(5)]
     ngram.estimate(text, 4, str(outs[0]))
     # blocks of 1,024: 45 runs, and several partitions an order
     ngram.estimate(text, 4, str(outs[1]), memory=1)
+    ngram.estimate(text, 4, str(outs[4]), memory=1, workers=3)
     ngram.estimate(["\n".join(shuffled) + "\n"], 4, str(outs[2]), memory=3_000_000)
     ngram.estimate((line.encode() for line in shuffled), 4, str(outs[3]))
     first = outs[0].read_bytes()
-    assert [out.read_bytes() == first for out in outs] == [True] * 4
-    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{i}.arpa" for i in range(4)]
+    assert [out.read_bytes() == first for out in outs] == [True] * 5
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{i}.arpa" for i in range(5)]
 
 
 def test_runs_are_merged_by_levels(data: Path, tmp_path: Path) -> None:
