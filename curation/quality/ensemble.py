@@ -2,9 +2,10 @@
 
     score = 1 / (1 + exp(-(b + sum over signals of w z + sum over absent signals of m)))
 
-with z = (t(x) - mean) / deviation, x first brought into the range seen in training, and t either x itself or sign(x)
-log(1 + |x|), whichever was the less skewed there. A signal that a document has not got (null or NaN) counts as the
-mean, plus a weight m of its own. The model is a small JSON file that `ensemble_train` writes; a person can read it.
+with z = (t(x) - mean) / deviation, x first brought into the range seen in training, and t the one of x itself,
+sign(x) log(1 + |x|) and log(x / (1 - x)) that said most of the label there, by itself. (The last is for probabilities:
+between 0.99 and 0.999 lies as much as between 0.5 and 0.91.) A signal that a document has not got (null or NaN) counts
+as the mean, plus a weight m of its own. The model is a small JSON file that `ensemble_train` writes; a person can read it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from curation import models, record
 from curation.step import MapStep, UserError
 
 FORMAT = 1
+TRANSFORMS = ("linear", "log", "logit")
+_EDGE = 1e-5  # what fastText adds to a probability before its logarithm
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Feature:
     """What the model knows of a signal (`heuristics.words`)."""
 
     signal: str
-    log: bool
+    how: str  # t: one of TRANSFORMS
     low: float  # the range seen in training
     high: float
     mean: float  # after t
@@ -63,14 +66,19 @@ class Formula:
 def standardised(values: npt.NDArray[np.float64], feature: Feature) -> npt.NDArray[np.float64]:
     """z of the formula above; NaN stays NaN."""
     inside = np.clip(values, feature.low, feature.high)
-    z: npt.NDArray[np.float64] = (transformed(inside, feature.log) - feature.mean) / feature.deviation
+    z: npt.NDArray[np.float64] = (transformed(inside, feature.how) - feature.mean) / feature.deviation
     return z
 
 
-def transformed(values: npt.NDArray[np.float64], log: bool) -> npt.NDArray[np.float64]:
-    """t of the formula above."""
-    logarithm: npt.NDArray[np.float64] = np.sign(values) * np.log1p(np.abs(values))
-    return logarithm if log else values
+def transformed(values: npt.NDArray[np.float64], how: str) -> npt.NDArray[np.float64]:
+    """t of the formula above: `linear`, `log` or `logit`."""
+    out = values
+    if how == "log":
+        out = np.sign(values) * np.log1p(np.abs(values))
+    elif how == "logit":
+        inside = np.clip(values, _EDGE, 1 - _EDGE)
+        out = np.log(inside) - np.log1p(-inside)
+    return out
 
 
 def column(batch: pa.RecordBatch | pa.Table, signal: str) -> npt.NDArray[np.float64]:
@@ -94,7 +102,10 @@ def read(name_or_path: str) -> Formula:
             raise UserError(f"model {name_or_path}: {path} has format {stored['format']}; this version reads {FORMAT}")
         features = tuple(Feature(**feature) for feature in stored["features"])
         numbers = [stored["intercept"], *(v for f in features for v in (f.low, f.high, f.mean, f.weight, f.absent))]
-        if not features or not all(math.isfinite(v) for v in numbers) or any(f.deviation <= 0 for f in features):
+        sound = all(math.isfinite(v) for v in numbers) and all(
+            f.deviation > 0 and f.how in TRANSFORMS for f in features
+        )
+        if not features or not sound:
             raise ValueError("a number in it is not finite, or there is none")
         return Formula(stored["label"], stored["intercept"], features)
     except (OSError, ValueError, KeyError, TypeError) as e:

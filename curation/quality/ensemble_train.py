@@ -25,7 +25,7 @@ import xxhash
 
 from curation import storage
 from curation.quality import held_out, samples
-from curation.quality.ensemble import FORMAT, Feature, Formula, column, standardised, transformed
+from curation.quality.ensemble import FORMAT, TRANSFORMS, Feature, Formula, column, standardised, transformed
 from curation.step import UserError
 
 RIDGE = 1.0  # one pseudo-observation's worth: keeps separable samples finite, and is nothing beside thousands
@@ -91,11 +91,11 @@ def fit(
         raise UserError(
             f"an ensemble needs samples of two labels to fit on; {int(trained.sum())} of {len(trained)} are"
         )
-    features = [_feature(signal, values[~test, i]) for i, signal in enumerate(signals)]
+    features = [_feature(signal, values[~test, i], trained) for i, signal in enumerate(signals)]
     weights = _newton(_design(values[~test], features), trained)
     stored = [float(f"{w:.{_DIGITS}g}") for w in weights]
     fitted = tuple(
-        Feature(f.signal, f.log, f.low, f.high, f.mean, f.deviation, stored[1 + i], stored[1 + len(features) + i])
+        Feature(f.signal, f.how, f.low, f.high, f.mean, f.deviation, stored[1 + i], stored[1 + len(features) + i])
         for i, f in enumerate(features)
     )
     formula = Formula(label, stored[0], fitted)
@@ -164,23 +164,35 @@ def _check(path: str, schema: pa.Schema, signals: Sequence[str]) -> None:
         raise UserError(f"{path}: has no column 'text', by which samples are held out")
 
 
-def _feature(signal: str, values: npt.NDArray[np.float64]) -> Feature:
-    """How a signal is standardised; its weights still 0."""
-    present = values[np.isfinite(values)]
+def _feature(signal: str, values: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> Feature:
+    """How a signal is standardised, its weights still 0: the transform under which it alone has the least loss."""
+    finite = np.isfinite(values)
+    present = values[finite]
     if not len(present):
         raise UserError(f"signal {signal} is absent from every sample")
     low, high = float(present.min()), float(present.max())
-    log = abs(_skewness(transformed(present, True))) < abs(_skewness(present))
-    seen = transformed(present, log)
-    mean, deviation = float(f"{seen.mean():.{_DIGITS}g}"), float(f"{seen.std():.{_DIGITS}g}")
-    return Feature(
-        signal, bool(log), low, high, mean, deviation if deviation > 1e-12 * (1 + abs(mean)) else 1.0, 0.0, 0.0
-    )
+    best: tuple[float, Feature] | None = None
+    for how in TRANSFORMS if low >= 0 and high <= 1 else TRANSFORMS[:2]:
+        seen = transformed(present, how)
+        mean, deviation = float(f"{seen.mean():.{_DIGITS}g}"), float(f"{seen.std():.{_DIGITS}g}")
+        varies = deviation > 1e-12 * (1 + abs(mean))
+        feature = Feature(signal, how, low, high, mean, deviation if varies else 1.0, 0.0, 0.0)
+        design = np.stack([np.ones(len(present)), standardised(present, feature)], 1)
+        loss = _loss(design, positive[finite], _newton(design, positive[finite]))
+        if best is None or loss < best[0] * (1 - 1e-9):
+            best = loss, feature
+    assert best is not None
+    return best[1]
 
 
-def _skewness(values: npt.NDArray[np.float64]) -> float:
-    deviation = values.std()
-    return float((((values - values.mean()) / deviation) ** 3).mean()) if deviation > 0 else 0.0
+def _loss(design: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], w: npt.NDArray[np.float64]) -> float:
+    """What the weights minimise; the intercept is free but for a trace that keeps the system solvable."""
+    margin = design @ w
+    return float(np.logaddexp(0, margin).sum() - margin[positive].sum() + (_ridge(len(w)) * w * w).sum() / 2)
+
+
+def _ridge(n: int) -> npt.NDArray[np.float64]:
+    return np.array([1e-9] + [RIDGE] * (n - 1))
 
 
 def _design(values: npt.NDArray[np.float64], features: Sequence[Feature]) -> npt.NDArray[np.float64]:
@@ -193,23 +205,19 @@ def _design(values: npt.NDArray[np.float64], features: Sequence[Feature]) -> npt
 
 def _newton(design: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """The weights that minimise sum log(1 + exp(-+ x w)) + RIDGE |w|^2 / 2, the intercept's w left out of the last."""
-    ridge = np.full(design.shape[1], RIDGE)
-    ridge[0] = 1e-9  # the intercept is free; a trace keeps the system solvable
+    ridge = _ridge(design.shape[1])
     truth = positive.astype(np.float64)
     weights = np.zeros(design.shape[1])
-
-    def loss(w: npt.NDArray[np.float64]) -> float:
-        margin = design @ w
-        return float(np.logaddexp(0, margin).sum() - truth @ margin + (ridge * w * w).sum() / 2)
-
-    now = loss(weights)
+    now = _loss(design, positive, weights)
     for _ in range(_ROUNDS):
         p = 1.0 / (1.0 + np.exp(-np.clip(design @ weights, -700, 700)))
         gradient = design.T @ (p - truth) + ridge * weights
         hessian = (design.T * (p * (1 - p))) @ design + np.diag(ridge)
         step = np.linalg.solve(hessian, gradient)
         scale = 1.0
-        while (then := loss(weights - scale * step)) > now and scale > 1e-8:  # too far: Newton overshoots near 0 and 1
+        while (
+            then := _loss(design, positive, weights - scale * step)
+        ) > now and scale > 1e-8:  # too far: Newton overshoots near 0 and 1
             scale /= 2
         weights = weights - scale * step
         if now - then <= 1e-12 * (1 + abs(now)):
@@ -221,8 +229,9 @@ def _newton(design: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) ->
 def _card(made: Fitted) -> str:
     rows = ["| signal | as | weight | when absent | AUC alone |", "|---|---|---|---|---|"]
     for feature, (_, area) in zip(made.formula.features, made.alone, strict=True):
-        how = "log" if feature.log else "itself"
-        rows.append(f"| {feature.signal} | {how} | {feature.weight:+.3f} | {feature.absent:+.3f} | {area:.3f} |")
+        rows.append(
+            f"| {feature.signal} | {feature.how} | {feature.weight:+.3f} | {feature.absent:+.3f} | {area:.3f} |"
+        )
     return "\n\n".join(
         [
             f"# {os.path.basename(made.path)}",
@@ -230,7 +239,7 @@ def _card(made: Fitted) -> str:
             "regression over signals of other steps.",
             "## Training",
             f"{made.trained:,} samples, {made.positives:,} of them `{made.formula.label}`. Weights are for one "
-            "standard deviation of the signal (its logarithm, where it says so) over these samples; the intercept is "
+            "standard deviation of the signal, transformed as it says, over these samples; the intercept is "
             f"{made.formula.intercept:+.3f}.",
             "\n".join(rows),
             "## Held-out figures",

@@ -136,8 +136,8 @@ def train_ngram(
 
     The text is cut into sentences and words as the perplexity step with the same `form` will do it (ngram_text);
     `field` is the text's name in JSONL and Parquet. An `out` that ends in .arpa is an ARPA file, any other KenLM's
-    binary form, which the processes of a machine share; where that cannot be made it is an ARPA file too, with a warning.
-    All else, and what is raised, as in `estimate`.
+    binary form, which the processes of a machine share; where that cannot be made it is an ARPA file too, with a
+    warning. All else, and what is raised, as in `estimate`.
     """
     text = sentences(samples.texts(paths, field), form)
     if out.endswith(".arpa"):

@@ -61,7 +61,7 @@ def test_better_than_any_signal_alone_and_calibrated(made: ensemble_train.Fitted
     assert made.trained + made.figures.samples == 32000 and 3000 < made.figures.samples < 3400
     assert made.figures.auc > max(area for _, area in made.alone) > 0.7
     assert made.figures.ece < 0.04
-    assert made.formula.features[0].log  # log-normal
+    assert made.formula.features[0].how == "log"  # log-normal
     assert made.formula.features[0].weight < 0 < made.formula.features[1].weight
     stored = json.loads(Path(made.path).read_text())
     assert stored["held_out"]["auc"] == pytest.approx(made.figures.auc, abs=1e-5)
@@ -89,7 +89,12 @@ def by_hand(formula: Formula, row: list[float | None]) -> float:
             total += f.absent
         else:
             x = min(max(x, f.low), f.high)
-            t = math.copysign(math.log1p(abs(x)), x) if f.log else x
+            t = x
+            if f.how == "log":
+                t = math.copysign(math.log1p(abs(x)), x)
+            elif f.how == "logit":
+                p = min(max(x, 1e-5), 1 - 1e-5)
+                t = math.log(p) - math.log1p(-p)
             total += f.weight * ((t - f.mean) / f.deviation)
     return 1 / (1 + math.exp(-min(max(total, -700), 700)))
 
@@ -164,6 +169,18 @@ def test_a_constant_signal_and_one_that_is_absent(tmp_path: Path) -> None:
     assert score[0] > 0.8 and score[1] < 0.2 and isinstance(made.formula.features[0], Feature)
     with pytest.raises(UserError, match="absent from every sample"):
         ensemble_train.fit(values * np.nan, positive, hashes, ["a", "b"], str(tmp_path / "m.json"), label="x")
+
+
+def test_a_probability_is_taken_by_its_odds(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    odds = random.normal(0, 3, 20_000)
+    positive = random.random(20_000) < 1 / (1 + np.exp(-odds))
+    hashes = np.arange(20_000, dtype=np.uint64) * np.uint64(2**64 // 20_000)
+    values = (1 / (1 + np.exp(-2 * odds)))[:, None]  # too sure of itself by a factor of two
+    made = ensemble_train.fit(values, positive, hashes, ["p"], str(tmp_path / "m.json"), label="x", share=0.5)
+    (feature,) = made.formula.features
+    assert feature.how == "logit" and feature.weight / feature.deviation == pytest.approx(0.5, abs=0.05)
+    assert made.figures.ece < 0.02 and made.figures.auc == pytest.approx(made.alone[0][1], abs=1e-3)
 
 
 def test_from_runs_to_a_run(tmp_path: Path, data: Path) -> None:
