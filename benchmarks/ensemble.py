@@ -3,8 +3,8 @@
     python -m benchmarks.ensemble
 
 The task is that of the toxicity data: harmless (4,163) against hate or offensive (20,620). Half of the tweets (by a
-hash of their text) train a fastText classifier; on the other half the classifier, the perplexity under a model of WikiText-2
-and Gopher's statistics are the signals, an ensemble is fitted on nine tenths of it and measured on the last.
+hash of their text) train a fastText classifier; on the other half the classifier, the perplexity under a model of
+WikiText-2 and Gopher's statistics are the signals: an ensemble is fitted on 70 % of it and measured on the rest.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
     python -m benchmarks.perplexity
 
-The model is of order 5, trained on WikiText-2's validation text, in KenLM's binary form where there is a
-build_binary (`gristmill models binary` makes one). "Bare" is `kenlm.Model.score` over sentences that lie ready, normalised and
-decoded; ours reads Arrow batches of extracted pages, normalises, scores and gives an Arrow column. cc_net's form has a
-SentencePiece model of 4,000 pieces from the same text; "bare" is then SentencePiece and KenLM over normalised documents.
+The model is of order 5, trained on WikiText-2's validation text, in KenLM's binary form where there is a build_binary
+(`gristmill models binary` makes one). "Bare" is `kenlm.Model.score` over sentences that lie ready, normalised and
+decoded; ours reads Arrow batches of extracted pages, normalises, scores and gives an Arrow column. cc_net's form has
+a SentencePiece model of 4,000 pieces from the same text; "bare" is then SentencePiece and KenLM over documents that
+are normalised.
 The contenders take turns at each batch, and the best of five rounds of each batch counts, in CPU seconds.
 """
 

@@ -10,6 +10,7 @@ a space and the document is scored as one sentence. That is kept, as the publish
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any
 
@@ -51,6 +52,7 @@ class _Images(dict[int, str]):
 _IMAGES = _Images()
 _IMAGES.update({ord(mark): ascii_ for ascii_, marks in _MARKS.items() for mark in marks})
 _IMAGES.update(dict.fromkeys((*range(32), *range(127, 160)), ""))
+_BEYOND = re.compile("[^\\x00-\\x7f]+")
 _ASCII = bytes(ord("0") if 48 <= b <= 57 else b for b in range(256))
 _CONTROLS = bytes((*range(32), 127))
 
@@ -62,9 +64,13 @@ def normalise(text: str) -> str:
     'cafe, 00  -  "oui..."'
     """
     text = text.strip().lower()
-    if text.isascii():
-        return text.encode().translate(_ASCII, _CONTROLS).decode()
-    return unicodedata.normalize("NFD", text).translate(_IMAGES)
+    if not text.isascii():  # runs beyond ASCII by themselves: no mark moves past an ASCII letter when it is decomposed
+        text = _BEYOND.sub(_decomposed, text)
+    return text.encode().translate(_ASCII, _CONTROLS).decode()
+
+
+def _decomposed(run: re.Match[str]) -> str:
+    return unicodedata.normalize("NFD", run[0]).translate(_IMAGES)
 
 
 def pieces(tokenizer: Any, texts: list[str]) -> list[str]:

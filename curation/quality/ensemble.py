@@ -5,7 +5,8 @@
 with z = (t(x) - mean) / deviation, x first brought into the range seen in training, and t the one of x itself,
 sign(x) log(1 + |x|) and log(x / (1 - x)) that said most of the label there, by itself. (The last is for probabilities:
 between 0.99 and 0.999 lies as much as between 0.5 and 0.91.) A signal that a document has not got (null or NaN) counts
-as the mean, plus a weight m of its own. The model is a small JSON file that `ensemble_train` writes; a person can read it.
+as the mean, plus a weight m of its own. The model is a small JSON file that `ensemble_train` writes, for people to read
+as well.
 """
 
 from __future__ import annotations
