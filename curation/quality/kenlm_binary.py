@@ -68,7 +68,7 @@ def mapped(path: str) -> str:
 def convert(arpa: str, out: str, tool: str | None = None) -> None:
     """Writes the binary of an ARPA file to `out`, whole or not at all, and its SHA-256 beside it.
 
-    It holds KenLM's probing hash table, which scores fastest and takes some 24 bytes an n-gram. Raises UserError for a
+    It holds KenLM's probing hash table, which scores fastest and takes some 22 bytes an n-gram. Raises UserError for a
     file that build_binary refuses, and where there is no build_binary and none can be made.
     """
     tool = tool or find_tool() or build_tool()
