@@ -77,9 +77,7 @@ def convert(arpa: str, out: str, tool: str | None = None) -> None:
     try:
         done = subprocess.run([tool, "-s", arpa, temporary], capture_output=True, text=True, check=False)
         if done.returncode:
-            lines = [
-                line for line in done.stderr.splitlines() if line.strip() and not set(line) <= set("-*0123456789 ")
-            ]
+            lines = [line for line in done.stderr.splitlines() if line.strip(" -*0123456789") not in ("", "ERROR")]
             raise UserError(f"{arpa}: {tool} cannot make a binary of it: {lines[-1] if lines else done.returncode}")
         with open(temporary, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -77,7 +77,7 @@ def test_without_tool_and_compiler(data: Path, cache: Path, tmp_path: Path, monk
 def test_what_build_binary_refuses(tmp_path: Path, tool: str) -> None:
     bad = tmp_path / "bad.arpa"
     bad.write_text("hello")
-    with pytest.raises(UserError, match=r"bad\.arpa: .* cannot make a binary"):
+    with pytest.raises(UserError, match=r"bad\.arpa: .* cannot make a binary of it: .*hello"):
         kenlm_binary.convert(str(bad), str(tmp_path / "bad.bin"), tool)
     assert os.listdir(tmp_path) == ["bad.arpa"]
 
