@@ -14,7 +14,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.dedup import cluster, decide, edges
+from curation.dedup import again, cluster, decide, edges
 from curation.step import StageResult
 
 SEED = 7
@@ -167,3 +167,45 @@ def test_one_home_needs_one_round():
     n = 3000
     ids, level = ids_of(n), [0] * n
     assert decided(table_of(chain(order_of(ids, level)), ids, level), 1)[1] == ["round 1"]
+
+
+def closed(found, order):
+    """Every edge there is among documents of equal sets and their neighbours, where stars leave most out."""
+    place = {v: k for k, v in enumerate(order)}
+    leader = {}
+    for (u, v), (both, a, b) in found.items():
+        if both == a == b:
+            u, v = sorted((u, v), key=place.__getitem__)
+            leader[v] = u
+    members: dict[int, list[int]] = {v: [v] for v in order if v not in leader}
+    for v, u in leader.items():
+        members[u].append(v)
+    near: dict[int, set[int]] = {v: set() for v in order}
+    for u, v in found:
+        for x in members[leader.get(u, u)]:
+            for y in members[leader.get(v, v)]:
+                near[x] |= {y} - {x}
+                near[y] |= {x} - {y}
+    return near
+
+
+@settings(max_examples=300, deadline=None)
+@given(graphs(), st.integers(0, 2**32))
+def test_decided_again_without_some_documents(graph, seed):
+    found, ids, level, order = graph
+    without = {v for v in order if random.Random(seed + v).random() < 0.3}
+    table = pa.Table.from_batches(edges.twice(table_of(found, ids, level), 3), edges.EDGES)
+    rows = again.again(table, decide.Order(SEED, "jaccard"), ids.take(pa.array(sorted(without), pa.int64())))
+    got = {r["worse"]: r for r in rows.to_pylist()}
+    near, kept = closed(found, order), []
+    for v in order:
+        if v not in without and not any(u in near[v] for u in kept):
+            kept.append(v)
+    assert set(got) == set(order) - without - set(kept)
+    for v, row in got.items():
+        assert row["better"] in kept and row["better"] in near[v]
+        assert row["better_id"] == ids[row["better"]].as_py()
+    if not without:
+        assert {v: r["better"] for v, r in got.items()} == {
+            v: u for v, (u, _) in decided(table_of(found, ids, level), 2)[0].items()
+        }
