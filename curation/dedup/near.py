@@ -30,7 +30,10 @@ from ..keyed import mix
 from ..step import Corpus, Documents, GlobalStep, Stage, StagePlan, UserError
 from . import candidates, cluster, compare, decide, edges, minhash, verify
 
-ROWS_PER_PARTITION = 1 << 20  # band rows held and sorted at once: 53 bytes each, and twice that on the way
+# Band rows held and sorted at once: 53 bytes each, and twice that on the way. Beyond MOST_PARTITIONS (3 x 10^8 documents)
+# partitions double instead, up to 16 times: with more, a task would have more files to open than rows to read from each.
+ROWS_PER_PARTITION = 1 << 20
+MOST_PARTITIONS = 4096
 NUM_PERM = 112
 
 _BANDS = pa.schema(
@@ -133,7 +136,7 @@ class MinHashDedup(GlobalStep):
     def stages(self, corpus: Corpus) -> StagePlan:
         bands, rows = self.shape()
         tasks, compared = corpus.tasks, self.comparison(corpus.seed)
-        partitions = max(1, -(-corpus.documents * bands // ROWS_PER_PARTITION))
+        partitions = partitions_for(corpus.documents * bands)
         yield Stage("bands", partial(_bands, self, compared, partitions), _BANDS, partitions, at="documents")
         # of containment a sketch says nothing before the sizes are known
         differ = minhash.sketch_distance(self.threshold, bands * rows) if self.similarity == "jaccard" else 64
@@ -143,6 +146,14 @@ class MinHashDedup(GlobalStep):
         run = partial(compare.verify, compared, homes)
         yield Stage("edges", run, edges.EDGES, homes, at="documents", tally=compare.count)
         yield from decide.stages(decide.Order(corpus.seed, self.similarity), homes, tasks)
+
+
+def partitions_for(rows: int) -> int:
+    """How many partitions so many band rows are dealt over."""
+    size = ROWS_PER_PARTITION
+    while rows > size * MOST_PARTITIONS and size < 16 * ROWS_PER_PARTITION:
+        size *= 2
+    return max(1, -(-rows // size))
 
 
 def _salt(scope: pa.Array) -> npt.NDArray[np.uint64]:

@@ -1,4 +1,4 @@
-"""Near-duplicate removal on the engine: the same bytes however it is cut and dealt out, and whatever dies on the way."""
+"""Near-duplicate removal on the engine: the same bytes however it is cut and dealt out, and whatever dies under it."""
 
 from __future__ import annotations
 
