@@ -92,15 +92,19 @@ def documents(pool: list[str], count: int, seed: int = 1) -> tuple[list[str], li
 
 
 def templates(pool: list[str], number: int, each: int, seed: int = 1) -> tuple[list[str], list[str]]:
-    """Pages of `number` templates: 160 words of boilerplate around 40 words of the page's own, which no other has.
+    """Pages of `number` templates: 160 words of boilerplate around two pieces of the page's own, which no other has.
 
-    Two pages of a template have a Jaccard similarity near 0.63.
+    Two pages of a template have a Jaccard similarity near 0.66.
     """
     make = Maker(pool, seed)
+    own = iter(make.rng.permutation(len(pool)).tolist())
     for t in range(number):
         boilerplate = make.words(160)
         for k in range(each):
-            make.add(f"template-{t}-{k}", [*boilerplate[:80], *make.words(40), *boilerplate[80:]])
+            make.add(
+                f"template-{t}-{k}",
+                [*boilerplate[:80], *pool[next(own)].split(), *pool[next(own)].split(), *boilerplate[80:]],
+            )
     return make.shuffled()
 
 

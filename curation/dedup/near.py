@@ -30,8 +30,8 @@ from ..keyed import mix
 from ..step import Corpus, Documents, GlobalStep, Stage, StagePlan, UserError
 from . import candidates, cluster, compare, decide, edges, minhash, verify
 
-# Band rows held and sorted at once: 53 bytes each, and twice that on the way. Beyond MOST_PARTITIONS (3 x 10^8 documents)
-# partitions double instead, up to 16 times: with more, a task would have more files to open than rows to read from each.
+# Band rows held and sorted at once: 53 bytes each, and twice that on the way. Beyond MOST_PARTITIONS (at 3 x 10^8
+# documents) they grow in size instead, up to 16 times: more of them would each get a few rows from each of many files.
 ROWS_PER_PARTITION = 1 << 20
 MOST_PARTITIONS = 4096
 NUM_PERM = 112

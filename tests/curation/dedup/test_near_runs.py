@@ -109,8 +109,9 @@ class Dead(BaseException):
     """What the fail-point raises: nothing in the engine may catch it."""
 
 
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_death_in_any_phase_of_the_shuffles_is_survived(
-    mill: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+    mill: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
     folder, expected = mill
     monkeypatch.setattr(near, "ROWS_PER_PARTITION", 3000)
@@ -127,7 +128,7 @@ def test_a_death_in_any_phase_of_the_shuffles_is_survived(
         ]  # fmt: skip
         assert len(inside) > 200
         chosen = [k for k in inside if boundaries[k].startswith("phase")] + inside[::61]
-        for k in chosen:
+        for k in chosen[::every]:
             run_dir, seen = folder / "crashed", [0]
 
             def hook(name: str, k: int = k, seen: list[int] = seen) -> None:
