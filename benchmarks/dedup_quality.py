@@ -142,7 +142,9 @@ def traps(data: Path, work: Path) -> None:
     removed, wrong = checked(found, text, 0.72)
     print(f"\n{len(ids):,} unrelated pages of 5 templates, Jaccard of two of one template "
           f"{exact(text['template-0-0'], text['template-0-1']):.2f}")  # fmt: skip
-    print(f"gristmill: {tally['pairs']['candidates']:,} candidate pairs, {removed} removed, {wrong} of them wrongly")
+    met = tally["pairs"]
+    print(f"gristmill: {met['met']:,} pairs met, {met['skipped']:,} skipped by their sketches, {removed} documents "
+          f"removed, {wrong} of them wrongly")  # fmt: skip
     print(f"connected components of the same LSH, unverified: {components(texts):,} removed")
     print(f"datatrove: {datatrove(work, ids, texts):,} removed")
 
