@@ -30,6 +30,7 @@ class Stages:
     fingerprint: str = ""
     facts: list[Mapping[str, Any]] = field(default_factory=list)  # of sinks, in order of tasks
     staged: list[dict[str, Any]] = field(default_factory=list)  # result files of sinks: path, bytes, sha256
+    trail: list[dict[str, Any]] = field(default_factory=list)  # stage, fingerprint, partitions, tally of each
 
 
 class Phases:
@@ -180,7 +181,9 @@ class Phases:
         """A fingerprint of which documents stand, with which signals, after the latest map phase."""
         return storage.fingerprint([(m["key"], m["decision"]) for m in self.manifests])
 
-    def stages(self, label: str, fingerprint: str, plan: StagePlan) -> Stages:
+    def stages(
+        self, label: str, fingerprint: str, plan: StagePlan, expressions: Mapping[str, str] | None = None
+    ) -> Stages:
         """Runs a stage plan over the documents that stand now. `fingerprint` names the code and options behind it."""
         done = Stages()
         base = storage.fingerprint([fingerprint, self.decided()])
@@ -199,7 +202,7 @@ class Phases:
                     files = self._merge(label, trail, files, len(groups))
                 states = [m["state"] for m in self.manifests] if stage.at == "documents" else [None] * len(groups)
                 specs = [StageSpec(i, files, list(g), s) for i, (g, s) in enumerate(zip(groups, states, strict=True))]
-                shared = StagePhase(self.storage.root, trail, stage, self.plan.types)
+                shared = StagePhase(self.storage.root, trail, stage, self.plan.types, expressions or {})
                 ids = [f"{i:06d}" for i in range(len(specs))]
                 manifests = self.driver.run(Phase(f"{label}: {stage.name}", trail, run_stage, shared, specs, ids))
                 tally: Counter[str] = Counter()
@@ -209,6 +212,8 @@ class Phases:
                         done.staged += [f | {"directory": f"cache/out/{trail}"} for f in m["files"]]
                 done.facts = [m["facts"] for m in manifests] if stage.sink else []
                 files = [] if stage.sink else [m["files"][0]["path"] for m in manifests]
+                done.trail.append({"stage": stage.name, "fingerprint": trail, "partitions": stage.partitions,
+                                   "tally": dict(sorted(tally.items()))})  # fmt: skip
                 done.files, done.fingerprint, partitions, n = files, trail, stage.partitions, n + 1
                 stage = plan.send(StageResult(dict(sorted(tally.items())), done.facts))
         except StopIteration:

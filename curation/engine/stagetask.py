@@ -27,6 +27,7 @@ class StagePhase:
     fingerprint: str
     stage: Stage
     types: Mapping[str, pa.DataType]
+    expressions: Mapping[str, str] = field(default_factory=dict)  # of the global step
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
     args: list[Any] = [rows]
     if stage.at == "documents":
         assert spec.state is not None
-        args.append(TaskDocuments(storage, spec.index, State.of(spec.state), phase.types))
+        args.append(TaskDocuments(storage, spec.index, State.of(spec.state), phase.types, phase.expressions))
     tally: Counter[str] = Counter()
     manifest: dict[str, Any] = {"index": spec.index}
     if stage.sink:
