@@ -178,9 +178,19 @@ class GlobalStep(Step):
     `stages` yields one `Stage` at a time and is sent the `StageResult` of each, so that later ones can be planned
     on counts of earlier ones (the number of shards, whether another round is needed). It must be deterministic: on
     resume it is replayed with the stored results.
+
+    One that `rewrites` text says in its signals what is to be done to each text, and `edit` does it: a pure function of
+    a row, which the engine calls where the text is next needed. So an edit can be replayed from the ledger, and a step
+    that keeps what it took out in its signals can be undone from there.
     """
 
+    rewrites: ClassVar[bool] = False
+
     def stages(self, corpus: Corpus) -> StagePlan:
+        raise NotImplementedError
+
+    def edit(self, texts: pa.Array, signals: pa.StructArray) -> pa.Array:
+        """The texts (large_string) as they are after this step; its signals may be null. Only for `rewrites`."""
         raise NotImplementedError
 
 

@@ -7,12 +7,9 @@ Two texts that differ meet in a 128-bit hash with a chance of n^2 / 2^129: 10^-1
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +17,7 @@ import xxhash
 
 from ..keyed import keyed, words
 from ..step import Corpus, Documents, GlobalStep, Stage, StagePlan
+from .normalise import NORMALISE, Form
 
 # Rows a partition holds at once: 2^20 of 48 bytes, and as much again while they are sorted, stay near 100 MB.
 ROWS_PER_PARTITION = 1 << 20
@@ -30,27 +28,18 @@ _HASHED = pa.schema(
 _SIGNALS = pa.schema([("duplicate", pa.bool_()), ("of", pa.string()), ("copies", pa.int64())])
 _DECIDED = pa.schema([("address", pa.int64()), *_SIGNALS])
 
-_WORD = re.compile(r"[^\W_]+")
-
-NORMALISE: dict[str, Callable[[str], str]] = {
-    "none": lambda text: text,
-    "whitespace": lambda text: " ".join(text.split()),
-    "words": lambda text: " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold())),
-}
-
 
 @dataclass(frozen=True)
 class ExactDedup(GlobalStep):
     """Keeps one of the documents whose normalised text is the same.
 
-    normalise  none: the text as it is; whitespace: each run of whitespace counts as one space, none at the ends;
-               words: NFKC, case folded, letters and digits only, so punctuation and layout do not count.
+    normalise  what counts as the same text: none, whitespace, words or template (normalise.py says which is which)
 
     Signals: duplicate; of, the doc_id (hex) of the kept document where this is a duplicate; copies, how many
     documents a kept one stands for (itself included), null on duplicates.
     """
 
-    normalise: Literal["none", "whitespace", "words"] = "whitespace"
+    normalise: Form = "whitespace"
     name: str = "exact_dedup"
 
     @property

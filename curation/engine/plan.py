@@ -247,6 +247,9 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
             close(then=step)
             print_ = storage.fingerprint([plan.step_fingerprints[step.name], plan.pipeline.seed])
             kind, looks_at[step.name] = "join", {step.name}
+            if step.rewrites:  # by its signals, which say what became of the text before it too
+                text, rewritten = storage.fingerprint([text, print_]), True
+                text_behind = {step.name}
         else:
             assert isinstance(step, MapStep)
             scrubbed = plan.scrubber is not None and position < plan.scrub_before
