@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import pyarrow as pa
 
@@ -132,6 +132,11 @@ class Stage:
     tally      counts added up over all yielded batches; the sums come back from the stage's `yield`.
     sink       the stage writes files of the result: run takes a further argument `out` (see `Output`), yields
                nothing, and returns through `out.facts`.
+    again      what of an earlier run over the same input may be used again, where code, options and the columns that
+               the step reads are the same: "rows" (of a first stage with a column `address`: rows of a document hang
+               on that document alone, so those of documents that still stand are taken over and `documents` shows the
+               others only), or "earlier" (run takes a further argument, see `Earlier`). What comes after must not
+               depend on the order of rows.
 
     The last stage of a GlobalStep yields `address: int64` and the step's signals, a row for each document that the
     step has something to say about; for the others its signals are null (so write rules accordingly).
@@ -145,6 +150,17 @@ class Stage:
     groups: Sequence[Sequence[int]] | None = None
     tally: Callable[[pa.RecordBatch], Mapping[str, int]] | None = None
     sink: bool = False
+    again: Literal["rows", "earlier"] | None = None
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What the same task of the same stage was sent and what it yielded in an earlier run; nothing if there was none.
+
+    Texts and all else that the step reads were the same for the documents in it; other documents may have stood."""
+
+    given: Callable[[], Iterator[pa.RecordBatch]]
+    left: Callable[[], Iterator[pa.RecordBatch]]
 
 
 class Output(Protocol):

@@ -83,7 +83,7 @@ class UrlDedup(GlobalStep):
 
     def stages(self, corpus: Corpus) -> StagePlan:
         partitions = max(1, -(-corpus.documents // ROWS_PER_PARTITION))
-        yield Stage("urls", partial(_send, self, partitions), _SENT, partitions, at="documents")
+        yield Stage("urls", partial(_send, self, partitions), _SENT, partitions, at="documents", again="rows")
         yield Stage("decide", partial(_decide, corpus.seed), _DECIDED)
 
 

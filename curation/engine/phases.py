@@ -16,7 +16,7 @@ from curation.engine.mapspec import MapPhase, MapSpec, Op
 from curation.engine.plan import Plan, PlannedOp, Segment, behind, bind
 from curation.engine.stagetask import MergePhase, MergeSpec, StagePhase, StageSpec, run_merge, run_stage
 from curation.rules import Quantile
-from curation.step import StagePlan, StageResult, UserError
+from curation.step import Stage, StagePlan, StageResult, UserError
 
 # Above so many pairs of producers and consumers, the producers' files are merged first: each consumer opens each file.
 MAX_PAIRS = 1_000_000
@@ -180,8 +180,9 @@ class Phases:
         """A fingerprint of which documents stand, with which signals, after the latest map phase."""
         return storage.fingerprint([(m["key"], m["decision"]) for m in self.manifests])
 
-    def stages(self, label: str, fingerprint: str, plan: StagePlan) -> Stages:
-        """Runs a stage plan over the documents that stand now. `fingerprint` names the code and options behind it."""
+    def stages(self, label: str, fingerprint: str, plan: StagePlan, reads: Sequence[str] = ()) -> Stages:
+        """Runs a stage plan over the documents that stand now. `fingerprint` names the code and options behind it,
+        `reads` the columns it looks at."""
         done = Stages()
         base = storage.fingerprint([fingerprint, self.decided()])
         files: list[str] = []
@@ -199,9 +200,14 @@ class Phases:
                     files = self._merge(label, trail, files, len(groups))
                 states = [m["state"] for m in self.manifests] if stage.at == "documents" else [None] * len(groups)
                 specs = [StageSpec(i, files, list(g), s) for i, (g, s) in enumerate(zip(groups, states, strict=True))]
+                memory = self._memory(fingerprint, stage, reads) if stage.again else None
+                if memory is not None:
+                    specs = self._remembered(memory, specs)
                 shared = StagePhase(self.storage.root, trail, stage, self.plan.types)
                 ids = [f"{i:06d}" for i in range(len(specs))]
                 manifests = self.driver.run(Phase(f"{label}: {stage.name}", trail, run_stage, shared, specs, ids))
+                if memory is not None:
+                    self.storage.write_json(memory, {"given": files, "left": [m["files"][0]["path"] for m in manifests]})
                 tally: Counter[str] = Counter()
                 for m in manifests:
                     tally.update(m.get("tally", {}))
@@ -213,6 +219,24 @@ class Phases:
                 stage = plan.send(StageResult(dict(sorted(tally.items())), done.facts))
         except StopIteration:
             return done
+
+    def _memory(self, fingerprint: str, stage: Stage, reads: Sequence[str]) -> str:
+        """Where it is kept what files this stage last read and wrote: a name of all that its rows hang on but which
+        documents stand. Tasks by number and input, for addresses name both; columns by the stores that hold them."""
+
+        def stores(state: Mapping[str, Any]) -> list[list[str]]:
+            held = [state["base"]] + ([state["text"]] if "text" in reads else [])
+            held += [state["signals"][r.partition(".")[0]] for r in reads if r.partition(".")[0] in state["signals"]]
+            return [sorted({f.rpartition("/")[0] for f in files}) for files in held]
+
+        tasks = [(m["key"], stores(m["state"])) for m in self.manifests]
+        return f"cache/again/{storage.fingerprint([fingerprint, stage.name, stage.partitions, tasks])}.json"
+
+    def _remembered(self, memory: str, specs: Sequence[StageSpec]) -> list[StageSpec]:
+        if not self.storage.exists(memory):
+            return list(specs)
+        known = self.storage.read_json(memory)
+        return [dataclasses.replace(s, given=known["given"], left=known["left"][s.index]) for s in specs]
 
     def _merge(self, label: str, trail: str, files: Sequence[str], consumers: int) -> list[str]:
         size = -(-len(files) * consumers // MAX_PAIRS)

@@ -166,7 +166,7 @@ def _run_global(phases: Phases, step: GlobalStep) -> None:
         seed=phases.plan.pipeline.seed,
     )
     fingerprint = storage.fingerprint([phases.plan.step_fingerprints[step.name], corpus.seed])
-    phases.joins[step.name] = phases.stages(step.name, fingerprint, step.stages(corpus))
+    phases.joins[step.name] = phases.stages(step.name, fingerprint, step.stages(corpus), step.reads)
 
 
 def _check_sources(plan: Plan, phases: Phases) -> None:
