@@ -190,6 +190,10 @@ def _steps(located: Located, catalogue: Mapping[str, str | type], store_raw: boo
                     f"{located.where(*path)}: {entry.name} reads {column!r}, which no step before it gives\n"
                     f"  put the step {column!r} before it"
                 )
+        if isinstance(entry.step, GlobalStep):
+            for name, sql in entry.step.expressions().items():
+                option = (*path, name.removeprefix("@"))
+                rules.check_columns(rules.parse(name, sql, located.where(*option)), available, any_type=True)
         columns.add(entry.name)
         for signal in entry.step.signals:
             available[f"{entry.name}.{signal.name}"] = signal.type

@@ -144,10 +144,11 @@ def flatten(schema: pa.Schema) -> dict[str, pa.DataType]:
     return names
 
 
-def check_columns(rule: ParsedRule, available: Mapping[str, pa.DataType]) -> None:
+def check_columns(rule: ParsedRule, available: Mapping[str, pa.DataType], *, any_type: bool = False) -> None:
     """Raises UserError for a signal that no step so far computes (suggesting near names) and for type errors.
 
-    `available` maps dotted names ("language.score", "url") to Arrow types; see `flatten`.
+    `available` maps dotted names ("language.score", "url") to Arrow types; see `flatten`. With `any_type` the value
+    need not be true or false.
     """
     for column in rule.columns:
         if column in available:
@@ -185,7 +186,7 @@ def check_columns(rule: ParsedRule, available: Mapping[str, pa.DataType]) -> Non
             ) from None
         finally:
             connection.unregister("documents")
-        if kind.upper() not in ("BOOLEAN", "BOOL"):
+        if not any_type and kind.upper() not in ("BOOLEAN", "BOOL"):
             advice = "expected an expression that is true or false, such as language.score >= 0.65"
             raise refuse(rule.where, rule.name, f"is a {kind.lower()}", rule.sql, advice)
 
@@ -261,18 +262,7 @@ class Decider:
         if self._connection is None or batch.num_rows == 0:
             return np.full(batch.num_rows, -1, dtype=np.int32), [None] * batch.num_rows
         arrays = {name: _column(batch, name) for name in self._needed}
-        schema = _schema({name: array.type for name, array in arrays.items()})
-        columns = []
-        for column in schema:
-            if column.name in arrays:
-                columns.append(arrays[column.name])
-            else:
-                columns.append(
-                    pa.StructArray.from_arrays(
-                        [arrays[f"{column.name}.{f.name}"] for f in column.type], fields=list(column.type)
-                    )
-                )
-        self._connection.register("documents", pa.Table.from_arrays(columns, schema=schema))
+        self._connection.register("documents", _table(arrays))
         try:
             failed = np.asarray(self._connection.execute(self._query).fetchnumpy()["failed"], dtype=np.int32)
         finally:
@@ -290,6 +280,44 @@ class Decider:
         """Closes the connection; the decider is of no use afterwards."""
         if self._connection is not None:
             self._connection.close()
+
+
+class Expressions:
+    """SQL expressions of any type, ready to be computed on batches: one query, one open connection, one thread."""
+
+    def __init__(self, expressions: Mapping[str, str], available: Mapping[str, pa.DataType]) -> None:
+        self.names = list(expressions)
+        columns: dict[str, None] = {}
+        for name, sql in expressions.items():
+            rule = parse(name, sql, "")
+            check_columns(rule, available, any_type=True)
+            columns |= dict.fromkeys(rule.columns)
+        self.columns = list(columns)
+        values = ", ".join(f"TRY(({sql}\n)) AS v{i}" for i, sql in enumerate(expressions.values()))
+        self._query = f"SELECT {values} FROM documents"
+        self._connection = connect("1GB")
+
+    def compute(self, batch: pa.RecordBatch) -> list[pa.Array]:
+        """The values of each expression, in order; `batch` has the heads of `columns`."""
+        self._connection.register("documents", _table({name: _column(batch, name) for name in self.columns}))
+        try:
+            table = self._connection.sql(self._query).to_arrow_table().combine_chunks()
+        finally:
+            self._connection.unregister("documents")
+        return [c.chunk(0) if c.num_chunks else pa.array([], c.type) for c in table.columns]
+
+
+def _table(arrays: Mapping[str, pa.Array]) -> pa.Table:
+    """Columns by dotted name as a table with structs."""
+    schema = _schema({name: array.type for name, array in arrays.items()})
+    columns = []
+    for column in schema:
+        if column.name in arrays:
+            columns.append(arrays[column.name])
+        else:
+            fields = [arrays[f"{column.name}.{f.name}"] for f in column.type]
+            columns.append(pa.StructArray.from_arrays(fields, fields=list(column.type)))
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:

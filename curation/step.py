@@ -108,7 +108,8 @@ class Documents(Protocol):
     task: int
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """All of them, in reading order, with a column `address` (int64: task << 32 | row) before `columns`."""
+        """All of them, in reading order, with a column `address` (int64: task << 32 | row) before `columns`: base
+        columns, structs of earlier steps, or names of the step's `expressions`."""
         ...
 
     def take(self, addresses: pa.Array, columns: Sequence[str]) -> pa.RecordBatch:
@@ -201,6 +202,14 @@ class GlobalStep(Step):
     """
 
     rewrites: ClassVar[bool] = False
+
+    def expressions(self) -> Mapping[str, str]:
+        """SQL over a document's base columns and signals of earlier steps, each under a name that starts with "@".
+
+        The engine checks it as it does rules; `Documents.batches` and `take` give the values under these names. A row
+        on which an expression fails has null.
+        """
+        return {}
 
     def stages(self, corpus: Corpus) -> StagePlan:
         raise NotImplementedError

@@ -1,14 +1,19 @@
 """Which pairs are worth a look: documents that share a band, without a quadratic blow-up in large buckets.
 
-A bucket holds the documents with one band key. Each member meets the first B = 256 members in priority order. Members
-beyond those also meet in sub-buckets, keyed by another band: again the first B of each. So a bucket of 100,000 costs
-at most 2 B pairs a member; a document of lower priority never changes which better ones meet; and what is lost is
-recall among the members beyond, counted as pairs that did not meet.
+A bucket holds the documents with one band key. Of those with equal shingle sets only the best takes part; the others
+are its copies, a pair each. Each member meets the first B = 256 members in priority order. Members beyond those also
+meet in sub-buckets, keyed by another band: again the first B of each. So a bucket of 100,000 costs at most 2 B pairs a
+member; a document of lower priority never changes which better ones meet; and what is lost is recall among the members
+beyond, counted as pairs that did not meet.
+
+Of the pairs that meet, those whose sketches (64 bits of the signatures) differ by more than 4 sigma from what they
+would at the threshold are skipped: pages of one template, mostly, which share a band and little else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +23,56 @@ U64 = npt.NDArray[np.uint64]
 
 FIRST = 256  # B: only the buckets of templates hold more
 AT_ONCE = 1 << 20  # pairs made at once: 16 MB, and a few times that on the way
+
+
+@dataclass
+class Buckets:
+    """Band rows, sorted by key and priority, and what became of the pairs in them.
+
+    band    number of the band (the pair of a copy comes from band 0 alone)
+    other   the key of another band
+    """
+
+    key: U64
+    other: U64
+    content: U64
+    sketch: U64
+    band: npt.NDArray[np.uint8]
+    differ: int = 64  # bits two sketches may differ in
+    first: int = FIRST
+    counts: dict[str, int] = field(default_factory=lambda: {"met": 0, "skipped": 0, "unmet": 0, "copies": 0})
+
+    def pairs(self) -> Iterator[tuple[I64, I64]]:
+        """(better, worse) as positions, in parts; a pair comes once. `counts` is complete afterwards."""
+        # equal sets of a bucket, in priority order; lexsort is stable, so the best of them comes first
+        rows = np.lexsort((self.content, self.key))
+        begin, rank = _ranks(self.key[rows], self.content[rows])
+        again = (rank > 0) & (self.band[rows] == 0)
+        leaders, copies = rows[begin[again]], rows[again]
+        self.counts["copies"] += len(copies)
+        for start in range(0, len(copies), AT_ONCE):
+            yield leaders[start : start + AT_ONCE], copies[start : start + AT_ONCE]
+        alone = np.sort(rows[rank == 0])
+        key = self.key[alone]
+        begin, rank = _ranks(key)
+        self.counts["unmet"] += int(np.maximum(rank - self.first, 0).sum())
+        yield from self._alike(alone, begin, rank)
+        beyond = np.flatnonzero(rank >= self.first)
+        if len(beyond):
+            # stable in position: priority order stays inside a sub-bucket
+            beyond = beyond[np.lexsort((beyond, self.other[alone[beyond]], key[beyond]))]
+            begin, rank = _ranks(key[beyond], self.other[alone[beyond]])
+            self.counts["unmet"] -= int(np.minimum(rank, self.first).sum())
+            yield from self._alike(alone[beyond], begin, rank)
+
+    def _alike(self, rows: I64, begin: I64, rank: I64) -> Iterator[tuple[I64, I64]]:
+        for left, right in _meet(begin, rank, self.first):
+            better, worse = rows[left], rows[right]
+            alike = np.bitwise_count(self.sketch[better] ^ self.sketch[worse]) <= self.differ
+            self.counts["met"] += len(better)
+            self.counts["skipped"] += len(better) - int(alike.sum())
+            if alike.any():
+                yield better[alike], worse[alike]
 
 
 def _ranks(*keys: U64) -> tuple[I64, I64]:
@@ -46,29 +101,3 @@ def _meet(begin: I64, rank: I64, first: int) -> Iterator[tuple[I64, I64]]:
         if len(worse):
             yield np.repeat(begin[row:stop], here) + step, worse
         row = stop
-
-
-def pairs(key: U64, other: U64, first: int = FIRST) -> Iterator[tuple[I64, I64]]:
-    """(better, worse) of documents sorted by (key, priority), in parts; `other` is the key of another band.
-
-    better and worse are positions in the arrays given; a pair comes once.
-    """
-    begin, rank = _ranks(key)
-    yield from _meet(begin, rank, first)
-    beyond = np.flatnonzero(rank >= first)
-    if len(beyond):
-        # stable in position: priority order stays inside a sub-bucket
-        beyond = beyond[np.lexsort((beyond, other[beyond], key[beyond]))]
-        for better, worse in _meet(*_ranks(key[beyond], other[beyond]), first):
-            yield beyond[better], beyond[worse]
-
-
-def unmet(key: U64, other: U64, first: int = FIRST) -> int:
-    """How many pairs of one bucket do not meet in it."""
-    _, rank = _ranks(key)
-    beyond = np.flatnonzero(rank >= first)
-    lost = int((rank - first)[beyond].sum())
-    if lost:
-        beyond = beyond[np.lexsort((beyond, other[beyond], key[beyond]))]
-        lost -= int(np.minimum(_ranks(key[beyond], other[beyond])[1], first).sum())
-    return lost

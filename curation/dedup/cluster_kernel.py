@@ -6,15 +6,26 @@ from .shingles import jit
 
 
 @jit
-def walk(starts, edges, better, both, either, of, edge):  # type: ignore[no-untyped-def]
-    """Fills `of` and `edge`, preset to -1; edges[starts[v]:starts[v + 1]] lead from v to better ones, best first."""
+def walk(starts, source, kind, here, both, whole, status, best, waits):  # type: ignore[no-untyped-def]
+    """Decides the documents 0 (best) to n - 1 as far as what is known allows.
+
+    Edges starts[v] to starts[v + 1] lead from v to better documents source[e], best first; kind[e] says what is known
+    of that one: 0 nothing yet (then, if it is `here`, its status is as decided by this walk), 1 it stays, 2 it goes.
+    both[e] / whole[e] is the similarity. Filled in: status (0 not known, 1 stays, 2 goes), best[v] the edge to the most
+    similar one that stays (the better one of equals, -1 for none), waits[v] how many better ones are not known.
+    """
     for v in range(len(starts) - 1):
-        for k in range(starts[v], starts[v + 1]):
-            e = edges[k]
-            u = better[e]
-            if of[u] >= 0:
-                continue  # a duplicate itself: removes nothing
-            # similarities compared as fractions: both/either > both'/either'
-            if edge[v] < 0 or both[e] * either[edge[v]] > both[edge[v]] * either[e]:
-                of[v] = u
-                edge[v] = e
+        if not here[v]:
+            continue
+        for e in range(starts[v], starts[v + 1]):
+            u = source[e]
+            if kind[e] == 0 and here[u]:
+                kind[e] = status[u]
+            if kind[e] == 0:
+                waits[v] += 1
+            elif kind[e] == 1 and (best[v] < 0 or both[e] * whole[best[v]] > both[best[v]] * whole[e]):
+                best[v] = e
+        if best[v] >= 0:
+            status[v] = 2
+        elif waits[v] == 0:
+            status[v] = 1

@@ -54,7 +54,9 @@ class ExactDedup(GlobalStep):
 
     def stages(self, corpus: Corpus) -> StagePlan:
         partitions = max(1, -(-corpus.documents // ROWS_PER_PARTITION))
-        yield Stage("hash", partial(_hash, self.normalise, partitions), _HASHED, partitions, at="documents", again="rows")
+        yield Stage(
+            "hash", partial(_hash, self.normalise, partitions), _HASHED, partitions, at="documents", again="rows"
+        )
         yield Stage("decide", partial(_decide, corpus.seed), _DECIDED)
 
 

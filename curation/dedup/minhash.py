@@ -26,6 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
 
 EMPTY = 2**32 - 1
 
@@ -39,6 +40,18 @@ def signatures(
     num_perm  permutations; signatures of two lengths with one seed agree on the shorter one's positions
     seed      chooses the permutations; only signatures of one seed compare
     """
+    return _sign(texts, ngram, num_perm, seed, unit, np.zeros(0, np.uint64))
+
+
+def signatures_and_contents(
+    texts: pa.Array, *, ngram: int = 5, num_perm: int = 112, seed: int = 1, unit: str = "words"
+) -> tuple[U32, U64]:
+    """The signatures, and a 64-bit hash of each text's set of shingles: equal for equal sets."""
+    contents = np.zeros(len(texts), np.uint64)
+    return _sign(texts, ngram, num_perm, seed, unit, contents), contents
+
+
+def _sign(texts: pa.Array, ngram: int, num_perm: int, seed: int, unit: str, contents: U64) -> U32:
     from . import minhash_kernel, shingles
 
     if ngram < 1 or num_perm < 1:
@@ -47,9 +60,7 @@ def signatures(
     a, b = permutations(num_perm, seed)
     # rows of 16 lanes, so that the kernel's inner loop has no remainder; the padding is cut off again
     out = np.full((len(texts), len(a)), EMPTY, np.uint32)
-    kinds, lower = shingles.tables()
-    which = {"words": shingles.WORDS, "characters": shingles.CHARACTERS}[unit]
-    minhash_kernel.sign(data, offsets, kinds, lower, which, ngram, a, b, out)
+    minhash_kernel.sign(data, offsets, *shingles.tables(), shingles.UNITS[unit], ngram, a, b, out, contents)
     return out[:, :num_perm] if len(a) == num_perm else np.ascontiguousarray(out[:, :num_perm])
 
 
@@ -104,6 +115,29 @@ def band_keys(signature: U32, bands: int, rows: int, salt: npt.NDArray[np.uint64
             h = mix(h * np.uint64(0x9E3779B97F4A7C15) + signature[:, band * rows + row])
         keys[:, band] = h
     return keys
+
+
+SKETCH = 64  # positions of a signature that a sketch has a bit of
+
+
+def sketches(signature: U32) -> U64:
+    """One bit of each of the first 64 positions of each signature: uint64 (Li and Koenig 2010, b-bit minwise hashing).
+
+    Equal positions give equal bits, other ones half of the time: two documents of similarity s agree in a share
+    (1 + s) / 2 of the bits. Positions that are not there count as equal.
+    """
+    # a minimum's own high bits are mostly zero: the top bit after multiplication depends on all of them
+    bits = (signature[:, :SKETCH] * np.uint32(0x9E3779B1)) >> np.uint32(31)
+    packed = np.zeros((len(signature), 8), np.uint8)
+    some = np.packbits(bits.astype(np.uint8), axis=1, bitorder="little")
+    packed[:, : some.shape[1]] = some
+    return packed.view("<u8").reshape(-1)
+
+
+def sketch_distance(similarity: float, num_perm: int) -> int:
+    """The bits in which the sketches of two documents at least this similar differ, but for 4 sigma."""
+    n, p = min(num_perm, SKETCH), (1 - similarity) / 2
+    return int(np.ceil(n * p + 4 * (n * p * (1 - p)) ** 0.5))
 
 
 def to_datasketch(signature: U32, *, seed: int = 1) -> list[Any]:

@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import numpy as np
 
-from .shingles import jit, shingles_of
+from .shingles import distinct, jit, mix, shingles_of, table_size
 
 
 @jit
-def sign(data, offsets, kinds, lower, unit, ngram, a, b, out):  # type: ignore[no-untyped-def]
-    """Fills `out` (texts, lanes), preset to all ones, with the signatures of the texts."""
+def sign(data, offsets, kinds, lower, unit, ngram, a, b, out, content):  # type: ignore[no-untyped-def]
+    """Fills `out` (texts, lanes), preset to all ones, with the signatures of the texts.
+
+    `content` takes a hash of each text's set of shingles (0: no shingle), or is empty where nobody asks for it.
+    """
     longest = 0
     for k in range(len(offsets) - 1):
         longest = max(longest, offsets[k + 1] - offsets[k])
     scratch = np.empty(longest + 1, np.uint64)
+    slots = np.empty(table_size(0), np.uint64)
     lanes = out.shape[1]
     for k in range(len(offsets) - 1):
         n = shingles_of(data, offsets[k], offsets[k + 1], kinds, lower, unit, ngram, scratch)
+        if len(content) > 0:
+            if table_size(n) > len(slots):
+                slots = np.empty(table_size(n), np.uint64)
+            n = distinct(scratch, n, slots)
+            total = np.uint64(n)
+            for j in range(n):
+                total += mix(scratch[j])  # a sum, so that the order does not count; mixed, so that sums do not meet
+            content[k] = mix(total)
         row = out[k]
         j = 0
         while j + 8 <= n:

@@ -1,12 +1,13 @@
 """Near-duplicate removal that can be trusted: MinHash proposes, exact Jaccard decides, and the evidence is kept.
 
-Six stages, each of which holds one partition or one task of documents at a time:
+Stages, each of which holds one partition or one task of documents at a time:
 
-    bands     documents   signature -> a key for each band, sent to the partition of the key       41 bytes a band
-    pairs     partition   documents that share a key become candidate pairs (candidates.py)        28 bytes a pair
-    send      documents   the better document of each pair sends its shingle set to the other one's task (edges.py)
-    verify    documents   exact Jaccard; pairs that reach the threshold are edges                   76 bytes an edge
-    decide    partition   the first maximal independent set of the edges (cluster.py, decide.py)
+    bands     documents   signature -> a key for each band, sent to the partition of the key       53 bytes a band
+    pairs     partition   documents that share a key become candidate pairs (candidates.py)        20 bytes a pair
+    send      documents   the better document of each pair sends its shingle set to the other one's task (compare.py)
+    edges     documents   exact similarity; pairs that reach the threshold (edges.py)              134 bytes an edge
+    round n   partition   the first maximal independent set of the edges (cluster.py, decide.py)
+    report    partition   what was decided, to the tasks of the documents
     tell      documents   a row for every document
 
 Texts never travel, and a shingle set travels once to a task, however many documents there it is compared with. What
@@ -15,22 +16,21 @@ is decided depends on the documents, the options and the seed; not on tasks, par
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
+from ..keyed import mix
 from ..step import Corpus, Documents, GlobalStep, Stage, StagePlan, UserError
-from . import candidates, cluster, decide, edges, minhash, verify
+from . import candidates, cluster, compare, decide, edges, minhash, verify
 
-ROWS_PER_PARTITION = 1 << 21  # band rows held and sorted at once: about 200 MB
+ROWS_PER_PARTITION = 1 << 20  # band rows held and sorted at once: 53 bytes each, and twice that on the way
 NUM_PERM = 112
 
 _BANDS = pa.schema(
@@ -38,12 +38,21 @@ _BANDS = pa.schema(
         ("to", pa.uint32()),
         ("key", pa.uint64()),
         ("other", pa.uint64()),  # the key of the next band, for sub-buckets
+        ("content", pa.uint64()),  # the same for equal shingle sets (of one scope)
+        ("sketch", pa.uint64()),
+        ("rank", pa.uint64()),  # small for documents of high priority
         ("address", pa.int64()),
-        ("doc_id", pa.binary(16)),
-        ("level", pa.uint8()),
+        ("band", pa.uint8()),
     ]
 )
-_PAIRS = pa.schema([("to", pa.uint32()), ("better", pa.int64()), ("worse", pa.int64()), ("unmet", pa.int64())])
+_PAIRS = pa.schema([("to", pa.uint32()), ("better", pa.int64()), ("worse", pa.int64())])
+
+
+# Words that `scope` knows; anything else is SQL as it stands.
+_SCOPES = {
+    "source": "domain || chr(10) || regexp_extract(source.file, '^(.*)/', 1)",
+    "language": "language.code",
+}
 
 
 @dataclass(frozen=True)
@@ -53,29 +62,30 @@ class MinHashDedup(GlobalStep):
     ngram, unit   words (or characters) in a shingle; shingles.py says what a word is and what short documents do
     bands, rows   the shape of the LSH: pairs of Jaccard s are looked at with a chance of 1 - (1 - s^rows)^bands; both
                   null: chosen for the threshold within 112 permutations
-    threshold     the Jaccard similarity from which a pair counts as duplicates, exact
+    threshold     the similarity from which a pair counts as duplicates, exact
+    similarity    jaccard: shared shingles among those of either; containment: among those of the document of lower
+                  priority, which is then inside the other one. The LSH finds pairs by their Jaccard in either case,
+                  so to find short documents inside long ones give it many bands of few rows
     scope         all; source: documents are compared with those of the same domain whose files lie in the same folder
-                  (a dump); or a column, or a field of one, such as domain or language.code: within equal values
-
-    The longer document stays (by doublings of its bytes), among equals the first by keyed hash of doc_id.
+                  (a dump); language: of the same language.code; or any SQL: within equal values
+    priority      SQL, a number: the document of the higher one stays. Its whole part counts, from 0 to 31, and among
+                  equals the first by keyed hash of doc_id. Null: the length in bytes, one more for each doubling.
+                  Say, quality in 8 steps, then length in 4: `4 * floor(8 * quality.score) + least(3, length(url) / 64)`
 
     Signals, for every document: duplicate; of, the doc_id (hex) of the kept document it is most similar to;
-    similarity, their exact Jaccard; copies, how many documents a kept one stands for (itself included). The latter
-    is null on duplicates, the two before on the others.
+    similarity, exact; copies, how many documents a kept one stands for (itself included). The latter is null on
+    duplicates, the two before on the others.
     """
 
     ngram: int = 5
     bands: int | None = 14
     rows: int | None = 8
     threshold: float = 0.72
+    similarity: Literal["jaccard", "containment"] = "jaccard"
     scope: str = "all"
+    priority: str | None = None
     unit: Literal["words", "characters"] = "words"
     name: str = "minhash_dedup"
-
-    def __post_init__(self) -> None:
-        base = self.scope.split(".")[0]
-        columns = {"all": (), "source": ("domain", "source")}.get(self.scope, (base,))
-        object.__setattr__(self, "reads", ("text", *columns))
 
     @property
     def signals(self) -> pa.Schema:
@@ -84,24 +94,31 @@ class MinHashDedup(GlobalStep):
     def rules(self) -> Mapping[str, str]:
         return {"near_duplicate": f"NOT {self.name}.duplicate"}
 
-    def evidence(self) -> Sequence[str]:
+    def evidence(self) -> list[str]:
         return ["of", "similarity"]
+
+    def expressions(self) -> Mapping[str, str]:
+        found = {}
+        if self.scope != "all":
+            found["@scope"] = f"CAST(({_SCOPES.get(self.scope, self.scope)}\n) AS VARCHAR)"
+        if self.priority is not None:
+            found["@priority"] = f"CAST(({self.priority}\n) AS DOUBLE)"
+        return found
 
     def check(self) -> None:
         if self.ngram < 1:
             raise UserError(f"{self.name}: ngram is {self.ngram}; a shingle has at least 1 word")
         if not 0 < self.threshold <= 1:
-            raise UserError(f"{self.name}: threshold is {self.threshold}; it is a Jaccard similarity in (0, 1]")
+            raise UserError(f"{self.name}: threshold is {self.threshold}; it is a similarity in (0, 1]")
         if verify.fraction(self.threshold).denominator > verify.FINEST:
             raise UserError(f"{self.name}: threshold is {self.threshold}; write it with at most 6 decimals")
         if (self.bands is None) != (self.rows is None):
             raise UserError(f"{self.name}: give both bands and rows, or both as null to have them chosen")
-        if self.bands is not None and self.rows is not None and (self.bands < 1 or self.rows < 1):
-            raise UserError(f"{self.name}: bands ({self.bands}) and rows ({self.rows}) are at least 1")
-        if not self.scope or not all(self.scope.split(".")) or self.scope.count(".") > 1:
-            raise UserError(
-                f"{self.name}: scope is {self.scope!r}; give all, source, or a column such as domain or language.code"
-            )
+        if self.bands is not None and self.rows is not None and not (1 <= self.bands <= 255 and self.rows >= 1):
+            raise UserError(f"{self.name}: bands ({self.bands}) are 1 to 255 and rows ({self.rows}) at least 1")
+        for option in ("scope", "priority"):
+            if getattr(self, option) is not None and not getattr(self, option).strip():
+                raise UserError(f"{self.name}: {option} is empty; leave it out, or give SQL such as domain")
 
     def shape(self) -> tuple[int, int]:
         """(bands, rows) as given or chosen."""
@@ -109,78 +126,91 @@ class MinHashDedup(GlobalStep):
             return minhash.choose_bands(self.threshold, NUM_PERM)
         return self.bands, self.rows
 
+    def comparison(self, seed: int) -> compare.Comparison:
+        priority = "@priority" if self.priority is not None else None
+        return compare.Comparison(self.ngram, self.unit, self.threshold, self.similarity, seed, priority)
+
     def stages(self, corpus: Corpus) -> StagePlan:
-        bands, _ = self.shape()
-        tasks = corpus.tasks
+        bands, rows = self.shape()
+        tasks, compared = corpus.tasks, self.comparison(corpus.seed)
         partitions = max(1, -(-corpus.documents * bands // ROWS_PER_PARTITION))
-        yield Stage("bands", partial(_bands, self, partitions), _BANDS, partitions, at="documents")
-        yield Stage("pairs", partial(_pairs, corpus.seed), _PAIRS, tasks, tally=_count_pairs)
-        compare = edges.Comparison(self.ngram, self.unit, self.threshold)
-        yield Stage("send", partial(edges.send, compare), edges.SENT, tasks, at="documents")
-        yield Stage("verify", partial(edges.verify, compare), edges.EDGES, 1, at="documents", tally=edges.count)
-        yield Stage("decide", partial(decide.decide, corpus.seed), decide.DECIDED, tasks)
-        yield Stage("tell", decide.tell, decide.TOLD, at="documents")
+        yield Stage(
+            "bands", partial(_bands, self, compared, partitions), _BANDS, partitions, at="documents", again="rows"
+        )
+        # of containment a sketch says nothing before the sizes are known
+        differ = minhash.sketch_distance(self.threshold, bands * rows) if self.similarity == "jaccard" else 64
+        met = yield Stage("pairs", partial(_pairs, differ), _PAIRS, tasks, tally=_count_pairs)
+        send = partial(compare.send, compared)
+        yield Stage("send", send, compare.SENT, tasks, at="documents", tally=compare.count_sent, again="earlier")
+        homes = max(1, -(-met.tally.get("candidates", 0) // edges.EDGES_PER_HOME))
+        run = partial(compare.verify, compared, homes)
+        yield Stage("edges", run, edges.EDGES, homes, at="documents", tally=compare.count, again="earlier")
+        yield from decide.stages(decide.Order(corpus.seed, self.similarity), homes, tasks)
 
 
-def _salt(step: MinHashDedup, batch: pa.RecordBatch) -> npt.NDArray[np.uint64] | None:
+def _salt(scope: pa.Array) -> npt.NDArray[np.uint64]:
     """A number for the scope of each document, the same for equal scopes."""
-    if step.scope == "all":
-        return None
-    if step.scope == "source":
-        domains, sources = batch.column("domain").to_pylist(), batch.column("source").to_pylist()
-        values: list[Any] = [
-            (d, posixpath.dirname((s or {}).get("file") or "")) for d, s in zip(domains, sources, strict=True)
-        ]
-    else:
-        base, _, inner = step.scope.partition(".")
-        column = batch.column(base)
-        if inner:
-            column = pc.struct_field(column, inner)
-        values = column.to_pylist()
-    return np.array([xxhash.xxh3_64_intdigest(repr(v).encode()) for v in values], np.uint64)
+    coded = scope.dictionary_encode()
+    hashes = [xxhash.xxh3_64_intdigest(v.encode()) for v in coded.dictionary.to_pylist()]
+    index = coded.indices.fill_null(len(hashes)).to_numpy()
+    salts: npt.NDArray[np.uint64] = np.array([*hashes, 0], np.uint64)[index]
+    return salts
 
 
 def _bands(
-    step: MinHashDedup, partitions: int, rows: Iterator[pa.RecordBatch], documents: Documents
-) -> Iterator[pa.RecordBatch]:
+    step: MinHashDedup, compared: compare.Comparison, partitions: int, rows: Iterator[pa.RecordBatch],
+    documents: Documents,
+) -> Iterator[pa.RecordBatch]:  # fmt: skip
     bands, depth = step.shape()
-    for batch in documents.batches(["doc_id", *step.reads]):
-        texts = batch.column("text")
-        signature = minhash.signatures(texts, ngram=step.ngram, num_perm=bands * depth, unit=step.unit)
-        keys = minhash.band_keys(signature, bands, depth, _salt(step, batch))
-        level = cluster.levels(edges.sizes(texts))
-        some = np.flatnonzero((signature != minhash.EMPTY).any(axis=1))  # without shingles: similar to nothing
-        who = pa.array(np.repeat(some, bands))
+    for batch in documents.batches(["doc_id", "text", *step.expressions()]):
+        signature, content = minhash.signatures_and_contents(
+            batch.column("text"), ngram=step.ngram, num_perm=bands * depth, unit=step.unit
+        )
+        salt = _salt(batch.column("@scope")) if step.scope != "all" else None
+        keys = minhash.band_keys(signature, bands, depth, salt)
+        rank = cluster.rank(compared.levels(batch), batch.column("doc_id"), compared.seed)
+        some = np.flatnonzero(content != 0)  # without shingles: similar to nothing
+        n = len(some)
+        content = content[some] if salt is None else mix(content[some] + salt[some])
         key = keys[some].reshape(-1)
         yield pa.RecordBatch.from_arrays(
             [
                 pa.array((key % np.uint64(partitions)).astype(np.uint32)),
                 pa.array(key),
                 pa.array(np.roll(keys[some], -1, axis=1).reshape(-1)),
-                batch.column("address").take(who),
-                batch.column("doc_id").take(who),
-                pa.array(level).take(who),
+                pa.array(np.repeat(content, bands)),
+                pa.array(np.repeat(minhash.sketches(signature)[some], bands)),
+                pa.array(np.repeat(rank[some], bands)),
+                pa.array(np.repeat(batch.column("address").to_numpy()[some], bands)),
+                pa.array(np.tile(np.arange(bands, dtype=np.uint8), n)),
             ],
             schema=_BANDS,
         )
 
 
-def _pairs(seed: int, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _pairs(differ: int, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     table = pa.Table.from_batches(rows, _BANDS).combine_chunks()
     if table.num_rows == 0:
         return
-    key = table["key"].to_numpy()
-    order = np.lexsort((*cluster.priority(table["level"].to_numpy(), table["doc_id"], seed), key))
-    address = table["address"].to_numpy()[order]
-    key, other = key[order], table["other"].to_numpy()[order]
-    lost = candidates.unmet(key, other)
-    for better, worse in candidates.pairs(key, other):
+    columns = {name: table[name].to_numpy() for name in _BANDS.names}
+    del table
+    by_key = np.argsort(columns["key"])
+    key = columns["key"][by_key]
+    same = key[1:] == key[:-1]
+    shared = by_key[np.append(same, False) | np.insert(same, 0, False)]  # most documents are alone in most buckets
+    order = shared[np.lexsort((columns["address"][shared], columns["rank"][shared], columns["key"][shared]))]
+    address = columns["address"][order]
+    key, other, content, sketch, band = (columns[name][order] for name in ("key", "other", "content", "sketch", "band"))
+    buckets = candidates.Buckets(key, other, content, sketch, band, differ)
+    for better, worse in buckets.pairs():
         b, w = address[better], address[worse]
-        count = np.zeros(len(b), np.int64)
-        count[0], lost = lost, 0  # rides on a row, so that it is counted
-        columns = [pa.array((b >> 32).astype(np.uint32)), pa.array(b), pa.array(w), pa.array(count)]
-        yield pa.RecordBatch.from_arrays(columns, schema=_PAIRS)
+        to = pa.array((b >> 32).astype(np.uint32))
+        yield pa.RecordBatch.from_arrays([to, pa.array(b), pa.array(w)], schema=_PAIRS)
+    # what the pairs themselves do not show is counted by a batch without rows
+    said = {name: str(n) for name, n in buckets.counts.items()}
+    yield pa.RecordBatch.from_pylist([], schema=_PAIRS.with_metadata(said))
 
 
 def _count_pairs(batch: pa.RecordBatch) -> Mapping[str, int]:
-    return {"candidates": batch.num_rows, "unmet": int(batch.column("unmet").to_numpy().sum())}
+    said = {name.decode(): int(n) for name, n in (batch.schema.metadata or {}).items()}
+    return {"candidates": batch.num_rows, **said} if batch.num_rows else said

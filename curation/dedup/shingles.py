@@ -31,6 +31,7 @@ import pyarrow as pa
 U64 = npt.NDArray[np.uint64]
 
 WORDS, CHARACTERS = 0, 1  # what an ngram counts
+UNITS = {"words": WORDS, "characters": CHARACTERS}
 SEPARATOR, PART, WHOLE, SPACE = 0, 1, 2, 3  # classes of characters; SPACE separates words too
 
 _FNV = np.uint64(0x100000001B3)
@@ -158,8 +159,8 @@ def roll(words, count, ngram, out):  # type: ignore[no-untyped-def]
     shingles = count - length + 1
     for k in range(shingles):
         first = words[k]
-        # a short document's one shingle must not equal a full one: its length goes in
-        out[k] = mix(total + np.uint64(ngram - length))
+        # a short document's one shingle must not equal a full one: its length goes in; 0 marks free slots of tables
+        out[k] = max(mix(total + np.uint64(ngram - length)), np.uint64(1))
         if k + length < count:
             total = total * _BASE + words[k + length] - first * top
     return shingles
@@ -186,14 +187,74 @@ def shingles_of(data, start, end, kinds, lower, unit, ngram, out):  # type: igno
     return roll(out, units(data, start, end, kinds, lower, unit, out), ngram, out)
 
 
+@jit
+def table_size(values):  # type: ignore[no-untyped-def]
+    """Slots of a hash table for so many values: a power of two, at most half full."""
+    size = 8
+    while size < 2 * values:
+        size *= 2
+    return size
+
+
+@jit
+def insert(slots, mask, value):  # type: ignore[no-untyped-def]
+    """Puts a value into the table `slots` (free: 0); returns whether it was new. Its low bits say where it goes."""
+    at = value & mask
+    while slots[at] != 0:
+        if slots[at] == value:
+            return False
+        at = (at + np.uint64(1)) & mask
+    slots[at] = value
+    return True
+
+
+@jit
+def distinct(values, count, slots):  # type: ignore[no-untyped-def]
+    """Moves each of values[:count] to the front once, in order of appearance; returns how many. Makes a table of them.
+
+    `slots` has room for `table_size(count)`.
+    """
+    size = table_size(count)
+    mask = np.uint64(size - 1)
+    slots[:size] = np.uint64(0)
+    n = 0
+    for k in range(count):
+        if insert(slots, mask, values[k]):
+            values[n] = values[k]
+            n += 1
+    return n
+
+
+@jit
+def _sets(data, offsets, kinds, lower, unit, ngram):  # type: ignore[no-untyped-def]
+    longest = 0
+    for k in range(len(offsets) - 1):
+        longest = max(longest, offsets[k + 1] - offsets[k])
+    scratch = np.empty(longest + 1, np.uint64)
+    slots = np.empty(table_size(0), np.uint64)
+    at = np.zeros(len(offsets), np.int64)
+    values = np.empty(max(64, (offsets[-1] - offsets[0]) // 4), np.uint64)
+    for k in range(len(offsets) - 1):
+        n = shingles_of(data, offsets[k], offsets[k + 1], kinds, lower, unit, ngram, scratch)
+        if table_size(n) > len(slots):
+            slots = np.empty(table_size(n), np.uint64)
+        n = distinct(scratch, n, slots)
+        if at[k] + n > len(values):
+            more = np.empty(max(2 * len(values), at[k] + n), np.uint64)
+            more[: at[k]] = values[: at[k]]
+            values = more
+        values[at[k] : at[k] + n] = scratch[:n]
+        at[k + 1] = at[k] + n
+    return values[: at[-1]], at
+
+
+def sets(texts: pa.Array, ngram: int, unit: int) -> tuple[U64, npt.NDArray[np.int64]]:
+    """(values, at): the set of shingles of text k is values[at[k]:at[k + 1]], in order of first appearance."""
+    values, at = _sets(*buffers(texts), *tables(), unit, ngram)
+    return values, at
+
+
 def shingle_sets(texts: pa.Array, *, ngram: int = 5, unit: int = WORDS) -> list[U64]:
     """The set of shingles of each text: sorted, each once, uint64."""
-    data, offsets = buffers(texts)
-    kinds, lower = tables()
-    sets: list[U64] = []
-    for k in range(len(texts)):
-        start, end = int(offsets[k]), int(offsets[k + 1])
-        out = np.empty(end - start + 1, np.uint64)
-        n = shingles_of(data, start, end, kinds, lower, unit, ngram, out)
-        sets.append(np.unique(out[:n]))
-    return sets
+    values, at = sets(texts, ngram, unit)
+    return [np.sort(values[at[k] : at[k + 1]]) for k in range(len(texts))]

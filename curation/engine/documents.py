@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation import record
+from curation import record, rules
 from curation.engine import columns as store
 from curation.storage import Storage
 
@@ -69,8 +69,13 @@ class State:
 class TaskDocuments:
     """The `Documents` of a task (see curation.step), and with `everything` the dropped ones too."""
 
-    def __init__(self, storage: Storage, task: int, state: State, types: Mapping[str, pa.DataType]) -> None:
+    def __init__(
+        self, storage: Storage, task: int, state: State, types: Mapping[str, pa.DataType],
+        expressions: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.storage, self.task, self.state, self.types = storage, task, state, types
+        self.expressions = expressions or {}
+        self._computers: dict[tuple[str, ...], rules.Expressions] = {}
         self._readers: dict[str, store.Reader] = {}
         self.shown = 0  # documents that `batches` gave
         self._passed = np.zeros(0, dtype=np.int64)
@@ -137,6 +142,21 @@ class TaskDocuments:
         return hit
 
     def _join(self, rows: np.ndarray, columns: Sequence[str]) -> pa.RecordBatch:
+        asked = tuple(c for c in columns if c in self.expressions)
+        if not asked:
+            return self._stored(rows, columns)
+        if asked not in self._computers:
+            available = rules.flatten(pa.schema([*BASE, pa.field("text", pa.large_string()), *self.types.items()]))
+            self._computers[asked] = rules.Expressions({c: self.expressions[c] for c in asked}, available)
+        computer = self._computers[asked]
+        stored = [c for c in columns if c not in self.expressions]
+        heads = dict.fromkeys([*stored, *(c.partition(".")[0] for c in computer.columns)])
+        batch = self._stored(rows, list(heads))
+        values = dict(zip(asked, computer.compute(batch), strict=True))
+        arrays = [values[c] if c in values else batch.column(c) for c in ("address", *columns)]
+        return pa.RecordBatch.from_arrays(arrays, names=["address", *columns])
+
+    def _stored(self, rows: np.ndarray, columns: Sequence[str]) -> pa.RecordBatch:
         out: dict[str, pa.Array] = {"address": pa.array((np.int64(self.task) << 32) | rows)}
         lo, hi = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
         cache: dict[str, pa.Table | None] = {}

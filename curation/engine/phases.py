@@ -16,7 +16,7 @@ from curation.engine.mapspec import MapPhase, MapSpec, Op
 from curation.engine.plan import Plan, PlannedOp, Segment, behind, bind
 from curation.engine.stagetask import MergePhase, MergeSpec, StagePhase, StageSpec, run_merge, run_stage
 from curation.rules import Quantile
-from curation.step import Stage, StagePlan, StageResult, UserError
+from curation.step import StagePlan, StageResult, UserError
 
 # Above so many pairs of producers and consumers, the producers' files are merged first: each consumer opens each file.
 MAX_PAIRS = 1_000_000
@@ -30,6 +30,7 @@ class Stages:
     fingerprint: str = ""
     facts: list[Mapping[str, Any]] = field(default_factory=list)  # of sinks, in order of tasks
     staged: list[dict[str, Any]] = field(default_factory=list)  # result files of sinks: path, bytes, sha256
+    trail: list[dict[str, Any]] = field(default_factory=list)  # stage, fingerprint, partitions, tally of each
 
 
 class Phases:
@@ -180,13 +181,19 @@ class Phases:
         """A fingerprint of which documents stand, with which signals, after the latest map phase."""
         return storage.fingerprint([(m["key"], m["decision"]) for m in self.manifests])
 
-    def stages(self, label: str, fingerprint: str, plan: StagePlan, reads: Sequence[str] = ()) -> Stages:
+    def stages(
+        self, label: str, fingerprint: str, plan: StagePlan, expressions: Mapping[str, str] | None = None,
+        reads: Sequence[str] = (),
+    ) -> Stages:  # fmt: skip
         """Runs a stage plan over the documents that stand now. `fingerprint` names the code and options behind it,
         `reads` the columns it looks at."""
         done = Stages()
         base = storage.fingerprint([fingerprint, self.decided()])
         files: list[str] = []
         partitions, n, trail = 0, 0, base
+        path = self._memory(fingerprint, reads)
+        memory, remembered = self._recall(path, base), {}
+        used = storage.fingerprint(memory)
         try:
             stage = next(plan)
             while True:
@@ -200,14 +207,19 @@ class Phases:
                     files = self._merge(label, trail, files, len(groups))
                 states = [m["state"] for m in self.manifests] if stage.at == "documents" else [None] * len(groups)
                 specs = [StageSpec(i, files, list(g), s) for i, (g, s) in enumerate(zip(groups, states, strict=True))]
-                memory = self._memory(fingerprint, stage, reads) if stage.again else None
-                if memory is not None:
-                    specs = self._remembered(memory, specs)
-                shared = StagePhase(self.storage.root, trail, stage, self.plan.types)
+                earlier = memory.get(stage.name) if stage.again else None
+                if earlier is not None and stage.again == "earlier":
+                    trail = storage.fingerprint([trail, used])
+                if earlier is not None and (stage.again == "earlier" or earlier["partitions"] == stage.partitions):
+                    specs = [
+                        dataclasses.replace(s, given=earlier["given"], left=earlier["left"][s.index]) for s in specs
+                    ]
+                shared = StagePhase(self.storage.root, trail, stage, self.plan.types, expressions or {})
                 ids = [f"{i:06d}" for i in range(len(specs))]
                 manifests = self.driver.run(Phase(f"{label}: {stage.name}", trail, run_stage, shared, specs, ids))
-                if memory is not None:
-                    self.storage.write_json(memory, {"given": files, "left": [m["files"][0]["path"] for m in manifests]})
+                if stage.again:
+                    left = [m["files"][0]["path"] for m in manifests]
+                    remembered[stage.name] = {"given": files, "left": left, "partitions": stage.partitions}
                 tally: Counter[str] = Counter()
                 for m in manifests:
                     tally.update(m.get("tally", {}))
@@ -215,14 +227,20 @@ class Phases:
                         done.staged += [f | {"directory": f"cache/out/{trail}"} for f in m["files"]]
                 done.facts = [m["facts"] for m in manifests] if stage.sink else []
                 files = [] if stage.sink else [m["files"][0]["path"] for m in manifests]
+                done.trail.append({"stage": stage.name, "fingerprint": trail, "partitions": stage.partitions,
+                                   "tally": dict(sorted(tally.items())),
+                                   "shown": sum(m.get("shown", 0) for m in manifests)})  # fmt: skip
                 done.files, done.fingerprint, partitions, n = files, trail, stage.partitions, n + 1
                 stage = plan.send(StageResult(dict(sorted(tally.items())), done.facts))
         except StopIteration:
+            if remembered:  # all of the step's stages at once: what one was given is what another answered for
+                self.storage.write_json(path, {"base": base, "used": memory, "stages": remembered})
             return done
 
-    def _memory(self, fingerprint: str, stage: Stage, reads: Sequence[str]) -> str:
-        """Where it is kept what files this stage last read and wrote: a name of all that its rows hang on but which
-        documents stand. Tasks by number and input, for addresses name both; columns by the stores that hold them."""
+    def _memory(self, fingerprint: str, reads: Sequence[str]) -> str:
+        """Where it is kept what files a global step's stages last read and wrote: named for all that their rows hang on
+        but which documents stand. Tasks by number and input, for addresses name both; columns by the stores that hold
+        them."""
 
         def stores(state: Mapping[str, Any]) -> list[list[str]]:
             held = [state["base"]] + ([state["text"]] if "text" in reads else [])
@@ -230,13 +248,15 @@ class Phases:
             return [sorted({f.rpartition("/")[0] for f in files}) for files in held]
 
         tasks = [(m["key"], stores(m["state"])) for m in self.manifests]
-        return f"cache/again/{storage.fingerprint([fingerprint, stage.name, stage.partitions, tasks])}.json"
+        return f"cache/again/{storage.fingerprint([fingerprint, tasks])}.json"
 
-    def _remembered(self, memory: str, specs: Sequence[StageSpec]) -> list[StageSpec]:
-        if not self.storage.exists(memory):
-            return list(specs)
-        known = self.storage.read_json(memory)
-        return [dataclasses.replace(s, given=known["given"], left=known["left"][s.index]) for s in specs]
+    def _recall(self, path: str, base: str) -> dict[str, Any]:
+        """The stages of the earlier run that may be used again. A run that was interrupted after its last stage finds
+        its own: it goes by what it used itself, so that it does nothing twice."""
+        if not self.storage.exists(path):
+            return {}
+        found = self.storage.read_json(path)
+        return dict(found["used"] if found["base"] == base else found["stages"])
 
     def _merge(self, label: str, trail: str, files: Sequence[str], consumers: int) -> list[str]:
         size = -(-len(files) * consumers // MAX_PAIRS)

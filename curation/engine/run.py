@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from curation import storage
+from curation import rules, storage
 from curation.engine import identity, indexing, lock, publish, result
 from curation.engine import plan as planning
 from curation.engine.driver import Driver, Progress, Silent, disk_full, is_disk_full
@@ -166,7 +166,10 @@ def _run_global(phases: Phases, step: GlobalStep) -> None:
         seed=phases.plan.pipeline.seed,
     )
     fingerprint = storage.fingerprint([phases.plan.step_fingerprints[step.name], corpus.seed])
-    phases.joins[step.name] = phases.stages(step.name, fingerprint, step.stages(corpus), step.reads)
+    heads = [c.partition(".")[0] for n, sql in step.expressions().items() for c in rules.parse(n, sql, "").columns]
+    phases.joins[step.name] = phases.stages(
+        step.name, fingerprint, step.stages(corpus), step.expressions(), [*step.reads, *heads]
+    )
 
 
 def _check_sources(plan: Plan, phases: Phases) -> None:
@@ -231,6 +234,7 @@ def _write_run(
             "counts": counts,
             "unread": unread,
             "phases": costs,
+            "stages": {name: joined.trail for name, joined in phases.joins.items()},
         },
     )
 

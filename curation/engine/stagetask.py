@@ -28,6 +28,7 @@ class StagePhase:
     fingerprint: str
     stage: Stage
     types: Mapping[str, pa.DataType]
+    expressions: Mapping[str, str] = field(default_factory=dict)  # of the global step
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
     documents = None
     if stage.at == "documents":
         assert spec.state is not None
-        documents = TaskDocuments(storage, spec.index, State.of(spec.state), phase.types)
+        documents = TaskDocuments(storage, spec.index, State.of(spec.state), phase.types, phase.expressions)
         args.append(documents)
     if stage.again == "earlier":
         args.append(_earlier(storage, spec))

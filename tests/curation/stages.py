@@ -21,8 +21,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation import rules
 from curation.record import BASE
-from curation.step import Corpus, Stage, StagePlan, StageResult
+from curation.step import Corpus, Earlier, Stage, StagePlan, StageResult
 
 
 def documents(texts: Sequence[str], **columns: Sequence[Any]) -> pa.Table:
@@ -65,9 +66,22 @@ class TaskDocuments:
     task: int
     table: pa.Table
     batch_rows: int = 7
+    expressions: dict[str, str] = field(default_factory=dict)
 
     def _select(self, columns: Sequence[str]) -> pa.Table:
-        return self.table.select(list(columns))
+        asked = {c: self.expressions[c] for c in columns if c in self.expressions}
+        table = self.table
+        if asked and table.num_rows:
+            computer = rules.Expressions(asked, rules.flatten(table.schema))
+            values = computer.compute(table.combine_chunks().to_batches()[0])
+            for name, value in zip(asked, values, strict=True):
+                table = table.append_column(name, value)
+        elif asked:
+            for name in asked:
+                table = table.append_column(
+                    name, pa.array([], pa.float64() if "DOUBLE" in asked[name] else pa.string())
+                )
+        return table.select(list(columns))
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         chosen = self._select(columns)
@@ -142,8 +156,11 @@ def corpus_of(tasks: Sequence[pa.Table], seed: int = 17) -> Corpus:
     return Corpus(documents=sum(t.num_rows for t in tasks), text_bytes=size, tasks=len(tasks), seed=seed)
 
 
-def run(plan: StagePlan, tasks: Sequence[pa.Table], folder: Path | None = None, batch_rows: int = 7) -> Ran:
-    """Runs a plan over documents. `run(step.stages(corpus_of(tasks)), tasks)`."""
+def run(
+    plan: StagePlan, tasks: Sequence[pa.Table], folder: Path | None = None, batch_rows: int = 7,
+    expressions: dict[str, str] | None = None,
+) -> Ran:  # fmt: skip
+    """Runs a plan over documents. `run(step.stages(corpus_of(tasks)), tasks)`; `expressions` are the step's."""
     sent: list[pa.Table] = []  # what each task of the stage before yielded, sorted by `to`
     partitions = 0
     ran = Ran(None, [], [], {})
@@ -163,7 +180,9 @@ def run(plan: StagePlan, tasks: Sequence[pa.Table], folder: Path | None = None, 
             ran.widest[stage.name] = max(ran.widest.get(stage.name, 0), sum(b.num_rows for b in rows))
             arguments: list[Any] = [iter(rows)]
             if stage.at == "documents":
-                arguments.append(TaskDocuments(index, tasks[index], batch_rows))
+                arguments.append(TaskDocuments(index, tasks[index], batch_rows, expressions or {}))
+            if stage.again == "earlier":  # there was no earlier run
+                arguments.append(Earlier(lambda: iter(()), lambda: iter(())))
             if stage.sink:
                 assert folder is not None
                 out = FolderOutput(folder)
