@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curation import rules, storage
-from curation.engine import identity, indexing, lock, publish, result
+from curation.engine import generations, identity, indexing, lock, publish, result
 from curation.engine import plan as planning
 from curation.engine.driver import Driver, Progress, Silent, disk_full, is_disk_full
 from curation.engine.executors import Executor
@@ -51,6 +52,7 @@ def curate(
     identity.refuse_encoding()
     store = Storage(run_dir)
     _same_pipeline(store, pipeline)
+    pipeline = generations.applied(store, pipeline)
     plan = planning.make(pipeline, limit=limit, sample=sample)
     poison = storage.digest(store.read_bytes("poison.jsonl")) if store.exists("poison.jsonl") else ""
     finished = _read_run(store)
@@ -127,14 +129,15 @@ def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, al
             driver.progress.note("starting over with the poison list; what does not depend on it is not done again")
     if unread and not allow_missing:
         counts = _counts(plan, phases)
-        _write_run(store, plan, phases, counts, unread, done=None)
+        _write_run(store, plan, phases, counts, unread, None, limit, sample)
         return RunResult(QUARANTINED, 3, store.root, counts, unread)
     made = result.build(phases)
     counts = _counts(plan, phases) | made.counts
+    generations.keep(store)
     publish.publish(store, made)
     failpoint("published")
     poison = storage.digest(store.read_bytes("poison.jsonl")) if store.exists("poison.jsonl") else ""
-    _write_run(store, plan, phases, counts, unread, done=_done(plan, poison))
+    _write_run(store, plan, phases, counts, unread, _done(plan, poison), limit, sample)
     if plan.pipeline.retention == "none":
         store.remove("cache")
     status, code = (QUARANTINED, 3) if unread else (DONE, 0)
@@ -201,14 +204,13 @@ def _write_header(store: Storage, plan: Plan) -> None:
     elif made.get("done") is not None:
         store.write_json("run.json", made | {"done": None})
     if store.local:
-        import os
-
         os.makedirs(store.full("log"), exist_ok=True)
 
 
 def _write_run(
-    store: Storage, plan: Plan, phases: Phases, counts: dict[str, Any], unread: list[dict[str, Any]], done: str | None
-) -> None:
+    store: Storage, plan: Plan, phases: Phases, counts: dict[str, Any], unread: list[dict[str, Any]], done: str | None,
+    limit: int | None, sample: float | None,
+) -> None:  # fmt: skip
     listed = [
         {"source": s.name, "root": s.root, "files": len(files), "bytes": sum(f.size for f in files)}
         for s, files in zip(plan.pipeline.sources, plan.files, strict=True)
@@ -221,6 +223,9 @@ def _write_run(
         "run.json",
         {
             "name": plan.pipeline.name,
+            "file": _absolute(plan.pipeline.file),
+            "limit": limit,
+            "sample": sample,
             "seed": plan.pipeline.seed,
             "done": done,
             "fingerprint": plan.fingerprint,
@@ -237,6 +242,11 @@ def _write_run(
             "stages": {name: joined.trail for name, joined in phases.joins.items()},
         },
     )
+
+
+def _absolute(file: str) -> str:
+    """The pipeline file as the paths in it are relative to, whatever folder a later command runs in."""
+    return file if storage.is_remote(file) else os.path.abspath(file)
 
 
 def _cost(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -287,9 +297,9 @@ def _counts(plan: Plan, phases: Phases) -> dict[str, Any]:
 
 def plan(pipeline: Pipeline, run_dir: str) -> dict[str, Any]:
     """What `curate` would do: phases, tasks, bytes, disk. Reads no more than listings and footers."""
-    made = planning.make(pipeline)
-    specs = planning.tasks(made)
     store = Storage(run_dir)
+    made = planning.make(generations.applied(store, pipeline))
+    specs = planning.tasks(made)
     finished = _read_run(store)
     poison = storage.digest(store.read_bytes("poison.jsonl")) if store.exists("poison.jsonl") else ""
     phases = []
