@@ -252,6 +252,8 @@ def _step(i: int, item: Any, located: Located, catalogue: Mapping[str, str | typ
     try:
         step = anchor(step, step.inputs(), located.file, must_exist=False)
         step = anchor(step, step.models(), located.file, must_exist=True)
+        if isinstance(step, GlobalStep) and step.against is not None:
+            step = anchor(step, [step.against], located.file, must_exist=False)
         step.check()  # after its paths are anchored: a check may look at its files
     except UserError as error:
         raise UserError(f"{located.where(*path)}: {error}") from None

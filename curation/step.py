@@ -100,6 +100,13 @@ class Corpus:
     text_bytes: int
     tasks: int  # documents live in this many tasks, numbered from 0
     seed: int
+    # With `against`: the first task of each later run. Those before it hold documents of earlier runs, which come first
+    # in every order of priority, in the order of the runs. The figures above count them in.
+    eras: tuple[int, ...] = ()
+
+    def era(self, task: int) -> int:
+        """Which run the documents of a task came with, 0 the earliest."""
+        return sum(task >= first for first in self.eras)
 
 
 class Documents(Protocol):
@@ -135,9 +142,9 @@ class Stage:
                nothing, and returns through `out.facts`.
     again      what of an earlier run over the same input may be used again, where code, options and the columns that
                the step reads are the same: "rows" (of a first stage with a column `address`: rows of a document hang
-               on that document alone, so those of documents that still stand are taken over and `documents` shows the
-               others only), or "earlier" (run takes a further argument, see `Earlier`). What comes after must not
-               depend on the order of rows.
+               on that document alone, so those of documents that still stand are taken over, dealt out by `deal`, and
+               `documents` shows the others only), or "earlier" (run takes a further argument, see `Earlier`). What
+               comes after must not depend on the order of rows.
 
     The last stage of a GlobalStep yields `address: int64` and the step's signals, a row for each document that the
     step has something to say about; for the others its signals are null (so write rules accordingly).
@@ -152,6 +159,7 @@ class Stage:
     tally: Callable[[pa.RecordBatch], Mapping[str, int]] | None = None
     sink: bool = False
     again: Literal["rows", "earlier"] | None = None
+    deal: Callable[[pa.RecordBatch], pa.Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +210,9 @@ class GlobalStep(Step):
     """
 
     rewrites: ClassVar[bool] = False
+    # The directory of a run whose documents, as they reached this step there, come before this run's. A step that has
+    # the option honours `Corpus.eras`; the engine gives it the tasks of both.
+    against: str | None = None
 
     def expressions(self) -> Mapping[str, str]:
         """SQL over a document's base columns and signals of earlier steps, each under a name that starts with "@".

@@ -51,6 +51,7 @@ class Comparison:
     measure: cluster.Measure
     seed: int
     priority: str | None = None  # the column that holds it; None: the length of the text, in doublings
+    eras: tuple[int, ...] = ()  # the first task of each later run: documents of earlier ones come first
 
     def columns(self) -> list[str]:
         """What has to be known of a document that is compared."""
@@ -61,14 +62,15 @@ class Comparison:
 
         return Sets(*shingles.sets(texts, self.ngram, shingles.UNITS[self.unit]))
 
-    def levels(self, batch: pa.RecordBatch) -> npt.NDArray[np.uint8]:
-        """The level of priority of each document of a batch."""
-        if self.priority:
-            values = batch.column(self.priority).to_numpy(zero_copy_only=False).astype(np.float64)
-            return cluster.levels(values)
+    def levels(self, batch: pa.RecordBatch, task: int) -> npt.NDArray[np.uint8]:
+        """The level of priority of each document of a batch of a task: 32 for each era."""
         from .shingles import buffers
 
-        return cluster.levels(cluster.doublings(np.diff(buffers(batch.column("text"))[1])))
+        era = np.uint8(cluster.LEVELS * sum(task >= first for first in self.eras))
+        if self.priority:
+            values = batch.column(self.priority).to_numpy(zero_copy_only=False).astype(np.float64)
+            return cluster.levels(values) + era
+        return cluster.levels(cluster.doublings(np.diff(buffers(batch.column("text"))[1]))) + era
 
 
 def count(batch: pa.RecordBatch) -> Mapping[str, int]:
@@ -107,7 +109,7 @@ def send(
         for chunk in range(0, len(senders), TAKE):
             asked = senders[chunk : chunk + TAKE]
             got = documents.take(pa.array(asked), compared.columns())
-            sets, level = compared.sets(got.column("text")), compared.levels(got)
+            sets, level = compared.sets(got.column("text")), compared.levels(got, documents.task)
             lo, hi = int(first[chunk]), int(last[chunk + len(asked) - 1])
             sender = np.searchsorted(asked, who[lo:hi])
             cut = _parts(8 * np.diff(sets.at)[sender] + 8 * (ends - starts)[lo:hi], PENDING_BYTES)
@@ -246,7 +248,7 @@ def _compare(compared: Comparison, pending: list[pa.RecordBatch], documents: Doc
     for chunk in range(0, len(here), TAKE):
         asked = here[chunk : chunk + TAKE]
         got = documents.take(pa.array(asked), compared.columns())
-        mine, level, ids = compared.sets(got.column("text")), compared.levels(got), got.column("doc_id")
+        mine, level, ids = compared.sets(got.column("text")), compared.levels(got, documents.task), got.column("doc_id")
         rank = cluster.rank(level, ids, compared.seed)
         pairs = slice(int(first[chunk]), int(last[chunk + len(asked) - 1]))
         lefts, rights = row[pairs], np.searchsorted(asked, worse[pairs])

@@ -83,7 +83,8 @@ class UrlDedup(GlobalStep):
 
     def stages(self, corpus: Corpus) -> StagePlan:
         partitions = max(1, -(-corpus.documents // ROWS_PER_PARTITION))
-        yield Stage("urls", partial(_send, self, partitions), _SENT, partitions, at="documents", again="rows")
+        run, deal = partial(_send, self, partitions), partial(_deal, partitions)
+        yield Stage("urls", run, _SENT, partitions, at="documents", again="rows", deal=deal)
         yield Stage("decide", partial(_decide, corpus.seed), _DECIDED)
 
 
@@ -131,6 +132,10 @@ def _send(
         to = (words(hashes)[:, 1] % np.uint64(partitions)).astype(np.uint32)
         columns = [pa.array(to), hashes, pa.array(_worth(step, batch)), batch.column("doc_id"), batch.column("address")]
         yield pa.RecordBatch.from_arrays(columns, schema=_SENT)
+
+
+def _deal(partitions: int, batch: pa.RecordBatch) -> pa.Array:
+    return pa.array((words(batch.column("hash"))[:, 1] % np.uint64(partitions)).astype(np.uint32))
 
 
 def _worth(step: UrlDedup, batch: pa.RecordBatch) -> npt.NDArray[np.int64]:

@@ -57,7 +57,7 @@ class _MapTask:
         if spec.state is not None:
             self.previous = TaskDocuments(self.storage, spec.index, State.of(spec.state), phase.types)
         self.raw: RawText | None = None
-        self.joined = {name: _signals_by_row(self.storage, files, spec.index, phase.types[name], name)
+        self.joined = {name: _signals_by_row(self.storage, files, spec.numbers[name], phase.types[name], name)
                        for name, files in spec.joins.items()}  # fmt: skip
         self.pending_text: list[tuple[np.ndarray, pa.Array, pa.Array]] = []
 

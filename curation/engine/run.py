@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curation import rules, storage
-from curation.engine import generations, identity, indexing, lock, publish, result
+from curation.engine import before, generations, identity, indexing, lock, publish, result
 from curation.engine import plan as planning
 from curation.engine.driver import Driver, Progress, Silent, disk_full, is_disk_full
 from curation.engine.executors import Executor
@@ -162,17 +162,21 @@ def _map_phases(phases: Phases, allow_missing: bool) -> list[dict[str, Any]]:
 
 
 def _run_global(phases: Phases, step: GlobalStep) -> None:
+    seed = phases.plan.pipeline.seed
+    earlier = before.load(step, seed)
     corpus = Corpus(
-        documents=sum(m["out"] for m in phases.manifests),
-        text_bytes=sum(m["text_bytes"] for m in phases.manifests),
-        tasks=len(phases.manifests),
-        seed=phases.plan.pipeline.seed,
+        documents=sum(m["out"] for m in phases.manifests) + (earlier.documents if earlier else 0),
+        text_bytes=sum(m["text_bytes"] for m in phases.manifests) + (earlier.text_bytes if earlier else 0),
+        tasks=len(phases.manifests) + (len(earlier.tasks) if earlier else 0),
+        seed=seed,
+        eras=(*earlier.eras, len(earlier.tasks)) if earlier else (),
     )
     fingerprint = storage.fingerprint([phases.plan.step_fingerprints[step.name], corpus.seed])
     heads = [c.partition(".")[0] for n, sql in step.expressions().items() for c in rules.parse(n, sql, "").columns]
-    phases.joins[step.name] = phases.stages(
-        step.name, fingerprint, step.stages(corpus), step.expressions(), [*step.reads, *heads]
-    )
+    reads = [*step.reads, *heads]
+    made = phases.stages(step.name, fingerprint, step.stages(corpus), step.expressions(), reads, earlier)
+    before.save(phases.storage, step, corpus, made.tasks, made.remembered)
+    phases.joins[step.name] = made
 
 
 def _check_sources(plan: Plan, phases: Phases) -> None:

@@ -101,7 +101,7 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
         try:
             if stage.again == "rows" and spec.left is not None:
                 assert documents is not None
-                for batch in _taken_over(storage, spec.left, documents):
+                for batch in _taken_over(storage, stage, spec.left, documents):
                     if stage.tally is not None:
                         tally.update(stage.tally(batch))
                     writer.add(batch)
@@ -137,7 +137,7 @@ def _earlier(storage: Storage, spec: StageSpec) -> Earlier:
     return Earlier(lambda: exchange.read(storage, spec.given, spec.partitions), left)
 
 
-def _taken_over(storage: Storage, left: str, documents: TaskDocuments) -> Iterator[pa.RecordBatch]:
+def _taken_over(storage: Storage, stage: Stage, left: str, documents: TaskDocuments) -> Iterator[pa.RecordBatch]:
     """Rows of an earlier run whose documents still stand; those documents are not shown again."""
     had = np.zeros(0, dtype=np.int64)
     alive = documents.alive(0, documents.state.rows)
@@ -145,7 +145,9 @@ def _taken_over(storage: Storage, left: str, documents: TaskDocuments) -> Iterat
         rows = batch.column("address").to_numpy() & 0xFFFFFFFF
         stands = np.isin(rows, alive)
         had = np.union1d(had, rows[stands])
-        yield batch.filter(pa.array(stands))
+        batch = batch.filter(pa.array(stands))
+        assert stage.deal is not None  # there may be more partitions now, or fewer
+        yield batch.set_column(0, stage.schema.field(0), stage.deal(batch)) if batch.num_rows else batch
     documents.pass_over(had)
 
 
