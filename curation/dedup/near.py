@@ -30,7 +30,10 @@ from ..keyed import mix
 from ..step import Corpus, Documents, GlobalStep, Stage, StagePlan, UserError
 from . import candidates, cluster, compare, decide, edges, minhash, verify
 
-ROWS_PER_PARTITION = 1 << 20  # band rows held and sorted at once: 53 bytes each, and twice that on the way
+# Band rows held and sorted at once: 53 bytes each, and twice that on the way. Beyond MOST_PARTITIONS (at 3 x 10^8
+# documents) they grow in size instead, up to 16 times: more of them would each get a few rows from each of many files.
+ROWS_PER_PARTITION = 1 << 20
+MOST_PARTITIONS = 4096
 NUM_PERM = 112
 
 _BANDS = pa.schema(
@@ -144,7 +147,7 @@ class MinHashDedup(GlobalStep):
                 f"{self.name}: against {self.against} makes a chain of {len(corpus.eras) + 1} runs; the priority has "
                 f"room for {cluster.RANKS // cluster.LEVELS}: curate the earlier ones together once"
             )
-        partitions = max(1, -(-corpus.documents * bands // ROWS_PER_PARTITION))
+        partitions = partitions_for(corpus.documents * bands)
         looked, deal = partial(_bands, self, compared, partitions), partial(_deal, partitions)
         yield Stage("bands", looked, _BANDS, partitions, at="documents", again="rows", deal=deal)
         # of containment a sketch says nothing before the sizes are known
@@ -156,6 +159,14 @@ class MinHashDedup(GlobalStep):
         run = partial(compare.verify, compared, homes)
         yield Stage("edges", run, edges.EDGES, homes, at="documents", tally=compare.count, again="earlier")
         yield from decide.stages(decide.Order(corpus.seed, self.similarity), homes, tasks)
+
+
+def partitions_for(rows: int) -> int:
+    """How many partitions so many band rows are dealt over."""
+    size = ROWS_PER_PARTITION
+    while rows > size * MOST_PARTITIONS and size < 16 * ROWS_PER_PARTITION:
+        size *= 2
+    return max(1, -(-rows // size))
 
 
 def _salt(scope: pa.Array) -> npt.NDArray[np.uint64]:

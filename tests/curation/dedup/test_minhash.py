@@ -179,3 +179,55 @@ def test_ten_megabytes_in_one_line():
     got = signatures(big)
     assert time.perf_counter() - start < 10
     assert got.shape == (3, 112)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(texts, max_size=8), st.integers(1, 4))
+def test_contents_are_equal_for_equal_sets_and_change_no_signature(batch, ngram):
+    array = pa.array(batch, pa.large_string())
+    signature, content = minhash.signatures_and_contents(array, ngram=ngram, num_perm=20)
+    assert (signature == signatures(array, ngram=ngram, num_perm=20)).all()
+    found = [frozenset(reference_shingles(t, ngram)) for t in batch]
+    assert len(set(found)) == len(set(content.tolist()))
+    for s, c in zip(found, content.tolist(), strict=True):
+        assert (c == 0) == (not s)
+        assert all(c == other for other, t in zip(content.tolist(), found, strict=True) if t == s)
+
+
+def test_repeated_shingles_count_once():
+    once, often = "a b c d e f", "a b c d e f " * 5
+    array = pa.array([often, f"{often} a b", once], pa.large_string())
+    _, content = minhash.signatures_and_contents(array, ngram=2)
+    assert content[0] == content[1] != content[2]
+
+
+def test_sketches_agree_in_half_of_what_differs():
+    rng = np.random.default_rng(1)
+    left, right = (rng.integers(0, 2**20, (4000, 112), dtype=np.uint32) for _ in range(2))  # minima are small numbers
+    same = rng.random((4000, 112)) < 0.6
+    right[same] = left[same]
+    a, b = minhash.sketches(left), minhash.sketches(right)
+    share = np.bitwise_count(a ^ b).mean() / 64
+    assert abs(share - 0.2) < 4 * (0.2 * 0.8 / 64 / 4000) ** 0.5
+    assert (minhash.sketches(left[:, :7]) < 2**7).all()
+    assert minhash.sketches(left[:0]).shape == (0,)
+    assert minhash.sketch_distance(1.0, 112) == 0 and minhash.sketch_distance(0.72, 112) == 21
+    beyond = np.bitwise_count(a ^ b) > minhash.sketch_distance(0.6, 112)
+    assert beyond.mean() < 1e-3
+
+
+def test_datasketch_lsh_finds_what_our_bands_find():
+    """In memory; its other storages take the same objects."""
+    rng = np.random.default_rng(4)
+    batch = []
+    for _ in range(60):
+        words = [f"w{x}" for x in rng.integers(0, 2**40, 60)]
+        batch += [" ".join(words), " ".join([*words[: rng.integers(30, 60)], "and", "more"])]
+    ours = signatures(pa.array(batch, pa.large_string()))
+    lsh = MinHashLSH(params=(14, 8), num_perm=112)
+    for k, sketch in enumerate(to_datasketch(ours)):
+        lsh.insert(k, sketch)
+    theirs = {(k, other) for k, sketch in enumerate(to_datasketch(ours)) for other in lsh.query(sketch)}
+    keys = minhash.band_keys(ours, 14, 8)
+    mine = {(a, b) for a in range(len(batch)) for b in range(len(batch)) if (keys[a] == keys[b]).any()}
+    assert theirs == mine and len(mine) > len(batch)

@@ -161,6 +161,12 @@ def test_each_band_carries_the_key_of_another_for_sub_buckets():
         assert len(set(rows["content"][start : start + 3].to_pylist())) == 1
 
 
+def test_partitions_grow_in_number_then_in_size():
+    assert [near.partitions_for(n) for n in (0, 1, 1 << 20, (1 << 20) + 1, 1 << 32)] == [1, 1, 1, 2, 4096]
+    assert near.partitions_for((1 << 32) + 1) == 2049
+    assert near.partitions_for(14 * 10**10) == 8345
+
+
 def test_options_come_from_a_pipeline_file():
     from pydantic import TypeAdapter
 
