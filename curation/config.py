@@ -41,6 +41,24 @@ def load(
     """
     located = yaml_file.load(path)
     yaml_file.override(located, sets)
+    return _pipeline(path, located, catalogue, readers)
+
+
+def stored(
+    path: str, resolved: Mapping[str, Any], *, catalogue: Mapping[str, str | type], readers: Mapping[str, str | type]
+) -> Pipeline:
+    """The pipeline that a run directory holds, resolved, as it was read from the file at `path`, which may be gone."""
+    steps = []
+    for entry in resolved["steps"]:
+        cls = find_class(entry["step"], catalogue, Located(path, {}), (), "step")
+        own = build(cls, entry["options"], Located(path, {}), (), entry["name"]).rules()
+        steps.append({entry["step"]: entry["options"], "keep": dict.fromkeys(own) | entry["rules"]})
+    return _pipeline(path, Located(path, {**resolved, "steps": steps}), catalogue, readers)
+
+
+def _pipeline(
+    path: str, located: Located, catalogue: Mapping[str, str | type], readers: Mapping[str, str | type]
+) -> Pipeline:
     if not isinstance(located.tree, dict):
         raise UserError(f"{path}: holds no mapping\n  expected the keys {', '.join(File.model_fields)}")
     top = _validate(File, located.tree, located, ())
@@ -234,6 +252,8 @@ def _step(i: int, item: Any, located: Located, catalogue: Mapping[str, str | typ
     try:
         step = anchor(step, step.inputs(), located.file, must_exist=False)
         step = anchor(step, step.models(), located.file, must_exist=True)
+        if isinstance(step, GlobalStep) and step.against is not None:
+            step = anchor(step, [step.against], located.file, must_exist=False)
         step.check()  # after its paths are anchored: a check may look at its files
     except UserError as error:
         raise UserError(f"{located.where(*path)}: {error}") from None

@@ -329,7 +329,15 @@ class Manifest:
 
     def path(self, entry: ShardEntry | str) -> str:
         """The path or URL of a shard, or of a file beside the manifest."""
-        return _join(self.root, entry if isinstance(entry, str) else entry.path)
+        return _join(self._home(), entry if isinstance(entry, str) else entry.path)
+
+    def _home(self) -> str:
+        """Where the files of this generation are: a run that has forgotten documents since has put them aside."""
+        if self.root.endswith("/result/shards"):
+            kept = self.root.removesuffix("result/shards") + f"generations/{self.generation}/shards"
+            if _exists(_join(kept, MANIFEST)):
+                return kept
+        return self.root
 
     def entries(self) -> Iterator[tuple[str, str, ShardEntry]]:
         """Every (split, domain, shard), in the order of the manifest."""
@@ -408,6 +416,8 @@ def verify_manifest(manifest: Manifest) -> None:
 
     Raises ShardMissing, ShardTruncated, ShardChecksum or ShardTokenizer for the first file that is not as written.
     """
+    erased = manifest.path("tombstones.json")  # documents overwritten in place, and what checksums are since
+    tombstones = json.loads(read_file(erased)) if _exists(erased) else {}
     path = manifest.path(manifest.tokenizer.file)
     if hashlib.sha256(_map(path)).hexdigest() != manifest.tokenizer.sha256:
         raise ShardTokenizer(f"{path}: not the tokenizer that made these tokens (checksum differs from the manifest's)")
@@ -416,9 +426,10 @@ def verify_manifest(manifest: Manifest) -> None:
         data = _map(path)
         if data.size != entry.bytes:
             raise _size_error(path, data.size, entry.bytes)
-        if (found := hashlib.sha256(data).hexdigest()) != entry.sha256:
+        expected = tombstones.get(entry.path, {}).get("sha256", entry.sha256)
+        if (found := hashlib.sha256(data).hexdigest()) != expected:
             raise ShardChecksum(
-                f"{path}: checksum {found[:12]}..., the manifest says {entry.sha256[:12]}...; copy it again"
+                f"{path}: checksum {found[:12]}..., the manifest says {expected[:12]}...; copy it again"
             )
         open_shard(path, entry=entry, tokenizer=manifest.tokenizer.sha256)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import pyarrow as pa
 
@@ -100,6 +100,13 @@ class Corpus:
     text_bytes: int
     tasks: int  # documents live in this many tasks, numbered from 0
     seed: int
+    # With `against`: the first task of each later run. Those before it hold documents of earlier runs, which come first
+    # in every order of priority, in the order of the runs. The figures above count them in.
+    eras: tuple[int, ...] = ()
+
+    def era(self, task: int) -> int:
+        """Which run the documents of a task came with, 0 the earliest."""
+        return sum(task >= first for first in self.eras)
 
 
 class Documents(Protocol):
@@ -133,6 +140,11 @@ class Stage:
     tally      counts added up over all yielded batches; the sums come back from the stage's `yield`.
     sink       the stage writes files of the result: run takes a further argument `out` (see `Output`), yields
                nothing, and returns through `out.facts`.
+    again      what of an earlier run over the same input may be used again, where code, options and the columns that
+               the step reads are the same: "rows" (of a first stage with a column `address`: rows of a document hang
+               on that document alone, so those of documents that still stand are taken over, dealt out by `deal`, and
+               `documents` shows the others only), or "earlier" (run takes a further argument, see `Earlier`). What
+               comes after must not depend on the order of rows.
 
     The last stage of a GlobalStep yields `address: int64` and the step's signals, a row for each document that the
     step has something to say about; for the others its signals are null (so write rules accordingly).
@@ -146,6 +158,18 @@ class Stage:
     groups: Sequence[Sequence[int]] | None = None
     tally: Callable[[pa.RecordBatch], Mapping[str, int]] | None = None
     sink: bool = False
+    again: Literal["rows", "earlier"] | None = None
+    deal: Callable[[pa.RecordBatch], pa.Array] | None = None
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What the same task of the same stage was sent and what it yielded in an earlier run; nothing if there was none.
+
+    Texts and all else that the step reads were the same for the documents in it; other documents may have stood."""
+
+    given: Callable[[], Iterator[pa.RecordBatch]]
+    left: Callable[[], Iterator[pa.RecordBatch]]
 
 
 class Output(Protocol):
@@ -179,7 +203,16 @@ class GlobalStep(Step):
     `stages` yields one `Stage` at a time and is sent the `StageResult` of each, so that later ones can be planned
     on counts of earlier ones (the number of shards, whether another round is needed). It must be deterministic: on
     resume it is replayed with the stored results.
+
+    One that `rewrites` text says in its signals what is to be done to each text, and `edit` does it: a pure function of
+    a row, which the engine calls where the text is next needed. So an edit can be replayed from the ledger, and a step
+    that keeps what it took out in its signals can be undone from there.
     """
+
+    rewrites: ClassVar[bool] = False
+    # The directory of a run whose documents, as they reached this step there, come before this run's. A step that has
+    # the option honours `Corpus.eras`; the engine gives it the tasks of both.
+    against: str | None = None
 
     def expressions(self) -> Mapping[str, str]:
         """SQL over a document's base columns and signals of earlier steps, each under a name that starts with "@".
@@ -190,6 +223,10 @@ class GlobalStep(Step):
         return {}
 
     def stages(self, corpus: Corpus) -> StagePlan:
+        raise NotImplementedError
+
+    def edit(self, texts: pa.Array, signals: pa.StructArray) -> pa.Array:
+        """The texts (large_string) as they are after this step; its signals may be null. Only for `rewrites`."""
         raise NotImplementedError
 
 

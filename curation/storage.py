@@ -197,7 +197,9 @@ class Storage:
         return not is_remote(self.root)
 
     def full(self, path: str) -> str:
-        """The path as its filesystem knows it."""
+        """The path as its filesystem knows it. An absolute path or URL of the same filesystem stands for itself."""
+        if is_remote(path):
+            return str(self._fs._strip_protocol(path))
         return posixpath.join(self._base, path) if path else self._base
 
     def url(self, path: str) -> str:

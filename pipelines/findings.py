@@ -25,6 +25,7 @@ from curation.storage import Storage
 ROWS = 1_000_000  # rows of the ledger that the histograms count
 BINS = 32
 SAMPLES = 6  # documents shown for a rule, and of each domain that stays
+LONGEST = 256  # characters of a word; beyond, a signal is text (what line_dedup cut) and has no distribution
 SHOWN = 1200  # characters of a document's text
 _NOT_SIGNALS = ("source", "read")
 
@@ -85,6 +86,7 @@ class Findings:
     counted: int  # rows of the ledger that the signals were counted over
     kept: dict[str, list[Sample]]  # domain -> documents
     dropped: dict[tuple[str, str], list[Sample]]
+    clusters: list[Any]  # pairs.Cluster: the largest, by step of deduplication
     manifest: dict[str, Any] | None  # of the shards
     trainings: list[Training]
 
@@ -97,8 +99,10 @@ def gather(run_dir: str) -> Findings:
     run = store.read_json("run.json")
     if not store.exists("result/ledger"):
         raise UserError(f"{run_dir} has no ledger yet\n  let `gristmill curate` finish first")
+    from pipelines.pairs import largest
+
     signals, counted, dropped = _ledger(store)
-    _with_texts(store, run, dropped)
+    with_texts(store, run, dropped, SHOWN)
     manifest = store.read_json("result/shards/manifest.json") if store.exists("result/shards/manifest.json") else None
     return Findings(
         name=run["name"],
@@ -108,6 +112,7 @@ def gather(run_dir: str) -> Findings:
         counted=counted,
         kept=_kept(store),
         dropped=dropped,
+        clusters=largest(store, run),
         manifest=manifest,
         trainings=trainings(run_dir),
     )
@@ -121,7 +126,7 @@ def _rules(store: Storage) -> dict[str, dict[str, str]]:
     return {s["name"]: s["rules"] for s in yaml.safe_load(store.read_bytes("pipeline.yaml"))["steps"]}
 
 
-def _batches(store: Storage, directory: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+def batches(store: Storage, directory: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     for name in store.names(directory):
         if name.endswith(".parquet"):
             with store.open(f"{directory}/{name}") as f:
@@ -134,7 +139,7 @@ def _ledger(
     signals: dict[str, dict[str, Histogram | Values]] = {}
     samples: dict[tuple[str, str], list[Sample]] = {}
     counted = 0
-    for batch in _batches(store, "result/ledger"):
+    for batch in batches(store, "result/ledger"):
         stays = np.asarray(batch.column("step").is_null())
         _take_samples(batch, samples)
         if counted < ROWS:
@@ -164,6 +169,8 @@ def _count(column: pa.StructArray, into: dict[str, Histogram | Values], stays: n
             found.dropped += np.histogram(clipped[finite & ~stays], found.edges)[0]
             found.nulls += int((~finite & np.asarray(column.is_valid())).sum())
         elif pa.types.is_string(child.type) or pa.types.is_boolean(child.type):
+            if pa.types.is_string(child.type) and (pc.max(pc.utf8_length(array)).as_py() or 0) > LONGEST:
+                continue
             values = into.setdefault(child.name, Values())
             assert isinstance(values, Values)
             for counter, chosen in ((values.kept, stays), (values.dropped, ~stays)):
@@ -204,7 +211,7 @@ def _take_samples(batch: pa.RecordBatch, samples: dict[tuple[str, str], list[Sam
 def _kept(store: Storage) -> dict[str, list[Sample]]:
     kept: dict[str, list[Sample]] = {}
     seen = 0
-    for batch in _batches(store, "result/documents", ["doc_id", "url", "domain", "text"]):
+    for batch in batches(store, "result/documents", ["doc_id", "url", "domain", "text"]):
         for i, domain in enumerate(batch.column("domain").to_pylist()):
             if len(kept.get(domain, ())) < SAMPLES:
                 row = batch.slice(i, 1).to_pylist()[0]
@@ -217,22 +224,27 @@ def _kept(store: Storage) -> dict[str, list[Sample]]:
     return kept
 
 
-def _with_texts(store: Storage, run: dict[str, Any], dropped: dict[tuple[str, str], list[Sample]]) -> None:
-    """Text of dropped documents: from the cache where it is (scrubbed), else read again from the source."""
+def with_texts(store: Storage, run: dict[str, Any], dropped: dict[tuple[str, str], list[Sample]], most: int) -> None:
+    """The first `most` characters of the text of documents: from the cache where it is (scrubbed), else read again
+    from the source."""
     from pipelines.originals import Originals
 
-    _from_cache(store, run, dropped)
+    _from_cache(store, run, dropped, most)
     missing = [s for samples in dropped.values() for s in samples if s.text is None]
     if missing and store.exists("pipeline.yaml"):
-        texts = Originals(store, run).texts([(s.domain, s.source) for s in missing], SHOWN)
+        texts = Originals(store, run).texts([(s.domain, s.source) for s in missing], most)
         for sample, text in zip(missing, texts, strict=True):
             sample.text = text
 
 
-def _from_cache(store: Storage, run: dict[str, Any], dropped: dict[tuple[str, str], list[Sample]]) -> None:
+def _from_cache(
+    store: Storage, run: dict[str, Any], dropped: dict[tuple[str, str], list[Sample]], most: int
+) -> None:  # fmt: skip
     from curation.engine.documents import State, TaskDocuments
 
-    wanted = {bytes.fromhex(s.doc_id): s for samples in dropped.values() for s in samples}
+    wanted: dict[bytes, list[Sample]] = {}
+    for sample in (s for samples in dropped.values() for s in samples):
+        wanted.setdefault(bytes.fromhex(sample.doc_id), []).append(sample)
     names = [p["phase"] for p in run.get("phases", [])]
     for name in store.names("cache/phases"):
         merged = store.read_json(f"cache/phases/{name}")
@@ -246,7 +258,8 @@ def _from_cache(store: Storage, run: dict[str, Any], dropped: dict[tuple[str, st
                     continue
                 texts = documents.take(batch.column("address").take(pa.array(hits)), ["doc_id", "text"])
                 for doc_id, text in zip(*(texts.column(c).to_pylist() for c in ("doc_id", "text")), strict=True):
-                    wanted.pop(doc_id).text = None if text is None else text[:SHOWN]
+                    for sample in wanted.pop(doc_id):
+                        sample.text = None if text is None else text[:most]
             if not wanted:
                 return
 

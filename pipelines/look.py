@@ -149,8 +149,35 @@ def show_explain(console: Console, answer: dict[str, Any]) -> None:
     for key in ("value", "evidence"):
         if outcome.get(key):
             console.print(f"    {key}: {outcome[key]}", highlight=False, markup=False, soft_wrap=True)
+    if answer.get("pair"):
+        show_pair(console, answer["pair"])
     for other in answer.get("others", []):
         console.print(f"also crawled as {other}", style="dim", highlight=False)
+
+
+def show_pair(console: Console, pair: dict[str, Any]) -> None:
+    """A duplicate beside the document that stays; what both have is dim, what only one has stands out."""
+    from pipelines.pairs import lines
+
+    console.print(
+        f"dim: in a run of {pair['ngram']} words that both have; bold: in this one alone", style="dim", highlight=False
+    )
+    table = Table(box=None, pad_edge=False, expand=True)
+    table.add_column(Text("this document, dropped"), ratio=1, overflow="fold")
+    table.add_column(Text(f"kept: {pair['url'] or pair['of']}"), ratio=1, overflow="fold")
+    for side in ("here", "there"):
+        pair = pair | {side: [_styled(row) for row in lines(pair[side]) if row]}
+    for i in range(max(len(pair["here"]), len(pair["there"]))):
+        row = [pair[side][i] if i < len(pair[side]) else Text("") for side in ("here", "there")]
+        table.add_row(*row)
+    console.print(table)
+
+
+def _styled(row: Sequence[tuple[str, bool]]) -> Text:
+    text = Text()
+    for part, shared in row:
+        text.append(part, style="dim" if shared else "bold yellow")
+    return text
 
 
 def show_models(console: Console, rows: Sequence[Any]) -> None:

@@ -38,6 +38,7 @@ def render(found: Findings) -> str:
         ("domains", "Domains", _domains(found)),
         ("trainings", "Training", "".join(_training(t) for t in found.trainings)),
         ("signals", "Signals", _signals(found)),
+        ("clusters", "Largest clusters", _clusters(found)),
         ("samples", "Samples", _samples(found)),
         ("run", "The run", _run(found)),
     ]
@@ -163,6 +164,16 @@ def _samples(found: Findings) -> str:
     for domain, samples in found.kept.items():
         parts.append(_group(f"<b class=kept>kept</b> in {escape(domain)}", f"kept {domain}", samples))
     return "".join(parts) if found.dropped or found.kept else ""
+
+
+def _clusters(found: Findings) -> str:
+    """Kept documents that stand for most, each with some of its duplicates."""
+    parts = []
+    for cluster in found.clusters:
+        shown = f"{cluster.copies:,} documents, {len(cluster.members)} of the duplicates shown"
+        title = f"{escape(cluster.step)}: <b class=kept>one</b> stands for {shown}"
+        parts.append(_group(title, f"cluster {cluster.step}", [cluster.kept, *cluster.members]))
+    return "".join(parts)
 
 
 def _group(title: str, name: str, samples: Sequence[Sample]) -> str:

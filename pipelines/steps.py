@@ -12,6 +12,8 @@ STEPS: dict[str, str | type] = {
     "pii": "curation.safety.pii:Pii",
     "toxicity": "curation.safety.toxicity:Toxicity",
     "exact_dedup": "curation.dedup.exact:ExactDedup",
+    "url_dedup": "curation.dedup.urls:UrlDedup",
+    "line_dedup": "curation.dedup.lines:LineDedup",
     "minhash_dedup": "curation.dedup.near:MinHashDedup",
     "decontaminate": "curation.safety.decontaminate:Decontaminate",
     "datatrove": "curation.datatrove:Datatrove",

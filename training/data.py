@@ -20,6 +20,7 @@ from torch import Tensor
 
 from curation.shards import DomainShards, Manifest, Shard, open_shard
 
+from . import tombstones
 from .config import DataConfig, UserError
 from .order import DomainOrder, Ints, OrderError, OrderLog, integer_mix
 
@@ -87,6 +88,7 @@ class Data:
     def __init__(self, manifest: Manifest, seed: int, block: int, domains: Sequence[str]) -> None:
         """Raises UserError for a domain that the shards do not have or that is smaller than a block."""
         split = manifest.splits.get("train", {})
+        self.manifest = manifest
         self.domains: dict[str, Domain] = {}
         self.orders: dict[str, DomainOrder] = {}
         itemsize = 2 if manifest.tokenizer.vocab <= 1 << 16 else 4
@@ -131,7 +133,7 @@ class Data:
             for row, window in enumerate(windows):
                 bad = [i for i, doc in enumerate(self.doc_ids(window)) if doc in masked]
                 batch.targets[row][torch.isin(batch.documents[row], torch.tensor(bad, dtype=torch.int64))] = IGNORE
-        return batch
+        return tombstones.masked(batch, self.manifest)
 
 
 def collate(windows: Sequence[Window], length: int) -> Batch:

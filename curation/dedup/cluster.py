@@ -28,6 +28,7 @@ U8 = npt.NDArray[np.uint8]
 Measure = Literal["jaccard", "containment"]
 
 LEVELS = 32
+RANKS = 256  # values of the first byte of a rank: levels of eight eras
 OPEN, STAYS = 0, 1  # what is known of a document; 2: it goes
 
 
@@ -49,7 +50,7 @@ def doublings(sizes: I64) -> npt.NDArray[np.float64]:
 
 def rank(level: U8, doc_ids: pa.Array, seed: int) -> U64:
     """Level and keyed hash as one number, small for the best. Equal ones are told apart by doc_id: see `order`."""
-    return level.astype(np.uint64) << np.uint64(59) | keyed(doc_ids, seed, "minhash_dedup") >> np.uint64(5)
+    return level.astype(np.uint64) << np.uint64(56) | keyed(doc_ids, seed, "minhash_dedup") >> np.uint64(8)
 
 
 def order(ranks: U64, doc_ids: pa.Array) -> I64:

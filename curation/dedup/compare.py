@@ -2,6 +2,9 @@
 
 Texts never travel. Of each pair the better document sends its set, once to a task, however many documents there it is
 to be compared with; that task reads its own texts and counts. Requests are sorted by where the text lies.
+
+A pair that was compared in an earlier run is not compared again: it is sent without a set, and the task that compared
+it then finds in what it wrote whether it is an edge.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ..step import Documents
+from ..step import Documents, Earlier
 from . import cluster, edges
 from .verify import Sets, compare, fraction
 
@@ -47,6 +51,7 @@ class Comparison:
     measure: cluster.Measure
     seed: int
     priority: str | None = None  # the column that holds it; None: the length of the text, in doublings
+    eras: tuple[int, ...] = ()  # the first task of each later run: documents of earlier ones come first
 
     def columns(self) -> list[str]:
         """What has to be known of a document that is compared."""
@@ -57,14 +62,15 @@ class Comparison:
 
         return Sets(*shingles.sets(texts, self.ngram, shingles.UNITS[self.unit]))
 
-    def levels(self, batch: pa.RecordBatch) -> npt.NDArray[np.uint8]:
-        """The level of priority of each document of a batch."""
-        if self.priority:
-            values = batch.column(self.priority).to_numpy(zero_copy_only=False).astype(np.float64)
-            return cluster.levels(values)
+    def levels(self, batch: pa.RecordBatch, task: int) -> npt.NDArray[np.uint8]:
+        """The level of priority of each document of a batch of a task: 32 for each era."""
         from .shingles import buffers
 
-        return cluster.levels(cluster.doublings(np.diff(buffers(batch.column("text"))[1])))
+        era = np.uint8(cluster.LEVELS * sum(task >= first for first in self.eras))
+        if self.priority:
+            values = batch.column(self.priority).to_numpy(zero_copy_only=False).astype(np.float64)
+            return cluster.levels(values) + era
+        return cluster.levels(cluster.doublings(np.diff(buffers(batch.column("text"))[1]))) + era
 
 
 def count(batch: pa.RecordBatch) -> Mapping[str, int]:
@@ -72,12 +78,28 @@ def count(batch: pa.RecordBatch) -> Mapping[str, int]:
     return {"edges": int((batch.column("kind").to_numpy() == edges.AT_WORSE).sum())}
 
 
+def count_sent(batch: pa.RecordBatch) -> Mapping[str, int]:
+    """Pairs to be compared, and pairs that were compared in an earlier run."""
+    partners = pc.list_value_length(batch.column("worse")).to_numpy()
+    known = pc.list_value_length(batch.column("shingles")).to_numpy() == 0
+    return {"sent": int(partners[~known].sum()), "known": int(partners[known].sum())}
+
+
 # -- sending ----------------------------------------------------------------------------------------------------------
 
 
-def send(compared: Comparison, rows: Iterator[pa.RecordBatch], documents: Documents) -> Iterator[pa.RecordBatch]:
+def send(
+    compared: Comparison, rows: Iterator[pa.RecordBatch], documents: Documents, earlier: Earlier
+) -> Iterator[pa.RecordBatch]:
     """Each better document's shingle set, a row for each task that has documents to compare with it."""
+    old = [np.concatenate(parts) for parts in zip(*_pairs(earlier.given()), strict=True)]
     for better, worse in _pairs(rows):
+        if old:
+            known = _among(better, worse, *old)
+            yield from _without_sets(better[known], worse[known])
+            better, worse = better[~known], worse[~known]
+            if not len(better):
+                continue
         # sorted by (better, worse), so by the task of the worse within each better: a run is what goes out as one row
         change = (better[1:] != better[:-1]) | (worse[1:] >> 32 != worse[:-1] >> 32)
         starts = np.concatenate([[0], np.flatnonzero(change) + 1])
@@ -87,7 +109,7 @@ def send(compared: Comparison, rows: Iterator[pa.RecordBatch], documents: Docume
         for chunk in range(0, len(senders), TAKE):
             asked = senders[chunk : chunk + TAKE]
             got = documents.take(pa.array(asked), compared.columns())
-            sets, level = compared.sets(got.column("text")), compared.levels(got)
+            sets, level = compared.sets(got.column("text")), compared.levels(got, documents.task)
             lo, hi = int(first[chunk]), int(last[chunk + len(asked) - 1])
             sender = np.searchsorted(asked, who[lo:hi])
             cut = _parts(8 * np.diff(sets.at)[sender] + 8 * (ends - starts)[lo:hi], PENDING_BYTES)
@@ -107,6 +129,28 @@ def send(compared: Comparison, rows: Iterator[pa.RecordBatch], documents: Docume
                     ],
                     schema=SENT,
                 )
+
+
+def _among(better: I64, worse: I64, other_better: I64, other_worse: I64) -> npt.NDArray[np.bool_]:
+    """Which of the first pairs, all different, are among the others."""
+    n = len(better)
+    b, w = np.concatenate([better, other_better]), np.concatenate([worse, other_worse])
+    order = np.lexsort((np.arange(len(b)) >= n, w, b))  # of two equal pairs the first kind comes first
+    same = (b[order][1:] == b[order][:-1]) & (w[order][1:] == w[order][:-1])
+    found = np.zeros(len(b), bool)
+    found[order[:-1][same]] = True
+    return found[:n]
+
+
+def _without_sets(better: I64, worse: I64) -> Iterator[pa.RecordBatch]:
+    """Pairs for the tasks of the worse documents, a row each, with an empty set."""
+    n = len(better)
+    if n:
+        empty = pa.LargeListArray.from_arrays(pa.array(np.zeros(n + 1, np.int64)), pa.array([], pa.uint64()))
+        one = pa.LargeListArray.from_arrays(pa.array(np.arange(n + 1)), pa.array(worse))
+        no_id = pa.array([b"\0" * 16] * n, pa.binary(16))
+        to, level = pa.array((worse >> 32).astype(np.uint32)), pa.array(np.zeros(n, np.uint8))
+        yield pa.RecordBatch.from_arrays([to, pa.array(better), no_id, level, empty, one], schema=SENT)
 
 
 def _parts(sizes: I64, limit: int) -> list[int]:
@@ -145,19 +189,45 @@ def _pairs(rows: Iterator[pa.RecordBatch]) -> Iterator[tuple[I64, I64]]:
 
 
 def verify(
-    compared: Comparison, partitions: int, rows: Iterator[pa.RecordBatch], documents: Documents
+    compared: Comparison, partitions: int, rows: Iterator[pa.RecordBatch], documents: Documents, earlier: Earlier
 ) -> Iterator[pa.RecordBatch]:
     """The pairs that reach the threshold, to the homes of both documents."""
     pending: list[pa.RecordBatch] = []
+    known: list[tuple[I64, I64]] = []
     size = 0
     for batch in itertools.chain(rows, [None]):
         if batch is not None:
+            told = pc.equal(pc.list_value_length(batch.column("shingles")), 0)
+            if pc.any(told).as_py():
+                these = batch.filter(told)
+                known.append((these.column("address").to_numpy(), pc.list_flatten(these.column("worse")).to_numpy()))
+                batch = batch.filter(pc.invert(told))
+            if not batch.num_rows:
+                continue
             pending.append(batch)
             size += batch.nbytes
         if pending and (batch is None or size > PENDING_BYTES):
             for table in _compare(compared, pending, documents):
                 yield from edges.twice(table, partitions)
             pending, size = [], 0
+
+    if known:
+        yield from _known(known, earlier, partitions)
+
+
+def _known(pairs: list[tuple[I64, I64]], earlier: Earlier, partitions: int) -> Iterator[pa.RecordBatch]:
+    """The edges of an earlier run among these pairs."""
+    one, other = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    for batch in earlier.left():
+        batch = batch.filter(pc.equal(batch.column("kind"), edges.AT_WORSE))
+        better, worse = batch.column("better").to_numpy(), batch.column("worse").to_numpy()
+        # an edge found in parts of a very large bucket is there several times; and of documents of equal rank the
+        # better one may have come as the worse
+        alone, back = np.unique(np.stack([better, worse]), axis=1, return_inverse=True)
+        which = (_among(alone[0], alone[1], one, other) | _among(alone[1], alone[0], one, other))[back.reshape(-1)]
+        table = pa.Table.from_batches([batch.filter(pa.array(which))])
+        if table.num_rows:
+            yield from edges.twice(table.drop_columns(["to", "kind"]).combine_chunks(), partitions)
 
 
 def _compare(compared: Comparison, pending: list[pa.RecordBatch], documents: Documents) -> Iterator[pa.Table]:
@@ -178,7 +248,7 @@ def _compare(compared: Comparison, pending: list[pa.RecordBatch], documents: Doc
     for chunk in range(0, len(here), TAKE):
         asked = here[chunk : chunk + TAKE]
         got = documents.take(pa.array(asked), compared.columns())
-        mine, level, ids = compared.sets(got.column("text")), compared.levels(got), got.column("doc_id")
+        mine, level, ids = compared.sets(got.column("text")), compared.levels(got, documents.task), got.column("doc_id")
         rank = cluster.rank(level, ids, compared.seed)
         pairs = slice(int(first[chunk]), int(last[chunk + len(asked) - 1]))
         lefts, rights = row[pairs], np.searchsorted(asked, worse[pairs])

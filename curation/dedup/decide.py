@@ -74,7 +74,7 @@ def stages(order: Order, partitions: int, tasks: int, rounds: int = ROUNDS) -> S
             break
     if left:
         bits = max(0, (left // OPEN_PER_RANGE).bit_length())
-        ranges = cluster.LEVELS << bits
+        ranges = cluster.RANKS << bits
         yield Stage("deal", partial(deal, partial(by_range, order.seed, bits)), EDGES, ranges)
         run = partial(forward, order, bits, partitions)
         yield Stage("forward", run, EDGES, partitions, groups=[list(range(ranges))], tally=count)
@@ -88,7 +88,7 @@ def _home(partitions: int, ids: pa.Array, levels: npt.NDArray[np.uint8]) -> npt.
 
 def by_range(seed: int, bits: int, ids: pa.Array, levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     """The range of priority each document lies in, 0 the best: its level and the first bits of its keyed hash."""
-    return (cluster.rank(levels, ids, seed) >> np.uint64(59 - bits)).astype(np.uint32)
+    return (cluster.rank(levels, ids, seed) >> np.uint64(56 - bits)).astype(np.uint32)
 
 
 def count(batch: pa.RecordBatch) -> Mapping[str, int]:
@@ -179,7 +179,7 @@ def forward(order: Order, bits: int, partitions: int, rows: Iterator[pa.RecordBa
     ranges = partial(by_range, order.seed, bits)
     with tempfile.TemporaryDirectory(prefix="gristmill-") as folder:
         waiting = _Mail(folder)
-        for me, batches in _by_range(rows, cluster.LEVELS << bits):
+        for me, batches in _by_range(rows, cluster.RANKS << bits):
             table = pa.Table.from_batches([*batches, *waiting.take(me)], EDGES)
             passed = pc.equal(table["kind"], RESULT)
             to_some = pa.array(np.full(table.num_rows, me % partitions, np.uint32))

@@ -7,12 +7,9 @@ Two texts that differ meet in a 128-bit hash with a chance of n^2 / 2^129: 10^-1
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +17,7 @@ import xxhash
 
 from ..keyed import keyed, words
 from ..step import Corpus, Documents, GlobalStep, Stage, StagePlan
+from .normalise import NORMALISE, Form
 
 # Rows a partition holds at once: 2^20 of 48 bytes, and as much again while they are sorted, stay near 100 MB.
 ROWS_PER_PARTITION = 1 << 20
@@ -30,27 +28,21 @@ _HASHED = pa.schema(
 _SIGNALS = pa.schema([("duplicate", pa.bool_()), ("of", pa.string()), ("copies", pa.int64())])
 _DECIDED = pa.schema([("address", pa.int64()), *_SIGNALS])
 
-_WORD = re.compile(r"[^\W_]+")
-
-NORMALISE: dict[str, Callable[[str], str]] = {
-    "none": lambda text: text,
-    "whitespace": lambda text: " ".join(text.split()),
-    "words": lambda text: " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold())),
-}
-
 
 @dataclass(frozen=True)
 class ExactDedup(GlobalStep):
     """Keeps one of the documents whose normalised text is the same.
 
-    normalise  none: the text as it is; whitespace: each run of whitespace counts as one space, none at the ends;
-               words: NFKC, case folded, letters and digits only, so punctuation and layout do not count.
+    normalise  what counts as the same text: none, whitespace, words or template (normalise.py says which is which)
+    against    the directory of an earlier run with this step under the same options: its documents come first, so texts
+               that it has are duplicates here. Its hashes are read, its texts are not. It may itself be against another
 
     Signals: duplicate; of, the doc_id (hex) of the kept document where this is a duplicate; copies, how many
     documents a kept one stands for (itself included), null on duplicates.
     """
 
-    normalise: Literal["none", "whitespace", "words"] = "whitespace"
+    normalise: Form = "whitespace"
+    against: str | None = None
     name: str = "exact_dedup"
 
     @property
@@ -65,8 +57,9 @@ class ExactDedup(GlobalStep):
 
     def stages(self, corpus: Corpus) -> StagePlan:
         partitions = max(1, -(-corpus.documents // ROWS_PER_PARTITION))
-        yield Stage("hash", partial(_hash, self.normalise, partitions), _HASHED, partitions, at="documents")
-        yield Stage("decide", partial(_decide, corpus.seed), _DECIDED)
+        run, deal = partial(_hash, self.normalise, partitions), partial(_deal, partitions)
+        yield Stage("hash", run, _HASHED, partitions, at="documents", again="rows", deal=deal)
+        yield Stage("decide", partial(_decide, corpus.seed, corpus.eras), _DECIDED)
 
 
 def text_hash(text: str, normalise: str = "none") -> bytes:
@@ -84,15 +77,20 @@ def _hash(
         yield pa.RecordBatch.from_arrays(arrays, schema=_HASHED)
 
 
-def _decide(seed: int, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _deal(partitions: int, batch: pa.RecordBatch) -> pa.Array:
+    return pa.array((words(batch.column("hash"))[:, 1] % np.uint64(partitions)).astype(np.uint32))
+
+
+def _decide(seed: int, eras: Sequence[int], rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     table = pa.Table.from_batches(rows, _HASHED).combine_chunks()
     n = table.num_rows
     if n == 0:
         return
     hashes, ids = words(table["hash"]), words(table["doc_id"])
     rank = keyed(table["doc_id"], seed, "exact_dedup")
+    era = np.searchsorted(np.array(eras, np.int64), table["address"].to_numpy() >> 32, "right")
     # the doc_id only breaks ties of its own hash; together they order every two documents
-    order = np.lexsort((ids[:, 1], ids[:, 0], rank, hashes[:, 1], hashes[:, 0]))
+    order = np.lexsort((ids[:, 1], ids[:, 0], rank, era, hashes[:, 1], hashes[:, 0]))
     hashes = hashes[order]
     first = np.concatenate([[True], (hashes[1:] != hashes[:-1]).any(axis=1)])
     starts = np.flatnonzero(first)

@@ -75,6 +75,11 @@ class MinHashDedup(GlobalStep):
                   equals the first by keyed hash of doc_id. Null: the length in bytes, one more for each doubling.
                   Say, quality in 8 steps, then length in 4: `4 * floor(8 * quality.score) + least(3, length(url) / 64)`
 
+    against       the directory of an earlier run with this step under the same options: its documents come first, so
+                  they stay as they were decided there, and what is similar to a kept one of them goes. Its signatures
+                  and verified pairs are used again; of its texts those are read that have a candidate here. It may
+                  itself be against another
+
     Signals, for every document: duplicate; of, the doc_id (hex) of the kept document it is most similar to;
     similarity, exact; copies, how many documents a kept one stands for (itself included). The latter is null on
     duplicates, the two before on the others.
@@ -88,6 +93,7 @@ class MinHashDedup(GlobalStep):
     scope: str = "all"
     priority: str | None = None
     unit: Literal["words", "characters"] = "words"
+    against: str | None = None
     name: str = "minhash_dedup"
 
     @property
@@ -129,22 +135,29 @@ class MinHashDedup(GlobalStep):
             return minhash.choose_bands(self.threshold, NUM_PERM)
         return self.bands, self.rows
 
-    def comparison(self, seed: int) -> compare.Comparison:
+    def comparison(self, seed: int, eras: tuple[int, ...] = ()) -> compare.Comparison:
         priority = "@priority" if self.priority is not None else None
-        return compare.Comparison(self.ngram, self.unit, self.threshold, self.similarity, seed, priority)
+        return compare.Comparison(self.ngram, self.unit, self.threshold, self.similarity, seed, priority, eras)
 
     def stages(self, corpus: Corpus) -> StagePlan:
         bands, rows = self.shape()
-        tasks, compared = corpus.tasks, self.comparison(corpus.seed)
+        tasks, compared = corpus.tasks, self.comparison(corpus.seed, corpus.eras)
+        if len(corpus.eras) >= cluster.RANKS // cluster.LEVELS:
+            raise UserError(
+                f"{self.name}: against {self.against} makes a chain of {len(corpus.eras) + 1} runs; the priority has "
+                f"room for {cluster.RANKS // cluster.LEVELS}: curate the earlier ones together once"
+            )
         partitions = partitions_for(corpus.documents * bands)
-        yield Stage("bands", partial(_bands, self, compared, partitions), _BANDS, partitions, at="documents")
+        looked, deal = partial(_bands, self, compared, partitions), partial(_deal, partitions)
+        yield Stage("bands", looked, _BANDS, partitions, at="documents", again="rows", deal=deal)
         # of containment a sketch says nothing before the sizes are known
         differ = minhash.sketch_distance(self.threshold, bands * rows) if self.similarity == "jaccard" else 64
         met = yield Stage("pairs", partial(_pairs, differ), _PAIRS, tasks, tally=_count_pairs)
-        yield Stage("send", partial(compare.send, compared), compare.SENT, tasks, at="documents")
+        send = partial(compare.send, compared)
+        yield Stage("send", send, compare.SENT, tasks, at="documents", tally=compare.count_sent, again="earlier")
         homes = max(1, -(-met.tally.get("candidates", 0) // edges.EDGES_PER_HOME))
         run = partial(compare.verify, compared, homes)
-        yield Stage("edges", run, edges.EDGES, homes, at="documents", tally=compare.count)
+        yield Stage("edges", run, edges.EDGES, homes, at="documents", tally=compare.count, again="earlier")
         yield from decide.stages(decide.Order(corpus.seed, self.similarity), homes, tasks)
 
 
@@ -176,7 +189,7 @@ def _bands(
         )
         salt = _salt(batch.column("@scope")) if step.scope != "all" else None
         keys = minhash.band_keys(signature, bands, depth, salt)
-        rank = cluster.rank(compared.levels(batch), batch.column("doc_id"), compared.seed)
+        rank = cluster.rank(compared.levels(batch, documents.task), batch.column("doc_id"), compared.seed)
         some = np.flatnonzero(content != 0)  # without shingles: similar to nothing
         n = len(some)
         content = content[some] if salt is None else mix(content[some] + salt[some])
@@ -194,6 +207,10 @@ def _bands(
             ],
             schema=_BANDS,
         )
+
+
+def _deal(partitions: int, batch: pa.RecordBatch) -> pa.Array:
+    return pa.array((batch.column("key").to_numpy() % np.uint64(partitions)).astype(np.uint32))
 
 
 def _pairs(differ: int, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

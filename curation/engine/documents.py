@@ -77,6 +77,8 @@ class TaskDocuments:
         self.expressions = expressions or {}
         self._computers: dict[tuple[str, ...], rules.Expressions] = {}
         self._readers: dict[str, store.Reader] = {}
+        self.shown = 0  # documents that `batches` gave
+        self._passed = np.zeros(0, dtype=np.int64)
         self._drops = _load_decisions(storage, state.decisions)
 
     def _reader(self, name: str) -> store.Reader:
@@ -110,8 +112,14 @@ class TaskDocuments:
             rows = np.arange(lo, hi, dtype=np.int64)
             if not everything:
                 rows = rows[~self._dropped(rows)]
+                rows = rows[~np.isin(rows, self._passed)]
             if len(rows):
+                self.shown += len(rows)
                 yield self._join(rows, columns)
+
+    def pass_over(self, rows: np.ndarray) -> None:
+        """Leaves these rows out of `batches` from now on: what is to be known of them is known."""
+        self._passed = rows
 
     def alive(self, lo: int, hi: int) -> np.ndarray:
         """Rows lo <= row < hi that no decision has dropped."""

@@ -96,6 +96,13 @@ def read(storage: Storage, files: Sequence[str], partitions: Sequence[int]) -> I
             yield from source.batches(partition)
 
 
+def read_all(storage: Storage, path: str) -> Iterator[pa.RecordBatch]:
+    """All batches of one file, by partition."""
+    source = _PartitionFile(storage, path)
+    for partition in np.unique(source.index[:, 0]).tolist():
+        yield from source.batches(partition)
+
+
 class _PartitionFile:
     def __init__(self, storage: Storage, path: str) -> None:
         self.storage, self.path = storage, path

@@ -67,6 +67,7 @@ class MapSpec:
     state: Mapping[str, Any] | None = None  # of the phase before
     known: Mapping[str, Sequence[str]] = field(default_factory=dict)  # store directory -> files of this task
     joins: Mapping[str, Sequence[str]] = field(default_factory=dict)  # global step -> files with its signals by task
+    numbers: Mapping[str, int] = field(default_factory=dict)  # global step -> this task's number in its stages
     probe: tuple[int, int] | None = None  # only rows of this range, nothing written: to find what kills a worker
     dry: bool = False  # with `probe`: no step runs either; answers with the number of rows, and ids of the range
 

@@ -27,7 +27,7 @@ from curation.engine.documents import BASE, DECISION, TEXT, State, TaskDocuments
 from curation.engine.intake import Intake
 from curation.engine.mapspec import MapPhase, MapSpec, Op, Poisoned
 from curation.engine.scrub import Scrub
-from curation.step import MapStep
+from curation.step import GlobalStep, MapStep
 from curation.storage import Storage, failpoint
 
 
@@ -51,13 +51,13 @@ class _MapTask:
         self.domains: Counter[str] = Counter()
         self.writers: dict[str, store.Writer] = {}
         self.known = {d: store.Reader(self.storage, files) for d, files in spec.known.items()}
-        self.rewriters = [op for op in phase.ops if op.kind == "map" and _map(op).rewrites]
+        self.rewriters = [op for op in phase.ops if op.kind != "rules" and _rewrites(op)]
         self.deciders: dict[int, rules.Decider] = {}
         self.previous: TaskDocuments | None = None
         if spec.state is not None:
             self.previous = TaskDocuments(self.storage, spec.index, State.of(spec.state), phase.types)
         self.raw: RawText | None = None
-        self.joined = {name: _signals_by_row(self.storage, files, spec.index, phase.types[name], name)
+        self.joined = {name: _signals_by_row(self.storage, files, spec.numbers[name], phase.types[name], name)
                        for name, files in spec.joins.items()}  # fmt: skip
         self.pending_text: list[tuple[np.ndarray, pa.Array, pa.Array]] = []
 
@@ -298,7 +298,10 @@ class _MapTask:
             chunk.set_text(missing, self._raw_text(chunk.rows[missing], chunk), RAW)
         for op in path:
             late = need & (chunk.stage < op.position)
-            if late.any():
+            if late.any() and op.kind == "join":
+                chosen = chunk.batch.filter(pa.array(late))
+                chunk.set_text(late, _edit(op, chosen.column("text"), chosen.column(op.step.name)), op.position)
+            elif late.any():
                 out, failed = self._apply(op, chunk.batch.filter(pa.array(late)))
                 if failed.any():
                     raise Poisoned(self.poisoned)
@@ -350,6 +353,20 @@ class _MapTask:
         if self.spec.probe is None:
             schema = pa.schema([("row", pa.int64()), (name, values.type)])
             self._writer(directory, schema).add(pa.RecordBatch.from_arrays([pa.array(rows), values], schema=schema))
+
+
+def _rewrites(op: Op) -> bool:
+    assert isinstance(op.step, (MapStep, GlobalStep))
+    return op.step.rewrites
+
+
+def _edit(op: Op, texts: pa.Array, signals: pa.StructArray) -> pa.Array:
+    """What a global step makes of these texts, by what it says in its signals."""
+    assert isinstance(op.step, GlobalStep)
+    edited = op.step.edit(texts, signals)
+    if edited.type != pa.large_string() or len(edited) != len(texts):
+        raise TypeError(f"step {op.step.name} made {len(texts)} texts into {len(edited)} of {edited.type}")
+    return edited
 
 
 def _map(op: Op) -> MapStep:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from curation import record, shards, storage
-from curation.engine import identity
+from curation.engine import generations, identity
 from curation.engine.phases import Phases
 from curation.engine.publish import Result
 from curation.pack import documents, sample, shuffle
@@ -81,6 +81,7 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
         budget=pipeline.mix.budget,
         max_epochs=pipeline.mix.max_epochs if pipeline.mix.budget is not None else None,
         seed=corpus.seed,
+        generation=generations.number(phases.storage),
         fingerprint=_data_fingerprint(pipeline, made),
     )
     buffer = io.BytesIO()

@@ -11,6 +11,7 @@ from typing import Any
 
 from curation import storage
 from curation.engine import identity, maptask, quantiles
+from curation.engine.before import Before, Task
 from curation.engine.driver import Driver, Phase, RunFailed
 from curation.engine.mapspec import MapPhase, MapSpec, Op
 from curation.engine.plan import Plan, PlannedOp, Segment, behind, bind
@@ -27,9 +28,12 @@ class Stages:
     """What running a stage plan left behind."""
 
     files: list[str] = field(default_factory=list)  # partition files of the last stage
+    tasks: list[Task] = field(default_factory=list)  # of earlier runs and of this one
+    remembered: dict[str, Any] = field(default_factory=dict)  # files of the stages that may be used again
     fingerprint: str = ""
     facts: list[Mapping[str, Any]] = field(default_factory=list)  # of sinks, in order of tasks
     staged: list[dict[str, Any]] = field(default_factory=list)  # result files of sinks: path, bytes, sha256
+    first: int = 0  # number of this run's first task: those before it are of earlier runs
     trail: list[dict[str, Any]] = field(default_factory=list)  # stage, fingerprint, partitions, tally of each
 
 
@@ -78,6 +82,7 @@ class Phases:
                 MapSpec(
                     m["index"], m["key"], storage.fingerprint([common, m["decision"]]), state=m["state"],
                     joins={op.step.name: self.joins[op.step.name].files for op in ops if op.kind == "join"},
+                    numbers={n: m["index"] + joined.first for n, joined in self.joins.items()},
                 )
                 for m in self.manifests
             ]  # fmt: skip
@@ -182,13 +187,21 @@ class Phases:
         return storage.fingerprint([(m["key"], m["decision"]) for m in self.manifests])
 
     def stages(
-        self, label: str, fingerprint: str, plan: StagePlan, expressions: Mapping[str, str] | None = None
-    ) -> Stages:
-        """Runs a stage plan over the documents that stand now. `fingerprint` names the code and options behind it."""
+        self, label: str, fingerprint: str, plan: StagePlan, expressions: Mapping[str, str] | None = None,
+        reads: Sequence[str] = (), before: Before | None = None,
+    ) -> Stages:  # fmt: skip
+        """Runs a stage plan over the documents that stand now. `fingerprint` names the code and options behind it,
+        `reads` the columns it looks at, `before` is what earlier runs left."""
         done = Stages()
-        base = storage.fingerprint([fingerprint, self.decided()])
+        mine = [Task(m["key"], m["state"]) for m in self.manifests]
+        tasks = [*before.tasks, *mine] if before is not None else mine
+        done.first = len(tasks) - len(mine)
+        base = storage.fingerprint([fingerprint, self.decided(), before and before.fingerprint])
         files: list[str] = []
         partitions, n, trail = 0, 0, base
+        path = self._memory(fingerprint, tasks, reads)
+        memory, remembered = self._recall(path, base, before), {}
+        used = storage.fingerprint(memory)
         try:
             stage = next(plan)
             while True:
@@ -197,14 +210,22 @@ class Phases:
                     [trail, n, stage.name, stage.at, stage.partitions, stage.groups and [list(g) for g in stage.groups]]
                 )
                 if stage.at == "documents":
-                    groups = [[m["index"]] for m in self.manifests]
+                    groups = [[i] for i in range(len(tasks))]
                 if len(files) * len(groups) > MAX_PAIRS:
                     files = self._merge(label, trail, files, len(groups))
-                states = [m["state"] for m in self.manifests] if stage.at == "documents" else [None] * len(groups)
+                states = [t.state for t in tasks] if stage.at == "documents" else [None] * len(groups)
                 specs = [StageSpec(i, files, list(g), s) for i, (g, s) in enumerate(zip(groups, states, strict=True))]
+                earlier = memory.get(stage.name) if stage.again else None
+                if earlier is not None and stage.again == "earlier":
+                    trail = storage.fingerprint([trail, used])
+                if earlier is not None:
+                    left = [*earlier["left"], *[None] * (len(specs) - len(earlier["left"]))]
+                    specs = [dataclasses.replace(s, given=earlier["given"], left=left[s.index]) for s in specs]
                 shared = StagePhase(self.storage.root, trail, stage, self.plan.types, expressions or {})
                 ids = [f"{i:06d}" for i in range(len(specs))]
                 manifests = self.driver.run(Phase(f"{label}: {stage.name}", trail, run_stage, shared, specs, ids))
+                if stage.again:
+                    remembered[stage.name] = {"given": files, "left": [m["files"][0]["path"] for m in manifests]}
                 tally: Counter[str] = Counter()
                 for m in manifests:
                     tally.update(m.get("tally", {}))
@@ -213,11 +234,36 @@ class Phases:
                 done.facts = [m["facts"] for m in manifests] if stage.sink else []
                 files = [] if stage.sink else [m["files"][0]["path"] for m in manifests]
                 done.trail.append({"stage": stage.name, "fingerprint": trail, "partitions": stage.partitions,
-                                   "tally": dict(sorted(tally.items()))})  # fmt: skip
+                                   "tally": dict(sorted(tally.items())),
+                                   "shown": sum(m.get("shown", 0) for m in manifests)})  # fmt: skip
                 done.files, done.fingerprint, partitions, n = files, trail, stage.partitions, n + 1
                 stage = plan.send(StageResult(dict(sorted(tally.items())), done.facts))
         except StopIteration:
+            if remembered:  # all of the step's stages at once: what one was given is what another answered for
+                self.storage.write_json(path, {"base": base, "used": memory, "stages": remembered})
+            done.tasks, done.remembered = tasks, remembered
             return done
+
+    def _memory(self, fingerprint: str, tasks: Sequence[Task], reads: Sequence[str]) -> str:
+        """Where it is kept what files a global step's stages last read and wrote: named for all that their rows hang on
+        but which documents stand. Tasks by number and input, for addresses name both; columns by the stores that hold
+        them."""
+
+        def stores(state: Mapping[str, Any]) -> list[list[str]]:
+            held = [state["base"]] + ([state["text"]] if "text" in reads else [])
+            held += [state["signals"][r.partition(".")[0]] for r in reads if r.partition(".")[0] in state["signals"]]
+            return [sorted({f.rpartition("/")[0] for f in files}) for files in held]
+
+        held = [(t.key, stores(t.state)) for t in tasks]
+        return f"cache/again/{storage.fingerprint([fingerprint, held])}.json"
+
+    def _recall(self, path: str, base: str, before: Before | None) -> dict[str, Any]:
+        """The stages of the earlier run that may be used again. A run that was interrupted after its last stage finds
+        its own: it goes by what it used itself, so that it does nothing twice."""
+        if not self.storage.exists(path):
+            return dict(before.stages) if before is not None else {}
+        found = self.storage.read_json(path)
+        return dict(found["used"] if found["base"] == base else found["stages"])
 
     def _merge(self, label: str, trail: str, files: Sequence[str], consumers: int) -> list[str]:
         size = -(-len(files) * consumers // MAX_PAIRS)

@@ -19,7 +19,7 @@ import pyarrow as pa
 import xxhash
 
 from curation import rules, storage
-from curation.engine import identity
+from curation.engine import before, identity
 from curation.engine.intake import url_key
 from curation.engine.mapspec import MapSpec, Op, Source
 from curation.pack import mixing, shuffle
@@ -129,6 +129,7 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
             "environment": environment,
             "files": [[(f.path, f.size, f.version) for f in listed] for listed in files],
             "quarantine": quarantine,
+            "against": [_against(step, pipeline.seed) for step in steps],
             "quantiles": sorted([str(q), str(value)] for q, value in plan.pinned.items()),
             "limit": limit,
             "sample": sample,
@@ -136,6 +137,12 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
         }
     )
     return plan
+
+
+def _against(step: Step, seed: int) -> str | None:
+    """Of what an earlier run left for this step, refused here if it is not there or not alike."""
+    earlier = before.load(step, seed) if isinstance(step, GlobalStep) else None
+    return earlier.fingerprint if earlier is not None else None
 
 
 def _engine_code() -> str:
@@ -247,6 +254,9 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
             close(then=step)
             print_ = storage.fingerprint([plan.step_fingerprints[step.name], plan.pipeline.seed])
             kind, looks_at[step.name] = "join", {step.name}
+            if step.rewrites:  # by its signals, which say what became of the text before it too
+                text, rewritten = storage.fingerprint([text, print_]), True
+                text_behind = {step.name}
         else:
             assert isinstance(step, MapStep)
             scrubbed = plan.scrubber is not None and position < plan.scrub_before

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from curation import storage
-from curation.engine import identity, indexing, lock, publish, result
+from curation import rules, storage
+from curation.engine import before, generations, identity, indexing, lock, publish, result
 from curation.engine import plan as planning
 from curation.engine.driver import Driver, Progress, Silent, disk_full, is_disk_full
 from curation.engine.executors import Executor
@@ -51,6 +52,7 @@ def curate(
     identity.refuse_encoding()
     store = Storage(run_dir)
     _same_pipeline(store, pipeline)
+    pipeline = generations.applied(store, pipeline)
     plan = planning.make(pipeline, limit=limit, sample=sample)
     poison = storage.digest(store.read_bytes("poison.jsonl")) if store.exists("poison.jsonl") else ""
     finished = _read_run(store)
@@ -127,14 +129,15 @@ def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, al
             driver.progress.note("starting over with the poison list; what does not depend on it is not done again")
     if unread and not allow_missing:
         counts = _counts(plan, phases)
-        _write_run(store, plan, phases, counts, unread, done=None)
+        _write_run(store, plan, phases, counts, unread, None, limit, sample)
         return RunResult(QUARANTINED, 3, store.root, counts, unread)
     made = result.build(phases)
     counts = _counts(plan, phases) | made.counts
+    generations.keep(store)
     publish.publish(store, made)
     failpoint("published")
     poison = storage.digest(store.read_bytes("poison.jsonl")) if store.exists("poison.jsonl") else ""
-    _write_run(store, plan, phases, counts, unread, done=_done(plan, poison))
+    _write_run(store, plan, phases, counts, unread, _done(plan, poison), limit, sample)
     if plan.pipeline.retention == "none":
         store.remove("cache")
     status, code = (QUARANTINED, 3) if unread else (DONE, 0)
@@ -159,14 +162,21 @@ def _map_phases(phases: Phases, allow_missing: bool) -> list[dict[str, Any]]:
 
 
 def _run_global(phases: Phases, step: GlobalStep) -> None:
+    seed = phases.plan.pipeline.seed
+    earlier = before.load(step, seed)
     corpus = Corpus(
-        documents=sum(m["out"] for m in phases.manifests),
-        text_bytes=sum(m["text_bytes"] for m in phases.manifests),
-        tasks=len(phases.manifests),
-        seed=phases.plan.pipeline.seed,
+        documents=sum(m["out"] for m in phases.manifests) + (earlier.documents if earlier else 0),
+        text_bytes=sum(m["text_bytes"] for m in phases.manifests) + (earlier.text_bytes if earlier else 0),
+        tasks=len(phases.manifests) + (len(earlier.tasks) if earlier else 0),
+        seed=seed,
+        eras=(*earlier.eras, len(earlier.tasks)) if earlier else (),
     )
     fingerprint = storage.fingerprint([phases.plan.step_fingerprints[step.name], corpus.seed])
-    phases.joins[step.name] = phases.stages(step.name, fingerprint, step.stages(corpus), step.expressions())
+    heads = [c.partition(".")[0] for n, sql in step.expressions().items() for c in rules.parse(n, sql, "").columns]
+    reads = [*step.reads, *heads]
+    made = phases.stages(step.name, fingerprint, step.stages(corpus), step.expressions(), reads, earlier)
+    before.save(phases.storage, step, corpus, made.tasks, made.remembered)
+    phases.joins[step.name] = made
 
 
 def _check_sources(plan: Plan, phases: Phases) -> None:
@@ -198,14 +208,13 @@ def _write_header(store: Storage, plan: Plan) -> None:
     elif made.get("done") is not None:
         store.write_json("run.json", made | {"done": None})
     if store.local:
-        import os
-
         os.makedirs(store.full("log"), exist_ok=True)
 
 
 def _write_run(
-    store: Storage, plan: Plan, phases: Phases, counts: dict[str, Any], unread: list[dict[str, Any]], done: str | None
-) -> None:
+    store: Storage, plan: Plan, phases: Phases, counts: dict[str, Any], unread: list[dict[str, Any]], done: str | None,
+    limit: int | None, sample: float | None,
+) -> None:  # fmt: skip
     listed = [
         {"source": s.name, "root": s.root, "files": len(files), "bytes": sum(f.size for f in files)}
         for s, files in zip(plan.pipeline.sources, plan.files, strict=True)
@@ -218,6 +227,9 @@ def _write_run(
         "run.json",
         {
             "name": plan.pipeline.name,
+            "file": _absolute(plan.pipeline.file),
+            "limit": limit,
+            "sample": sample,
             "seed": plan.pipeline.seed,
             "done": done,
             "fingerprint": plan.fingerprint,
@@ -234,6 +246,11 @@ def _write_run(
             "stages": {name: joined.trail for name, joined in phases.joins.items()},
         },
     )
+
+
+def _absolute(file: str) -> str:
+    """The pipeline file as the paths in it are relative to, whatever folder a later command runs in."""
+    return file if storage.is_remote(file) else os.path.abspath(file)
 
 
 def _cost(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -284,9 +301,9 @@ def _counts(plan: Plan, phases: Phases) -> dict[str, Any]:
 
 def plan(pipeline: Pipeline, run_dir: str) -> dict[str, Any]:
     """What `curate` would do: phases, tasks, bytes, disk. Reads no more than listings and footers."""
-    made = planning.make(pipeline)
-    specs = planning.tasks(made)
     store = Storage(run_dir)
+    made = planning.make(generations.applied(store, pipeline))
+    specs = planning.tasks(made)
     finished = _read_run(store)
     poison = storage.digest(store.read_bytes("poison.jsonl")) if store.exists("poison.jsonl") else ""
     phases = []

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from curation.engine import exchange
 from curation.engine.documents import State, TaskDocuments
-from curation.step import Stage
+from curation.step import Earlier, Stage
 from curation.storage import Storage, Written, failpoint
 
 
@@ -38,6 +39,8 @@ class StageSpec:
     files: Sequence[str]
     partitions: Sequence[int]
     state: Mapping[str, Any] | None = None
+    given: Sequence[str] = ()  # files that this task read in an earlier run that may be used again (`Stage.again`)
+    left: str | None = None  # and the one it wrote
 
 
 @dataclass
@@ -72,9 +75,13 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
     storage, stage = Storage(phase.run), phase.stage
     rows: Iterator[pa.RecordBatch] = exchange.read(storage, spec.files, spec.partitions)
     args: list[Any] = [rows]
+    documents = None
     if stage.at == "documents":
         assert spec.state is not None
-        args.append(TaskDocuments(storage, spec.index, State.of(spec.state), phase.types, phase.expressions))
+        documents = TaskDocuments(storage, spec.index, State.of(spec.state), phase.types, phase.expressions)
+        args.append(documents)
+    if stage.again == "earlier":
+        args.append(_earlier(storage, spec))
     tally: Counter[str] = Counter()
     manifest: dict[str, Any] = {"index": spec.index}
     if stage.sink:
@@ -92,6 +99,12 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
             schema = schema.insert(0, pa.field("to", pa.uint32()))
         writer = exchange.PartitionWriter(storage, f"cache/stages/{phase.fingerprint}/{spec.index:06d}.part", schema)
         try:
+            if stage.again == "rows" and spec.left is not None:
+                assert documents is not None
+                for batch in _taken_over(storage, stage, spec.left, documents):
+                    if stage.tally is not None:
+                        tally.update(stage.tally(batch))
+                    writer.add(batch)
             for batch in stage.run(*args):
                 if stage.tally is not None:
                     tally.update(stage.tally(batch))
@@ -104,6 +117,8 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
             writer.abort(error)
             raise
         manifest |= {"files": [written.as_dict()], "rows": writer.rows, "tally": dict(sorted(tally.items()))}
+    if documents is not None:
+        manifest["shown"] = documents.shown
     failpoint(f"stage task {spec.index} before manifest")
     manifest["cost"] = {
         "seconds": round(time.monotonic() - started, 3),
@@ -111,6 +126,29 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     return manifest
+
+
+def _earlier(storage: Storage, spec: StageSpec) -> Earlier:
+    """What this task was given and what it left, in the run that the specification names."""
+
+    def left() -> Iterator[pa.RecordBatch]:
+        return exchange.read_all(storage, spec.left) if spec.left is not None else iter(())
+
+    return Earlier(lambda: exchange.read(storage, spec.given, spec.partitions), left)
+
+
+def _taken_over(storage: Storage, stage: Stage, left: str, documents: TaskDocuments) -> Iterator[pa.RecordBatch]:
+    """Rows of an earlier run whose documents still stand; those documents are not shown again."""
+    had = np.zeros(0, dtype=np.int64)
+    alive = documents.alive(0, documents.state.rows)
+    for batch in exchange.read_all(storage, left):
+        rows = batch.column("address").to_numpy() & 0xFFFFFFFF
+        stands = np.isin(rows, alive)
+        had = np.union1d(had, rows[stands])
+        batch = batch.filter(pa.array(stands))
+        assert stage.deal is not None  # there may be more partitions now, or fewer
+        yield batch.set_column(0, stage.schema.field(0), stage.deal(batch)) if batch.num_rows else batch
+    documents.pass_over(had)
 
 
 @dataclass(frozen=True)

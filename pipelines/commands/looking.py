@@ -19,8 +19,10 @@ def explain(
     """Where did this page go? Every step it went through, its signals, where and why it ended."""
     from curation.engine.explain import explain as answer_for
     from pipelines import look
+    from pipelines.pairs import pair
 
     answer = answer_for(run, document)
+    answer["pair"] = pair(run, answer)
     if as_json:
         print(json.dumps(answer, default=str))
     else:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from curation import rules
 from curation.record import BASE
-from curation.step import Corpus, Stage, StagePlan, StageResult
+from curation.step import Corpus, Earlier, Stage, StagePlan, StageResult
 
 
 def documents(texts: Sequence[str], **columns: Sequence[Any]) -> pa.Table:
@@ -181,6 +181,8 @@ def run(
             arguments: list[Any] = [iter(rows)]
             if stage.at == "documents":
                 arguments.append(TaskDocuments(index, tasks[index], batch_rows, expressions or {}))
+            if stage.again == "earlier":  # there was no earlier run
+                arguments.append(Earlier(lambda: iter(()), lambda: iter(())))
             if stage.sink:
                 assert folder is not None
                 out = FolderOutput(folder)
