@@ -107,7 +107,7 @@ class Intake:
             except (UnreadableFile, PermissionError, FileNotFoundError) as e:
                 if not isinstance(e, UnreadableFile):
                     e = UnreadableFile(piece.path, type(e).__name__, 0, piece.size)
-                reason = self.scrub.text(e.reason)
+                reason = self.scrub.reason(e.reason)
                 self.unread.append({"path": e.path, "reason": reason, "offset": e.offset, "length": e.length})
 
     def read_rules(self, batch: pa.RecordBatch) -> tuple[list[str | None], list[str | None]]:

@@ -261,7 +261,7 @@ def scan(data, offsets, table, wanted, windows, groups):  # type: ignore[no-unty
 
 
 @functools.cache
-def _recognizers(language: str) -> dict[str, Any]:
+def _recognizers(language: str, own: tuple[str, ...] = ()) -> dict[str, Any]:
     """presidio's stock recognizer of each entity that windows are proven for, where it is the only one."""
     from presidio_analyzer import predefined_recognizers as stock
 
@@ -273,7 +273,7 @@ def _recognizers(language: str) -> dict[str, Any]:
         "IBAN_CODE": stock.IbanRecognizer,
         "PHONE_NUMBER": stock.PhoneRecognizer,
     }
-    registered = pii_presidio.engine(language).registry.recognizers
+    registered = pii_presidio.engine(language, own).registry.recognizers
     found: dict[str, Any] = {}
     for entity, kind in proven.items():
         candidates = [r for r in registered if entity in r.supported_entities and r.supported_language == language]
@@ -282,9 +282,9 @@ def _recognizers(language: str) -> dict[str, Any]:
     return found
 
 
-def windowed(entities: list[str], language: str) -> list[str]:
+def windowed(entities: list[str], language: str, own: tuple[str, ...] = ()) -> list[str]:
     """Those of the entities that `find_all` can find, in the order of ENTITIES."""
-    return [e for e in ENTITIES if e in entities and e in _recognizers(language)]
+    return [e for e in ENTITIES if e in entities and e in _recognizers(language, own)]
 
 
 @functools.lru_cache(maxsize=65_536)  # crawled pages repeat their numbers: two windows of five have been seen before

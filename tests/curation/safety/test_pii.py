@@ -191,7 +191,9 @@ def test_how_many_digits_a_number_has() -> None:
             kept = [int(g) for g in re.findall(r"\\(\d)", m.national_prefix_transform_rule or "")]
             stripped = max(stripped, width(m.national_prefix_for_parsing, kept[0] if kept else None))
     assert stripped == 7
-    abroad = max(width(of.metadata_for_region(r).international_prefix) for r in PhoneRecognizer.DEFAULT_SUPPORTED_REGIONS)
+    abroad = max(
+        width(of.metadata_for_region(r).international_prefix) for r in PhoneRecognizer.DEFAULT_SUPPORTED_REGIONS
+    )
     assert phonenumberutil._MAX_LENGTH_FOR_NSN + phonenumberutil._MAX_LENGTH_COUNTRY_CODE + abroad + stripped == LONGEST
 
 
