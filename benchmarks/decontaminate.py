@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from benchmarks.toxicity import crawled
 from curation.record import clean_text
-from curation.safety.decontaminate import Decontaminate, read_units
+from curation.safety.decontaminate import Decontaminate
+from curation.safety.decontaminate_items import read_units
 
 PERTURBATIONS = {
     "verbatim": lambda t: t,

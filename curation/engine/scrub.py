@@ -1,7 +1,7 @@
 """Nothing unscrubbed is stored: every string on its way to a file passes the pipeline's own scrubbing step first.
 
-Strings reach a file by more ways than `text`: as columns of a reader, as signals of steps that saw the text before it was
-scrubbed, as reasons of drops, and in what an error says, since many quote what they fail on.
+Strings reach a file by more ways than `text`: as columns of a reader, as signals of steps that saw the text before it
+was scrubbed, as reasons of drops, and in what an error says, since many quote what they fail on.
 """
 
 from __future__ import annotations

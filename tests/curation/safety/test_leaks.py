@@ -1,7 +1,7 @@
 """Nothing that was masked is left anywhere: values planted wherever a crawl can hold them, and the whole run searched.
 
-Text, URL, title, headers, field names, broken gzip, bad WARC headers, bad JSON lines, errors of steps that quote the text
-they fail on: in every file below the run directory, compressed ones opened, in the report, in what explain says.
+Text, URL, title, headers, field names, broken gzip, bad WARC headers, bad JSON lines, errors of steps that quote the
+text they fail on: in every file below the run directory, compressed ones opened, in the report, in what explain says.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Copies(MapStep):
                 except KeyError as error:
                     raise ValueError("x" * 250 + f" cannot do {text!r}") from error
         parts = [None if i % 3 == 2 else t.split(", ") for i, t in enumerate(texts)]
-        arrays = [pa.array(texts, pa.string()), pa.array(parts, pa.list_(pa.string())), pa.array(texts, pa.large_string())]
+        arrays = [pa.array(v, f.type) for v, f in zip([texts, parts, texts], self.signals)]
         return with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=list(self.signals)))
 '''
 
