@@ -83,7 +83,9 @@ def test_the_ledger_says_what_was_done(folder: Path, whole: dict[str, str]) -> N
     for row in rows:
         by_rule.setdefault(row["rule"], []).append(row)
     assert len(rows) == 60 and set(by_rule) <= {None, "pii_count", "quarantine", "duplicate"}
-    assert [r["url"] for r in by_rule["quarantine"]] == ["https://mill.org/1/4"]
+    assert [(r["url"], r["value"]) for r in by_rule["quarantine"]] == [
+        ("https://mill.org/1/4", '"a spike (by training)"')
+    ]
     assert len(by_rule["pii_count"]) == 3
     for row in by_rule["pii_count"]:
         spans = json.loads(json.loads(row["evidence"])["spans"])
