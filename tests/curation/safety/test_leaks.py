@@ -245,6 +245,9 @@ def test_nothing_masked_is_left(
     made = runs.curate(short, pipeline(short, **pii), executor=executor, allow_missing=True, workers=1)
     assert made.exit_code == 3 and len(made.quarantined) >= 3
     report.write(str(run))
+    monkeypatch.delenv("GRISTMILL_PII_KEY", raising=False)
+    report.write(str(run), str(run / "elsewhere.html"))  # without the key, texts that would need it are not shown
+    assert executor == "inline" or any(run.glob("ray/session_*/logs/*"))
     counts = {(c["step"], c["rule"]): c["dropped"] for c in made.counts["steps"]}
     assert counts["copies", "raw"] == 1 and counts["after", "late"] >= 1 and counts["read", "poison"] >= 2
     assert counts["read", "unreadable"] >= 8 and made.counts["kept"] >= 15
