@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from benchmarks.toxicity import crawled
 from curation.record import clean_text
-from curation.safety.decontaminate import Decontaminate, read_units
+from curation.safety.decontaminate import Decontaminate
+from curation.safety.decontaminate_items import FIELDS, read_units
 
 PERTURBATIONS = {
     "verbatim": lambda t: t,
@@ -41,6 +42,18 @@ def main() -> None:
 
     pages = crawled(data / "crawl")
     for path in step._files():
+        name = path.rpartition("/")[2].partition(".")[0]
+        items: dict[int, list[str]] = {}
+        for unit in read_units(path, FIELDS, False):
+            if "+" not in unit.field:  # the fields together, for short questions
+                items.setdefault(unit.item, []).append(unit.text)
+        whole = ["\n".join(texts) for texts in items.values()][:1500]
+        for how, change in PERTURBATIONS.items():
+            planted = [
+                clean_text(f"{pages[i][:2000]}\n\n{change(w)}\n\n{pages[i][2000:4000]}") for i, w in enumerate(whole)
+            ]
+            found = sum(s >= step.share for s in shares(planted)) / len(whole)
+            print(f"  {name:18} {len(whole):5} whole items, {how:21} recall {found:.4f}")
         units = list({u.text: u for u in read_units(path, ("question", "prompt"), False)}.values())
         for how, change in PERTURBATIONS.items():
             planted = [

@@ -12,22 +12,57 @@ from pathlib import Path
 import pyarrow as pa
 
 from curation.record import clean_text
-from curation.safety.toxicity import Toxicity, bundled_model
+from curation.safety.toxicity import Toxicity
+from curation.safety.toxicity_model import bundled_model
 from curation.safety.train_toxicity import LABELS, TOXIC, auc, read_tweets
 
 # Offensive words stand here because what the model does with them is what is shown.
 CASES = {
-    "insult": ["you are a stupid idiot and everybody hates you", "shut your mouth you ugly bitch"],
-    "quotation": ["He called her a bitch, and the court fined him for it."],
-    "negation": ["You are not stupid and nobody hates you.", "I would never call anybody a bitch."],
-    "counter-speech": ["Calling people retarded is cruel, please stop doing it."],
-    "reclaimed words": ["My bitches and I are going out tonight, love them all.", "We queers take care of each other."],
-    "identity terms": ["The gay couple next door adopted a daughter.", "Black students founded the choir in 1902."],
+    "insult": [
+        "you are a stupid idiot and everybody hates you",
+        "shut your mouth you ugly bitch",
+        "what a bunch of worthless faggots",
+    ],
+    "quotation": [
+        "He called her a bitch, and the court fined him for it.",
+        "The novel's narrator uses the word nigger more than two hundred times.",
+        '"Shut up, you idiot," said the captain in the third act.',
+    ],
+    "negation": [
+        "You are not stupid and nobody hates you.",
+        "I would never call anybody a bitch.",
+        "She is no whore, whatever they say.",
+    ],
+    "counter-speech": [
+        "Calling people retarded is cruel, please stop doing it.",
+        "Nobody deserves to be called a faggot at school.",
+    ],
+    "reclaimed words": [
+        "My bitches and I are going out tonight, love them all.",
+        "We queers take care of each other.",
+        "Proud dyke, mother of three, terrible cook.",
+    ],
+    "identity terms": [
+        "The gay couple next door adopted a daughter.",
+        "Black students founded the choir in 1902.",
+        "Muslim women of the quarter run the bakery.",
+        "He is a Jewish doctor from Vienna.",
+        "The transgender athlete came third.",
+    ],
     "dialect": ["he be workin all day, ain't nobody got time for that", "finna go home, yall stay safe"],
-    "literal": ["The bitch gave birth to six puppies.", "Moby Dick is a novel about a whale."],
-    "mild profanity": ["what the hell was that noise"],
-    "toxic without slurs": ["people like you should disappear and never come back", "I hope your house burns down"],
+    "literal": [
+        "The bitch gave birth to six puppies.",
+        "Moby Dick is a novel about a whale.",
+        "The cock crowed at dawn.",
+    ],
+    "mild profanity": ["what the hell was that noise", "damn, the train is late again"],
+    "toxic without slurs": [
+        "people like you should disappear and never come back",
+        "I hope your house burns down",
+        "those people are vermin and breed like rats",
+    ],
 }
+EXPECTED = ("insult", "toxic without slurs")  # everything else ought to pass
 
 
 def main() -> None:
@@ -58,6 +93,9 @@ def main() -> None:
     print(f"crawl: {len(texts)} pages, flagged {sum(s >= threshold for s in scores) / len(texts):.4%}")
     print(f"speed: {size / spent:.1f} MB/s of CPU time, documents and sentences")
     for kind, sentences in CASES.items():
+        flagged = sum(value >= threshold for value in score(sentences))
+        wrong = len(sentences) - flagged if kind in EXPECTED else flagged
+        print(f"  {kind}: {flagged} of {len(sentences)} flagged, {wrong} wrong")
         for sentence, value in zip(sentences, score(sentences), strict=True):
             print(f"  {kind:20} {value:.2f} {'flagged' if value >= threshold else '       '} {sentence}")
 

@@ -21,6 +21,7 @@ from pipelines.steps import READERS, STEPS
 
 # A line of a compressed file is found by reading up to it: not worth it for a sample out of more than this
 LARGEST = 64 << 20
+BEHIND = 1000  # characters read behind a sample's end: more than a value that is personal data has
 
 
 class Originals:
@@ -43,8 +44,10 @@ class Originals:
     def texts(self, wanted: Sequence[tuple[str | None, Mapping[str, Any] | None]], most: int) -> list[str | None]:
         """The first `most` characters of each (domain, source) whose record can be read; None for the others, and for
         all where the pipeline's scrubbing step cannot be had."""
-        found = [self._text(domain, source, most) if source else None for domain, source in wanted]
-        return self._scrub(found) if any(found) else found
+        # cut behind what is shown, then scrubbed, then cut: half a value at the end would not be recognized as one
+        found = [self._text(domain, source, most + BEHIND) if source else None for domain, source in wanted]
+        shown = self._scrub(found) if any(found) else found
+        return [t if t is None else t[:most] for t in shown]
 
     def _text(self, domain: str | None, source: Mapping[str, Any], most: int) -> str | None:
         for i, (of, root, kind, options) in enumerate(self._sources):
@@ -71,9 +74,9 @@ class Originals:
             step = build(
                 find_class(entry["step"], STEPS, self._located, (), "step"), entry["options"], self._located, (), ""
             )
-        except UserError:  # a step of the user's own, in a file that is not here: unscrubbed text is not shown
+            step.open()
+        except UserError:  # a step in a file that is not here, a key that is not set: unscrubbed text is not shown
             return [None] * len(texts)
-        step.open()
         scrubbed: list[str | None] = step.scrub(pa.array(texts, pa.large_string())).to_pylist()
         return scrubbed
 

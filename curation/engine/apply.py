@@ -88,7 +88,7 @@ def apply(step: MapStep, key: Hashable, batch: pa.RecordBatch) -> tuple[pa.Recor
             raise
         except Exception as e:
             if hi - lo == 1:
-                failed[lo] = f"{type(e).__name__}: {e}"[:300]
+                failed[lo] = f"{type(e).__name__}: {e}"
                 return
             mid = (lo + hi) // 2
             attempt(lo, mid)

@@ -177,7 +177,10 @@ def file_checksums(patterns: Iterable[str]) -> Iterable[tuple[str, str]]:
 
     for pattern in patterns:
         fs, inner = storage.filesystem(pattern)
-        names = sorted(n for n in fs.glob(inner) if fs.isfile(n)) if any(c in inner for c in "*?[") else [inner]
+        if any(c in inner for c in "*?["):
+            names = sorted(n for n in fs.glob(inner) if fs.isfile(n))
+        else:
+            names = sorted(fs.find(inner)) if fs.isdir(inner) else [inner]  # a model may be a folder
         if not names or not all(fs.exists(n) for n in names):
             raise UserError(f"no file matches {pattern!r}: check the path, which is relative to the pipeline file")
         for name in names:

@@ -36,7 +36,7 @@ class Intake:
 
     def __post_init__(self) -> None:
         self._poison = {bytes.fromhex(i): reason for i, reason in self.spec.poison}
-        self._quarantined = {url_key(u) for u in self.phase.quarantine_urls}
+        self._quarantined = {url_key(u): why for u, why in self.phase.quarantine_urls.items()}
 
     def chunks(
         self, previous: TaskDocuments | None, base: store.Reader | None, writer: store.Writer | None
@@ -107,7 +107,7 @@ class Intake:
             except (UnreadableFile, PermissionError, FileNotFoundError) as e:
                 if not isinstance(e, UnreadableFile):
                     e = UnreadableFile(piece.path, type(e).__name__, 0, piece.size)
-                reason = self.scrub.text(e.reason)
+                reason = self.scrub.reason(e.reason)
                 self.unread.append({"path": e.path, "reason": reason, "offset": e.offset, "length": e.length})
 
     def read_rules(self, batch: pa.RecordBatch) -> tuple[list[str | None], list[str | None]]:
@@ -121,8 +121,10 @@ class Intake:
             if rules[i] is None:
                 if doc in self._poison:
                     rules[i], values[i] = "poison", self._poison[doc]
-                elif doc in self.phase.quarantine_ids or urls[i] in self._quarantined:
-                    rules[i] = "quarantine"
+                elif doc in self.phase.quarantine_ids:
+                    rules[i], values[i] = "quarantine", self.phase.quarantine_ids[doc]
+                elif (key := urls[i]) is not None and key in self._quarantined:
+                    rules[i], values[i] = "quarantine", self._quarantined[key]
                 elif self.phase.sample is not None and not in_sample(doc, self.phase.sample, self.phase.seed):
                     rules[i] = "sample"
         return rules, [None if v is None else json.dumps(v, ensure_ascii=False) for v in values]

@@ -33,7 +33,8 @@ from curation.storage import Storage, failpoint
 
 def run_map(phase: MapPhase, spec: MapSpec) -> dict[str, Any]:
     """Runs one task and returns what its manifest says. Raises Poisoned, or what storage and readers raise."""
-    return _MapTask(phase, spec).run()
+    with Scrub(phase.scrubber, phase.scrub_before).errors():
+        return _MapTask(phase, spec).run()
 
 
 class _MapTask:
@@ -346,7 +347,7 @@ class _MapTask:
         out, failed = apply.apply(_map(op), (op.store, op.position), batch)
         for row, reason in failed.items():
             doc, file = batch.column("doc_id")[row].as_py().hex(), batch.column("source")[row].as_py()["file"]
-            self.poisoned.append((doc, file, op.step.name, self.scrub.text(reason)))
+            self.poisoned.append((doc, file, op.step.name, self.scrub.reason(reason)))
         return out, apply.mask(failed, batch.num_rows)
 
     def _write(self, directory: str, rows: np.ndarray, name: str, values: pa.Array) -> None:

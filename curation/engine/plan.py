@@ -80,8 +80,8 @@ class Plan:
     files: list[list[storage.InputFile]]  # a list a source
     fingerprint: str  # of the whole run: equal means nothing to do
     base_fingerprint: str
-    quarantine_ids: frozenset[bytes]
-    quarantine_urls: frozenset[str]
+    quarantine_ids: Mapping[bytes, str | None]
+    quarantine_urls: Mapping[str, str | None]
     quarantine_fingerprint: str
     step_fingerprints: dict[str, str] = field(default_factory=dict)
     pinned: dict[Quantile, Any] = field(default_factory=dict)  # quantiles of another run, not computed on this one's
@@ -199,12 +199,13 @@ def _tokenizer_fingerprint(pipeline: Pipeline) -> Any:
     return list(identity.file_checksums([path])) if path else None
 
 
-def _quarantine(paths: Sequence[str]) -> tuple[frozenset[bytes], frozenset[str], str]:
-    """The ids and URLs on quarantine lists (JSONL: doc_id or url, reason, by), and a fingerprint of what they say."""
+def _quarantine(paths: Sequence[str]) -> tuple[dict[bytes, str | None], dict[str, str | None], str]:
+    """The ids and URLs on quarantine lists (JSONL: doc_id or url, reason, by) with what the first entry of each says,
+    and a fingerprint of it all."""
     import json
 
-    ids: set[bytes] = set()
-    urls: set[str] = set()
+    ids: dict[bytes, str | None] = {}
+    urls: dict[str, str | None] = {}
     for path in paths:
         fs, inner = storage.filesystem(path)
         if not fs.exists(inner):
@@ -217,16 +218,23 @@ def _quarantine(paths: Sequence[str]) -> tuple[frozenset[bytes], frozenset[str],
                     entry = json.loads(line)
                     if entry.get("doc_id"):
                         (doc,) = struct.unpack("16s", bytes.fromhex(entry["doc_id"]))
-                        ids.add(doc)
+                        ids.setdefault(doc, _why(entry))
                     else:
                         url_key(entry["url"])
-                        urls.add(entry["url"])
+                        urls.setdefault(entry["url"], _why(entry))
                 except (ValueError, KeyError, AttributeError, TypeError, struct.error):
                     raise UserError(
                         f"{path}, line {number}: expected an object with `doc_id` (32 hexadecimal digits) or `url`, "
                         f"found {line[:80].decode(errors='replace')}"
                     ) from None
-    return frozenset(ids), frozenset(urls), storage.fingerprint([sorted(i.hex() for i in ids), sorted(urls)])
+    return ids, urls, storage.fingerprint([sorted((i.hex(), w) for i, w in ids.items()), sorted(urls.items())])
+
+
+def _why(entry: Mapping[str, Any]) -> str | None:
+    """What an entry says of itself: `a spike (by training)`."""
+    said = [str(entry[k]) if entry.get(k) else "" for k in ("reason", "by")]
+    reason, by = (s.encode("utf-8", "replace").decode() for s in said)
+    return f"{reason} (by {by})".lstrip() if by else reason or None
 
 
 def _segments(plan: Plan, base: str) -> list[Segment]:

@@ -112,7 +112,7 @@ def _extract(engine: Callable[[str], Extracted], html: str) -> Extracted:
             return Extracted("", problem=f"elements nested deeper than {_DEEPEST}")
         found = engine(html)
     except Exception as error:  # whatever three parsers may raise on what people publish: the page is a drop
-        return Extracted("", problem=f"{type(error).__name__}: {error}"[:200])
+        return Extracted("", problem=f"{type(error).__name__}: {error}")
     return Extracted(found.text, record.clean_text(found.title), record.clean_text(found.language), found.problem)
 
 

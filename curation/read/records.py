@@ -208,7 +208,7 @@ class _Framing:
     def _length(self, record: Record, value: str) -> int | None:
         if value.isascii() and value.isdigit() and len(value) < 16:
             return int(value)
-        record.problem = f"no usable length: {value[:40]!r}" if value else "no length"
+        record.problem = f"no usable length: {value!r}" if value else "no length"
         return None
 
     def _at_boundary(self, position: int) -> bool:

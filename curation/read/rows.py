@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import xxhash
 
 from curation import record
 
 BATCH_BYTES = 1 << 24
-MAX_REASON = 200
+MAX_REASON = 4096  # whole, as what it quotes is scrubbed later, and half a value would not be recognized
 _DATE = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?)?\s*(Z|[+-]\d\d:?\d\d)?\s*$", re.I
 )
@@ -66,9 +67,15 @@ class Keys:
         self.counts = dict(seen or {})
 
     def unique(self, key: str) -> str:
-        count = self.counts[key] = self.counts.get(key, 0) + 1
+        mark = key_mark(key)
+        count = self.counts[mark] = self.counts.get(mark, 0) + 1
         marked = f"id:{key}" if key.startswith(("@", "lost@", "id:")) else key
         return marked if count == 1 and not _REPEAT.search(key) else f"{marked}#{count}"
+
+
+def key_mark(key: str) -> str:
+    """What a record key is counted by: a hash, since counts are stored and a key may be whatever a crawl says."""
+    return xxhash.xxh3_128_hexdigest(key.encode("utf-8", "surrogateescape"))
 
 
 def place(number: int) -> str:

@@ -199,4 +199,4 @@ def _readable(column: pa.Array) -> pa.Array:
 
 
 def _brief(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:160]
+    return str(error).partition("\n")[0]

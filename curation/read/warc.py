@@ -16,7 +16,7 @@ import pyarrow as pa
 from curation import record, storage
 from curation.read import charset, http
 from curation.read.records import MAX_CONTENT, Record, archive_format, records
-from curation.read.rows import Keys, Row, batches, meta_json, parse_date, place, source
+from curation.read.rows import Keys, Row, batches, key_mark, meta_json, parse_date, place, source
 from curation.read.stream import Stream
 from curation.step import Piece, RecordError, UnreadableFile
 
@@ -73,7 +73,8 @@ class Warc:
                     ids.append({})
                     last = item.offset
                 if key := item.fields.get("warc-record-id", ""):
-                    ids[-1][key] = ids[-1].get(key, 0) + 1
+                    mark = key_mark(key)
+                    ids[-1][mark] = ids[-1].get(mark, 0) + 1
             if stream.damage:
                 return [piece]
         pieces, seen = [], dict[str, int]()
@@ -114,7 +115,7 @@ class Warc:
             first = stream.peek(1024)
             format = archive_format(first)
             if not format:
-                found = f"begins with {first[:16]!r}" if first else "has no content"
+                found = f"begins with {first[:4]!r}" if first else "has no content"
                 reason = stream.damage.reason if stream.damage else f"neither WARC nor ARC: {found}"
                 raise UnreadableFile(piece.path, reason, piece.start or 0, stream.stop - (piece.start or 0))
             for item in records(stream, format):

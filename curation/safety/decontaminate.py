@@ -7,168 +7,55 @@ of one sentence is no leak, most of a question is. Fields count apart, so a ques
 Short questions are compared by what they have: those of 8 to 12 tokens by their 8-grams, those of 5 to 7 as a whole,
 and shorter ones ("What is a gene?") together with the item's other fields, in their order. Short answers ("4", "None of
 the above") stand everywhere and are left out (19 of 4,020 crawled pages had one); `Index.skipped` says how many.
+
+What ordinary text is full of ("all rights reserved. no part of ...") does not count either, if `common` names some
+ordinary text: an n-gram that more than `max_common` of its documents have is nobody's question.
 """
 
 from __future__ import annotations
 
-import glob
-import json
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from curation.record import with_column
+from curation.safety import decontaminate_index, decontaminate_items
+from curation.safety.decontaminate_index import Index
+from curation.safety.decontaminate_items import FIELDS
 from curation.step import MapStep, UserError
-from curation.storage import filesystem, is_remote
-
-# What published evaluation sets call the text that a model must not have seen.
-ANSWERS = ("answer", "answers", "solution", "canonical_solution", "choices", "options", "completion", "target")
-FIELDS = ("question", "prompt", "text", "problem", "query", "goal", "passage", "context", "sentence", "input", *ANSWERS)
-_SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".parquet")
-_MEDIUM = 8  # n-gram length of units too short for the full one
-_SHORTEST = 5
-
-
-@dataclass
-class Unit:
-    """One field of one evaluation item."""
-
-    benchmark: str  # the file's name without suffixes
-    item: int  # record number in the file, from 0
-    field: str
-    text: str
-
-
-def read_units(path: str, fields: Sequence[str], required: bool) -> Iterator[Unit]:
-    """The units of a JSONL (plain, gzip, zstd) or Parquet file, in its order; lists of strings are joined by lines.
-
-    Raises UserError for a file that is neither or cannot be read, and for records with none of the `fields`; with
-    `required`, already for a first record that lacks any of them.
-    """
-    name = os.path.basename(path)
-    for suffix in (".gz", ".zst", ".jsonl", ".json", ".parquet"):
-        name = name.removesuffix(suffix)
-    item = -1
-    for item, record in enumerate(_records(path)):
-        present = [f for f in fields if record.get(f) is not None]
-        missing = [f for f in fields if f not in record]
-        if not present or (required and missing and item == 0):
-            raise UserError(
-                f"{path}, record {item}: no field {', '.join(missing if required else fields)}; "
-                f"it has {', '.join(map(str, record))}; name the right ones in `fields`"
-            )
-        texts = [_plain(record[f]) for f in present]
-        for f, text in zip(present, texts, strict=True):
-            yield Unit(name, item, f, text)
-        if len(present) > 1 and len(re.findall(r"\w+", texts[0])) < _SHORTEST:
-            yield Unit(name, item, "+".join(present), "\n".join(texts))
-    if item < 0:
-        raise UserError(f"{path}: an evaluation file without records")
-
-
-def _plain(value: Any) -> str:
-    values = value if isinstance(value, list) else [value]
-    return "\n".join(v if isinstance(v, str) else json.dumps(v) for v in values)
-
-
-def _records(path: str) -> Iterator[dict[str, Any]]:
-    fs, inner = filesystem(path)
-    try:
-        with fs.open(inner, "rb") as f:
-            if path.endswith(".parquet"):
-                import pyarrow.parquet as pq
-
-                for batch in pq.ParquetFile(f).iter_batches():
-                    yield from batch.to_pylist()
-                return
-            codec = {"gz": "gzip", "zst": "zstd"}.get(path.rpartition(".")[2])
-            stream = pa.PythonFile(f, "r")
-            lines = pa.CompressedInputStream(stream, codec) if codec else stream
-            for number, line in enumerate(lines.read().splitlines(), 1):
-                if line.strip():
-                    record = json.loads(line)
-                    if not isinstance(record, dict):
-                        raise UserError(f"{path}, line {number}: a JSON object was expected, one a line")
-                    yield record
-    except (OSError, ValueError, pa.ArrowException) as e:
-        raise UserError(f"{path}: cannot be read as an evaluation file: {e}") from e
-
-
-@dataclass
-class Index:
-    """All n-grams of all units, ready to be looked up."""
-
-    units: list[Unit]
-    skipped: int  # units too short to tell
-    table: Any  # uint64, open addressing
-    slot_of: Any  # int32: slot -> n-gram
-    first: Any  # int32: n-gram -> where its units begin
-    unit_of: Any  # int32
-    totals: Any  # int32: distinct n-grams of each unit
-    sizes: Any  # int32: lengths of n-grams in use
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the arrays that a lookup touches."""
-        return sum(a.nbytes for a in (self.table, self.slot_of, self.first, self.unit_of, self.totals))
-
-
-def build_index(units: Sequence[Unit], ngram: int) -> Index:
-    """Hashes the units' n-grams. Deterministic in the order of the units."""
-    import numpy as np
-
-    from curation.safety.decontaminate_kernels import fill, folding, ngrams, tokens
-
-    kept: list[Unit] = []
-    found: list[Any] = []
-    sizes: set[int] = set()
-    for unit in units:
-        data = np.frombuffer(unit.text.encode("utf-8", "replace"), np.uint8)
-        token = np.empty(len(data) + 1, np.uint64)
-        gram = np.empty(len(data) + 1, np.uint64)
-        count = tokens(data, 0, len(data), folding(), token)
-        size = ngram if count >= ngram else min(_MEDIUM, ngram) if count >= _MEDIUM else count
-        if count < min(_SHORTEST, ngram) or (size < ngram and unit.field in ANSWERS):
-            continue
-        found.append(np.unique(gram[: ngrams(token, count, size, gram)]))
-        kept.append(unit)
-        sizes.add(size)
-    every = np.concatenate(found) if found else np.empty(0, np.uint64)
-    totals = np.array([len(f) for f in found], np.int32)
-    owners = np.repeat(np.arange(len(found), dtype=np.int32), totals)
-    order = np.argsort(every, kind="stable")
-    grams, starts = np.unique(every[order], return_index=True)
-    slots = 16
-    while slots < 2 * len(grams):
-        slots *= 2
-    table, slot_of = np.zeros(slots, np.uint64), np.zeros(slots, np.int32)
-    fill(grams, table, slot_of)
-    first = np.append(starts, len(every)).astype(np.int32)
-    ordered = np.array(sorted(sizes), np.int32)
-    return Index(kept, len(units) - len(kept), table, slot_of, first, owners[order], totals, ordered)
 
 
 @dataclass
 class Decontaminate(MapStep):
-    """Finds documents that contain items of evaluation sets.
+    """Finds documents that contain items of evaluation sets; drops them, cuts the items out, or only says so.
 
-    against  files of evaluation items: JSONL (plain, .gz, .zst) or Parquet; globs, also of remote files
-    ngram    tokens to an n-gram, 8 to 13 in the literature
-    share    the default rule drops documents that contain this share of a unit's n-grams or more
-    fields   which fields are text of the item; by default those of the usual names that a record has
+    against     files of evaluation items: JSONL (plain, .gz, .zst) or Parquet; globs, also of remote files
+    ngram       tokens to an n-gram, 8 to 13 in the literature
+    share       documents that contain this share of a unit's n-grams or more are contaminated
+    action      drop the document (a rule), cut the item out of its text, or tag: signals alone
+    fields      which fields are text of the item; by default those of the usual names that a record has
+    common      files of ordinary text (JSONL or Parquet, say documents of an earlier run): its n-grams don't count
+    common_text  the field of those files that holds the text
+    max_common  from how many documents of `common` on: more than this
     """
 
     against: list[str] = field(default_factory=list)
     ngram: int = 13
     share: float = 0.5
+    action: Literal["drop", "cut", "tag"] = "drop"
     fields: list[str] | None = None
+    common: list[str] = field(default_factory=list)
+    common_text: str = "text"
+    max_common: int = 10
     name: str = "decontaminate"
 
     _index: Index | None = field(init=False, repr=False, compare=False, default=None)
+
+    @property
+    def rewrites(self) -> bool:  # type: ignore[override]
+        return self.action == "cut"
 
     @property
     def signals(self) -> pa.Schema:
@@ -179,17 +66,20 @@ class Decontaminate(MapStep):
                 ("benchmark", pa.string()),  # the best unit: file, record number, field; null without overlap
                 ("item", pa.int64()),
                 ("field", pa.string()),
+                ("cut", pa.int64()),  # characters taken out of the text
             ]
         )
 
     def rules(self) -> Mapping[str, str]:
-        return {"contaminated": f"{self.name}.share < {self.share!r}"}
+        if self.action == "drop":
+            return {"contaminated": f"{self.name}.share < {self.share!r}"}
+        return {"nothing_left": "trim(text) <> ''"} if self.action == "cut" else {}
 
     def evidence(self) -> Sequence[str]:
-        return ("benchmark", "item", "field", "share")
+        return ("benchmark", "item", "field", "share", "overlap")
 
     def inputs(self) -> Sequence[str]:
-        return tuple(self.against)
+        return (*self.against, *self.common)
 
     def check(self) -> None:
         if not self.against:
@@ -200,37 +90,78 @@ class Decontaminate(MapStep):
             raise UserError(f"step {self.name}: `share` lies above 0 and up to 1, not {self.share}")
         if self.fields == []:
             raise UserError(f"step {self.name}: `fields` is empty")
+        if self.max_common < 0:
+            raise UserError(
+                f"step {self.name}: `max_common` is a number of documents, 0 or more, not {self.max_common}"
+            )
         for path in self._files():  # the first record of each tells whether the fields are there
-            next(read_units(path, self.fields or FIELDS, self.fields is not None))
+            next(decontaminate_items.read_units(path, self.fields or FIELDS, self.fields is not None))
+        for path in self._listed(self.common, "file of ordinary text"):
+            first = next(decontaminate_items.records(path), None)
+            if first is None or not isinstance(first.get(self.common_text), str):
+                has = ", ".join(map(str, first)) if first else "no records"
+                raise UserError(
+                    f"step {self.name}: {path}: no text in the field {self.common_text!r} of its first record; it has "
+                    f"{has}; name the right one in `common_text`"
+                )
 
     def _files(self) -> list[str]:
-        files: list[str] = []
-        for pattern in self.against:
-            if is_remote(pattern):
-                fs, inner = filesystem(pattern)
-                found = sorted(fs.unstrip_protocol(p) for p in fs.glob(inner))
-            else:
-                found = sorted(glob.glob(pattern, recursive=True))
-            if not found:
-                raise UserError(f"step {self.name}: no evaluation file matches {pattern}")
-            for path in found:
-                if not path.endswith(_SUFFIXES):
-                    raise UserError(f"step {self.name}: {path} is none of {', '.join(_SUFFIXES)}")
-            files += [path for path in found if path not in files]
-        return files
+        return self._listed(self.against, "evaluation file")
+
+    def _listed(self, patterns: Sequence[str], what: str) -> list[str]:
+        try:
+            return decontaminate_items.files(patterns, what)
+        except UserError as e:
+            raise UserError(f"step {self.name}: {e}") from None
 
     def open(self) -> None:
-        """Reads the evaluation sets and hashes them: about 1 s for 10^4 items."""
+        """Maps the index of the evaluation sets, or builds it: about 1 s for 10^4 items."""
+        listed = [self._files(), self._listed(self.common, "file of ordinary text")]
+        key = decontaminate_index.key_of(listed, [self.ngram, self.fields, self.common_text, self.max_common])
+        self._index = decontaminate_index.once_a_machine(key, self._build)
+
+    def _build(self) -> Index:
+        wanted = self.fields or FIELDS
         units = [
-            unit for path in self._files() for unit in read_units(path, self.fields or FIELDS, self.fields is not None)
+            unit
+            for path in self._files()
+            for unit in decontaminate_items.read_units(path, wanted, self.fields is not None)
         ]
-        self._index = build_index(units, self.ngram)
+        return decontaminate_index.build_index(units, self.ngram, self._ordinary if self.common else None)
+
+    def _ordinary(self, index: Index) -> Any:
+        """bool[n-grams]: whether more than `max_common` documents of the ordinary text have it."""
+        import numpy as np
+
+        from curation.safety.decontaminate_kernels import count_documents, folding
+
+        counts = np.zeros(len(index.first) - 1, np.int64)
+        for texts in self._ordinary_texts():
+            _, offsets, data = texts.buffers()
+            where = np.frombuffer(offsets, np.int64)[: len(texts) + 1]
+            if data is not None and where[-1]:
+                count_documents(
+                    *(np.frombuffer(data, np.uint8), where, folding(), index.table, index.slot_of, index.sizes),
+                    *(int(np.diff(where).max()), counts),
+                )
+        return counts > self.max_common
+
+    def _ordinary_texts(self) -> Iterator[pa.Array]:
+        some: list[str] = []
+        for path in self._listed(self.common, "file of ordinary text"):
+            for record in decontaminate_items.records(path):
+                text = record.get(self.common_text)
+                some.append(text if isinstance(text, str) else "")
+                if len(some) == 1000:
+                    yield pa.array(some, pa.large_string())
+                    some = []
+        yield pa.array(some, pa.large_string())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_index": None}
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Adds the signals. A null text has no overlap."""
+        """Adds the signals, and cuts if that is the action. A null text has no overlap."""
         import numpy as np
 
         from curation.safety.decontaminate_kernels import folding, search
@@ -250,12 +181,56 @@ class Decontaminate(MapStep):
                 *(index.unit_of, index.totals, index.sizes, int(np.diff(where).max()), found),
             )
         best = [index.units[u] if u >= 0 else None for u in found[:, 1].tolist()]
-        shares = [h / index.totals[u] if u >= 0 else 0.0 for _, u, h in found.tolist()]
+        shares = [h / int(index.totals[u]) if u >= 0 else 0.0 for _, u, h in found.tolist()]
+        cut = [0] * len(texts)
+        if self.action == "cut" and any(s >= self.share for s in shares):
+            batch = with_column(batch, "text", self._cut(batch.column("text"), shares, cut))
         arrays = [
             pa.array(found[:, 0].tolist(), pa.int64()),
             pa.array(shares, pa.float64()),
             pa.array([u.benchmark if u else None for u in best], pa.string()),
             pa.array([u.item if u else None for u in best], pa.int64()),
             pa.array([u.field if u else None for u in best], pa.string()),
+            pa.array(cut, pa.int64()),
         ]
         return with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=list(self.signals)))
+
+    def _cut(self, texts: pa.Array, shares: list[float], cut: list[int]) -> pa.Array:
+        """The texts without the spans of contaminating units; fills in how many characters went."""
+        rows = texts.to_pylist()
+        for i, share in enumerate(shares):
+            if share >= self.share:
+                new = self._without(rows[i])
+                cut[i], rows[i] = len(rows[i]) - len(new), new
+        return pa.array(rows, texts.type)
+
+    def _without(self, text: str) -> str:
+        """A text without the units that it has the set share of.
+
+        What touches them without white space between (a bracket, a question mark) goes with them.
+        """
+        import numpy as np
+
+        from curation.safety.decontaminate_kernels import cover, folding
+
+        index = self._index
+        assert index is not None
+        data = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
+        covered = np.zeros(len(data) + 1, np.bool_)
+        bounds = np.empty((len(data) + 1, 2), np.int64)
+        count = cover(
+            *(data, folding(), index.table, index.slot_of, index.first, index.unit_of, index.totals, index.sizes),
+            *(self.share, covered, bounds),
+        )
+        places = np.flatnonzero(covered[:count])
+        runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+        raw, parts, at = data.tobytes(), [], 0
+        for run in runs:
+            start, stop = int(bounds[run[0], 0]), int(bounds[run[-1], 1])
+            while start > at and not raw[start - 1 : start].isspace():
+                start -= 1
+            while stop < len(raw) and not raw[stop : stop + 1].isspace():
+                stop += 1
+            parts.append(raw[at:start])
+            at = max(at, stop)
+        return b"".join([*parts, raw[at:]]).decode()

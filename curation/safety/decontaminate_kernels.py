@@ -49,14 +49,19 @@ def mix(h):  # type: ignore[no-untyped-def]
     return (h ^ (h >> _SHIFT)) | _ONE
 
 
-@kernel((BYTES, nb.int64, nb.int64, ITEMS, nb.uint64[::1]))
-def tokens(data, lo, hi, fold, out):  # type: ignore[no-untyped-def]
-    """Hashes of the tokens of the UTF-8 bytes [lo, hi) into `out`; returns how many."""
+@kernel((BYTES, nb.int64, nb.int64, ITEMS, nb.uint64[::1], nb.int64[:, ::1]))
+def tokens(data, lo, hi, fold, out, bounds):  # type: ignore[no-untyped-def]
+    """Hashes of the tokens of the UTF-8 bytes [lo, hi) into `out`; returns how many.
+
+    bounds   filled with (first byte, byte after the last) of each token, unless it has no rows
+    """
     n = 0
+    begin = lo
     h = np.uint64(0)
     inside = False
     i = lo
     while i < hi:
+        at = i
         c = np.int64(data[i])
         if c < 0x80:
             i += 1
@@ -74,14 +79,22 @@ def tokens(data, lo, hi, fold, out):  # type: ignore[no-untyped-def]
         if folded:
             h = (h ^ np.uint64(folded)) * _BASE
             h ^= h >> _SHIFT
+            if not inside:
+                begin = at
             inside = True
         elif inside:
             out[n] = mix(h)
+            if len(bounds):
+                bounds[n, 0] = begin
+                bounds[n, 1] = at
             n += 1
             h = np.uint64(0)
             inside = False
     if inside:
         out[n] = mix(h)
+        if len(bounds):
+            bounds[n, 0] = begin
+            bounds[n, 1] = hi
         n += 1
     return n
 
@@ -129,12 +142,13 @@ def search(data, offsets, fold, table, slot_of, first, unit_of, totals, sizes, l
     """
     token = np.empty(longest + 1, np.uint64)
     gram = np.empty(longest + 1, np.uint64)
+    bounds = np.empty((0, 2), np.int64)
     mask = np.uint64(len(table) - 1)
     seen = np.full(len(first), -1, np.int64)  # the last document that had this n-gram
     hits = np.zeros(len(totals), np.int64)
     touched = np.empty(len(totals), np.int64)
     for d in range(len(offsets) - 1):
-        count = tokens(data, offsets[d], offsets[d + 1], fold, token)
+        count = tokens(data, offsets[d], offsets[d + 1], fold, token, bounds)
         overlap = 0
         units = 0
         for s in range(len(sizes)):
@@ -171,3 +185,58 @@ def search(data, offsets, fold, table, slot_of, first, unit_of, totals, sizes, l
         out[d, 2] = hits[best] if best >= 0 else 0
         for k in range(units):
             hits[touched[k]] = 0
+
+
+@kernel((BYTES, OFFSETS, ITEMS, HASHES, ITEMS, ITEMS, nb.int64, nb.int64[::1]))
+def count_documents(data, offsets, fold, table, slot_of, sizes, longest, counts):  # type: ignore[no-untyped-def]
+    """Adds to `counts[g]` the number of documents that have n-gram g. The arrays as in `search`."""
+    token = np.empty(longest + 1, np.uint64)
+    gram = np.empty(longest + 1, np.uint64)
+    bounds = np.empty((0, 2), np.int64)
+    mask = np.uint64(len(table) - 1)
+    seen = np.full(len(counts), -1, np.int64)
+    for d in range(len(offsets) - 1):
+        count = tokens(data, offsets[d], offsets[d + 1], fold, token, bounds)
+        for s in range(len(sizes)):
+            for k in range(ngrams(token, count, np.int64(sizes[s]), gram)):
+                slot = gram[k] & mask
+                while table[slot] and table[slot] != gram[k]:
+                    slot = (slot + _ONE) & mask
+                if table[slot] and seen[slot_of[slot]] != d:
+                    seen[slot_of[slot]] = d
+                    counts[slot_of[slot]] += 1
+
+
+@kernel((BYTES, ITEMS, HASHES, ITEMS, ITEMS, ITEMS, ITEMS, ITEMS, nb.float64, nb.boolean[::1], nb.int64[:, ::1]))
+def cover(data, fold, table, slot_of, first, unit_of, totals, sizes, share, covered, bounds):  # type: ignore[no-untyped-def]
+    """Marks the tokens of one text that belong to a unit with `share` of its n-grams found; returns how many tokens
+    there are. Between two n-grams of one unit up to an n-gram's length apart (a changed word stands there) all belong
+    to it. The arrays as in `search`; `covered` comes as zeros, `bounds` is filled as by `tokens`."""
+    token = np.empty(len(data) + 1, np.uint64)
+    gram = np.empty(len(data) + 1, np.uint64)
+    mask = np.uint64(len(table) - 1)
+    seen = np.zeros(len(first), np.bool_)
+    hits = np.zeros(len(totals), np.int64)
+    behind = np.full(len(totals), -1, np.int64)  # the token behind the unit's last n-gram
+    count = tokens(data, 0, len(data), fold, token, bounds)
+    for again in range(2):  # first count, then mark
+        for s in range(len(sizes)):
+            size = np.int64(sizes[s])
+            for k in range(ngrams(token, count, size, gram)):
+                slot = gram[k] & mask
+                while table[slot] and table[slot] != gram[k]:
+                    slot = (slot + _ONE) & mask
+                if not table[slot]:
+                    continue
+                g = slot_of[slot]
+                for e in range(first[g], first[g + 1]):
+                    unit = unit_of[e]
+                    if not again:
+                        hits[unit] += 0 if seen[g] else 1
+                    elif hits[unit] >= share * totals[unit]:
+                        near = behind[unit] >= 0 and k - behind[unit] <= size
+                        for t in range(min(k, behind[unit]) if near else k, k + size):
+                            covered[t] = True
+                        behind[unit] = k + size
+                seen[g] = True
+    return count

@@ -1,15 +1,18 @@
 """Personal data out of the text: presidio finds it, a mask or a stand-in takes its place, counts are what remains.
 
-What is found is exactly what presidio finds on a blank spaCy pipeline; `pii_windows` says how that is had without
-showing presidio every character, `pii_actions` what is done with it. No value is kept anywhere: not in signals, not in
-reasons. A step like this belongs before anything is written, and through `scrub` the engine sends every other string
-that it stores.
+What is found is exactly what presidio finds on a blank spaCy pipeline (`pii_find`); `pii_windows` says how that is had
+without showing presidio every character, `pii_actions` what is done with it. No value is kept anywhere: not in signals,
+not in reasons. A step like this belongs before anything is written, and through `scrub` the engine sends every other
+string that it stores.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,83 +20,13 @@ from typing import Any
 import pyarrow as pa
 
 from curation.record import with_column
+from curation.safety import pii_ner, pii_recognizers, pii_strings
 from curation.safety.pii_actions import Action, Finding, meant, replacement, settle
+from curation.safety.pii_find import FINDING as FINDING
+from curation.safety.pii_find import Recognition, find
+from curation.safety.pii_find import analyze as analyze
+from curation.safety.pii_presidio import DEFAULT as DEFAULT
 from curation.step import MapStep, UserError
-
-DEFAULT = ("EMAIL_ADDRESS", "IP_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN")
-FINDING = pa.struct([("entity", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("score", pa.float64())])
-
-# Texts are shown to presidio whole up to what spaCy allows, longer ones by windows that overlap.
-_WINDOW, _OVERLAP = 1_000_000, 2_000
-
-
-def analyze(texts: pa.Array, entities: Sequence[str], language: str = "en") -> pa.ListArray:
-    """presidio's findings in each text: list<struct<entity, start, end, score>>, sorted by position; null: none.
-
-    Positions count characters. The six default entities come through windows around possible matches, whatever the
-    length of the text. Any other entity needs all of it; there, texts over 1,000,000 characters are cut into windows
-    of that size that overlap by 2,000, and a finding counts where it starts in a window's own part (the middle of each
-    overlap is where one's part ends and the next one's begins).
-    Raises UserError for an entity that presidio has no recognizer for in this language.
-    """
-    found = _find(texts, list(dict.fromkeys(entities)), language)
-    offsets = [0]
-    flat: list[Finding] = []
-    for findings in found:
-        flat.extend(findings)
-        offsets.append(len(flat))
-    values = pa.StructArray.from_arrays(
-        [
-            pa.array([f[2] for f in flat], pa.string()),
-            pa.array([f[0] for f in flat], pa.int64()),
-            pa.array([f[1] for f in flat], pa.int64()),
-            pa.array([f[3] for f in flat], pa.float64()),
-        ],
-        fields=list(FINDING),
-    )
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
-
-
-def _find(texts: pa.Array, entities: list[str], language: str) -> list[list[Finding]]:
-    import numpy as np
-
-    from curation.safety import pii_presidio, pii_windows
-
-    fast = pii_windows.windowed(entities, language)
-    slow = [e for e in entities if e not in fast]
-    unknown = sorted(set(slow) - set(pii_presidio.supported(language))) if slow else []
-    if unknown:
-        raise UserError(
-            f"presidio knows no entity {', '.join(unknown)} in language {language!r}; "
-            f"it knows {', '.join(pii_presidio.supported(language))}"
-        )
-    texts = texts.fill_null("").cast(pa.large_string())
-    found: list[list[Finding]] = [[] for _ in range(len(texts))]
-    _, offsets, data = texts.buffers()
-    if fast and len(texts) and data is not None:
-        where = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-        found = pii_windows.find_all(np.frombuffer(data, np.uint8), where, fast, language)
-    if slow:
-        for findings, text in zip(found, texts.to_pylist(), strict=True):
-            findings.extend(_whole(text, tuple(slow), language))
-            findings.sort()
-    return found
-
-
-def _whole(text: str, entities: tuple[str, ...], language: str) -> list[Finding]:
-    from curation.safety import pii_presidio
-
-    findings = []
-    for start in range(0, max(1, len(text) - _OVERLAP), _WINDOW - _OVERLAP):
-        own = start + _OVERLAP // 2 if start else 0
-        last = start + _WINDOW >= len(text)
-        until = len(text) if last else start + _WINDOW - _OVERLAP // 2
-        for entity, lo, hi, score in pii_presidio.find(text[start : start + _WINDOW], entities, language):
-            if own <= start + lo < until:
-                findings.append((start + lo, start + hi, entity, score))
-        if last:
-            break
-    return findings
 
 
 @dataclass
@@ -104,7 +37,10 @@ class Pii(MapStep):
     actions       by entity: mask (`<EMAIL_ADDRESS>`, the default), pseudonym (a stand-in made with the key) or remove
     key           name of the environment variable that holds the key of the pseudonyms; its value is never written
     max_findings  drop documents with more replaced values than this (Dolma: 5); None: keep them all
+    max_by_entity  the same for single entities: {EMAIL_ADDRESS: 5}
     language      presidio's recognizers of this language
+    recognizers   YAML files of recognizers of your own, in presidio's form; their entities are named in `entities`
+    ner           an installed spaCy pipeline, or the folder of one, for PERSON, LOCATION and whatever else it finds
     """
 
     scrubs = True
@@ -114,42 +50,81 @@ class Pii(MapStep):
     actions: dict[str, Action] = field(default_factory=dict)
     key: str = "GRISTMILL_PII_KEY"
     max_findings: int | None = None
+    max_by_entity: dict[str, int] = field(default_factory=dict)
     language: str = "en"
+    recognizers: list[str] = field(default_factory=list)
+    ner: str | None = None
     name: str = "pii"
 
     _secret: bytes = field(init=False, repr=False, compare=False, default=b"")
+    _by: Recognition | None = field(init=False, repr=False, compare=False, default=None)
+
+    @property
+    def version(self) -> str:  # type: ignore[override]
+        """Part of the fingerprint: another key or another installed pipeline is another step."""
+        secret = self._read_key()
+        mark = hmac.new(secret, b"fingerprint of the key", hashlib.sha256).hexdigest() if secret else ""
+        return f"2 {mark} {pii_ner.version(self.ner) if self.ner else ''}"
 
     @property
     def signals(self) -> pa.Schema:
         counts = [(entity.lower(), pa.int64()) for entity in self.entities]
-        # replaced in all, and left alone because they concern nobody
-        return pa.schema([("total", pa.int64()), ("spared", pa.int64()), *counts])
+        # replaced in all, left alone because they concern nobody, and where: JSON of [entity, start, end, what was
+        # done], in characters of the text as it came
+        return pa.schema([("total", pa.int64()), ("spared", pa.int64()), ("spans", pa.string()), *counts])
 
     def rules(self) -> Mapping[str, str]:
-        return {} if self.max_findings is None else {"pii_count": f"{self.name}.total <= {self.max_findings}"}
+        rules = {} if self.max_findings is None else {"pii_count": f"{self.name}.total <= {self.max_findings}"}
+        for entity, most in self.max_by_entity.items():
+            rules[f"pii_{entity.lower()}"] = f"{self.name}.{entity.lower()} <= {most}"
+        return rules
+
+    def evidence(self) -> Sequence[str]:
+        return ("spans",)
+
+    def inputs(self) -> Sequence[str]:
+        return (*self.recognizers, *((self.ner,) if self.ner and not pii_ner.is_package(self.ner) else ()))
 
     def check(self) -> None:
         if not self.entities:
             raise UserError(f"step {self.name}: `entities` is empty")
         if len(set(self.entities)) < len(self.entities):
             raise UserError(f"step {self.name}: an entity stands twice in `entities`")
-        others = sorted(set(self.actions) - set(self.entities))
-        if others:
-            raise UserError(f"step {self.name}: `actions` speaks of {', '.join(others)}, not among `entities`")
-        if any(e not in DEFAULT for e in self.entities) or self.language != "en":
-            from curation.safety.pii_presidio import supported
-
-            unknown = [e for e in self.entities if e not in supported(self.language)]
-            if unknown:
-                raise UserError(
-                    f"step {self.name}: unknown entity {', '.join(unknown)}; "
-                    f"presidio knows {', '.join(supported(self.language))}"
-                )
+        for option in ("actions", "max_by_entity"):
+            others = sorted(set(getattr(self, option)) - set(self.entities))
+            if others:
+                raise UserError(f"step {self.name}: `{option}` speaks of {', '.join(others)}, not among `entities`")
+        for option, most in (("max_findings", self.max_findings), *self.max_by_entity.items()):
+            if most is not None and most < 0:
+                raise UserError(f"step {self.name}: {option} is {most}; a count of 0 or more was expected")
+        taken = [
+            e for e in self.entities if e in ("TOTAL", "SPARED", "SPANS") or not pii_recognizers.ENTITY.fullmatch(e)
+        ]
+        if taken:
+            raise UserError(
+                f"step {self.name}: an entity cannot be named {', '.join(taken)}: its count is a signal's name"
+            )
+        if any(e not in DEFAULT for e in self.entities) or self.language != "en" or self.recognizers or self.ner:
+            try:
+                self._recognition().refuse_unknown(self.entities)
+            except UserError as e:
+                raise UserError(f"step {self.name}: {e}") from None
         self._read_key()
+
+    def _recognition(self) -> Recognition:
+        texts = [pii_recognizers.read(path) for path in self.recognizers]
+        for text, path in zip(texts, self.recognizers, strict=True):
+            pii_recognizers.parse(text, path)
+        return Recognition(self.language, tuple(texts), self.ner)
 
     def _read_key(self) -> bytes:
         if "pseudonym" not in self.actions.values():
             return b""
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key) or self.key in os.environ.values():
+            raise UserError(
+                f"step {self.name}: `key` is the name of an environment variable, not the key itself, and no ${{...}}: "
+                "whatever stands there is written into the run"
+            )
         secret = os.environ.get(self.key, "")
         if not secret:
             raise UserError(
@@ -162,23 +137,30 @@ class Pii(MapStep):
         from curation.safety import pii_windows
 
         self._secret = self._read_key()
-        pii_windows.windowed(self.entities, self.language)  # loads presidio
+        self._by = self._recognition()
+        pii_windows.windowed(self.entities, self.language, self._by.own)  # loads presidio
+        self._by.by_model()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_secret": b""}  # the key is not written, not even by pickle
+        return {**self.__dict__, "_secret": b"", "_by": None}  # the key is not written, not even by pickle
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Replaces in `text`, adds the counts. A null text stays null."""
+        """Replaces in `text`, adds the counts and spans. A null text stays null."""
         texts = batch.column("text")
         rows = self._replace(texts)
-        counts: dict[str, list[int]] = {f.name: [] for f in self.signals}
-        for _, done, spared in rows:
-            counts["total"].append(len(done))
-            counts["spared"].append(spared)
+        columns: dict[str, list[Any]] = {f.name: [] for f in self.signals}
+        for row in rows:
+            done = [entity for entity, *_, what in row.spans if what != SPARED]
+            columns["total"].append(len(done))
+            columns["spared"].append(len(row.spans) - len(done))
+            columns["spans"].append(json.dumps(row.spans, separators=(",", ":")) if row.spans else None)
             for entity in self.entities:
-                counts[entity.lower()].append(done.count(entity))
-        arrays = [pa.array(c, pa.int64()) for c in counts.values()]
-        batch = with_column(batch, "text", self._strings(texts, rows))
+                columns[entity.lower()].append(done.count(entity))
+        arrays = [pa.array(columns[f.name], f.type) for f in self.signals]
+        if any(row.text is not None for row in rows):
+            old = texts.to_pylist()
+            new = [o if row.text is None else row.text for o, row in zip(old, rows, strict=True)]
+            batch = with_column(batch, "text", pa.array(new, texts.type))
         return with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=list(self.signals)))
 
     def scrub(self, strings: pa.Array) -> pa.Array:
@@ -186,72 +168,69 @@ class Pii(MapStep):
 
         In JSON the values are scrubbed, so that it stays JSON; an address in a URL is found behind its %40, too.
         """
-        plain = [_readable(s) for s in strings.to_pylist()]
-        scrubbed = self._strings(strings, self._replace(pa.array(plain, pa.large_string())))
-        return pa.array(
-            [
-                self._scrub_json(old) if _looks_like_json(old) else old if seen == new else new
-                for old, seen, new in zip(strings.to_pylist(), plain, scrubbed.to_pylist(), strict=True)
-            ],
-            strings.type,
-        )
+        return pa.array(pii_strings.replace_in(strings.to_pylist(), self._scrub_all), strings.type)
 
-    def _scrub_json(self, text: str) -> str:
-        try:
-            value = json.loads(text)
-        except ValueError:  # only looked like it
-            return self._strings_of([text])[0]
-        scrubbed = self._scrub_value(value)
-        return text if scrubbed == value else json.dumps(scrubbed, ensure_ascii=False)
+    def _scrub_all(self, strings: list[str]) -> list[str]:
+        """Each string read as it stands and decoded; what either reading finds is replaced where it stands."""
+        readings = [pii_strings.decoded(s) for s in strings]
+        plain = [r[0] for r in readings if r is not None]
+        found = iter(self._findings([*strings, *plain]))
+        raw = [next(found) for _ in strings]
+        new = []
+        for text, reading, findings in zip(strings, readings, raw, strict=True):
+            values = {f: text[f[0] : f[1]] for f in findings}
+            if reading is not None:
+                for f in meant(next(found), reading[0]):
+                    place = (reading[1][f[0]], reading[1][f[1]], f[2], f[3])
+                    values[place] = reading[0][f[0] : f[1]]
+            new.append(
+                self._rewritten(text, meant(findings, text) + [f for f in values if f not in findings], values)[0]
+            )
+        return new
 
-    def _scrub_value(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            keys = self._strings_of(list(value))
-            return {k: self._scrub_value(v) for k, v in zip(keys, value.values(), strict=True)}
-        if isinstance(value, list):
-            return [self._scrub_value(v) for v in value]
-        if value is None or isinstance(value, bool):
-            return value
-        if isinstance(value, str):
-            return self._strings_of([value])[0]
-        scrubbed = self._strings_of([str(value)])[0]  # a telephone number may well be an integer
-        return value if scrubbed == str(value) else scrubbed
+    def _findings(self, texts: list[str]) -> list[list[Finding]]:
+        if self._by is None:
+            self.open()
+        assert self._by is not None
+        return find(pa.array(texts, pa.large_string()), self.entities, self._by)
 
-    def _strings_of(self, strings: list[str]) -> list[str]:
-        array = pa.array([_readable(s) for s in strings], pa.large_string())
-        new = self._strings(array, self._replace(array)).to_pylist()
-        return [n if n != r else s for s, r, n in zip(strings, array.to_pylist(), new, strict=True)]
-
-    def _replace(self, texts: pa.Array) -> list[tuple[str | None, list[str], int]]:
-        """For each text: the new one (None: unchanged), the entities replaced in it, how many findings were spared."""
-        rows: list[tuple[str | None, list[str], int]] = []
-        for i, findings in enumerate(_find(texts, self.entities, self.language)):
+    def _replace(self, texts: pa.Array) -> list[_Replaced]:
+        if self._by is None:
+            self.open()
+        assert self._by is not None
+        rows: list[_Replaced] = []
+        for i, findings in enumerate(find(texts, self.entities, self._by)):
             if not findings:
-                rows.append((None, [], 0))
+                rows.append(_Replaced(None, []))
                 continue
             text = texts[i].as_py()
             acted_on = meant(findings, text)
-            parts, position, done = [], 0, []
-            for start, end, entity, _ in settle(acted_on):
-                action = self.actions.get(entity, "mask")
-                parts += [text[position:start], replacement(entity, text[start:end], action, self._secret)]
-                position = end
-                done.append(entity)
-            parts.append(text[position:])
-            rows.append(("".join(parts) if done else None, done, len(findings) - len(acted_on)))
+            new, spans = self._rewritten(text, acted_on, {})
+            left = [(e, lo, hi, SPARED) for lo, hi, e, _ in findings if (lo, hi, e) not in {f[:3] for f in acted_on}]
+            rows.append(_Replaced(new if spans else None, sorted(spans + left, key=lambda s: (s[1], s[2], s[0]))))
         return rows
 
-    @staticmethod
-    def _strings(texts: pa.Array, rows: Sequence[tuple[str | None, list[str], int]]) -> pa.Array:
-        if all(new is None for new, _, _ in rows):
-            return texts
-        old = texts.to_pylist()
-        return pa.array([o if new is None else new for o, (new, _, _) in zip(old, rows, strict=True)], texts.type)
+    def _rewritten(
+        self, text: str, findings: list[Finding], values: Mapping[Finding, str]
+    ) -> tuple[str, list[tuple[str, int, int, str]]]:
+        """The text with the findings replaced, and what was done where. `values`: where a value is not what stands."""
+        parts, position, spans = [], 0, []
+        for start, end, entity, score in settle(findings):
+            action = self.actions.get(entity, "mask")
+            value = values.get((start, end, entity, score), text[start:end])
+            parts += [text[position:start], replacement(entity, value, action, self._secret)]
+            position = end
+            spans.append((entity, start, end, str(action)))
+        parts.append(text[position:])
+        return "".join(parts), spans
 
 
-def _readable(text: str | None) -> str | None:
-    return text if text is None or "%40" not in text else text.replace("%40", "@")
+SPARED = "spared"
 
 
-def _looks_like_json(text: str | None) -> bool:
-    return text is not None and text[:1] in ("{", "[") and text[-1:] in ("}", "]")
+@dataclass(frozen=True)
+class _Replaced:
+    """One text's new form (None: unchanged), and (entity, start, end, what was done) of each finding."""
+
+    text: str | None
+    spans: list[tuple[str, int, int, str]]

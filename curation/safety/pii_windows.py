@@ -25,14 +25,13 @@ wherever it is then): of a chunk over 20,000 bytes only the 1,000 characters on 
 from __future__ import annotations
 
 import functools
-import re
 from typing import Any
 
 import numba as nb
 import numpy as np
 
 from curation.kernels import BYTES, OFFSETS, kernel
-from curation.safety import pii_presidio
+from curation.safety import pii_phones, pii_presidio
 
 ENTITIES = ("EMAIL_ADDRESS", "IP_ADDRESS", "CREDIT_CARD", "US_SSN", "IBAN_CODE", "PHONE_NUMBER")
 _EMAIL, _IP, _CARD, _SSN, _IBAN, _PHONE = range(6)
@@ -49,10 +48,6 @@ _NOT_IN_PHONES = "$%&*!\"'<>?@_{|}^`\\\n\r\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029"
 # Groups of digits in a text that phonenumbers surely does not give up on: a candidate costs a try, one for each of six
 # ways to cut it, and two for each place to cut; a group has at most ten characters of punctuation before it.
 _MAX_GROUPS = 65_535 // 30
-
-# Digits in the shortest valid number of presidio's countries other than Germany (and with an international prefix, "00"
-# and a country code, in any): four of five windows on the crawl have fewer.
-_SHORTEST_ELSEWHERE = 7
 
 _LONG_CHUNK, _EMAIL_REACH = 20_000, 1_000
 
@@ -266,7 +261,7 @@ def scan(data, offsets, table, wanted, windows, groups):  # type: ignore[no-unty
 
 
 @functools.cache
-def _recognizers(language: str) -> dict[str, Any]:
+def _recognizers(language: str, own: tuple[str, ...] = ()) -> dict[str, Any]:
     """presidio's stock recognizer of each entity that windows are proven for, where it is the only one."""
     from presidio_analyzer import predefined_recognizers as stock
 
@@ -278,7 +273,7 @@ def _recognizers(language: str) -> dict[str, Any]:
         "IBAN_CODE": stock.IbanRecognizer,
         "PHONE_NUMBER": stock.PhoneRecognizer,
     }
-    registered = pii_presidio.engine(language).registry.recognizers
+    registered = pii_presidio.engine(language, own).registry.recognizers
     found: dict[str, Any] = {}
     for entity, kind in proven.items():
         candidates = [r for r in registered if entity in r.supported_entities and r.supported_language == language]
@@ -287,33 +282,26 @@ def _recognizers(language: str) -> dict[str, Any]:
     return found
 
 
-def windowed(entities: list[str], language: str) -> list[str]:
+def windowed(entities: list[str], language: str, own: tuple[str, ...] = ()) -> list[str]:
     """Those of the entities that `find_all` can find, in the order of ENTITIES."""
-    return [e for e in ENTITIES if e in entities and e in _recognizers(language)]
+    return [e for e in ENTITIES if e in entities and e in _recognizers(language, own)]
 
 
 @functools.lru_cache(maxsize=65_536)  # crawled pages repeat their numbers: two windows of five have been seen before
 def _findings(entity: str, language: str, window: str) -> tuple[tuple[int, int, float], ...]:
+    """What presidio's recognizer finds in a window."""
     recognizer = _recognizers(language)[entity]
-    if entity == "PHONE_NUMBER" and "+" not in window and "＋" not in window:
-        digits = max(sum(map(str.isdecimal, run)) for run in _number_runs().findall(window))
-        if digits < _SHORTEST_ELSEWHERE:
-            recognizer = _german_phones(language)
-    results = recognizer.remove_duplicates(recognizer.analyze(window, [entity], None) or [])
+    results: Any = None
+    if entity == "PHONE_NUMBER":
+        from presidio_analyzer import RecognizerResult
+
+        spans = pii_phones.find(window, tuple(recognizer.supported_regions), recognizer.leniency)
+        if spans is not None:
+            results = [RecognizerResult(entity, start, end, recognizer.SCORE) for start, end in sorted(spans)]
+    if results is None:
+        results = recognizer.analyze(window, [entity], None) or []
+    results = recognizer.remove_duplicates(results)
     return tuple(sorted((r.start, r.end, r.score) for r in results))
-
-
-@functools.cache
-def _number_runs() -> re.Pattern[str]:
-    return re.compile(rf"[\d{re.escape(_PHONE_PUNCTUATION)}]+")
-
-
-@functools.cache
-def _german_phones(language: str) -> Any:
-    """presidio tries a number as one of eight countries; of their numbers only German ones are so short."""
-    from presidio_analyzer.predefined_recognizers import PhoneRecognizer
-
-    return PhoneRecognizer(supported_language=language, supported_regions=("DE",))
 
 
 def find_all(

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from curation.safety.toxicity import BUNDLED, cut_words, prepare_words
+from curation.safety.toxicity_model import BUNDLED, cut_words, prepare_words
 
 LABELS = ("hate", "offensive", "neither")
 TOXIC = LABELS[:2]

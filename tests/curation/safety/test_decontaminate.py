@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.record import clean_text
-from curation.safety.decontaminate import FIELDS, Decontaminate, Unit, build_index, read_units
+from curation.safety.decontaminate import Decontaminate
+from curation.safety.decontaminate_index import build_index, once_a_machine
+from curation.safety.decontaminate_items import FIELDS, Unit, read_units
 from curation.step import UserError
 
 
@@ -152,12 +154,92 @@ def test_rows_are_independent(tmp_path: Path) -> None:
     whole = run(step, texts)
     assert [f["share"] for f in whole] == [1.0, 0.0, 0.0, 0.0, 1.0]
     assert [f["overlap"] for f in whole] == [3, 0, 0, 0, 6]
-    assert whole[0] == {"overlap": 3, "share": 1.0, "benchmark": "set", "item": 0, "field": "question"}
+    assert whole[0] == {"overlap": 3, "share": 1.0, "benchmark": "set", "item": 0, "field": "question", "cut": 0}
     assert [run(step, [t])[0] for t in texts] == whole
     assert run(pickle.loads(pickle.dumps(step)), texts) == whole
     assert step.rules() == {"contaminated": "decontaminate.share < 0.5"}
     assert step.inputs() == (str(tmp_path / "*.jsonl"),)
     assert run(step, []) == []
+
+
+QUESTIONS = [
+    "how many golden apples did the third sister carry over the frozen lake that winter",
+    "a train leaves the old station at noon and reaches the harbour before the rain begins to fall",
+]
+
+
+def planted(tmp_path: Path, **options: object) -> Decontaminate:
+    lines = "".join(json.dumps({"question": q}) + "\n" for q in QUESTIONS)
+    (tmp_path / "set.jsonl").write_text(lines)
+    step = Decontaminate(against=[str(tmp_path / "set.jsonl")], **options)  # type: ignore[arg-type]
+    step.check()
+    return step
+
+
+def text_after(step: Decontaminate, text: str) -> tuple[str, int]:
+    out = step(pa.record_batch({"text": pa.array([text], pa.large_string())}))
+    return out.column("text")[0].as_py(), out.column(step.name)[0].as_py()["cut"]
+
+
+def test_items_are_cut_out(tmp_path: Path) -> None:
+    step = planted(tmp_path, action="cut")
+    assert step.rewrites and not planted(tmp_path).rewrites
+    first, second = QUESTIONS
+    assert text_after(step, f"Before it, é. (“{first.upper()}?”) Behind it.") == ("Before it, é.  Behind it.", 87)
+    assert text_after(step, f"{first}\n\nMiddle.\n{second}.") == ("\n\nMiddle.\n", 176)
+    changed = second.replace("harbour", "Harbour town")  # most n-grams are gone, the share decides
+    assert text_after(step, f"x {changed} y") == (f"x {changed} y", 0)
+    longer = " ".join(f"word{i}" for i in range(60))
+    (tmp_path / "long.jsonl").write_text(json.dumps({"question": longer}) + "\n")
+    step = Decontaminate(against=[str(tmp_path / "long.jsonl")], action="cut")
+    assert text_after(step, f"a {longer.replace('word30 ', 'changed ')} b")[0] == "a  b"
+    assert text_after(step, "clean") == ("clean", 0)
+    assert step.rules() == {"nothing_left": "trim(text) <> ''"}
+    assert planted(tmp_path, action="tag").rules() == {}
+
+
+def test_common_ngrams_do_not_count(tmp_path: Path) -> None:
+    phrase = "all rights reserved no part of this work may be copied without the written consent of its owner"
+    (tmp_path / "set.jsonl").write_text(json.dumps({"question": f"{phrase}. {QUESTIONS[0]}"}) + "\n")
+    ordinary = [{"text": f"page {i}. {phrase}."} for i in range(5)] + [{"text": "other"}]
+    pq.write_table(pa.Table.from_pylist(ordinary), tmp_path / "ordinary.parquet")
+    options = {"against": [str(tmp_path / "set.jsonl")], "share": 0.2}
+    plain = Decontaminate(**options)  # type: ignore[arg-type]
+    assert run(plain, [phrase])[0]["share"] > 0.2
+    step = Decontaminate(**options, common=[str(tmp_path / "*.parquet")], max_common=4)  # type: ignore[arg-type]
+    step.check()
+    found = run(step, [phrase, f"{phrase}. {QUESTIONS[0]}"])
+    assert [f["share"] for f in found] == [0.0, 1.0]
+    assert step._index is not None and step._index.common == 6
+    rare = Decontaminate(**options, common=[str(tmp_path / "*.parquet")], max_common=5)  # type: ignore[arg-type]
+    assert run(rare, [phrase])[0]["share"] == run(plain, [phrase])[0]["share"]
+
+
+def test_one_index_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    step = planted(tmp_path)
+    step.open()
+    (stored,) = (tmp_path / "tmp").glob("*/decontaminate-*")
+    assert not any(q.encode() in f.read_bytes() for f in stored.iterdir() for q in QUESTIONS)  # no text lies there
+    made: list[int] = []
+
+    def build() -> object:
+        made.append(1)
+        return build_index([Unit("set", i, "question", q) for i, q in enumerate(QUESTIONS)], 13)
+
+    key = stored.name.removeprefix("decontaminate-")
+    mapped = once_a_machine(key, build)  # type: ignore[arg-type]
+    assert not made and isinstance(mapped.table.base, np.memmap) and not mapped.table.flags.writeable
+    (stored / "table.npy").write_bytes((stored / "table.npy").read_bytes()[:-8] + b"damaged!")
+    again = once_a_machine(key, build)  # type: ignore[arg-type]
+    assert made == [1] and np.array_equal(again.table, build_index([], 13).table) is False
+    assert np.array_equal(np.load(stored / "table.npy"), again.table)  # mended
+    assert run(step, [QUESTIONS[0]])[0]["share"] == 1.0
+    (tmp_path / "set.jsonl").write_text(json.dumps({"question": "something else entirely " * 5}) + "\n")
+    step.open()
+    assert run(step, [QUESTIONS[0]])[0]["share"] == 0.0
 
 
 def test_every_kind_of_file_reads_the_same(tmp_path: Path) -> None:
@@ -193,6 +275,12 @@ def test_bad_configuration(tmp_path: Path) -> None:
         "is none of": Decontaminate(against=[str(tmp_path / "a.csv")]),
         "`ngram`": Decontaminate(against=["x"], ngram=0),
         "`share`": Decontaminate(against=["x"], share=0.0),
+        "no file of ordinary text matches": Decontaminate(
+            against=[str(tmp_path / "odd.jsonl")], fields=["frage"], common=["none.parquet"]
+        ),
+        "no text in the field 'text' of its first record; it has frage": Decontaminate(
+            against=[str(tmp_path / "odd.jsonl")], fields=["frage"], common=[str(tmp_path / "odd.jsonl")]
+        ),
     }
     for message, step in cases.items():
         with pytest.raises(UserError, match=message):

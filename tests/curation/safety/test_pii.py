@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import pickle
 import random
+import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -26,7 +29,28 @@ def ours(texts: list[str | None], entities: tuple[str, ...] = DEFAULT) -> list[l
 
 
 def theirs(text: str) -> list[tuple[str, int, int, float]]:
-    return pii_presidio.find(text, DEFAULT, "en")
+    """presidio as it comes: its own registry, nothing of ours but a tldextract that opens no socket."""
+    found = vanilla().analyze(text, language="en", entities=list(DEFAULT))
+    return sorted((r.entity_type, r.start, r.end, r.score) for r in found)
+
+
+@functools.cache
+def vanilla() -> Any:
+    import spacy
+    from presidio_analyzer import AnalyzerEngine
+    from presidio_analyzer.nlp_engine import SpacyNlpEngine
+    from presidio_analyzer.recognizer_registry import RecognizerRegistryProvider
+
+    pii_presidio.engine("en")
+
+    class Blank(SpacyNlpEngine):
+        def load(self) -> None:
+            self.nlp: Any = {"en": spacy.blank("en")}
+
+    nlp = Blank(models=[{"lang_code": "en", "model_name": "blank"}])
+    nlp.load()
+    provider = RecognizerRegistryProvider(registry_configuration={"supported_languages": ["en"]})
+    return AnalyzerEngine(nlp_engine=nlp, registry=provider.create_recognizer_registry(), supported_languages=["en"])
 
 
 PARTS = [
@@ -89,6 +113,7 @@ texts_ = st.one_of(
     st.lists(st.sampled_from(PARTS), max_size=25).map("".join),
     st.lists(st.sampled_from(PARTS), max_size=25).map(" ".join),
     st.text(alphabet="0123456789+-. ()/xX:ab@\n", max_size=60),
+    st.text(alphabet="0123456789 -.()/[]x+#~ext;:=,%$é\u0301\u0663", min_size=6, max_size=60),
 ).map(clean_text)
 
 
@@ -127,26 +152,72 @@ def test_many_numbers_as_presidio_sees_them() -> None:
     assert ours([dense])[0] == theirs(dense)
 
 
-def test_only_presidios_countries_have_short_numbers() -> None:
-    """What lets windows of under seven digits be tried as German numbers alone."""
+KINDS = ("fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost")
+KINDS += ("personal_number", "voip", "pager", "uan", "voicemail")
+
+
+def test_how_few_digits_a_number_has() -> None:
+    """What lets candidates of under seven digits be tried as German numbers alone."""
     import phonenumbers
     from phonenumbers.phonenumberutil import COUNTRY_CODE_TO_REGION_CODE
     from presidio_analyzer.predefined_recognizers import PhoneRecognizer
 
-    from curation.safety.pii_windows import _SHORTEST_ELSEWHERE
-
-    kinds = ("fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost")
-    kinds += ("personal_number", "voip", "pager", "uan", "voicemail")
+    from curation.safety.pii_phones import SHORTEST, SHORTEST_ELSEWHERE
 
     def shortest(region: str) -> int:
-        descriptions = [getattr(phonenumbers.PhoneMetadata.metadata_for_region(region), k) for k in kinds]
+        descriptions = [getattr(phonenumbers.PhoneMetadata.metadata_for_region(region), k) for k in KINDS]
         return min(min(d.possible_length) for d in descriptions if d is not None and d.possible_length)
 
     regions = set(PhoneRecognizer.DEFAULT_SUPPORTED_REGIONS) - {"DE"}
     codes = {phonenumbers.country_code_for_region(r) for r in regions}
-    assert min(shortest(r) for c in codes for r in COUNTRY_CODE_TO_REGION_CODE[c]) >= _SHORTEST_ELSEWHERE
+    assert min(shortest(r) for c in codes for r in COUNTRY_CODE_TO_REGION_CODE[c]) >= SHORTEST_ELSEWHERE
     abroad = (shortest(r) + len(str(phonenumbers.country_code_for_region(r))) for r in phonenumbers.SUPPORTED_REGIONS)
-    assert 2 + min(abroad) >= _SHORTEST_ELSEWHERE  # 2: the shortest international prefix
+    assert 2 + min(abroad) >= SHORTEST_ELSEWHERE  # 2: the shortest international prefix
+    assert min(map(shortest, phonenumbers.SUPPORTED_REGIONS)) >= SHORTEST
+
+
+def test_how_many_digits_a_number_has() -> None:
+    """What lets candidates of more digits than LONGEST be left unparsed."""
+    import re._parser as patterns
+
+    import phonenumbers
+    from phonenumbers import phonenumberutil
+    from presidio_analyzer.predefined_recognizers import PhoneRecognizer
+
+    from curation.safety.pii_phones import LONGEST
+
+    def width(pattern: str, without: int | None = None) -> int:
+        """The most characters that the pattern matches, those of one group not counted."""
+
+        def walk(parsed: object) -> None:
+            if not isinstance(parsed, patterns.SubPattern):
+                return
+            for i, (op, value) in enumerate(parsed.data):
+                if op is patterns.SUBPATTERN and value[0] == without:
+                    parsed.data[i] = (patterns.MIN_REPEAT, (0, 0, value[3]))
+                else:
+                    for v in value if isinstance(value, tuple) else ():
+                        for w in v if isinstance(v, list) else [v]:
+                            walk(w)
+            parsed.width = None
+
+        tree = patterns.parse(pattern)
+        walk(tree)
+        return int(tree.getwidth()[1])
+
+    of = phonenumbers.PhoneMetadata
+    everywhere = [of.metadata_for_region(r) for r in phonenumbers.SUPPORTED_REGIONS]
+    everywhere += [of.metadata_for_nongeo_region(c) for c in phonenumbers.COUNTRY_CODES_FOR_NON_GEO_REGIONS]
+    stripped = 0
+    for m in everywhere:
+        if m.national_prefix_for_parsing:
+            kept = [int(g) for g in re.findall(r"\\(\d)", m.national_prefix_transform_rule or "")]
+            stripped = max(stripped, width(m.national_prefix_for_parsing, kept[0] if kept else None))
+    assert stripped == 7
+    abroad = max(
+        width(of.metadata_for_region(r).international_prefix) for r in PhoneRecognizer.DEFAULT_SUPPORTED_REGIONS
+    )
+    assert phonenumberutil._MAX_LENGTH_FOR_NSN + phonenumberutil._MAX_LENGTH_COUNTRY_CODE + abroad + stripped == LONGEST
 
 
 def test_long_chunks_and_long_texts() -> None:
@@ -254,6 +325,181 @@ def test_overlapping_findings_leave_nothing_standing() -> None:
     assert settle([(0, 5, "B", 0.5), (0, 5, "A", 0.5)]) == [(0, 5, "A", 0.5)]
 
 
+OWN = """
+recognizers:
+  - name: employee numbers
+    supported_entity: EMPLOYEE_ID
+    supported_language: en
+    patterns:
+      - {name: number, regex: '\\bE-[0-9]{6}\\b', score: 0.6}
+    context: [employee]
+  - name: projects
+    supported_entity: PROJECT
+    supported_languages: [en, de]
+    deny_list: [Bluebird, Redstart]
+  - {name: unused, enabled: false, supported_entity: UNUSED, deny_list: [x]}
+"""
+
+
+def test_own_recognizers(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(OWN)
+    options = {"recognizers": [str(tmp_path / "own.yaml")], "entities": ["EMAIL_ADDRESS", "EMPLOYEE_ID", "PROJECT"]}
+    step = Pii(**options)  # type: ignore[arg-type]
+    assert step.inputs() == (str(tmp_path / "own.yaml"),)
+    texts, counts = run(["E-123456 of bluebird, bob@python.org, E-12"], **options)
+    assert texts == ["<EMPLOYEE_ID> of <PROJECT>, <EMAIL_ADDRESS>, E-12"]
+    assert (counts[0]["employee_id"], counts[0]["project"], counts[0]["email_address"]) == (1, 1, 1)
+    german, _ = run(["E-123456 of Bluebird"], **(options | {"language": "de", "entities": ["PROJECT"]}))
+    assert german == ["E-123456 of <PROJECT>"]
+    long = "word " * 250_000
+    assert run([f"{long}E-123456 {long}Redstart"], **options)[0] == [f"{long}<EMPLOYEE_ID> {long}<PROJECT>"]
+    with pytest.raises(UserError, match="unknown entity EMPLOYEE_ID"):
+        Pii(**(options | {"language": "de"})).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("recognizers: [", "line 1: no YAML"),
+        ("recognizers: []", "a list `recognizers` was expected"),
+        ("- name: x", "a list `recognizers` was expected"),
+        ("recognizers: [7]", r"recognizers\[0\]: is 7"),
+        ("recognizers: [{name: x, supported_entity: A, patern: []}]", "unknown key patern"),
+        ("recognizers: [{name: x, supported_entity: A}]", "needs `patterns` or a `deny_list`"),
+        ("recognizers: [{supported_entity: A, deny_list: [x]}]", "needs a `name`"),
+        ("recognizers: [{name: x, supported_entity: a b, deny_list: [x]}]", "capital letters"),
+        ("recognizers: [{name: x, supported_entity: A, deny_list: x}]", "a list of strings was expected"),
+        ("recognizers: [{name: x, supported_entity: A, deny_list: [x], deny_list_score: 60}]", "is 60"),
+        ("recognizers: [{name: x, type: predefined, supported_entity: A}]", "naming their entity"),
+        (
+            "recognizers: [{name: x, supported_entity: A, patterns: [{regex: a, score: 1}]}]",
+            "keys name, regex and score",
+        ),
+        (
+            "recognizers: [{name: x, supported_entity: A, patterns: [{name: p, regex: '(', score: 1}]}]",
+            "does not compile",
+        ),
+        (
+            "recognizers: [{name: x, supported_entity: A, patterns: [{name: p, regex: 'a*', score: 1}]}]",
+            "matches nothing at all",
+        ),
+    ],
+)
+def test_bad_recognizers_are_refused(tmp_path: Path, written: str, message: str) -> None:
+    (tmp_path / "own.yaml").write_text(written)
+    with pytest.raises(UserError, match=message):
+        Pii(recognizers=[str(tmp_path / "own.yaml")], entities=["A"]).check()
+
+
+def test_entities_of_other_languages_and_countries() -> None:
+    assert run(["Steuer-ID 65929970489"], language="de", entities=["DE_TAX_ID"])[0] == ["Steuer-ID <DE_TAX_ID>"]
+    assert run(["NIF 55555555K, bob@python.org"], language="es", entities=["ES_NIF", "EMAIL_ADDRESS"])[0] == [
+        "NIF <ES_NIF>, <EMAIL_ADDRESS>"
+    ]
+    text = "Ruf 212-736-5031, Karte 4111 1111 1111 1111, bob@python.org"
+    for language in ("de", "ja"):  # presidio has card numbers in four languages; they are no language's own
+        assert run([text], language=language)[0] == ["Ruf <PHONE_NUMBER>, Karte <CREDIT_CARD>, <EMAIL_ADDRESS>"]
+    with pytest.raises(UserError, match="unknown language 'qq'"):
+        Pii(language="qq").check()
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A spaCy pipeline that knows three names."""
+    import spacy
+
+    nlp = spacy.blank("en")
+    ruler: Any = nlp.add_pipe("entity_ruler")
+    names = {"PERSON": "Jane Roe", "GPE": "Ulan Bator", "SHIP": "Nautilus"}
+    ruler.add_patterns([{"label": label, "pattern": name} for label, name in names.items()])
+    folder = tmp_path_factory.mktemp("ner") / "names"
+    nlp.to_disk(folder)
+    return folder
+
+
+def test_names_by_a_spacy_pipeline(pipeline: Path) -> None:
+    entities = ["EMAIL_ADDRESS", "PERSON", "LOCATION", "SHIP"]
+    step = Pii(entities=entities, ner=str(pipeline))
+    assert step.inputs() == (str(pipeline),)
+    text = "Jane Roe of Ulan Bator (jane@python.org) sails on the Nautilus."
+    texts, counts = run([text], entities=entities, ner=str(pipeline))
+    assert texts == ["<PERSON> of <LOCATION> (<EMAIL_ADDRESS>) sails on the <SHIP>."]
+    assert json.loads(str(counts[0]["spans"]))[0] == ["PERSON", 0, 8, "mask"]
+    whole = "word " * 250_000 + text
+    assert str(run([whole], entities=entities, ner=str(pipeline))[0][0]).endswith("<PERSON> of" + texts[0][11:])
+    assert run([text])[0] == [text.replace("jane@python.org", "<EMAIL_ADDRESS>")]  # off by default
+
+
+def test_pipelines_that_are_not_there(pipeline: Path, tmp_path: Path) -> None:
+    cases = {
+        "PERSON needs a spaCy pipeline: install one": Pii(entities=["PERSON"]),
+        "en_core_web_sm is not here: install it on every machine": Pii(entities=["PERSON"], ner="en_core_web_sm"),
+        "there is no such folder": Pii(entities=["PERSON"], ner=str(tmp_path / "none")),
+        "does not load": Pii(entities=["PERSON"], ner=str(tmp_path)),
+        "is of language 'en'": Pii(entities=["PERSON"], ner=str(pipeline), language="de"),
+        "unknown entity ORGANIZATION": Pii(entities=["ORGANIZATION"], ner=str(pipeline)),
+    }
+    for message, step in cases.items():
+        with pytest.raises(UserError, match=message):
+            step.check()
+
+
+def test_spans_say_where_and_what_but_not_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRISTMILL_PII_KEY", "a key of many letters")
+    actions = {"US_SSN": "remove", "EMAIL_ADDRESS": "pseudonym"}
+    text = "é bob@python.org, 10.0.0.1 and 8.8.8.8, ssn 536-90-4399"
+    (_, counts) = run([text, "nothing"], actions=actions)
+    assert json.loads(str(counts[0]["spans"])) == [
+        ["EMAIL_ADDRESS", 2, 16, "pseudonym"],
+        ["IP_ADDRESS", 18, 26, "spared"],
+        ["IP_ADDRESS", 31, 38, "mask"],
+        ["US_SSN", 44, 55, "remove"],
+    ]
+    assert counts[1]["spans"] is None and (counts[0]["total"], counts[0]["spared"]) == (3, 1)
+
+
+def test_counts_by_entity_and_another_key_is_another_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Pii(max_by_entity={"US_SSN": 0, "EMAIL_ADDRESS": 5})
+    step.check()
+    assert step.rules() == {"pii_us_ssn": "pii.us_ssn <= 0", "pii_email_address": "pii.email_address <= 5"}
+    keyed = Pii(actions={"US_SSN": "pseudonym"})
+    monkeypatch.setenv("GRISTMILL_PII_KEY", "one key")
+    one = keyed.version
+    monkeypatch.setenv("GRISTMILL_PII_KEY", "another key")
+    assert keyed.version != one and "key" not in keyed.version and Pii().version == Pii(max_findings=1).version
+
+
+@pytest.mark.parametrize(
+    ("string", "scrubbed"),
+    [
+        ("https://a.org/?tel=212-736-5031&x=%2F", "https://a.org/?tel=<PHONE_NUMBER>&x=%2F"),
+        ("https://a.org/?card=4111+1111+1111+1111&x=1", "https://a.org/?card=<CREDIT_CARD>&x=1"),
+        ("https://a.org/?card=4111%201111%201111%201111", "https://a.org/?card=<CREDIT_CARD>"),
+        (r"ValueError: 'call\n212-736-5031\nnow'", r"ValueError: 'call\n<PHONE_NUMBER>\nnow'"),
+        (r'"a\u0020bob\u0040python.org"', r'"a\u0020<EMAIL_ADDRESS>"'),
+        ("write to bob&#64;python.org", "write to <EMAIL_ADDRESS>"),
+        ("100% sure, 50%25 \\ &#0; &#xD800; %zz", "100% sure, 50%25 \\ &#0; &#xD800; %zz"),
+        ("https://a.org/caf%C3%A9+au?lait=%FF%C3", "https://a.org/caf%C3%A9+au?lait=%FF%C3"),
+        ("[" * 5000 + "]" * 5000, "[" * 5000 + "]" * 5000),
+        ('{"a@python.org": 1, "b@python.org": 2}', '{"<EMAIL_ADDRESS>": 1, "<EMAIL_ADDRESS>\'": 2}'),
+    ],
+)
+def test_strings_that_are_not_prose(string: str, scrubbed: str) -> None:
+    assert Pii().scrub(pa.array([string, None])).to_pylist() == [scrubbed, None]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(alphabet="%40C3A\\nux&#;+?:/é@.b ", max_size=40))
+def test_decoding_keeps_places(string: str) -> None:
+    from curation.safety.pii_strings import decoded
+
+    found = decoded(string)
+    if found is not None:
+        text, places = found
+        assert len(places) == len(text) + 1 and places == sorted(places) and places[-1] == len(string)
+    assert Pii().scrub(pa.array([string])).to_pylist()[0] is not None
+
+
 def test_scrub() -> None:
     step = Pii()
     strings = [
@@ -290,6 +536,11 @@ def test_scrubbing_twice_changes_nothing() -> None:
         ({"entities": ["US_SSN", "US_SSN"]}, "twice"),
         ({"actions": {"URL": "mask"}}, "speaks of URL"),
         ({"actions": {"US_SSN": "pseudonym"}, "key": "NO_SUCH_KEY"}, "environment variable NO_SUCH_KEY"),
+        ({"actions": {"US_SSN": "pseudonym"}, "key": "the key=itself"}, "not the key itself"),
+        ({"max_by_entity": {"URL": 1}}, "`max_by_entity` speaks of URL"),
+        ({"max_findings": -1}, "max_findings is -1"),
+        ({"entities": ["TOTAL"]}, "cannot be named TOTAL"),
+        ({"recognizers": ["nowhere.yaml"]}, "nowhere.yaml: cannot be read"),
     ],
 )
 def test_bad_configuration(options: dict[str, object], message: str) -> None:

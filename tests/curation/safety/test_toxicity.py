@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from curation.record import clean_text
-from curation.safety.toxicity import BUNDLED, Toxicity, bundled_model, cut_words, prepare_words
+from curation.safety.toxicity import Toxicity
+from curation.safety.toxicity_model import BUNDLED, bundled_model, cut_words, prepare_words
 from curation.safety.train_toxicity import TOXIC, auc, read_tweets, train
 from curation.step import UserError
 
@@ -61,10 +62,103 @@ def test_sentences_and_rows() -> None:
     found = run(texts)
     assert found[0]["score"] < bundled_model()[1]["threshold"] <= found[1]["score"]
     assert found[2]["worst"] == found[1]["worst"] == found[1]["score"] and found[2]["toxic_sentences"] == 0.25
-    assert found[3] == found[4] == found[6] == {"score": 0.0, "worst": 0.0, "toxic_sentences": 0.0}
+    nothing = {"score": 0.0, "worst": 0.0, "toxic_sentences": 0.0, "hate": 0.0, "offensive": 0.0}
+    assert found[3] == found[4] == found[6] == nothing
+    assert found[1]["hate"] + found[1]["offensive"] == pytest.approx(found[1]["score"], abs=1e-4)
     assert found[5]["worst"] == 0.0
     assert [run([t])[0] for t in texts] == found
     assert all(0 <= f["score"] <= 1 for f in found)
+
+
+KIND = "The garden was planted in the spring by both of the sisters."
+RUDE = "shut up you stupid bitch nobody likes you"
+
+
+def text_after(text: str | None, **options: object) -> tuple[str | None, dict[str, object]]:
+    step = Toxicity(sentences="drop", **options)  # type: ignore[arg-type]
+    step.check()
+    out = step(pa.record_batch({"text": pa.array([text], pa.large_string())}))
+    return out.column("text")[0].as_py(), out.column("toxicity")[0].as_py()
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f"{KIND} {RUDE}! {KIND}", f"{KIND} {KIND}"),
+        (f"{KIND}\n{RUDE}\n{KIND}", f"{KIND}\n{KIND}"),
+        (f"{KIND} {RUDE}.\n\n{KIND}", f"{KIND}\n\n{KIND}"),
+        (f"{RUDE}. {KIND}", KIND),
+        (f"{KIND} {RUDE}.", f"{KIND} "),
+        (f"{RUDE}\n{RUDE}", ""),
+        (KIND, KIND),
+        (None, None),
+    ],
+)
+def test_toxic_sentences_are_dropped(text: str | None, left: str | None) -> None:
+    new, signals = text_after(text)
+    assert new == left and signals["cut_sentences"] == (text or "").count("shut up")
+
+
+def test_rules() -> None:
+    assert Toxicity(sentences="drop").rules() == {"toxicity": "trim(text) <> ''"}
+    assert Toxicity(sentences="drop").rewrites and not Toxicity().rewrites
+    threshold = bundled_model()[1]["threshold"]
+    assert Toxicity(by_language={"en": BUNDLED}).rules() == {
+        "toxicity": f"toxicity.score IS NULL OR toxicity.score < {threshold}"
+    }
+
+
+def small_model(folder: Path, name: str, bad: str, good: str) -> str:
+    import fasttext
+
+    lines = folder / f"{name}.txt"
+    lines.write_text("".join(f"__label__bad-{name} {bad} {i}\n__label__good {good} {i}\n" for i in range(200)))
+    path = folder / f"{name}.bin"
+    fasttext.train_supervised(str(lines), epoch=20, dim=10, bucket=0, thread=10, verbose=0).save_model(str(path))
+    return str(path)
+
+
+def test_each_language_has_its_model(tmp_path: Path) -> None:
+    models = {"de": small_model(tmp_path, "de", "böse", "lieb"), "fr": small_model(tmp_path, "fr", "mal", "bien")}
+    step = Toxicity(by_language=models, labels=["bad-de", "bad-fr"], threshold=0.5)
+    step.check()
+    assert step.reads == ("text", "language") and set(step.models()) == set(models.values())
+    codes = pa.array(["de", "de", "fr", "en", None])
+    language = pa.StructArray.from_arrays([codes], names=["code"])
+    texts = pa.array(["böse", "lieb", "mal", "böse", "mal"], pa.large_string())
+    batch = pa.record_batch({"text": texts, "language": language})
+    found = step(batch).column("toxicity").to_pylist()
+    assert [None if f["score"] is None else f["score"] > 0.5 for f in found] == [True, False, True, None, None]
+    assert found[0]["bad_de"] == found[0]["score"] and found[0]["bad_fr"] is None
+    assert step(batch.slice(2, 1)).column("toxicity").to_pylist() == found[2:3]
+    with pytest.raises(UserError, match="has no label worse"):
+        Toxicity(by_language=models, labels=["bad-de", "bad-fr", "worse"], threshold=0.5).open()
+    with pytest.raises(UserError, match="both given"):
+        Toxicity(model="x", by_language=models).check()
+    with pytest.raises(UserError, match="do not make signals"):
+        Toxicity(labels=["score"], model=models["de"], threshold=0.5).check()
+
+
+def test_word_lists(tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("# ours\nRotter\nutter cad\n馬鹿\n\n", encoding="utf-8")
+    texts: list[str | None] = [
+        "A rotter, an Utter  Cad!",
+        "rotters and cads",
+        "この馬鹿は",
+        "",
+        None,
+        "fine words only here",
+    ]
+    found = run(texts, words=[str(tmp_path / "own.txt")])
+    assert [f["listed"] for f in found] == [0.4, 0.0, 1.0, 0.0, 0.0, 0.0]
+    assert "listed" not in run(["x"])[0]
+    carried = run(["what the clusterfuck"], words=["datatrove:soft_banned_words"])
+    assert carried[0]["listed"] == pytest.approx(1 / 3)
+    (tmp_path / "empty.txt").write_text("# nothing\n")
+    cases = {"is empty": str(tmp_path / "empty.txt"), "cannot be read": str(tmp_path / "none.txt")}
+    for message, name in (cases | {"it has banned_words, soft_banned_words": "datatrove:other"}).items():
+        with pytest.raises(UserError, match=message):
+            Toxicity(words=[name]).check()
 
 
 def test_preparation() -> None:
