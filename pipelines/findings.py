@@ -98,7 +98,7 @@ def gather(run_dir: str) -> Findings:
     if not store.exists("result/ledger"):
         raise UserError(f"{run_dir} has no ledger yet\n  let `gristmill curate` finish first")
     signals, counted, dropped = _ledger(store)
-    _with_texts(store, run, dropped)
+    with_texts(store, run, dropped)
     manifest = store.read_json("result/shards/manifest.json") if store.exists("result/shards/manifest.json") else None
     return Findings(
         name=run["name"],
@@ -217,7 +217,7 @@ def _kept(store: Storage) -> dict[str, list[Sample]]:
     return kept
 
 
-def _with_texts(store: Storage, run: dict[str, Any], dropped: dict[tuple[str, str], list[Sample]]) -> None:
+def with_texts(store: Storage, run: dict[str, Any], dropped: dict[tuple[str, str], list[Sample]]) -> None:
     """Text of dropped documents: from the cache where it is (scrubbed), else read again from the source."""
     from pipelines.originals import Originals
 

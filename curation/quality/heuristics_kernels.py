@@ -260,7 +260,8 @@ def repeated_ngrams(code, n, start, end, count, one, gram, table, times, first, 
 def measure(data, offsets, table, sets, longest, out):  # type: ignore[no-untyped-def]
     """All statistics of a batch: document d is the bytes offsets[d]..offsets[d + 1] of `data`, row d of `out`.
 
-    `sets` has bit 0 for gopher, 1 for gopher_repetition, 2 for c4, 3 for fineweb; what is not asked for stays 0.
+    `sets` has bit 0 for gopher, 1 for gopher_repetition, 2 for c4, 3 for fineweb, 4 for C4's lines however they end;
+    what is not asked for stays 0.
     `longest` is the longest document in bytes. Scratch is about 60 bytes for each of those.
     """
     code = np.empty(longest + 1, np.int32)
@@ -289,6 +290,6 @@ def measure(data, offsets, table, sets, longest, out):  # type: ignore[no-untype
             repeated_lines(code, flags, n, hashes, row)
             repeated_ngrams(code, n, start, end, count, one, gram, hashes, times, first, row)
         if sets & 4:
-            c4(code, flags, n, start, end, count, row[_C4:])
+            c4(code, flags, n, start, end, count, sets & 16 != 0, row[_C4:])
         if sets & 8:
             fineweb(code, flags, n, count, hashes, row[_FINEWEB:])
