@@ -47,8 +47,9 @@ def models(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     bad = [s for row in runs.sentences(data, ["de", "fr", "tr"], 40) for s in [row["text"]]]
     runs.write_jsonl(folder / "hq.jsonl", [{"text": s} for s in good if len(s) > 200][:300])
     runs.write_jsonl(folder / "cc.jsonl", [{"text": s} for s in bad])
-    classifier_train.train(
-        {"hq": [str(folder / "hq.jsonl")], "cc": [str(folder / "cc.jsonl")]}, str(folder / "classifier.bin")
+    sources = {"hq": [str(folder / "hq.jsonl")], "cc": [str(folder / "cc.jsonl")]}
+    classifier_train.train_classifier(
+        sources, str(folder / "classifier.bin"), dimensions=10, buckets=10_000, epochs=2, min_count=2
     )
     return folder
 

@@ -100,11 +100,13 @@ def name(outcome: tuple[str | None, str | None]) -> str:
 
 def test_what_comes_back_is_bounded_and_estimated(folder: Path) -> None:
     before = kept(folder / "run")
-    sets = ["size=null"]
+    sets = ["size=heuristics.characters >= 0"]
     answer = what_if(str(folder / "run"), sets)
     assert not answer.exact and "come back" in answer.notes[0]
     runs.run.curate(
-        runs.load(folder, tree(), "steps.heuristics.keep.size=null"), str(folder / "loose"), executor="inline"
+        runs.load(folder, tree(), "steps.heuristics.keep.size=heuristics.characters >= 0"),
+        str(folder / "loose"),
+        executor="inline",
     )
     after = kept(folder / "loose")
     back = {d for d in before if before[d] == ("heuristics", "size") and after[d][0] in (None, "last")}
