@@ -54,9 +54,8 @@ def versions(*names: str) -> str:
 
 
 def fasttext_lid() -> object:
-    """datatrove's LanguageFilter with the language model that is on this machine: it would download another, and hands
-    fastText a single string, which fails under numpy 2; nothing else is changed."""
-    import fasttext  # noqa: F401
+    """datatrove's LanguageFilter with the language model that is on this machine: it would download another, insists on
+    its own build of fastText, and hands it a single string, which fails under numpy 2. Nothing else is changed."""
     from datatrove.pipeline.filters import LanguageFilter
 
     from curation import models
@@ -69,6 +68,7 @@ def fasttext_lid() -> object:
             labels, scores = self.model.predict([text], k=k)
             return labels[0], scores[0]
 
+    LanguageFilter._requires_dependencies = []
     block = LanguageFilter(["en"], language_threshold=0.65)
     block.model._model = OneLine()
     return block

@@ -118,8 +118,15 @@ def _extract(engine: Callable[[str], Extracted], html: str) -> Extracted:
 
 def _too_deep(html: str) -> bool:
     """Whether a page is nested so deeply that parsers with work quadratic in depth would be at it for minutes (100,000
-    deep: 226 s in resiliparse). Only pages with very many tags are looked at; `auto` needs no such guard."""
+    deep: 226 s in resiliparse). Only pages with very many open tags are parsed for it; `auto` needs no such guard."""
     if html.count("<") <= _DEEPEST:
+        return False
+    import numpy as np
+
+    from curation.read.extract_walk import nesting
+
+    data = html.encode("utf-8", "replace")
+    if 2 * nesting(np.frombuffer(data, np.uint8), len(data)) <= _DEEPEST:
         return False
     page = extract_blocks.read(html)
     depth = [1] * len(page.tag)

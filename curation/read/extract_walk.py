@@ -393,3 +393,36 @@ def walk(data, n, known, kinds, most, out, nodes, blocks):  # type: ignore[no-un
         blocks[found, 3] = current
         found += 1
     return containers, found, at
+
+
+@kernel((BYTES, nb.int64))
+def nesting(data, n):  # type: ignore[no-untyped-def]
+    """How many tags of a page as it was published are open at once at the most, each name for itself: an element is
+    deeper than twice that only if its page closes what it never opened."""
+    open_ = np.zeros(1 << 12, np.int64)
+    total = 0
+    deepest = 0
+    i = 0
+    while i + 1 < n:
+        if data[i] != 60:
+            i += 1
+            continue
+        i += 1
+        closing = data[i] == 47
+        if closing:
+            i += 1
+        if i >= n or not 97 <= data[i] | 32 <= 122:
+            continue
+        name = _H0
+        while i < n and data[i] != 62 and data[i] != 47 and data[i] != 32 and not 9 <= data[i] <= 13:
+            name = (name ^ np.uint64(data[i] | 32)) * _P
+            i += 1
+        slot = np.int64(name >> np.uint64(52))
+        if not closing:
+            open_[slot] += 1
+            total += 1
+            deepest = max(deepest, total)
+        elif open_[slot]:
+            open_[slot] -= 1
+            total -= 1
+    return deepest

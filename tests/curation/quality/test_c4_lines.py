@@ -47,7 +47,8 @@ def rewrite(texts: list[str | None], terminal: bool = True) -> list[tuple[str, i
 
 
 PARTS = ["one two three.", "a line without an end", "it goes on...", "uses cookies a lot.", "JavaScript is off.",
-         "short.", "[1]", "[edit]", "[Citation Needed]", "[12", "x" * 1001 + " a b.", "Ünïcode 日本語 👩‍💻 fine!", "[1] [2] [3].",
+         "short.",
+    "[1]", "[edit]", "[Citation Needed]", "[12", "x" * 1001 + " a b.", "Ünïcode 日本語 👩‍💻 fine!", "[1] [2] [3].",
          "\n", "\n", "\r\n", "\u2028", " ", "\t", "{ a b c }."]  # fmt: skip
 
 
