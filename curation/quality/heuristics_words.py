@@ -300,8 +300,11 @@ def words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
             continue
         lo = i
         plain = True
+        dotted = False  # a dot before a lower-case letter: what every address has
         while i < n and not flags[i] & SPACE:
-            plain = plain and flags[i] & WORD != 0
+            if not flags[i] & WORD:
+                plain = False
+                dotted = dotted or (code[i] == 46 and i + 1 < n and flags[i + 1] & LOWER != 0)
             i += 1
         hi = i
         if plain:  # four chunks of five
@@ -310,7 +313,7 @@ def words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
         peeled = 0
         address = False
         while lo < hi:
-            if is_address(code, flags, lo, hi):
+            if dotted and is_address(code, flags, lo, hi):
                 address = True
                 break
             before = hi - lo
