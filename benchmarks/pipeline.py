@@ -111,23 +111,19 @@ def _record(writer: object, headers: list[tuple[str, str]], payload: bytes, kind
     return ArcWarcRecord("warc", kind, head, io.BytesIO(payload), None, "", len(payload))
 
 
-def run(command: list[str]) -> tuple[float, float]:
-    """Wall and CPU seconds of a process and its children."""
-    import resource
-
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def run(command: list[str]) -> float:
+    """Wall seconds of a process."""
     begin = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, cwd=crawl.ROOT,
                           env=os.environ | {"PYTHONPATH": str(crawl.ROOT)}, check=False)  # fmt: skip
     wall = time.perf_counter() - begin
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return wall
 
 
-def ours(folder: Path, root: Path, pattern: str, tokenizer: Path, dedup: bool, name: str) -> tuple[float, float, int]:
-    """`gristmill curate` on the recipe; wall and CPU seconds, documents kept."""
+def ours(folder: Path, root: Path, pattern: str, tokenizer: Path, dedup: bool, name: str) -> tuple[float, int]:
+    """`gristmill curate` on the recipe; wall seconds, documents kept."""
     recipe = yaml.safe_load((crawl.ROOT / "pipelines" / "fineweb.yaml").read_text())
     recipe["sources"][0] |= {"root": str(root), "path": pattern}
     out = ("urls",) if dedup else ("urls", "minhash_dedup")
@@ -136,18 +132,18 @@ def ours(folder: Path, root: Path, pattern: str, tokenizer: Path, dedup: bool, n
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(recipe, sort_keys=False))
     to = folder / f"run-{name}"
-    wall, cpu = run(
+    wall = run(
         [sys.executable, "-m", "pipelines.cli", "curate", str(file), "--run", str(to), "--workers", "2", "--quiet"]
     )
-    return wall, cpu, json.loads((to / "run.json").read_text())["counts"]["kept"]
+    return wall, json.loads((to / "run.json").read_text())["counts"]["kept"]
 
 
-def theirs(folder: Path, root: Path, pattern: str, tokenizer: Path, dedup: bool, name: str) -> tuple[float, float, int]:
-    """datatrove; the same three."""
+def theirs(folder: Path, root: Path, pattern: str, tokenizer: Path, dedup: bool, name: str) -> tuple[float, int]:
+    """datatrove; the same two."""
     script, to = folder / "peer.py", folder / f"peer-{name}"
     script.write_text(PEER)
     files = len(list(root.glob(pattern)))
-    wall, cpu = run(
+    wall = run(
         [
             sys.executable,
             str(script),
@@ -158,13 +154,13 @@ def theirs(folder: Path, root: Path, pattern: str, tokenizer: Path, dedup: bool,
             str(crawl.ROOT),
             "dedup" if dedup else "no",
             str(files),
-        ]  # fmt: skip
+        ]
     )
     kept = 0
     for path in sorted((to / "kept").glob("*.jsonl.gz")):
         with gzip.open(path) as f:
             kept += sum(1 for _ in f)
-    return wall, cpu, kept
+    return wall, kept
 
 
 def main() -> None:
@@ -174,7 +170,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, nargs=2, default=[4, 16], help="few and many, for ours")
     options = parser.parse_args()
     print(f"two workers, load {os.getloadavg()[0]:.1f}; {crawl.versions('datatrove', 'trafilatura', 'ray')}")
-    print(f"{'':<34}{'wall s':>9}{'CPU s':>9}{'kept':>8}")
+    print(f"{'':<34}{'wall s':>9}{'kept':>8}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tokenizer = folder / "tokenizer.json"
@@ -183,9 +179,9 @@ def main() -> None:
         if "whole" in options.parts:
             walls = []
             for who, side in sides:
-                wall, cpu, kept = side(folder, options.data / "crawl", "docs-0[01].warc.gz", tokenizer, True, "whole")
+                wall, kept = side(folder, options.data / "crawl", "docs-0[01].warc.gz", tokenizer, True, "whole")
                 walls.append(wall)
-                print(f"{'whole, ' + who:<34}{wall:>9.1f}{cpu:>9.1f}{kept:>8,}", flush=True)
+                print(f"{'whole, ' + who:<34}{wall:>9.1f}{kept:>8,}", flush=True)
             print(f"{'':<34}{walls[1] / walls[0]:>8.1f}x")
         if "marginal" in options.parts:
             each = []
@@ -194,13 +190,13 @@ def main() -> None:
                 for count in (few, many):
                     root = folder / f"{who}-{count}"
                     copies(options.data / "crawl" / "docs-00.warc.gz", root, count)
-                    wall, cpu, kept = side(folder, root, "*.warc.gz", tokenizer, False, f"{who}-{count}")
-                    found.append((wall, cpu))
-                    print(f"{f'{count} copies, ' + who:<34}{wall:>9.1f}{cpu:>9.1f}{kept:>8,}", flush=True)
-                wall, cpu = ((b - a) / (many - few) for a, b in zip(*found, strict=True))
-                each.append((wall, cpu))
-                print(f"{'a further copy, ' + who:<34}{wall:>9.2f}{cpu:>9.2f}", flush=True)
-            print(f"{'':<34}{each[1][0] / each[0][0]:>8.1f}x{each[1][1] / each[0][1]:>8.1f}x")
+                    wall, kept = side(folder, root, "*.warc.gz", tokenizer, False, f"{who}-{count}")
+                    found.append(wall)
+                    print(f"{f'{count} copies, ' + who:<34}{wall:>9.1f}{kept:>8,}", flush=True)
+                wall = (found[1] - found[0]) / (many - few)
+                each.append(wall)
+                print(f"{'a further copy, ' + who:<34}{wall:>9.2f}", flush=True)
+            print(f"{'':<34}{each[1] / each[0]:>8.1f}x")
 
 
 if __name__ == "__main__":
