@@ -200,8 +200,8 @@ def repeated_lines(code, flags, n, table, out):  # type: ignore[no-untyped-def]
 def repeated_ngrams(code, n, start, end, count, one, gram, table, times, first, where, again, out):  # type: ignore[no-untyped-def]
     """Top 2- to 4-grams and duplicate 5- to 10-grams. An n-gram's hash is a polynomial over its words' hashes.
 
-    An n-gram that occurs twice begins with one of n - 1 words that does. So each size looks only at the places where the
-    one before found repetition (`again`), which in prose are few; the others occur once and match nothing.
+    An n-gram that occurs twice begins with one of n - 1 words that does. So each size looks only at the places where
+    the one before found repetition (`again`), which in prose are few; the others occur once and match nothing.
     """
     for w in range(count):
         one[w] = hash_range(code, start[w], end[w])

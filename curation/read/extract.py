@@ -11,6 +11,7 @@ A page that an engine cannot take is not an error: its text is empty and rule `e
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -25,6 +26,7 @@ HTML = ("text/html", "application/xhtml+xml")
 _ENOUGH = 25  # characters: below it `auto` takes the whole page instead
 _LONGEST_TITLE = 1000
 _DEEPEST = 5000
+_NO_FRAMES = re.compile(r"<noframes[^>]*>(.*?)</noframes", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,13 @@ def _too_deep(html: str) -> bool:
 
 def _auto(html: str) -> Extracted:
     page = extract_blocks.read(html)
+    title, language = page.title, page.language
+    if not page.text and (frames := _NO_FRAMES.search(html)):  # all that a page of frames has to say
+        page = extract_blocks.read(frames[1])
     text = extract_text.render(page, extract_main.content(page))
     if len(text) < _ENOUGH:
         text = max(text, extract_text.render(page, list(range(len(page.text)))), key=len)
-    return Extracted(text, page.title, page.language)
+    return Extracted(text, title, language)
 
 
 def _resiliparse(html: str) -> Extracted:
