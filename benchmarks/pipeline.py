@@ -14,6 +14,7 @@ marginal  what a further copy of docs-00 costs, without deduplication: the time 
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -111,19 +112,32 @@ def _record(writer: object, headers: list[tuple[str, str]], payload: bytes, kind
     return ArcWarcRecord("warc", kind, head, io.BytesIO(payload), None, "", len(payload))
 
 
-def run(command: list[str]) -> float:
-    """Wall seconds of a process."""
+def run(command: list[str]) -> tuple[float, float]:
+    """Wall seconds of a process, and CPU seconds of it and all below it (Ray's workers are children of its daemons)."""
+    import psutil
+
     begin = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, cwd=crawl.ROOT,
-                          env=os.environ | {"PYTHONPATH": str(crawl.ROOT)}, check=False)  # fmt: skip
-    wall = time.perf_counter() - begin
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return wall
+    spent: dict[int, float] = {}
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, cwd=crawl.ROOT,
+                                   env=os.environ | {"PYTHONPATH": str(crawl.ROOT)})  # fmt: skip
+        root = psutil.Process(process.pid)
+        while process.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                for one in [root, *root.children(recursive=True)]:
+                    with contextlib.suppress(psutil.Error):
+                        times = one.cpu_times()
+                        spent[one.pid] = times.user + times.system
+            time.sleep(0.1)
+        wall = time.perf_counter() - begin
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"{' '.join(command)} failed:\n{said.read().decode(errors='replace')[-4000:]}")
+    return wall, sum(spent.values())
 
 
-def ours(folder: Path, root: Path, pattern: str, tokenizer: Path, dedup: bool, name: str) -> tuple[float, int]:
-    """`gristmill curate` on the recipe; wall seconds, documents kept."""
+def ours(folder: Path, root: Path, pattern: str, tokenizer: Path, dedup: bool, name: str) -> tuple[float, float, int]:
+    """`gristmill curate` on the recipe; wall and CPU seconds, documents kept."""
     recipe = yaml.safe_load((crawl.ROOT / "pipelines" / "fineweb.yaml").read_text())
     recipe["sources"][0] |= {"root": str(root), "path": pattern}
     out = ("urls",) if dedup else ("urls", "minhash_dedup")
@@ -132,18 +146,18 @@ def ours(folder: Path, root: Path, pattern: str, tokenizer: Path, dedup: bool, n
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(recipe, sort_keys=False))
     to = folder / f"run-{name}"
-    wall = run(
+    wall, cpu = run(
         [sys.executable, "-m", "pipelines.cli", "curate", str(file), "--run", str(to), "--workers", "2", "--quiet"]
     )
-    return wall, json.loads((to / "run.json").read_text())["counts"]["kept"]
+    return wall, cpu, json.loads((to / "run.json").read_text())["counts"]["kept"]
 
 
-def theirs(folder: Path, root: Path, pattern: str, tokenizer: Path, dedup: bool, name: str) -> tuple[float, int]:
-    """datatrove; the same two."""
+def theirs(folder: Path, root: Path, pattern: str, tokenizer: Path, dedup: bool, name: str) -> tuple[float, float, int]:
+    """datatrove; the same three."""
     script, to = folder / "peer.py", folder / f"peer-{name}"
     script.write_text(PEER)
     files = len(list(root.glob(pattern)))
-    wall = run(
+    wall, cpu = run(
         [
             sys.executable,
             str(script),
@@ -160,7 +174,7 @@ def theirs(folder: Path, root: Path, pattern: str, tokenizer: Path, dedup: bool,
     for path in sorted((to / "kept").glob("*.jsonl.gz")):
         with gzip.open(path) as f:
             kept += sum(1 for _ in f)
-    return wall, kept
+    return wall, cpu, kept
 
 
 def main() -> None:
@@ -170,7 +184,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, nargs=2, default=[4, 16], help="few and many, for ours")
     options = parser.parse_args()
     print(f"two workers, load {os.getloadavg()[0]:.1f}; {crawl.versions('datatrove', 'trafilatura', 'ray')}")
-    print(f"{'':<34}{'wall s':>9}{'kept':>8}")
+    print(f"{'':<34}{'wall s':>9}{'CPU s':>9}{'kept':>8}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tokenizer = folder / "tokenizer.json"
@@ -179,10 +193,10 @@ def main() -> None:
         if "whole" in options.parts:
             walls = []
             for who, side in sides:
-                wall, kept = side(folder, options.data / "crawl", "docs-0[01].warc.gz", tokenizer, True, "whole")
-                walls.append(wall)
-                print(f"{'whole, ' + who:<34}{wall:>9.1f}{kept:>8,}", flush=True)
-            print(f"{'':<34}{walls[1] / walls[0]:>8.1f}x")
+                wall, cpu, kept = side(folder, options.data / "crawl", "docs-0[01].warc.gz", tokenizer, True, "whole")
+                walls.append((wall, cpu))
+                print(f"{'whole, ' + who:<34}{wall:>9.1f}{cpu:>9.1f}{kept:>8,}", flush=True)
+            print(f"{'':<34}{walls[1][0] / walls[0][0]:>8.1f}x{walls[1][1] / walls[0][1]:>8.1f}x")
         if "marginal" in options.parts:
             each = []
             for (who, side), (few, many) in zip(sides, (options.copies, options.peer_copies), strict=True):
@@ -190,13 +204,13 @@ def main() -> None:
                 for count in (few, many):
                     root = folder / f"{who}-{count}"
                     copies(options.data / "crawl" / "docs-00.warc.gz", root, count)
-                    wall, kept = side(folder, root, "*.warc.gz", tokenizer, False, f"{who}-{count}")
-                    found.append(wall)
-                    print(f"{f'{count} copies, ' + who:<34}{wall:>9.1f}{kept:>8,}", flush=True)
-                wall = (found[1] - found[0]) / (many - few)
-                each.append(wall)
-                print(f"{'a further copy, ' + who:<34}{wall:>9.2f}", flush=True)
-            print(f"{'':<34}{each[1] / each[0]:>8.1f}x")
+                    wall, cpu, kept = side(folder, root, "*.warc.gz", tokenizer, False, f"{who}-{count}")
+                    found.append((wall, cpu))
+                    print(f"{f'{count} copies, ' + who:<34}{wall:>9.1f}{cpu:>9.1f}{kept:>8,}", flush=True)
+                wall, cpu = ((b - a) / (many - few) for a, b in zip(*found, strict=True))
+                each.append((wall, cpu))
+                print(f"{'a further copy, ' + who:<34}{wall:>9.2f}{cpu:>9.2f}", flush=True)
+            print(f"{'':<34}{each[1][0] / each[0][0]:>8.1f}x{each[1][1] / each[0][1]:>8.1f}x")
 
 
 if __name__ == "__main__":
