@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from resiliparse.parse.html import HTMLTree
 from benchmarks import crawl
 from curation.read import extract_blocks
 from curation.read.extract_blocks import _INLINE, _NEVER, _VOID, Page, _walk
+from curation.read.extract_walk import nesting
 from tests.curation.read.test_extract import MARKUP, ODD, PAGE
 
 RAW = re.compile(
@@ -157,3 +160,20 @@ def test_containers_end_where_they_are_too_many(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(extract_blocks, "MAX_NODES", 10)
     page = extract_blocks.read("".join(f"<p>number {i}</p>" for i in range(30)))
     assert len(page.tag) == 10 and page.text == [f"number {i}" for i in range(9)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(["<p>", "</p>", "<b a='<'>", "</B>", "<br>", "text", "<", "</", "<x-é>", "< p>"])))
+def test_nesting_equals_the_reference(parts: list[str]) -> None:
+    html = "".join(parts)
+    open_: collections.Counter[bytes] = collections.Counter()
+    deepest = 0
+    for closing, name in re.findall(rb"<(/?)([a-zA-Z][^>/ \t-\r]*)", html.encode()):
+        key = bytes(c | 32 for c in name)
+        if not closing:
+            open_[key] += 1
+        elif open_[key]:
+            open_[key] -= 1
+        deepest = max(deepest, open_.total())
+    data = html.encode()
+    assert nesting(np.frombuffer(data, np.uint8), len(data)) == deepest
