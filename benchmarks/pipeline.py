@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
 import json
 import os
 import subprocess
@@ -82,15 +83,15 @@ def write_tokenizer(data: Path, to: Path) -> None:
     tokenizer.save(str(to))
 
 
-def copies(source: Path, folder: Path, count: int) -> None:
-    """Copies of an archive under other URLs and record ids."""
+def copies(source: Path, folder: Path, count: int, most: int | None = None) -> None:
+    """Copies of an archive (of its first `most` records) under other URLs and record ids."""
     from warcio.archiveiterator import ArchiveIterator
     from warcio.warcwriter import WARCWriter
 
     folder.mkdir()
     records = []
     with gzip.open(source) as f:
-        for record in ArchiveIterator(f, no_record_parse=True):
+        for record in itertools.islice(ArchiveIterator(f, no_record_parse=True), most):
             records.append((record.rec_headers.headers, record.raw_stream.read(), record.rec_type))
     for k in range(count):
         with (folder / f"copy-{k:02d}.warc.gz").open("wb") as out:
@@ -182,6 +183,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="*", default=["whole", "marginal"], help="[%(default)s]")
     parser.add_argument("--peer-copies", type=int, nargs=2, default=[1, 3], help="few and many, for datatrove")
     parser.add_argument("--copies", type=int, nargs=2, default=[4, 16], help="few and many, for ours")
+    parser.add_argument("--records", type=int, help="take so many records of docs-00 for a copy, not all 2,011")
     options = parser.parse_args()
     print(f"two workers, load {os.getloadavg()[0]:.1f}; {crawl.versions('datatrove', 'trafilatura', 'ray')}")
     print(f"{'':<34}{'wall s':>9}{'CPU s':>9}{'kept':>8}")
@@ -189,6 +191,9 @@ def main() -> None:
         folder = Path(name)
         tokenizer = folder / "tokenizer.json"
         write_tokenizer(options.data, tokenizer)
+        # kernels compile once an installation
+        recipe = "import curation.quality.heuristics_kernels, curation.read.extract_walk, curation.safety.pii_windows"
+        run([sys.executable, "-c", recipe])
         sides = (("gristmill", ours), ("datatrove", theirs))
         if "whole" in options.parts:
             walls = []
@@ -203,7 +208,7 @@ def main() -> None:
                 found = []
                 for count in (few, many):
                     root = folder / f"{who}-{count}"
-                    copies(options.data / "crawl" / "docs-00.warc.gz", root, count)
+                    copies(options.data / "crawl" / "docs-00.warc.gz", root, count, options.records)
                     wall, cpu, kept = side(folder, root, "*.warc.gz", tokenizer, False, f"{who}-{count}")
                     found.append((wall, cpu))
                     print(f"{f'{count} copies, ' + who:<34}{wall:>9.1f}{cpu:>9.1f}{kept:>8,}", flush=True)
