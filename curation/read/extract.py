@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation import record
 from curation.read import extract_blocks, extract_main, extract_text
@@ -80,7 +81,7 @@ class Extract(MapStep):
         """The batch with plain text, and the signals."""
         engine = ENGINES[self.engine]
         texts, rows = [], []
-        mimes = [None if read is None else read["mime"] for read in batch.column("read").to_pylist()]
+        mimes = pc.struct_field(batch.column("read"), "mime").to_pylist()
         column = batch.column("text")
         for i in range(batch.num_rows):
             text = column[i].as_py()
