@@ -28,6 +28,7 @@ def fnv(text: str) -> int:
     return h
 
 
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _H0, _P = np.uint64(_START), np.uint64(_STEP)
 _HIDDEN, _ARIA, _STYLE, _ROLE, _CLASS = (np.uint64(fnv(n)) for n in ("hidden", "aria-hidden", "style", "role", "class"))
 _HREF, _TRUE, _HEADERLINK = (np.uint64(fnv(n)) for n in ("href", "true", "headerlink"))
@@ -417,6 +418,7 @@ def nesting(data, n):  # type: ignore[no-untyped-def]
         while i < n and data[i] != 62 and data[i] != 47 and data[i] != 32 and not 9 <= data[i] <= 13:
             name = (name ^ np.uint64(data[i] | 32)) * _P
             i += 1
+        name = (name ^ (name >> np.uint64(32))) * _SPREAD  # short names differ in few bits
         slot = np.int64(name >> np.uint64(52))
         if not closing:
             open_[slot] += 1
