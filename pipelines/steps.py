@@ -4,7 +4,9 @@ from __future__ import annotations
 
 STEPS: dict[str, str | type] = {
     "extract": "curation.read.extract:Extract",
+    "urls": "curation.quality.urls:Urls",
     "language": "curation.quality.language:Language",
+    "c4_lines": "curation.quality.c4_lines:C4Lines",
     "heuristics": "curation.quality.heuristics:Heuristics",
     "perplexity": "curation.quality.perplexity:Perplexity",
     "classifier": "curation.quality.classifier:Classifier",

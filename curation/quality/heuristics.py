@@ -110,10 +110,12 @@ _HALVES: dict[str, tuple[str, ...]] = {"gopher": ("gopher", "gopher_repetition")
 class Heuristics(MapStep):
     """Statistics of words, lines, repetition and punctuation, with the papers' thresholds as rules.
 
-    sets  which papers' rules. `gopher` means quality and repetition; `gopher_repetition` is Table A1 alone.
+    sets         which papers' rules. `gopher` means quality and repetition; `gopher_repetition` is Table A1 alone.
+    c4_terminal  whether C4 keeps only lines that end in terminal punctuation: the paper does, FineWeb does not
     """
 
     sets: list[Set] = field(default_factory=lambda: ["gopher", "c4", "fineweb"])
+    c4_terminal: bool = True
     name: str = "heuristics"
 
     _classes: Any = field(init=False, repr=False, compare=False, default=None)
@@ -167,7 +169,7 @@ class Heuristics(MapStep):
         out = np.zeros((rows, len(COLUMNS)))
         if rows and data is not None:
             where = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + rows + 1]
-            sets = sum(1 << i for i, s in enumerate(_SIGNALS) if s in self._asked)
+            sets = sum(1 << i for i, s in enumerate(_SIGNALS) if s in self._asked) | (0 if self.c4_terminal else 16)
             longest = int(np.diff(where).max())
             measure(np.frombuffer(data, np.uint8), where, self._classes, sets, longest, out)
         return {name: np.ascontiguousarray(out[:, i]) for i, name in enumerate(COLUMNS)}

@@ -195,13 +195,18 @@ def repeated_lines(code, flags, n, table, out):  # type: ignore[no-untyped-def]
 
 @kernel(
     "void(int32[::1], int64, int32[::1], int32[::1], int64, uint64[::1], uint64[::1], uint64[::1],"
-    " int32[::1], int32[::1], float64[::1])"
+    " int32[::1], int32[::1], int32[::1], boolean[::1], float64[::1])"
 )
-def repeated_ngrams(code, n, start, end, count, one, gram, table, times, first, out):  # type: ignore[no-untyped-def]
-    """Top 2- to 4-grams and duplicate 5- to 10-grams. An n-gram's hash is a polynomial over its words' hashes."""
+def repeated_ngrams(code, n, start, end, count, one, gram, table, times, first, where, again, out):  # type: ignore[no-untyped-def]
+    """Top 2- to 4-grams and duplicate 5- to 10-grams. An n-gram's hash is a polynomial over its words' hashes.
+
+    An n-gram that occurs twice begins with one of n - 1 words that does. So each size looks only at the places where
+    the one before found repetition (`again`), which in prose are few; the others occur once and match nothing.
+    """
     for w in range(count):
         one[w] = hash_range(code, start[w], end[w])
         gram[w] = one[w]
+        again[w] = True
     unique = False  # no n-gram occurs twice: then no longer one does, and the first stands for all
     for size in range(2, 5):
         grams = count - size + 1
@@ -209,13 +214,16 @@ def repeated_ngrams(code, n, start, end, count, one, gram, table, times, first, 
             break
         for w in range(grams):
             gram[w] = gram[w] * BASE + one[w + size - 1]
-        best = 0
+        best = 1
         at = 0
-        if unique:
-            best = 1
-        else:
-            mask = clear(grams, table)
+        if not unique:
+            some = 0
             for w in range(grams):
+                some += again[w]
+            mask = clear(some, table)
+            for w in range(grams):
+                if not again[w]:
+                    continue
                 h = mix(gram[w])
                 slot = h & mask
                 while table[slot] and table[slot] != h:
@@ -226,9 +234,12 @@ def repeated_ngrams(code, n, start, end, count, one, gram, table, times, first, 
                     table[slot] = h
                     times[slot] = 1
                     first[slot] = w
-                if times[slot] > best or (times[slot] == best and first[slot] < at):
+                where[w] = slot
+                if times[slot] > best or (times[slot] == best and best > 1 and first[slot] < at):
                     best = times[slot]
                     at = first[slot]
+            for w in range(grams):
+                again[w] = again[w] and times[where[w]] > 1
             unique = best == 1
         length = size - 1
         for w in range(at, at + size):
@@ -238,15 +249,17 @@ def repeated_ngrams(code, n, start, end, count, one, gram, table, times, first, 
         grams = count - size + 1
         if grams < 1:
             break
+        some = 0
         for w in range(grams):
             gram[w] = gram[w] * BASE + one[w + size - 1]
+            some += again[w]
         if unique:
             continue
-        mask = clear(grams, table)
+        mask = clear(some, table)
         characters = 0
         w = 0
         while w < grams:
-            if seen(mix(gram[w]), table, mask):
+            if again[w] and seen(mix(gram[w]), table, mask):
                 for k in range(w, w + size):
                     characters += end[k] - start[k]
                 w += size
@@ -260,7 +273,8 @@ def repeated_ngrams(code, n, start, end, count, one, gram, table, times, first, 
 def measure(data, offsets, table, sets, longest, out):  # type: ignore[no-untyped-def]
     """All statistics of a batch: document d is the bytes offsets[d]..offsets[d + 1] of `data`, row d of `out`.
 
-    `sets` has bit 0 for gopher, 1 for gopher_repetition, 2 for c4, 3 for fineweb; what is not asked for stays 0.
+    `sets` has bit 0 for gopher, 1 for gopher_repetition, 2 for c4, 3 for fineweb, 4 for C4's lines however they end;
+    what is not asked for stays 0.
     `longest` is the longest document in bytes. Scratch is about 60 bytes for each of those.
     """
     code = np.empty(longest + 1, np.int32)
@@ -276,6 +290,8 @@ def measure(data, offsets, table, sets, longest, out):  # type: ignore[no-untype
     hashes = np.empty(slots, np.uint64)
     times = np.empty(slots, np.int32)
     first = np.empty(slots, np.int32)
+    where = np.empty(longest + 1, np.int32)
+    again = np.empty(longest + 1, np.bool_)
     for d in range(len(offsets) - 1):
         row = out[d]
         row[:] = 0.0
@@ -287,8 +303,8 @@ def measure(data, offsets, table, sets, longest, out):  # type: ignore[no-untype
             gopher_quality(code, flags, n, start, end, count, row)
         if sets & 2 and n:
             repeated_lines(code, flags, n, hashes, row)
-            repeated_ngrams(code, n, start, end, count, one, gram, hashes, times, first, row)
+            repeated_ngrams(code, n, start, end, count, one, gram, hashes, times, first, where, again, row)
         if sets & 4:
-            c4(code, flags, n, start, end, count, row[_C4:])
+            c4(code, flags, n, start, end, count, sets & 16 != 0, row[_C4:])
         if sets & 8:
             fineweb(code, flags, n, count, hashes, row[_FINEWEB:])

@@ -30,12 +30,23 @@ def phrase_at(code, i, which):  # type: ignore[no-untyped-def]
     return True
 
 
-@kernel("boolean(int32[::1], int64, int64, int64)")
-def contains(code, lo, hi, which):  # type: ignore[no-untyped-def]
-    for i in range(lo, hi - _PHRASE_SIZE[which] + 1):  # noqa: SIM110
-        if phrase_at(code, i, which):
-            return True
-    return False
+@kernel("int64(int32[::1], int64, int64)")
+def phrases_in(code, lo, hi):  # type: ignore[no-untyped-def]
+    """Which phrases stand in [lo, hi), a bit each."""
+    found = 0
+    for i in range(lo, hi - 9):  # the shortest has 10 characters
+        c = code[i] | 32
+        if c == 108:
+            if i + 11 <= hi and phrase_at(code, i, _LOREM):
+                found |= 1 << _LOREM
+        elif c == 106:
+            if phrase_at(code, i, _JAVASCRIPT):
+                found |= 1 << _JAVASCRIPT
+        elif c == 116 or c == 112 or c == 99 or c == 117:
+            for which in range(_FIRST_POLICY, _EDIT):
+                if i + _PHRASE_SIZE[which] <= hi and phrase_at(code, i, which):
+                    found |= 1 << which
+    return found
 
 
 @kernel("int64(int32[::1], int64, int64)")
@@ -59,20 +70,66 @@ def before_citations(code, lo, hi):  # type: ignore[no-untyped-def]
     return hi
 
 
-@kernel("void(int32[::1], uint16[::1], int64, int32[::1], int32[::1], int64, float64[::1])")
-def c4(code, flags, n, start, end, count, out):  # type: ignore[no-untyped-def]
-    """Raffel et al. 2020, section 2.2, and the published code's order of tests: which lines C4 would keep.
+LONG, ENDLESS, SHORT, JAVASCRIPT, POLICY, STAYS = 0, 1, 2, 3, 4, 5  # what C4 says of a line
+_LOREM_IPSUM, _BRACKET, _ENDS = 8, 16, 32  # ... and what it notices on the way
 
-    A line stays with three words (by white space) or more, none over 1,000 characters, if it ends in . ? ! " or '
-    but not in ... and does not speak of javascript or policies. "lorem ipsum" or { in a line that ends well is
-    against the document. Sentences are counted in the lines that stay: after a word that ends a sentence, the next
-    that is no punctuation begins another.
+
+@kernel("int64(int32[::1], uint16[::1], int64, int64, boolean)")
+def c4_line(code, flags, a, b, any_end):  # type: ignore[no-untyped-def]
+    """Raffel et al. 2020, section 2.2, in the order of its published code: one line [a, b), without white space around.
+
+    It stays with three words (by white space) or more, none over 1,000 characters, if it ends in . ? ! " or ' but not
+    in ... (`any_end`: however it ends, as FineWeb has it) and does not speak of javascript or policies. Flags: "lorem
+    ipsum" or { in it, when it got so far: these are against the document; and whether it ends as it should.
+    """
+    chunks = 0
+    longest = 0
+    run = 0
+    bracket = False
+    for i in range(a, b):
+        if flags[i] & SPACE:
+            run = 0
+        else:
+            if run == 0:
+                chunks += 1
+            run += 1
+            longest = max(longest, run)
+            if code[i] == 123:
+                bracket = True
+    if longest > 1000:
+        return LONG
+    e = before_citations(code, a, b)
+    c = code[e - 1] if e > a else 0
+    ends = c == 46 or c == 63 or c == 33 or c == 34 or c == 39
+    if e - a >= 3 and c == 46 and code[e - 2] == 46 and code[e - 3] == 46:
+        ends = False
+    said = _ENDS if ends else 0
+    if not ends and not any_end:
+        return ENDLESS
+    if chunks < 3:
+        return SHORT | said
+    phrases = phrases_in(code, a, b)
+    if phrases >> _LOREM & 1:
+        said |= _LOREM_IPSUM
+    if phrases >> _JAVASCRIPT & 1:
+        return JAVASCRIPT | said
+    if bracket:
+        said |= _BRACKET
+    if phrases >> _FIRST_POLICY:
+        return POLICY | said
+    return STAYS | said
+
+
+@kernel("void(int32[::1], uint16[::1], int64, int32[::1], int32[::1], int64, boolean, float64[::1])")
+def c4(code, flags, n, start, end, count, any_end, out):  # type: ignore[no-untyped-def]
+    """C4's verdict on the document: sentences in the lines that stay, and what was noticed in any of them.
+
+    After a word that ends a sentence, the next that is no punctuation begins another.
     """
     lines = 0
     ending = 0
     sentences = 0
-    lorem = 0
-    curly = 0
+    noticed = 0
     javascript = 0
     policy = 0
     w = 0
@@ -91,45 +148,15 @@ def c4(code, flags, n, start, end, count, out):  # type: ignore[no-untyped-def]
         if a == b:
             continue
         lines += 1
-        chunks = 0
-        longest = 0
-        run = 0
-        bracket = False
-        for i in range(a, b):
-            if flags[i] & SPACE:
-                run = 0
-            else:
-                if run == 0:
-                    chunks += 1
-                run += 1
-                longest = max(longest, run)
-                if code[i] == 123:
-                    bracket = True
-        if longest > 1000:
-            continue
-        e = before_citations(code, a, b)
-        if e == a:
-            continue
-        c = code[e - 1]
-        if not (c == 46 or c == 63 or c == 33 or c == 34 or c == 39):
-            continue
-        if e - a >= 3 and c == 46 and code[e - 2] == 46 and code[e - 3] == 46:
-            continue
-        ending += 1
-        if chunks < 3:
-            continue
-        if contains(code, a, b, _LOREM):
-            lorem = 1
-        if contains(code, a, b, _JAVASCRIPT):
+        said = c4_line(code, flags, a, b, any_end)
+        noticed |= said
+        if said & _ENDS:
+            ending += 1
+        if said & 7 == JAVASCRIPT:
             javascript += 1
-            continue
-        if bracket:
-            curly = 1
-        banned = False
-        for which in range(_FIRST_POLICY, _EDIT):
-            banned = banned or contains(code, a, b, which)
-        if banned:
+        elif said & 7 == POLICY:
             policy += 1
+        if said & 7 != STAYS:
             continue
         while w < count and start[w] < a:
             w += 1
@@ -150,10 +177,80 @@ def c4(code, flags, n, start, end, count, out):  # type: ignore[no-untyped-def]
             w += 1
     out[0] = sentences
     out[1] = ending / lines if lines else 0.0
-    out[2] = lorem
-    out[3] = curly
+    out[2] = noticed & _LOREM_IPSUM != 0
+    out[3] = noticed & _BRACKET != 0
     out[4] = javascript
     out[5] = policy
+
+
+@kernel("int64(int32[::1], int64, int64)")
+def citation(code, i, hi):  # type: ignore[no-untyped-def]
+    """How many characters the citation at i takes, [1], [], [edit] or [citation needed]; 0 where there is none."""
+    j = i + 1
+    while j < hi and 48 <= code[j] <= 57:
+        j += 1
+    if j < hi and code[j] == 93:
+        return j + 1 - i
+    for which in range(_EDIT, _END):
+        if hi - i >= _PHRASE_SIZE[which] and phrase_at(code, i, which):
+            return _PHRASE_SIZE[which]
+    return 0
+
+
+@kernel("int64(int32[::1], uint16[::1], int64, boolean, uint8[::1], int64, int64[::1])")
+def c4_keep(code, flags, n, any_end, text, at, counts):  # type: ignore[no-untyped-def]
+    """Writes the lines that C4 keeps to `text` from `at` on, as UTF-8, between newlines, white space around them and
+    citations inside them gone; returns where it ends. Adds to `counts`: lines with something on them, lines kept."""
+    begin = at
+    lo = 0
+    while lo < n:
+        hi = lo
+        while hi < n and not flags[hi] & BREAK:
+            hi += 1
+        a = lo
+        while a < hi and flags[a] & SPACE:
+            a += 1
+        b = hi
+        while b > a and flags[b - 1] & SPACE:
+            b -= 1
+        lo = hi + 1
+        if a == b:
+            continue
+        counts[0] += 1
+        if c4_line(code, flags, a, b, any_end) & 7 != STAYS:
+            continue
+        counts[1] += 1
+        if at > begin:
+            text[at] = 10
+            at += 1
+        i = a
+        while i < b:
+            c = code[i]
+            if c == 91:
+                skip = citation(code, i, b)
+                if skip:
+                    i += skip
+                    continue
+            if c < 0x80:
+                text[at] = c
+                at += 1
+            elif c < 0x800:
+                text[at] = 0xC0 | (c >> 6)
+                text[at + 1] = 0x80 | (c & 63)
+                at += 2
+            elif c < 0x10000:
+                text[at] = 0xE0 | (c >> 12)
+                text[at + 1] = 0x80 | ((c >> 6) & 63)
+                text[at + 2] = 0x80 | (c & 63)
+                at += 3
+            else:
+                text[at] = 0xF0 | (c >> 18)
+                text[at + 1] = 0x80 | ((c >> 12) & 63)
+                text[at + 2] = 0x80 | ((c >> 6) & 63)
+                text[at + 3] = 0x80 | (c & 63)
+                at += 4
+            i += 1
+    return at
 
 
 @kernel("void(int32[::1], uint16[::1], int64, int64, uint64[::1], float64[::1])")

@@ -5,7 +5,7 @@ datatrove counts with (so that thresholds tuned there keep their meaning):
 
 1. Punctuation is peeled off both ends, one character a word (a run of dots stays together); `'s`, `n't`, `'ll`, `'re`,
    `'ve`, `'d`, `'m` come off as words; so does a closing dot after a lower-case letter, a digit or two capitals, but
-   not in `a.`. URLs, host and file names (`docs.python.org/3`, `my-file.txt`) are left whole.
+   not in `a.` or `e.g.`. URLs, host and file names (`docs.python.org/3`, `my-file.txt`) are left whole.
 2. What remains is cut at runs of dots, at symbols, at hyphens, tildes and commas between letters, at `: < > = /`
    before a letter, at `+ - * ^` between digits, and at a dot between a lower-case and an upper-case letter.
 3. In scripts written without spaces a word ends where the script changes (Han, Hiragana, Katakana, another), and after
@@ -137,6 +137,8 @@ def is_address(code, flags, lo, hi):  # type: ignore[no-untyped-def]
     start = lo
     for i in range(lo, hi - 2):
         if code[i] == 58 and code[i + 1] == 47 and code[i + 2] == 47:  # ://
+            if not flags[lo] & WORD:  # a quotation mark, which comes off first
+                return False
             start = i + 3
             break
     end = start  # of the host
@@ -226,6 +228,12 @@ def closing(code, flags, lo, hi):  # type: ignore[no-untyped-def]
         if left < 2 or (left == 2 and flags[lo] & LOWER):
             return 0
         p = flags[hi - 2]
+        if left > 3 and left % 2 == 0:  # e.g. i.e. a.m.
+            initials = True
+            for i in range(lo, hi, 2):
+                initials = initials and flags[i] & ALPHA != 0 and code[i + 1] == 46
+            if initials:
+                return 0
         if p & (LOWER | DIGIT | PEEL | QUOTE) or code[hi - 2] in (37, 43, 45):
             return 1
         if left > 2 and p & UPPER and flags[hi - 3] & UPPER:
@@ -292,8 +300,11 @@ def words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
             continue
         lo = i
         plain = True
+        dotted = False  # a dot before a lower-case letter: what every address has
         while i < n and not flags[i] & SPACE:
-            plain = plain and flags[i] & WORD != 0
+            if not flags[i] & WORD:
+                plain = False
+                dotted = dotted or (code[i] == 46 and i + 1 < n and flags[i + 1] & LOWER != 0)
             i += 1
         hi = i
         if plain:  # four chunks of five
@@ -302,7 +313,7 @@ def words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
         peeled = 0
         address = False
         while lo < hi:
-            if is_address(code, flags, lo, hi):
+            if dotted and is_address(code, flags, lo, hi):
                 address = True
                 break
             before = hi - lo

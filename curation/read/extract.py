@@ -11,11 +11,13 @@ A page that an engine cannot take is not an error: its text is empty and rule `e
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation import record
 from curation.read import extract_blocks, extract_main, extract_text
@@ -25,6 +27,7 @@ HTML = ("text/html", "application/xhtml+xml")
 _ENOUGH = 25  # characters: below it `auto` takes the whole page instead
 _LONGEST_TITLE = 1000
 _DEEPEST = 5000
+_NO_FRAMES = re.compile(r"<noframes[^>]*>(.*?)</noframes", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Extract(MapStep):
         """The batch with plain text, and the signals."""
         engine = ENGINES[self.engine]
         texts, rows = [], []
-        mimes = [None if read is None else read["mime"] for read in batch.column("read").to_pylist()]
+        mimes = pc.struct_field(batch.column("read"), "mime").to_pylist()
         column = batch.column("text")
         for i in range(batch.num_rows):
             text = column[i].as_py()
@@ -118,8 +121,15 @@ def _extract(engine: Callable[[str], Extracted], html: str) -> Extracted:
 
 def _too_deep(html: str) -> bool:
     """Whether a page is nested so deeply that parsers with work quadratic in depth would be at it for minutes (100,000
-    deep: 226 s in resiliparse). Only pages with very many tags are looked at; `auto` needs no such guard."""
+    deep: 226 s in resiliparse). Only pages with very many open tags are parsed for it; `auto` needs no such guard."""
     if html.count("<") <= _DEEPEST:
+        return False
+    import numpy as np
+
+    from curation.read.extract_walk import nesting
+
+    data = html.encode("utf-8", "replace")
+    if 2 * nesting(np.frombuffer(data, np.uint8), len(data)) <= _DEEPEST:
         return False
     page = extract_blocks.read(html)
     depth = [1] * len(page.tag)
@@ -130,10 +140,13 @@ def _too_deep(html: str) -> bool:
 
 def _auto(html: str) -> Extracted:
     page = extract_blocks.read(html)
+    title, language = page.title, page.language
+    if not page.text and (frames := _NO_FRAMES.search(html)):  # all that a page of frames has to say
+        page = extract_blocks.read(frames[1])
     text = extract_text.render(page, extract_main.content(page))
     if len(text) < _ENOUGH:
         text = max(text, extract_text.render(page, list(range(len(page.text)))), key=len)
-    return Extracted(text, page.title, page.language)
+    return Extracted(text, title, language)
 
 
 def _resiliparse(html: str) -> Extracted:

@@ -1,13 +1,14 @@
 """An HTML page as blocks of text in a tree of containers: what `extract_main` judges and `extract_text` writes.
 
 lexbor (through resiliparse) parses, as browsers do. Walking its tree from Python costs 2.5 µs a node and taking a node
-out of it 200 µs, more than there is time for; so the tree is written out once more as HTML, now well-formed, and one
-regular expression walks that: 0.5 µs a tag. A *block* is the text between two block-level tags. A *container* is a
+out of it 200 µs, more than there is time for; so the tree is written out once more as HTML, now well-formed, and a
+kernel walks that (`extract_walk`). A *block* is the text between two block-level tags. A *container* is a
 block-level element; blocks hang on containers, and lengths are summed up the tree in one backward pass.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,22 +22,6 @@ noscript template object audio video canvas svg map select button dialog nav dat
 frameset applet
 """
 _NEVER = frozenset(_NEVER_TAGS.split())
-_NEVER_SAYS = re.compile(
-    r'\s(?:hidden(?:="[^"]*")?(?=\s|$)|aria-hidden="true"|style="[^"]*display:\s*none|class="headerlink"|'
-    r'role="(?:navigation|search|dialog|menu|menubar|toolbar|tablist|alert|banner|contentinfo)")',
-    re.I,
-)
-# Elements whose content the parser takes verbatim, so that tags in it are none; and comments.
-_VERBATIM = re.compile(
-    r'<(script|style|iframe|textarea|xmp|noembed|noframes|plaintext)(?=[\s>])(?:[^>"]++|"[^"]*+")*+>.*?</\1>|'
-    r"<!--.*?-->|<!DOCTYPE[^>]*>|<\?[^>]*>",
-    re.S,
-)
-_TAG = re.compile(r'([^<]*+)<(/?+)([a-zA-Z][^\s/>]*+)((?:[^">]++|"[^"]*+")*+)>')
-_SPACE = re.compile(r"[^\S\n]+")
-_LINES = re.compile(r" ?\n ?")
-_RUN = re.compile(r"(?<=\S) {2,}(?=\S)")
-_TRAILING = re.compile(r" +$", re.M)
 _NAMED = re.compile(r'\s(?:class|(id)|role|itemprop|data-component|data-testid)="([^"]*)"')
 _INLINE_TAGS = """
 a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q rb rp rt ruby s samp small
@@ -48,6 +33,14 @@ area base br col embed hr img input link meta param source track wbr
 _INLINE = frozenset(_INLINE_TAGS.split())
 _VOID = frozenset(_VOID_TAGS.split())
 _HEADINGS = {f"h{i}": i for i in range(1, 7)}
+# Elements whose content the parser takes verbatim, so that tags in it are none.
+_RAW = frozenset(("script", "style", "iframe", "textarea", "xmp", "noembed", "noframes", "plaintext"))
+_OTHERS_TAGS = """
+body div p ul ol li dl dt dd table caption colgroup thead tbody tfoot tr td th pre blockquote section article main aside
+header footer figure figcaption form fieldset legend address details summary center hgroup optgroup option menu font
+"""
+_OTHERS = frozenset(_OTHERS_TAGS.split())
+_KNOWN: list[str] = []
 
 
 @dataclass
@@ -76,7 +69,7 @@ def read(html: str) -> Page:
     body = tree.body
     if body is None:
         return page
-    _walk(_VERBATIM.sub("", body.html), page)
+    _walk(body.html, page)
     return page
 
 
@@ -88,82 +81,53 @@ def head(tree: Any) -> tuple[str, str]:
 
 
 def _walk(source: str, page: Page) -> None:
-    tags, names, parents = page.tag, page.names, page.parent
-    named: dict[str, tuple[str, bool]] = {"": ("", False)}
-    parts: list[str] = []
-    linked = verbatim = skipped = 0
-    links = False
-    current = -1
+    import numpy as np
 
-    def flush() -> None:
-        nonlocal linked
-        text = "".join(parts)
-        parts.clear()
-        text = text.replace("&nbsp;", " ").strip("\n") if verbatim else _LINES.sub("\n", _SPACE.sub(" ", text)).strip()
-        text = _unescape(text)
-        if text and not text.isspace():
-            page.text.append(text)
-            page.linked.append(min(linked, len(text)))
-            page.node.append(current)
-        linked = 0
+    from curation.read.extract_walk import walk
 
-    for match in _TAG.finditer(source):
-        text, closing, name, attributes = match.groups()
-        if skipped:
-            if name not in _VOID:
-                skipped += -1 if closing else 1
-            continue
-        if text:
-            parts.append(text if verbatim else text.replace("\n", " "))
-            if links:
-                linked += len(text.strip())
-        if not closing:
-            said = named.get(attributes)
-            if said is None:
-                says = " ".join("#" + v if is_id else v for is_id, v in _NAMED.findall(attributes)).lower()
-                said = named[attributes] = (says, _NEVER_SAYS.search(attributes) is not None)
-            if (said[1] or name in _NEVER) and name not in _VOID and name != "body":
-                if name not in _INLINE and parts:
-                    flush()
-                skipped = 1
-                continue
-        if name in _INLINE:
-            if name == "a":
-                links = not closing and "href=" in attributes  # anchors do not nest; one without href is no link
-            continue
-        if name == "br":
-            parts.append("\n")
-            continue
-        if parts:
-            flush()
-        if name in _VOID:
-            continue
-        if closing:
-            if name == "pre":
-                verbatim -= 1
-            current = parents[current] if current >= 0 else -1
-            continue
-        assert said is not None
-        if len(tags) >= MAX_NODES:
-            break
-        tags.append(name)
-        names.append(said[0])
-        parents.append(current)
-        current = len(tags) - 1
-        if name == "pre":
-            verbatim += 1
-    if parts:
-        flush()
+    data = source.encode("utf-8", "replace")
+    known, kinds = _table()
+    tags = data.count(b"<") + 1
+    out = np.empty(len(data) + 1, np.uint8)
+    nodes, blocks = np.empty((min(tags, MAX_NODES), 6), np.int64), np.empty((tags + 1, 4), np.int64)
+    containers, found, size = walk(
+        np.frombuffer(data, np.uint8), len(data), known, kinds, MAX_NODES, out, nodes, blocks
+    )
+    text = out[:size].tobytes().decode("utf-8", "replace")
+    rows = nodes[:containers].T.tolist()
+    page.parent = rows[5]
+    page.tag = [
+        _KNOWN[tag] if tag >= 0 else data[lo:hi].decode("utf-8", "replace")
+        for tag, lo, hi in zip(rows[0], rows[1], rows[2], strict=True)
+    ]
+    said: dict[bytes, str] = {b"": ""}
+    for lo, hi in zip(rows[3], rows[4], strict=True):
+        attributes = data[lo:hi]
+        names = said.get(attributes)
+        if names is None:
+            found_ = _NAMED.findall(attributes.decode("utf-8", "replace"))
+            names = said[attributes] = " ".join("#" + v if is_id else v for is_id, v in found_).lower()
+        page.names.append(names)
+    columns = blocks[:found].T.tolist()
+    page.text = [text[lo:hi] for lo, hi in zip(columns[0], columns[1], strict=True)]
+    page.linked, page.node = columns[2], columns[3]
 
 
-def _unescape(text: str) -> str:
-    """Undoes what a serialiser of HTML escapes in text: these four and no more. Hard spaces become spaces: those that
-    begin a line are its indentation and stay, those between words count for one, those at the ends for none."""
-    if "&" not in text:
-        return text
-    if "&nbsp;" in text:
-        text = _TRAILING.sub("", _RUN.sub(" ", text.replace("&nbsp;", " "))).lstrip("\n").rstrip()
-    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+@functools.cache
+def _table() -> tuple[Any, Any]:
+    """Hashes of the tag names that mean something to the kernel, ascending, and what each is; fills `_KNOWN`."""
+    import numpy as np
+
+    from curation.read import extract_walk as w
+
+    kinds = dict.fromkeys((*_OTHERS, *_HEADINGS), 0)
+    for names, kind in ((_INLINE, w.INLINE), (_VOID, w.VOID), (_NEVER, w.NEVER), (_RAW, w.RAW)):
+        for name in names:
+            kinds[name] = kinds.get(name, 0) | kind
+    for name, kind in (("a", w.ANCHOR), ("br", w.BR), ("pre", w.PRE), ("body", w.BODY)):
+        kinds[name] |= kind
+    _KNOWN[:] = sorted(kinds, key=w.fnv)
+    return np.array([w.fnv(n) for n in _KNOWN], np.uint64), np.array([kinds[n] for n in _KNOWN], np.int64)
 
 
 def sums(page: Page, values: list[Any]) -> list[Any]:

@@ -20,6 +20,8 @@ import re
 from curation.read.extract_blocks import Page, heading, sums
 
 _KEEP_SHARE = 0.5  # a container with this share of the prose is content whatever it is called
+_KEEP_PROSE = 140  # ... and this much of it: on a page of two lines, a copyright notice is most of the prose
+_LEFT = 0.1  # where less of the prose than this is outside of comments, they are what the page is about
 _DESCEND = 0.8  # a child with this share of its parent's prose is entered
 _DESCEND_NAMED = 0.5  # ... if it says that it is the content
 _SECTION = 0.05  # a container with a larger share, and like its largest sibling, makes both of them sections of a text
@@ -33,7 +35,7 @@ CELL = 200  # characters: a table with a longer block in a cell lays out the pag
 _SHORT = 25  # characters: shorter blocks prove nothing
 
 _JUNK = re.compile(
-    r"(?:^|[\s_-])(?:comments?|commentlist|respond|replies|disqus\w*|livefyre|shar(?:e|es|ing)|sharedaddy|addthis\w*|addtoany\w*|"
+    r"(?:^|[\s_-])(?:linenos?|line-?numbers?|lineno|blob-num|gutter|shar(?:e|es|ing)|sharedaddy|addthis\w*|addtoany\w*|"
     r"socials?|follow-?us|related\w*|recommend\w*|recirc\w*|promos?|promoted|sponsor\w*|adverts?|advertis\w*|ads?|dfp|banner|"
     r"breadcrumbs?|cookies?|consent|gdpr|newsletter\w*|subscri\w+|signup|sign-up|sidebar\w*|side-bar|rail|widgets?|footer|"
     r"navigation|navbar|nav|menu|submenu|popup|modal|overlay|lightbox|toolbar|pagination|pager|paging|tags|taglist|tag-list|"
@@ -44,6 +46,9 @@ _JUNK = re.compile(
     r"jump-?(?:link|to-nav)|sphinxsidebar\w*|credits?|caption\w*|wp-caption-text|figcaption|image-?meta|slideshow\w*|"
     r"gallery|carousel|poll|rating\w*|feedback|correction|toc|table-of-contents|donat\w+)(?=$|[\s_-])"
 )
+_COMMENTS = re.compile(r"(?:^|[\s_-])(?:comments?|commentlist|respond|replies|disqus\w*|livefyre)(?=$|[\s_-])")
+# Letters of which one says as much as two or three of an alphabet: Han, kana, Hangul
+_WIDE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
 _CONTENT = re.compile(
     r"articlebody|article-?(?:body|content|text|copy)|(?:post|entry|story|page|main|body)-?(?:content|body|text|copy)|"
     r"storytext|post__content|entry__content|blog-?post|(?:^|[\s#])(?:content|body|main|document|article|story|post|entry)(?:$|\s)"
@@ -61,7 +66,7 @@ def content(page: Page) -> list[int]:
         return []
     sizes = [len(t) for t in page.text]
     prose = [_prose(page, i, sizes[i]) for i in range(len(sizes))]
-    dropped = _named_junk(page, sums(page, prose))
+    dropped = _named_junk(page, prose)
     for i, node in enumerate(page.node):
         if dropped[node]:
             prose[i] = sizes[i] = 0
@@ -76,40 +81,61 @@ def _prose(page: Page, i: int, size: int) -> int:
     own = size - page.linked[i]
     if page.tag[page.node[i]] == "pre":
         return own
+    text = page.text[i]
+    if not text.isascii():
+        wide = 2 * sum(map(len, _WIDE.findall(text)))
+        size += wide
+        own += wide
     if size < _SHORT or page.linked[i] > _LINKED * size:
         return 0
-    text = page.text[i]
     sentence = _SENTENCE.search(text) is not None
     if page.tag[page.node[i]] == "p":
         return own if sentence else own // 2
     return own if sentence and size > 80 else own // 3
 
 
-def _named_junk(page: Page, prose_of: list[int]) -> list[bool]:
-    """Containers that are, or stand in, something that is not content by its name or tag."""
+def _named_junk(page: Page, prose: list[int]) -> list[bool]:
+    """Containers that are, or stand in, something that is not content by its name or tag.
+
+    Comments are not, unless there is hardly anything else: then it is a page of them.
+    """
+    prose_of = sums(page, prose)
     whole = max(1, prose_of[0])
-    verdicts: dict[tuple[str, str], bool] = {}
+    verdicts: dict[tuple[str, str], int] = {}
     out: list[bool] = []
+    said: list[int] = []  # 1: a comment, 2: other junk; of the container that the node stands in
     for node, tag in enumerate(page.tag):
         up = page.parent[node]
         if up >= 0 and out[up]:
             out.append(True)
+            said.append(said[up])
             continue
         key = (tag, page.names[node])
         if key not in verdicts:
-            verdicts[key] = tag in _JUNK_TAGS or (bool(key[1]) and _says_junk(*key))
-        out.append(verdicts[key] and tag != "body" and prose_of[node] < _KEEP_SHARE * whole)
+            verdicts[key] = _says(*key)
+        kept = prose_of[node] >= max(_KEEP_SHARE * whole, _KEEP_PROSE)
+        out.append(verdicts[key] > 0 and tag != "body" and not kept)
+        said.append(verdicts[key])
+    if 1 in verdicts.values():
+        comments = sum(p for p, node in zip(prose, page.node, strict=True) if out[node] and said[node] == 1)
+        others = sum(p for p, node in zip(prose, page.node, strict=True) if not out[node])
+        if comments >= _KEEP_PROSE and others < _LEFT * (comments + others):
+            out = [gone and said[node] != 1 for node, gone in enumerate(out)]
     return out
 
 
-def _says_junk(tag: str, names: str) -> bool:
-    """By its classes; by its id only if that begins so and this is no section, whose id is its subject (`comments`)."""
+def _says(tag: str, names: str) -> int:
+    """1 for comments, 2 for other junk, 0 for neither: by the tag, by its classes; by its id only if that begins so and
+    this is no section, whose id is its subject (`comments`)."""
+    if tag in _JUNK_TAGS:
+        return 2
     words = names.split()
     classes = " ".join(w for w in words if w[0] != "#")
-    if _JUNK.search(classes):
-        return True
     section = tag == "section" or "sect" in classes
-    return not section and any(w[0] == "#" and _JUNK.match(w[1:]) for w in words)
+    ids = [] if section else [w[1:] for w in words if w[0] == "#"]
+    if _JUNK.search(classes) or any(map(_JUNK.match, ids)):
+        return 2
+    return 1 if _COMMENTS.search(classes) or any(map(_COMMENTS.match, ids)) else 0
 
 
 def _main(page: Page, prose_of: list[int]) -> int:
@@ -156,7 +182,7 @@ def _judge(
     page: Page, inside: list[bool], dropped: list[bool], size_of: list[int], linked_of: list[int], prose_of: list[int]
 ) -> list[int]:
     """Inside the main container: everything but containers and blocks that are mostly links."""
-    layout = _layout_rows(page)
+    layout = layout_rows(page)
     out = [False] * len(page.tag)
     for node, tag in enumerate(page.tag):
         if not inside[node] or dropped[node]:
@@ -173,15 +199,26 @@ def _judge(
     return _without_dangling(page, chosen)
 
 
-def _layout_rows(page: Page) -> set[int]:
-    """Table rows with a paragraph in a cell: there to place things on the page, so each cell is for itself."""
+def layout_rows(page: Page) -> set[int]:
+    """Table rows that place things on the page: with a long block in a cell, a heading, or two paragraphs. Each of
+    their cells is for itself."""
+    if "td" not in page.tag and "th" not in page.tag:
+        return set()
+    cell: list[int] = []  # that a container is or stands in
+    paragraphs: dict[int, int] = {}
     rows = set()
+    for node, tag in enumerate(page.tag):
+        up = page.parent[node]
+        cell.append(node if tag in ("td", "th") else cell[up] if up >= 0 and tag != "table" else -1)
+        inside = cell[node]
+        if inside >= 0 and inside != node:
+            if tag == "p":
+                paragraphs[inside] = paragraphs.get(inside, 0) + 1
+            if tag in ("h1", "h2", "h3") or paragraphs.get(inside, 0) > 1:
+                rows.add(page.parent[inside])
     for node, text in zip(page.node, page.text, strict=True):
-        if len(text) > CELL:
-            while node >= 0 and page.tag[node] not in ("td", "th"):
-                node = page.parent[node]
-            if node >= 0:
-                rows.add(page.parent[node])
+        if len(text) > CELL and cell[node] >= 0 and page.tag[node] != "pre":
+            rows.add(page.parent[cell[node]])
     return rows
 
 

@@ -7,13 +7,13 @@ depth of their list; a table's rows are lines of cells between ` | `; code keeps
 from __future__ import annotations
 
 from curation.read.extract_blocks import Page
-from curation.read.extract_main import CELL
+from curation.read.extract_main import layout_rows
 
 
 def render(page: Page, chosen: list[int]) -> str:
     """The text of the chosen blocks (indices in page order)."""
     places = _Places(page)
-    layout = {places.row(page.node[i]) for i in chosen if len(page.text[i]) > CELL}
+    layout = layout_rows(page)
     out: list[str] = []
     items: set[int] = set()
     last_row = last_cell = last_item = -1

@@ -285,3 +285,57 @@ def test_crawled_documentation(data: Path) -> None:
                 empty += not row["extract"]["chars"]
                 assert row["extract"]["problem"] is None
     assert kept == 1005 and empty <= 5
+
+
+NAV = '<div id="nav"><ul><li><a href="/">Home</a></li><li><a href="/f">Forum</a></li></ul></div>'
+FOOT = '<div class="footer"><p>Copyright 2024 Example Inc. All rights reserved. <a href="/p">Privacy</a></p></div>'
+SAID = "Loosen the tensioner bolt first, then turn the crank by hand. "
+KINDS = {  # page -> (what must be in its text, what must not)
+    "short": (f"<body>{NAV}<div class=content><h1>Closed</h1><p>We are closed on Monday.</p></div>{FOOT}",
+              ["Closed", "We are closed on Monday."], ["Copyright", "Home"]),
+    "forum": (f"<body>{NAV}<h1>Timing belt</h1>" + "".join(
+        f'<div class=post><a href=/u>user{i}</a><div class=postbody><p>{SAID}{i}</p></div></div>' for i in range(4))
+        + FOOT, [f"{SAID}{i}" for i in range(4)], ["Copyright", "Home"]),
+    "comments": (f"<body>{NAV}<h1>Best shell?</h1>" + "".join(
+        f'<div class=comment><div class=comment-content><p>{SAID}{i}</p></div></div>' for i in range(4)) + FOOT,
+        [f"{SAID}{i}" for i in range(4)], ["Copyright", "Home"]),
+    "no paragraphs": ("<body><center><a href=/>home</a> | <a href=/x>next</a></center><h2>My trip</h2>We went to the "
+                      "sea in June, and it rained.<br><br>The hotel was small but clean, with a view.<hr>",
+                      ["My trip\n\nWe went to the sea in June, and it rained.\n\nThe hotel was"], ["home"]),
+    "table": (f"<body>{NAV}<h1>Prices</h1><table><tr><th>Item<th>Price<tr><td><a href=/a>Bolt</a><td>1.20"
+              f"<tr><td><a href=/b>Nut</a><td>0.80</table>{FOOT}",
+              ["Prices\n\nItem | Price\nBolt | 1.20\nNut | 0.80"], ["Copyright", "Home"]),
+    "layout table": ("<table><tr><td><a href=1>Home</a><br><a href=2>News</a></td><td><h1>Club news</h1><p>The annual "
+                     "meeting took place on the 3rd of May.</p><p>Forty came.</p></td></tr></table>",
+                     ["Club news\n\nThe annual meeting took place on the 3rd of May.\n\nForty came."], ["Home"]),
+    "frames": ("<html><frameset cols='20%,80%'><frame src=a><noframes><body><p>The text is <a href=b>here</a>, please "
+               "read it there.</p></noframes></frameset>", ["The text is here, please read it there."], []),
+    "broken": ("<div><p>First, never closed <b>and bold <i>and italic</b> text</i> goes on.<div><p>Second one, with "
+               "more text after it.</div></span></table><p>Third paragraph, the last of them.",
+               ["First, never closed and bold and italic text goes on.\n\nSecond", "Third paragraph"], []),
+    "Japanese": (f"<body>{NAV}<div class=main><h1>日本の歴史</h1><p>日本列島の歴史は、約十万年前に始まる。</p>"
+                 f"</div><div class=sidebar><a href=1>最近の記事</a></div>{FOOT}",
+                 ["日本の歴史\n\n日本列島の歴史は、約十万年前に始まる。"], ["Copyright", "最近"]),
+    "Chinese": ("<div class=menu><a href=1>首页</a><a href=2>新闻</a></div><div class=art>北京时间昨日，国家统计局"
+                "公布了数据。<br>数据显示，经济总体保持平稳增长。</div>",
+                ["公布了数据。\n数据显示，经济总体保持平稳增长。"], ["首页"]),
+    "Arabic": ("<html dir=rtl><ul class=menu><li><a href=1>الرئيسية</a></li></ul><article><h1>عنوان المقال</h1><p>قال "
+               "المتحدث إن الاجتماع سيعقد يوم الأحد، وسيشارك فيه عدد من الخبراء.</p></article><footer>حقوق</footer>",
+               ["عنوان المقال\n\nقال المتحدث إن"], ["الرئيسية", "حقوق"]),
+    "line numbers": ("<p>" + SAID * 3 + "</p><table class=highlighttable><tr><td class=linenos><pre>1\n2</pre></td>"
+                     "<td class=code><pre>def f():\n    return 1</pre></td></tr></table>",
+                     ["\n\ndef f():\n    return 1"], ["1\n2"]),
+    "list": (f"<body>{NAV}<h1>Recipes</h1><ul><li><a href=/r>Bread</a>: takes ten minutes, serves four.</li>"
+             f"<li><a href=/s>Soup</a>: takes an hour, serves two.</li></ul>{FOOT}",
+             ["- Bread: takes ten minutes, serves four.\n- Soup: takes an hour"], ["Copyright"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_pages_of_many_kinds(name: str) -> None:
+    html, inside, outside = KINDS[name]
+    text = extract(html).text
+    for part in inside:
+        assert part.strip() in text
+    for part in outside:
+        assert part not in text

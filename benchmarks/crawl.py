@@ -1,0 +1,78 @@
+"""The crawl that the benchmarks of reading and judging share: its pages, their text, and where it lies."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("GRISTMILL_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """A parser with the one argument all of them have."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the test data [%(default)s]")
+    return parser
+
+
+def pages(data: Path, files: Sequence[str] = ("docs-0*.warc.gz",), rows: int = 256) -> Iterator[pa.RecordBatch]:
+    """Batches of crawled pages as the WARC reader gives them, HTML in `text`; dropped records left out."""
+    import pyarrow.compute as pc
+
+    from curation.read.warc import Warc
+    from curation.step import Piece
+
+    for path in sorted(p for pattern in files for p in (data / "crawl").glob(pattern)):
+        piece = Piece(path.name, path.stat().st_size, "")
+        for batch in Warc().read(piece, str(path.parent), collection="crawl", domain="web", rows=rows):
+            yield batch.filter(pc.is_null(batch.column("drop")))
+
+
+def texts(data: Path, files: Sequence[str] = ("docs-0*.warc.gz",), engine: str = "auto") -> list[pa.RecordBatch]:
+    """The pages' plain text, pages without any left out; the HTML stays behind in the column `html`."""
+    import pyarrow.compute as pc
+
+    from curation.read.extract import Extract
+
+    step = Extract(engine=engine)  # type: ignore[arg-type]
+    out = []
+    for batch in pages(data, files):
+        done = step(batch).append_column("html", batch.column("text"))
+        out.append(done.filter(pc.greater(pc.utf8_length(done.column("text")), 0)))
+    return out
+
+
+def versions(*names: str) -> str:
+    """Versions of packages, for the first line of a benchmark."""
+    return ", ".join(f"{name} {version(name)}" for name in names)
+
+
+class OneLine:
+    """fastText as datatrove calls it: a string in, labels and scores out."""
+
+    model: Any = None  # loaded by the process that uses it: a fastText model cannot be pickled
+
+    def predict(self, text: str, k: int) -> tuple[list[str], list[object]]:
+        from curation import models
+
+        self.model = self.model or models.load_fasttext("lid.176")
+        labels, scores = self.model.predict([text], k=k)
+        return labels[0], scores[0]
+
+
+def fasttext_lid() -> object:
+    """datatrove's LanguageFilter with the language model that is on this machine: it would download another, insists on
+    its own build of fastText, and hands it a single string, which fails under numpy 2. Nothing else is changed."""
+    from datatrove.pipeline.filters import LanguageFilter
+
+    LanguageFilter._requires_dependencies = []
+    block = LanguageFilter(["en"], language_threshold=0.65)
+    block.model._model = OneLine()
+    return block

@@ -1,0 +1,153 @@
+"""How large each document of a run is: bytes of its text, and tokens; counted where they are stored, else estimated.
+
+Kept documents have their text in the cache (or in documents/) and their tokens in the shards: exact. A dropped
+document has its text in the cache if it was extracted (retention `all`), but was never tokenized: its tokens are its
+bytes at the rate of the kept documents of its domain. Where its text is not kept either, its bytes are those of its
+page at the rate of its domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curation.storage import Storage
+
+BYTES_PER_TOKEN = 4.0  # where there is no tokenizer: English text has 4 to 4.5 with vocabularies of 32,000 and more
+TEXT_PER_PAGE = 0.25  # where no page of the run has a known text
+
+
+@dataclass
+class Sizes:
+    """By row of the ledger: bytes and tokens (floats, since some are estimates), and how they were come by."""
+
+    bytes: npt.NDArray[np.float64]
+    tokens: npt.NDArray[np.float64]
+    how: str
+
+    def of(self, rows: npt.NDArray[np.int64]) -> dict[str, float]:
+        """Sums over rows of the ledger, to whole numbers."""
+        return {
+            "documents": len(rows),
+            "bytes": round(float(self.bytes[rows].sum())),
+            "tokens": round(float(self.tokens[rows].sum())),
+        }
+
+
+def sizes(store: Storage, run: Mapping[str, Any], base: pa.Table, kept: npt.NDArray[np.bool_]) -> Sizes:
+    """Sizes of the ledger's rows. `base` has doc_id, domain and read; `kept` says which rows were kept."""
+    ids = _ids(base.column("doc_id"))
+    order = np.argsort(ids)
+    known = np.full(len(ids), np.nan)
+    for found, values in _text_bytes(store, run):
+        rows, hit = _rows(ids, order, found)
+        known[rows[hit]] = values[hit]
+    domains = np.array([d or "" for d in base.column("domain").to_pylist()], dtype=object)
+    payload = pc.struct_field(base.column("read").combine_chunks(), "bytes").cast(pa.float64())
+    pages = np.nan_to_num(_flat(payload))
+    text = known.copy()
+    unknown = np.isnan(known)
+    tokens = np.full(len(ids), np.nan)
+    for found, values in _shard_tokens(store):
+        rows, hit = _rows(ids, order, found)
+        tokens[rows[hit]] = values[hit]
+    rate = {}
+    for domain in sorted(set(domains.tolist())):
+        mine = domains == domain
+        both = mine & ~unknown & (pages > 0)
+        share = float(text[both].sum() / pages[both].sum()) if both.any() else TEXT_PER_PAGE
+        text[mine & unknown] = pages[mine & unknown] * share
+        counted = mine & ~np.isnan(tokens) & ~unknown
+        total = float(text[counted].sum())
+        rate[domain] = float(tokens[counted].sum()) / total if total else 0.0
+    everywhere = ~np.isnan(tokens) & ~unknown
+    if everywhere.any():
+        overall = float(tokens[everywhere].sum() / text[everywhere].sum())
+        how = "exact for kept documents, others by the tokens a byte of their domain"
+        for domain, r in rate.items():
+            missing = (domains == domain) & np.isnan(tokens)
+            tokens[missing] = text[missing] * (r or overall)
+    else:
+        how = f"estimated at {BYTES_PER_TOKEN:g} bytes a token: this run has no tokenizer"
+        tokens = text / BYTES_PER_TOKEN
+    if unknown[kept].any():
+        how += "; the text of some kept documents was not found, and its bytes are estimated"
+    return Sizes(text, tokens, how)
+
+
+def _flat(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = array.to_numpy(zero_copy_only=False)
+    return values.astype(np.float64)
+
+
+def _ids(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bytes_]:
+    """Document ids as numpy's fixed-size bytes; an `x` behind each, since numpy drops NULs at the end."""
+    values = column.to_pylist()
+    return np.array([v + b"x" for v in values], dtype="S17")
+
+
+def _rows(
+    ids: npt.NDArray[np.bytes_], order: npt.NDArray[np.int64], wanted: npt.NDArray[np.bytes_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """The row of each wanted id, and whether there is one."""
+    if not len(ids):
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+    at = np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)
+    rows = order[at]
+    return rows, ids[rows] == wanted
+
+
+def _text_bytes(
+    store: Storage, run: Mapping[str, Any]
+) -> Iterator[tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64]]]:
+    """(ids, bytes of text): first from documents/ where the cache is gone, else from the cache."""
+    last = [p["phase"] for p in run.get("phases", [])][-1:]
+    found = False
+    for name in store.names("cache/phases"):
+        merged = store.read_json(f"cache/phases/{name}")
+        if [merged["name"]] != last:
+            continue
+        for task in merged["tasks"].values():
+            state = task["state"]
+            base = _read(store, state["base"], ["row", "doc_id"])
+            text = _read(store, state["text"], ["row", "bytes"])
+            if base is None or text is None:
+                continue
+            found = True
+            order = np.argsort(np.asarray(base.column("row")))
+            rows = np.asarray(base.column("row"))[order]
+            at = np.searchsorted(rows, np.asarray(text.column("row")))
+            yield _ids(base.column("doc_id").take(pa.array(order[at]))), _flat(text.column("bytes"))
+    if not found:
+        for name in store.names("result/documents"):
+            with store.open(f"result/documents/{name}") as f:
+                for batch in pq.ParquetFile(f).iter_batches(8192, columns=["doc_id", "text"], use_threads=False):
+                    yield _ids(batch.column("doc_id")), _flat(pc.binary_length(batch.column("text")))
+
+
+def _read(store: Storage, files: list[str], columns: list[str]) -> pa.Table | None:
+    tables = []
+    for path in files:
+        with store.open(path) as f:
+            tables.append(pq.read_table(f, columns=columns, use_threads=False))
+    return pa.concat_tables(tables) if tables else None
+
+
+def _shard_tokens(store: Storage) -> Iterator[tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64]]]:
+    """(ids, tokens with the EOS that opens the document) of every shard."""
+    from curation import shards
+
+    if not store.exists("result/shards/manifest.json"):
+        return
+    manifest = shards.read_manifest(store.root)
+    for _, _, entry in manifest.entries():
+        shard = shards.open_shard(manifest.path(entry))
+        lengths = np.diff(np.asarray(shard.offsets))
+        yield _ids(shard.documents.column("doc_id")), lengths.astype(np.float64)
