@@ -201,7 +201,7 @@ def test_damage_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(shards.ShardFormat, match="none that Gristmill wrote"):
         shards.open_shard(str(path))
 
-    monkeypatch.setattr(shards, "FORMAT", 9)
+    monkeypatch.setattr(shards.layout, "FORMAT", 9)
     write(path, [[1]])
     monkeypatch.undo()
     with pytest.raises(shards.ShardVersion, match="shard format 9; this version of Gristmill reads format 1"):
