@@ -78,12 +78,11 @@ class Data:
         self.domains: dict[str, Domain] = {}
         self.orders: dict[str, DomainOrder] = {}
         self.cache = ExtentCache(cache_bytes)
-        itemsize = 2 if manifest.tokenizer.vocab <= 1 << 16 else 4
         for name in sorted(domains):
             if name not in split:
                 raise UserError(f"data.weights: no domain {name} in {manifest.root}; there are {', '.join(split)}")
             try:
-                order = DomainOrder(name, [s.tokens for s in split[name].shards], block, itemsize, seed)
+                order = DomainOrder(name, split[name].token_counts, block, manifest.itemsize, seed)
             except OrderError as error:
                 raise UserError(str(error)) from error
             self.orders[name] = order
@@ -94,8 +93,10 @@ class Data:
         if wanted > cache_bytes:
             self.notes = (
                 f"data.cache is {cache_bytes >> 20} MiB, and {far} domains of far-away shards use {wanted >> 20} MiB "
-                "at a time: extents will be fetched more than once",
+                "at a time: windows are fetched one by one, which waits for the network each time",
             )
+            for domain in self.domains.values():
+                domain.whole = False
         self._planned: tuple[OrderLog, int, list[Place]] | None = None
 
     def _places(self, log: OrderLog, first: int, last: int) -> list[Place]:
@@ -170,7 +171,9 @@ class Data:
                 domain.reach(epoch, position)
                 window = domain.window(first + row, epoch, shard, start, length)
                 stream[row] = window.tokens
-                _number(documents[row], window.starts[1:].tolist())
+                begins = window.starts[1:].tolist()
+                if begins:
+                    _number(documents[row], begins)
             else:
                 opened = domain.mapped[shard]  # `_rows` has opened it
                 stream[row] = opened.tokens[start : start + length + 1]

@@ -3,8 +3,8 @@
     loader = batches(data, log, range(start, end), rank=0, world=1, accumulation=1, workers=2)
 
 The dataset is a function of the iteration, so any number of workers gives the same batches, a run that resumes begins
-its range later, and there is nothing to save. A worker opens shards of its own. Reading takes so little that workers are
-of use only where something else is slow: without any, `data.batch` can be called in the loop.
+its range later, and there is nothing to save. A worker opens shards of its own. Reading takes so little that workers
+are of use only where something else is slow: without any, `data.batch` can be called in the loop.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class OrderLog:
         # A segment that begins here was never read: it is replaced, and counted from the one before it.
         kept = self.segments[:-1] if window == last.window else self.segments
         before = kept[-1] if kept else replace(last, ordinals={})
-        read = self._read(before, window)
+        read = self.reached(before, window)
         ordinals, skipped = {}, {}
         for domain in sorted({*read, *new.mix}):
             inputs = read.get(domain, 0) * before.sequence
@@ -72,7 +72,7 @@ class OrderLog:
         new = replace(new, mix=dict(sorted(new.mix.items())), ordinals=ordinals, skipped=skipped)
         return OrderLog(self.block, (*kept, new))
 
-    def _read(self, segment: Segment, window: int) -> dict[str, int]:
+    def reached(self, segment: Segment, window: int) -> dict[str, int]:
         """The ordinal that each domain has reached before `window`, which lies in or behind `segment`."""
         table, _ = period(tuple(segment.mix.items()))
         periods, rest = divmod(window - segment.window, len(table))
@@ -85,7 +85,7 @@ class OrderLog:
     def read(self, window: int) -> dict[str, int]:
         """Inputs that the windows before `window` read from each domain (those skipped included)."""
         segment = self.segment(window)
-        return {d: n * segment.sequence for d, n in self._read(segment, window).items()}
+        return {d: n * segment.sequence for d, n in self.reached(segment, window).items()}
 
     def span(self, iteration: int) -> tuple[int, int]:
         """The windows of an iteration (from 0): its first, and the one behind its last.

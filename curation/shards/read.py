@@ -75,7 +75,9 @@ def open_shard(path: str, *, entry: ShardEntry | None = None, tokenizer: str | N
             f"{path}: tokens of the tokenizer {metadata['tokenizer'][:12]}..., the manifest's is {tokenizer[:12]}..."
         )
     column = batch.column(0)
-    tokens = column.values.to_numpy(zero_copy_only=True)
+    values = column.values  # not to_numpy(), which imports pandas: most of a second before the first batch
+    item = np.dtype(np.uint16 if values.type == pa.uint16() else np.uint32)
+    tokens = np.frombuffer(values.buffers()[1] or b"", item, len(values))
     offsets = (
         np.frombuffer(column.buffers()[1] or b"", np.int64, len(column) + 1) if len(column) else np.zeros(1, np.int64)
     )

@@ -13,7 +13,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation import record, shards
@@ -67,6 +67,7 @@ def test_source_is_the_one_of_the_document() -> None:
     assert shards.SOURCE == record.SOURCE
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 99_999), max_size=20), max_size=12), st.sampled_from([1000, 65536, 65537, 100_000])
 )
