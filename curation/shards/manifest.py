@@ -96,6 +96,7 @@ class TokenizerInfo:
     vocab: int
     eos: int
     kind: str
+    lossless: bool = True  # decoding gives back every text of a probe set exactly
 
 
 @dataclass(frozen=True)
