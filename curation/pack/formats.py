@@ -30,7 +30,7 @@ from .gather import Packed
 from .split import TRAIN
 
 Format = Literal["nanogpt", "llmc", "megatron", "datasets"]
-LLMC = {np.dtype(np.uint16): (20240520, 1), np.dtype(np.uint32): (20240801, 7)}
+LLMC: dict[np.dtype[Any], tuple[int, int]] = {np.dtype(np.uint16): (20240520, 1), np.dtype(np.uint32): (20240801, 7)}
 _MEGATRON_MAGIC = b"MMIDIDX\x00\x00"
 # Megatron's codes; it has no uint32, so large vocabularies go as int32
 _MEGATRON_TYPES = {

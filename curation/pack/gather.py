@@ -160,7 +160,7 @@ def of_runs(manifests: Sequence[shards.Manifest]) -> Iterable[tuple[str, str, Pa
 
 
 def merge(out: str, runs: Sequence[str], tokens_per_shard: int = 50_000_000) -> Gathered:
-    """One run of several: their shards in a new folder, in one order. Raises ShardTokenizer as `join_manifests` does."""
+    """One run of several: their shards in a new folder, in one order. Raises as `join_manifests` does."""
     manifests = [shards.read_manifest(run) for run in runs]
     first = shards.join_manifests(manifests)
     with_eos = shards.read_file(manifests[0].path(first.tokenizer.file))
@@ -168,14 +168,14 @@ def merge(out: str, runs: Sequence[str], tokens_per_shard: int = 50_000_000) -> 
         out,
         of_runs(manifests),
         with_eos,
-        eos=_name_of(with_eos, first.tokenizer.eos),
+        eos=name_of(with_eos, first.tokenizer.eos),
         seed=first.seed,
         tokens_per_shard=tokens_per_shard,
         generation=first.generation + 1,
     )
 
 
-def _name_of(tokenizer: bytes, eos: int) -> str | None:
+def name_of(tokenizer: bytes, eos: int) -> str | None:
     """The name of the token that a manifest calls EOS, which may be none of the usual."""
     if tokenizer.lstrip()[:1] != b"{":
         return None

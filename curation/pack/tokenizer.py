@@ -125,8 +125,8 @@ def _tiktoken_ranks(data: bytes, path: str) -> dict[bytes, int]:
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
     except (ValueError, binascii.Error) as error:
         raise UserError(
-            f"tokenizer: {path} is neither a tokenizer.json, nor a SentencePiece model, nor a tiktoken file (base64 and "
-            "rank a line), nor GPT-2's merges"
+            f"tokenizer: {path} is neither a tokenizer.json, nor a SentencePiece model, nor a tiktoken file (base64 "
+            "and rank a line), nor GPT-2's merges"
         ) from error
     if not ranks or any(bytes([b]) not in ranks for b in range(256)):
         raise UserError(f"tokenizer: {path} lacks ranks of single bytes, so it could not write every text")

@@ -40,7 +40,9 @@ from .manifest import (
     TokenizerInfo,
     join_manifests,
     read_manifest,
+    verify_entry,
     verify_manifest,
+    verify_tokenizer,
     write_manifest,
 )
 from .read import Shard, open_shard
@@ -75,6 +77,8 @@ __all__ = [
     "read_manifest",
     "schema",
     "token_type",
+    "verify_entry",
     "verify_manifest",
+    "verify_tokenizer",
     "write_manifest",
 ]

@@ -263,16 +263,26 @@ def verify_manifest(manifest: Manifest) -> None:
 
     Raises ShardMissing, ShardTruncated, ShardChecksum or ShardTokenizer for the first file that is not as written.
     """
+    verify_tokenizer(manifest)
+    for _, _, entry in manifest.entries():
+        verify_entry(manifest, entry)
+
+
+def verify_tokenizer(manifest: Manifest) -> None:
+    """Raises ShardMissing or ShardTokenizer where the tokenizer's file is not the one that made the tokens."""
     path = manifest.path(manifest.tokenizer.file)
     if hashlib.sha256(map_file(path)).hexdigest() != manifest.tokenizer.sha256:
         raise ShardTokenizer(f"{path}: not the tokenizer that made these tokens (checksum differs from the manifest's)")
-    for _, _, entry in manifest.entries():
-        path = manifest.path(entry)
-        data = map_file(path)
-        if data.size != entry.bytes:
-            raise size_error(path, data.size, entry.bytes)
-        if (found := hashlib.sha256(data).hexdigest()) != entry.sha256:
-            raise ShardChecksum(
-                f"{path}: checksum {found[:12]}..., the manifest says {entry.sha256[:12]}...; copy it again"
-            )
-        open_shard(path, entry=entry, tokenizer=manifest.tokenizer.sha256)
+
+
+def verify_entry(manifest: Manifest, entry: ShardEntry) -> None:
+    """Raises the ShardError of a shard that is not as it was written."""
+    path = manifest.path(entry)
+    data = map_file(path)
+    if data.size != entry.bytes:
+        raise size_error(path, data.size, entry.bytes)
+    if (found := hashlib.sha256(data).hexdigest()) != entry.sha256:
+        raise ShardChecksum(
+            f"{path}: checksum {found[:12]}..., the manifest says {entry.sha256[:12]}...; copy it again"
+        )
+    open_shard(path, entry=entry, tokenizer=manifest.tokenizer.sha256)
