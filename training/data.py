@@ -33,8 +33,9 @@ from .streams import CACHE_BYTES, Domain, Window, validation
 __all__ = ["IGNORE", "Batch", "Data", "Domain", "Window", "collate", "plan", "validation"]
 
 IGNORE = -100
-# Windows whose places are computed at once: few where reading begins (2 ms, as for one), many once it goes on (8 ms)
-FIRST, AHEAD = 1024, 8192
+# Windows whose places are computed at once: few where reading begins, since each looks into its shard's offsets, many
+# once it goes on (8 ms)
+FIRST, AHEAD = 64, 8192
 
 
 @dataclass(frozen=True, eq=False)
