@@ -80,6 +80,8 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
         weights=weights,
         budget=pipeline.mix.budget,
         max_epochs=pipeline.mix.max_epochs if pipeline.mix.budget is not None else None,
+        temperature=pipeline.mix.temperature,
+        shortfall=pipeline.mix.shortfall,
         seed=corpus.seed,
         fingerprint=_data_fingerprint(pipeline, made),
     )

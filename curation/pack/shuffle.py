@@ -240,6 +240,8 @@ def manifest(
     weights: Mapping[str, float] | None = None,
     budget: int | None = None,
     max_epochs: float | None = None,
+    temperature: float = 1.0,
+    shortfall: str = "refuse",
     seed: int = 0,
     generation: int = 0,
     fingerprint: str = "",
@@ -254,5 +256,12 @@ def manifest(
         splits[fact["split"]].setdefault(fact["domain"], []).append(shards.ShardEntry(fact["path"], *numbers))
     whole = {s: {d: shards.DomainShards(tuple(e)) for d, e in sorted(v.items())} for s, v in splits.items()}
     tokens = {domain: entries.tokens for domain, entries in whole[split.TRAIN].items()}
-    plan = mixing.plan(tokens, weights=weights, budget=budget, max_epochs=max_epochs)
+    plan = mixing.plan(
+        tokens,
+        weights=weights,
+        budget=budget,
+        max_epochs=max_epochs,
+        temperature=temperature,
+        shortfall=shortfall,
+    )
     return shards.Manifest(tokenizer, whole, mix=plan.mix, seed=seed, generation=generation, fingerprint=fingerprint)

@@ -75,3 +75,22 @@ def test_quotas_sum_to_the_budget_and_are_within_one(weights, total):
     quotas = apportion(exact, total)
     assert sum(exact.values()) == 1 and sum(quotas.values()) == total
     assert all(abs(Fraction(quotas[d]) - exact[d] * total) < 1 for d in quotas)
+
+
+def test_temperature_flattens_the_shares():
+    tokens = {"en": 900, "sw": 100}
+    shares = [plan(tokens, temperature=t).mix.weights["sw"] for t in (1.0, 2.0, 1e9)]
+    assert shares[0] == 0.1 and shares[1] == pytest.approx(0.25) and shares[2] == pytest.approx(0.5)
+
+
+def test_a_shortfall_goes_to_the_others_where_that_is_the_rule():
+    tokens = {"a": 100, "b": 1000, "c": 1000}
+    weights = {"a": 0.5, "b": 0.3, "c": 0.2}
+    with pytest.raises(UserError, match=r"set mix.shortfall: redistribute, under which up to 2,100 fit"):
+        plan(tokens, weights=weights, budget=1000, max_epochs=1)
+    made = plan(tokens, weights=weights, budget=1000, max_epochs=1, shortfall="redistribute")
+    assert made.quotas == {"a": 100, "b": 540, "c": 360}
+    made = plan(tokens, weights=weights, budget=2000, max_epochs=1, shortfall="redistribute")
+    assert made.quotas == {"a": 100, "b": 1000, "c": 900}, "what b cannot take goes on to c"
+    with pytest.raises(UserError, match="all domains together have 2,100 under this cap"):
+        plan(tokens, weights=weights, budget=2101, max_epochs=1, shortfall="redistribute")
