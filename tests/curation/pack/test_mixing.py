@@ -40,7 +40,8 @@ def test_a_budget_that_does_not_fit_says_what_would():
         plan(TOKENS, weights={"web": 0.7, "code": 0.3}, budget=2_000_000, max_epochs=4)
     assert str(error.value) == (
         "mix: a budget of 2,000,000 tokens reads 600,000 of code (30.00% of it), which has 100,000: 6.00 epochs, more "
-        "than max_epochs 4. A budget of 1,333,333 fits; or lower the weight of code, raise max_epochs, add documents, or set mix.shortfall: redistribute, under which up to 3,200,000 fit"
+        "than max_epochs 4. A budget of 1,333,333 fits; or lower the weight of code, raise max_epochs, add documents, "
+        "or set mix.shortfall: redistribute, under which up to 3,200,000 fit"
     )
     plan(TOKENS, weights={"web": 0.7, "code": 0.3}, budget=1_333_333, max_epochs=4)
     with pytest.raises(UserError, match=r"1\.00 epochs, more than max_epochs 1\. A budget of 1,000,000 fits"):
