@@ -19,6 +19,7 @@ from warcio.archiveiterator import ArchiveIterator
 
 from curation import shards
 from curation.pack.encode import Encoder
+from curation.step import UserError
 from pipelines.cli import app
 from tests.curation.engine import runs
 from training.config import parse
@@ -161,3 +162,31 @@ def test_shards_verify_names_a_flipped_bit(run: Path, tmp_path: Path) -> None:
     assert sum(d["documents"] for d in stats["domains"]) == pq.read_table(run / "result" / "documents").num_rows
     shown = CliRunner().invoke(app, ["shards", "inspect", str(run)], catch_exceptions=False)
     assert "gristmill.format = 1" in shown.stdout
+
+
+def test_groups_of_the_mix_are_domains_of_the_shards(data: Path, tmp_path: Path) -> None:
+    runs.write_jsonl(tmp_path / "texts" / "a.jsonl", runs.sentences(data, ["en", "de", "fr"], 40))
+    tree = runs.text_pipeline(
+        tmp_path,
+        steps=["language"],
+        tokenizer={"train": {"vocab": 500, "sample_bytes": 100_000}},
+        mix={
+            "groups": {"english": "language.code = 'en'", "short": "length(text) < 300"},
+            "weights": {"english": 3, "web": 1},
+        },
+    )
+    assert runs.curate(tmp_path, tree).status == "done"
+    manifest = shards.read_manifest(str(tmp_path / "run"))
+    assert manifest.mix.weights == {"english": 0.75, "web": 0.25}
+    kept = {r["doc_id"]: r for r in pq.read_table(tmp_path / "run" / "result" / "documents").to_pylist()}
+    found = 0
+    for _, domain, entry in manifest.entries():
+        for doc in shards.open_shard(manifest.path(entry)).documents["doc_id"].to_pylist():
+            row = kept[doc]
+            english, short = row["language"]["code"] == "en", len(row["text"]) < 300
+            assert domain == ("english" if english else "short" if short else "web") and row["domain"] == "web"
+            found += 1
+    assert found == len(kept) and {"english", "short", "web"} == set(manifest.splits["train"])
+    tree["mix"]["groups"] = {"english": "language.kode = 'en'"}
+    with pytest.raises(UserError, match=r"names language.kode.*\n.*\n.*did you mean language.code"):
+        runs.curate(tmp_path, tree, "other")
