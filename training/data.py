@@ -28,9 +28,9 @@ from .mix import Ints, OrderError
 from .order import OrderLog
 from .planning import plan
 from .remote import ExtentCache
-from .streams import CACHE_BYTES, Domain, Window, validation
+from .streams import CACHE_BYTES, Domain, Window, held_out, validation
 
-__all__ = ["IGNORE", "Batch", "Data", "Domain", "Window", "collate", "plan", "validation"]
+__all__ = ["IGNORE", "Batch", "Data", "Domain", "Window", "collate", "held_out", "plan", "validation"]
 
 IGNORE = -100
 # Windows whose places are computed at once: few where reading begins, since each looks into its shard's offsets, many

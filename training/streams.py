@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from curation.shards import DomainShards, Manifest, RemoteShard, Shard, ShardEntry, is_remote, open_shard
+from curation.shards import (
+    DomainShards,
+    Manifest,
+    RemoteShard,
+    Shard,
+    ShardEntry,
+    is_remote,
+    join_manifests,
+    open_shard,
+    read_manifest,
+)
 
 from . import blocks
 from .blocks import DomainOrder
@@ -155,6 +165,21 @@ class Domain:
 
     def _fetch(self, shard: int, first: int, last: int) -> np.ndarray[Any, Any]:
         return self._remote_shard(shard).tokens(first, last)
+
+
+def held_out(manifest: Manifest, further: Mapping[str, str]) -> dict[str, Domain]:
+    """What a training is evaluated on: the domains of its own validation split, and `name/domain` of further runs.
+
+    Of a further run its validation split is read, or all of it where it has none. Raises ShardTokenizer for a run of
+    another tokenizer.
+    """
+    found = {n: Domain(n, manifest, s) for n, s in manifest.splits.get("validation", {}).items() if s.tokens > 1}
+    for name, place in further.items():
+        other = read_manifest(place)
+        join_manifests([manifest, other])  # refuses another tokenizer
+        split = other.splits.get("validation") or other.splits.get("train", {})
+        found |= {f"{name}/{n}": Domain(f"{name}/{n}", other, s) for n, s in split.items() if s.tokens > 1}
+    return found
 
 
 def validation(domain: Domain, length: int, limit: int | None) -> Iterator[Window]:

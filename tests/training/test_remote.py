@@ -15,7 +15,7 @@ from training.config import DataConfig
 from training.data import Data, plan
 from training.order import OrderLog
 from training.remote import ExtentCache
-from training.streams import Domain, validation
+from training.streams import Domain, held_out, validation
 
 
 @pytest.fixture
@@ -137,3 +137,11 @@ def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -
         shards.ShardTokenizer, match=r"elsewhere: its tokens are of the tokenizer ffff.*tokenizer: \{path"
     ):
         shards.join_manifests([first, strange])
+
+
+def test_further_validation_sets_come_from_any_run(corpus: Path, tmp_path: Path, build: Any) -> None:
+    build(tmp_path / "other", {"train/books": [[np.arange(1, 90)]]})
+    manifest = shards.read_manifest(str(corpus))
+    found = held_out(manifest, {"extra": str(tmp_path / "other"), "self": str(corpus)})
+    assert sorted(found) == ["code", "docs", "extra/books", "self/code", "self/docs"]
+    assert [w.tokens.tolist() for w in validation(found["extra/books"], 64, 1)] == [[0, *range(1, 65)]]
