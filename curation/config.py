@@ -67,7 +67,7 @@ def _pipeline(
     sources = tuple(_source(i, located, readers) for i in range(len(top.sources)))
     _check_unique([(s.name, ("sources", i, "name")) for i, s in enumerate(sources)], located, "source")
     steps = _steps(located, catalogue, top.store_raw)
-    _check_mix(top.mix, sources, located)
+    _check_mix(top.mix, sources, steps, located)
     tokenizer = top.tokenizer
     if tokenizer is not None:
         given = [k for k, v in tokenizer.model_dump().items() if v is not None]
@@ -181,10 +181,16 @@ def _source(i: int, located: Located, readers: Mapping[str, str | type]) -> Sour
     )
 
 
-def _check_mix(mix: Mix, sources: Sequence[Source], located: Located) -> None:
+def _check_mix(mix: Mix, sources: Sequence[Source], steps: Sequence[StepEntry], located: Located) -> None:
+    available = rules.flatten(pa.schema([*record.BASE, pa.field("read", record.READ)]))
+    available |= {f"{e.name}.{s.name}": s.type for e in steps for s in e.step.signals}
+    for name, sql in mix.groups.items():
+        where = located.where("mix", "groups", name)
+        _check_name(name, located, ("mix", "groups", name), "a group's name")
+        rules.check_columns(rules.parse(name, sql, where), available)
     if mix.weights == "natural":
         return
-    domains = {s.domain for s in sources}
+    domains = {s.domain for s in sources} | set(mix.groups)
     for domain in mix.weights:
         if domain not in domains:
             where = located.where("mix", "weights", domain)

@@ -26,6 +26,9 @@ class Mix(Strict):
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | Literal["natural"] = "natural"
     budget: Annotated[int, Field(gt=0)] | None = None  # tokens in all; null: everything once
     max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    groups: dict[str, str] = {}  # name -> SQL: documents for which it is TRUE have this domain, the first one's
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0  # above 1: small domains weigh more
+    shortfall: Literal["refuse", "redistribute"] = "refuse"  # a domain that lacks tokens for its share
 
 
 class TrainTokenizer(Strict):

@@ -14,7 +14,7 @@ from typing import NoReturn
 from pipelines.app import app
 
 # Modules that add commands to the app, in the order in which help shows them.
-COMMANDS = ("curating", "forget", "looking", "what_if", "training", "models", "scaling", "mix")
+COMMANDS = ("curating", "forget", "looking", "what_if", "shards", "order", "training", "models", "scaling", "mix")
 for _name in COMMANDS:
     importlib.import_module(f"pipelines.commands.{_name}")
 
@@ -24,6 +24,7 @@ _SAID = (
     ("training.config", "UserError", 2),
     ("curation.engine.driver", "RunFailed", 1),
     ("curation.shards", "ShardError", 1),
+    ("training.mix", "OrderError", 1),
     ("training.checkpoint", "CheckpointError", 1),
 )
 

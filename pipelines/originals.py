@@ -41,6 +41,11 @@ class Originals:
         self._steps = pipeline["steps"]
         self._readers: dict[int, Any] = {}
 
+    @property
+    def domains(self) -> list[str]:
+        """The domains of the run's sources."""
+        return sorted({domain for domain, *_ in self._sources})
+
     def texts(self, wanted: Sequence[tuple[str | None, Mapping[str, Any] | None]], most: int) -> list[str | None]:
         """The first `most` characters of each (domain, source) whose record can be read; None for the others, and for
         all where the pipeline's scrubbing step cannot be had."""

@@ -25,7 +25,7 @@ from curation.shards import Manifest, read_file, read_manifest
 
 from . import checkpoint, optim
 from .config import TrainConfig, UserError, parse
-from .data import IGNORE, Batch, Domain, plan
+from .data import IGNORE, Batch, held_out, plan
 from .evaluate import Score, evaluate, mean_loss
 from .journal import Journal, Report, last_scores
 from .model import Model, Shape
@@ -57,7 +57,7 @@ def train(config: TrainConfig, data_dir: str, run_dir: str, *, report: Report | 
     config = _settle(config, run, manifest)
     windows, length, micro = config.batch.windows, config.data.sequence, config.batch.micro or config.batch.windows
     data, log, rounding = plan(manifest, config.data, config.seed, windows, config.iterations)
-    held_out = {n: Domain(n, manifest, s) for n, s in manifest.splits.get("validation", {}).items() if s.tokens > 1}
+    evaluated = held_out(manifest, config.data.validation)
     notes = [f"the mix was rounded to {log.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
     notes += [
         f"{n}: {o.remainder} of {o.tokens.sum()} tokens are no target in an epoch" for n, o in data.orders.items()
@@ -85,7 +85,7 @@ def train(config: TrainConfig, data_dir: str, run_dir: str, *, report: Report | 
             model.eval()
             scores = evaluate(
                 model,
-                held_out,
+                evaluated,
                 length=length,
                 micro=micro,
                 limit=config.evaluate.windows,
@@ -226,7 +226,12 @@ def _settle(config: TrainConfig, run: Path, manifest: Manifest) -> TrainConfig:
 def _write_head(run: Path, config: TrainConfig, manifest: Manifest) -> None:
     """train.yaml, the tokenizer and data.json (which shards): with the checkpoints, all that using the model needs."""
     run.mkdir(parents=True, exist_ok=True)
-    data = {"manifest": _digest(manifest), "root": manifest.root, "tokenizer": vars(manifest.tokenizer)}
+    data = {
+        "manifest": _digest(manifest),
+        "root": manifest.root,
+        "roots": manifest.roots,
+        "tokenizer": vars(manifest.tokenizer),
+    }
     _write(run / manifest.tokenizer.file, read_file(manifest.path(manifest.tokenizer.file)))
     _write(run / "data.json", (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
     _write(run / "train.yaml", config.dump().encode())

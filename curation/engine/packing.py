@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from curation import record, shards, storage
 from curation.engine import generations, identity
+from curation.engine.grouping import Grouping
 from curation.engine.phases import Phases
 from curation.engine.publish import Result
 from curation.pack import documents, sample, shuffle
@@ -62,14 +63,19 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
         stages = sample.load_tokenizer_stages(corpus, path=path)
     trained = phases.stages("tokenizer", storage.fingerprint([base, options]), stages)
     file, info = trained.staged[0], sample.tokenizer_info(trained.facts[0])
+    groups = pipeline.mix.groups
+    signals = [pa.field(n, t) for n, t in phases.plan.types.items()]
+    known = pa.schema([*record.BASE, pa.field("read", record.READ), *signals])
+    cut = [base, info.sha256, pipeline.validation, pipeline.shards.tokens_per_shard, *sorted(groups.items())]
     dealt = phases.stages(
         "shards",
-        storage.fingerprint([base, info.sha256, pipeline.validation, pipeline.shards.tokens_per_shard]),
+        storage.fingerprint(cut),
         shuffle.shard_stages(
             corpus,
             tokenizer=phases.storage.url(file["path"]),
             validation=pipeline.validation,
             tokens_per_shard=pipeline.shards.tokens_per_shard,
+            route=Grouping(groups, known) if groups else None,
         ),
     )
     made.staged += trained.staged + dealt.staged
@@ -80,6 +86,8 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
         weights=weights,
         budget=pipeline.mix.budget,
         max_epochs=pipeline.mix.max_epochs if pipeline.mix.budget is not None else None,
+        temperature=pipeline.mix.temperature,
+        shortfall=pipeline.mix.shortfall,
         seed=corpus.seed,
         generation=generations.number(phases.storage),
         fingerprint=_data_fingerprint(pipeline, made),

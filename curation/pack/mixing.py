@@ -47,6 +47,33 @@ def natural(tokens: Mapping[str, int]) -> dict[str, Fraction]:
     return {domain: Fraction(n, total) for domain, n in sorted(tokens.items()) if n}
 
 
+def tempered(shares: Mapping[str, Fraction], temperature: float) -> dict[str, Fraction]:
+    """Shares to the power of 1/temperature, summing to 1: above 1 small domains gain, at infinity all are equal.
+
+    Arivazhagan et al. 2019 (arXiv:1907.05019) sample languages so, with temperature 5. Rounded to 12 decimals, so that
+    every machine gets the same.
+    """
+    powers = {d: float(w) ** (1.0 / temperature) for d, w in shares.items()}
+    total = math.fsum(powers.values())
+    return normalise({d: round(p / total, 12) for d, p in powers.items()})
+
+
+def redistribute(
+    shares: Mapping[str, Fraction], tokens: Mapping[str, int], budget: int, cap: Fraction
+) -> dict[str, Fraction]:
+    """Shares under which the budget reads no domain more than `cap` times: one that would be keeps its cap, and what it
+    lacks goes to the others in proportion to their shares, until none is over. The budget must fit at all."""
+    full: dict[str, Fraction] = {}
+    while True:
+        rest = {d: w for d, w in shares.items() if d not in full}
+        left, weight = 1 - sum(full.values()), sum(rest.values())
+        now = {d: w / weight * left for d, w in rest.items()}
+        over = [d for d in now if now[d] * budget > tokens[d] * cap]
+        if not over:
+            return {d: full[d] if d in full else now[d] for d in shares}
+        full |= {d: Fraction(tokens[d]) * cap / budget for d in over}
+
+
 def normalise(weights: Mapping[str, float]) -> dict[str, Fraction]:
     """Weights as fractions of the decimals written, summing to 1; domains of weight 0 are left out."""
     exact = {domain: Fraction(repr(float(w))) for domain, w in sorted(weights.items()) if w}
@@ -70,6 +97,8 @@ def plan(
     weights: Mapping[str, float] | None = None,
     budget: int | None = None,
     max_epochs: float | None = None,
+    temperature: float = 1.0,
+    shortfall: str = "refuse",
 ) -> Plan:
     """The quota and the epochs of each domain.
 
@@ -77,6 +106,8 @@ def plan(
     weights     shares of what is read; None: the natural mix
     budget      tokens read in all; None: as many as read no domain more than once (the natural mix reads all)
     max_epochs  no domain is read more often than this; None: no cap
+    temperature flattens the shares (see `tempered`); 1: as they are
+    shortfall   where a domain lacks tokens for its share: "refuse", or "redistribute" to the others
 
     Raises UserError where a weighted domain has no tokens, or the budget needs more than max_epochs of one: with the
     numbers, and the budget that would fit.
@@ -92,18 +123,28 @@ def plan(
                 f"mix.weights.{domain}: there are no documents of the domain {domain!r} to train on; "
                 f"there are tokens of {', '.join(f'{d} ({n:,})' for d, n in tokens.items())}"
             )
+    if temperature != 1.0:
+        shares = tempered(shares, temperature)
     if budget is None:
         budget = _fits(shares, tokens, Fraction(1))
     if max_epochs is not None:
         cap = Fraction(repr(float(max_epochs)))
         fits = _fits(shares, tokens, cap)
-        if budget > fits:
+        whole = int(sum(tokens[d] for d in shares) * cap)
+        if fits < budget <= whole and shortfall == "redistribute":
+            shares = redistribute(shares, tokens, budget, cap)
+        elif budget > fits:
             domain = max(shares, key=lambda d: (shares[d] / tokens[d], d))
             needs, has = shares[domain] * budget, tokens[domain]
             raise UserError(
                 f"mix: a budget of {budget:,} tokens reads {int(needs):,} of {domain} ({float(shares[domain]):.2%} of "
                 f"it), which has {has:,}: {float(needs / has):.2f} epochs, more than max_epochs {max_epochs:g}. "
-                f"A budget of {fits:,} fits; or lower the weight of {domain}, raise max_epochs, or add documents"
+                f"A budget of {fits:,} fits; or lower the weight of {domain}, raise max_epochs, add documents"
+                + (
+                    f", or set mix.shortfall: redistribute, under which up to {whole:,} fit"
+                    if shortfall == "refuse"
+                    else f"; all domains together have {whole:,} under this cap"
+                )
             )
     quotas = apportion(shares, budget)
     return Plan(

@@ -67,19 +67,21 @@ def shard_stages(
     eos: str | None = None,
     validation: float = 0.01,
     tokens_per_shard: int = 50_000_000,
+    route: split.Route | None = None,
 ) -> StagePlan:
     """Writes shards/<split>/<domain>/<index>.arrow; each sink task's facts are an entry for `manifest`.
 
     tokenizer   path or URL of the run's tokenizer.json, loaded once a worker process
     eos         name of its end-of-text token, where it is none of the usual
     validation  share of the documents held out (split.py says which); 0: none
+    route       gives documents other domains than their sources'
 
     Raises UserError for an empty corpus, and for domains that are no safe directory names.
     """
     refuse_empty(corpus)
     check(validation, tokens_per_shard)
     encoder = Encoder(load(tokenizer), eos=eos)
-    for stage in split.survey_stages(corpus):
+    for stage in split.survey_stages(corpus, route):
         survey = yield stage
     domains = sorted(name.removeprefix("documents/") for name in survey.tally if name.startswith("documents/"))
     for domain in domains:
@@ -95,7 +97,7 @@ def shard_stages(
             layout[name, domain] = (buckets, depth)
             buckets += 1 << depth
     schema = _rows_schema(encoder.vocab)
-    run = partial(_tokens, corpus.seed, tokenizer, encoder.sha256, eos, validation, layout)
+    run = partial(_tokens, corpus.seed, tokenizer, encoder.sha256, eos, validation, layout, route)
     counted = yield Stage("tokens", run, schema, buckets, at="documents", tally=_count)
     places = _places(layout, counted.tally, tokens_per_shard)
     groups = [sorted(group) for _, group in sorted(_by_place(places).items())]
@@ -149,6 +151,7 @@ def _tokens(
     eos: str | None,
     fraction: float,
     layout: Mapping[tuple[str, str], tuple[int, int]],
+    route: split.Route | None,
     rows: Iterator[pa.RecordBatch],
     documents: Documents,
 ) -> Iterator[pa.RecordBatch]:
@@ -156,10 +159,11 @@ def _tokens(
     encoder = open_encoder(tokenizer, sha256, eos)
     schema = _rows_schema(encoder.vocab)
     dtype = schema.field("tokens").type.value_type.to_pandas_dtype()
-    for batch in documents.batches(["doc_id", "text", "url", "domain", "source"]):
+    needed = ["doc_id", "text", "url", "domain", "source"]
+    for batch in documents.batches([*needed, *(c for c in (route.columns if route else ()) if c not in needed)]):
         key = keyed(batch.column("doc_id"), seed, "order")
         number = split.numbers(batch.column("text"), seed)
-        domain = np.array(batch.column("domain").to_pylist(), object)
+        domain = np.array(split.domains(batch, route), object)
         to = np.zeros(len(key), np.uint32)
         for name in set(domain.tolist()):
             here = domain == name
@@ -240,6 +244,8 @@ def manifest(
     weights: Mapping[str, float] | None = None,
     budget: int | None = None,
     max_epochs: float | None = None,
+    temperature: float = 1.0,
+    shortfall: str = "refuse",
     seed: int = 0,
     generation: int = 0,
     fingerprint: str = "",
@@ -254,5 +260,12 @@ def manifest(
         splits[fact["split"]].setdefault(fact["domain"], []).append(shards.ShardEntry(fact["path"], *numbers))
     whole = {s: {d: shards.DomainShards(tuple(e)) for d, e in sorted(v.items())} for s, v in splits.items()}
     tokens = {domain: entries.tokens for domain, entries in whole[split.TRAIN].items()}
-    plan = mixing.plan(tokens, weights=weights, budget=budget, max_epochs=max_epochs)
+    plan = mixing.plan(
+        tokens,
+        weights=weights,
+        budget=budget,
+        max_epochs=max_epochs,
+        temperature=temperature,
+        shortfall=shortfall,
+    )
     return shards.Manifest(tokenizer, whole, mix=plan.mix, seed=seed, generation=generation, fingerprint=fingerprint)

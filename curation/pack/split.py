@@ -13,8 +13,9 @@ The smallest and the largest need to be known before any document can be placed:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -57,22 +58,39 @@ def validation(numbers: U64, lowest: int, highest: int, fraction: float) -> npt.
     return chosen
 
 
-def survey_stages(corpus: Corpus) -> tuple[Stage, Stage]:
+class Route(Protocol):
+    """Gives documents another domain than their source's; looks at `columns` and `domain` of a batch."""
+
+    @property
+    def columns(self) -> Sequence[str]: ...
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.Array: ...
+
+
+def survey_stages(corpus: Corpus, route: Route | None = None) -> tuple[Stage, Stage]:
     """Two stages: every task of documents is sent one row a domain, with its count, bytes and extremes.
 
     The tally of the second is `documents/<domain>` and `text_bytes/<domain>`.
     """
-    first = Stage("survey", partial(_survey, corpus.seed), _DOMAINS, 1, at="documents")
+    first = Stage("survey", partial(_survey, corpus.seed, route), _DOMAINS, 1, at="documents")
     return first, Stage("extremes", partial(_extremes, corpus.tasks), _DOMAINS, corpus.tasks, tally=_count)
 
 
-def _survey(seed: int, rows: Iterator[pa.RecordBatch], documents: Documents) -> Iterator[pa.RecordBatch]:
+def domains(batch: pa.RecordBatch, route: Route | None) -> list[str]:
+    """The domain of each row."""
+    return [d or "" for d in (batch.column("domain") if route is None else route(batch)).to_pylist()]
+
+
+def _survey(
+    seed: int, route: Route | None, rows: Iterator[pa.RecordBatch], documents: Documents
+) -> Iterator[pa.RecordBatch]:
     found: dict[str, list[int]] = {}
-    for batch in documents.batches(["domain", "text"]):
+    more = [c for c in route.columns if c != "text"] if route else []
+    for batch in documents.batches(["domain", "text", *more]):
         number = numbers(batch.column("text"), seed).tolist()
         sizes = pc.binary_length(batch.column("text")).fill_null(0).to_pylist()
-        for domain, size, h in zip(batch.column("domain").to_pylist(), sizes, number, strict=True):
-            _merge(found, domain or "", 1, size, h, h)
+        for domain, size, h in zip(domains(batch, route), sizes, number, strict=True):
+            _merge(found, domain, 1, size, h, h)
     yield _rows(found, 0)
 
 

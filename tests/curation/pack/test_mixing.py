@@ -40,7 +40,8 @@ def test_a_budget_that_does_not_fit_says_what_would():
         plan(TOKENS, weights={"web": 0.7, "code": 0.3}, budget=2_000_000, max_epochs=4)
     assert str(error.value) == (
         "mix: a budget of 2,000,000 tokens reads 600,000 of code (30.00% of it), which has 100,000: 6.00 epochs, more "
-        "than max_epochs 4. A budget of 1,333,333 fits; or lower the weight of code, raise max_epochs, or add documents"
+        "than max_epochs 4. A budget of 1,333,333 fits; or lower the weight of code, raise max_epochs, add documents, "
+        "or set mix.shortfall: redistribute, under which up to 3,200,000 fit"
     )
     plan(TOKENS, weights={"web": 0.7, "code": 0.3}, budget=1_333_333, max_epochs=4)
     with pytest.raises(UserError, match=r"1\.00 epochs, more than max_epochs 1\. A budget of 1,000,000 fits"):
@@ -75,3 +76,22 @@ def test_quotas_sum_to_the_budget_and_are_within_one(weights, total):
     quotas = apportion(exact, total)
     assert sum(exact.values()) == 1 and sum(quotas.values()) == total
     assert all(abs(Fraction(quotas[d]) - exact[d] * total) < 1 for d in quotas)
+
+
+def test_temperature_flattens_the_shares():
+    tokens = {"en": 900, "sw": 100}
+    shares = [plan(tokens, temperature=t).mix.weights["sw"] for t in (1.0, 2.0, 1e9)]
+    assert shares[0] == 0.1 and shares[1] == pytest.approx(0.25) and shares[2] == pytest.approx(0.5)
+
+
+def test_a_shortfall_goes_to_the_others_where_that_is_the_rule():
+    tokens = {"a": 100, "b": 1000, "c": 1000}
+    weights = {"a": 0.5, "b": 0.3, "c": 0.2}
+    with pytest.raises(UserError, match=r"set mix.shortfall: redistribute, under which up to 2,100 fit"):
+        plan(tokens, weights=weights, budget=1000, max_epochs=1)
+    made = plan(tokens, weights=weights, budget=1000, max_epochs=1, shortfall="redistribute")
+    assert made.quotas == {"a": 100, "b": 540, "c": 360}
+    made = plan(tokens, weights=weights, budget=2000, max_epochs=1, shortfall="redistribute")
+    assert made.quotas == {"a": 100, "b": 1000, "c": 900}, "what b cannot take goes on to c"
+    with pytest.raises(UserError, match="all domains together have 2,100 under this cap"):
+        plan(tokens, weights=weights, budget=2101, max_epochs=1, shortfall="redistribute")
