@@ -136,6 +136,12 @@ def build(shape: Shape, config: TrainConfig, ranks: Ranks) -> Model:
     return model
 
 
+def release(model: Model) -> None:
+    """Gives back what a forward pass without a backward one has gathered: until then the weights are not the shards."""
+    if isinstance(model, FSDPModule):
+        model.reshard()
+
+
 def autocast(config: TrainConfig, ranks: Ranks) -> AbstractContextManager[Any]:
     """Mixed precision for one process; sharded, FSDP's policy casts weights as it gathers them."""
     if config.precision == "fp32" or ranks.mesh is not None:

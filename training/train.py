@@ -28,7 +28,7 @@ from .journal import Journal, Report, goodput, last_scores
 from .meter import Meter
 from .model import Shape
 from .order import OrderLog
-from .parallel import Ranks, autocast, build, join, whole
+from .parallel import Ranks, autocast, build, join, release, whole
 from .precision import Scaler
 from .resume import chosen_device, settle, write_head
 from .watch import Preempted, Watch, watch
@@ -81,7 +81,7 @@ def _loop(
     model = build(shape(config, manifest.tokenizer.vocab), config, ranks)
     if config.init_from is not None:
         checkpoint.restore(checkpoint.locate(config.init_from), model, None, ranks)
-    optimizers = optim.build(model, config.optimizer)
+    optimizers = optim.build(model, config.optimizer, exact=config.precision == "fp32")
     scaler = Scaler(ranks.device, config.precision == "fp16")
     guard = Guard(config.guard, ranks.device, overflow=scaler.enabled)
     meter = Meter(ranks, list(data.domains))
@@ -134,6 +134,7 @@ def _loop(
                 device=ranks.device,
                 autocast=autocast(config, ranks),
             )
+            release(model)
             domains = {name: asdict(s) for name, s in found.items()}
             journal.write(kind="validation", iteration=at.iteration, loss=mean_loss(found), domains=domains)
             return found
