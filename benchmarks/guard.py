@@ -27,14 +27,15 @@ import torch
 
 from curation import shards
 from training.config import GuardConfig, parse
+from training.data import plan
 from training.guard import Guard
 from training.train import TrainResult, train
 
 DOCUMENTS, LENGTH, VOCAB, POISONED = 20_000, 128, 257, 16
 EOS = 256
 CONFIG: dict[str, Any] = {
-    "iterations": 1200,
-    "model": {"preset": None, "layers": 2, "width": 64, "heads": 4, "kv_heads": 4, "ffn": 176, "tied": True},
+    "iterations": 1250,  # an epoch is 1,259 batches
+    "model": {"preset": None, "layers": 1, "width": 64, "heads": 4, "kv_heads": 4, "ffn": 176, "tied": True},
     # A block of 16 windows is a global batch: neighbours in the shard are read together, as in a real crawl's bad file
     "data": {"sequence": 128, "block": 2048, "weights": {"text": 1.0}},
     "batch": {"windows": 16},
@@ -128,14 +129,12 @@ def experiment(files: Sequence[Path], seeds: Sequence[int], iterations: int, cou
             blamed = [
                 {d["doc_id"] for d in json.loads(p.read_text())["blamed"]} for p in sorted((root / "c" / "incidents").glob("*.json"))
             ]
-            spikes = [e for e in log if e.get("event") == "anomaly"]
+            spikes = {name: spiked(root / "poisoned", seed, log, those) for name, those in ids.items()}
             named = set(guarded.masked)
             rows.append(
                 {
                     "seed": seed,
-                    "spikes": len(spikes),
-                    "loss_z": max([e["z_loss"] for e in spikes], default=None),
-                    "gradient_z": max([e["z_gradient"] for e in spikes], default=None),
+                    "spikes": spikes,
                     "named": {name: len(named & those) for name, those in ids.items()},
                     "masked_else": len(named - set().union(*ids.values())),
                     "incidents": [len(b) for b in blamed],
@@ -146,6 +145,109 @@ def experiment(files: Sequence[Path], seeds: Sequence[int], iterations: int, cou
             )
             print(json.dumps(rows[-1]), flush=True)
     return rows
+
+
+def spiked(data: Path, seed: int, log: list[dict[str, Any]], bad: set[str]) -> dict[str, float]:
+    """The largest z of loss and gradient norm among an unguarded run's iterations that read one of these documents."""
+    config = parse(json.dumps(CONFIG))
+    reader, order, _ = plan(shards.read_manifest(str(data)), config.data, seed, config.batch.windows, config.iterations)
+    size = config.batch.windows
+    events = [e for e in log if e.get("event") == "anomaly"]
+    ours = [
+        e
+        for e in events
+        for first in [(e["iteration"] - 1) * size]
+        if any(bad & set(reader.doc_ids(w)) for w in reader.windows(order, first, first + size))
+    ]
+    return {k: round(max([e[k] for e in ours], default=0.0), 1) for k in ("z_loss", "z_gradient")}
+
+
+# --- rules on series ---------------------------------------------------------------------------------------------------
+
+Rule = Callable[[float, float], bool]  # loss, gradient norm of the next iteration -> whether its update is left out
+
+
+def ours(state: dict[str, Any] | None = None) -> tuple[Rule, Callable[[], dict[str, Any]]]:
+    guard = Guard(GuardConfig(action="skip"), torch.device("cpu"))
+    if state:
+        guard.load_state_dict(state)
+    count = iter(range(1, 10**9))
+
+    def rule(loss: float, norm: float) -> bool:
+        skip, _, _ = guard.judge(next(count), torch.tensor(loss), torch.tensor(norm))
+        return bool(skip)
+
+    return rule, guard.state_dict
+
+
+def six_sigma(*, finite_only: bool) -> Rule:
+    """Mean and standard deviation of the last 128, outliers included; quiet until there are 64.
+
+    With `finite_only` the plain rule as one would write it: what is not finite is skipped and not remembered. Without,
+    OLMo-core's SkipStepOptimizer (rolling_interval_length 128, sigma_factor 6): everything is remembered, NaN too.
+    """
+    losses: deque[float] = deque(maxlen=129)
+    norms: deque[float] = deque(maxlen=129)
+
+    def within(values: deque[float], new: float) -> bool:
+        known = torch.tensor(list(values), dtype=torch.float64)
+        std, mean = torch.std_mean(known)
+        return bool(new - mean <= 6 * std)
+
+    def rule(loss: float, norm: float) -> bool:
+        if finite_only and not (math.isfinite(loss) and math.isfinite(norm)):
+            return True
+        taken = len(losses) + 1 < 64 or (within(losses, loss) and within(norms, norm))
+        losses.append(loss)
+        norms.append(norm)
+        return not taken
+
+    return rule
+
+
+def series(kind: str, seed: int) -> tuple[list[tuple[float, float]], set[int], int | None]:
+    """(loss, gradient norm) of 1,000 iterations, the bad ones among them, and where the run is restarted.
+
+    Noise as in the experiment's clean runs: loss 1.65 +- 0.04, gradient norm log-normal around 0.65 with 0.06.
+    """
+    rng = np.random.default_rng(seed)
+    loss = 1.65 + 0.04 * rng.standard_normal(1000)
+    norm = 0.65 * np.exp(0.06 * rng.standard_normal(1000))
+    bad: set[int] = set()
+    restart = None
+    if kind == "NaN":
+        bad = {300, 600}
+        loss[300] = norm[600] = math.nan
+    elif kind == "double spike":  # a huge one, and a smaller one that hides in the spread the first has left
+        bad = {500, 530}
+        loss[500], norm[500], loss[530], norm[530] = 9.0, 30.0, 2.4, 3.0
+    elif kind == "slow drift":  # the loss rises by a quarter over 600 iterations: not one of them is bad
+        loss += 0.4 * np.clip((np.arange(1000) - 300) / 600, 0, 1)
+    elif kind == "restart":
+        bad, restart = {510, 540}, 500
+        loss[510], norm[510], loss[540], norm[540] = 4.0, 6.0, 3.0, 4.0
+    return list(zip(loss.tolist(), norm.tolist(), strict=True)), bad, restart
+
+
+def rules(seeds: Sequence[int]) -> dict[str, dict[str, tuple[int, int]]]:
+    """Misses and false skips, summed over the seeds, by series and rule."""
+    table: dict[str, dict[str, tuple[int, int]]] = {}
+    for kind in ("NaN", "double spike", "slow drift", "restart"):
+        for name in ("ours", "plain 6 sigma", "OLMo-core"):
+            misses = false = 0
+            for seed in seeds:
+                values, bad, restart = series(kind, seed)
+                rule, state = ours()
+                if name != "ours":
+                    rule = six_sigma(finite_only=name.startswith("plain"))
+                for i, (loss, norm) in enumerate(values):
+                    if i == restart:  # ours comes back from the checkpoint, OLMo-core's begins anew; plain likewise
+                        rule = ours(state())[0] if name == "ours" else six_sigma(finite_only=name.startswith("plain"))
+                    skipped = rule(loss, norm)
+                    misses += i in bad and not skipped
+                    false += i not in bad and skipped
+            table.setdefault(kind, {})[name] = (misses, false)
+    return table
 
 
 def main() -> None:
@@ -161,6 +263,11 @@ def main() -> None:
         rows = experiment(arguments.text, arguments.seeds, arguments.iterations, arguments.documents)
         gaps = [r["guarded"] - r["clean"] for r in rows]
         print(f"guarded - clean: {statistics.mean(gaps):+.5f} mean over {len(gaps)} seeds")
+        return
+    print(f"{'series':14}{'rule':16}{'missed':>8}{'false skips':>13}   (sums over {len(arguments.seeds)} seeds)")
+    for kind, by_rule in rules(arguments.seeds).items():
+        for name, (misses, false) in by_rule.items():
+            print(f"{kind:14}{name:16}{misses:>8}{false:>13}")
 
 
 if __name__ == "__main__":
