@@ -93,16 +93,26 @@ def write(run: Path, train_documents: Documents, held_out: Documents) -> None:
         shards.write_manifest(file, shards.Manifest(about, splits))
 
 
-def poisoned(clean: Documents, seed: int) -> tuple[Documents, dict[str, set[str]]]:
-    """The documents with each poison put over a row of neighbours, and the ids of those (hex) by poison."""
-    found, ids = list(clean), {}
-    rng = np.random.default_rng(1000 + seed)
-    # a third of the epoch each: wherever a block lands in the order, enough was read before to know what is usual
-    for place, (name, bad) in zip(rng.choice(len(clean) // 100 - 2, 3, replace=False), poisons(clean, seed).items(), strict=True):
-        begin = 100 * (1 + int(place))
-        found[begin : begin + POISONED] = bad
+def write_both(
+    clean: Path, bad: Path, train_documents: Documents, held_out: Documents, seed: int
+) -> dict[str, set[str]]:
+    """Shards of the documents, and of the same with each poison put over a row of neighbours; its ids (hex) by poison.
+
+    Rows are drawn among those that are not read in the first 64 iterations: the guard knows too little there.
+    """
+    write(clean, train_documents, held_out)
+    config = parse(json.dumps(CONFIG))
+    size = config.batch.windows
+    reader, order, _ = plan(shards.read_manifest(str(clean)), config.data, seed, size, config.iterations)
+    early = {int(d, 16) for w in reader.windows(order, 0, 64 * size) for d in reader.doc_ids(w)}
+    places = [b for b in range(100, len(train_documents) - 100, 50) if not early & set(range(b, b + POISONED))]
+    mixed, ids = list(train_documents), {}
+    drawn = np.random.default_rng(1000 + seed).choice(places, 3, replace=False)
+    for begin, (name, documents) in zip(drawn.tolist(), poisons(train_documents, seed).items(), strict=True):
+        mixed[begin : begin + POISONED] = documents
         ids[name] = {i.to_bytes(16, "big").hex() for i in range(begin, begin + POISONED)}
-    return found, ids
+    write(bad, mixed, held_out)
+    return ids
 
 
 def run(data: Path, where: Path, seed: int, **changes: Any) -> tuple[TrainResult, list[dict[str, Any]]]:
@@ -119,9 +129,7 @@ def experiment(files: Sequence[Path], seeds: Sequence[int], iterations: int, cou
     for seed in seeds:
         with tempfile.TemporaryDirectory() as scratch:
             root = Path(scratch)
-            bad, ids = poisoned(train_documents, seed)
-            write(root / "clean", train_documents, held_out)
-            write(root / "poisoned", bad, held_out)
+            ids = write_both(root / "clean", root / "poisoned", train_documents, held_out, seed)
             few = {"iterations": iterations}
             clean, _ = run(root / "clean", root / "a", seed, **few, **{"guard.action": "off"})
             _, log = run(root / "poisoned", root / "b", seed, **few, **{"guard.action": "watch"})

@@ -24,6 +24,7 @@ from .config import GuardConfig
 # The scale of a normal sample over its MAD; and the least spread that is believed, so that figures that hardly move
 # (a loss fallen to nothing, a toy's gradient) make no spike of a rounding: 0.1 % of a loss, 1 % of a norm.
 NORMAL, LEAST_LOSS, LEAST_NORM = 1.4826, 1e-3, 1e-2
+FEWEST = 16  # of the history, whatever its age
 
 
 class Guard:
@@ -82,14 +83,18 @@ class Guard:
 
     def _z(self, values: Tensor) -> Tensor:
         """Robust standard deviations of [loss, log norm] above the history's median."""
-        filled = self.accepted.clamp(max=self.config.window)
-        middle = ((filled - 1).clamp(min=0) // 2).expand(2, 1)
+        # Of a short history the newer half: the first losses fall so fast that their spread would hide anything.
+        window = self.config.window
+        count = (self.accepted // 2).clamp(min=FEWEST, max=window).clamp(max=self.accepted)
+        age = (self.accepted - 1 - torch.arange(window, device=self.device)) % window
+        history = torch.where(age < count, self.history, math.nan)
+        middle = ((count - 1).clamp(min=0) // 2).expand(2, 1)
 
         def median(x: Tensor) -> Tensor:  # the lower one; NaN sorts last, behind what there is
             return x.sort(dim=1).values.gather(1, middle)[:, 0]
 
-        center = median(self.history)
-        spread = NORMAL * median((self.history - center[:, None]).abs())
+        center = median(history)
+        spread = NORMAL * median((history - center[:, None]).abs())
         least = torch.stack((LEAST_LOSS * center[0].abs(), torch.full_like(center[1], LEAST_NORM)))
         return (values - center) / torch.maximum(spread, least)
 

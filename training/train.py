@@ -24,7 +24,7 @@ from .config import TrainConfig, UserError
 from .data import Batch, Domain, plan
 from .evaluate import Score, evaluate, mean_loss
 from .guard import Guard
-from .journal import Journal, Report, goodput, last_scores
+from .journal import METRICS, Journal, Report, goodput, last_scores, read
 from .meter import Meter
 from .model import Shape
 from .order import OrderLog
@@ -197,10 +197,10 @@ def _loop(
                 )
             if guard.look(at.iteration, every):
                 saver.wait()
-                found = rollback.investigate(config, run, ranks, guard, data, at.order, at.span, model)
+                rollback.investigate(config, run, ranks, guard, data, at.order, at.span, model)
                 good = ranks.agree(lambda: rollback.latest(run))
                 assert good is not None
-                journal.cut(good.state["iteration"], found.number - 1)
+                journal.cut(good.state["iteration"], good.state["guard"]["incidents"])
                 at = load(good)
                 meter.forget()
                 continue
@@ -223,6 +223,20 @@ def _loop(
     return TrainResult(
         at.iteration, at.windows, at.tokens, loss, scores, final, max(begin, 0), tuple(notes), masked, share
     )
+
+
+def finished(run: Path) -> TrainResult:
+    """How a finished run ended, from its files."""
+    last = checkpoint.newest(run / "checkpoints")
+    if last is None:
+        raise checkpoint.CheckpointError(f"{run}: no checkpoint here")
+    state, order = last.state, OrderLog.from_dict(last.state["order"])
+    losses = [e["loss"] for e in read(run / METRICS) if e["kind"] == "train"]
+    masked = tuple(sorted({d for s in order.segments for d in s.masked}))
+    return TrainResult(
+        state["iteration"], state["windows"], state["tokens"], losses[-1] if losses else None, last_scores(run),
+        last.path, 0, last.notes, masked, goodput(run).get("goodput"),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
