@@ -52,7 +52,9 @@ Documents = list[np.ndarray[Any, Any]]
 def documents(files: Sequence[Path], count: int) -> Documents:
     """Pieces of the text, 128 bytes each, in a pseudo-random order; all different."""
     text = b"".join(f.read_bytes() for f in files)
-    pieces = sorted({text[i : i + LENGTH] for i in range(0, len(text) - LENGTH, LENGTH)}, key=lambda p: hashlib.sha256(p).digest())
+    pieces = sorted(
+        {text[i : i + LENGTH] for i in range(0, len(text) - LENGTH, LENGTH)}, key=lambda p: hashlib.sha256(p).digest()
+    )
     if len(pieces) < count:
         raise SystemExit(f"{count} documents of {LENGTH} bytes were asked for, the text has {len(pieces)}")
     return [np.frombuffer(p, np.uint8).astype(np.int64) for p in pieces[:count]]
@@ -84,7 +86,12 @@ def write(run: Path, train_documents: Documents, held_out: Documents) -> None:
             info = writer.close()
         data = path.read_bytes()
         entry = shards.ShardEntry(
-            f"{split}/text/00000.arrow", info.documents, info.tokens, info.text_bytes, hashlib.sha256(data).hexdigest(), len(data)
+            f"{split}/text/00000.arrow",
+            info.documents,
+            info.tokens,
+            info.text_bytes,
+            hashlib.sha256(data).hexdigest(),
+            len(data),
         )
         splits[split] = {"text": shards.DomainShards((entry,))}
     (root / "tokenizer.json").write_bytes(tokenizer)
@@ -135,7 +142,8 @@ def experiment(files: Sequence[Path], seeds: Sequence[int], iterations: int, cou
             _, log = run(root / "poisoned", root / "b", seed, **few, **{"guard.action": "watch"})
             guarded, guard_log = run(root / "poisoned", root / "c", seed, **few)
             blamed = [
-                {d["doc_id"] for d in json.loads(p.read_text())["blamed"]} for p in sorted((root / "c" / "incidents").glob("*.json"))
+                {d["doc_id"] for d in json.loads(p.read_text())["blamed"]}
+                for p in sorted((root / "c" / "incidents").glob("*.json"))
             ]
             spikes = {name: spiked(root / "poisoned", seed, log, those) for name, those in ids.items()}
             named = set(guarded.masked)

@@ -42,13 +42,15 @@ class Guard:
     def _set(
         self, history: Tensor, accepted: int, streak: int, recent: list[int], spike: int, flagged: list[int]
     ) -> None:
-        on = {"dtype": torch.int64, "device": self.device}
+        def on(value: int | list[int]) -> Tensor:
+            return torch.tensor(value, dtype=torch.int64, device=self.device)
+
         self.history = history.to(self.device)  # [loss, log norm] x window, a ring; NaN where nothing is yet
-        self.accepted = torch.tensor(accepted, **on)  # ever
-        self.streak = torch.tensor(streak, **on)  # accepted iterations since the last anomaly
-        self.recent = torch.tensor(recent, **on)  # the last `within`: 1 for an anomaly, newest first
-        self.spike = torch.tensor(spike, **on)  # the iteration in which a spike was confirmed, -1: none
-        self.flagged = torch.tensor(flagged, **on)  # `recent` as it was then
+        self.accepted = on(accepted)  # ever
+        self.streak = on(streak)  # accepted iterations since the last anomaly
+        self.recent = on(recent)  # the last `within`: 1 for an anomaly, newest first
+        self.spike = on(spike)  # the iteration in which a spike was confirmed, -1: none
+        self.flagged = on(flagged)  # `recent` as it was then
 
     def judge(self, iteration: int, loss: Tensor, norm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Takes loss and gradient norm of an iteration (from 1), the same on every rank, scalars on the device.

@@ -164,16 +164,19 @@ def judge(
         z_norm = weight * (math.log(norm + 1e-30) - norm_center) / norm_spread
         z_loss, z_norm = (z if math.isfinite(z) else 1e9 for z in (z_loss, z_norm))
         found.append(
-            Scored(
-                document.doc_id, document.domain, document.url, document.source, count, loss, norm, z_loss, z_norm
-            )
+            Scored(document.doc_id, document.domain, document.url, document.source, count, loss, norm, z_loss, z_norm)
         )
     return sorted(found, key=lambda s: (-s.z, s.doc_id))
 
 
 def blame(
-    data: Data, log: OrderLog, bad: Sequence[tuple[int, int]], before: Sequence[tuple[int, int]],
-    quiet: Sequence[tuple[int, int]], measure: Score, threshold: float,
+    data: Data,
+    log: OrderLog,
+    bad: Sequence[tuple[int, int]],
+    before: Sequence[tuple[int, int]],
+    quiet: Sequence[tuple[int, int]],
+    measure: Score,
+    threshold: float,
 ) -> tuple[list[Scored], int, int]:
     """(blamed documents, suspects, witnesses) of spans of windows: of the anomalies, just before, and before that.
 
@@ -237,5 +240,3 @@ def flush(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-

@@ -47,7 +47,11 @@ def settle(config: TrainConfig, run: Path, manifest: Manifest) -> TrainConfig:
     settled = decide(config, earlier)
     before, now = _flat(earlier.model_dump(mode="json")), _flat(settled.model_dump(mode="json"))
     keys = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-    refused = [k for k in keys if not _may(k, FREE + ROUNDING + ORDER) and not (_may(k, RATES) and _same_rates(earlier, settled, done))]
+    refused = [
+        k
+        for k in keys
+        if not _may(k, FREE + ROUNDING + ORDER) and not (_may(k, RATES) and _same_rates(earlier, settled, done))
+    ]
     if refused:
         changes = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in refused)
         raise UserError(

@@ -63,7 +63,12 @@ def tell(journal: Journal, new: list[Incident]) -> None:
     for one in new:
         blamed = [d["doc_id"] for d in one.blamed]
         journal.write(
-            kind="event", event="rollback", iteration=one.good, incident=one.number, confirmed=one.confirmed, blamed=blamed
+            kind="event",
+            event="rollback",
+            iteration=one.good,
+            incident=one.number,
+            confirmed=one.confirmed,
+            blamed=blamed,
         )
 
 

@@ -12,7 +12,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -85,7 +84,11 @@ def _loop(
     scaler = Scaler(ranks.device, config.precision == "fp16")
     guard = Guard(config.guard, ranks.device, overflow=scaler.enabled)
     meter = Meter(ranks, list(data.domains))
-    micro, every, goes_back = config.batch.micro or config.batch.windows, config.checkpoint.every, config.guard.action == "rollback"
+    micro, every, goes_back = (
+        config.batch.micro or config.batch.windows,
+        config.checkpoint.every,
+        config.guard.action == "rollback",
+    )
     at = _At(0, 0, 0, order)
 
     with contextlib.ExitStack() as stack:
@@ -162,7 +165,7 @@ def _loop(
                 part = part.to(ranks.device)
                 with autocast(config, ranks):
                     loss_sum, _, nll = model(part.tokens, part.targets, part.documents, config.z_loss)
-                scaler.scaled(loss_sum / count).backward()
+                scaler.scaled(loss_sum / count).backward()  # type: ignore[no-untyped-call]
                 losses.append(nll.double().sum(dim=1))
             scaler.unscale(model.parameters())
             norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)).float()
@@ -241,7 +244,7 @@ def finished(run: Path) -> TrainResult:
 
 @dataclass(frozen=True)
 class _At:
-    """Where training is: iterations done, windows and tokens read, and the order log from which follows what is next."""
+    """Where training is: iterations done, windows and tokens read, and the order log, from which the rest follows."""
 
     iteration: int
     windows: int

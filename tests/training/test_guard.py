@@ -117,7 +117,9 @@ def test_state_comes_back_to_the_bit() -> None:
     assert second.state_dict() == whole.state_dict()
     larger = made(action="rollback", window=64, within=20)
     larger.load_state_dict(whole.state_dict())
-    assert sorted(x for x in larger.state_dict()["history"][0] if x is not None) == sorted(whole.state_dict()["history"][0])
+    assert sorted(x for x in larger.state_dict()["history"][0] if x is not None) == sorted(
+        whole.state_dict()["history"][0]
+    )
 
 
 def test_beside_other_rules() -> None:

@@ -176,8 +176,7 @@ def test_sigterm_saves_and_asks_to_be_resumed(corpus: Path, uninterrupted: Path,
 
 def test_a_hang_ends_with_a_report(corpus: Path, tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom training.watch import watch\n"
-        "with watch(0.4) as w:\n    w.alive()\n    time.sleep(60)\n"
+        "import sys, time\nfrom training.watch import watch\nwith watch(0.4) as w:\n    w.alive()\n    time.sleep(60)\n"
     )
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert child.returncode == 75
@@ -208,7 +207,9 @@ def test_what_may_change_on_resume(corpus: Path, tmp_path: Path) -> None:
         "model.preset": "10m", "optimizer.lr": 1e-3, "z_loss": 1e-4, "precision": "bf16", "schedule.warmup": 3,
         "iterations": 5, "schedule.kind": "cosine",
     }.items():  # fmt: skip
-        with pytest.raises(UserError, match=rf"another configuration: .*{key.split('.')[-1] if key != 'model.preset' else 'model'}"):
+        with pytest.raises(
+            UserError, match=rf"another configuration: .*{key.split('.')[-1] if key != 'model.preset' else 'model'}"
+        ):
             train(config(**{**base, **free, "iterations": 6, key: value}), str(corpus), str(run))
 
 
