@@ -14,7 +14,7 @@ from typing import NoReturn
 from pipelines.app import app
 
 # Modules that add commands to the app, in the order in which help shows them.
-COMMANDS = ("curating", "looking", "training", "models")
+COMMANDS = ("curating", "looking", "shards", "order", "training", "models")
 for _name in COMMANDS:
     importlib.import_module(f"pipelines.commands.{_name}")
 
@@ -24,6 +24,7 @@ _SAID = (
     ("training.config", "UserError", 2),
     ("curation.engine.driver", "RunFailed", 1),
     ("curation.shards", "ShardError", 1),
+    ("training.mix", "OrderError", 1),
     ("training.checkpoint", "CheckpointError", 1),
 )
 

@@ -84,18 +84,38 @@ class ModelConfig(_Strict):
         return self
 
 
+Weights = dict[str, Annotated[float, Field(ge=0)]]
+
+
+class DataChange(_Strict):
+    """What is another from iteration `at` on (counted from 0); what is not named stays."""
+
+    at: Count
+    weights: Weights | None = None
+    sequence: Count | None = None
+    windows: Count | None = None  # of a global batch
+
+
 class DataConfig(_Strict):
-    """What is read. `block`: the unit of the data order, a multiple of `sequence` (default: equal to it)."""
+    """What is read. `block`: the unit of the data order, a multiple of every `sequence` (default: the longest one)."""
 
     sequence: Count = 256
     block: Count | None = None
-    weights: dict[str, Annotated[float, Field(ge=0)]] | None = None  # default: the manifest's mix
+    weights: Weights | None = None  # default: the manifest's mix
     max_epochs: Annotated[float, Field(gt=0)] | None = None  # default: the manifest's cap
+    changes: tuple[DataChange, ...] = ()  # over the iterations: mix, sequence length, batch
+    cache: Count = 1024  # MiB held of far-away shards, a process
 
     @model_validator(mode="after")
     def _fits(self) -> DataConfig:
-        if self.block is not None and self.block % self.sequence:
-            raise ValueError(f"sequence {self.sequence} does not divide block {self.block}")
+        sequences = [self.sequence, *(c.sequence for c in self.changes if c.sequence is not None)]
+        block = self.block or max(sequences)
+        for sequence in sequences:
+            if block % sequence:
+                raise ValueError(f"sequence {sequence} does not divide block {block}")
+        at = [c.at for c in self.changes]
+        if at != sorted(set(at)):
+            raise ValueError(f"changes must stand in the order of their iterations, each once; they are at {at}")
         return self
 
 
