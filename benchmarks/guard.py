@@ -6,7 +6,7 @@ and text in a wrong encoding. For each seed a clean run, an unguarded run on the
 spike it?) and a guarded one (does it name exactly the poisoned, and end where the clean one ends?).
 
 `python benchmarks/guard.py rules`: our rule beside a plain 6-sigma rule and OLMo-core's published one on series with
-injected NaN, a double spike, a slow drift and a restart: how many bad iterations each misses, how many good ones it skips.
+injected NaN, a double spike, a slow drift and a restart: bad iterations that each misses, good ones that it skips.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def spiked(data: Path, seed: int, log: list[dict[str, Any]], bad: set[str]) -> d
     return {k: round(max([e[k] for e in ours], default=0.0), 1) for k in ("z_loss", "z_gradient")}
 
 
-# --- rules on series ---------------------------------------------------------------------------------------------------
+# --- rules on series
 
 Rule = Callable[[float, float], bool]  # loss, gradient norm of the next iteration -> whether its update is left out
 

@@ -77,7 +77,7 @@ def _nothing(_: str) -> None:
 
 
 def tensors(model: nn.Module, optimizers: Optimizers | None) -> dict[str, Any]:
-    """Weights and, with optimizers, their moments, by parameter name; what is saved, and what loading fills in place."""
+    """Weights and, with optimizers, their moments, by parameter name; what is saved, and what loading fills."""
     names = dict(model.named_parameters())  # a tied head appears once
     state: dict[str, Any] = {"model": {name: p.detach() for name, p in names.items()}}
     if optimizers is not None:
@@ -221,7 +221,7 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def newest(folder: Path, upto: int | None = None) -> Loaded | None:
-    """The newest undamaged checkpoint (not past iteration `upto`), without its tensors; None where there is none at all.
+    """The newest undamaged checkpoint (not past iteration `upto`), without its tensors; None where there is none.
 
     Raises CheckpointError where there are checkpoints and all are damaged: starting over is for a person to decide.
     """
@@ -251,7 +251,7 @@ def locate(place: str) -> Path:
 
 
 def restore(path: Path, model: nn.Module, optimizers: Optimizers | None, ranks: Ranks = ONE) -> None:
-    """Fills model and optimizers in place from a checkpoint of any number of ranks; without optimizers, weights only."""
+    """Fills model and optimizers from a checkpoint of any number of ranks; without optimizers, the weights only."""
     load_tensors(tensors(model, optimizers), checkpoint_id=path, process_group=ranks.host, no_dist=ranks.world == 1)
 
 

@@ -1,8 +1,8 @@
 """The guard: says which iterations fall out of the frame, on the device, before the optimizer takes their update.
 
 An iteration is an anomaly where its loss or gradient norm is not a number, or lies `z` robust standard deviations above
-the median of the last `window` *accepted* iterations: z = (x - median) / (1.4826 MAD), of the loss, and of the logarithm
-of the gradient norm, whose tail is heavy. Median and MAD do not move for a few outliers, and outliers are not let in
+the median of the last `window` *accepted* iterations: z = (x - median) / (1.4826 MAD), of the loss, and of the log of
+the gradient norm, whose tail is heavy. Median and MAD do not move for a few outliers, and outliers are not let in
 anyway, so a second spike is judged by the same measure as the first, and a slow drift is followed.
 
 The verdict is a flag on the device that the optimizer's kernels read; nothing waits for the host. Every few iterations

@@ -29,7 +29,7 @@ def fit(
     address: str | None = None,
     cpus: float = 1,
 ) -> TrainResult:
-    """Trains on `workers` Ray workers (a GPU each where config.device says so), or as many of (least, most) as there are.
+    """Trains on `workers` Ray workers (a GPU each where config.device says so), or as many of (least, most) as fit.
 
     `failures`: how often the group is started again after losing a worker. Raises what `train` raises, and RuntimeError
     where the workers died more often than that.

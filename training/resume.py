@@ -2,7 +2,7 @@
 
 train.yaml and data.json say what a run was made by. Keys that touch neither the weights nor the order of the data may
 change freely (FREE); those that change the rounding only, too (ROUNDING); the learning rate's shape may change as long
-as the iterations already done would have had the same rates. Anything else is another run. docs/training.md has the table.
+as those already done would have had the same rates. Anything else is another run; docs/training.md has the table.
 """
 
 from __future__ import annotations

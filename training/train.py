@@ -20,7 +20,7 @@ from curation.shards import Manifest, read_manifest
 from . import checkpoint, incident, optim, rollback
 from .checkpoint import Retention, Saver
 from .config import TrainConfig, UserError
-from .data import Batch, Domain, plan
+from .data import Batch, Data, Domain
 from .evaluate import Score, evaluate, mean_loss
 from .guard import Guard
 from .journal import METRICS, Journal, Report, goodput, last_scores, read
@@ -28,6 +28,7 @@ from .meter import Meter
 from .model import Shape
 from .order import OrderLog
 from .parallel import Ranks, autocast, build, join, release, whole
+from .planning import carry_on, plan
 from .precision import Scaler
 from .resume import chosen_device, settle, write_head
 from .watch import Preempted, Watch, watch
@@ -69,12 +70,14 @@ def train(config: TrainConfig, data_dir: str, run_dir: str, *, report: Report | 
 def _loop(
     config: TrainConfig, manifest: Manifest, run: Path, report: Report | None, ranks: Ranks, watcher: Watch
 ) -> TrainResult:
-    data, order, rounding = plan(manifest, config.data, config.seed, config.batch.windows, config.iterations)
+    saved = ranks.agree(lambda: rollback.latest(run))
+    data, order, rounding = _order(config, manifest, saved)
     held_out = {n: Domain(n, manifest, s) for n, s in manifest.splits.get("validation", {}).items() if s.tokens > 1}
     notes = [f"the mix was rounded to {order.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
     notes += [
         f"{n}: {o.remainder} of {o.tokens.sum()} tokens are no target in an epoch" for n, o in data.orders.items()
     ]
+    notes += data.notes
     if ranks.first:
         write_head(run, config, manifest)
     model = build(shape(config, manifest.tokenizer.vocab), config, ranks)
@@ -84,16 +87,12 @@ def _loop(
     scaler = Scaler(ranks.device, config.precision == "fp16")
     guard = Guard(config.guard, ranks.device, overflow=scaler.enabled)
     meter = Meter(ranks, list(data.domains))
-    micro, every, goes_back = (
-        config.batch.micro or config.batch.windows,
-        config.checkpoint.every,
-        config.guard.action == "rollback",
-    )
+    micro, every = config.batch.micro or config.batch.windows, config.checkpoint.every
+    goes_back = config.guard.action == "rollback"
     at = _At(0, 0, 0, order)
 
     with contextlib.ExitStack() as stack:
         saver = stack.enter_context(Saver(run / "checkpoints", ranks, background=config.checkpoint.background))
-        saved = ranks.agree(lambda: rollback.latest(run))
         begin = saved.state["iteration"] if saved else -1
         seen = saved.state["guard"]["incidents"] if saved else 0
         journal = stack.enter_context(
@@ -105,7 +104,7 @@ def _loop(
             state = found.state
             scaler.load_state_dict(state["scaler"])
             known = ranks.agree(lambda: incident.incidents(run / "incidents"))
-            log, new = rollback.adopt(found, guard, OrderLog.from_dict(state["order"]), known)
+            log, new = rollback.adopt(found, guard, _order(config, manifest, found)[1], known)
             rollback.tell(journal, new)
             if known and goes_back:
                 documents = sum(s.documents for s in manifest.splits["train"].values())
@@ -152,7 +151,7 @@ def _loop(
             if goes_back:
                 save()
         while at.iteration < config.iterations:
-            first, last = at.span()
+            first, last = at.order.span(at.iteration)
             rate = optim.learning_rate(at.iteration, config.iterations, config.optimizer.lr, config.schedule)
             optimizers.set_rate(rate)
             batch = data.batch(at.order, *_share(first, last, ranks))
@@ -200,7 +199,7 @@ def _loop(
                 )
             if guard.look(at.iteration, every):
                 saver.wait()
-                rollback.investigate(config, run, ranks, guard, data, at.order, at.span, model)
+                rollback.investigate(config, run, ranks, guard, data, at.order, model)
                 good = ranks.agree(lambda: rollback.latest(run))
                 assert good is not None
                 journal.cut(good.state["iteration"], good.state["guard"]["incidents"])
@@ -255,15 +254,17 @@ class _At:
     def length(self) -> int:
         return self.order.segment(self.windows).sequence
 
-    def span(self, iteration: int | None = None) -> tuple[int, int]:
-        """The windows of an iteration, counted from 0; by default of the next one."""
-        batch = self.order.segment(self.windows).batch
-        first = self.windows if iteration is None else self.windows - (self.iteration - iteration) * batch
-        return max(0, first), first + batch
-
     def after(self, first: int, last: int) -> _At:
         length = self.order.segment(first).sequence
         return _At(self.iteration + 1, last, self.tokens + (last - first) * length, self.order)
+
+
+def _order(config: TrainConfig, manifest: Manifest, saved: checkpoint.Loaded | None) -> tuple[Data, OrderLog, float]:
+    """What is read when: by the configuration, behind what the log of a checkpoint says was read."""
+    about = (manifest, config.data, config.seed, config.batch.windows, config.iterations)
+    if saved is None:
+        return plan(*about)
+    return carry_on(*about, OrderLog.from_dict(saved.state["order"]), saved.state["windows"])
 
 
 def shape(config: TrainConfig, vocab: int) -> Shape:

@@ -142,7 +142,7 @@ def test_when_to_stop(tmp_path: Path) -> None:
         refuse([found(1, 100, 20, 20)], 0.02, 0.01, tmp_path)
 
 
-# --- poisoned documents, in the small ----------------------------------------------------------------------------------
+# --- poisoned documents, in the small
 
 SMALL = {"iterations": 220, "guard.largest_share": 0.02, "checkpoint.every": 20, "quarantine": None}
 

@@ -56,7 +56,7 @@ def launch(ranks: int, jobs: list[dict[str, Any]]) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )  # fmt: skip
+        )
         for rank in range(ranks)
     ]
     try:

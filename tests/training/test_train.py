@@ -346,3 +346,17 @@ def test_two_threads_give_the_same_bits_twice(corpus: Path, tmp_path: Path) -> N
     for name in ("a", "b"):
         train(wide, str(corpus), str(tmp_path / name))
     assert_equal_runs(tmp_path / "a", tmp_path / "b")
+
+
+def test_another_mix_from_here_on(corpus: Path, tmp_path: Path) -> None:
+    """A change of mix and batch on resume appends to the order log; what was read stays as it was read."""
+    base = {"iterations": 4, "schedule.kind": "constant", "schedule.warmup": 2}
+    train(config(**base), str(corpus), str(tmp_path))
+    changed = {**base, "iterations": 6, "data.weights": {"code": 0.25, "docs": 0.75}, "batch.windows": 4}
+    result = train(config(**changed), str(corpus), str(tmp_path))
+    segments = checkpoint.verify(result.checkpoint)["order"]["segments"]
+    assert [(s["window"], s["mix"], s["batch"]) for s in segments] == [
+        (0, {"code": 3, "docs": 2}, 8),
+        (32, {"code": 1, "docs": 3}, 4),
+    ]
+    assert result.windows == 40 and result.tokens == 40 * 64
