@@ -238,6 +238,25 @@ def newest(folder: Path, upto: int | None = None) -> Loaded | None:
     return None
 
 
+def overview(folder: Path) -> list[dict[str, Any]]:
+    """Iteration, bytes, tokens, incidents and whether the guard calls it good, of each checkpoint; None: unreadable.
+
+    Reads no tensors; `verify` does.
+    """
+    rows: list[dict[str, Any]] = []
+    for path in checkpoints(folder):
+        try:
+            state = json.loads((path / STATE).read_text())
+            known = {"tokens": state["tokens"], "incidents": state["guard"]["incidents"]}
+            good = state["guard"]["good"]
+        except (OSError, ValueError, KeyError, TypeError):
+            known, good = {"tokens": None, "incidents": None}, None
+        size = sum(f.stat().st_size for f in path.iterdir())
+        rows.append({"iteration": int(path.name), "bytes": size, **known, "good": good})
+    newest_good = next((r["good"] for r in reversed(rows) if r["good"] is not None), None)
+    return [{**r, "good": None if r["good"] is None else r["iteration"] == newest_good} for r in rows]
+
+
 def locate(place: str) -> Path:
     """The checkpoint that a run, its `checkpoints` folder or a checkpoint itself stands for. Raises CheckpointError."""
     path = Path(place)
