@@ -1,7 +1,7 @@
 """The guard against poisoned documents, and its rule against two others.
 
 `python benchmarks/guard.py experiment --text FILE... [--seeds 5]`: 20,000 documents of 128 tokens (bytes of the text
-files), a model of at most 0.2 M parameters, and three poisons, 16 documents of each: random tokens, one repeated token,
+files), a model of at most 0.2 M parameters, and three poisons, 12 documents of each: random tokens, one repeated token,
 and text in a wrong encoding. For each seed a clean run, an unguarded run on the poisoned shards (does each poison
 spike it?) and a guarded one (does it name exactly the poisoned, and end where the clean one ends?).
 
@@ -31,7 +31,7 @@ from training.data import plan
 from training.guard import Guard
 from training.train import TrainResult, train
 
-DOCUMENTS, LENGTH, VOCAB, POISONED = 20_000, 128, 257, 16
+DOCUMENTS, LENGTH, VOCAB, POISONED = 20_000, 128, 257, 12
 EOS = 256
 CONFIG: dict[str, Any] = {
     "iterations": 1250,  # an epoch is 1,259 batches
@@ -105,19 +105,26 @@ def write_both(
 ) -> dict[str, set[str]]:
     """Shards of the documents, and of the same with each poison put over a row of neighbours; its ids (hex) by poison.
 
-    Rows are drawn among those that are not read in the first 64 iterations: the guard knows too little there.
+    Rows are drawn among those that one iteration reads, and not one of the first 64. The guard knows too little there;
+    and one poisoned document alone among 16 moves a batch's loss too little to be a spike (a first trial, with rows
+    that lay across two batches, left out 1 of 48 so).
     """
     write(clean, train_documents, held_out)
     config = parse(json.dumps(CONFIG))
     size = config.batch.windows
     reader, order, _ = plan(shards.read_manifest(str(clean)), config.data, seed, size, config.iterations)
-    early = {int(d, 16) for w in reader.windows(order, 0, 64 * size) for d in reader.doc_ids(w)}
-    places = [b for b in range(100, len(train_documents) - 100, 50) if not early & set(range(b, b + POISONED))]
+    read: dict[int, set[int]] = {}  # document -> iterations
+    for w in reader.windows(order, 0, len(train_documents) * (LENGTH + 1) // (LENGTH * size) * size):
+        for doc in reader.doc_ids(w):
+            read.setdefault(int(doc, 16), set()).add(w.number // size)
+    together = [set().union(*(read.get(b + k, {0}) for k in range(POISONED))) for b in range(len(train_documents))]
+    places = [b for b, at in enumerate(together) if len(at) == 1 and 64 <= min(at) < config.iterations]
     mixed, ids = list(train_documents), {}
     drawn = np.random.default_rng(1000 + seed).choice(places, 3, replace=False)
     for begin, (name, documents) in zip(drawn.tolist(), poisons(train_documents, seed).items(), strict=True):
         mixed[begin : begin + POISONED] = documents
         ids[name] = {i.to_bytes(16, "big").hex() for i in range(begin, begin + POISONED)}
+    assert len(set().union(*ids.values())) == 3 * POISONED
     write(bad, mixed, held_out)
     return ids
 

@@ -116,7 +116,7 @@ def verify_checkpoints(
             console.print(f"{path.name}: whole", highlight=False)
         except CheckpointError as error:
             bad += 1
-            console.print(str(error), style="red", markup=False, highlight=False)
+            console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
     if bad:
         raise typer.Exit(1)
 

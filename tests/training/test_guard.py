@@ -149,7 +149,7 @@ SMALL = {"iterations": 220, "guard.largest_share": 0.02, "checkpoint.every": 20,
 
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, set[str]]]:
-    """3,500 documents of 128 bytes, of Python's reference manual; 16 of each poison put over some."""
+    """3,500 documents of 128 bytes, of Python's reference manual; 12 of each poison put over some."""
     root = tmp_path_factory.mktemp("poisoned")
 
     (root / "manual").write_text("".join(t for _, t in sorted(pydoc_data.topics.topics.items())), encoding="utf-8")
@@ -236,5 +236,5 @@ def test_a_rollback_cut_short_anywhere_ends_the_same(
 def test_more_than_a_share_masked_stops(poisoned: Any, guarded: Any, tmp_path: Path) -> None:
     where = tmp_path / "run"
     shutil.copytree(guarded[0], where)
-    with pytest.raises(UserError, match=r"48 documents are masked, 1.37% of all, and guard.largest_share is 0.50%"):
+    with pytest.raises(UserError, match=r"36 documents are masked, 1.03% of all, and guard.largest_share is 0.50%"):
         run(poisoned[0], where, **{"guard.largest_share": 0.005})
