@@ -62,6 +62,7 @@ class ModelConfig(_Strict):
     tied: bool
     rope_theta: Annotated[float, Field(gt=0)] = 10_000.0
     norm_eps: Annotated[float, Field(gt=0)] = 1e-5
+    qk_norm: bool = False  # queries and keys are normalised by head
 
     @model_validator(mode="before")
     @classmethod
