@@ -51,15 +51,21 @@ def way(device: torch.device, dtype: torch.dtype) -> Way:
     return "varlen" if dtype in (torch.bfloat16, torch.float16) and varlen_options() is not None else "flex"
 
 
-def layout(documents: Tensor, way: Way) -> Layout:
-    """What `attend` needs to know of a batch: documents, int [batch, length], the document of each position, rising."""
+def layout(documents: Tensor, way: Way, dtype: torch.dtype = torch.float32) -> Layout:
+    """What `attend` needs to know of a batch; documents: int [batch, length], rising; dtype: that of the queries."""
     if way == "varlen":
         return spans(documents)
-    return block_mask(documents) if way == "flex" else document_mask(documents)
+    if way == "flex":
+        return block_mask(documents)
+    mask = document_mask(documents)
+    if mask is None:
+        return None
+    # What SDPA would make of a bool mask again in every layer, and keep for backward in each
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
 def document_mask(documents: Tensor) -> Tensor | None:
-    """The mask of a batch for SDPA: bool [batch, 1, length, length], True where attention is allowed.
+    """The mask of a batch: bool [batch, 1, length, length], True where attention is allowed.
 
     None where every window is one document: plain causal attention, for which SDPA has faster kernels. (Not while
     compiling: a graph must not depend on the data.)

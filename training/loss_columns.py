@@ -38,6 +38,7 @@ def columns_forward(
         higher = torch.maximum(peak, z.amax(dim=1, keepdim=True))
         total.mul_(peak.sub_(higher).exp_()).add_(z.sub_(higher).exp_().sum(dim=1, keepdim=True))
         peak = higher
+        del z  # before the next piece is made
     lse = (peak + total.log_())[:, 0]
     nll = torch.where(labels >= 0, lse - picked, 0.0)
     loss_sum = nll.sum()
@@ -81,6 +82,7 @@ def columns_backward(
         if need_weight:
             slope[at, column] = at_label[at].to(slope.dtype)
             grad_weight[part] = slope.T @ rows
+        del slope, z
     return total.to(rows.dtype), grad_weight
 
 

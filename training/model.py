@@ -64,6 +64,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
 
 
+def once(x: Tensor) -> Tensor:
+    """Under autocast, x in its type: else every layer that reads x makes, and keeps for backward, a copy of its own."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
 class Attention(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -79,6 +85,7 @@ class Attention(nn.Module):
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Layout, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         b, n, _ = x.shape
+        x = once(x)
         q, k, v = (layer(x).view(b, n, -1, self.head).transpose(1, 2) for layer in (self.q, self.k, self.v))
         q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
         if past is not None:
@@ -94,6 +101,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(shape.ffn, shape.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = once(x)
         down: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
         return down
 
@@ -165,7 +173,7 @@ class Model(nn.Module):
         dtype = (
             torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else self.norm.weight.dtype
         )
-        mask = layout(documents, self.attention_way or way(device, dtype))
+        mask = layout(documents, self.attention_way or way(device, dtype), dtype)
         hidden = self.hidden(tokens, mask)
         return linear_cross_entropy(hidden, self.head.weight, targets, z_loss=z_loss)
 
