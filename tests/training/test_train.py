@@ -34,6 +34,7 @@ evaluate: {every: 8, windows: 8}
 checkpoint: {every: 5, keep: 2}
 precision: fp32
 threads: 1
+log_every: 1
 """
 
 
@@ -44,7 +45,7 @@ def config(**changes: Any) -> TrainConfig:
 def contents(path: Path) -> dict[str, torch.Tensor]:
     """Weights and moments of a checkpoint, by name."""
     model = Model(Shape(**checkpoint.verify(path)["shape"]))
-    optimizer = optim.adamw(model, config().optimizer)
+    optimizer = optim.build(model, config().optimizer)
     checkpoint.restore(path, model, optimizer)
     state = checkpoint.tensors(model, optimizer)
     flat = {f"model.{n}": t for n, t in state["model"].items()}
@@ -83,7 +84,9 @@ def test_what_a_run_leaves(uninterrupted: Path) -> None:
         losses = [e["domains"][domain]["loss"] for e in scores]
         assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.8
         assert 0 < scores[-1]["domains"][domain]["bits_per_byte"] < 5
-    assert [p.name for p in checkpoint.checkpoints(uninterrupted / "checkpoints")] == ["00000020", "00000024"]
+    # The last two, the good one (20 accepted iterations behind it) and the next that may become good
+    names = [p.name for p in checkpoint.checkpoints(uninterrupted / "checkpoints")]
+    assert names == ["00000000", "00000005", "00000020", "00000024"]
     speed = [json.loads(line) for line in (uninterrupted / "speed.jsonl").read_text().splitlines()]
     assert [e["iteration"] for e in speed] == list(range(1, 25)) and all(e["tokens_per_s"] > 0 for e in speed)
 
@@ -185,7 +188,7 @@ def test_one_step_equals_a_hand_written_one_in_float64(corpus: Path, tmp_path: P
     norm = torch.stack([p.grad.square().sum() for p in model.parameters()]).sum().sqrt()
     assert norm > 0.5
     lr, (b1, b2), eps = 3e-3 / 4, (0.9, 0.95), 1e-8
-    found = contents(checkpoint.checkpoints(tmp_path / "run" / "checkpoints")[0])
+    found = contents(checkpoint.checkpoints(tmp_path / "run" / "checkpoints")[-1])
     for name, p in model.named_parameters():
         grad = p.grad * 0.5 / norm
         m, v = (1 - b1) * grad / (1 - b1), (1 - b2) * grad**2 / (1 - b2)
@@ -239,7 +242,8 @@ def test_a_run_directory_belongs_to_one_configuration(
     other = build(tmp_path / "other", {"train/code": [[torch.arange(1, 900).numpy()]]}, weights={"code": 1.0})
     with pytest.raises(UserError, match="was trained on other shards"):
         train(config(), other.root, str(run))
-    shutil.rmtree(run / "checkpoints" / "00000020")
+    for name in ("00000000", "00000005", "00000020"):
+        shutil.rmtree(run / "checkpoints" / name)
     (run / "checkpoints" / "00000024" / "state.json").write_text("{}")
     with pytest.raises(checkpoint.CheckpointError, match="no checkpoint is undamaged"):
         train(config(), str(corpus), str(run))
@@ -249,7 +253,7 @@ def test_what_was_refused_can_be_put_right(corpus: Path, tmp_path: Path) -> None
     """A run directory without a checkpoint belongs to nobody yet."""
     with pytest.raises(UserError, match="no domain web"):
         train(config(**{"data.weights": {"web": 1.0}}), str(corpus), str(tmp_path / "run"))
-    with pytest.raises(UserError, match=r"the loss is (nan|inf) in iteration \d+ .* lower optimizer.lr"):
+    with pytest.raises(UserError, match=r"the loss is .* in iteration \d+, the second spike .* lower optimizer.lr"):
         train(config(**{"optimizer.lr": 1e30, "schedule.kind": "constant"}), str(corpus), str(tmp_path / "run"))
     result = train(config(iterations=2), str(corpus), str(tmp_path / "run"))
     assert result.resumed_from == 0 and result.iterations == 2
