@@ -14,7 +14,7 @@ from typing import NoReturn
 from pipelines.app import app
 
 # Modules that add commands to the app, in the order in which help shows them.
-COMMANDS = ("curating", "account", "looking", "training", "models")
+COMMANDS = ("curating", "account", "looking", "training", "evaluate", "export", "models")
 for _name in COMMANDS:
     importlib.import_module(f"pipelines.commands.{_name}")
 
