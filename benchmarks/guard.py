@@ -6,7 +6,7 @@ and text in a wrong encoding. For each seed a clean run, an unguarded run on the
 spike it?) and a guarded one (does it name exactly the poisoned, and end where the clean one ends?).
 
 `python benchmarks/guard.py rules`: our rule beside a plain 6-sigma rule and OLMo-core's published one on series with
-injected NaN, a double spike, a slow drift and a restart: how many bad iterations each misses, how many good ones it skips.
+injected NaN, a double spike, a slow drift and a restart: bad iterations that each misses, good ones that it skips.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ Documents = list[np.ndarray[Any, Any]]
 def documents(files: Sequence[Path], count: int) -> Documents:
     """Pieces of the text, 128 bytes each, in a pseudo-random order; all different."""
     text = b"".join(f.read_bytes() for f in files)
-    pieces = sorted({text[i : i + LENGTH] for i in range(0, len(text) - LENGTH, LENGTH)}, key=lambda p: hashlib.sha256(p).digest())
+    pieces = sorted(
+        {text[i : i + LENGTH] for i in range(0, len(text) - LENGTH, LENGTH)}, key=lambda p: hashlib.sha256(p).digest()
+    )
     if len(pieces) < count:
         raise SystemExit(f"{count} documents of {LENGTH} bytes were asked for, the text has {len(pieces)}")
     return [np.frombuffer(p, np.uint8).astype(np.int64) for p in pieces[:count]]
@@ -84,7 +86,12 @@ def write(run: Path, train_documents: Documents, held_out: Documents) -> None:
             info = writer.close()
         data = path.read_bytes()
         entry = shards.ShardEntry(
-            f"{split}/text/00000.arrow", info.documents, info.tokens, info.text_bytes, hashlib.sha256(data).hexdigest(), len(data)
+            f"{split}/text/00000.arrow",
+            info.documents,
+            info.tokens,
+            info.text_bytes,
+            hashlib.sha256(data).hexdigest(),
+            len(data),
         )
         splits[split] = {"text": shards.DomainShards((entry,))}
     (root / "tokenizer.json").write_bytes(tokenizer)
@@ -93,16 +100,26 @@ def write(run: Path, train_documents: Documents, held_out: Documents) -> None:
         shards.write_manifest(file, shards.Manifest(about, splits))
 
 
-def poisoned(clean: Documents, seed: int) -> tuple[Documents, dict[str, set[str]]]:
-    """The documents with each poison put over a row of neighbours, and the ids of those (hex) by poison."""
-    found, ids = list(clean), {}
-    rng = np.random.default_rng(1000 + seed)
-    # a third of the epoch each: wherever a block lands in the order, enough was read before to know what is usual
-    for place, (name, bad) in zip(rng.choice(len(clean) // 100 - 2, 3, replace=False), poisons(clean, seed).items(), strict=True):
-        begin = 100 * (1 + int(place))
-        found[begin : begin + POISONED] = bad
+def write_both(
+    clean: Path, bad: Path, train_documents: Documents, held_out: Documents, seed: int
+) -> dict[str, set[str]]:
+    """Shards of the documents, and of the same with each poison put over a row of neighbours; its ids (hex) by poison.
+
+    Rows are drawn among those that are not read in the first 64 iterations: the guard knows too little there.
+    """
+    write(clean, train_documents, held_out)
+    config = parse(json.dumps(CONFIG))
+    size = config.batch.windows
+    reader, order, _ = plan(shards.read_manifest(str(clean)), config.data, seed, size, config.iterations)
+    early = {int(d, 16) for w in reader.windows(order, 0, 64 * size) for d in reader.doc_ids(w)}
+    places = [b for b in range(100, len(train_documents) - 100, 50) if not early & set(range(b, b + POISONED))]
+    mixed, ids = list(train_documents), {}
+    drawn = np.random.default_rng(1000 + seed).choice(places, 3, replace=False)
+    for begin, (name, documents) in zip(drawn.tolist(), poisons(train_documents, seed).items(), strict=True):
+        mixed[begin : begin + POISONED] = documents
         ids[name] = {i.to_bytes(16, "big").hex() for i in range(begin, begin + POISONED)}
-    return found, ids
+    write(bad, mixed, held_out)
+    return ids
 
 
 def run(data: Path, where: Path, seed: int, **changes: Any) -> tuple[TrainResult, list[dict[str, Any]]]:
@@ -119,15 +136,14 @@ def experiment(files: Sequence[Path], seeds: Sequence[int], iterations: int, cou
     for seed in seeds:
         with tempfile.TemporaryDirectory() as scratch:
             root = Path(scratch)
-            bad, ids = poisoned(train_documents, seed)
-            write(root / "clean", train_documents, held_out)
-            write(root / "poisoned", bad, held_out)
+            ids = write_both(root / "clean", root / "poisoned", train_documents, held_out, seed)
             few = {"iterations": iterations}
             clean, _ = run(root / "clean", root / "a", seed, **few, **{"guard.action": "off"})
             _, log = run(root / "poisoned", root / "b", seed, **few, **{"guard.action": "watch"})
             guarded, guard_log = run(root / "poisoned", root / "c", seed, **few)
             blamed = [
-                {d["doc_id"] for d in json.loads(p.read_text())["blamed"]} for p in sorted((root / "c" / "incidents").glob("*.json"))
+                {d["doc_id"] for d in json.loads(p.read_text())["blamed"]}
+                for p in sorted((root / "c" / "incidents").glob("*.json"))
             ]
             spikes = {name: spiked(root / "poisoned", seed, log, those) for name, those in ids.items()}
             named = set(guarded.masked)
@@ -162,7 +178,7 @@ def spiked(data: Path, seed: int, log: list[dict[str, Any]], bad: set[str]) -> d
     return {k: round(max([e[k] for e in ours], default=0.0), 1) for k in ("z_loss", "z_gradient")}
 
 
-# --- rules on series ---------------------------------------------------------------------------------------------------
+# --- rules on series
 
 Rule = Callable[[float, float], bool]  # loss, gradient norm of the next iteration -> whether its update is left out
 

@@ -1,7 +1,7 @@
 """The command line: `gristmill`. A command gathers its arguments, calls the part that does the work, shows the answer.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once. Exit codes: 0 done, 1 failed,
-2 wrong usage or configuration, 3 done with something quarantined.
+2 wrong usage or configuration, 3 done with something quarantined, 75 stopped by SIGTERM: run it again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import NoReturn
 from pipelines.app import app
 
 # Modules that add commands to the app, in the order in which help shows them.
-COMMANDS = ("curating", "account", "looking", "training", "evaluate", "export", "models")
+COMMANDS = (
+    "curating", "account", "looking", "shards", "order", "training", "evaluate", "export", "models", "scaling",
+)  # fmt: skip
 for _name in COMMANDS:
     importlib.import_module(f"pipelines.commands.{_name}")
 
@@ -24,7 +26,9 @@ _SAID = (
     ("training.config", "UserError", 2),
     ("curation.engine.driver", "RunFailed", 1),
     ("curation.shards", "ShardError", 1),
+    ("training.mix", "OrderError", 1),
     ("training.checkpoint", "CheckpointError", 1),
+    ("training.watch", "Preempted", 75),
 )
 
 

@@ -143,6 +143,8 @@ class TrainLines:
         """Takes an entry of the training's log."""
         if entry["kind"] == "speed":
             self._rate = entry["tokens_per_s"]
+        elif entry["kind"] == "event":
+            self.console.print(_event(entry), style="yellow", highlight=False, markup=False)
         elif entry["kind"] == "validation":
             domains = ", ".join(f"{d} {s['loss']:.3f}" for d, s in entry["domains"].items())
             self.console.print(
@@ -150,7 +152,18 @@ class TrainLines:
             )
         elif entry["kind"] == "train" and self._rate and time.monotonic() - self._spoken > 20:
             self._spoken = time.monotonic()
-            said = f"loss {entry['loss']:.3f}, {self._rate:,.0f} tokens/s"
+            loss = "no number" if entry["loss"] is None else f"{entry['loss']:.3f}"
+            said = f"loss {loss}, {self._rate:,.0f} tokens/s"
             self.console.print(
                 f"iteration {entry['iteration']}/{self.iterations}: {said}", style="dim", highlight=False
             )
+
+
+def _event(entry: dict[str, Any]) -> str:
+    """What the guard did, in a line."""
+    if entry["event"] == "rollback":
+        who = f"{len(entry['blamed'])} documents blamed and masked" if entry["blamed"] else "nobody to blame"
+        return f"spike at iteration {entry['confirmed']}: back to iteration {entry['iteration']}, {who}"
+    norm = "no number" if entry["grad_norm"] is None else f"{entry['grad_norm']:.3g}"
+    what = {"skip": "update skipped", "anomaly": "out of the frame", "overflow": "fp16 overflow, update skipped"}
+    return f"iteration {entry['iteration']}: {what[entry['event']]}, gradient norm {norm}"

@@ -185,8 +185,8 @@ def plan(
     precision = "bf16" if config.precision == "auto" else config.precision
     share = config.batch.windows // gpus
     micro = min(config.batch.micro or share, share)
-    recompute = bool(getattr(config, "recompute", False))
-    shards = min(gpus, getattr(getattr(config, "parallel", None), "shard", None) or gpus)
+    recompute = config.recompute
+    shards = min(gpus, config.parallel.shard or gpus)
 
     def held(micro: int, recompute: bool, shards: int) -> Memory:
         return memory(

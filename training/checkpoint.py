@@ -77,7 +77,7 @@ def _nothing(_: str) -> None:
 
 
 def tensors(model: nn.Module, optimizers: Optimizers | None) -> dict[str, Any]:
-    """Weights and, with optimizers, their moments, by parameter name; what is saved, and what loading fills in place."""
+    """Weights and, with optimizers, their moments, by parameter name; what is saved, and what loading fills."""
     names = dict(model.named_parameters())  # a tied head appears once
     state: dict[str, Any] = {"model": {name: p.detach() for name, p in names.items()}}
     if optimizers is not None:
@@ -221,7 +221,7 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def newest(folder: Path, upto: int | None = None) -> Loaded | None:
-    """The newest undamaged checkpoint (not past iteration `upto`), without its tensors; None where there is none at all.
+    """The newest undamaged checkpoint (not past iteration `upto`), without its tensors; None where there is none.
 
     Raises CheckpointError where there are checkpoints and all are damaged: starting over is for a person to decide.
     """
@@ -238,6 +238,25 @@ def newest(folder: Path, upto: int | None = None) -> Loaded | None:
     return None
 
 
+def overview(folder: Path) -> list[dict[str, Any]]:
+    """Iteration, bytes, tokens, incidents and whether the guard calls it good, of each checkpoint; None: unreadable.
+
+    Reads no tensors; `verify` does.
+    """
+    rows: list[dict[str, Any]] = []
+    for path in checkpoints(folder):
+        try:
+            state = json.loads((path / STATE).read_text())
+            known = {"tokens": state["tokens"], "incidents": state["guard"]["incidents"]}
+            good = state["guard"]["good"]
+        except (OSError, ValueError, KeyError, TypeError):
+            known, good = {"tokens": None, "incidents": None}, None
+        size = sum(f.stat().st_size for f in path.iterdir())
+        rows.append({"iteration": int(path.name), "bytes": size, **known, "good": good})
+    newest_good = next((r["good"] for r in reversed(rows) if r["good"] is not None), None)
+    return [{**r, "good": None if r["good"] is None else r["iteration"] == newest_good} for r in rows]
+
+
 def locate(place: str) -> Path:
     """The checkpoint that a run, its `checkpoints` folder or a checkpoint itself stands for. Raises CheckpointError."""
     path = Path(place)
@@ -251,7 +270,7 @@ def locate(place: str) -> Path:
 
 
 def restore(path: Path, model: nn.Module, optimizers: Optimizers | None, ranks: Ranks = ONE) -> None:
-    """Fills model and optimizers in place from a checkpoint of any number of ranks; without optimizers, weights only."""
+    """Fills model and optimizers from a checkpoint of any number of ranks; without optimizers, the weights only."""
     load_tensors(tensors(model, optimizers), checkpoint_id=path, process_group=ranks.host, no_dist=ranks.world == 1)
 
 

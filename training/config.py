@@ -85,18 +85,38 @@ class ModelConfig(_Strict):
         return self
 
 
+Weights = dict[str, Annotated[float, Field(ge=0)]]
+
+
+class DataChange(_Strict):
+    """What is another from iteration `at` on (counted from 0); what is not named stays."""
+
+    at: Count
+    weights: Weights | None = None
+    sequence: Count | None = None
+    windows: Count | None = None  # of a global batch
+
+
 class DataConfig(_Strict):
-    """What is read. `block`: the unit of the data order, a multiple of `sequence` (default: equal to it)."""
+    """What is read. `block`: the unit of the data order, a multiple of every `sequence` (default: the longest one)."""
 
     sequence: Count = 256
     block: Count | None = None
-    weights: dict[str, Annotated[float, Field(ge=0)]] | None = None  # default: the manifest's mix
+    weights: Weights | None = None  # default: the manifest's mix
     max_epochs: Annotated[float, Field(gt=0)] | None = None  # default: the manifest's cap
+    changes: tuple[DataChange, ...] = ()  # over the iterations: mix, sequence length, batch
+    cache: Count = 1024  # MiB held of far-away shards, a process
 
     @model_validator(mode="after")
     def _fits(self) -> DataConfig:
-        if self.block is not None and self.block % self.sequence:
-            raise ValueError(f"sequence {self.sequence} does not divide block {self.block}")
+        sequences = [self.sequence, *(c.sequence for c in self.changes if c.sequence is not None)]
+        block = self.block or max(sequences)
+        for sequence in sequences:
+            if block % sequence:
+                raise ValueError(f"sequence {sequence} does not divide block {block}")
+        at = [c.at for c in self.changes]
+        if at != sorted(set(at)):
+            raise ValueError(f"changes must stand in the order of their iterations, each once; they are at {at}")
         return self
 
 
@@ -148,6 +168,8 @@ class EvaluateConfig(_Strict):
 
     every: Count = 50
     windows: Count | None = 64  # a domain, the first ones; null: all
+    tasks: tuple[str, ...] = ()  # JSONL files scored as well; see docs/evaluation.md
+    task_limit: Count | None = 200  # of each, the first lines; null: all
 
 
 class CheckpointConfig(_Strict):
@@ -214,6 +236,9 @@ class TrainConfig(_Strict):
     parallel: ParallelConfig = ParallelConfig()
     init_from: str | None = None  # a run or a checkpoint whose weights this one starts from
     quarantine: str | None = None  # a file that blamed documents are appended to; curation reads it
+    recompute: bool = False  # blocks run again in backward instead of keeping what they made: less memory, more work
+    compile: bool = False  # torch.compile, one graph a block
+    log_to: tuple[Literal["wandb", "mlflow"], ...] = ()  # besides TensorBoard and the run's own JSONL
     log_every: Count = 10  # iterations between looks at the device: the log, the guard's decisions, a wish to stop
     hang_after: Annotated[float, Field(gt=0)] | None = 1800.0  # seconds without an iteration; then the process ends
 

@@ -4,40 +4,37 @@
 is T + 1 tokens as a view of the shard's file (T inputs, and the same shifted by one as targets), with the places at
 which documents begin in it. Shards are opened when a window first needs them.
 
+Where windows are is computed for a thousand at a time, all arithmetic on arrays, so that what is left for each is a
+slice and a copy. Nothing of that is state: another process, or the same one later, computes it again.
+
 Evaluation reads a validation domain from the first token to the last in the same way, its last window of a shard as
 short as it comes, so that every token but the first of a shard is a target exactly once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from curation.shards import DomainShards, Manifest, Shard, open_shard
+from curation.shards import Manifest
 
-from .config import DataConfig, UserError
-from .order import DomainOrder, Ints, OrderError, OrderLog, integer_mix
+from .blocks import EXTENT_BYTES, EXTENTS_IN_GROUP, DomainOrder
+from .config import UserError
+from .mix import Ints, OrderError
+from .order import OrderLog
+from .planning import plan
+from .remote import ExtentCache
+from .streams import CACHE_BYTES, Domain, Window, validation
+
+__all__ = ["IGNORE", "Batch", "Data", "Domain", "Window", "collate", "plan", "validation"]
 
 IGNORE = -100
-
-
-@dataclass(frozen=True, eq=False)
-class Window:
-    """Window j: `tokens` [T + 1] is a read-only view; documents begin at `starts` within its T inputs (0 first)."""
-
-    number: int
-    domain: str
-    epoch: int
-    shard: int  # in the order of the manifest
-    start: int  # its first token's place in the shard
-    document: int  # row in the shard of the document that it begins in
-    tokens: np.ndarray[Any, Any]
-    starts: Ints
+# Windows whose places are computed at once: few where reading begins (2 ms, as for one), many once it goes on (8 ms)
+FIRST, AHEAD = 1024, 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,70 +49,110 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         if device.type == "cpu":
             return self
-        tokens, targets, documents = (t.to(device) for t in (self.tokens, self.targets, self.documents))
+        tokens, targets, documents = (t.to(device, non_blocking=True) for t in self.tensors)
         return Batch(tokens, targets, documents, self.domains)
 
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory; the DataLoader calls it where it is asked to."""
+        tokens, targets, documents = (t.pin_memory() for t in self.tensors)
+        return Batch(tokens, targets, documents, self.domains)
 
-class Domain:
-    """The shards of one domain, opened as they are needed."""
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.tokens, self.targets, self.documents
 
-    def __init__(self, name: str, manifest: Manifest, shards: DomainShards) -> None:
-        self.name, self.manifest, self.entries = name, manifest, shards.shards
-        self._open: dict[int, Shard] = {}
 
-    def shard(self, index: int) -> Shard:
-        if index not in self._open:
-            entry = self.entries[index]
-            self._open[index] = open_shard(
-                self.manifest.path(entry), entry=entry, tokenizer=self.manifest.tokenizer.sha256
-            )
-        return self._open[index]
-
-    def window(self, number: int, epoch: int, shard: int, start: int, length: int) -> Window:
-        """`length` inputs from `start` on and the token that follows."""
-        stream = self.shard(shard)
-        first = int(np.searchsorted(stream.offsets, start, side="right")) - 1
-        last = int(np.searchsorted(stream.offsets, start + length, side="left"))
-        starts = np.maximum(stream.offsets[first:last] - start, 0)
-        tokens = stream.tokens[start : start + length + 1]
-        return Window(number, self.name, epoch, shard, start, first, tokens, starts)
+# Where a window is: domain, epoch, shard, first token, inputs, position of its block in the epoch, and of the
+# documents that begin behind its first token the first row and the one behind the last (-1: not looked up yet).
+Place = tuple[Domain, int, int, int, int, int, int, int]
 
 
 class Data:
     """The training split under a seed. Holds open files and no state: the order log comes with every question."""
 
-    def __init__(self, manifest: Manifest, seed: int, block: int, domains: Sequence[str]) -> None:
+    def __init__(
+        self, manifest: Manifest, seed: int, block: int, domains: Sequence[str], cache_bytes: int = CACHE_BYTES
+    ) -> None:
         """Raises UserError for a domain that the shards do not have or that is smaller than a block."""
         split = manifest.splits.get("train", {})
         self.domains: dict[str, Domain] = {}
         self.orders: dict[str, DomainOrder] = {}
-        itemsize = 2 if manifest.tokenizer.vocab <= 1 << 16 else 4
+        self.cache = ExtentCache(cache_bytes)
         for name in sorted(domains):
             if name not in split:
                 raise UserError(f"data.weights: no domain {name} in {manifest.root}; there are {', '.join(split)}")
-            self.domains[name] = Domain(name, manifest, split[name])
             try:
-                self.orders[name] = DomainOrder(name, [s.tokens for s in split[name].shards], block, itemsize, seed)
+                order = DomainOrder(name, split[name].token_counts, block, manifest.itemsize, seed)
             except OrderError as error:
                 raise UserError(str(error)) from error
+            self.orders[name] = order
+            self.domains[name] = Domain(name, manifest, split[name], order, self.cache)
+        far = sum(d.remote for d in self.domains.values())
+        wanted = far * EXTENTS_IN_GROUP * EXTENT_BYTES
+        self.notes: tuple[str, ...] = ()
+        if wanted > cache_bytes:
+            self.notes = (
+                f"data.cache is {cache_bytes >> 20} MiB, and {far} domains of far-away shards use {wanted >> 20} MiB "
+                "at a time: windows are fetched one by one, which waits for the network each time",
+            )
+            for domain in self.domains.values():
+                domain.whole = False
+        self._planned: tuple[OrderLog, int, list[Place]] | None = None
+
+    def _places(self, log: OrderLog, first: int, last: int) -> list[Place]:
+        """Where windows first..last-1 are."""
+        ahead = FIRST
+        if self._planned is not None:
+            known, begin, places = self._planned
+            end = begin + len(places)
+            if known is log and begin <= first and last <= end:
+                return places[first - begin : last - begin]
+            if known is log and begin < first <= end:
+                ahead = AHEAD
+        places = self._locate(log, first, max(last, first + ahead))
+        self._planned = log, first, places
+        return places[: last - first]
+
+    def _locate(self, log: OrderLog, first: int, last: int) -> list[Place]:
+        places: list[Place] = []
+        for segment, domains, ordinals in log.place(first, last):
+            columns = np.full((6, len(domains)), -1, np.int64)
+            for i, name in enumerate(segment.mix):
+                at = np.nonzero(domains == i)[0]
+                if len(at):
+                    order = self.orders[name]
+                    columns[:3, at] = order.locate(ordinals[at], segment.sequence)
+                    columns[3, at] = ordinals[at] // (log.block // segment.sequence) % order.total
+                    if not self.domains[name].remote:
+                        columns[4:, at] = self._rows(self.domains[name], columns[1:3, at], segment.sequence)
+            names = [self.domains[name] for name in segment.mix]
+            places += [
+                (names[d], epoch, shard, start, segment.sequence, position, row, end)
+                for d, epoch, shard, start, position, row, end in zip(domains.tolist(), *columns.tolist(), strict=True)
+            ]
+        return places
+
+    @staticmethod
+    def _rows(domain: Domain, places: Ints, length: int) -> Ints:
+        """Rows of the documents that begin behind the first token of windows: [first, behind the last]."""
+        shards, starts = places
+        rows = np.empty_like(places)
+        for shard in np.unique(shards).tolist():
+            here = shards == shard
+            edges = np.stack([starts[here] + 1, starts[here] + length])
+            rows[:, here] = np.searchsorted(domain.shard(shard).offsets, edges)
+        return rows
 
     def windows(self, log: OrderLog, first: int, last: int) -> list[Window]:
         """Windows first..last-1, in order."""
-        found: list[Window | None] = [None] * (last - first)
-        done = 0
-        for segment, domains, ordinals in log.place(first, last):
-            for i, name in enumerate(segment.mix):
-                at = np.nonzero(domains == i)[0]
-                if not len(at):
-                    continue
-                epochs, shards, starts = self.orders[name].locate(ordinals[at], segment.sequence)
-                for k, epoch, shard, start in zip(at, epochs, shards, starts, strict=True):
-                    place = done + int(k)
-                    found[place] = self.domains[name].window(
-                        first + place, int(epoch), int(shard), int(start), segment.sequence
-                    )
-            done += len(domains)
-        return [w for w in found if w is not None]
+        found = []
+        for number, (domain, epoch, shard, start, length, position, _, _) in enumerate(
+            self._places(log, first, last), first
+        ):
+            if domain.remote:
+                domain.reach(epoch, position)
+            found.append(domain.window(number, epoch, shard, start, length))
+        return found
 
     def doc_ids(self, window: Window) -> list[str]:
         """The doc_ids (hex) of the documents in a window, in order."""
@@ -123,15 +160,45 @@ class Data:
         return [i.hex() for i in column.slice(window.document, len(window.starts)).to_pylist()]
 
     def batch(self, log: OrderLog, first: int, last: int) -> Batch:
-        """Windows first..last-1 as tensors; what follows a token of a masked document is no target."""
-        windows = self.windows(log, first, last)
-        batch = collate(windows, windows[0].tokens.size - 1)
-        masked = set(log.segment(first).masked)
-        if masked:
-            for row, window in enumerate(windows):
-                bad = [i for i, doc in enumerate(self.doc_ids(window)) if doc in masked]
-                batch.targets[row][torch.isin(batch.documents[row], torch.tensor(bad, dtype=torch.int64))] = IGNORE
-        return batch
+        """Windows first..last-1 (of one segment) as tensors; what follows a token of a masked document is no target."""
+        places = self._places(log, first, last)
+        length = places[0][4]
+        # one copy out of the file for both: targets are the same numbers, one further on
+        stream = np.empty((len(places), length + 1), np.int64)
+        documents = np.zeros((len(places), length), np.int64)
+        for row, (domain, epoch, shard, start, _, position, begin, end) in enumerate(places):
+            if domain.remote:
+                domain.reach(epoch, position)
+                window = domain.window(first + row, epoch, shard, start, length)
+                stream[row] = window.tokens
+                begins = window.starts[1:].tolist()
+                if begins:
+                    _number(documents[row], begins)
+            else:
+                opened = domain.mapped[shard]  # `_rows` has opened it
+                stream[row] = opened.tokens[start : start + length + 1]
+                if begin < end:
+                    _number(documents[row], (opened.offsets[begin:end] - start).tolist())
+        whole, numbers = torch.from_numpy(stream), torch.from_numpy(documents)
+        batch = Batch(whole[:, :-1], whole[:, 1:], numbers, tuple([p[0].name for p in places]))
+        masked = log.segment(first).masked
+        return self._mask(batch, self.windows(log, first, last), frozenset(masked)) if masked else batch
+
+    def _mask(self, batch: Batch, windows: Sequence[Window], masked: frozenset[str]) -> Batch:
+        targets = batch.targets.clone()
+        for row, window in enumerate(windows):
+            bad = [i for i, doc in enumerate(self.doc_ids(window)) if doc in masked]
+            targets[row][torch.isin(batch.documents[row], torch.tensor(bad, dtype=torch.int64))] = IGNORE
+        return replace(batch, targets=targets)
+
+
+def _number(documents: Ints, begins: Sequence[int]) -> None:
+    """Numbers the documents of a window, which was 0 throughout, that begin behind its first token."""
+    number = 1
+    for end in begins[1:]:
+        documents[begins[number - 1] : end] = number
+        number += 1
+    documents[begins[-1] :] = number
 
 
 def collate(windows: Sequence[Window], length: int) -> Batch:
@@ -143,62 +210,8 @@ def collate(windows: Sequence[Window], length: int) -> Batch:
         n = len(window.tokens) - 1
         tokens[row, :n] = window.tokens[:-1]
         targets[row, :n] = window.tokens[1:]
-        documents[row, window.starts[1:]] = 1
-        if n < length:
-            documents[row, n] = 1
-    np.cumsum(documents, axis=1, out=documents)
+        begins = window.starts[1:].tolist() + ([n] if n < length else [])
+        if begins:
+            _number(documents[row], begins)
     names = tuple(w.domain for w in windows)
     return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(documents), names)
-
-
-def validation(domain: Domain, length: int, limit: int | None) -> Iterator[Window]:
-    """The windows of a validation domain from its beginning, at most `limit`; the last of a shard may be shorter."""
-    number = 0
-    for shard, entry in enumerate(domain.entries):
-        for start in range(0, entry.tokens - 1, length):
-            if limit is not None and number >= limit:
-                return
-            yield domain.window(number, 0, shard, start, min(length, entry.tokens - 1 - start))
-            number += 1
-
-
-def plan(
-    manifest: Manifest, config: DataConfig, seed: int, batch: int, iterations: int
-) -> tuple[Data, OrderLog, float]:
-    """The data and the order log of a new run, and the largest error of the integer mix against the weights.
-
-    Raises UserError for what cannot be read: no weights, an unknown or too small domain, and a mix that would read a
-    domain more often than the cap on epochs allows, naming the iteration at which that would happen.
-    """
-    weights = config.weights or dict(manifest.mix.weights)
-    if not weights:
-        total = sum(shards.tokens for shards in manifest.splits.get("train", {}).values()) or 1
-        weights = {d: shards.tokens / total for d, shards in manifest.splits.get("train", {}).items()}
-    block = config.block or config.sequence
-    try:
-        mix, rounding = integer_mix(weights)
-        log = OrderLog.start(mix, block, config.sequence, batch)
-    except OrderError as error:
-        raise UserError(f"data: {error}") from error
-    data = Data(manifest, seed, block, list(mix))
-    cap = config.max_epochs or manifest.mix.max_epochs
-    if cap is not None:
-        _refuse_exhaustion(data, log, cap, batch, iterations)
-    return data, log, rounding
-
-
-def _refuse_exhaustion(data: Data, log: OrderLog, cap: float, batch: int, iterations: int) -> None:
-    for name, read in log.read(iterations * batch).items():
-        allowed = cap * data.orders[name].total * log.block
-        if read <= allowed:
-            continue
-        low, high = 0, iterations  # the first iteration after which the domain was read too often
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if log.read(middle * batch)[name] <= allowed else (low, middle)
-        tokens = data.orders[name].total * log.block
-        raise UserError(
-            f"domain {name} would be read {read / tokens:.2f} times and the cap is {cap:g} epochs of {tokens} tokens: "
-            f"it runs out in iteration {high} of {iterations}; lower its weight or the iterations, "
-            "or raise data.max_epochs"
-        )

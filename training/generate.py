@@ -76,7 +76,7 @@ def load(run_dir: str, device: str = "cpu") -> Trained:
     data = json.loads((run / "data.json").read_text())
     config = parse((run / "train.yaml").read_text(), str(run / "train.yaml"))
     file = run / data["tokenizer"]["file"]
-    tokenizer = _tokenizer(file, data["tokenizer"]["kind"])
+    tokenizer = open_tokenizer(file, data["tokenizer"]["kind"])
     model = Model(Shape(**found.state["shape"]))
     checkpoint.restore(found.path, model, None)
     model.eval().to(device)
@@ -128,7 +128,8 @@ def choose(
     return int(token[torch.multinomial(probability[:keep], 1, generator=generator)])
 
 
-def _tokenizer(path: Path, kind: str) -> Any:
+def open_tokenizer(path: Path, kind: str) -> Any:
+    """A run's tokenizer, which takes special tokens spelled out in text for text. Raises UserError."""
     import tokenizers
 
     try:

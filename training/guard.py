@@ -1,8 +1,8 @@
 """The guard: says which iterations fall out of the frame, on the device, before the optimizer takes their update.
 
 An iteration is an anomaly where its loss or gradient norm is not a number, or lies `z` robust standard deviations above
-the median of the last `window` *accepted* iterations: z = (x - median) / (1.4826 MAD), of the loss, and of the logarithm
-of the gradient norm, whose tail is heavy. Median and MAD do not move for a few outliers, and outliers are not let in
+the median of the last `window` *accepted* iterations: z = (x - median) / (1.4826 MAD), of the loss, and of the log of
+the gradient norm, whose tail is heavy. Median and MAD do not move for a few outliers, and outliers are not let in
 anyway, so a second spike is judged by the same measure as the first, and a slow drift is followed.
 
 The verdict is a flag on the device that the optimizer's kernels read; nothing waits for the host. Every few iterations
@@ -24,6 +24,7 @@ from .config import GuardConfig
 # The scale of a normal sample over its MAD; and the least spread that is believed, so that figures that hardly move
 # (a loss fallen to nothing, a toy's gradient) make no spike of a rounding: 0.1 % of a loss, 1 % of a norm.
 NORMAL, LEAST_LOSS, LEAST_NORM = 1.4826, 1e-3, 1e-2
+FEWEST = 16  # of the history, whatever its age
 
 
 class Guard:
@@ -41,13 +42,15 @@ class Guard:
     def _set(
         self, history: Tensor, accepted: int, streak: int, recent: list[int], spike: int, flagged: list[int]
     ) -> None:
-        on = {"dtype": torch.int64, "device": self.device}
+        def on(value: int | list[int]) -> Tensor:
+            return torch.tensor(value, dtype=torch.int64, device=self.device)
+
         self.history = history.to(self.device)  # [loss, log norm] x window, a ring; NaN where nothing is yet
-        self.accepted = torch.tensor(accepted, **on)  # ever
-        self.streak = torch.tensor(streak, **on)  # accepted iterations since the last anomaly
-        self.recent = torch.tensor(recent, **on)  # the last `within`: 1 for an anomaly, newest first
-        self.spike = torch.tensor(spike, **on)  # the iteration in which a spike was confirmed, -1: none
-        self.flagged = torch.tensor(flagged, **on)  # `recent` as it was then
+        self.accepted = on(accepted)  # ever
+        self.streak = on(streak)  # accepted iterations since the last anomaly
+        self.recent = on(recent)  # the last `within`: 1 for an anomaly, newest first
+        self.spike = on(spike)  # the iteration in which a spike was confirmed, -1: none
+        self.flagged = on(flagged)  # `recent` as it was then
 
     def judge(self, iteration: int, loss: Tensor, norm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Takes loss and gradient norm of an iteration (from 1), the same on every rank, scalars on the device.
@@ -82,14 +85,18 @@ class Guard:
 
     def _z(self, values: Tensor) -> Tensor:
         """Robust standard deviations of [loss, log norm] above the history's median."""
-        filled = self.accepted.clamp(max=self.config.window)
-        middle = ((filled - 1).clamp(min=0) // 2).expand(2, 1)
+        # Of a short history the newer half: the first losses fall so fast that their spread would hide anything.
+        window = self.config.window
+        count = (self.accepted // 2).clamp(min=FEWEST, max=window).clamp(max=self.accepted)
+        age = (self.accepted - 1 - torch.arange(window, device=self.device)) % window
+        history = torch.where(age < count, self.history, math.nan)
+        middle = ((count - 1).clamp(min=0) // 2).expand(2, 1)
 
         def median(x: Tensor) -> Tensor:  # the lower one; NaN sorts last, behind what there is
             return x.sort(dim=1).values.gather(1, middle)[:, 0]
 
-        center = median(self.history)
-        spread = NORMAL * median((self.history - center[:, None]).abs())
+        center = median(history)
+        spread = NORMAL * median((history - center[:, None]).abs())
         least = torch.stack((LEAST_LOSS * center[0].abs(), torch.full_like(center[1], LEAST_NORM)))
         return (values - center) / torch.maximum(spread, least)
 

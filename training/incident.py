@@ -2,8 +2,8 @@
 
 The loss at the spike blames the wrong ones: a model that was just pushed away is bad at everything. So the documents of
 the iterations out of the frame are scored again with the good checkpoint, beside documents of the quiet iterations
-before, each by its mean loss and by the norm of its gradient (a poison can have a low loss and a steep gradient). Blamed
-is who lies `blame_z` robust standard deviations above the quiet ones. If nobody does, the iterations just before the
+before, each by its mean loss and by the norm of its gradient (a poison can have a low loss and a steep one). Blamed is
+who lies `blame_z` robust standard deviations above the quiet ones. If nobody does, the iterations just before the
 first anomaly are looked at too: what came in there may show only later.
 
 An incident is a file in the run's `incidents` folder, written and flushed before anything changes. The order log and
@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from curation.shards import Shard
 
 from .config import UserError
 from .data import Data
@@ -123,7 +125,9 @@ def documents(data: Data, log: OrderLog, spans: Iterable[tuple[int, int]]) -> It
                     continue
                 seen.add(place)
                 about = shard.documents.slice(row, 1).to_pylist()[0]
-                tokens = np.array(shard.tokens[start : min(ends, start + length + 1)])
+                stop = min(ends, start + length + 1)
+                tokens = shard.tokens[start:stop] if isinstance(shard, Shard) else shard.tokens(start, stop)
+                tokens = np.array(tokens)
                 yield Document(ids[k], window.domain, about["url"], about["source"], tokens)
 
 
@@ -147,7 +151,7 @@ def judge(
 ) -> list[Scored]:
     """The suspects with robust z beside the quiet documents, steepest first.
 
-    A short document's mean is a noisy one: its distance from the median counts by sqrt(tokens / usual tokens), at most 1.
+    A short document's mean is a noisy one: its distance counts by sqrt(tokens / usual tokens), at most 1.
     """
     usual = statistics.median(count for _, _, count in quiet)
 
@@ -164,16 +168,19 @@ def judge(
         z_norm = weight * (math.log(norm + 1e-30) - norm_center) / norm_spread
         z_loss, z_norm = (z if math.isfinite(z) else 1e9 for z in (z_loss, z_norm))
         found.append(
-            Scored(
-                document.doc_id, document.domain, document.url, document.source, count, loss, norm, z_loss, z_norm
-            )
+            Scored(document.doc_id, document.domain, document.url, document.source, count, loss, norm, z_loss, z_norm)
         )
     return sorted(found, key=lambda s: (-s.z, s.doc_id))
 
 
 def blame(
-    data: Data, log: OrderLog, bad: Sequence[tuple[int, int]], before: Sequence[tuple[int, int]],
-    quiet: Sequence[tuple[int, int]], measure: Score, threshold: float,
+    data: Data,
+    log: OrderLog,
+    bad: Sequence[tuple[int, int]],
+    before: Sequence[tuple[int, int]],
+    quiet: Sequence[tuple[int, int]],
+    measure: Score,
+    threshold: float,
 ) -> tuple[list[Scored], int, int]:
     """(blamed documents, suspects, witnesses) of spans of windows: of the anomalies, just before, and before that.
 
@@ -237,5 +244,3 @@ def flush(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-

@@ -85,7 +85,9 @@ class Journal:
     def end(self, how: str, iteration: int) -> None:
         """The session is over: done or preempted."""
         if self._run is not None:
-            _append(self._run / SESSIONS, {"event": how, "time": time.time(), "iteration": iteration, **goodput(self._run)})
+            _append(
+                self._run / SESSIONS, {"event": how, "time": time.time(), "iteration": iteration, **goodput(self._run)}
+            )
 
     def sync(self) -> None:
         """Before a checkpoint says that these iterations are done, their losses must be on disk."""
@@ -107,7 +109,12 @@ def goodput(run: Path) -> dict[str, float]:
     wall = max(time.time() if sessions[-1]["event"] in ("start", "lost") else ends[-1], starts[0]) - starts[0]
     lost = sum(e["seconds"] for e in sessions if e["event"] == "lost")
     share = min(1.0, kept / wall) if wall else 1.0
-    return {"goodput": round(share, 4), "seconds": round(kept, 3), "lost_seconds": round(lost, 3), "starts": len(starts)}
+    return {
+        "goodput": round(share, 4),
+        "seconds": round(kept, 3),
+        "lost_seconds": round(lost, 3),
+        "starts": len(starts),
+    }
 
 
 def last_scores(run: Path) -> dict[str, Score]:

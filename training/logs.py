@@ -1,8 +1,8 @@
 """Where a run's figures go besides its own JSONL files: TensorBoard always, Weights & Biases and MLflow by option.
 
-One function takes every entry of the log (see journal.py) and hands it on as numbers by name and iteration: loss, loss
-One function takes every entry of the log (see journal.py) and hands it on as numbers by name and iteration: loss, that
-by domain, gradient norm, learning rate, tokens/s, validation loss, perplexity, bits per byte, tasks, events. Wherever
+One function takes every entry of the log (see journal.py) and hands it on as numbers by name and iteration: loss,
+that by domain, gradient norm, learning rate, tokens/s, validation loss, perplexity, bits per byte, tasks, events. Wherever the
+iteration goes back, after a restart or a rollback, TensorBoard is told to forget what came after.
 
 A service that fails must not end a training: it is said once, and the run goes on without it.
 """
@@ -75,12 +75,14 @@ def numbers(entry: Entry) -> Iterator[tuple[str, float]]:
     """The finite numbers of an entry, by the name under which services show them."""
     kind = entry.get("kind", "train")
     for key, value in entry.items():
-        if key in ("kind", "iteration", "domains"):
+        if key in ("kind", "iteration", "domains", "tasks"):
             continue
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             yield f"{kind}/{key}", float(value)
     if kind == "event":
         yield f"event/{entry['event']}", 1.0
+    for name, value in (entry.get("tasks") or {}).items():
+        yield f"tasks/{name}", float(value)
     for domain, value in (entry.get("domains") or {}).items():
         figures = value if isinstance(value, dict) else {"loss": value}
         for key, number in figures.items():

@@ -48,7 +48,11 @@ class Reading:
             return None
         what = ("skip" if self.skipped else "anomaly") if self.anomaly else "overflow"
         entry = {"kind": "event", "event": what, "iteration": self.iteration, "loss": finite(self.loss)}
-        return entry | {"grad_norm": finite(self.grad_norm), "z_loss": finite(self.z[0]), "z_gradient": finite(self.z[1])}
+        return entry | {
+            "grad_norm": finite(self.grad_norm),
+            "z_loss": finite(self.z[0]),
+            "z_gradient": finite(self.z[1]),
+        }
 
 
 def finite(value: float) -> float | None:
@@ -82,8 +86,19 @@ class Meter:
         return table.to(self.ranks.device, non_blocking=True) @ values.to(self.ranks.device)
 
     def add(
-        self, iteration: int, span: tuple[int, int], tokens: int, lr: float, *,
-        targets: Tensor, losses: Tensor, loss: Tensor, norm: Tensor, skip: Tensor, anomaly: Tensor, z: Tensor,
+        self,
+        iteration: int,
+        span: tuple[int, int],
+        tokens: int,
+        lr: float,
+        *,
+        targets: Tensor,
+        losses: Tensor,
+        loss: Tensor,
+        norm: Tensor,
+        skip: Tensor,
+        anomaly: Tensor,
+        z: Tensor,
     ) -> None:
         """Keeps the figures of an iteration, on the device."""
         head = torch.stack((loss.double(), norm.double(), skip.double(), anomaly.double()))
@@ -104,7 +119,17 @@ class Meter:
             domains = {d: s / c for d, s, c in zip(self.domains, sums, counts, strict=True) if c}
             readings.append(
                 Reading(
-                    iteration, span, tokens, row[0], row[1], row[2] > 0, row[3] > 0, (row[4], row[5]), lr, domains, seconds
+                    iteration,
+                    span,
+                    tokens,
+                    row[0],
+                    row[1],
+                    row[2] > 0,
+                    row[3] > 0,
+                    (row[4], row[5]),
+                    lr,
+                    domains,
+                    seconds,
                 )
             )
         return readings, any(row[6 + n] > 0 for row in rows)

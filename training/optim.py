@@ -146,7 +146,8 @@ def build(model: nn.Module, config: OptimizerConfig, *, exact: bool = False) -> 
         if config.kind == "muon" and p.dim() == 2 and id(p) not in embeddings and id(p) not in head
     ]
     ours = {id(p) for p in muon}
-    kept, decayed = [], []
+    kept: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
     for name, p in named.items():
         if id(p) in ours:
             continue

@@ -2,7 +2,7 @@
 
 train.yaml and data.json say what a run was made by. Keys that touch neither the weights nor the order of the data may
 change freely (FREE); those that change the rounding only, too (ROUNDING); the learning rate's shape may change as long
-as the iterations already done would have had the same rates. Anything else is another run. docs/training.md has the table.
+as those already done would have had the same rates. Anything else is another run; docs/training.md has the table.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .config import TrainConfig, UserError, parse
 from .optim import learning_rate
 
 FREE = (
-    "evaluate.", "checkpoint.", "guard.", "log_every", "hang_after", "quarantine", "data.cache", "data.max_epochs",
+    "evaluate.", "checkpoint.", "guard.", "log_every", "log_to", "hang_after", "quarantine", "data.cache", "data.max_epochs",
 )  # fmt: skip
-ROUNDING = ("batch.micro", "parallel.", "threads", "device", "deterministic")  # and the number of ranks
+ROUNDING = ("batch.micro", "recompute", "compile", "parallel.", "threads", "device", "deterministic")  # and the number of ranks
 ORDER = ("data.weights", "data.sequence", "data.changes", "batch.windows")  # new segments of the order log
 RATES = ("iterations", "schedule.")  # where what is done keeps its rates
 
@@ -47,7 +47,11 @@ def settle(config: TrainConfig, run: Path, manifest: Manifest) -> TrainConfig:
     settled = decide(config, earlier)
     before, now = _flat(earlier.model_dump(mode="json")), _flat(settled.model_dump(mode="json"))
     keys = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-    refused = [k for k in keys if not _may(k, FREE + ROUNDING + ORDER) and not (_may(k, RATES) and _same_rates(earlier, settled, done))]
+    refused = [
+        k
+        for k in keys
+        if not _may(k, FREE + ROUNDING + ORDER) and not (_may(k, RATES) and _same_rates(earlier, settled, done))
+    ]
     if refused:
         changes = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in refused)
         raise UserError(

@@ -6,7 +6,6 @@ its order log and guard, so it does not matter where between writing an incident
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from .order import OrderLog
 from .parallel import Ranks, whole
 
 QUIET = 512  # windows before the first anomaly whose documents are the measure
-Span = Callable[[int], tuple[int, int]]  # iteration (from 0) -> its windows
 
 
 def latest(run: Path) -> Loaded | None:
@@ -63,12 +61,17 @@ def tell(journal: Journal, new: list[Incident]) -> None:
     for one in new:
         blamed = [d["doc_id"] for d in one.blamed]
         journal.write(
-            kind="event", event="rollback", iteration=one.good, incident=one.number, confirmed=one.confirmed, blamed=blamed
+            kind="event",
+            event="rollback",
+            iteration=one.good,
+            incident=one.number,
+            confirmed=one.confirmed,
+            blamed=blamed,
         )
 
 
 def investigate(
-    config: TrainConfig, run: Path, ranks: Ranks, guard: Guard, data: Data, log: OrderLog, span: Span, model: Model
+    config: TrainConfig, run: Path, ranks: Ranks, guard: Guard, data: Data, log: OrderLog, model: Model
 ) -> Incident:
     """Puts the good checkpoint's weights into the model, finds who did it, and writes the incident down. Collective.
 
@@ -81,10 +84,10 @@ def investigate(
     checkpoint.restore(good.path, model, None, ranks)
     known = ranks.agree(lambda: incident.incidents(folder))
     first = flagged[0] - 1  # as iterations are counted from 0 here
-    near = [i for i in range(max(0, first - config.guard.within), first)]
+    near = list(range(max(0, first - config.guard.within), first))
     far = [i for i in range(first) if i + 1 not in flagged][-max(1, -(-QUIET // config.batch.windows)) :]
     blamed, suspects, witnesses = incident.blame(
-        data, log, [span(i - 1) for i in flagged], [span(i) for i in near], [span(i) for i in far],
+        data, log, [log.span(i - 1) for i in flagged], [log.span(i) for i in near], [log.span(i) for i in far],
         _measure(model, ranks), config.guard.blame_z,
     )  # fmt: skip
     events = ranks.agree(lambda: _events(run, flagged))

@@ -21,9 +21,12 @@ from typing import Any
 
 import torch
 
+from curation.shards import Manifest
+
 from .attention import layout, way
-from .config import UserError
-from .generate import Trained, say
+from .config import TrainConfig, UserError
+from .generate import Trained, open_tokenizer, say
+from .model import Model
 
 Request = tuple[str, str]  # what stands before, and the continuation that is scored
 
@@ -240,3 +243,12 @@ def evaluate_task(
     from .code import code_task
 
     return code_task(trained, name, rows, run_code=run_code, samples=samples, tokens=tokens)
+
+
+def score_tasks(config: TrainConfig, manifest: Manifest, run: Path, model: Model) -> dict[str, dict[str, float]]:
+    """What a model in training scores on `evaluate.tasks`: {"tasks": {"arc.accuracy": 0.3}}. Collective when sharded."""
+    told = manifest.tokenizer
+    file = run / told.file
+    trained = Trained(model, open_tokenizer(file, told.kind), file, told.eos, config.data.sequence)
+    found = [evaluate_task(trained, path, limit=config.evaluate.task_limit) for path in config.evaluate.tasks]
+    return {"tasks": {f"{r.task}.{name}": value for r in found for name, value in r.figures.items()}}

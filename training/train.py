@@ -12,7 +12,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,16 +20,19 @@ from curation.shards import Manifest, read_manifest
 from . import checkpoint, incident, optim, rollback
 from .checkpoint import Retention, Saver
 from .config import TrainConfig, UserError
-from .data import Batch, Domain, plan
+from .data import Batch, Data, Domain
 from .evaluate import Score, evaluate, mean_loss
 from .guard import Guard
-from .journal import Journal, Report, goodput, last_scores
+from .journal import METRICS, Journal, Report, goodput, last_scores, read
+from .logs import Logs
 from .meter import Meter
 from .model import Shape
 from .order import OrderLog
 from .parallel import Ranks, autocast, build, join, release, whole
+from .planning import carry_on, plan
 from .precision import Scaler
 from .resume import chosen_device, settle, write_head
+from .tasks import score_tasks
 from .watch import Preempted, Watch, watch
 
 
@@ -64,18 +66,22 @@ def train(config: TrainConfig, data_dir: str, run_dir: str, *, report: Report | 
         config = ranks.agree(lambda: settle(config, run, manifest))
         watcher = stack.enter_context(watch(config.hang_after))
         stack.enter_context(_arithmetic(config))
+        if ranks.first:
+            report = stack.enter_context(Logs(run, config.log_to, report, config.model_dump(mode="json")))
         return _loop(config, manifest, run, report, ranks, watcher)
 
 
 def _loop(
     config: TrainConfig, manifest: Manifest, run: Path, report: Report | None, ranks: Ranks, watcher: Watch
 ) -> TrainResult:
-    data, order, rounding = plan(manifest, config.data, config.seed, config.batch.windows, config.iterations)
+    saved = ranks.agree(lambda: rollback.latest(run))
+    data, order, rounding = _order(config, manifest, saved)
     held_out = {n: Domain(n, manifest, s) for n, s in manifest.splits.get("validation", {}).items() if s.tokens > 1}
     notes = [f"the mix was rounded to {order.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
     notes += [
         f"{n}: {o.remainder} of {o.tokens.sum()} tokens are no target in an epoch" for n, o in data.orders.items()
     ]
+    notes += data.notes
     if ranks.first:
         write_head(run, config, manifest)
     model = build(shape(config, manifest.tokenizer.vocab), config, ranks)
@@ -85,12 +91,12 @@ def _loop(
     scaler = Scaler(ranks.device, config.precision == "fp16")
     guard = Guard(config.guard, ranks.device, overflow=scaler.enabled)
     meter = Meter(ranks, list(data.domains))
-    micro, every, goes_back = config.batch.micro or config.batch.windows, config.checkpoint.every, config.guard.action == "rollback"
+    micro, every = config.batch.micro or config.batch.windows, config.checkpoint.every
+    goes_back = config.guard.action == "rollback"
     at = _At(0, 0, 0, order)
 
     with contextlib.ExitStack() as stack:
         saver = stack.enter_context(Saver(run / "checkpoints", ranks, background=config.checkpoint.background))
-        saved = ranks.agree(lambda: rollback.latest(run))
         begin = saved.state["iteration"] if saved else -1
         seen = saved.state["guard"]["incidents"] if saved else 0
         journal = stack.enter_context(
@@ -102,7 +108,7 @@ def _loop(
             state = found.state
             scaler.load_state_dict(state["scaler"])
             known = ranks.agree(lambda: incident.incidents(run / "incidents"))
-            log, new = rollback.adopt(found, guard, OrderLog.from_dict(state["order"]), known)
+            log, new = rollback.adopt(found, guard, _order(config, manifest, found)[1], known)
             rollback.tell(journal, new)
             if known and goes_back:
                 documents = sum(s.documents for s in manifest.splits["train"].values())
@@ -134,9 +140,13 @@ def _loop(
                 device=ranks.device,
                 autocast=autocast(config, ranks),
             )
+            tasks = {}
+            if config.evaluate.tasks:
+                with autocast(config, ranks):
+                    tasks = score_tasks(config, manifest, run, model)
             release(model)
             domains = {name: asdict(s) for name, s in found.items()}
-            journal.write(kind="validation", iteration=at.iteration, loss=mean_loss(found), domains=domains)
+            journal.write(kind="validation", iteration=at.iteration, loss=mean_loss(found), domains=domains, **tasks)
             return found
 
         scores: dict[str, Score] = {}
@@ -149,7 +159,7 @@ def _loop(
             if goes_back:
                 save()
         while at.iteration < config.iterations:
-            first, last = at.span()
+            first, last = at.order.span(at.iteration)
             rate = optim.learning_rate(at.iteration, config.iterations, config.optimizer.lr, config.schedule)
             optimizers.set_rate(rate)
             batch = data.batch(at.order, *_share(first, last, ranks))
@@ -162,7 +172,7 @@ def _loop(
                 part = part.to(ranks.device)
                 with autocast(config, ranks):
                     loss_sum, _, nll = model(part.tokens, part.targets, part.documents, config.z_loss)
-                scaler.scaled(loss_sum / count).backward()
+                scaler.scaled(loss_sum / count).backward()  # type: ignore[no-untyped-call]
                 losses.append(nll.double().sum(dim=1))
             scaler.unscale(model.parameters())
             norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)).float()
@@ -197,10 +207,10 @@ def _loop(
                 )
             if guard.look(at.iteration, every):
                 saver.wait()
-                found = rollback.investigate(config, run, ranks, guard, data, at.order, at.span, model)
+                rollback.investigate(config, run, ranks, guard, data, at.order, model)
                 good = ranks.agree(lambda: rollback.latest(run))
                 assert good is not None
-                journal.cut(good.state["iteration"], found.number - 1)
+                journal.cut(good.state["iteration"], good.state["guard"]["incidents"])
                 at = load(good)
                 meter.forget()
                 continue
@@ -225,9 +235,23 @@ def _loop(
     )
 
 
+def finished(run: Path) -> TrainResult:
+    """How a finished run ended, from its files."""
+    last = checkpoint.newest(run / "checkpoints")
+    if last is None:
+        raise checkpoint.CheckpointError(f"{run}: no checkpoint here")
+    state, order = last.state, OrderLog.from_dict(last.state["order"])
+    losses = [e["loss"] for e in read(run / METRICS) if e["kind"] == "train"]
+    masked = tuple(sorted({d for s in order.segments for d in s.masked}))
+    return TrainResult(
+        state["iteration"], state["windows"], state["tokens"], losses[-1] if losses else None, last_scores(run),
+        last.path, 0, last.notes, masked, goodput(run).get("goodput"),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _At:
-    """Where training is: iterations done, windows and tokens read, and the order log from which follows what is next."""
+    """Where training is: iterations done, windows and tokens read, and the order log, from which the rest follows."""
 
     iteration: int
     windows: int
@@ -238,15 +262,17 @@ class _At:
     def length(self) -> int:
         return self.order.segment(self.windows).sequence
 
-    def span(self, iteration: int | None = None) -> tuple[int, int]:
-        """The windows of an iteration, counted from 0; by default of the next one."""
-        batch = self.order.segment(self.windows).batch
-        first = self.windows if iteration is None else self.windows - (self.iteration - iteration) * batch
-        return max(0, first), first + batch
-
     def after(self, first: int, last: int) -> _At:
         length = self.order.segment(first).sequence
         return _At(self.iteration + 1, last, self.tokens + (last - first) * length, self.order)
+
+
+def _order(config: TrainConfig, manifest: Manifest, saved: checkpoint.Loaded | None) -> tuple[Data, OrderLog, float]:
+    """What is read when: by the configuration, behind what the log of a checkpoint says was read."""
+    about = (manifest, config.data, config.seed, config.batch.windows, config.iterations)
+    if saved is None:
+        return plan(*about)
+    return carry_on(*about, OrderLog.from_dict(saved.state["order"]), saved.state["windows"])
 
 
 def shape(config: TrainConfig, vocab: int) -> Shape:

@@ -52,7 +52,7 @@ class Watch:
 
 @contextlib.contextmanager
 def watch(hang_after: float | None) -> Iterator[Watch]:
-    """For the time of a run. Signals are taken in the main thread only: elsewhere (Ray's workers) others handle them."""
+    """For the time of a run. Signals are taken in the main thread only: in Ray's workers others handle them."""
     found, done = Watch(), threading.Event()
     main = threading.current_thread() is threading.main_thread()
     before: Any = signal.signal(signal.SIGTERM, found._asked) if main else None

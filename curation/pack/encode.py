@@ -23,11 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..step import UserError
-from . import patterns
+from . import patterns, pieces
+from .pieces import Pieces
 from .tokenizer import EOS_NAMES, load
 
 Ids = npt.NDArray[np.uint32]
 
+FILE = "tokenizer.json"
 SPACE_RUN = 65_536
 _LONG_SPACE = re.compile(rf"(?<!\s)\s{{{SPACE_RUN}}}\s+")
 
@@ -37,18 +39,29 @@ class Encoder:
 
     vocab     ids are below this
     eos       the id that opens each document
-    engine    "tiktoken" or "tokenizers": which of the two encodes; the ids are the same
-    kind      "bpe" for byte-level BPE, "tokenizers" for any other tokenizer.json
+    engine    "tiktoken" or "tokenizers": which of the two encodes, the ids are the same; or "sentencepiece"
+    kind      "bpe" for byte-level BPE, "tokenizers" for any other tokenizer.json, "sentencepiece"
+    file      what it is called beside the manifest
     lossless  whether decoding gave back every probe text exactly
-    sha256    of the tokenizer.json
+    sha256    of the file
     """
 
     def __init__(self, data: bytes, *, eos: str | None = None, engine: str | None = None) -> None:
-        """`data` is a tokenizer.json. `eos` names its end-of-text token, else a usual name is looked for. `engine`
-        forces one of the two. Raises UserError where there is no such token."""
+        """`data` is a tokenizer.json or a SentencePiece model. `eos` names its end-of-text token, else a usual name is
+        looked for. `engine` forces one of the two. Raises UserError where there is no such token."""
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        self.file, self._pieces = FILE, None
+        if data.lstrip()[:1] == b"{":
+            self._open_json(data, eos, engine)
+        else:
+            self._pieces = Pieces(data, eos)
+            self.file, self.kind, self.engine = pieces.FILE, "sentencepiece", "sentencepiece"
+            self.vocab, self.eos = self._pieces.vocab, self._pieces.eos
+        self.lossless = all(self.decode(self._encode(text)) == text for text in probe())
+
+    def _open_json(self, data: bytes, eos: str | None, engine: str | None) -> None:
         from tokenizers import Tokenizer
 
-        self.sha256 = hashlib.sha256(data).hexdigest()
         self._value = json.loads(data)
         self._hf = Tokenizer.from_str(data.decode())
         self._hf.encode_special_tokens = True
@@ -70,7 +83,6 @@ class Encoder:
                 self._tiktoken = None
         elif engine == "tiktoken":
             raise ValueError("this tokenizer.json is not a byte-level BPE that tiktoken could follow")
-        self.lossless = all(self.decode(self._encode(text)) == text for text in probe())
 
     def _find_eos(self, name: str | None) -> int:
         for candidate in EOS_NAMES if name is None else (name,):
@@ -96,6 +108,8 @@ class Encoder:
         return self._encode_part(text)
 
     def _encode_part(self, text: str) -> Ids:
+        if self._pieces is not None:
+            return np.array(self._pieces.encode(text), np.uint32)
         if self._tiktoken is not None:
             # no special token is allowed, none is refused: what is spelled out is text
             ids: Ids = self._tiktoken.encode_to_numpy(text, disallowed_special=())
@@ -105,6 +119,8 @@ class Encoder:
     def decode(self, ids: npt.NDArray[Any] | Sequence[int]) -> str:
         """The text of ids; EOS is written as it is spelled."""
         whole = [int(i) for i in ids]
+        if self._pieces is not None:
+            return self._pieces.decode(whole)
         if self._tiktoken is not None:
             text: str = self._tiktoken.decode(whole)
         else:

@@ -19,7 +19,6 @@ from ..step import Corpus, Documents, Output, Stage, StagePlan, UserError
 from .encode import Encoder
 from .tokenizer import load, train
 
-FILE = "tokenizer.json"
 MOST_OF_ONE = 1 << 20  # characters of one document
 SLACK = 1.25  # by hash, more than the sample's share of documents are sent, since their lengths differ
 
@@ -57,7 +56,7 @@ def load_tokenizer_stages(corpus: Corpus, *, path: str, eos: str | None = None) 
 
 def tokenizer_info(fact: Mapping[str, Any]) -> TokenizerInfo:
     """What the manifest says of the tokenizer."""
-    return TokenizerInfo(FILE, fact["sha256"], fact["vocab"], fact["eos"], fact["kind"])
+    return TokenizerInfo(fact["file"], fact["sha256"], fact["vocab"], fact["eos"], fact["kind"], fact["lossless"])
 
 
 def _sample(seed: int, share: float, rows: Iterator[pa.RecordBatch], documents: Documents) -> Iterator[pa.RecordBatch]:
@@ -101,13 +100,14 @@ def _load(path: str, eos: str | None, rows: Iterator[pa.RecordBatch], out: Outpu
 
 def _write(data: bytes, eos: str | None, out: Output, **more: int) -> None:
     encoder = Encoder(data, eos=eos)
-    with out.create(f"shards/{FILE}") as f:
+    with out.create(f"shards/{encoder.file}") as f:
         f.write(data)
     out.facts.update(
         sha256=encoder.sha256,
         vocab=encoder.vocab,
         eos=encoder.eos,
         kind=encoder.kind,
+        file=encoder.file,
         engine=encoder.engine,
         lossless=encoder.lossless,
         **more,

@@ -1,7 +1,7 @@
-"""Getting a tokenizer: trained on the curated text, or loaded from a file. Either way it ends as a tokenizer.json.
+"""Getting a tokenizer: trained on the curated text, or loaded from a file.
 
-One format behind everything: what is trained is byte-level BPE, and tiktoken's rank files and GPT-2's merges are
-written as the tokenizer.json of the same ids, so a run carries one file that training and everybody else can open.
+What is trained is byte-level BPE, and tiktoken's rank files and GPT-2's merges are written as the tokenizer.json of the
+same ids, so a run carries one file that everybody can open. A SentencePiece model stays what it is (pieces.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from ..step import UserError
 from ..storage import filesystem
-from . import patterns
+from . import patterns, pieces
 
 EOS = "<|endoftext|>"
 # Names that published tokenizers use for the token between documents, in the order they are tried.
@@ -74,7 +74,8 @@ def canonical(value: dict[str, Any]) -> bytes:
 
 
 def load(path: str) -> bytes:
-    """The tokenizer.json of a file on any filesystem: tokenizer.json itself, a tiktoken rank file, or GPT-2's merges.
+    """The tokenizer of a file on any filesystem: a tokenizer.json or a SentencePiece model as it is, a tiktoken rank
+    file or GPT-2's merges as the tokenizer.json of the same ids.
 
     Raises UserError for a file that is absent or none of these.
     """
@@ -95,6 +96,8 @@ def load(path: str) -> bytes:
         return data
     if data.startswith(b"#version"):
         return from_ranks(_gpt2_ranks(data.decode()), patterns.GPT2, 256 + data.decode().count("\n") - 1)
+    if data[:1] == b"\n" and pieces.is_model(data):  # a protobuf whose first field is a piece
+        return data
     ranks = _tiktoken_ranks(data, path)
     if len(ranks) not in patterns.BY_RANKS:
         known = ", ".join(str(n) for n in patterns.BY_RANKS)
@@ -122,8 +125,8 @@ def _tiktoken_ranks(data: bytes, path: str) -> dict[bytes, int]:
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
     except (ValueError, binascii.Error) as error:
         raise UserError(
-            f"tokenizer: {path} is neither a tokenizer.json, nor a tiktoken file (base64 and rank a line), nor GPT-2's "
-            "merges; convert it to a tokenizer.json (a SentencePiece model: with transformers' convert_slow_tokenizer)"
+            f"tokenizer: {path} is neither a tokenizer.json, nor a SentencePiece model, nor a tiktoken file (base64 "
+            "and rank a line), nor GPT-2's merges"
         ) from error
     if not ranks or any(bytes([b]) not in ranks for b in range(256)):
         raise UserError(f"tokenizer: {path} lacks ranks of single bytes, so it could not write every text")

@@ -13,7 +13,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation import record, shards
@@ -67,6 +67,7 @@ def test_source_is_the_one_of_the_document() -> None:
     assert shards.SOURCE == record.SOURCE
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 99_999), max_size=20), max_size=12), st.sampled_from([1000, 65536, 65537, 100_000])
 )
@@ -201,7 +202,7 @@ def test_damage_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(shards.ShardFormat, match="none that Gristmill wrote"):
         shards.open_shard(str(path))
 
-    monkeypatch.setattr(shards, "FORMAT", 9)
+    monkeypatch.setattr(shards.layout, "FORMAT", 9)
     write(path, [[1]])
     monkeypatch.undo()
     with pytest.raises(shards.ShardVersion, match="shard format 9; this version of Gristmill reads format 1"):

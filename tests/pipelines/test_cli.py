@@ -150,6 +150,15 @@ def test_train_and_generate(gristmill, small_run, tmp_path):
     assert "iteration 4/4: validation web" in out and "4 iterations, 256 tokens" in out
     code, out, _ = gristmill(*arguments)
     assert code == 0 and "went on from iteration 4" in out
+    rows = json.loads(gristmill("checkpoint", "list", tmp_path / "out", "--json")[1])
+    assert [(r["iteration"], r["tokens"], r["good"]) for r in rows] == [(0, 0, True), (4, 256, False)]
+    assert gristmill("checkpoint", "verify", tmp_path / "out")[:2] == (0, "00000000: whole\n00000004: whole\n")
+    (tmp_path / "out" / "checkpoints" / "00000004" / "state.json").write_text("{}")
+    code, out, _ = gristmill("checkpoint", "verify", tmp_path / "out")
+    assert code == 1 and "state.json is not as it was written" in out
+    assert gristmill("checkpoint", "list", tmp_path / "out")[1].splitlines()[-1].split()[-1] == "damaged"
+    (tmp_path / "out" / "checkpoints" / "00000004").rename(tmp_path / "set_aside")
+    assert gristmill(*arguments)[0] == 0
     code, out, _ = gristmill("generate", tmp_path / "out", "Document", "--tokens", "5")
     assert code == 0 and out.startswith("Document")
     assert gristmill("train", tmp_path / "nowhere.yaml", "--data", small_run)[0] == 2

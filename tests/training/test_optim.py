@@ -31,7 +31,9 @@ def groups(tied: bool, **config: Any) -> list[dict[str, set[str]]]:
 
 def test_what_decays() -> None:
     (adamw,) = groups(True)
-    assert all("norm" in n for n in adamw["stays"]) and len(adamw["stays"]) == 5 and "embedding.weight" in adamw["decays"]
+    assert (
+        all("norm" in n for n in adamw["stays"]) and len(adamw["stays"]) == 5 and "embedding.weight" in adamw["decays"]
+    )
     (adamw,) = groups(False, no_decay=["norms", "embeddings"])
     assert "embedding.weight" in adamw["stays"] and "head.weight" in adamw["decays"]
     (adamw,) = groups(True, no_decay=[])
@@ -50,9 +52,7 @@ def test_muon_is_torchs(shape: tuple[int, int]) -> None:
     start = torch.randn(shape, generator=generator)
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
     mine = Muon([ours], lr=0.02, weight_decay=0.1, momentum=0.95)
-    reference = torch.optim.Muon(
-        [theirs], lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-    )
+    reference = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
     for _ in range(4):
         ours.grad = torch.randn(shape, generator=generator)
         theirs.grad = ours.grad.clone()

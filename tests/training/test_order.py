@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training import order
-from training.order import DomainOrder, OrderError, OrderLog, chairman, integer_mix, permute
+from training import blocks, permutation
+from training.blocks import DomainOrder
+from training.mix import OrderError, chairman, integer_mix
+from training.order import OrderLog
+from training.permutation import permute
 
 
 @given(st.integers(1, 5000), st.integers(0, 2**64 - 1))
@@ -30,7 +33,7 @@ def test_permute_stays_inside_and_apart_at_any_size(size: int, key: int, data: s
 
 def test_permute_looks_random() -> None:
     """No position is a favourite: each of 8 images of position 0 comes about 1,000 times in 8,000 keys."""
-    images = Counter(int(permute(np.array([0]), 8, order.key("seed", k))[0]) for k in range(8000))
+    images = Counter(int(permute(np.array([0]), 8, permutation.key("seed", k))[0]) for k in range(8000))
     assert sorted(images) == list(range(8)) and all(850 < n < 1150 for n in images.values())
     size = 10_000
     image = permute(np.arange(size), size, 12345)
@@ -91,8 +94,8 @@ def test_integer_mix() -> None:
 
 @pytest.fixture
 def small_extents(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "EXTENT_BYTES", 5 * 16 * 2)  # five blocks of 16 tokens
-    monkeypatch.setattr(order, "EXTENTS_IN_GROUP", 3)
+    monkeypatch.setattr(blocks, "EXTENT_BYTES", 5 * 16 * 2)  # five blocks of 16 tokens
+    monkeypatch.setattr(blocks, "EXTENTS_IN_GROUP", 3)
 
 
 @pytest.mark.usefixtures("small_extents")

@@ -52,8 +52,11 @@ def launch(ranks: int, jobs: list[dict[str, Any]]) -> str:
         subprocess.Popen(
             [sys.executable, "-c", SCRIPT, json.dumps(jobs)],
             env={**os.environ, **address, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for rank in range(ranks)
     ]
     try:
@@ -114,7 +117,11 @@ def test_a_hundred_iterations_over_one_two_and_four_ranks(corpus: Path, tmp_path
     for end, ranks in ((20, 1), (40, 2), (60, 4), (80, 2), (100, 1)):
         launch(ranks, [job(corpus, tmp_path / "many", **base, iterations=end)])
     steps = [
-        {e["iteration"]: e["loss"] for e in map(json.loads, (tmp_path / run / "metrics.jsonl").open()) if e["kind"] == "train"}
+        {
+            e["iteration"]: e["loss"]
+            for e in map(json.loads, (tmp_path / run / "metrics.jsonl").open())
+            if e["kind"] == "train"
+        }
         for run in ("one", "many")
     ]
     assert list(steps[0]) == list(steps[1]) == list(range(1, 101))

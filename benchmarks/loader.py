@@ -1,0 +1,454 @@
+"""The loader beside what others read tokens with: 10^9 tokens, sequences of 2,048, batches of 8, random order.
+
+    python benchmarks/loader.py [--tokens 1000000000] [--folder DIR] [--python PATH] [--rounds 3] [--only NAME ...]
+
+The text is the Python source of the installed packages, repeated, through a byte-level BPE trained on it. Every
+contender reads the same tokens from its own format, in a process of its own, and gives inputs and targets as int64
+tensors; ours gives the documents of every position besides. The rounds are interleaved and the median is shown. `cold`:
+every page of the files was dropped from the page cache before the process began.
+
+    plain      a numpy memmap opened once, windows at random places
+    nanogpt    the same with a memmap opened for every batch, as nanoGPT's get_batch does against its memory leak
+    litdata    StreamingDataset with TokensLoader, shuffled     streaming   mosaicml's StreamingDataset, shuffled
+    datasets   a memory-mapped Dataset of rows, shuffled        gristmill   a run's shards
+
+Peers are in the extra `bench`; where they cannot live beside the rest, --python names an interpreter that has them.
+The last lines: how long the first batch takes at iteration 1,000,000 of a manifest of 20,000 shards (10^12 tokens),
+and one epoch from an S3 server on this machine through a cache of a tenth of the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+T, BATCH = 2048, 8
+SHARD = 50_000_000
+VOCAB = 16_384
+PEERS = ("litdata", "streaming", "datasets")
+CONTENDERS = ("plain", "nanogpt", *PEERS, "gristmill")
+WARM, TIMED, COLD = 300, 3000, 300  # batches
+
+
+def documents() -> Iterator[str]:
+    """Sources of the installed packages, in the order of their names."""
+    for path in sorted(Path(sysconfig.get_path("purelib")).rglob("*.py")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if text.strip():
+            yield text
+
+
+def prepare(folder: Path, wanted: int) -> None:
+    """The shards, and the same stream as one file of uint16."""
+    import hashlib
+
+    import numpy as np
+
+    from curation import shards
+    from curation.pack.encode import Encoder
+    from curation.pack.tokenizer import train
+
+    texts: list[str] = []
+    size = 0
+    for text in documents():
+        texts.append(text)
+        size += len(text)
+        if size > 80 << 20:
+            break
+    data = train(texts[::20], VOCAB)
+    encoder = Encoder(data)
+    ids = [i.astype(np.uint16) for i in encoder.encode_batch(texts)]
+    root = folder / "shards"
+    (root / "train" / "code").mkdir(parents=True)
+    (root / "tokenizer.json").write_bytes(data)
+    entries: list[shards.ShardEntry] = []
+    number = done = 0
+    with open(folder / "tokens.bin", "wb") as stream:
+        while done < wanted:
+            name = f"train/code/{len(entries):05d}.arrow"
+            with open(root / name, "wb") as f:
+                writer = shards.ShardWriter(
+                    f,
+                    vocab_size=VOCAB,
+                    eos=encoder.eos,
+                    scratch_dir=str(folder),
+                    metadata={"tokenizer": encoder.sha256},
+                )
+                held = 0
+                while held < min(SHARD, wanted - done):
+                    tokens = ids[number % len(ids)]
+                    writer.add(tokens, number.to_bytes(16, "big"), None, None)
+                    held += len(tokens) + 1
+                    number += 1
+                info = writer.close()
+            shards.open_shard(str(root / name)).tokens.tofile(stream)
+            size = (root / name).stat().st_size
+            sha = hashlib.sha256((root / name).read_bytes()).hexdigest()
+            entries.append(shards.ShardEntry(name, info.documents, info.tokens, 0, sha, size))
+            done += info.tokens
+    tokenizer = shards.TokenizerInfo("tokenizer.json", encoder.sha256, VOCAB, encoder.eos, "bpe")
+    for name, listed in (("manifest.json", entries), ("many.json", [entries[i % len(entries)] for i in range(20_000)])):
+        made = shards.Manifest(tokenizer, {"train": {"code": shards.DomainShards(tuple(listed))}, "validation": {}})
+        (root / name).write_bytes(made.dumps())
+
+
+def rows(folder: Path) -> Any:
+    """The stream cut into rows of 2,049 tokens, one token shared, for formats that hold rows."""
+    import numpy as np
+
+    stream = np.memmap(folder / "tokens.bin", np.uint16, "r")
+    return stream, (len(stream) - 1) // T
+
+
+STEP = 4_000_000
+
+
+def give(path: str, start: int) -> Iterator[Any]:
+    """A stretch of the stream, for litdata's writer."""
+    import numpy as np
+    import torch
+
+    yield torch.from_numpy(np.fromfile(path, np.uint16, STEP, offset=2 * start))
+
+
+def prepare_litdata(folder: Path) -> None:
+    from functools import partial
+
+    from litdata import optimize
+    from litdata.streaming.item_loader import TokensLoader
+
+    path = folder / "tokens.bin"
+    optimize(
+        fn=partial(give, str(path)),
+        inputs=list(range(0, path.stat().st_size // 2, STEP)),
+        output_dir=str(folder / "litdata"),
+        chunk_size=(T + 1) * 8192,
+        item_loader=TokensLoader(block_size=T + 1),
+        num_workers=1,
+        verbose=False,
+    )
+
+
+def prepare_streaming(folder: Path) -> None:
+    from streaming import MDSWriter
+
+    stream, count = rows(folder)
+    with MDSWriter(out=str(folder / "streaming"), columns={"tokens": f"ndarray:uint16:{T + 1}"}) as out:
+        for i in range(count):
+            out.write({"tokens": stream[i * T : i * T + T + 1]})
+
+
+def prepare_datasets(folder: Path) -> None:
+    import numpy as np
+    import pyarrow as pa
+
+    stream, count = rows(folder)
+    schema = pa.schema([("tokens", pa.list_(pa.uint16(), T + 1))])
+    with pa.OSFile(str(folder / "rows.arrow"), "wb") as f, pa.ipc.new_stream(f, schema) as writer:
+        for start in range(0, count, 1000):
+            taken = np.stack([stream[i * T : i * T + T + 1] for i in range(start, min(start + 1000, count))])
+            column = pa.FixedSizeListArray.from_arrays(pa.array(taken.ravel()), T + 1)
+            writer.write_batch(pa.RecordBatch.from_arrays([column], schema=schema))
+
+
+def reader(name: str, folder: Path) -> Callable[[], Any]:
+    """A function that gives the next batch: inputs and targets, [8, 2048] int64."""
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(1)
+
+    if name in ("plain", "nanogpt"):
+        path = folder / "tokens.bin"
+        opened = np.memmap(path, np.uint16, "r")
+
+        def cut() -> Any:
+            data = opened if name == "plain" else np.memmap(path, np.uint16, "r")
+            at = torch.randint(len(data) - T, (BATCH,))
+            x = torch.stack([torch.from_numpy(data[i : i + T].astype(np.int64)) for i in at])
+            y = torch.stack([torch.from_numpy(data[i + 1 : i + 1 + T].astype(np.int64)) for i in at])
+            return x, y
+
+        return cut
+    if name == "gristmill":
+        from curation.shards import read_manifest
+        from training.data import Data
+        from training.order import OrderLog
+
+        data = Data(read_manifest(str(folder / "shards")), 17, T, ["code"])
+        log = OrderLog.start({"code": 1}, T, T, BATCH)
+        place = iter(range(1 << 40))
+
+        def ours() -> Any:
+            i = next(place)
+            return data.batch(log, i * BATCH, (i + 1) * BATCH)
+
+        return ours
+
+    if name == "litdata":
+        from litdata import StreamingDataLoader, StreamingDataset
+        from litdata.streaming.item_loader import TokensLoader
+
+        streamed = StreamingDataset(
+            str(folder / "litdata"), item_loader=TokensLoader(block_size=T + 1), shuffle=True, drop_last=True
+        )
+        batches = iter(StreamingDataLoader(streamed, batch_size=BATCH, num_workers=0))
+        unpack = torch.Tensor.long
+    elif name == "streaming":
+        from streaming import StreamingDataset as Mosaic
+        from torch.utils.data import DataLoader
+
+        mosaic = Mosaic(local=str(folder / "streaming"), shuffle=True, batch_size=BATCH)
+
+        def join(items: list[dict[str, Any]]) -> torch.Tensor:
+            return torch.from_numpy(np.stack([i["tokens"] for i in items]).astype(np.int64))
+
+        batches = iter(DataLoader(mosaic, batch_size=BATCH, num_workers=0, collate_fn=join))
+        unpack = torch.Tensor.long
+    else:
+        import datasets
+
+        table = datasets.Dataset.from_file(str(folder / "rows.arrow")).with_format("numpy").shuffle(seed=17)
+        batches = (table[i : i + BATCH]["tokens"] for i in range(0, len(table) - BATCH, BATCH))
+
+        def unpack(taken: Any) -> torch.Tensor:
+            return torch.from_numpy(np.asarray(taken).astype(np.int64))
+
+    def cut_rows() -> Any:
+        whole = unpack(next(batches))
+        return whole[:, :-1], whole[:, 1:]
+
+    return cut_rows
+
+
+def resident() -> tuple[float, float]:
+    """Anonymous and file-backed resident memory, MB."""
+    with open("/proc/self/status") as f:
+        status = dict(line.split(":", 1) for line in f)
+    return tuple(int(status[k].split()[0]) / 1024 for k in ("RssAnon", "RssFile"))  # type: ignore[return-value]
+
+
+def measure(name: str, folder: Path, cold: bool) -> dict[str, float]:
+    """Tokens a second, median and p99 of a batch's time, memory that reading added. In a process of its own."""
+    import numpy as np
+    import torch  # noqa: F401  imported before memory is counted
+
+    if name == "gristmill":
+        import training.data  # noqa: F401
+    elif name in PEERS:
+        __import__(name)
+    before = resident()
+    take = reader(name, folder)
+    times = []
+    for i in range(COLD if cold else WARM + TIMED):
+        begin = time.perf_counter()
+        take()
+        if cold or i >= WARM:
+            times.append(time.perf_counter() - begin)
+    after = resident()
+    return {
+        "tokens/s": len(times) * BATCH * T / sum(times),
+        "median": float(np.median(times)),
+        "p99": float(np.quantile(times, 0.99)),
+        "anonymous": after[0] - before[0],
+        "mapped": after[1] - before[1],
+    }
+
+
+def drop_cache(folder: Path) -> None:
+    """Asks the kernel to forget the pages of every file below a folder."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            file = os.open(path, os.O_RDONLY)
+            os.fsync(file)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(file)
+
+
+def first_batch(folder: Path) -> dict[str, float]:
+    """Seconds to open a manifest of 20,000 shards, and from there to the batch of iteration 1,000,000."""
+    from curation.shards import read_manifest
+    from training.data import Data
+    from training.order import OrderLog
+
+    begin = time.perf_counter()
+    manifest = read_manifest(str(folder / "shards" / "many.json"))
+    opened = time.perf_counter()
+    data = Data(manifest, 17, T, ["code"])
+    log = OrderLog.start({"code": 1}, T, T, BATCH)
+    data.batch(log, 1_000_000 * BATCH, 1_000_001 * BATCH)
+    done = time.perf_counter()
+    return {"manifest": opened - begin, "batch": done - opened, "shards": 20_000}
+
+
+def from_s3(folder: Path) -> dict[str, float]:
+    """One epoch through a cache of a tenth of the data."""
+    import fsspec
+
+    from curation.shards import read_manifest
+    from training.data import Data
+    from training.order import OrderLog
+
+    os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from moto.server import main; main(['-p', '0'])"], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stderr is not None
+        url = ""
+        for line in child.stderr:
+            if "Running on http" in line:
+                url = line.split("Running on ")[1].split()[0]
+                break
+        os.environ["AWS_ENDPOINT_URL"] = url
+        s3 = fsspec.filesystem("s3")
+        s3.mkdir("bench")
+        local = read_manifest(str(folder / "shards"))
+        s3.put_file(str(folder / "shards" / "manifest.json"), "bench/manifest.json")
+        s3.put_file(local.path(local.tokenizer.file), "bench/tokenizer.json")
+        for _, _, entry in local.entries():
+            s3.put_file(local.path(entry), f"bench/{entry.path}")
+        manifest = read_manifest("s3://bench")
+        size = 2 * sum(e.tokens for _, _, e in manifest.entries())
+        data = Data(manifest, 17, T, ["code"], cache_bytes=size // 10)
+        log = OrderLog.start({"code": 1}, T, T, BATCH)
+        iterations = data.orders["code"].total // BATCH
+        begin = time.perf_counter()
+        waits = []
+        for i in range(iterations):
+            start = time.perf_counter()
+            data.batch(log, i * BATCH, (i + 1) * BATCH)
+            waits.append(time.perf_counter() - start)
+        seconds = time.perf_counter() - begin
+        read = iterations * BATCH * T * 2
+        fetched = data.domains["code"].fetched
+        return {
+            "bytes": size,
+            "amplification": fetched / read,
+            "cache": data.cache.budget / size,
+            "peak": data.cache.peak / size,
+            "tokens/s": read / 2 / seconds,
+            "first": waits[0],
+        }
+    finally:
+        child.kill()
+        child.wait()
+
+
+def child(python: str, *arguments: str) -> dict[str, float]:
+    """Runs a part of this script in another process and reads its answer."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run([python, __file__, *arguments], capture_output=True, text=True, env=environment, timeout=600)
+    if done.returncode:
+        return {"failed": 1.0, "why": done.stderr.strip().splitlines()[-1]}  # type: ignore[dict-item]
+    answer: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=1_000_000_000)
+    parser.add_argument("--folder", help="keeps the prepared files there [default: a temporary folder]")
+    parser.add_argument("--python", default=sys.executable, help="an interpreter that has the peers")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=[*CONTENDERS, "first", "s3"])
+    parser.add_argument("--prepare", action="store_true", help="prepare --folder and stop")
+    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        what, name = options.part
+        folder = Path(options.folder)
+        if what == "prepare":
+            {"litdata": prepare_litdata, "streaming": prepare_streaming, "datasets": prepare_datasets}[name](folder)
+            answer: dict[str, float] = {}
+        elif what == "first":
+            answer = first_batch(folder)
+        elif what == "s3":
+            answer = from_s3(folder)
+        else:
+            answer = measure(name, folder, what == "cold")
+        print(json.dumps(answer))
+        return
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="loader-"))
+    try:
+        run(options, folder)
+    finally:
+        if not options.folder:
+            shutil.rmtree(folder)
+
+
+def run(options: argparse.Namespace, folder: Path) -> None:
+    import numpy as np
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "shards" / "many.json").exists():
+        prepare(folder, options.tokens)
+    names = [n for n in CONTENDERS if n in options.only]
+    there = {"litdata": "litdata", "streaming": "streaming", "datasets": "rows.arrow"}
+    for name in list(names):
+        if name in PEERS and not (folder / there[name]).exists():
+            made = child(options.python, "--folder", str(folder), "--part", "prepare", name)
+            if "failed" in made:
+                print(f"{name} is left out: {made['why']}")
+                names.remove(name)
+    if options.prepare:
+        return
+    pythons = {n: options.python if n in PEERS else sys.executable for n in names}
+    size = (folder / "tokens.bin").stat().st_size // 2
+    print(
+        f"{size:,} tokens, sequence {T}, batch {BATCH}, one process; Python {sys.version.split()[0]}, "
+        f"numpy {np.__version__}, torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    )
+    warm: dict[str, list[dict[str, float]]] = {n: [] for n in names}
+    cold: dict[str, list[dict[str, float]]] = {n: [] for n in names}
+    for _ in range(options.rounds):
+        for name in names:
+            warm[name].append(child(pythons[name], "--folder", str(folder), "--part", "warm", name))
+    for name in names:
+        drop_cache(folder)
+        cold[name].append(child(pythons[name], "--folder", str(folder), "--part", "cold", name))
+    base = np.median([r["tokens/s"] for r in warm["plain"]]) if "plain" in names else float("nan")
+    head = f"{'':<12}{'M tokens/s':>11}{'/ plain':>9}{'median ms':>11}{'p99 ms':>9}{'anon MB':>9}{'mapped MB':>11}"
+    for title, results in (("warm", warm), ("cold", cold)):
+        print(f"\n{title}\n{head}")
+        for name in names:
+            good = [r for r in results[name] if "failed" not in r]
+            if not good:
+                print(f"{name:<12} failed: {results[name][0]['why']}")
+                continue
+            r = {k: float(np.median([g[k] for g in good])) for k in good[0]}
+            print(
+                f"{name:<12}{r['tokens/s'] / 1e6:>11.1f}{r['tokens/s'] / base:>9.2f}{r['median'] * 1e3:>11.3f}"
+                f"{r['p99'] * 1e3:>9.3f}{r['anonymous']:>9.0f}{r['mapped']:>11.0f}"
+            )
+    if "first" in options.only:
+        found = [child(sys.executable, "--folder", str(folder), "--part", "first", "x") for _ in range(5)]
+        line = ", ".join(f"{r['manifest'] * 1e3:.0f} + {r['batch'] * 1e3:.0f} ms" for r in found)
+        print(f"\nfirst batch at iteration 1,000,000 of 20,000 shards (manifest + batch), five processes: {line}")
+    if "s3" in options.only:
+        r = child(sys.executable, "--folder", str(folder), "--part", "s3", "x")
+        print(
+            f"\none epoch from S3: {r}"
+            if "failed" in r
+            else (
+                f"\none epoch from S3 (moto on this machine), {r['bytes'] / 1e9:.2f} GB of tokens through a cache of "
+                f"{r['cache']:.1%}: read amplification {r['amplification']:.3f}, most held {r['peak']:.1%}, "
+                f"{r['tokens/s'] / 1e6:.1f} M tokens/s, first batch {r['first']:.2f} s"
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

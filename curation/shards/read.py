@@ -1,0 +1,90 @@
+"""Opening a shard: views over the mapped file, and a clear error for every way in which it can be damaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from .files import map_file, size_error
+from .layout import FORMAT, ShardFormat, ShardTokenizer, ShardTruncated, ShardVersion, schema
+
+if TYPE_CHECKING:
+    from .manifest import ShardEntry
+
+_HEAD, _TAIL = b"ARROW1\0\0", b"ARROW1"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An open shard: views over the mapped file, no copies.
+
+    tokens: uint16 or uint32 [n], the whole stream. offsets: int64 [documents + 1], document i is
+    `tokens[offsets[i]:offsets[i + 1]]`, its EOS first. documents: table of doc_id, url, source.
+    """
+
+    path: str
+    tokens: np.ndarray[Any, Any]
+    offsets: np.ndarray[Any, np.dtype[np.int64]]
+    documents: pa.Table
+    metadata: dict[str, str]
+
+    @property
+    def eos(self) -> int:
+        return int(self.metadata["eos"])
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.metadata["vocab_size"])
+
+
+def open_shard(path: str, *, entry: ShardEntry | None = None, tokenizer: str | None = None) -> Shard:
+    """Maps a local shard, or fetches a remote one whole.
+
+    With `entry` its size and counts must be the manifest's, with `tokenizer` (a sha256) the tokens must be that
+    tokenizer's. Raises ShardMissing, ShardTruncated, ShardFormat, ShardVersion or ShardTokenizer. Checksums are
+    `verify`'s business: they cost a reading of the file.
+    """
+    data = map_file(path)
+    if entry is not None and data.size != entry.bytes:
+        raise size_error(path, data.size, entry.bytes)
+    head, tail = bytes(data.slice(0, min(8, data.size))), bytes(data.slice(max(0, data.size - 6)))
+    if not head.startswith(_HEAD[:6]):
+        raise ShardFormat(f"{path}: not an Arrow file (it begins with {head!r}), so not a shard of Gristmill's")
+    if tail != _TAIL:
+        raise ShardTruncated(f"{path}: truncated: the Arrow footer is not at byte {data.size}; write or copy it again")
+    try:
+        reader = pa.ipc.open_file(pa.BufferReader(data))
+        metadata = {k.decode(): v.decode() for k, v in (reader.schema.metadata or {}).items()}
+        version = metadata.get("gristmill.format")
+        if version is None:
+            raise ShardFormat(f"{path}: an Arrow file, but none that Gristmill wrote (no gristmill.format)")
+        if version != str(FORMAT):
+            raise ShardVersion(f"{path}: shard format {version}; this version of Gristmill reads format {FORMAT}")
+        if reader.num_record_batches != 1:
+            raise ShardFormat(f"{path}: {reader.num_record_batches} record batches; a shard has one")
+        batch = reader.get_batch(0)
+    except pa.ArrowException as error:
+        raise ShardTruncated(f"{path}: damaged Arrow file ({error}); write or copy it again") from error
+    if not batch.schema.equals(schema(int(metadata["vocab_size"]))):
+        raise ShardFormat(f"{path}: the columns are not those of a shard: {batch.schema.names}")
+    if tokenizer is not None and metadata.get("tokenizer") not in (None, tokenizer):
+        raise ShardTokenizer(
+            f"{path}: tokens of the tokenizer {metadata['tokenizer'][:12]}..., the manifest's is {tokenizer[:12]}..."
+        )
+    column = batch.column(0)
+    values = column.values  # not to_numpy(), which imports pandas: most of a second before the first batch
+    item = np.dtype(np.uint16 if values.type == pa.uint16() else np.uint32)
+    tokens = np.frombuffer(values.buffers()[1] or b"", item, len(values))
+    offsets = (
+        np.frombuffer(column.buffers()[1] or b"", np.int64, len(column) + 1) if len(column) else np.zeros(1, np.int64)
+    )
+    if entry is not None and (len(column), len(tokens)) != (entry.documents, entry.tokens):
+        raise ShardFormat(
+            f"{path}: {len(column)} documents and {len(tokens)} tokens; "
+            f"the manifest says {entry.documents} and {entry.tokens}"
+        )
+    documents = pa.Table.from_batches([batch.select(["doc_id", "url", "source"])])
+    return Shard(path, tokens, offsets, documents, metadata)

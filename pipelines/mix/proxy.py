@@ -1,0 +1,78 @@
+"""One proxy: a small training run on one mix, in a directory named by what it is, trained once and never again.
+
+A proxy's name is the fingerprint of its training configuration (mix, seed, model, batch, iterations) and of the
+shards. What it scored stands in its own metrics.jsonl; a proxy that was killed goes on from its own checkpoint, and one
+that was stopped early can be trained further.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curation import storage
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """What to train. settings: a whole training file as a mapping, with the mix in data.weights."""
+
+    settings: Mapping[str, Any]
+    data: str
+    folder: str
+    stop: int | None = None  # iteration at whose evaluation it may end
+
+
+class _Enough(Exception):
+    """The evaluation that was wanted is there."""
+
+
+def name(settings: Mapping[str, Any], manifest: str) -> str:
+    """The proxy's fingerprint. manifest: digest of the shards' manifest."""
+    return storage.fingerprint([dict(settings), manifest])[:20]
+
+
+def scores(folder: str) -> dict[int, dict[str, float]]:
+    """Validation loss by domain at each evaluation that the proxy has behind it, by iteration."""
+    path = Path(folder) / "metrics.jsonl"
+    found: dict[int, dict[str, float]] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # the last line of a run that was killed
+        if entry["kind"] == "validation":
+            found[entry["iteration"]] = {name: float(s["loss"]) for name, s in entry["domains"].items()}
+    return found
+
+
+def finished(folder: str, stop: int) -> bool:
+    return stop in scores(folder)
+
+
+def train(proxy: Proxy) -> dict[int, dict[str, float]]:
+    """Trains it up to `stop` (or its end) and gives the scores. Runs in a worker process of its own."""
+    import yaml
+
+    from training import config
+    from training.train import train as run
+
+    folder = Path(proxy.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(dict(proxy.settings), sort_keys=False)
+    settings = config.parse(text, str(folder / "proxy.yaml"))
+    stop = proxy.stop if proxy.stop is not None else settings.iterations
+    if finished(proxy.folder, stop):
+        return scores(proxy.folder)
+
+    def look(entry: dict[str, Any]) -> None:
+        if entry["kind"] == "validation" and stop <= entry["iteration"] < settings.iterations:
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        run(settings, proxy.data, str(folder), report=look)
+    return scores(proxy.folder)
