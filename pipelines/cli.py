@@ -14,7 +14,9 @@ from typing import NoReturn
 from pipelines.app import app
 
 # Modules that add commands to the app, in the order in which help shows them.
-COMMANDS = ("curating", "looking", "shards", "order", "training", "models", "scaling")
+COMMANDS = (
+    "curating", "account", "looking", "shards", "order", "training", "evaluate", "export", "models", "scaling",
+)  # fmt: skip
 for _name in COMMANDS:
     importlib.import_module(f"pipelines.commands.{_name}")
 

@@ -28,46 +28,8 @@ class _Anything(dict[str, str]):
         return "" if default is None else default
 
 
-def training_plan(path: str, sets: Sequence[str], data: str | None) -> dict[str, Any]:
-    """What a training file comes to: iterations, tokens and, where the data is named, parameters and epochs."""
-    from training.config import load
-
-    config = load(path, list(sets))
-    tokens = config.batch.windows * config.data.sequence
-    answer: dict[str, Any] = {
-        "training": path,
-        "iterations": config.iterations,
-        "tokens_per_iteration": tokens,
-        "tokens": tokens * config.iterations,
-    }
-    if data is not None:
-        import torch
-
-        from curation.shards import read_manifest
-        from training.model import Model
-        from training.train import shape
-
-        manifest = read_manifest(data)
-        with torch.device("meta"):
-            model = Model(shape(config, manifest.tokenizer.vocab))
-        parameters = sum(p.numel() for p in model.parameters())
-        available = {d: s.tokens for d, s in manifest.splits["train"].items()}
-        answer |= {
-            "parameters": parameters,
-            "memory_bytes": 16 * parameters,  # fp32 weights, gradients and two moments; activations come on top
-            "available_tokens": available,
-            "epochs": tokens * config.iterations / max(1, sum(available.values())),
-        }
-    return answer
-
-
 def show_plan(console: Console, answer: dict[str, Any]) -> None:
-    """The plan of a pipeline or of a training."""
-    if "training" in answer:
-        for key, value in answer.items():
-            shown = size(value) if key.endswith("bytes") else f"{value:,}" if isinstance(value, int) else str(value)
-            console.print(f"{key.replace('_', ' '):>22}  {shown}", highlight=False, markup=False)
-        return
+    """The plan of a pipeline."""
     table = Table("source", box=None, pad_edge=False)
     for column in ("files", "bytes"):
         table.add_column(column, justify="right")

@@ -62,6 +62,7 @@ class ModelConfig(_Strict):
     tied: bool
     rope_theta: Annotated[float, Field(gt=0)] = 10_000.0
     norm_eps: Annotated[float, Field(gt=0)] = 1e-5
+    qk_norm: bool = False  # queries and keys are normalised by head
 
     @model_validator(mode="before")
     @classmethod
@@ -167,6 +168,8 @@ class EvaluateConfig(_Strict):
 
     every: Count = 50
     windows: Count | None = 64  # a domain, the first ones; null: all
+    tasks: tuple[str, ...] = ()  # JSONL files scored as well; see docs/evaluation.md
+    task_limit: Count | None = 200  # of each, the first lines; null: all
 
 
 class CheckpointConfig(_Strict):
@@ -233,6 +236,9 @@ class TrainConfig(_Strict):
     parallel: ParallelConfig = ParallelConfig()
     init_from: str | None = None  # a run or a checkpoint whose weights this one starts from
     quarantine: str | None = None  # a file that blamed documents are appended to; curation reads it
+    recompute: bool = False  # blocks run again in backward instead of keeping what they made: less memory, more work
+    compile: bool = False  # torch.compile, one graph a block
+    log_to: tuple[Literal["wandb", "mlflow"], ...] = ()  # besides TensorBoard and the run's own JSONL
     log_every: Count = 10  # iterations between looks at the device: the log, the guard's decisions, a wish to stop
     hang_after: Annotated[float, Field(gt=0)] | None = 1800.0  # seconds without an iteration; then the process ends
 

@@ -116,9 +116,9 @@ def build(shape: Shape, config: TrainConfig, ranks: Ranks) -> Model:
         model = Model(shape)
         model.initialise(config.seed)
         model.to(ranks.device)
-        return model
+        return _prepared(model, config)
     with torch.device("meta"):
-        model = Model(shape)
+        model = _prepared(Model(shape), config)
     compute = None if config.precision == "fp32" else TYPES[config.precision]
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=TYPES[config.parallel.reduce])
     for block in model.blocks:
@@ -133,6 +133,14 @@ def build(shape: Shape, config: TrainConfig, ranks: Ranks) -> Model:
         model.head.weight = model.embedding.weight
     with implicit_replication():  # each rank draws a whole matrix and keeps its rows
         model.initialise(config.seed)
+    return model
+
+
+def _prepared(model: Model, config: TrainConfig) -> Model:
+    """Recomputation and compiling, which come before sharding."""
+    model.recompute = config.recompute
+    if config.compile:
+        model.compile_blocks()
     return model
 
 

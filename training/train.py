@@ -24,6 +24,7 @@ from .data import Batch, Data, Domain
 from .evaluate import Score, evaluate, mean_loss
 from .guard import Guard
 from .journal import METRICS, Journal, Report, goodput, last_scores, read
+from .logs import Logs
 from .meter import Meter
 from .model import Shape
 from .order import OrderLog
@@ -31,6 +32,7 @@ from .parallel import Ranks, autocast, build, join, release, whole
 from .planning import carry_on, plan
 from .precision import Scaler
 from .resume import chosen_device, settle, write_head
+from .tasks import score_tasks
 from .watch import Preempted, Watch, watch
 
 
@@ -64,6 +66,8 @@ def train(config: TrainConfig, data_dir: str, run_dir: str, *, report: Report | 
         config = ranks.agree(lambda: settle(config, run, manifest))
         watcher = stack.enter_context(watch(config.hang_after))
         stack.enter_context(_arithmetic(config))
+        if ranks.first:
+            report = stack.enter_context(Logs(run, config.log_to, report, config.model_dump(mode="json")))
         return _loop(config, manifest, run, report, ranks, watcher)
 
 
@@ -136,9 +140,13 @@ def _loop(
                 device=ranks.device,
                 autocast=autocast(config, ranks),
             )
+            tasks = {}
+            if config.evaluate.tasks:
+                with autocast(config, ranks):
+                    tasks = score_tasks(config, manifest, run, model)
             release(model)
             domains = {name: asdict(s) for name, s in found.items()}
-            journal.write(kind="validation", iteration=at.iteration, loss=mean_loss(found), domains=domains)
+            journal.write(kind="validation", iteration=at.iteration, loss=mean_loss(found), domains=domains, **tasks)
             return found
 
         scores: dict[str, Score] = {}

@@ -26,7 +26,7 @@ def test_help_is_light():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.endswith("loaded: []\n")
-    for command in ("demo", "curate", "plan", "status", "explain", "report", "doctor", "models", "train", "generate"):
+    for command in ("demo", "curate", "plan", "status", "explain", "report", "doctor", "models", "train", "generate", "evaluate", "export", "import"):
         assert f" {command} " in run.stdout
 
 
@@ -111,7 +111,13 @@ def test_plan_of_a_training_file(gristmill, small_run, tmp_path):
     answer = json.loads(out)
     assert code == 0
     assert answer["tokens"] == 640
-    assert answer["parameters"] > 64 * 256
+    assert answer["total_parameters"] == sum(answer["parameters"].values()) > 64 * 256
+    assert answer["memory"]["peak"] > 16 * answer["total_parameters"] and answer["epochs"] > 0
+    code, out, _ = gristmill("plan", tmp_path / "train.yaml", "--vocab", "128256", "--gpus", "2", "--device", "h200")
+    assert code == 0 and "2 x H200" in out and "GB at the peak" in out
+    big = ("plan", tmp_path / "train.yaml", "--vocab", "128256", "--device", "a100", "--set", "model.preset=8b")
+    code, _, error = gristmill(*big)
+    assert code == 2 and "What would fit" in error
     code, out, _ = gristmill("plan", tmp_path / "train.yaml")
     assert code == 0 and "640" in out
 
