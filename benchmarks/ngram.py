@@ -1,6 +1,6 @@
 """The n-gram estimator: time and peak memory for 1 and 10 million tokens at order 5, on one core, beside KenLM's lmplz.
 
-    python benchmarks/ngram.py [--lmplz PATH]
+    python -m benchmarks.ngram [--lmplz PATH]
 
 The text is the Python source of the installed packages, files in the order of their names, cut into words as training
 does. Every measurement is a process of its own, pinned to one core; memory is its peak resident set. lmplz is taken

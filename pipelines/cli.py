@@ -15,7 +15,7 @@ from pipelines.app import app
 
 # Modules that add commands to the app, in the order in which help shows them.
 COMMANDS = (
-    "curating", "account", "looking", "shards", "order", "training", "evaluate", "export", "models", "scaling",
+    "curating", "account", "looking", "shards", "order", "training", "evaluate", "export", "models", "scaling", "mix",
 )  # fmt: skip
 for _name in COMMANDS:
     importlib.import_module(f"pipelines.commands.{_name}")

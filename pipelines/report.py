@@ -56,7 +56,7 @@ def render(found: Findings) -> str:
     return before + "".join(body) + after
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
     """A table of cells that are HTML already."""
     kind = ["class=n" if i in numbers else "" for i in range(len(head))]
     top = "".join(f'<th scope="col" {k}>{h}</th>' for h, k in zip(head, kind, strict=True))
@@ -105,7 +105,7 @@ def _funnel(found: Findings) -> str:
     missing = "".join(f"<li>{escape(str(u.get('path')))}: {escape(str(u.get('reason')))}</li>" for u in unread)
     note = f"<p>Not read:</p><ul>{missing}</ul>" if missing else ""
     said = f"<p>{records:,} records read = {left:,} documents kept + {records - left:,} dropped.</p>"
-    return said + _table(["step", "rule", "dropped", "left", ""], rows, (2, 3)) + note
+    return said + table(["step", "rule", "dropped", "left", ""], rows, (2, 3)) + note
 
 
 def _domains(found: Findings) -> str:
@@ -131,7 +131,7 @@ def _domains(found: Findings) -> str:
                 f"{epochs:.2f}" if epochs is not None else "",
             ]
         )
-    return _table(head, rows, range(1, len(head)))
+    return table(head, rows, range(1, len(head)))
 
 
 def _of(values: Any, name: str) -> float | None:
@@ -211,7 +211,7 @@ def _training(training: Training) -> str:
         f"<h3>{escape(training.name)}</h3><p>{len(training.train):,} iterations, {training.tokens:,} tokens in "
         f"{duration(training.seconds)}{speed}</p>{figures.curves('loss over iterations', lines, marks=marks)}"
         f"{f'<ul>{told}</ul>' if told else ''}"
-        f"{_table(head, rows, (1, 2, 3, 4))}{said}"
+        f"{table(head, rows, (1, 2, 3, 4))}{said}"
     )
 
 
@@ -251,11 +251,11 @@ def _run(found: Findings) -> str:
     ]
     versions = json.dumps(run.get("versions", {}), indent=1, ensure_ascii=False)
     parts = [
-        _table(["source", "root", "files", "bytes"], inputs, (2, 3)) if inputs else "",
-        "<h3>Phases</h3>" + _table(["phase", "tasks", "time", "CPU", "peak memory"], phases, (1, 2, 3, 4))
+        table(["source", "root", "files", "bytes"], inputs, (2, 3)) if inputs else "",
+        "<h3>Phases</h3>" + table(["phase", "tasks", "time", "CPU", "peak memory"], phases, (1, 2, 3, 4))
         if phases
         else "",
-        "<h3>Quantiles</h3>" + _table(["of", "value"], quantiles) if quantiles else "",
+        "<h3>Quantiles</h3>" + table(["of", "value"], quantiles) if quantiles else "",
         f"<details><summary>Versions</summary><pre>{escape(versions)}</pre></details>",
     ]
     return "".join(parts)

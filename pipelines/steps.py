@@ -8,6 +8,7 @@ STEPS: dict[str, str | type] = {
     "heuristics": "curation.quality.heuristics:Heuristics",
     "perplexity": "curation.quality.perplexity:Perplexity",
     "classifier": "curation.quality.classifier:Classifier",
+    "ensemble": "curation.quality.ensemble:Ensemble",
     "pii": "curation.safety.pii:Pii",
     "toxicity": "curation.safety.toxicity:Toxicity",
     "exact_dedup": "curation.dedup.exact:ExactDedup",

@@ -196,7 +196,7 @@ class GuardConfig(_Strict):
     within: Count = 10  # ... among so many iterations make a spike
     good_after: Count = 20  # accepted iterations after which a checkpoint is good
     blame_z: Annotated[float, Field(gt=0)] = 8.0  # a document's, among the documents around the spike
-    largest_share: Share = 0.01  # of the documents read so far; more masked, and the run stops
+    largest_share: Share = 0.01  # of the training documents; more masked, and the run stops
 
     @model_validator(mode="after")
     def _fits(self) -> GuardConfig:

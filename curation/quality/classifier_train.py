@@ -1,4 +1,8 @@
-"""Training a fastText classifier, with held-out figures that a person can set a threshold by.
+"""Training a fastText classifier, with held-out figures that a person can set a threshold by, in a card beside it.
+
+DCLM's way (Li et al. 2024, section 4.4): positives are what a good document should read like (there 200,000 instruction
+and explain-it-to-me texts), negatives are as many documents drawn at random from the crawl itself; words and word
+bigrams; and the threshold is the score that keeps the best tenth of the crawl, a quantile and no probability.
 
 A sample is held out by a hash of its text, so a text that occurs twice is on one side only and the split does not
 depend on the order of the files; and samples are sorted by that hash before training. fastText itself is made
@@ -21,15 +25,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from curation import models
-from curation.quality import samples
+from curation.quality import held_out, samples
 from curation.quality.classifier import PREFIX, one_line, scores
 from curation.step import UserError
-
-THRESHOLDS = (*(i / 20 for i in range(1, 20)), 0.99)
 
 _PROGRAM = """
 import json, sys, fasttext
@@ -44,24 +45,12 @@ _CUTOFF = 100_000  # words and word n-grams that a quantised model keeps: those 
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What a rule `label >= threshold` would do to the held-out samples."""
-
-    threshold: float
-    precision: float  # nan where nothing is selected
-    recall: float
-    selected: float  # share of all held-out samples
-
-
-@dataclass(frozen=True)
 class LabelReport:
     """Held-out figures of one label against all others."""
 
     label: str
     trained: int
-    held_out: int
-    auc: float  # area under the ROC curve: how often a sample of the label outranks one of another; nan without either
-    cuts: tuple[Cut, ...]
+    figures: held_out.Figures
 
 
 @dataclass(frozen=True)
@@ -72,6 +61,7 @@ class Trained:
     size: int
     labels: tuple[LabelReport, ...]  # sorted by label
     accuracy: float
+    card: str  # path of the card beside it
 
 
 def train_classifier(
@@ -79,7 +69,7 @@ def train_classifier(
     out: str,
     *,
     field: str = "text",
-    held_out: float = 0.1,
+    share: float = 0.1,
     epochs: int = 5,
     dimensions: int = 100,
     word_ngrams: int = 2,
@@ -88,7 +78,8 @@ def train_classifier(
     buckets: int = 2_000_000,
     quantise: bool = False,
 ) -> Trained:
-    """`gristmill models train classifier`: label -> files (text, JSONL, Parquet; folders or globs), a model at `out`.
+    """`gristmill models train classifier`: label -> files (text, JSONL, Parquet; folders or globs), a model at `out`
+    and its card at `out`.md. `share` of the samples is held out.
 
     Arguments are fastText's, with its defaults but word bigrams, as DCLM has them; `quantise` makes the file some ten
     times smaller for a point of accuracy or so. Raises UserError for fewer than two labels, or a label without samples.
@@ -102,20 +93,20 @@ def train_classifier(
         "lr": learning_rate,
         "bucket": buckets if word_ngrams > 1 else 0,
     }
-    return fit(pairs, out, held_out=held_out, options=options, quantise=quantise)
+    return fit(pairs, out, share=share, options=options, quantise=quantise)
 
 
 def fit(
     pairs: Iterable[tuple[str, str]],
     out: str,
     *,
-    held_out: float = 0.1,
+    share: float = 0.1,
     options: Mapping[str, Any] | None = None,
     quantise: bool = False,
 ) -> Trained:
     """Trains on (label, text) pairs; `options` go to fastText's train_supervised. Raises as `train_classifier`."""
-    if not 0 < held_out < 1:
-        raise UserError(f"held_out {held_out}: expected a share between 0 and 1")
+    if not 0 < share < 1:
+        raise UserError(f"held out {share}: expected a share between 0 and 1")
     train: list[tuple[int, str, str]] = []
     test: list[tuple[int, str, str]] = []
     for label, text in pairs:
@@ -125,7 +116,7 @@ def fit(
         if not line:
             continue
         key = xxhash.xxh3_64_intdigest(line.encode("utf-8", "replace"))
-        (test if key < held_out * 2.0**64 else train).append((key, label, line))
+        (test if key < share * 2.0**64 else train).append((key, label, line))
     labels = sorted({label for _, label, _ in train})
     wanted = sorted({label for _, label, _ in test} | set(labels))
     if len(labels) < 2 or wanted != labels:
@@ -156,33 +147,32 @@ def fit(
     for label in labels:
         values = np.array([row.get(PREFIX + label, 0.0) for row in found], np.float64)
         count = sum(1 for _, name, _ in train if name == label)
-        reports.append(LabelReport(label, count, *_figures(values, truth == label)))
+        reports.append(LabelReport(label, count, held_out.figures(values, truth == label)))
     best = np.array([max(row, key=row.__getitem__, default="") for row in found], dtype=object)
     accuracy = float((best == [PREFIX + label for label in truth]).mean()) if len(test) else float("nan")
-    return Trained(out, os.path.getsize(out), tuple(reports), accuracy)
+    trained = Trained(out, os.path.getsize(out), tuple(reports), accuracy, f"{out}.md")
+    facts = {"samples": len(train), "held_out": len(test), "quantised": quantise, "options": dict(options or {})}
+    held_out.write_card(out, _card(trained, facts))
+    return trained
 
 
-def auc(values: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float:
-    """Area under the ROC curve by ranks (Mann & Whitney), ties counting half; nan where a side is empty."""
-    yes, no = int(positive.sum()), int((~positive).sum())
-    if not yes or not no:
-        return float("nan")
-    ordered = np.sort(values)
-    rank = (np.searchsorted(ordered, values) + np.searchsorted(ordered, values, "right") + 1) / 2
-    return float((rank[positive].sum() - yes * (yes + 1) / 2) / (yes * no))
-
-
-def _figures(values: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> tuple[int, float, tuple[Cut, ...]]:
-    cuts = []
-    for threshold in THRESHOLDS:
-        chosen = values >= threshold
-        hits, count = int((chosen & positive).sum()), int(chosen.sum())
-        cuts.append(
-            Cut(
-                threshold,
-                hits / count if count else float("nan"),
-                hits / int(positive.sum()) if positive.any() else float("nan"),
-                count / len(values) if len(values) else float("nan"),
-            )
-        )
-    return int(positive.sum()), auc(values, positive), tuple(cuts)
+def _card(made: Trained, facts: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{name} {value}" for name, value in sorted(facts["options"].items())) or "fastText's defaults"
+    labels = ", ".join(f"`{row.label}`" for row in made.labels)
+    parts = [
+        f"# {os.path.basename(made.path)}",
+        f"A fastText classifier of the labels {labels} for the step `classifier`: {made.size:,} bytes"
+        f"{', quantised' if facts['quantised'] else ''}, SHA-256 `{models.sha256(os.path.abspath(made.path))}`.",
+        "## Training",
+        f"{facts['samples']:,} samples, each on one line as it is ({options}); one thread and a fixed seed, so the "
+        "same samples in the same environment give the same bytes. Equal texts count once for each time they occur.",
+        "## Held-out figures",
+        f"{facts['held_out']:,} samples, chosen by a hash of their text before training: accuracy {made.accuracy:.3f}.",
+        held_out.summary([(row.label, row.trained, row.figures) for row in made.labels]),
+        "AUC: how often a sample of the label outranks one of another. ECE: how far the probability is from the share "
+        "that is really so, on average. Both hold for samples drawn like these, in their proportions; a crawl is not. "
+        "fastText is often too sure of itself: set a threshold by the tables and on documents of your own.",
+    ]
+    for row in made.labels:
+        parts += [f"### `{row.label}` at a threshold", held_out.table(row.figures)]
+    return "\n\n".join(parts)

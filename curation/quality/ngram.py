@@ -22,15 +22,15 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from curation.quality import samples
+from curation.quality import kenlm_binary, samples
 from curation.quality.ngram_adjust import Order, adjust
 from curation.quality.ngram_count import BOS, UNK, Packing, count, read_text
 from curation.quality.ngram_disk import Array, Column, Partitions
-from curation.quality.ngram_text import Form, normalise
+from curation.quality.ngram_text import Form, sentences
 from curation.step import UserError
 
 MAX_ORDER = 6  # what KenLM reads, as its Python package is built
@@ -60,6 +60,7 @@ def estimate(
     prune: Sequence[int] | None = None,
     memory: int = 64 << 20,
     scratch: str | None = None,
+    workers: int = 1,
 ) -> Estimate:
     """Estimates a model of `order` from texts and writes it to `out` (ARPA, whole or not at all).
 
@@ -70,9 +71,12 @@ def estimate(
              the text has some 10^9 words, where it should be 1 GB
     scratch  directory for temporaries, about 150 bytes an n-gram; default: the system's
 
+    workers  processes that cut text into words, and threads that sort; the rest, about a third of the work, is on one
+             core. More than 1 needs what Python's spawned processes need: a main module that can be imported
+
     Raises UserError for an order outside 2..6, bad thresholds and a text without words. Where a text is too small for
     the discounts it warns and takes 0.5, 1, 1.5, as lmplz --discount_fallback does. The same sentences in any order,
-    and any `memory`, give the same file.
+    any `memory` and `workers` give the same file.
     """
     if not 2 <= order <= MAX_ORDER:
         raise UserError(f"an n-gram model of order {order}: KenLM reads orders from 2 to {MAX_ORDER}")
@@ -80,13 +84,13 @@ def estimate(
     block = max(memory // (48 * order), 1 << 10)  # sorting holds about 6 numbers of 8 bytes a word
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gristmill-ngram-", dir=scratch))
-        text = read_text(_lines(texts), os.path.join(folder, "text"))
+        text = read_text(_lines(texts), os.path.join(folder, "text"), workers)
         stack.callback(text.tokens.drop)
         vocabulary = len(text.words)
         if vocabulary == 3:
             raise UserError("the text has no words to estimate an n-gram model from")
         packing = Packing(order, max(vocabulary - 1, 1).bit_length())
-        orders = adjust(count(text, packing, folder, block), packing, thresholds, folder)
+        orders = adjust(count(text, packing, folder, block, workers), packing, thresholds, folder)
         amounts, fallback = [], []
         for k, rows in enumerate(orders, 1):
             amount = discounts(rows.of)
@@ -126,14 +130,31 @@ def train_ngram(
     prune: Sequence[int] | None = None,
     memory: int = 64 << 20,
     scratch: str | None = None,
+    workers: int = 1,
 ) -> Estimate:
     """`gristmill models train ngram`: a model of the documents in text, JSONL or Parquet files, folders or globs.
 
     The text is cut into sentences and words as the perplexity step with the same `form` will do it (ngram_text);
-    `field` is the text's name in JSONL and Parquet. Everything else, and what is raised, as in `estimate`.
+    `field` is the text's name in JSONL and Parquet. An `out` that ends in .arpa is an ARPA file, any other KenLM's
+    binary form, which the processes of a machine share; where that cannot be made it is an ARPA file too, with a
+    warning. All else, and what is raised, as in `estimate`.
     """
-    sentences = ("\n".join(normalise(text, form)) for text in samples.texts(paths, field))
-    return estimate((text for text in sentences if text), order, out, prune=prune, memory=memory, scratch=scratch)
+    text = sentences(samples.texts(paths, field), form)
+    if out.endswith(".arpa"):
+        return estimate(text, order, out, prune=prune, memory=memory, scratch=scratch, workers=workers)
+    arpa = out + ".arpa"
+    made = estimate(text, order, arpa, prune=prune, memory=memory, scratch=scratch, workers=workers)
+    try:
+        kenlm_binary.convert(arpa, out)
+        os.unlink(arpa)
+    except UserError as e:
+        os.replace(arpa, out)
+        warnings.warn(
+            f"{out} is an ARPA file and no KenLM binary, so each process that scores with it parses it and holds a "
+            f"copy of {os.path.getsize(out) >> 20} MB of text: {e}",
+            stacklevel=2,
+        )
+    return replace(made, path=out)
 
 
 def discounts(of: Array) -> tuple[float, float, float, float] | None:

@@ -14,13 +14,20 @@ they do when kenlm's Python package scores a text, and a last line without a new
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TypeVar
 
 import numpy as np
 
 from curation.quality.ngram_disk import Array, Column
 from curation.quality.ngram_text import RESERVED
+
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
 
 UNK, BOS, EOS = 0, 1, 2  # numbers of <unk>, <s> and </s>, in any vocabulary
 
@@ -43,28 +50,71 @@ class _Numbers(dict[bytes, int]):
         return number
 
 
-def read_text(lines: Iterable[bytes], path: str) -> Text:
-    """Numbers the words of `lines` (one a sentence), spooling to `path`: 4 bytes a word."""
+_CHUNK = 1 << 20  # bytes of lines that are numbered at once
+
+
+def read_text(lines: Iterable[bytes], path: str, workers: int = 1) -> Text:
+    """Numbers the words of `lines` (one a sentence), spooling to `path`: 4 bytes a word. Chunks are cut into words by
+    `workers` processes; this one sees each different word of a chunk once."""
     numbers = _Numbers(dict.fromkeys(sorted(RESERVED), 0))
-    number = numbers.__getitem__
     tokens = Column(path, np.uint32)
-    block: list[int] = []
     sentences = 0
-    for line in lines:
-        block.extend(map(number, line.replace(b"\0", b" ").split()))
-        block.append(EOS)
-        sentences += 1
-        if len(block) >= 1 << 18:
-            array = np.array(block, np.uint32)
-            tokens.append(array[array != 0])
-            block = []
-    array = np.array(block, np.uint32)
-    tokens.append(array[array != 0])
+    for words, local, some in _each(_number, _chunks(lines), workers, _processes):
+        places = np.array([0, 1, EOS, *map(numbers.__getitem__, words)], np.uint32)
+        tokens.append(places[local])
+        sentences += some
     spelled = list(numbers)[len(RESERVED) :]
     order = sorted(range(len(spelled)), key=spelled.__getitem__)
     final = np.arange(len(numbers), dtype=np.uint32)
     final[3 + np.array(order, np.int64)] = np.arange(3, len(numbers), dtype=np.uint32)
     return Text(tokens, final, [b"<unk>", b"<s>", b"</s>", *(spelled[i] for i in order)], sentences)
+
+
+def _processes(workers: int) -> Executor:
+    # spawned, as on every platform: a fork of a process with threads (Arrow's, numba's) may hang
+    return ProcessPoolExecutor(workers, get_context("spawn"))
+
+
+def _chunks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    chunk: list[bytes] = []
+    size = 0
+    for line in lines:
+        chunk.append(line)
+        size += len(line) + 1
+        if size >= _CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    yield chunk
+
+
+def _number(lines: list[bytes]) -> tuple[list[bytes], Array, int]:
+    """The words of lines in order of appearance; the lines as numbers (from 3 on into them, 2 ends a line); and how
+    many lines they are."""
+    numbers = _Numbers(dict.fromkeys(sorted(RESERVED), 0))
+    number = numbers.__getitem__
+    block: list[int] = []
+    for line in lines:
+        block.extend(map(number, line.replace(b"\0", b" ").split()))
+        block.append(EOS)
+    array = np.array(block, np.uint32)
+    return list(numbers)[len(RESERVED) :], array[array != 0], len(lines)
+
+
+def _each(
+    work: Callable[[_Given], _Made], items: Iterable[_Given], workers: int, pool: Callable[[int], Executor]
+) -> Iterator[_Made]:
+    """work(item) of every item, in their order, up to `workers` of them at once and no more than that waiting."""
+    if workers == 1:
+        yield from map(work, items)
+        return
+    with pool(workers) as executor:
+        running: deque[Future[_Made]] = deque()
+        for item in items:
+            running.append(executor.submit(work, item))
+            if len(running) > workers:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
 
 @dataclass(frozen=True)
@@ -107,32 +157,44 @@ _FAN = 64  # runs merged at once
 Counted = tuple[list[Array], Array]  # keys, and the count (int64) of each
 
 
-def count(text: Text, packing: Packing, folder: str, block: int) -> Iterator[Counted]:
-    """Blocks of distinct n-grams with counts, sorted over all blocks; at most `block` are sorted in memory at once."""
+def count(text: Text, packing: Packing, folder: str, block: int, workers: int = 1) -> Iterator[Counted]:
+    """Blocks of distinct n-grams with counts, sorted over all blocks; at most `block` are sorted in memory at once, by
+    `workers` threads together (numpy sorts without Python's lock)."""
+    rows = text.tokens.rows
+    block = max(block // workers, 1024)
+
+    def sort(tokens: tuple[int, int, Array]) -> Counted:
+        keys = packing.pack(_windows(text, *tokens, packing.order))
+        return _combine(keys, np.ones(len(keys[0]), np.int64))
+
+    def pieces() -> Iterator[tuple[int, int, Array]]:
+        for at in range(0, max(rows, 1), block):
+            stop, before = min(at + block, rows), min(packing.order - 1, at)
+            yield at, stop, text.tokens.read(at - before, stop)
+
     runs: list[_Run] = []
-    for at in range(0, max(text.tokens.rows, 1), block):
-        keys = packing.pack(_windows(text, at, min(at + block, text.tokens.rows), packing.order))
-        counted = _combine(keys, np.ones(len(keys[0]), np.int64))
-        if text.tokens.rows <= block:  # it all fits: no detour over the disk
+    for number, counted in enumerate(_each(sort, pieces(), workers, ThreadPoolExecutor)):
+        if rows <= block:  # it all fits: no detour over the disk
             yield counted
             return
-        runs.append(_Run(os.path.join(folder, f"run-{at}"), packing.keys, 0))
+        runs.append(_Run(os.path.join(folder, f"run-{number}"), packing.keys, 0))
         runs[-1].columns.append(_rows(counted))
         while len(runs) >= _FAN and runs[-_FAN].level == runs[-1].level:
             # as many runs of one size as may be open at a time become one of the next size
             several, runs = runs[-_FAN:], runs[:-_FAN]
             level = several[0].level + 1
-            merged = _Run(os.path.join(folder, f"run-{at}-{level}"), packing.keys, level)
+            merged = _Run(os.path.join(folder, f"run-{number}-{level}"), packing.keys, level)
             for part in _merge(several, block):
                 merged.columns.append(_rows(part))
             runs.append(merged)
     yield from _merge(runs, block)
 
 
-def _windows(text: Text, start: int, stop: int, order: int) -> list[Array]:
-    """For tokens [start, stop): the words 0, 1, ... order - 1 places back; <s> where the sentence began later."""
+def _windows(text: Text, start: int, stop: int, read: Array, order: int) -> list[Array]:
+    """For tokens [start, stop): the words 0, 1, ... order - 1 places back; <s> where the sentence began later. `read`:
+    those tokens and, as far as there are any, the order - 1 before them."""
     before = min(order - 1, start)
-    tokens = text.final[text.tokens.read(start - before, stop)]
+    tokens = text.final[read]
     tokens = np.concatenate([np.full(order - 1 - before, EOS, np.uint32), tokens])
     n = stop - start
     back = [tokens[order - 1 :]]

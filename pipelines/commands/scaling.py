@@ -125,6 +125,65 @@ def scaling_backtest(
     )
 
 
+@scaling_app.command("ladder")
+def scaling_ladder(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The ladder's file (YAML): base, sizes, tokens_per_param.")
+    ],
+    data: Annotated[str, typer.Option(metavar="RUN", help="The curation run whose shards are read.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Where the runs go; a table for `fit`.")],
+    executor: Annotated[str, typer.Option(help="ray, or inline for this process alone.")] = "ray",
+    address: Annotated[str | None, typer.Option(help="A Ray cluster's address; else Ray starts here.")] = None,
+) -> None:
+    """Train the small runs that a law is fitted to; run it again and it goes on where it was.
+
+    [dim]gristmill scaling ladder ladder.yaml --data runs/web --out runs/web/ladder[/]
+    """
+    from pipelines.mix import workers
+    from pipelines.scaling import ladder, read
+
+    train = workers.inline if executor == "inline" else workers.on_ray(address)
+    proxies = ladder.runs(ladder.load(file), data, out)
+    trained = ladder.train(proxies, train)
+    table = read(out)
+    for i, name in enumerate(table.names):
+        print(f"{name}: {table.n[i]:,.0f} parameters, {table.d[i]:,.0f} tokens, loss {table.loss[i]:.4f}")
+    print(f"{len(proxies)} runs, {trained} trained now; gristmill scaling fit {out}")
+
+
+@scaling_app.command("watch")
+def scaling_watch(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A training run's directory, finished or not.")],
+    ladder: Annotated[str, typer.Option(metavar="DIR", help="The ladder's runs.")],
+    every: Annotated[float, typer.Option(min=0, help="Look again after so many seconds; 0: once.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a run's loss with the curve that a ladder predicts for it. Exit code 3 when it has left the band.
+
+    [dim]gristmill scaling watch runs/web/train/large --ladder runs/web/ladder --every 60[/]
+    """
+    import time
+    from pathlib import Path
+
+    from pipelines.scaling import fit, live, read, watch
+
+    curves, made = watch.ladder_curves(ladder), fit(read(ladder), resamples=200)
+    while True:
+        seen = live.curve(Path(run))
+        left = watch.departure(seen, watch.expected(made, curves, seen))
+        if left is not None or not every or len(seen.loss) >= seen.iterations:
+            break
+        time.sleep(every)
+    last = int(seen.iteration[-1]) if len(seen.iteration) else 0
+    if as_json:
+        print(json.dumps({"iteration": last, "incident": left.__dict__ | {"message": left.message} if left else None}))
+    elif left is None:
+        print(f"{run}: on its predicted curve up to iteration {last:,} of {seen.iterations:,}")
+    else:
+        print(f"{run}: {left.message}")
+    raise typer.Exit(3 if left is not None else 0)
+
+
 def _numbers(spread: dict[str, dict[str, float]]) -> Any:
     from rich.table import Table as Rows
 

@@ -1,7 +1,7 @@
 """Which law to believe: chosen by cross-validation, and its honest error by a second one around the choice.
 
-The inner rounds choose the family by how well it ranks mixes it has not seen (Spearman's rho, the mean over metrics).
-The outer rounds repeat the whole choice without a fifth of the runs and score what was chosen on that fifth: the figure
+The inner folds choose the family by how well it ranks mixes it has not seen (Spearman's rho, the mean over metrics).
+The outer folds repeat the whole choice without a fifth of the runs and score what was chosen on that fifth: the figure
 that is reported, which no choice has seen.
 """
 
@@ -17,8 +17,7 @@ from pipelines.mix import laws
 from pipelines.mix.laws import Fitted, Floats
 
 FOLDS = 5
-FLOOR = 0.05
-ROUNDS = 2  # of the inner cross-validation, each with folds of its own: halves what chance does to the choice
+FLOOR = 0.05  # rank correlation
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def choose(
 ) -> Choice:
     """Fits the best family. mixes [runs, domains], metrics [runs, metrics].
 
-    nested: also the outer rounds, five times the work. Raises UserError for fewer runs than a law has numbers.
+    nested: also the outer folds, five times the work. Raises UserError for fewer runs than a law has numbers.
     """
     runs, domains = mixes.shape
     if runs < domains + 3:
@@ -63,18 +62,14 @@ def choose(
 
 
 def _scores(mixes: Floats, metrics: Floats, named: Sequence[str], seed: int) -> dict[str, float]:
-    found = dict.fromkeys(named, 0.0)
-    if len(named) == 1:
-        return found
-    for repeat in range(ROUNDS):
-        for name in named:
-            unseen = np.empty_like(metrics)
-            for fold in _folds(len(mixes), seed + 100 + repeat):
-                rest = np.setdiff1d(np.arange(len(mixes)), fold)
-                unseen[fold] = laws.FAMILIES[name](mixes[rest], metrics[rest]).predict(mixes[fold])
-            rho = [laws.spearman(unseen[:, i], metrics[:, i]) for i in range(metrics.shape[1])]
-            found[name] += float(np.mean(rho)) / ROUNDS
-    return found
+    found = {}
+    for name in named if len(named) > 1 else ():
+        unseen = np.empty_like(metrics)
+        for fold in _folds(len(mixes), seed + 100):
+            rest = np.setdiff1d(np.arange(len(mixes)), fold)
+            unseen[fold] = laws.FAMILIES[name](mixes[rest], metrics[rest]).predict(mixes[fold])
+        found[name] = float(np.mean([laws.spearman(unseen[:, i], metrics[:, i]) for i in range(metrics.shape[1])]))
+    return found or {name: float("nan") for name in named}
 
 
 def _best(scores: dict[str, float]) -> str:

@@ -338,6 +338,43 @@ class _Search:
         return dict(zip(self.domains, map(float, mix), strict=True))
 
 
+def fit_table(
+    ratios: str,
+    metrics: str,
+    weights: dict[str, float] | None = None,
+    *,
+    worst: bool = False,
+    maximise: bool = False,
+    resamples: int = 100,
+    seed: int = 17,
+) -> Outcome:
+    """The same from somebody's tables: law, recommendation, intervals; nothing is trained."""
+    from pipelines.mix import published
+
+    table = published.read(ratios, metrics)
+    unknown = sorted(set(weights or {}) - set(table.metrics))
+    if unknown:
+        raise UserError(f"objective: no metric {', '.join(unknown)}; there are {', '.join(table.metrics)}")
+    mean = table.mixes.mean(axis=0)
+    nearest = int(np.argmin(np.linalg.norm(table.mixes - mean, axis=1)))
+    objective = Objective(
+        optimum.weights_for(table.metrics, weights), worst, maximise, tuple(map(float, table.values[nearest]))
+    )
+    choice = choose.choose(table.mixes, table.values, seed=seed)
+    largest = np.ones(len(table.domains))
+    found, low, high, predicted = recommend(choice, table.mixes, table.values, objective, largest, resamples, seed)
+
+    def named(mix: Floats) -> dict[str, float]:
+        return dict(zip(table.domains, map(float, mix), strict=True))
+
+    return Outcome(
+        table.domains, table.metrics, table.mixes, table.values, ("swarm",) * len(table.mixes), choice, named(found),
+        named(low), named(high),
+        predicted=dict(zip(table.metrics, map(float, predicted), strict=True)), natural={},
+        extrapolated=optimum.extrapolated(found, table.mixes), stop=None, notes=table.notes,
+    )  # fmt: skip
+
+
 def recommend(
     choice: choose.Choice,
     mixes: Floats,

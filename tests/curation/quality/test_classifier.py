@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curation import models
 from curation.quality.classifier import Classifier
-from curation.quality.classifier_train import Trained, auc, fit, train_classifier
+from curation.quality.classifier_train import Trained, fit, train_classifier
+from curation.quality.held_out import auc, ece
 from curation.step import UserError
 
 SMALL = {"dim": 8, "bucket": 20_000, "wordNgrams": 2, "epoch": 3}
@@ -43,12 +45,20 @@ def run(step: Classifier, texts: list[str | None]) -> list[dict[str, float | Non
 
 def test_held_out_figures(trained: Trained, pairs: list[tuple[str, str]]) -> None:
     assert [r.label for r in trained.labels] == ["neither", "offen-sive"]
-    assert sum(r.trained + r.held_out for r in trained.labels) == len(pairs)
-    assert all(r.auc > 0.95 for r in trained.labels) and trained.accuracy > 0.9
+    assert sum(r.trained + r.figures.held_out for r in trained.labels) == len(pairs)
+    assert all(r.figures.auc > 0.95 for r in trained.labels) and trained.accuracy > 0.9
     for r in trained.labels:
-        recalls = [c.recall for c in r.cuts]
-        assert recalls == sorted(recalls, reverse=True) and 0.08 < r.held_out / (r.trained + r.held_out) < 0.12
-        assert r.cuts[9].threshold == 0.5 and r.cuts[9].precision > 0.7
+        cuts = r.figures.cuts
+        recalls = [c.recall for c in cuts]
+        assert recalls == sorted(recalls, reverse=True)
+        assert 0.08 < r.figures.held_out / (r.trained + r.figures.held_out) < 0.12
+        assert cuts[9].threshold == 0.5 and cuts[9].precision > 0.7
+        assert 0 < r.figures.ece < 0.1
+    card = Path(trained.card).read_text()
+    assert trained.card == trained.path + ".md" and models.sha256(trained.path) in card
+    for r in trained.labels:
+        assert f"| {r.label} | {r.trained:,} | {r.figures.held_out:,} of {r.figures.samples:,} |" in card
+        assert f"| 0.50 | {r.figures.cuts[9].selected:.3f} | {r.figures.cuts[9].precision:.3f} |" in card
 
 
 @pytest.mark.parametrize("quantise", [False, True])
@@ -60,7 +70,7 @@ def test_the_same_samples_give_the_same_bytes(pairs: list[tuple[str, str]], tmp_
     ]
     files = {(tmp_path / f"{i}").read_bytes() for i in range(3)}
     assert len(files) == 1 and len({(str(r.labels), r.accuracy) for r in reports}) == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "1", "2"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "0.md", "1", "1.md", "2", "2.md"]
 
 
 def test_the_step_scores(trained: Trained) -> None:
@@ -104,7 +114,7 @@ def test_training_from_files(tmp_path: Path) -> None:
         buckets=10_000,
         epochs=20,
     )
-    assert [(r.label, r.trained + r.held_out) for r in report.labels] == [("bad", 200), ("good", 201)]
+    assert [(r.label, r.trained + r.figures.held_out) for r in report.labels] == [("bad", 200), ("good", 201)]
     assert report.accuracy == 1.0
     step = Classifier(model=str(tmp_path / "m.bin"), labels=["good", "bad"])
     step.open()
@@ -127,3 +137,17 @@ def test_auc_by_counting_pairs(items: list[tuple[int, bool]]) -> None:
     else:
         wins = sum((a > b) + 0.5 * (a == b) for a in yes for b in no)
         assert auc(values, positive) == pytest.approx(wins / (len(yes) * len(no)))
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40))
+def test_ece_by_bins(items: list[tuple[float, bool]]) -> None:
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for value, positive in items:
+        bins.setdefault(min(int(value * 15), 14), []).append((value, positive))
+    expected = sum(
+        len(some) * abs(sum(v for v, _ in some) / len(some) - sum(p for _, p in some) / len(some))
+        for some in bins.values()
+    ) / len(items)
+    found = ece(np.array([v for v, _ in items]), np.array([p for _, p in items]))
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert math.isnan(ece(np.array([]), np.array([], bool)))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation import models
+from curation.quality import classifier_train
 from curation.quality.language import Language
 from curation.step import UserError
 
@@ -114,3 +115,81 @@ def test_an_absent_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert Language().models() == ("lid.176",)
     with pytest.raises(UserError, match=r"gristmill models pull lid\.176"):
         Language().open()
+
+
+ENGLISH = "The mill stands by the river and turns slowly all the year."
+FRENCH = "Le moulin se trouve au bord de la rivière et tourne lentement toute l'année."
+
+
+def test_second_label() -> None:
+    step = Language(second=True)
+    step.open()
+    mixed, plain, none = run(step, [f"{ENGLISH} {FRENCH}", ENGLISH, " "])
+    assert {mixed["code"], mixed["second_code"]} == {"en", "fr"}
+    assert 0 < float(str(mixed["second_score"])) <= float(str(mixed["score"]))
+    assert plain["code"] == "en" and float(str(plain["second_score"])) < 0.1
+    assert none == dict.fromkeys(("code", "score", "second_code", "second_score"))
+
+
+def test_paragraphs_say_how_much_is_in_the_language() -> None:
+    step = Language(paragraphs=True)
+    step.open()
+    pages = [
+        f"{ENGLISH}\n{ENGLISH}\n{ENGLISH}\nMenu\n{FRENCH}",
+        f"{ENGLISH}\n\nHome",
+        "Menu\nHome",
+        "",
+        f"{ENGLISH}\n{'7 ' * 30}",
+    ]
+    mixed, plain, short, empty, digits = run(step, list(pages))
+    english, french = 3 * len(ENGLISH), len(FRENCH)
+    assert (mixed["code"], mixed["paragraphs"], mixed["other_code"]) == ("en", 4, "fr")
+    assert mixed["same"] == english / (english + french) and mixed["other_share"] == french / (english + french)
+    assert (plain["paragraphs"], plain["same"], plain["other_code"], plain["other_share"]) == (1, 1.0, None, None)
+    for row in (short, empty):
+        assert (row["paragraphs"], row["same"], row["other_code"], row["other_share"]) == (0, None, None, None)
+    assert digits["paragraphs"] == 2
+    assert [run(step, [page])[0] for page in pages] == [mixed, plain, short, empty, digits]
+    assert run(step, []) == []
+
+
+def test_any_fasttext_model_with_glotlids_labels(tmp_path: Path, data: Path) -> None:
+    """A small model of our own whose labels look like GlotLID's."""
+    labels = {"en": "eng_Latn", "ru": "rus_Cyrl", "el": "ell_Grek", "sw": "swh_Latn"}
+    lines = [
+        line.split("\t", 1) for line in (data / "lid/sentences.tsv").read_text(encoding="utf-8").split("\n") if line
+    ]
+    pairs = [(labels[code], text) for code, text in lines if code in labels]
+    path = str(tmp_path / "glot.bin")
+    made = classifier_train.fit(pairs, path, options={"dim": 8, "minn": 2, "maxn": 4, "bucket": 20_000, "epoch": 20})
+    assert made.accuracy > 0.95
+    step = Language(model=path, second=True)
+    step.open()
+    rows = run(step, ["The mill turns slowly but surely.", "Мельница вертится медленно."])
+    assert [r["code"] for r in rows] == ["eng_Latn", "rus_Cyrl"]
+    assert all(r["second_code"] in labels.values() for r in rows)
+
+
+def test_agrees_with_datatrove(step: Language, data: Path) -> None:
+    """FineWeb's rule on pages of the crawl, against datatrove's own filter with the same model."""
+    from datatrove.data import Document
+    from datatrove.pipeline.filters import LanguageFilter
+
+    from benchmarks.crawl_texts import batches
+    from benchmarks.language import Listed
+
+    requirements = LanguageFilter._requires_dependencies
+    LanguageFilter._requires_dependencies = []  # it insists on another distribution of fastText
+    try:
+        theirs = LanguageFilter(languages=["en"], language_threshold=0.65)
+    finally:
+        LanguageFilter._requires_dependencies = requirements
+    theirs.model._model = Listed(models.load_fasttext("lid.176"))
+    documents = kept = 0
+    for batch in batches(files=1):
+        rows = step(batch).column("language").to_pylist()
+        for text, row in zip(batch.column("text").to_pylist(), rows, strict=True):
+            ours = row["code"] == "en" and row["score"] >= 0.65
+            assert ours == bool(theirs.filter(Document(text=text, id="")))
+            documents, kept = documents + 1, kept + ours
+    assert documents > 900 and 0.2 < kept / documents < 0.8

@@ -112,11 +112,11 @@ def test_order_3_is_lmplz(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", [3, 5])
 def test_kenlm_scores_as_under_lmplz(data: Path, tmp_path: Path, order: int, capfd: pytest.CaptureFixture[str]) -> None:
-    from curation.quality import perplexity
+    from curation.quality import reference
 
     out = tmp_path / "m.arpa"
     ngram.train_ngram([str(data / "lm/lmplz_train.txt")], order, str(out), form="spaces")
-    model = perplexity.load(str(out))
+    model = reference.load(str(out))
     assert capfd.readouterr() == ("", "")  # no complaint
     assert model.order == order
     rows = [line.split("\t") for line in lines(data / f"lm/lmplz_order{order}_scores.tsv")]
@@ -128,15 +128,16 @@ def test_the_file_depends_on_neither_memory_nor_order(data: Path, tmp_path: Path
     text = lines(data / "lm/lmplz_train.txt")[:600]
     shuffled = text[:]
     random.Random(1).shuffle(shuffled)
-    outs = [tmp_path / f"{i}.arpa" for i in range(4)]
+    outs = [tmp_path / f"{i}.arpa" for i in range(5)]
     ngram.estimate(text, 4, str(outs[0]))
     # blocks of 1,024: 45 runs, and several partitions an order
     ngram.estimate(text, 4, str(outs[1]), memory=1)
+    ngram.estimate(text, 4, str(outs[4]), memory=1, workers=3)
     ngram.estimate(["\n".join(shuffled) + "\n"], 4, str(outs[2]), memory=3_000_000)
     ngram.estimate((line.encode() for line in shuffled), 4, str(outs[3]))
     first = outs[0].read_bytes()
-    assert [out.read_bytes() == first for out in outs] == [True] * 4
-    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{i}.arpa" for i in range(4)]
+    assert [out.read_bytes() == first for out in outs] == [True] * 5
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{i}.arpa" for i in range(5)]
 
 
 def test_runs_are_merged_by_levels(data: Path, tmp_path: Path) -> None:
@@ -199,14 +200,14 @@ def test_a_small_text_falls_back_and_says_so(tmp_path: Path) -> None:
 
 
 def test_odd_texts(tmp_path: Path) -> None:
-    from curation.quality import perplexity
+    from curation.quality import reference
 
     out = tmp_path / "m.arpa"
     odd = ["a\0b a\0b", "x\ud800y", "<s> a <unk> b </s>", "é e\u0301 🙂", "wörd " * 5, "\u00a0 \u2028", "\\end\\"]
     quiet(odd, 3, out)
     words = {g[0] for g in load_bytes(out) if len(g) == 1}
     assert {b"a", b"b", b"x?y", "\u00a0".encode(), "\u2028".encode(), b"\\end\\"} <= words
-    assert perplexity.load(str(out)).order == 3
+    assert reference.load(str(out)).order == 3
 
 
 def load_bytes(path: Path) -> list[tuple[bytes, ...]]:

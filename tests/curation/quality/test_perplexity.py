@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import random
 import re
+import unicodedata
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.quality import ngram
+from curation import record
+from curation.quality import ccnet_text, ngram, ngram_kernels, ngram_text, reference
 from curation.quality.ngram_text import normalise
 from curation.quality.perplexity import Perplexity
 from curation.step import UserError
@@ -127,6 +131,74 @@ def test_words(text: str, words: list[str]) -> None:
     assert normalise(text) == words
 
 
+def by_character(text: str) -> list[str]:
+    """Form `words` in plain Python, a character at a time."""
+    lines = []
+    for line in text.split("\n"):
+        words: list[str] = []
+        glued = False  # the next letter goes on with the last word
+        for character in line:
+            kind, written = ngram_kernels.image(character)
+            if kind == ngram_kernels.WORD:
+                words[-1:] = [words[-1] + written] if glued else [*words[-1:], written]
+                glued = True
+            elif kind == ngram_kernels.MARK:
+                if not words or words[-1] != written:
+                    words.append(written)
+                glued = False
+            elif kind == ngram_kernels.SPACE:
+                glued = False
+        if words:
+            lines.append(" ".join(words))
+    return lines
+
+
+ODD = st.sampled_from(
+    [
+        *"-..  \n\n\t-=<>0",
+        "İ",
+        "Ⱥ",
+        "ẞ",
+        "Σ",
+        "é",
+        "\u0301",
+        "\u200d",
+        "한",
+        "字",
+        "🙂",
+        "\U000e0041",
+        "\U0010ffff",
+        "٣",
+    ]
+)
+TEXTS = st.lists(ODD | st.characters(exclude_categories=["Cs"]), max_size=60).map("".join).map(record.clean_text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(TEXTS, max_size=6))
+def test_the_kernel_is_the_plain_reference(texts: list[str]) -> None:
+    given_ = pa.array(["before", *texts, None, "after"], pa.large_string())
+    found = list(ngram_text.cut(given_.slice(1, len(texts) + 1)))
+    assert [[line.decode() for line in lines] for lines, _ in found] == [*map(by_character, texts), []]
+    assert [tokens for _, tokens in found] == [sum(len(x.split(" ")) + 1 for x in by_character(t)) for t in texts] + [0]
+
+
+SPECIAL = st.sampled_from(["<s>", "</s>", "<unk>", "<", "s>", " ", " ", "\n", "\t", "\0", "a", "é", "\u00a0", "<un>"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.lists(SPECIAL, max_size=20).map("".join), max_size=5))
+def test_the_kernel_of_spaces_is_the_plain_reference(texts: list[str]) -> None:
+    expected = []
+    for text in texts:
+        cut = [
+            [w for w in x.replace(b"\0", b" ").split() if w not in ngram_text.RESERVED]
+            for x in text.encode().split(b"\n")
+        ]
+        expected.append(([b" ".join(words) for words in cut if words], sum(len(words) + 1 for words in cut if words)))
+    assert list(ngram_text.cut(pa.array(texts, pa.large_string()), "spaces")) == expected
+
+
 @given(st.text(st.characters(), max_size=200))
 def test_normalised_text_stays_as_it_is(text: str) -> None:
     for form in ("words", "spaces"):
@@ -140,3 +212,129 @@ def test_normalised_text_stays_as_it_is(text: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert normalise("\n".join(normalise(text))) == normalise("\n".join(normalise("\n".join(normalise(text)))))
+
+
+def test_long_lines_and_large_batches(arpa: str) -> None:
+    text = "the mill, " * 1_000_000
+    ((lines, tokens),) = ngram_text.cut(pa.array([text], pa.large_string()))
+    assert tokens == 3_000_001 and lines == [("the mill , " * 1_000_000).strip().encode()]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """Models in cc_net's layout and by its way: normalised lines, SentencePiece, KenLM on the pieces."""
+    import sentencepiece
+
+    folder = tmp_path_factory.mktemp("ccnet")
+    lines = (data / "lm/wikitext2_valid.txt").read_text(encoding="utf-8").split("\n")[:1500]
+    (folder / "text").write_text("\n".join(filter(None, map(ccnet_text.normalise, lines))), encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.Train(
+        input=str(folder / "text"), model_prefix=str(folder / "en.sp"), vocab_size=500, minloglevel=2, num_threads=1
+    )
+    tokenizer = ccnet_text.load_tokenizer(str(folder / "en.sp.model"))
+    pieces = (
+        " ".join(p) for p in tokenizer.encode((folder / "text").read_text(encoding="utf-8").split("\n"), out_type=str)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ngram.estimate(pieces, 3, str(folder / "en.arpa.bin"))  # KenLM tells ARPA and binary apart by their content
+    return folder
+
+
+ODD_TEXTS = [
+    " The Mill, 1984 — café “naïve”…\nSecond line\t№ ５ ½ 한국어 ΑΣ é İ ",
+    "plain ascii TEXT 42%\nwith two lines",
+    "Plain text without any number, in ASCII.",
+    "（全角）、。！？",
+    "\u3000",
+    "x",
+    "a\x85b\x7fc\u200bd",
+]
+
+
+def test_ccnets_perplexity_is_ccnets(published: Path) -> None:
+    """By cc_net's formula over plainly normalised text; and as datatrove's port says it, which has one decimal."""
+    from datatrove.utils.perplexity import KenlmModel
+
+    class Tokenizer:
+        def tokenize(self, text: str) -> str:
+            return " ".join(tokenizer.encode(text, out_type=str))
+
+    tokenizer = ccnet_text.load_tokenizer(str(published / "en.sp.model"))
+    theirs = KenlmModel("wikipedia", "en")
+    theirs._model, theirs._tokenizer = reference.load(str(published / "en.arpa.bin")), Tokenizer()
+    step = Perplexity(model=str(published / "en.arpa.bin"), form="ccnet")
+    step.check()
+    assert step.models() == (str(published / "en.arpa.bin"), str(published / "en.sp.model"))
+    for text, row in zip(ODD_TEXTS, run(step, list(ODD_TEXTS)), strict=True):
+        line = Tokenizer().tokenize(plain_ccnet(text))
+        if line:
+            tokens = len(line.split()) + 1
+            assert row == {"value": pytest.approx(10 ** (-theirs._model.score(line) / tokens)), "tokens": tokens}
+        else:
+            assert row == {"value": None, "tokens": 0}
+        if re.fullmatch(r"[!-/:-~ ]+", text):  # beyond, datatrove's port differs: a number is a single 0, and more
+            assert round(float(str(row["value"])), 1) == theirs.get_perplexity(text)
+    assert run(step, ["", None]) == [{"value": None, "tokens": 0}] * 2
+
+
+def plain_ccnet(text: str) -> str:
+    """cc_net's text normalisation, a rule after the other."""
+    text = "".join(c for c in unicodedata.normalize("NFD", text.strip().lower()) if unicodedata.category(c) != "Mn")
+    text = re.sub(r"\d", "0", text)
+    images = {mark: ascii_ for ascii_, marks in ccnet_text._MARKS.items() for mark in marks}
+    return "".join(images.get(c, c) for c in text if not (ord(c) < 32 or 127 <= ord(c) < 160))
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXTS | st.text(st.characters(max_codepoint=0x3100, exclude_categories=["Cs"])))
+def test_ccnets_normalisation(text: str) -> None:
+    assert ccnet_text.normalise(text) == plain_ccnet(text)
+
+
+def test_a_model_a_language(arpa: str, published: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.arpa"
+    other.write_text(ARPA.replace("-0.25\tthe mill", "-0.5\tthe mill"))
+    texts = pa.array(["the mill"] * 4, pa.large_string())
+    codes = pa.StructArray.from_arrays([pa.array(["en", "fr", None, "en"])], ["code"])
+    batch = pa.record_batch({"text": texts, "language": codes})
+
+    def values(step: Perplexity) -> list[float | None]:
+        step.check()
+        step.open()
+        return [row["value"] for row in step(batch).column("perplexity").to_pylist()]
+
+    (one, *_), (two, *_) = values(Perplexity(model=arpa)), values(Perplexity(model=str(other)))
+    assert one != two
+    step = Perplexity(languages={"en": arpa})
+    assert step.reads == ("text", "language") and Perplexity(model=arpa).reads == ("text",)
+    assert values(step) == [one, None, None, one]
+    assert values(Perplexity(languages={"en": arpa}, model=str(other))) == [one, two, two, one]
+    with pytest.raises(UserError, match=r"fr\.sp\.model"):
+        Perplexity(
+            languages={"fr": str(published / "en.arpa.bin")}, form="ccnet", tokenizer=str(tmp_path / "fr.sp.model")
+        ).open()
+    with pytest.raises(UserError, match="belongs to `form: ccnet`"):
+        Perplexity(model=arpa, tokenizer="x").check()
+
+
+@pytest.mark.parametrize("form", ["words", "ccnet"])
+def test_paragraphs(form: Literal["words", "ccnet"], arpa: str, published: Path) -> None:
+    model = str(published / "en.arpa.bin") if form == "ccnet" else arpa
+    step, single = Perplexity(model=model, form=form, paragraphs=True), Perplexity(model=model, form=form)
+    lines = ["the mill", "the the the the the", "zebra", "the mill"]
+    (row, none) = run(step, ["\n\n".join(lines), ""])
+    alone = run(single, list(lines))
+    assert none == {
+        "value": None,
+        "tokens": 0,
+        "paragraphs": 0,
+        **dict.fromkeys(("paragraph_p10", "paragraph_p50", "paragraph_p90")),
+    }
+    assert row["paragraphs"] == 4
+    weighed = sorted((float(str(r["value"])), int(str(r["tokens"]))) for r in alone)
+    spread = [value for value, tokens in weighed for _ in range(tokens)]
+    for share, name in ((0.1, "paragraph_p10"), (0.5, "paragraph_p50"), (0.9, "paragraph_p90")):
+        assert row[name] == spread[math.ceil(share * len(spread)) - 1]
+    if form == "words":
+        assert {k: row[k] for k in ("value", "tokens")} == run(single, ["\n".join(lines)])[0]

@@ -1,0 +1,180 @@
+"""Mix laws: RegMix's published swarm, the choice among families, planted laws, optima under caps, tables gone wrong."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from curation.step import UserError
+from pipelines.mix import choose, design, laws, optimum, published
+from pipelines.mix.optimum import Objective
+from pipelines.mix.search import fit_table
+
+Swarms = tuple[published.Swarm, published.Swarm]
+
+
+@pytest.fixture(scope="module")
+def regmix(data: Path) -> Swarms:
+    """512 mixes to fit and 256 to test on, 17 domains, 13 losses."""
+    folder = data / "mix"
+    return tuple(  # type: ignore[return-value]
+        published.read(str(folder / f"regmix_{s}_mixture_1m.csv"), str(folder / f"regmix_{s}_pile_loss_1m.csv"))
+        for s in ("train", "test")
+    )
+
+
+def _rho(fitted: laws.Fitted, test: published.Swarm) -> float:
+    said = fitted.predict(test.mixes)
+    return 100 * float(np.mean([laws.spearman(said[:, i], test.values[:, i]) for i in range(said.shape[1])]))
+
+
+def test_mixing_and_power_law_on_regmix(regmix: Swarms) -> None:
+    train, test = regmix
+    assert train.mixes.shape == (512, 17) and test.values.shape == (256, 13)
+    assert _rho(laws.mixing_law(train.mixes, train.values), test) >= 97.2
+    assert _rho(laws.power_law(train.mixes, train.values), test) >= 98.0
+    assert _rho(laws.linear(train.mixes, train.values), test) < 90
+
+
+def test_lightgbm_on_regmix(regmix: Swarms) -> None:
+    train, test = regmix
+    assert _rho(laws.lightgbm(train.mixes, train.values), test) >= 98.9
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_choice_on_subsets_of_64(regmix: Swarms) -> None:
+    """Mean rho of what was chosen is within 0.5 of the better of LightGBM and the mixing law, over 20 subsets."""
+    train, test = regmix
+    rng = np.random.default_rng(11)
+    chosen, trees, law = [], [], []
+    for _ in range(20):
+        rows = rng.choice(512, 64, replace=False)
+        made = choose.choose(train.mixes[rows], train.values[rows], nested=False)
+        chosen.append(_rho(made.fitted, test))
+        trees.append(_rho(laws.lightgbm(train.mixes[rows], train.values[rows]), test))
+        law.append(_rho(laws.mixing_law(train.mixes[rows], train.values[rows]), test))
+    print(f"chosen {np.mean(chosen):.2f}, LightGBM {np.mean(trees):.2f}, mixing law {np.mean(law):.2f}")
+    assert np.mean(chosen) >= max(np.mean(trees), np.mean(law)) - 0.5
+
+
+def _planted(runs: int, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    mixes = rng.dirichlet(np.ones(4), runs)
+    u = np.array([[1.0, 0.1, 0.2, 0.1], [0.1, 1.0, 0.1, 0.3], [0.1, 0.1, 1.0, 0.1], [0.2, 0.2, 0.1, 1.0]])
+    return mixes, 2.0 + (mixes @ u.T) ** -0.3 + rng.normal(0, noise, (runs, 4))
+
+
+def test_power_law_is_found() -> None:
+    mixes, values = _planted(40)
+    c, _, a, u = laws.fit_power_law(mixes, values[:, 0])
+    assert c == pytest.approx(2.0, abs=0.02) and a == pytest.approx(0.3, abs=0.02)
+    assert u / u[0] == pytest.approx(np.array([1.0, 0.1, 0.2, 0.1]), abs=0.02)
+
+
+def test_mixing_law_is_found() -> None:
+    mixes, _ = _planted(40)
+    t = np.array([-2.0, -0.5, 0.3, 0.0])
+    c, k, found = laws.fit_mixing_law(mixes, 1.5 + np.exp(0.4 + mixes @ t))
+    assert c == pytest.approx(1.5, abs=0.01)
+    # shares sum to 1, so a constant may move between k and t
+    assert found + k == pytest.approx(t + 0.4, abs=0.02)
+
+
+def test_optimum_within_caps() -> None:
+    mixes, values = _planted(60)
+    fitted = laws.power_law(mixes, values)
+    free = optimum.best(fitted, Objective((1.0, 1.0, 1.0, 1.0)), np.ones(4))
+    capped = optimum.best(fitted, Objective((1.0, 1.0, 1.0, 1.0)), np.array([0.1, 1.0, 1.0, 1.0]))
+    assert free.sum() == pytest.approx(1) and capped.sum() == pytest.approx(1)
+    assert free[0] > 0.12 and capped[0] <= 0.1 + 1e-9
+    lattice = design.grid(4, 2000, np.ones(4))
+    best = Objective((1.0, 1.0, 1.0, 1.0)).value(fitted.predict(lattice)).min()
+    assert float(Objective((1.0, 1.0, 1.0, 1.0)).value(fitted.predict(free))[0]) <= best + 1e-9
+
+
+def test_worst_case_objective_lowers_the_worst() -> None:
+    mixes, values = _planted(60)
+    fitted = laws.power_law(mixes, values)
+    reference = tuple(fitted.predict(np.full(4, 0.25))[0])
+    worst = Objective((1.0, 1.0, 1.0, 1.0), worst=True, reference=reference)
+    found = optimum.best(fitted, worst, np.ones(4))
+    lattice = design.grid(4, 2000, np.ones(4))
+    assert float(worst.value(fitted.predict(found))[0]) <= float(worst.value(fitted.predict(lattice)).min()) + 1e-4
+
+
+def test_linear_law_is_a_floor() -> None:
+    assert choose._best({"linear": 0.95, "mixing_law": 0.94, "power_law": 0.93}) == "mixing_law"
+    assert choose._best({"linear": 0.95, "mixing_law": 0.5}) == "linear"
+
+
+def test_extrapolation_is_noticed() -> None:
+    near = np.random.default_rng(1).dirichlet(np.array([30.0, 30.0, 30.0]), 40)
+    assert optimum.extrapolated(np.array([0.9, 0.05, 0.05]), near)
+    assert not optimum.extrapolated(np.array([0.33, 0.33, 0.34]), near)
+
+
+def test_designs_keep_the_caps() -> None:
+    largest = np.array([0.2, 0.5, 1.0, 0.6])
+    prior = np.array([0.4, 0.3, 0.2, 0.1])
+    for mixes in (
+        design.swarm(prior, 50, largest), design.one_factor(prior, 9, largest), design.grid(4, 60, largest),
+        design.around(np.array([0.2, 0.4, 0.2, 0.2]), 20, largest, spread=0.1, seed=1),
+    ):  # fmt: skip
+        assert np.allclose(mixes.sum(axis=1), 1) and (mixes <= largest + 1e-9).all() and (mixes >= 0).all()
+    with pytest.raises(UserError, match="no mix fills a budget"):
+        design.check_caps("ab", np.array([0.3, 0.3]), 1e9, 2.0)
+
+
+def _write(path: Path, rows: list[list[object]]) -> str:
+    with open(path, "w", newline="") as f:
+        csv.writer(f).writerows(rows)
+    return str(path)
+
+
+def _tables(folder: Path, values: list[list[object]], mixes: list[list[object]] | None = None) -> tuple[str, str]:
+    good = mixes or [[i, i / 20, 1 - i / 20] for i in range(1, len(values) + 1)]
+    ratios = _write(folder / "ratios.csv", [["index", "web", "code"], *good])
+    return ratios, _write(folder / "metrics.csv", [["index", "loss", "other"], *values])
+
+
+def test_published_swarm_is_fitted_by_the_command(
+    tmp_path: Path, gristmill: Callable[..., tuple[int, str, str]]
+) -> None:
+    rows: list[list[object]] = [[i, 2 + (0.05 + i / 20) ** -0.5, 3 - i / 40] for i in range(1, 13)]
+    ratios, metrics = _tables(tmp_path, rows)
+    out = tmp_path / "out"
+    code, said, err = gristmill("mix", "fit", ratios, metrics, "--out", str(out), "--resamples", "5")
+    assert code == 0, err
+    assert "Recommended:" in said
+    assert {p.name for p in out.iterdir()} == {"report.html", "ratios.csv", "metrics.csv", "outcome.json", "mix.yaml"}
+    again = published.read(str(out / "ratios.csv"), str(out / "metrics.csv"))
+    assert again.mixes.shape == (12, 2) and again.domains == ("web", "code")
+
+
+def test_bad_metrics_are_handled(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[i, "nan" if i == 3 else 3 - i / 20, 1.0] for i in range(1, 13)]
+    swarm = published.read(*_tables(tmp_path, rows))
+    assert swarm.metrics == ("loss",) and len(swarm.values) == 11
+    assert any("left out: 3" in n for n in swarm.notes) and any("nothing to fit: other" in n for n in swarm.notes)
+
+
+@pytest.mark.parametrize(
+    ("mixes", "values", "words"),
+    [
+        ([[1, 0.5, 0.9]], [[1, 3.0, 2.0]], "sum to 1.4"),
+        ([[1, 0.5, 0.5]], [[2, 3.0, 2.0]], "do not name the same runs"),
+        ([[1, 0.5, 0.5]], [[1, "much", 2.0]], "line 2: expected numbers"),
+        ([[1, 0.5, 0.5], [2, 0.4, 0.6]], [[1, 3.0, 2.0], [2, 3.1, 2.2]], "2 runs are too few"),
+        ([[1, 0.5, 0.5], [2, 0.4, 0.6]], [[1, 3.0, 2.0], [2, 3.0, 2.0]], "one value in all runs"),
+    ],
+)
+def test_bad_tables_are_refused(
+    tmp_path: Path, mixes: list[list[object]], values: list[list[object]], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        fit_table(*_tables(tmp_path, values, mixes))
