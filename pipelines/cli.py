@@ -1,7 +1,7 @@
 """The command line: `gristmill`. A command gathers its arguments, calls the part that does the work, shows the answer.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once. Exit codes: 0 done, 1 failed,
-2 wrong usage or configuration, 3 done with something quarantined.
+2 wrong usage or configuration, 3 done with something quarantined, 75 stopped by SIGTERM: run it again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import NoReturn
 from pipelines.app import app
 
 # Modules that add commands to the app, in the order in which help shows them.
-COMMANDS = ("curating", "forget", "looking", "what_if", "shards", "order", "training", "models", "scaling", "mix")
+COMMANDS = (
+    *("curating", "forget", "account", "looking", "what_if", "shards", "order"),
+    *("training", "evaluate", "export", "models", "scaling", "mix"),
+)
 for _name in COMMANDS:
     importlib.import_module(f"pipelines.commands.{_name}")
 
@@ -26,6 +29,7 @@ _SAID = (
     ("curation.shards", "ShardError", 1),
     ("training.mix", "OrderError", 1),
     ("training.checkpoint", "CheckpointError", 1),
+    ("training.watch", "Preempted", 75),
 )
 
 

@@ -67,9 +67,16 @@ def values(name: str, data: Values, most: int = 8) -> str:
 
 
 def curves(
-    label: str, lines: Mapping[str, Sequence[tuple[float, float]]], width: float = 720.0, height: float = 260.0
+    label: str,
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    width: float = 720.0,
+    height: float = 260.0,
+    marks: Mapping[float, str] | None = None,
 ) -> str:
-    """Lines over a common x; a logarithm would flatten what a person wants to see of a loss, so none is taken."""
+    """Lines over a common x; a logarithm would flatten what a person wants to see of a loss, so none is taken.
+
+    `marks`: what happened at an x, as upright lines with a tooltip.
+    """
     points = [p for line in lines.values() for p in line if math.isfinite(p[1])]
     if not points:
         return ""
@@ -95,6 +102,12 @@ def curves(
     for i, line in enumerate(lines.values()):
         path = " ".join(at(x, y) for x, y in thin(line) if math.isfinite(y))
         parts.append(f'<polyline class="line c{i % 8}" points="{path}"/>')
+    for x, said in (marks or {}).items():
+        place = at(x, y0).split(",")[0]
+        parts.append(
+            f'<line class=mark x1="{place}" x2="{place}" y1="8" y2="{height - bottom}">'
+            f"<title>{escape(said)}</title></line>"
+        )
     parts.append(f'<text x="{left}" y="{height - 4}">{number(x0)}</text>')
     parts.append(f'<text x="{width - 8}" y="{height - 4}" text-anchor="end">{number(x1)}</text>')
     legend = "".join(f'<span class="key c{i % 8}">{escape(name)}</span>' for i, name in enumerate(lines))

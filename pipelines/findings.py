@@ -73,6 +73,7 @@ class Training:
     tokens: int
     seconds: float
     said: str | None = None  # a sample of what the model says
+    events: list[dict[str, Any]] = field(default_factory=list)  # what the guard did, as metrics.jsonl has it
 
 
 @dataclass
@@ -281,8 +282,11 @@ def _training(name: str, folder: str) -> Training:
     made = Training(name, [], {}, {}, 0, 0.0)
     for entry in _lines(os.path.join(folder, "metrics.jsonl")):
         if entry["kind"] == "train":
-            made.train.append((entry["iteration"], entry["loss"]))
+            if entry["loss"] is not None:
+                made.train.append((entry["iteration"], entry["loss"]))
             made.tokens = entry["tokens"]
+        elif entry["kind"] == "event":
+            made.events.append(entry)
         elif entry["kind"] == "validation":
             made.last = entry["domains"]
             for domain, score in entry["domains"].items():

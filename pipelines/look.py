@@ -28,46 +28,8 @@ class _Anything(dict[str, str]):
         return "" if default is None else default
 
 
-def training_plan(path: str, sets: Sequence[str], data: str | None) -> dict[str, Any]:
-    """What a training file comes to: iterations, tokens and, where the data is named, parameters and epochs."""
-    from training.config import load
-
-    config = load(path, list(sets))
-    tokens = config.batch.windows * config.data.sequence
-    answer: dict[str, Any] = {
-        "training": path,
-        "iterations": config.iterations,
-        "tokens_per_iteration": tokens,
-        "tokens": tokens * config.iterations,
-    }
-    if data is not None:
-        import torch
-
-        from curation.shards import read_manifest
-        from training.model import Model
-        from training.train import shape
-
-        manifest = read_manifest(data)
-        with torch.device("meta"):
-            model = Model(shape(config, manifest.tokenizer.vocab))
-        parameters = sum(p.numel() for p in model.parameters())
-        available = {d: s.tokens for d, s in manifest.splits["train"].items()}
-        answer |= {
-            "parameters": parameters,
-            "memory_bytes": 16 * parameters,  # fp32 weights, gradients and two moments; activations come on top
-            "available_tokens": available,
-            "epochs": tokens * config.iterations / max(1, sum(available.values())),
-        }
-    return answer
-
-
 def show_plan(console: Console, answer: dict[str, Any]) -> None:
-    """The plan of a pipeline or of a training."""
-    if "training" in answer:
-        for key, value in answer.items():
-            shown = size(value) if key.endswith("bytes") else f"{value:,}" if isinstance(value, int) else str(value)
-            console.print(f"{key.replace('_', ' '):>22}  {shown}", highlight=False, markup=False)
-        return
+    """The plan of a pipeline."""
     table = Table("source", box=None, pad_edge=False)
     for column in ("files", "bytes"):
         table.add_column(column, justify="right")
@@ -208,6 +170,8 @@ class TrainLines:
         """Takes an entry of the training's log."""
         if entry["kind"] == "speed":
             self._rate = entry["tokens_per_s"]
+        elif entry["kind"] == "event":
+            self.console.print(_event(entry), style="yellow", highlight=False, markup=False)
         elif entry["kind"] == "validation":
             domains = ", ".join(f"{d} {s['loss']:.3f}" for d, s in entry["domains"].items())
             self.console.print(
@@ -215,7 +179,18 @@ class TrainLines:
             )
         elif entry["kind"] == "train" and self._rate and time.monotonic() - self._spoken > 20:
             self._spoken = time.monotonic()
-            said = f"loss {entry['loss']:.3f}, {self._rate:,.0f} tokens/s"
+            loss = "no number" if entry["loss"] is None else f"{entry['loss']:.3f}"
+            said = f"loss {loss}, {self._rate:,.0f} tokens/s"
             self.console.print(
                 f"iteration {entry['iteration']}/{self.iterations}: {said}", style="dim", highlight=False
             )
+
+
+def _event(entry: dict[str, Any]) -> str:
+    """What the guard did, in a line."""
+    if entry["event"] == "rollback":
+        who = f"{len(entry['blamed'])} documents blamed and masked" if entry["blamed"] else "nobody to blame"
+        return f"spike at iteration {entry['confirmed']}: back to iteration {entry['iteration']}, {who}"
+    norm = "no number" if entry["grad_norm"] is None else f"{entry['grad_norm']:.3g}"
+    what = {"skip": "update skipped", "anomaly": "out of the frame", "overflow": "fp16 overflow, update skipped"}
+    return f"iteration {entry['iteration']}: {what[entry['event']]}, gradient norm {norm}"

@@ -213,14 +213,28 @@ def _training(training: Training) -> str:
         bits = score.get("bits_per_byte")
         shown = [f"{first:.3f}", f"{score['loss']:.3f}", f"{score['perplexity']:,.1f}"]
         rows.append([escape(domain), *shown, f"{bits:.3f}" if bits is not None else ""])
+    marks = {e.get("confirmed", e["iteration"]): _happened(e) for e in training.events}
+    told = "".join(f"<li>{escape(m)}</li>" for m in marks.values())
     speed = f", {training.tokens / training.seconds:,.0f} tokens/s" if training.seconds else ""
     said = f"<p>It says:</p><pre>{escape(training.said)}</pre>" if training.said else ""
     head = ["validation", "loss at first", "loss", "perplexity", "bits per byte"]
     return (
         f"<h3>{escape(training.name)}</h3><p>{len(training.train):,} iterations, {training.tokens:,} tokens in "
-        f"{duration(training.seconds)}{speed}</p>{figures.curves('loss over iterations', lines)}"
+        f"{duration(training.seconds)}{speed}</p>{figures.curves('loss over iterations', lines, marks=marks)}"
+        f"{f'<ul>{told}</ul>' if told else ''}"
         f"{table(head, rows, (1, 2, 3, 4))}{said}"
     )
+
+
+def _happened(event: dict[str, Any]) -> str:
+    """What the guard did, for a tooltip and the list below the curves."""
+    if event["event"] == "rollback":
+        return (
+            f"iteration {event['confirmed']}: spike; back to iteration {event['iteration']}, "
+            f"{len(event['blamed'])} documents masked"
+        )
+    what = {"skip": "update skipped", "anomaly": "out of the frame", "overflow": "fp16 overflow, update skipped"}
+    return f"iteration {event['iteration']}: {what[event['event']]}"
 
 
 def _run(found: Findings) -> str:

@@ -62,6 +62,7 @@ class ModelConfig(_Strict):
     tied: bool
     rope_theta: Annotated[float, Field(gt=0)] = 10_000.0
     norm_eps: Annotated[float, Field(gt=0)] = 1e-5
+    qk_norm: bool = False  # queries and keys are normalised by head
 
     @model_validator(mode="before")
     @classmethod
@@ -140,12 +141,16 @@ class BatchConfig(_Strict):
 
 
 class OptimizerConfig(_Strict):
-    """AdamW. `weight_decay` acts on matrices only."""
+    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest. See `optim.py`."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     betas: tuple[Share, Share] = (0.9, 0.95)
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    # What does not shrink. GPT-2's embedding decays, which is the default here; OLMo 2's does not.
+    no_decay: tuple[Literal["norms", "biases", "embeddings"], ...] = ("norms", "biases")
+    momentum: Share = 0.95  # Muon's
     clip: Annotated[float, Field(gt=0)] = 1.0  # largest norm of the gradient
 
 
@@ -155,6 +160,7 @@ class ScheduleConfig(_Strict):
     kind: Literal["cosine", "constant", "wsd"] = "cosine"
     warmup: Annotated[int, Field(ge=0)] | None = None  # iterations; default: a twentieth
     decay: Share = 0.2  # wsd: share of the iterations in which it falls
+    form: Literal["linear", "sqrt", "cosine"] = "linear"  # wsd: how it falls
     final: Share = 0.1  # the last learning rate over the highest
 
 
@@ -163,13 +169,50 @@ class EvaluateConfig(_Strict):
 
     every: Count = 50
     windows: Count | None = 64  # a domain, the first ones; null: all
+    tasks: tuple[str, ...] = ()  # JSONL files scored as well; see docs/evaluation.md
+    task_limit: Count | None = 200  # of each, the first lines; null: all
 
 
 class CheckpointConfig(_Strict):
-    """A checkpoint every so many iterations and after the last; the last `keep` stay."""
+    """A checkpoint before the first iteration, every so many and after the last.
+
+    The last `keep` stay, every one whose iteration `keep_every` divides, and the one that the guard calls good.
+    """
 
     every: Count = 100
     keep: Count = 2
+    keep_every: Count | None = None
+    background: bool = True  # written while training goes on; false: training waits, memory for no second copy
+
+
+class GuardConfig(_Strict):
+    """What is done about a loss or gradient that falls out of the frame; see `guard.py` and docs/training.md."""
+
+    # watch: say so; skip: and leave the update out; rollback: and go back once it is confirmed, and mask who did it
+    action: Literal["off", "watch", "skip", "rollback"] = "rollback"
+    window: Annotated[int, Field(ge=16)] = 128  # accepted iterations that median and MAD are taken over
+    least: Annotated[int, Field(ge=8)] = 32  # accepted iterations before anything but NaN is out of the frame
+    z: Annotated[float, Field(gt=0)] = 8.0  # robust standard deviations above the median
+    confirm: Count = 3  # anomalies ...
+    within: Count = 10  # ... among so many iterations make a spike
+    good_after: Count = 20  # accepted iterations after which a checkpoint is good
+    blame_z: Annotated[float, Field(gt=0)] = 8.0  # a document's, among the documents around the spike
+    largest_share: Share = 0.01  # of the training documents; more masked, and the run stops
+
+    @model_validator(mode="after")
+    def _fits(self) -> GuardConfig:
+        if self.confirm > self.within:
+            raise ValueError(f"confirm {self.confirm} anomalies within {self.within} iterations can never be")
+        if self.least > self.window:
+            raise ValueError(f"least {self.least} is more than the window of {self.window} holds")
+        return self
+
+
+class ParallelConfig(_Strict):
+    """How ranks share the model: `shard` of them hold one copy (default: all); more ranks than that hold replicas."""
+
+    shard: Count | None = None
+    reduce: Literal["fp32", "bf16"] = "fp32"  # the type in which gradients are summed over ranks
 
 
 class TrainConfig(_Strict):
@@ -190,6 +233,15 @@ class TrainConfig(_Strict):
     deterministic: bool = False  # also on a GPU; a CPU is in any case
     evaluate: EvaluateConfig = EvaluateConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    guard: GuardConfig = GuardConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    init_from: str | None = None  # a run or a checkpoint whose weights this one starts from
+    quarantine: str | None = None  # a file that blamed documents are appended to; curation reads it
+    recompute: bool = False  # blocks run again in backward instead of keeping what they made: less memory, more work
+    compile: bool = False  # torch.compile, one graph a block
+    log_to: tuple[Literal["wandb", "mlflow"], ...] = ()  # besides TensorBoard and the run's own JSONL
+    log_every: Count = 10  # iterations between looks at the device: the log, the guard's decisions, a wish to stop
+    hang_after: Annotated[float, Field(gt=0)] | None = 1800.0  # seconds without an iteration; then the process ends
 
     def dump(self) -> str:
         """YAML of all values, as train.yaml holds it."""

@@ -7,17 +7,25 @@ tokenizer. The bytes are the domain's bytes a token times the tokens predicted: 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from curation.shards import read_manifest
+
+from .config import UserError
 from .data import IGNORE, Domain, collate, validation
 from .model import Model
+
+if TYPE_CHECKING:
+    from .generate import Trained
 
 
 @dataclass(frozen=True)
@@ -67,3 +75,27 @@ def mean_loss(scores: Mapping[str, Score]) -> float | None:
     """The loss over all domains' tokens together."""
     tokens = sum(s.tokens for s in scores.values())
     return sum(s.loss * s.tokens for s in scores.values()) / tokens if tokens else None
+
+
+def score_run(trained: Trained, data_dir: str, limit: int | None) -> dict[str, dict[str, Any]]:
+    """A trained model's scores on the validation split of a run, by domain, as plain values.
+
+    Raises UserError where the run was tokenized by another tokenizer or has no validation split.
+    """
+    manifest = read_manifest(data_dir)
+    held_out = {n: Domain(n, manifest, s) for n, s in manifest.splits.get("validation", {}).items() if s.tokens > 1}
+    if not held_out:
+        raise UserError(f"{data_dir} has no validation split")
+    told = manifest.tokenizer
+    if hashlib.sha256(trained.tokenizer_file.read_bytes()).hexdigest() != told.sha256:
+        raise UserError(f"{data_dir} was tokenized by another tokenizer than {trained.tokenizer_file}")
+    scores = evaluate(
+        trained.model,
+        held_out,
+        length=trained.sequence,
+        micro=8,
+        limit=limit,
+        device=trained.model.embedding.weight.device,
+        autocast=contextlib.nullcontext(),
+    )
+    return {name: asdict(s) for name, s in scores.items()}

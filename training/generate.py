@@ -8,6 +8,8 @@ probability (Holtzman et al. 2020). The same seed says the same on the same mach
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,33 +41,77 @@ def generate(
             f"temperature {temperature} must be at least 0, top_k {top_k} at least 1, "
             f"and top_p {top_p} above 0 and at most 1"
         )
+    loaded = load(run_dir)
+    ids = [loaded.eos, *loaded.encode(prompt)]
+    ids += say(loaded, ids, tokens, temperature, top_k, top_p, torch.Generator().manual_seed(seed))
+    return loaded.decode(ids[1:])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model in evaluation mode, with what turns text into its tokens and back."""
+
+    model: Model
+    tokenizer: Any
+    tokenizer_file: Path
+    eos: int
+    sequence: int  # the length of its windows
+
+    def encode(self, text: str) -> list[int]:
+        """Text as tokens, special ones spelled out in it included; no EOS before it."""
+        found: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return found
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
+
+
+def load(run_dir: str, device: str = "cpu") -> Trained:
+    """The newest undamaged checkpoint of a training run. Raises UserError where there is none."""
     run = Path(run_dir)
     found = checkpoint.newest(run / "checkpoints")
     if found is None:
         raise UserError(f"{run_dir}: no checkpoint here; `gristmill train` writes them")
     data = json.loads((run / "data.json").read_text())
     config = parse((run / "train.yaml").read_text(), str(run / "train.yaml"))
-    tokenizer = _tokenizer(run / data["tokenizer"]["file"], data["tokenizer"]["kind"])
+    file = run / data["tokenizer"]["file"]
+    tokenizer = open_tokenizer(file, data["tokenizer"]["kind"])
     model = Model(Shape(**found.state["shape"]))
     checkpoint.restore(found.path, model, None)
-    model.eval()
+    model.eval().to(device)
+    return Trained(model, tokenizer, file, int(data["tokenizer"]["eos"]), config.data.sequence)
 
-    eos = int(data["tokenizer"]["eos"])
-    ids = [eos, *tokenizer.encode(prompt, add_special_tokens=False).ids]
-    generator = torch.Generator().manual_seed(seed)
+
+def say(
+    trained: Trained,
+    ids: Sequence[int],
+    tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    generator: torch.Generator,
+    stop: Callable[[list[int]], bool] | None = None,
+) -> list[int]:
+    """Up to `tokens` tokens after `ids`; ended by EOS, which is left out, or when `stop` says so of what was said."""
+    model, window = trained.model, trained.sequence
+    device = model.embedding.weight.device
+    so_far, said = list(ids), list[int]()
     cache: Cache = []
-    fresh = ids
+    fresh = so_far
     for _ in range(tokens):
-        if not cache or cache[0][0].shape[2] + len(fresh) > config.data.sequence:
+        if not cache or cache[0][0].shape[2] + len(fresh) > window:
             # Longer than any window it was trained on: go on from the latest half of one.
-            cache, fresh = [], ids[-max(1, config.data.sequence // 2) :] if len(ids) > config.data.sequence else ids
-        logits = model.next_logits(torch.tensor([fresh]), cache)[0]
-        chosen = choose(logits, temperature, top_k, top_p, generator)
-        if chosen == eos:
+            cache, fresh = [], so_far[-max(1, window // 2) :] if len(so_far) > window else so_far
+        logits = model.next_logits(torch.tensor([fresh], device=device), cache)[0]
+        chosen = choose(logits.cpu(), temperature, top_k, top_p, generator)
+        if chosen == trained.eos:
             break
-        ids.append(chosen)
+        said.append(chosen)
+        so_far = [*so_far, chosen]
         fresh = [chosen]
-    said: str = tokenizer.decode(ids[1:], skip_special_tokens=False)
+        if stop is not None and stop(said):
+            break
     return said
 
 
@@ -82,7 +128,8 @@ def choose(
     return int(token[torch.multinomial(probability[:keep], 1, generator=generator)])
 
 
-def _tokenizer(path: Path, kind: str) -> Any:
+def open_tokenizer(path: Path, kind: str) -> Any:
+    """A run's tokenizer, which takes special tokens spelled out in text for text. Raises UserError."""
     import tokenizers
 
     try:

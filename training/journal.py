@@ -1,13 +1,16 @@
-"""What a run wrote down: metrics.jsonl, a function of configuration and data, and speed.jsonl, what the clock said.
+"""What a run wrote down.
 
-They are two files because the first must come out equal to the bit after any interruption. On resume both are cut back
-to the checkpoint, and training writes again what was lost.
+metrics.jsonl is a function of configuration and data and comes out equal to the bit after any interruption: losses,
+evaluations, and an event for everything that the guard did. speed.jsonl is what the clock said, sessions.jsonl when the
+run was started and how it ended. On resume, and when the guard goes back, the first two are cut back to the checkpoint,
+and training writes again what was lost; goodput is the share of the time since the first start that was not.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,28 +18,55 @@ from typing import Any
 from .evaluate import Score
 
 Report = Callable[[dict[str, Any]], None]
+METRICS, SPEED, SESSIONS = "metrics.jsonl", "speed.jsonl", "sessions.jsonl"
 
 
 class Journal:
-    """The two logs of a run, cut back to iteration `begin` (-1: to nothing) and then appended to, line by line."""
+    """The logs of a run, cut back to iteration `begin` (-1: to nothing) and then appended to, line by line."""
 
-    def __init__(self, run: Path, begin: int, report: Report | None = None) -> None:
-        """`report` is called with every entry as well."""
-        self._report = report
-        for name in ("metrics.jsonl", "speed.jsonl"):
-            _truncate(run / name, begin)
-        self._metrics = open(run / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
-        self._speed = open(run / "speed.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+    def __init__(
+        self, run: Path | None, begin: int, report: Report | None = None, *, incidents: int = 0, ranks: int = 1
+    ) -> None:
+        """`run` None: the log of a rank that keeps none. `report` is called with every entry as well.
+
+        `incidents`: how many the checkpoint knows of; events of later ones are written anew.
+        """
+        self._run, self._report = run, report
+        self.lost = 0.0  # seconds spent on iterations that were cut off, in this session
+        if run is not None:
+            _append(run / SESSIONS, {"event": "start", "time": time.time(), "iteration": max(begin, 0), "ranks": ranks})
+            self.cut(begin, incidents)
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._metrics.close()
-        self._speed.close()
+        if self._run is not None:
+            self._metrics.close()
+            self._speed.close()
+
+    def cut(self, iteration: int, incidents: int) -> None:
+        """Forgets what came after an iteration, and the events of all incidents but the first so many."""
+        if self._run is None:
+            return
+        if hasattr(self, "_metrics"):
+            self.__exit__()
+
+        def stays(entry: dict[str, Any]) -> bool:
+            return bool(entry["iteration"] <= iteration and entry.get("incident", 0) <= incidents)
+
+        _filter(self._run / METRICS, stays)
+        lost = sum(e["seconds"] for e in _filter(self._run / SPEED, stays))
+        self.lost += lost
+        if lost:
+            _append(self._run / SESSIONS, {"event": "lost", "seconds": round(lost, 4), "iteration": iteration})
+        self._metrics = open(self._run / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
+        self._speed = open(self._run / SPEED, "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self, **entry: Any) -> None:
-        """An entry of metrics.jsonl; it has a kind (train, validation) and an iteration."""
+        """An entry of metrics.jsonl; it has a kind (train, validation, event) and an iteration."""
+        if self._run is None:
+            return
         self._metrics.write(json.dumps(entry) + "\n")
         self._metrics.flush()
         if self._report is not None:
@@ -44,34 +74,79 @@ class Journal:
 
     def clock(self, iteration: int, tokens: int, seconds: float) -> None:
         """An entry of speed.jsonl."""
+        if self._run is None:
+            return
         entry = {"iteration": iteration, "seconds": round(seconds, 4), "tokens_per_s": round(tokens / seconds, 1)}
         self._speed.write(json.dumps(entry) + "\n")
         self._speed.flush()
         if self._report is not None:
             self._report({"kind": "speed", **entry})
 
+    def end(self, how: str, iteration: int) -> None:
+        """The session is over: done or preempted."""
+        if self._run is not None:
+            _append(
+                self._run / SESSIONS, {"event": how, "time": time.time(), "iteration": iteration, **goodput(self._run)}
+            )
+
     def sync(self) -> None:
         """Before a checkpoint says that these iterations are done, their losses must be on disk."""
-        os.fsync(self._metrics.fileno())
+        if self._run is not None:
+            os.fsync(self._metrics.fileno())
+
+
+def goodput(run: Path) -> dict[str, float]:
+    """The share of the time since the first start that went into iterations that stand, and the seconds of those.
+
+    Also `lost_seconds`, spent on iterations that were done again, and `starts`. Empty before the first start.
+    """
+    sessions = read(run / SESSIONS)
+    starts = [e["time"] for e in sessions if e["event"] == "start"]
+    if not starts:
+        return {}
+    kept = sum(e["seconds"] for e in read(run / SPEED))
+    ends = [e["time"] for e in sessions if "time" in e]
+    wall = max(time.time() if sessions[-1]["event"] in ("start", "lost") else ends[-1], starts[0]) - starts[0]
+    lost = sum(e["seconds"] for e in sessions if e["event"] == "lost")
+    share = min(1.0, kept / wall) if wall else 1.0
+    return {
+        "goodput": round(share, 4),
+        "seconds": round(kept, 3),
+        "lost_seconds": round(lost, 3),
+        "starts": len(starts),
+    }
 
 
 def last_scores(run: Path) -> dict[str, Score]:
     """The last evaluation in a run's log, by domain."""
     scores: dict[str, Score] = {}
-    for line in (run / "metrics.jsonl").read_text().splitlines():
-        entry = json.loads(line)
+    for entry in read(run / METRICS):
         if entry["kind"] == "validation":
             scores = {name: Score(**s) for name, s in entry["domains"].items()}
     return scores
 
 
-def _truncate(path: Path, iteration: int) -> None:
-    """Keeps the lines up to an iteration, whole or not at all; a last line that a crash cut off goes with the rest."""
-    text = path.read_text() if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+def read(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log; what a crash cut off is not one."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def _append(path: Path, entry: dict[str, Any]) -> None:
+    whole = path.read_bytes() if path.exists() else b""
+    with open(path, "ab") as f:
+        if whole and not whole.endswith(b"\n"):  # a crash left half a line
+            f.truncate(whole.rfind(b"\n") + 1)
+        f.write(json.dumps(entry).encode() + b"\n")
+
+
+def _filter(path: Path, stays: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """Keeps the lines that stay, whole or not at all; returns the others."""
+    entries = read(path)
     temporary = path.with_suffix(".tmp")
     with open(temporary, "w", encoding="utf-8") as f:
-        f.writelines(line for line in whole if json.loads(line)["iteration"] <= iteration)
+        f.writelines(json.dumps(e) + "\n" for e in entries if stays(e))
         f.flush()
         os.fsync(f.fileno())
     temporary.rename(path)
+    return [e for e in entries if not stays(e)]

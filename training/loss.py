@@ -1,23 +1,25 @@
-"""Linear layer and cross-entropy in one pass over chunks of rows, so that tokens x vocabulary never exists at once.
+"""Linear layer and cross-entropy in one pass over pieces of the logits, so that tokens x vocabulary never exists.
 
-With z = W h the loss of a row is L = lse(z) - z_y + zeta * lse(z)^2, and its gradient by z is
-softmax(z) * (1 + 2 * zeta * lse(z)) - onehot(y). Both need one chunk of logits only, so the gradients by h and W are
-made in the forward pass while the chunk is there, and backward merely scales them. (The idea is Liger Kernel's fused
-linear cross-entropy, Hsu et al. 2024, arXiv 2410.10989; the z-loss is PaLM's, Chowdhery et al. 2022, section 5.)
-The softmax is taken in fp32 whatever the compute type, and the weight's gradient accumulates in fp32.
+With z = W h the loss of a row is L = lse(z) - z_y + zeta * lse(z)^2, and its gradient by z, its slope, is
+softmax(z) * (1 + 2 * zeta * lse(z)) - onehot(y). Both need few logits at once. (The idea is Liger Kernel's fused linear
+cross-entropy, Hsu et al. 2024, arXiv 2410.10989; the z-loss is PaLM's, Chowdhery et al. 2022, section 5.) The softmax
+is taken in fp32 whatever the compute type, and the weight's gradient accumulates in fp32.
+
+*By rows* (loss_rows.py): all logits of some rows, three products; the gradients by h and W are made while the logits
+are there, and backward merely scales them. *By columns* (loss_columns.py), in 16 bits on a CPU: the logits of all rows
+for some words, once forward for lse and once backward for the slopes, four products. There a product runs five times as
+fast as in fp32, so what costs is passes over logits outside the cache.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# Logits held at once: 8 MiB in fp32, and at least 128 rows. Fewer rows are slower, because the weight's gradient is
-# added to once a chunk: 2,048 rows x 50,304 x 512 in bf16 took 4.1 s in chunks of 32, 1.3 s in chunks of 128 to 256.
-CHUNK_ELEMENTS, CHUNK_ROWS = 1 << 21, 128
+from .loss_columns import columns_backward, columns_forward, default_columns
+from .loss_rows import default_rows, rows_forward
 
 
 def linear_cross_entropy(
@@ -32,76 +34,154 @@ def linear_cross_entropy(
     """Cross-entropy of `hidden @ weight.T` against `targets`, without the logits.
 
     hidden [..., width] in any floating type (under autocast it and the weight are used in the autocast type), weight
-    [vocabulary, width], targets int [...]; rows whose target is `ignore_index` count for nothing. `chunk`: rows at a
-    time, by default what fits 8 MiB of logits, at least 128.
+    [vocabulary, width], targets int [...]; rows whose target is `ignore_index` count for nothing. `chunk`: rows of
+    logits at a time (columns in 16 bits on a CPU); by default `default_rows` or `default_columns`.
 
-    Returns loss_sum (fp32 scalar, differentiable, z-loss included), count (int64 scalar: rows that count) and nll
+    Returns loss_sum (fp32 scalar, differentiable once, z-loss included), count (int64 scalar: rows that count) and nll
     (fp32 [...], negative log-likelihood in nats without z-loss, 0 for ignored rows, no gradient). Divide the sum by the
     count of the *whole* batch, over all micro-batches and ranks.
     """
-    shape = targets.shape
     rows = hidden.reshape(-1, hidden.shape[-1])
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         rows = rows.to(torch.get_autocast_dtype(device))
-    if chunk is None:
-        chunk = max(CHUNK_ROWS, CHUNK_ELEMENTS // weight.shape[0])
-    apply: Any = _LinearCrossEntropy.apply
-    loss_sum, nll = apply(rows, weight, targets.reshape(-1), ignore_index, z_loss, chunk)
-    return loss_sum, (targets != ignore_index).sum(), nll.view(shape)
+    counted = targets != ignore_index
+    labels = torch.where(counted, targets, -1).reshape(-1)
+    grad = torch.is_grad_enabled()
+    need = (grad and hidden.requires_grad, grad and weight.requires_grad)
+    operator: Any = _by_columns if by_columns(rows) else _by_rows
+    loss_sum, nll = operator(rows, weight, labels, float(z_loss), chunk or 0, *need)[:2]
+    return loss_sum, counted.sum(), nll.view(targets.shape)
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, z_loss: float, chunk: int
-    ) -> tuple[Tensor, Tensor]:
-        need_rows, need_weight = ctx.needs_input_grad[:2]
-        with torch.autocast(rows.device.type, enabled=False):
-            compute = weight.detach().to(rows.dtype)
-            grad_rows = torch.empty_like(rows) if need_rows else None
-            grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if need_weight else None
-            nll = torch.zeros(len(rows), dtype=torch.float32, device=rows.device)
-            loss_sum = torch.zeros((), dtype=torch.float32, device=rows.device)
-            for begin in range(0, len(rows), chunk):
-                part = slice(begin, begin + chunk)
-                h, y = rows[part], targets[part]
-                counted = y != ignore_index
-                label = torch.where(counted, y, 0)[:, None]
-                logits = (h @ compute.T).float()
-                lse = torch.logsumexp(logits, dim=-1)
-                nll[part] = torch.where(counted, lse - logits.gather(1, label)[:, 0], 0.0)
-                loss_sum += nll[part].sum()
-                if z_loss:
-                    loss_sum += z_loss * torch.where(counted, lse.square(), 0.0).sum()
-                if not (need_rows or need_weight):
-                    continue
-                # exp(z - inf) is 0: rows that do not count get no slope, without another pass over the chunk
-                slope = logits.sub_(torch.where(counted, lse, math.inf)[:, None]).exp_()
-                if z_loss:
-                    slope.mul_((1 + 2 * z_loss * lse)[:, None])
-                slope.scatter_add_(1, label, -counted[:, None].float())
-                slope = slope.to(rows.dtype)
-                if grad_rows is not None:
-                    torch.mm(slope, compute, out=grad_rows[part])
-                if grad_weight is not None:
-                    # A product in bf16 rounds once more a chunk. Under fp32 master weights that is the rounding which
-                    # the plain loss has too; for weights in bf16 it would be one more (error 1.33 times the plain one).
-                    if rows.dtype == weight.dtype:
-                        grad_weight.addmm_(slope.T.float(), h.float())
-                    else:
-                        grad_weight += slope.T @ h
-        ctx.save_for_backward(grad_rows, grad_weight)
-        ctx.weight_dtype = weight.dtype
-        ctx.mark_non_differentiable(nll)
-        return loss_sum, nll
+def by_columns(rows: Tensor) -> bool:
+    """Whether the logits of these rows are taken by columns of the vocabulary."""
+    return rows.device.type == "cpu" and rows.dtype in (torch.bfloat16, torch.float16)
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        scale, (grad_rows, grad_weight) = grads[0], ctx.saved_tensors
-        assert scale is not None
-        if grad_rows is not None:  # scaled in fp32: under fp16 the scale is large and the slopes small
-            grad_rows = (grad_rows.float() * scale).to(grad_rows.dtype)
-        if grad_weight is not None:
-            grad_weight = (grad_weight * scale).to(ctx.weight_dtype)
-        return grad_rows, grad_weight, None, None, None, None
+
+# Opaque operators: torch.compile neither breaks its graph at them nor unrolls their loops.
+def by_rows_plain(
+    rows: Tensor, weight: Tensor, labels: Tensor, z_loss: float, chunk: int, need_rows: bool, need_weight: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """loss_sum, nll, and the gradients of loss_sum by rows and weight in fp32 or wider (empty where not needed)."""
+    with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
+        chunk = chunk or default_rows(len(rows))
+        return rows_forward(rows, weight, labels, z_loss, chunk, need_rows, need_weight)
+
+
+_by_rows = torch.library.custom_op("gristmill::linear_cross_entropy_rows", by_rows_plain, mutates_args=())
+
+
+@_by_rows.register_fake
+def _(
+    rows: Tensor, weight: Tensor, labels: Tensor, z_loss: float, chunk: int, need_rows: bool, need_weight: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    exact = torch.promote_types(rows.dtype, torch.float32)
+    return (
+        rows.new_empty((), dtype=torch.float32),
+        rows.new_empty(len(rows), dtype=torch.float32),
+        torch.empty_like(rows, dtype=exact) if need_rows else rows.new_empty(0, dtype=exact),
+        torch.empty_like(weight, dtype=exact) if need_weight else weight.new_empty(0, dtype=exact),
+    )
+
+
+def _keep_rows(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.types, ctx.need, ctx.used = (inputs[0].dtype, inputs[1].dtype), inputs[5:7], False
+    ctx.save_for_backward(*output[2:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # zeros for the other outputs would be as large as the weight
+
+
+def _scale_rows(ctx: Any, scale: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    if ctx.used and not torch.compiler.is_compiling():
+        raise RuntimeError("linear_cross_entropy: backward a second time; its gradients were scaled in place")
+    ctx.used = True
+    grads: list[Tensor | None] = []
+    for grad, dtype, need in zip(ctx.saved_tensors, ctx.types, ctx.need, strict=True):
+        if not need:
+            grads.append(None)
+        elif torch.compiler.is_compiling():
+            grads.append((grad * scale).to(dtype))
+        else:  # in place: a copy would be as large as the weight
+            grads.append(grad.mul_(scale).to(dtype).detach())  # a tensor that no one else holds is taken, not copied
+    return (*grads, None, None, None, None, None)
+
+
+_by_rows.register_autograd(_scale_rows, setup_context=_keep_rows)
+
+
+def by_columns_plain(
+    rows: Tensor, weight: Tensor, labels: Tensor, z_loss: float, chunk: int, need_rows: bool, need_weight: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """loss_sum, nll, and what backward needs of each row: lse and the logit of its label."""
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        return columns_forward(rows, weight, labels, z_loss, chunk or default_columns(len(rows), *weight.shape))
+
+
+_by_columns = torch.library.custom_op("gristmill::linear_cross_entropy_columns", by_columns_plain, mutates_args=())
+
+
+@_by_columns.register_fake
+def _(
+    rows: Tensor, weight: Tensor, labels: Tensor, z_loss: float, chunk: int, need_rows: bool, need_weight: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    nll, lse, picked = (rows.new_empty(len(rows), dtype=torch.float32) for _ in range(3))
+    return rows.new_empty((), dtype=torch.float32), nll, lse, picked
+
+
+def slopes_by_columns_plain(
+    rows: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    lse: Tensor,
+    picked: Tensor,
+    scale: Tensor,
+    z_loss: float,
+    chunk: int,
+    need_rows: bool,
+    need_weight: bool,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of scale * loss_sum by rows and weight."""
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        chunk = chunk or default_columns(len(rows), *weight.shape)
+        return columns_backward(rows, weight, labels, lse, picked, scale, z_loss, chunk, need_rows, need_weight)
+
+
+_slopes_by_columns = torch.library.custom_op(
+    "gristmill::linear_cross_entropy_columns_backward", slopes_by_columns_plain, mutates_args=()
+)
+
+
+@_slopes_by_columns.register_fake
+def _(
+    rows: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    lse: Tensor,
+    picked: Tensor,
+    scale: Tensor,
+    z_loss: float,
+    chunk: int,
+    need_rows: bool,
+    need_weight: bool,
+) -> tuple[Tensor, Tensor]:
+    return (
+        torch.empty_like(rows) if need_rows else rows.new_empty(0),
+        torch.empty_like(weight) if need_weight else weight.new_empty(0),
+    )
+
+
+def _keep_columns(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    rows, weight, labels, *ctx.settings = inputs
+    ctx.save_for_backward(rows, weight, labels, *output[2:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _backward_columns(ctx: Any, scale: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    need = ctx.settings[2:]
+    grads = _slopes_by_columns(*ctx.saved_tensors, scale, *ctx.settings)
+    return (*(g if n else None for g, n in zip(grads, need, strict=True)), None, None, None, None, None)
+
+
+_by_columns.register_autograd(_backward_columns, setup_context=_keep_columns)

@@ -7,6 +7,8 @@ logits of a batch never exist and, with a sharded head, the head is gathered whe
 Initialisation: normal with standard deviation sqrt(2 / (5 * width)) for every matrix (Nguyen & Salazar 2019, as in
 GPT-NeoX-20B), and that over sqrt(2 * layers) for the two that write into the residual stream (Radford et al. 2019),
 norms one. Each parameter draws from a generator seeded by (seed, its name), so that neither order nor sharding matters.
+Optionally queries and keys are normalised by head before the rotation (Dehghani et al. 2023; one scale for each of a
+head's places, as in Qwen3), which bounds attention's logits.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from .attention import attend, document_mask
+from .attention import Layout, Way, attend, layout, way
 from .loss import linear_cross_entropy
 
 
@@ -36,6 +40,7 @@ class Shape:
     tied: bool  # the head is the embedding
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
+    qk_norm: bool = False  # RMSNorm of queries and keys, by head
 
 
 Cache = list[tuple[Tensor, Tensor]]  # a layer: keys and values [batch, kv_heads, positions so far, head width]
@@ -47,10 +52,22 @@ def rotary(length: int, width: int, theta: float, start: int = 0, device: torch.
     return torch.arange(start, start + length, dtype=torch.float32, device=device)[:, None] * frequency
 
 
+def turns(angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines [length, width] for `rotate`, from angles [length, width / 2]."""
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates the pairs (i, i + d/2) of x [..., length, d], in fp32; Hugging Face's pairing of the two halves."""
-    a, b = x.float().chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+    """Rotates the pairs (i, i + d/2) of x [..., length, d] by `turns`, in fp32; Hugging Face pairs them alike."""
+    wide = x.float()
+    return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
+
+
+def once(x: Tensor) -> Tensor:
+    """Under autocast, x in its type: else every layer that reads x makes, and keeps for backward, a copy of its own."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 class Attention(nn.Module):
@@ -61,13 +78,16 @@ class Attention(nn.Module):
         self.k = nn.Linear(shape.width, shape.kv_heads * self.head, bias=False)
         self.v = nn.Linear(shape.width, shape.kv_heads * self.head, bias=False)
         self.out = nn.Linear(shape.heads * self.head, shape.width, bias=False)
+        self.q_norm = nn.RMSNorm(self.head, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: tuple[Tensor, Tensor] | None
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Layout, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         b, n, _ = x.shape
+        x = once(x)
         q, k, v = (layer(x).view(b, n, -1, self.head).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
         return self.out(attend(q, k, v, mask).transpose(1, 2).reshape(b, n, -1)), (k, v)
@@ -81,6 +101,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(shape.ffn, shape.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = once(x)
         down: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
         return down
 
@@ -94,7 +115,7 @@ class Block(nn.Module):
         self.ffn = FeedForward(shape)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: tuple[Tensor, Tensor] | None = None
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Layout, past: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         attended, present = self.attention(self.attention_norm(x), cos, sin, mask, past)
         x = x + attended
@@ -102,11 +123,17 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    """Tokens in; loss, count and per-token NLL out where targets are given, else logits."""
+    """Tokens in; loss, count and per-token NLL out where targets are given, else logits.
+
+    `recompute`: blocks keep only their input for backward and run again there (Chen et al. 2016): a third more work for
+    a fraction of the activations. `attention_way`: how attention is computed; None: as `attention.way` says.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
+        self.recompute = False
+        self.attention_way: Way | None = None
         self.embedding = nn.Embedding(shape.vocab, shape.width)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = nn.RMSNorm(shape.width, eps=shape.norm_eps)
@@ -114,14 +141,21 @@ class Model(nn.Module):
         if shape.tied:
             self.head.weight = self.embedding.weight
 
-    def hidden(self, tokens: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
+    def compile_blocks(self, **options: Any) -> None:
+        """Has torch.compile make one graph of each block; the loss is one operator already. Call it before sharding."""
+        for block in self.blocks:
+            block.compile(fullgraph=True, **options)
+
+    def hidden(self, tokens: Tensor, mask: Layout, cache: Cache | None = None) -> Tensor:
         """The normalised output of the last block, [batch, length, width]; `cache` grows by these positions."""
         x = self.embedding(tokens)
         start = cache[0][0].shape[2] if cache else 0
         shape = self.shape
-        angle = rotary(tokens.shape[1], shape.width // shape.heads, shape.rope_theta, start, tokens.device)
-        cos, sin = angle.cos(), angle.sin()
+        cos, sin = turns(rotary(tokens.shape[1], shape.width // shape.heads, shape.rope_theta, start, tokens.device))
         for i, block in enumerate(self.blocks):
+            if self.recompute and cache is None and torch.is_grad_enabled():
+                x = checkpoint(_first, block, x, cos, sin, mask, use_reentrant=False)
+                continue
             x, present = block(x, cos, sin, mask, cache[i] if cache and i < len(cache) else None)
             if cache is not None:
                 cache[i : i + 1] = [present]
@@ -135,7 +169,12 @@ class Model(nn.Module):
 
         documents: the number of each position's document within its window; targets: -100 where there is none.
         """
-        hidden = self.hidden(tokens, document_mask(documents))
+        device = tokens.device
+        dtype = (
+            torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else self.norm.weight.dtype
+        )
+        mask = layout(documents, self.attention_way or way(device, dtype), dtype)
+        hidden = self.hidden(tokens, mask)
         return linear_cross_entropy(hidden, self.head.weight, targets, z_loss=z_loss)
 
     @torch.no_grad()
@@ -164,3 +203,9 @@ class Model(nn.Module):
     def parameters_count(self) -> int:
         """Parameters, a tied head counted once."""
         return sum(p.numel() for p in self.parameters())
+
+
+def _first(block: nn.Module, *args: Any) -> Tensor:
+    """A block's output without its keys and values."""
+    out: Tensor = block(*args)[0]
+    return out

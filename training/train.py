@@ -1,35 +1,39 @@
-"""The training loop: batch, forward, loss, backward, clip, step, log, evaluate, checkpoint.
+"""The training loop: batch, forward, loss, backward, clip, guard, step, log, evaluate, checkpoint.
 
-A run directory holds train.yaml (the resolved configuration), the tokenizer, metrics.jsonl (losses: a function of
-configuration and data, equal to the bit after any interruption), speed.jsonl (what the clock said) and checkpoints/.
-Running the same command again goes on from the last checkpoint, and ends where an uninterrupted run ends.
+A run directory holds train.yaml (the resolved configuration), the tokenizer, metrics.jsonl (losses and interventions: a
+function of configuration and data, equal to the bit after any interruption), speed.jsonl and sessions.jsonl (what the
+clock said), incidents/ and checkpoints/. Running the same command again goes on from the last checkpoint and ends where
+an uninterrupted run ends; with more ranks or fewer, it reads the same windows.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import math
-import os
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from curation.shards import Manifest, read_file, read_manifest
+from curation.shards import Manifest, read_manifest
 
-from . import checkpoint, optim
-from .config import TrainConfig, UserError, parse
-from .data import IGNORE, Batch, held_out, plan
+from . import checkpoint, incident, optim, rollback
+from .checkpoint import Retention, Saver
+from .config import TrainConfig, UserError
+from .data import Batch, Data, held_out
 from .evaluate import Score, evaluate, mean_loss
-from .journal import Journal, Report, last_scores
-from .model import Model, Shape
+from .guard import Guard
+from .journal import METRICS, Journal, Report, goodput, last_scores, read
+from .logs import Logs
+from .meter import Meter
+from .model import Shape
 from .order import OrderLog
+from .parallel import Ranks, autocast, build, join, release, whole
+from .planning import carry_on, plan
+from .precision import Scaler
+from .resume import chosen_device, settle, write_head
+from .tasks import score_tasks
+from .watch import Preempted, Watch, watch
 
 
 @dataclass(frozen=True)
@@ -44,120 +48,231 @@ class TrainResult:
     checkpoint: Path
     resumed_from: int  # the iteration at which this call began
     notes: tuple[str, ...]  # rounding of the mix, damaged checkpoints, remainders
+    masked: tuple[str, ...] = ()  # doc_ids of the documents that the guard masked
+    goodput: float | None = None  # share of the time since the first start that went into iterations that stand
 
 
 def train(config: TrainConfig, data_dir: str, run_dir: str, *, report: Report | None = None) -> TrainResult:
     """Trains a model on the shards of a curation run, or goes on where an earlier call was interrupted.
 
-    `report` is called with every entry of the log. Raises UserError for what the user has to change, ShardError for
-    shards that cannot be read, CheckpointError where every checkpoint is damaged.
+    `report` is called with every entry of the log, on the first rank. Raises UserError for what the user has to change,
+    ShardError for shards that cannot be read, CheckpointError where every checkpoint is damaged, and Preempted when a
+    SIGTERM came and a checkpoint is saved. Under torchrun and Ray Train every rank calls it.
     """
     run = Path(run_dir)
-    manifest = read_manifest(data_dir)
-    config = _settle(config, run, manifest)
-    windows, length, micro = config.batch.windows, config.data.sequence, config.batch.micro or config.batch.windows
-    data, log, rounding = plan(manifest, config.data, config.seed, windows, config.iterations)
+    with contextlib.ExitStack() as stack:
+        ranks = stack.enter_context(join(chosen_device(config), config.parallel.shard))
+        manifest = read_manifest(data_dir)
+        config = ranks.agree(lambda: settle(config, run, manifest))
+        watcher = stack.enter_context(watch(config.hang_after))
+        stack.enter_context(_arithmetic(config))
+        if ranks.first:
+            report = stack.enter_context(Logs(run, config.log_to, report, config.model_dump(mode="json")))
+        return _loop(config, manifest, run, report, ranks, watcher)
+
+
+def _loop(
+    config: TrainConfig, manifest: Manifest, run: Path, report: Report | None, ranks: Ranks, watcher: Watch
+) -> TrainResult:
+    saved = ranks.agree(lambda: rollback.latest(run))
+    data, order, rounding = _order(config, manifest, saved)
     evaluated = held_out(manifest, config.data.validation)
-    notes = [f"the mix was rounded to {log.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
+    notes = [f"the mix was rounded to {order.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
     notes += [
         f"{n}: {o.remainder} of {o.tokens.sum()} tokens are no target in an epoch" for n, o in data.orders.items()
     ]
-    _write_head(run, config, manifest)
-    device = torch.device(config.device)
+    notes += data.notes
+    if ranks.first:
+        write_head(run, config, manifest)
+    model = build(shape(config, manifest.tokenizer.vocab), config, ranks)
+    if config.init_from is not None:
+        checkpoint.restore(checkpoint.locate(config.init_from), model, None, ranks)
+    optimizers = optim.build(model, config.optimizer, exact=config.precision == "fp32")
+    scaler = Scaler(ranks.device, config.precision == "fp16")
+    guard = Guard(config.guard, ranks.device, overflow=scaler.enabled)
+    meter = Meter(ranks, list(data.domains))
+    micro, every = config.batch.micro or config.batch.windows, config.checkpoint.every
+    goes_back = config.guard.action == "rollback"
+    at = _At(0, 0, 0, order)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_arithmetic(config))
-        model = Model(shape(config, manifest.tokenizer.vocab))
-        model.initialise(config.seed)
-        model.to(device)
-        optimizer = optim.adamw(model, config.optimizer)
-        scaler = torch.GradScaler(config.device, enabled=config.precision == "fp16")
-        saved = checkpoint.newest(run / "checkpoints")
-        begin = 0
-        if saved is not None:
-            checkpoint.restore(saved.path, model, optimizer)
-            begin, log = saved.state["iteration"], OrderLog.from_dict(saved.state["order"])
-            scaler.load_state_dict(saved.state["scaler"])
-            notes += saved.notes
-        journal = stack.enter_context(Journal(run, begin if saved else -1, report))
+        saver = stack.enter_context(Saver(run / "checkpoints", ranks, background=config.checkpoint.background))
+        begin = saved.state["iteration"] if saved else -1
+        seen = saved.state["guard"]["incidents"] if saved else 0
+        journal = stack.enter_context(
+            Journal(run if ranks.first else None, begin, report, incidents=seen, ranks=ranks.world)
+        )
 
-        def score(iteration: int) -> dict[str, Score]:
+        def load(found: checkpoint.Loaded) -> _At:
+            checkpoint.restore(found.path, model, optimizers, ranks)
+            state = found.state
+            scaler.load_state_dict(state["scaler"])
+            known = ranks.agree(lambda: incident.incidents(run / "incidents"))
+            log, new = rollback.adopt(found, guard, _order(config, manifest, found)[1], known)
+            rollback.tell(journal, new)
+            if known and goes_back:
+                documents = sum(s.documents for s in manifest.splits["train"].values())
+                incident.refuse(known, len(known[-1].masked) / documents, config.guard.largest_share, run)
+            return _At(state["iteration"], state["windows"], state["tokens"], log)
+
+        def save() -> None:
+            journal.sync()
+            state = {
+                "iteration": at.iteration,
+                "windows": at.windows,
+                "tokens": at.tokens,
+                "order": at.order.as_dict(),
+                "scaler": scaler.state_dict(),
+                "guard": guard.state_dict(),
+                "shape": asdict(model.shape),
+            }
+            stays = Retention(config.checkpoint.keep, config.checkpoint.keep_every, guard.good if goes_back else None)
+            saver.save(at.iteration, model, optimizers, state, stays)
+
+        def score() -> dict[str, Score]:
             model.eval()
-            scores = evaluate(
+            found = evaluate(
                 model,
                 evaluated,
-                length=length,
+                length=config.data.sequence,
                 micro=micro,
                 limit=config.evaluate.windows,
-                device=device,
-                autocast=_autocast(config),
+                device=ranks.device,
+                autocast=autocast(config, ranks),
             )
-            domains = {name: asdict(s) for name, s in scores.items()}
-            journal.write(kind="validation", iteration=iteration, loss=mean_loss(scores), domains=domains)
-            return scores
+            tasks = {}
+            if config.evaluate.tasks:
+                with autocast(config, ranks):
+                    tasks = score_tasks(config, manifest, run, model)
+            release(model)
+            domains = {name: asdict(s) for name, s in found.items()}
+            journal.write(kind="validation", iteration=at.iteration, loss=mean_loss(found), domains=domains, **tasks)
+            return found
 
         scores: dict[str, Score] = {}
         loss: float | None = None
-        if saved is None:
-            scores = score(0)
-        for iteration in range(begin, config.iterations):
-            started = time.perf_counter()
-            batch = data.batch(log, iteration * windows, (iteration + 1) * windows)
-            count = int((batch.targets != IGNORE).sum())
-            rate = optim.learning_rate(iteration, config.iterations, config.optimizer.lr, config.schedule)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+        if saved is not None:
+            at = load(saved)
+            notes += saved.notes
+        else:
+            scores = score()
+            if goes_back:
+                save()
+        while at.iteration < config.iterations:
+            first, last = at.order.span(at.iteration)
+            rate = optim.learning_rate(at.iteration, config.iterations, config.optimizer.lr, config.schedule)
+            optimizers.set_rate(rate)
+            batch = data.batch(at.order, *_share(first, last, ranks))
+            targets = meter.targets(batch)
+            count = targets.sum().clamp(min=1).float()
 
             model.train()
             losses = []
             for part in _micro_batches(batch, micro):
-                part = part.to(device)
-                with _autocast(config):
+                part = part.to(ranks.device)
+                with autocast(config, ranks):
                     loss_sum, _, nll = model(part.tokens, part.targets, part.documents, config.z_loss)
-                scaler.scale(loss_sum / max(1, count)).backward()
-                losses.append(nll.double().sum(dim=1).cpu())
-            scaler.unscale_(optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip).item()
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
+                scaler.scaled(loss_sum / count).backward()  # type: ignore[no-untyped-call]
+                losses.append(nll.double().sum(dim=1))
+            scaler.unscale(model.parameters())
+            norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)).float()
+            sums = meter.losses(batch, torch.cat(losses), watcher.stop)
+            mean, norm = ranks.same(sums[:-1].sum() / count, norm)
+            skip, anomaly, z = guard.judge(at.iteration + 1, mean, norm)
+            optimizers.step(skip)
+            optimizers.zero_grad()
+            scaler.update(norm)
 
-            done = iteration + 1
-            loss, by_domain = _losses(batch, torch.cat(losses), count)
-            if not math.isfinite(loss):
+            at = at.after(first, last)
+            meter.add(
+                at.iteration, (first, last), at.tokens, rate,
+                targets=targets, losses=sums, loss=mean, norm=norm, skip=skip, anomaly=anomaly, z=z,
+            )  # fmt: skip
+            watcher.alive()
+            end, evaluates = at.iteration == config.iterations, at.iteration % config.evaluate.every == 0
+            if not (end or evaluates or at.iteration % every == 0 or at.iteration % config.log_every == 0):
+                continue
+
+            readings, stop = meter.read()
+            for reading in readings:
+                loss = reading.loss
+                if event := reading.event():
+                    journal.write(**event)
+                journal.write(**reading.entry())
+                journal.clock(reading.iteration, (last - first) * at.length, reading.seconds)
+            if config.guard.action == "off" and loss is not None and not torch.isfinite(torch.tensor(loss)):
                 raise UserError(
-                    f"the loss is {loss} in iteration {done} of {run}; lower optimizer.lr "
+                    f"the loss is {loss} in iteration {at.iteration} of {run}; lower optimizer.lr "
                     f"(now {config.optimizer.lr:g}), lengthen schedule.warmup or train in bf16 instead of fp16"
                 )
-            journal.write(
-                kind="train",
-                iteration=done,
-                windows=done * windows,
-                tokens=done * windows * length,
-                loss=loss,
-                lr=rate,
-                grad_norm=norm if math.isfinite(norm) else None,
-                domains=by_domain,
-            )
-            journal.clock(done, windows * length, time.perf_counter() - started)
-            last = done == config.iterations
-            if last or done % config.evaluate.every == 0:
-                scores = score(done)
-            if last or done % config.checkpoint.every == 0:
-                journal.sync()
-                state = {
-                    "iteration": done,
-                    "windows": done * windows,
-                    "order": log.as_dict(),
-                    "scaler": scaler.state_dict(),
-                    "shape": asdict(model.shape),
-                }
-                checkpoint.save(run / "checkpoints", done, model, optimizer, state, keep=config.checkpoint.keep)
+            if guard.look(at.iteration, every):
+                saver.wait()
+                rollback.investigate(config, run, ranks, guard, data, at.order, model)
+                good = ranks.agree(lambda: rollback.latest(run))
+                assert good is not None
+                journal.cut(good.state["iteration"], good.state["guard"]["incidents"])
+                at = load(good)
+                meter.forget()
+                continue
+            if end or evaluates:
+                scores = score()
+            if end or stop or at.iteration % every == 0:
+                save()
+            meter.restart()
+            if stop and not end:
+                saver.wait()
+                journal.end("preempted", at.iteration)
+                raise Preempted(f"{run}: stopped by SIGTERM after iteration {at.iteration}; the same command goes on")
+        saver.wait()
+        journal.end("done", at.iteration)
         if not scores:  # nothing was left to do
-            scores = last_scores(run)
+            scores = ranks.agree(lambda: last_scores(run))
     final = checkpoint.checkpoints(run / "checkpoints")[-1]
-    total = config.iterations * windows
-    return TrainResult(config.iterations, total, total * length, loss, scores, final, begin, tuple(notes))
+    masked = tuple(sorted({d for s in at.order.segments for d in s.masked}))
+    share = goodput(run).get("goodput") if ranks.first else None
+    return TrainResult(
+        at.iteration, at.windows, at.tokens, loss, scores, final, max(begin, 0), tuple(notes), masked, share
+    )
+
+
+def finished(run: Path) -> TrainResult:
+    """How a finished run ended, from its files."""
+    last = checkpoint.newest(run / "checkpoints")
+    if last is None:
+        raise checkpoint.CheckpointError(f"{run}: no checkpoint here")
+    state, order = last.state, OrderLog.from_dict(last.state["order"])
+    losses = [e["loss"] for e in read(run / METRICS) if e["kind"] == "train"]
+    masked = tuple(sorted({d for s in order.segments for d in s.masked}))
+    return TrainResult(
+        state["iteration"], state["windows"], state["tokens"], losses[-1] if losses else None, last_scores(run),
+        last.path, 0, last.notes, masked, goodput(run).get("goodput"),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _At:
+    """Where training is: iterations done, windows and tokens read, and the order log, from which the rest follows."""
+
+    iteration: int
+    windows: int
+    tokens: int
+    order: OrderLog
+
+    @property
+    def length(self) -> int:
+        return self.order.segment(self.windows).sequence
+
+    def after(self, first: int, last: int) -> _At:
+        length = self.order.segment(first).sequence
+        return _At(self.iteration + 1, last, self.tokens + (last - first) * length, self.order)
+
+
+def _order(config: TrainConfig, manifest: Manifest, saved: checkpoint.Loaded | None) -> tuple[Data, OrderLog, float]:
+    """What is read when: by the configuration, behind what the log of a checkpoint says was read."""
+    about = (manifest, config.data, config.seed, config.batch.windows, config.iterations)
+    if saved is None:
+        return plan(*about)
+    return carry_on(*about, OrderLog.from_dict(saved.state["order"]), saved.state["windows"])
 
 
 def shape(config: TrainConfig, vocab: int) -> Shape:
@@ -165,27 +280,18 @@ def shape(config: TrainConfig, vocab: int) -> Shape:
     return Shape(vocab=vocab, **config.model.model_dump(exclude={"preset"}))
 
 
+def _share(first: int, last: int, ranks: Ranks) -> tuple[int, int]:
+    """This rank's part of the windows first..last-1: the n-th of equal pieces."""
+    each, rest = divmod(last - first, ranks.world)
+    if rest:
+        raise UserError(f"{ranks.world} ranks do not share {last - first} windows evenly; change batch.windows")
+    return first + ranks.rank * each, first + (ranks.rank + 1) * each
+
+
 def _micro_batches(batch: Batch, micro: int) -> Iterator[Batch]:
     for i in range(0, len(batch.domains), micro):
         part = slice(i, i + micro)
         yield Batch(batch.tokens[part], batch.targets[part], batch.documents[part], batch.domains[part])
-
-
-def _losses(batch: Batch, nll: torch.Tensor, count: int) -> tuple[float, dict[str, float]]:
-    """Mean loss over all targets and over those of each domain, from the summed NLL of each window."""
-    counts = (batch.targets != IGNORE).sum(dim=1)
-    by_domain = {}
-    for name in sorted(set(batch.domains)):
-        rows = torch.tensor([d == name for d in batch.domains])
-        if targets := int(counts[rows].sum()):
-            by_domain[name] = nll[rows].sum().item() / targets
-    return nll.sum().item() / max(1, count), by_domain
-
-
-def _autocast(config: TrainConfig) -> AbstractContextManager[Any]:
-    if config.precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(config.device, torch.bfloat16 if config.precision == "bf16" else torch.float16)
 
 
 @contextlib.contextmanager
@@ -199,79 +305,3 @@ def _arithmetic(config: TrainConfig) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
-
-
-def _settle(config: TrainConfig, run: Path, manifest: Manifest) -> TrainConfig:
-    """Decides what was left to the machine, and holds a run with checkpoints to one configuration and set of shards.
-
-    On resume the decisions of the first start stand (precision, device, threads). Raises UserError where configuration
-    or shards differ from those that the run began with.
-    """
-    if not checkpoint.checkpoints(run / "checkpoints"):
-        return _decide(config, None)
-    if not ((run / "train.yaml").exists() and (run / "data.json").exists()):
-        raise UserError(f"{run} has checkpoints and no train.yaml or data.json to go with them; name another run")
-    earlier = parse((run / "train.yaml").read_text(), str(run / "train.yaml"))
-    settled = _decide(config, earlier)
-    if settled != earlier:
-        before, now = _flat(earlier.model_dump(mode="json")), _flat(settled.model_dump(mode="json"))
-        keys = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-        changes = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in keys)
-        raise UserError(f"{run} was made by another configuration: {changes}. Change it back or name another run")
-    if json.loads((run / "data.json").read_text())["manifest"] != _digest(manifest):
-        raise UserError(f"{run} was trained on other shards than {manifest.root} has now; name another run")
-    return settled
-
-
-def _write_head(run: Path, config: TrainConfig, manifest: Manifest) -> None:
-    """train.yaml, the tokenizer and data.json (which shards): with the checkpoints, all that using the model needs."""
-    run.mkdir(parents=True, exist_ok=True)
-    data = {
-        "manifest": _digest(manifest),
-        "root": manifest.root,
-        "roots": manifest.roots,
-        "tokenizer": vars(manifest.tokenizer),
-    }
-    _write(run / manifest.tokenizer.file, read_file(manifest.path(manifest.tokenizer.file)))
-    _write(run / "data.json", (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
-    _write(run / "train.yaml", config.dump().encode())
-
-
-def _digest(manifest: Manifest) -> str:
-    return hashlib.sha256(manifest.dumps()).hexdigest()
-
-
-def _decide(config: TrainConfig, earlier: TrainConfig | None) -> TrainConfig:
-    device, precision, threads = config.device, config.precision, config.threads
-    if device == "auto":
-        device = earlier.device if earlier else "cuda" if torch.cuda.is_available() else "cpu"
-    if precision == "auto":
-        precision = earlier.precision if earlier else "bf16" if _native_bf16(device) else "fp32"
-    if threads is None:
-        threads = earlier.threads if earlier else torch.get_num_threads()
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: cuda, and torch sees no CUDA device here; set device: cpu, or see `gristmill doctor`")
-    return config.model_copy(update={"device": device, "precision": precision, "threads": threads})
-
-
-def _native_bf16(device: str) -> bool:
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
-
-
-def _flat(value: dict[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat.update(_flat(inner, f"{above}{key}.") if isinstance(inner, dict) else {above + key: inner})
-    return flat
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.rename(path)

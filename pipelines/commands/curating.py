@@ -101,30 +101,6 @@ def _funnel(counts: dict[str, Any]) -> Any:
 
 
 @app.command(rich_help_panel=RUN)
-def plan(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A pipeline file or a training file.")],
-    run: Annotated[str | None, typer.Option(metavar="DIR", help="Run directory [default: runs/NAME].")] = None,
-    data: Annotated[str | None, typer.Option(metavar="RUN", help="For a training file: the run it reads.")] = None,
-    sets: Sets = None,
-    as_json: AsJson = False,
-) -> None:
-    """What a pipeline or training file would do: phases, tasks, bytes, disk; or parameters and tokens. Does nothing."""
-    from pipelines import look
-
-    if look.is_training_file(file):
-        answer = look.training_plan(file, sets or [], data)
-    else:
-        from curation.engine import run as engine
-
-        pipeline = load_pipeline(file, sets)
-        answer = engine.plan(pipeline, run or os.path.join("runs", pipeline.name))
-    if as_json:
-        print(json.dumps(answer, default=str))
-    else:
-        look.show_plan(make_console(), answer)
-
-
-@app.command(rich_help_panel=RUN)
 def status(run: RunDir, as_json: AsJson = False) -> None:
     """Where a run stands: phases done, tasks open, what could not be read."""
     from curation.engine import run as engine

@@ -1,4 +1,4 @@
-"""Commands around a training run: train, generate."""
+"""Commands around a training run: train, checkpoint list and verify, generate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-from pipelines.app import TRAIN, Quiet, Sets, app, make_console
+from pipelines.app import TRAIN, AsJson, Quiet, Sets, app, make_console
+
+checkpoint_app = typer.Typer(help="Checkpoints of a run: what there is, is it whole.", no_args_is_help=True)
+app.add_typer(checkpoint_app, name="checkpoint", rich_help_panel=TRAIN)
 
 
 @app.command(rich_help_panel=TRAIN)
@@ -15,23 +18,37 @@ def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="The training file (YAML).")],
     data: Annotated[str, typer.Option(metavar="RUN", help="The curation run whose shards are read.")],
     run: Annotated[str | None, typer.Option(metavar="DIR", help="Where it goes [default: RUN/train/CONFIG].")] = None,
+    init_from: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A run or checkpoint whose weights to start from; nothing else.")
+    ] = None,
+    workers: Annotated[
+        str | None, typer.Option(metavar="N or MIN-MAX", help="On so many Ray workers [default: this process].")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="The Ray cluster [default: one of its own].")] = None,
     sets: Sets = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model on a run's shards. Run it again and it goes on from its last checkpoint.
+
+    Under torchrun every rank runs this command. SIGTERM saves a checkpoint and ends with exit code 75: run it again.
 
     [dim]gristmill train small.yaml --data runs/web --set optimizer.lr=3e-4[/]
     """
     from pipelines.look import TrainLines
     from training.config import load
 
-    settings = load(config, sets or [])
+    settings = load(config, [*(sets or []), *([f"init_from={init_from}"] if init_from else [])])
     name = os.path.basename(config).rsplit(".", 1)[0]
     run_dir = run or os.path.join(data, "train", name)
-    from training.train import train as run_training
+    console = make_console(quiet or os.environ.get("RANK", "0") != "0")
+    if workers is not None:
+        from training.launch import fit
 
-    console = make_console(quiet)
-    result = run_training(settings, data, run_dir, report=TrainLines(console, settings.iterations))
+        result = fit(settings, data, run_dir, workers=_workers(workers), address=address)
+    else:
+        from training.train import train as run_training
+
+        result = run_training(settings, data, run_dir, report=TrainLines(console, settings.iterations))
     for note in result.notes:
         console.print(note, style="yellow", markup=False)
     if result.resumed_from:
@@ -39,7 +56,69 @@ def train(
     for domain, score in result.validation.items():
         bits = f", {score.bits_per_byte:.3f} bits per byte" if score.bits_per_byte is not None else ""
         console.print(f"{domain}: loss {score.loss:.3f}, perplexity {score.perplexity:.1f}{bits}", highlight=False)
+    if result.masked:
+        console.print(
+            f"{len(result.masked)} documents masked; see {run_dir}/incidents", style="yellow", highlight=False
+        )
     console.print(f"{run_dir}: {result.iterations} iterations, {result.tokens:,} tokens", highlight=False)
+
+
+def _workers(text: str) -> int | tuple[int, int]:
+    """`4` or `2-8`. Raises typer.BadParameter."""
+    try:
+        least, dash, most = text.partition("-")
+        return (int(least), int(most)) if dash else int(least)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: expected a number as in 4, or a range as in 2-8") from None
+
+
+@checkpoint_app.command("list")
+def list_checkpoints(
+    run: Annotated[str, typer.Argument(metavar="DIR", help="A training run's directory.")], as_json: AsJson = False
+) -> None:
+    """The checkpoints of a run: iteration, bytes, tokens read, incidents so far, and which one the guard calls good."""
+    import json
+    from pathlib import Path
+
+    from training.checkpoint import overview
+
+    rows = overview(Path(run) / "checkpoints")
+    if as_json:
+        print(json.dumps(rows))
+        return
+    from rich.table import Table
+
+    from pipelines.progress import size
+
+    table = Table("iteration", box=None, pad_edge=False)
+    for column in ("tokens", "size", "incidents", "good"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        told = [f"{row[k]:,}" if row[k] is not None else "?" for k in ("tokens", "incidents")]
+        good = "damaged" if row["good"] is None else "yes" if row["good"] else ""
+        table.add_row(f"{row['iteration']:,}", told[0], size(row["bytes"]), told[1], good)
+    make_console().print(table)
+
+
+@checkpoint_app.command("verify")
+def verify_checkpoints(
+    run: Annotated[str, typer.Argument(metavar="DIR", help="A training run's directory.")], quiet: Quiet = False
+) -> None:
+    """Reads every checkpoint of a run and compares checksums. Exit code 1 where one is damaged."""
+    from pathlib import Path
+
+    from training.checkpoint import CheckpointError, checkpoints, verify
+
+    console, bad = make_console(quiet), 0
+    for path in checkpoints(Path(run) / "checkpoints"):
+        try:
+            verify(path)
+            console.print(f"{path.name}: whole", highlight=False)
+        except CheckpointError as error:
+            bad += 1
+            console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+    if bad:
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=TRAIN)

@@ -26,7 +26,7 @@ def test_help_is_light():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.endswith("loaded: []\n")
-    for command in ("demo", "curate", "plan", "status", "explain", "report", "doctor", "models", "train", "generate"):
+    for command in ("demo", "curate", "plan", "status", "explain", "report", "doctor", "models", "train", "generate", "evaluate", "export", "import"):
         assert f" {command} " in run.stdout
 
 
@@ -111,7 +111,13 @@ def test_plan_of_a_training_file(gristmill, small_run, tmp_path):
     answer = json.loads(out)
     assert code == 0
     assert answer["tokens"] == 640
-    assert answer["parameters"] > 64 * 256
+    assert answer["total_parameters"] == sum(answer["parameters"].values()) > 64 * 256
+    assert answer["memory"]["peak"] > 16 * answer["total_parameters"] and answer["epochs"] > 0
+    code, out, _ = gristmill("plan", tmp_path / "train.yaml", "--vocab", "128256", "--gpus", "2", "--device", "h200")
+    assert code == 0 and "2 x H200" in out and "GB at the peak" in out
+    big = ("plan", tmp_path / "train.yaml", "--vocab", "128256", "--device", "a100", "--set", "model.preset=8b")
+    code, _, error = gristmill(*big)
+    assert code == 2 and "What would fit" in error
     code, out, _ = gristmill("plan", tmp_path / "train.yaml")
     assert code == 0 and "640" in out
 
@@ -144,6 +150,15 @@ def test_train_and_generate(gristmill, small_run, tmp_path):
     assert "iteration 4/4: validation web" in out and "4 iterations, 256 tokens" in out
     code, out, _ = gristmill(*arguments)
     assert code == 0 and "went on from iteration 4" in out
+    rows = json.loads(gristmill("checkpoint", "list", tmp_path / "out", "--json")[1])
+    assert [(r["iteration"], r["tokens"], r["good"]) for r in rows] == [(0, 0, True), (4, 256, False)]
+    assert gristmill("checkpoint", "verify", tmp_path / "out")[:2] == (0, "00000000: whole\n00000004: whole\n")
+    (tmp_path / "out" / "checkpoints" / "00000004" / "state.json").write_text("{}")
+    code, out, _ = gristmill("checkpoint", "verify", tmp_path / "out")
+    assert code == 1 and "state.json is not as it was written" in out
+    assert gristmill("checkpoint", "list", tmp_path / "out")[1].splitlines()[-1].split()[-1] == "damaged"
+    (tmp_path / "out" / "checkpoints" / "00000004").rename(tmp_path / "set_aside")
+    assert gristmill(*arguments)[0] == 0
     code, out, _ = gristmill("generate", tmp_path / "out", "Document", "--tokens", "5")
     assert code == 0 and out.startswith("Document")
     assert gristmill("train", tmp_path / "nowhere.yaml", "--data", small_run)[0] == 2

@@ -154,6 +154,8 @@ def test_what_is_read_again_is_scrubbed(small_run, tmp_path):
 
 def test_curves_of_odd_losses():
     assert figures.curves("loss", {"a": []}) == ""
+    marked = figures.curves("loss", {"a": [(1, 2.0), (3, 1.0)]}, marks={2: "iteration 2: <spike>"})
+    assert marked.count("class=mark") == 1 and "<title>iteration 2: &lt;spike&gt;</title>" in marked
     one = figures.curves("loss", {"a": [(1, 2.0)], "b": [(1, float("nan"))]})
     assert 'points="44.0' in one and "nan" not in one
     assert len(figures.thin([(i, 1.0) for i in range(100_000)])) <= 600

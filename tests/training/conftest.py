@@ -119,3 +119,15 @@ def corpus(
     build(run, content, weights={"code": 0.6, "docs": 0.4}, max_epochs=4)
     (run / "counts.json").write_text(json.dumps({k: sum(map(len, v)) for k, v in content.items()}))
     return run
+
+
+@pytest.fixture(scope="session")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run trained for 30 iterations on windows of 64."""
+    from training.config import parse
+    from training.train import train
+
+    run = tmp_path_factory.mktemp("trained") / "run"
+    text = "iterations: 30\nmodel: {preset: toy}\ndata: {sequence: 64}\nbatch: {windows: 8}\nprecision: fp32\nthreads: 1\n"
+    train(parse(text), str(corpus), str(run))
+    return run

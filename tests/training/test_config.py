@@ -39,8 +39,8 @@ def test_overrides(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (
-            "iterations: 1\noptimizer:\n  lr: 1\n  momentum: 2\n",
-            "f.yaml:4: unknown key optimizer.momentum; here are known: lr,",
+            "iterations: 1\noptimizer:\n  lr: 1\n  beta: 2\n",
+            "f.yaml:4: unknown key optimizer.beta; here are known: kind, lr,",
         ),
         ("iterations: 1\ndate: {}\n", "f.yaml:2: unknown key date; here are known: iterations, seed,"),
         ("iterations: many\n", "f.yaml:1: iterations: Input should be a valid integer"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from training.attention import attend, document_mask
 from training.config import PRESETS
-from training.model import Model, Shape, rotary, rotate
+from training.model import Model, Shape, rotary, rotate, turns
 
 
 def tiny(**changes: object) -> Model:
@@ -78,7 +78,11 @@ def test_rotation_depends_on_distance_alone() -> None:
     g = torch.Generator().manual_seed(1)
     q, k = torch.randn(16, generator=g), torch.randn(16, generator=g)
     angle = rotary(50, 16, 10_000.0)
-    turn = [(rotate(q, angle[i].cos(), angle[i].sin()), rotate(k, angle[i].cos(), angle[i].sin())) for i in range(50)]
+    cos, sin = turns(angle)
+    turn = [(rotate(q, cos[i], sin[i]), rotate(k, cos[i], sin[i])) for i in range(50)]
+    a, b = q.chunk(2)
+    by_hand = torch.cat((a * angle[9].cos() - b * angle[9].sin(), b * angle[9].cos() + a * angle[9].sin()))
+    assert torch.allclose(turn[9][0], by_hand, atol=1e-6)
     assert torch.allclose(turn[9][0] @ turn[4][1], turn[45][0] @ turn[40][1], atol=1e-4)
     assert torch.equal(rotary(5, 16, 10_000.0, start=7), angle[7:12])
 

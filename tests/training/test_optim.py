@@ -1,23 +1,88 @@
-"""Which parameters decay, and the learning rate at every iteration."""
+"""Which parameters decay, what a step does, and the learning rate at every iteration."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
+import torch
 
 from training.config import OptimizerConfig, ScheduleConfig
 from training.model import Model, Shape
-from training.optim import adamw, learning_rate
+from training.optim import Muon, build, learning_rate
+
+SHAPE = {"vocab": 10, "layers": 2, "width": 8, "heads": 2, "kv_heads": 1, "ffn": 8}
 
 
-def test_matrices_decay_and_norms_do_not() -> None:
-    model = Model(Shape(vocab=10, layers=2, width=8, heads=2, kv_heads=1, ffn=8, tied=True))
-    decayed, free = adamw(model, OptimizerConfig()).param_groups
+def groups(tied: bool, **config: Any) -> list[dict[str, set[str]]]:
+    """Of each optimizer: the names that decay and those that don't."""
+    model = Model(Shape(**SHAPE, tied=tied))
     names = {id(p): n for n, p in model.named_parameters()}
-    assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
-    assert sorted(names[id(p)] for p in free["params"]) == sorted(n for n in names.values() if "norm" in n)
-    assert len(decayed["params"]) + len(free["params"]) == len(names)
+    found = []
+    for part in build(model, OptimizerConfig(**config)).parts:
+        sets: dict[str, set[str]] = {"decays": set(), "stays": set()}
+        for group in part.param_groups:
+            sets["decays" if group["weight_decay"] else "stays"] |= {names[id(p)] for p in group["params"]}
+        found.append(sets)
+    assert sum(len(s) for part in found for s in part.values()) == len(names)
+    return found
+
+
+def test_what_decays() -> None:
+    (adamw,) = groups(True)
+    assert (
+        all("norm" in n for n in adamw["stays"]) and len(adamw["stays"]) == 5 and "embedding.weight" in adamw["decays"]
+    )
+    (adamw,) = groups(False, no_decay=["norms", "embeddings"])
+    assert "embedding.weight" in adamw["stays"] and "head.weight" in adamw["decays"]
+    (adamw,) = groups(True, no_decay=[])
+    assert not adamw["stays"]
+
+
+def test_muon_takes_the_matrices_of_the_blocks() -> None:
+    adamw, muon = groups(False, kind="muon")
+    assert all(n.startswith("blocks.") and "norm" not in n for n in muon["decays"]) and len(muon["decays"]) == 14
+    assert {"embedding.weight", "head.weight"} <= adamw["decays"] and not muon["stays"]
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
+def test_muon_is_torchs(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    start = torch.randn(shape, generator=generator)
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    mine = Muon([ours], lr=0.02, weight_decay=0.1, momentum=0.95)
+    reference = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    for _ in range(4):
+        ours.grad = torch.randn(shape, generator=generator)
+        theirs.grad = ours.grad.clone()
+        mine.step()
+        reference.step()
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_skipped_step_leaves_everything_as_it_was(kind: str) -> None:
+    """Whatever the gradient is: also one that is no number."""
+    model = Model(Shape(**SHAPE, tied=True))
+    model.initialise(1)
+    optimizers = build(model, OptimizerConfig(kind=kind))
+
+    def step(value: float, skip: float) -> None:
+        for p in model.parameters():
+            p.grad = torch.full_like(p, value)
+        optimizers.step(torch.tensor(skip))
+
+    def state() -> list[torch.Tensor]:
+        return [t.clone() for p in model.parameters() for t in (p.detach(), *optimizers.moments(p).values())]
+
+    step(0.1, 0.0)
+    before = state()
+    for value in (0.2, math.nan, math.inf):
+        step(value, 1.0)
+        assert all(torch.equal(a, b) for a, b in zip(before, state(), strict=True))
+    step(0.2, 0.0)
+    assert not any(torch.equal(a, b) for a, b in zip(before, state(), strict=True))
 
 
 def rates(iterations: int, **config: object) -> list[float]:
@@ -37,6 +102,10 @@ def test_constant_and_wsd() -> None:
     found = rates(100, kind="wsd", warmup=5, decay=0.2, final=0.0)
     assert found[4:80] == [1.0] * 76
     assert found[80:] == pytest.approx([1 - (i + 1) / 20 for i in range(20)])
+    found = rates(100, kind="wsd", warmup=5, decay=0.2, final=0.0, form="sqrt")
+    assert found[4:80] == [1.0] * 76 and found[80:] == pytest.approx([1 - math.sqrt((i + 1) / 20) for i in range(20)])
+    found = rates(100, kind="wsd", warmup=5, decay=0.2, final=0.1, form="cosine")
+    assert found[79:] == pytest.approx([0.1 + 0.45 * (1 + math.cos(math.pi * i / 20)) for i in range(21)])
 
 
 def test_short_runs() -> None:

@@ -1,0 +1,54 @@
+"""The loss scale of fp16 (Micikevicius et al. 2018, section 3.2), with everything on the device.
+
+fp16 has no room below 6e-8: the loss is multiplied by a power of two before backward and gradients divided by it after.
+Where they overflow the update is left out and the scale halved; after 2,000 iterations without, it is doubled. Other
+types need none of it. (torch's GradScaler asks the host each iteration, and looks at one rank's gradients only.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+FIRST, DOUBLE_AFTER = 65536.0, 2000
+
+
+class Scaler:
+    """The scale of the loss; does nothing where it is not `enabled`."""
+
+    def __init__(self, device: torch.device, enabled: bool) -> None:
+        self.enabled = enabled
+        self.scale = torch.tensor(FIRST if enabled else 1.0, dtype=torch.float32, device=device)
+        self.since = torch.zeros((), dtype=torch.int64, device=device)  # iterations without an overflow
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        return loss * self.scale if self.enabled else loss
+
+    @torch.no_grad()
+    def unscale(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Divides the gradients by the scale, in place."""
+        if self.enabled:
+            for p in parameters:
+                if p.grad is not None:
+                    (p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad).mul_(1 / self.scale)
+
+    def update(self, norm: Tensor) -> None:
+        """Takes the norm of all gradients, the same on every rank."""
+        if self.enabled:
+            bad = ~torch.isfinite(norm)
+            since = torch.where(bad, 0, self.since + 1)
+            double = since >= DOUBLE_AFTER
+            self.scale = self.scale * torch.where(bad, 0.5, torch.where(double, 2.0, 1.0)).to(self.scale.dtype)
+            self.since = torch.where(double, 0, since)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scale": float(self.scale), "since": int(self.since)} if self.enabled else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.enabled:
+            self.scale.fill_(state["scale"])
+            self.since.fill_(state["since"])

@@ -1,0 +1,254 @@
+"""Evaluation tasks from local JSONL files: which answer a model finds likelier, and what it writes.
+
+*Choice* (the forms of ARC, HellaSwag and MMLU): each answer is scored as the continuation of the question. `accuracy`
+takes the highest likelihood; `accuracy_norm` the highest likelihood a character, as lm-eval's acc_norm does, so that long
+answers are not at a disadvantage; `bits_per_byte` is the gold answer's, which moves smoothly where accuracies of small
+models stand at chance. *Math* (GSM8K): the number that a generated solution ends in. *Code* (HumanEval): see code.py.
+
+Questions are packed into windows as documents are: they do not see each other, and nothing is padded but the last.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from curation.shards import Manifest
+
+from .attention import layout, way
+from .config import TrainConfig, UserError
+from .generate import Trained, open_tokenizer, say
+from .model import Model
+
+Request = tuple[str, str]  # what stands before, and the continuation that is scored
+
+
+@dataclass(frozen=True)
+class Question:
+    """A multiple-choice question: `context` is what stands before each of `choices`; `gold` numbers the right one."""
+
+    context: str
+    choices: tuple[str, ...]
+    gold: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a model scored on one task; `figures` by name."""
+
+    task: str
+    kind: str
+    count: int
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def read(path: str, limit: int | None = None) -> list[dict[str, Any]]:
+    """The lines of a JSONL file, plain or gzipped. Raises UserError where it cannot be read."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8") as f:
+            rows = [json.loads(line) for line in f if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot read this task: {error}") from error
+    if not rows:
+        raise UserError(f"{path}: no line in this task")
+    return rows[:limit]
+
+
+def kind_of(row: dict[str, Any], path: str) -> str:
+    """choice, math or code, by the keys of a line. Raises UserError for a form that is not known."""
+    if {"prompt", "test", "entry_point"} <= row.keys():
+        return "code"
+    if "endings" in row or "choices" in row:
+        return "choice"
+    if {"question", "answer"} <= row.keys():
+        return "math"
+    raise UserError(
+        f"{path}: a line has {', '.join(sorted(row))}; expected question, choices and answer or answerKey (ARC, MMLU), "
+        "ctx, endings and label (HellaSwag), question and answer (GSM8K), or prompt, test and entry_point (HumanEval)"
+    )
+
+
+def question(row: dict[str, Any]) -> Question:
+    """A line of ARC, HellaSwag or MMLU form. Continuations begin with the space that separates them."""
+    if "endings" in row:
+        return Question(row["ctx"], tuple(" " + e for e in row["endings"]), int(row["label"]))
+    choices = row["choices"]
+    texts = choices["text"] if isinstance(choices, dict) else choices
+    labels = choices.get("label") if isinstance(choices, dict) else None
+    labels = [str(x) for x in labels] if labels else [chr(ord("A") + i) for i in range(len(texts))]
+    answer = row.get("answerKey", row.get("answer"))
+    gold = answer if isinstance(answer, int) else labels.index(str(answer))
+    return Question(f"Question: {row['question']}\nAnswer:", tuple(f" {t}" for t in texts), gold)
+
+
+def encode_pair(trained: Trained, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Tokens of both, split where the context's end; spaces at its end belong to the continuation, as in lm-eval."""
+    spaces = len(context) - len(context.rstrip())
+    if spaces:
+        context, continuation = context[:-spaces], context[-spaces:] + continuation
+    whole, before = trained.encode(context + continuation), trained.encode(context)
+    return before, whole[len(before) :]
+
+
+@torch.no_grad()
+def likelihoods(trained: Trained, requests: Sequence[Request], windows: int = 8) -> list[tuple[float, bool]]:
+    """For each request the continuation's log-likelihood in nats, and whether greedy decoding would write it.
+
+    A request longer than the model's window loses the beginning of its context.
+    """
+    rows: list[tuple[int, list[int], int]] = []  # number, tokens with EOS before, how many of them are scored
+    for number, (context, continuation) in enumerate(requests):
+        before, after = encode_pair(trained, context, continuation)
+        rows.append(
+            (number, [trained.eos, *before, *after][-(trained.sequence + 1) :], min(len(after), trained.sequence))
+        )
+    found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
+    packed: list[list[tuple[int, list[int], int]]] = []
+    room = 0
+    for row in sorted(rows, key=lambda r: -len(r[1])):
+        if not packed or len(row[1]) - 1 > room:
+            packed.append([])
+            room = trained.sequence
+        packed[-1].append(row)
+        room -= len(row[1]) - 1
+    for begin in range(0, len(packed), windows):
+        for number, value in _score(trained, packed[begin : begin + windows]):
+            found[number] = value
+    return found
+
+
+def _score(
+    trained: Trained, packed: Sequence[Sequence[tuple[int, list[int], int]]]
+) -> Iterable[tuple[int, tuple[float, bool]]]:
+    model = trained.model
+    device = model.embedding.weight.device
+    length = max(sum(len(tokens) - 1 for _, tokens, _ in window) for window in packed)
+    inputs = torch.full((len(packed), length), trained.eos, dtype=torch.int64)
+    documents = torch.full((len(packed), length), max(len(w) for w in packed), dtype=torch.int64)
+    places: list[tuple[int, int, int, int]] = []  # number, window, first and last place of the scored
+    targets: list[int] = []
+    for row, window in enumerate(packed):
+        at = 0
+        for i, (number, tokens, scored) in enumerate(window):
+            size = len(tokens) - 1
+            inputs[row, at : at + size] = torch.tensor(tokens[:-1])
+            documents[row, at : at + size] = i
+            places.append((number, row, at + size - scored, at + size))
+            targets += tokens[len(tokens) - scored :]
+            at += size
+    dtype = model.norm.weight.dtype
+    mask = layout(documents.to(device), model.attention_way or way(device, dtype), dtype)
+    hidden = model.hidden(inputs.to(device), mask)
+    picked = torch.cat([hidden[row, a:b] for _, row, a, b in places])
+    wanted = torch.tensor(targets, device=device)
+    values, best = [], []
+    for begin in range(0, len(picked), 256):
+        logits = model.head(picked[begin : begin + 256]).float()
+        label = wanted[begin : begin + 256, None]
+        values.append(torch.log_softmax(logits, dim=-1).gather(1, label)[:, 0].double())
+        best.append(logits.argmax(dim=-1) == label[:, 0])
+    value, greedy = torch.cat(values).cpu(), torch.cat(best).cpu()
+    at = 0
+    for number, _, a, b in places:
+        part = slice(at, at + b - a)
+        yield number, (float(value[part].sum()), bool(greedy[part].all()))
+        at += b - a
+
+
+def choice(trained: Trained, task: str, questions: Sequence[Question]) -> Result:
+    """accuracy, accuracy_norm and bits_per_byte of the gold answer over all questions."""
+    requests = [(q.context, c) for q in questions for c in q.choices]
+    scores = iter(likelihoods(trained, requests))
+    right = right_norm = 0
+    nats, size = 0.0, 0
+    for q in questions:
+        values = [next(scores)[0] for _ in q.choices]
+        by_length = [v / max(1, len(c) - 1) for v, c in zip(values, q.choices, strict=True)]  # less the space
+        right += values.index(max(values)) == q.gold
+        right_norm += by_length.index(max(by_length)) == q.gold
+        nats -= values[q.gold]
+        size += len(q.choices[q.gold].encode())
+    n = len(questions)
+    figures = {
+        "accuracy": right / n,
+        "accuracy_norm": right_norm / n,
+        "bits_per_byte": nats / math.log(2) / max(1, size),
+    }
+    return Result(task, "choice", n, figures)
+
+
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+
+def final_number(text: str) -> str | None:
+    """The number after ####, else the last one, without thousands' commas and a closing point; None: there is none."""
+    marked = text.rpartition("####")[2] if "####" in text else text
+    found = _NUMBER.findall(marked)
+    if not found:
+        return None
+    number: str = (found[0] if "####" in text else found[-1]).replace(",", "")
+    return number.rstrip("0").rstrip(".") if "." in number else number
+
+
+def math_task(
+    trained: Trained, task: str, rows: Sequence[dict[str, Any]], *, shots: int = 0, tokens: int = 256
+) -> Result:
+    """exact_match of the final number, greedy; the first `shots` lines are examples and not asked."""
+    examples = "".join(f"Question: {r['question']}\nAnswer: {r['answer']}\n\n" for r in rows[:shots])
+    asked = rows[shots:]
+    right = 0
+    for row in asked:
+        ids = [trained.eos, *trained.encode(f"{examples}Question: {row['question']}\nAnswer:")]
+
+        def ends(said: list[int]) -> bool:
+            return "\n\n" in trained.decode(said[-8:])
+
+        said = trained.decode(say(trained, ids, tokens, 0.0, None, None, torch.Generator(), ends)).partition("\n\n")[0]
+        answer = final_number(said)
+        right += answer is not None and answer == final_number(row["answer"])
+    if not asked:
+        raise UserError(f"{task}: {shots} examples leave no line to ask")
+    return Result(task, "math", len(asked), {"exact_match": right / len(asked)})
+
+
+def evaluate_task(
+    trained: Trained,
+    path: str,
+    *,
+    limit: int | None = None,
+    shots: int = 0,
+    run_code: bool = False,
+    samples: int = 1,
+    tokens: int = 256,
+) -> Result:
+    """Scores a model on one file; its form is told from its first line. Raises UserError for what cannot be read."""
+    rows = read(path, limit)
+    name = Path(path).name.removesuffix(".gz").removesuffix(".jsonl")
+    kind = kind_of(rows[0], path)
+    try:
+        if kind == "choice":
+            return choice(trained, name, [question(r) for r in rows])
+        if kind == "math":
+            return math_task(trained, name, rows, shots=shots, tokens=tokens)
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: a line is not of the form that the first has: {error!r}") from error
+    from .code import code_task
+
+    return code_task(trained, name, rows, run_code=run_code, samples=samples, tokens=tokens)
+
+
+def score_tasks(config: TrainConfig, manifest: Manifest, run: Path, model: Model) -> dict[str, dict[str, float]]:
+    """What a model in training scores on `evaluate.tasks`: {"tasks": {"arc.accuracy": 0.3}}. Collective when sharded."""
+    told = manifest.tokenizer
+    file = run / told.file
+    trained = Trained(model, open_tokenizer(file, told.kind), file, told.eos, config.data.sequence)
+    found = [evaluate_task(trained, path, limit=config.evaluate.task_limit) for path in config.evaluate.tasks]
+    return {"tasks": {f"{r.task}.{name}": value for r in found for name, value in r.figures.items()}}
