@@ -1,4 +1,4 @@
-"""The plan against what torch counts: parameters, FLOPs and the peak of live storages; what it says if it will not fit."""
+"""The plan against what torch counts: parameters, FLOPs, the peak of live storages; what it says if all will not fit."""
 
 from __future__ import annotations
 
