@@ -2,10 +2,10 @@
 
 python benchmarks/convergence.py shared/data --work runs/convergence [--iterations 300] [--one ours 1] [--out docs]
 
-Text of the crawl's pages through a byte-level BPE of 4,096; a tenth of the documents held out. `ours` is the model with
-its loss, masks and AdamW; `plain` the same decoder written out (benchmarks/plain.py) with all logits, torch's
-cross-entropy and AdamW, from other seeds' weights and data orders. Finished runs are kept as JSON, so that the six can be
-run one by one (--one NAME SEED); the figure is drawn from those that are there.
+Text of the crawl's pages through a byte-level BPE of 4,096; a tenth of the documents held out. `ours` is the model
+with its loss, masks and AdamW; `plain` the same decoder written out (benchmarks/plain.py) with all logits, torch's
+cross-entropy and AdamW, from other seeds' weights and data orders. Finished runs are kept as JSON, so that the six can
+be run one by one (--one NAME SEED); the figure is drawn from those that are there.
 """
 
 from __future__ import annotations
