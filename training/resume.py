@@ -23,9 +23,11 @@ from .config import TrainConfig, UserError, parse
 from .optim import learning_rate
 
 FREE = (
-    "evaluate.", "checkpoint.", "guard.", "log_every", "log_to", "hang_after", "quarantine", "data.cache", "data.max_epochs",
+    "evaluate.", "checkpoint.", "guard.", "log_every", "log_to",
+    "hang_after", "quarantine", "data.cache", "data.max_epochs",
 )  # fmt: skip
-ROUNDING = ("batch.micro", "recompute", "compile", "parallel.", "threads", "device", "deterministic")  # and the number of ranks
+# and the number of ranks
+ROUNDING = ("batch.micro", "recompute", "compile", "parallel.", "threads", "device", "deterministic")
 ORDER = ("data.weights", "data.sequence", "data.changes", "batch.windows")  # new segments of the order log
 RATES = ("iterations", "schedule.")  # where what is done keeps its rates
 

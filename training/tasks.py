@@ -246,7 +246,7 @@ def evaluate_task(
 
 
 def score_tasks(config: TrainConfig, manifest: Manifest, run: Path, model: Model) -> dict[str, dict[str, float]]:
-    """What a model in training scores on `evaluate.tasks`: {"tasks": {"arc.accuracy": 0.3}}. Collective when sharded."""
+    """A model in training on `evaluate.tasks`: {"tasks": {"arc.accuracy": 0.3}}. Collective when sharded."""
     told = manifest.tokenizer
     file = run / told.file
     trained = Trained(model, open_tokenizer(file, told.kind), file, told.eos, config.data.sequence)

@@ -36,8 +36,9 @@ def test_loss_and_step() -> None:
     assert "error of the gradients" in run(
         "loss.py", *"--rows 64 --hidden 32 --vocab 500 --repeats 1 --threads 1 --error".split()
     )
-    small = "--vocab 65 --mode eager --layers 2 --width 64 --windows 1 --length 32 --repeats 1 --threads 1"
-    assert "nanoGPT, plain loss" in run("step.py", *small.split())
+    small = ["--vocab", "65", "--mode", "eager", "--layers", "2", "--width", "64", "--windows", "1", "--length", "32"]
+    small += ["--repeats", "1", "--threads", "1"]
+    assert "nanoGPT, plain loss" in run("step.py", *small)
 
 
 def test_the_plain_decoder_is_ours() -> None:
