@@ -58,9 +58,9 @@ class GPT(nn.Module):
             if torch.is_autocast_enabled("cpu"):
                 rows, weight = rows.bfloat16(), weight.bfloat16()
             options = torch.nn.LinearCrossEntropyOptions()
-            return F.linear_cross_entropy(rows, weight, targets.view(-1), options=options)
+            return F.linear_cross_entropy(rows, weight, targets.reshape(-1), options=options)
         logits = F.linear(x, self.embedding.weight)
-        return F.cross_entropy(logits.view(-1, logits.shape[-1]).float(), targets.view(-1))
+        return F.cross_entropy(logits.view(-1, logits.shape[-1]).float(), targets.reshape(-1))
 
 
 class PlainLlama(nn.Module):
@@ -100,4 +100,4 @@ class PlainLlama(nn.Module):
             h = normed(x, block.ffn_norm.weight)
             x = x + F.linear(F.silu(F.linear(h, f.gate.weight)) * F.linear(h, f.up.weight), f.down.weight)
         logits = F.linear(normed(x, held.norm.weight), held.head.weight)
-        return F.cross_entropy(logits.view(b * n, -1).float(), targets.view(-1))
+        return F.cross_entropy(logits.view(b * n, -1).float(), targets.reshape(-1))

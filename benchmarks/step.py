@@ -44,7 +44,7 @@ def iteration(model: nn.Module, precision: str, compiled: bool) -> Callable[[Ten
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(loss)
+        return float(loss.detach())
 
     return run
 

@@ -1,7 +1,7 @@
 """Where a run's figures go besides its own JSONL files: TensorBoard always, Weights & Biases and MLflow by option.
 
-One function takes every entry of the log (see journal.py) and hands it on as numbers by name and iteration: loss,
-that by domain, gradient norm, learning rate, tokens/s, validation loss, perplexity, bits per byte, tasks, events. Wherever the
+One function takes every entry of the log (see journal.py) and hands it on as numbers by name and iteration: losses,
+also by domain, gradient norm, learning rate, tokens/s, perplexity, bits per byte, tasks, events. Wherever the
 iteration goes back, after a restart or a rollback, TensorBoard is told to forget what came after.
 
 A service that fails must not end a training: it is said once, and the run goes on without it.

@@ -1,9 +1,9 @@
 """Evaluation tasks from local JSONL files: which answer a model finds likelier, and what it writes.
 
 *Choice* (the forms of ARC, HellaSwag and MMLU): each answer is scored as the continuation of the question. `accuracy`
-takes the highest likelihood; `accuracy_norm` the highest likelihood a character, as lm-eval's acc_norm does, so that long
-answers are not at a disadvantage; `bits_per_byte` is the gold answer's, which moves smoothly where accuracies of small
-models stand at chance. *Math* (GSM8K): the number that a generated solution ends in. *Code* (HumanEval): see code.py.
+takes the highest likelihood; `accuracy_norm` the highest likelihood a character, as lm-eval's acc_norm does, so that
+long answers are not at a disadvantage; `bits_per_byte` is the gold answer's, which moves smoothly where accuracies of
+small models stand at chance. *Math* (GSM8K): the number that a generated solution ends in. *Code* (HumanEval): code.py.
 
 Questions are packed into windows as documents are: they do not see each other, and nothing is padded but the last.
 """
@@ -246,7 +246,7 @@ def evaluate_task(
 
 
 def score_tasks(config: TrainConfig, manifest: Manifest, run: Path, model: Model) -> dict[str, dict[str, float]]:
-    """What a model in training scores on `evaluate.tasks`: {"tasks": {"arc.accuracy": 0.3}}. Collective when sharded."""
+    """A model in training on `evaluate.tasks`: {"tasks": {"arc.accuracy": 0.3}}. Collective when sharded."""
     told = manifest.tokenizer
     file = run / told.file
     trained = Trained(model, open_tokenizer(file, told.kind), file, told.eos, config.data.sequence)

@@ -293,7 +293,5 @@ def verify_entry(manifest: Manifest, entry: ShardEntry) -> None:
     tombstones = json.loads(read_file(erased)) if exists(erased) else {}
     expected = tombstones.get(entry.path, {}).get("sha256", entry.sha256)
     if (found := hashlib.sha256(data).hexdigest()) != expected:
-        raise ShardChecksum(
-            f"{path}: checksum {found[:12]}..., the manifest says {expected[:12]}...; copy it again"
-        )
+        raise ShardChecksum(f"{path}: checksum {found[:12]}..., the manifest says {expected[:12]}...; copy it again")
     open_shard(path, entry=entry, tokenizer=manifest.tokenizer.sha256)

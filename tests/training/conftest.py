@@ -128,6 +128,7 @@ def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from training.train import train
 
     run = tmp_path_factory.mktemp("trained") / "run"
-    text = "iterations: 30\nmodel: {preset: toy}\ndata: {sequence: 64}\nbatch: {windows: 8}\nprecision: fp32\nthreads: 1\n"
+    text = "iterations: 30\nmodel: {preset: toy}\ndata: {sequence: 64}\nbatch: {windows: 8}\n"
+    text += "precision: fp32\nthreads: 1\n"
     train(parse(text), str(corpus), str(run))
     return run

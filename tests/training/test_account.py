@@ -1,4 +1,4 @@
-"""The plan against what torch counts: parameters, FLOPs and the peak of live storages; what it says if it will not fit."""
+"""The plan against what torch counts: parameters, FLOPs, peak of live storages; and what it says where nothing fits."""
 
 from __future__ import annotations
 

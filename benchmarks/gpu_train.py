@@ -1,0 +1,180 @@
+"""Training iterations on one GPU: tokens/s, MFU and memory, beside torch.compile of the plain loss. Needs no Ray.
+
+python benchmarks/gpu_train.py [--shape 124m 1b 8b] [--sequence 2048 8192] [--seconds 20]
+
+bf16 under autocast with fp32 weights and fused AdamW. (8 B: weights and moments of 128 GB leave no room on a GPU of
+141 GB, so it runs forward and backward only, with weights in bf16.) Documents of a mean of 700 tokens, attended by
+themselves. MFU by the convention of training/account.py: 6 N with the head and without the look-up plus the causal half
+of attention, over the data sheet's peak; beside it all of attention, and the share of what a large matrix product
+reaches in the same run. Attention goes by varlen or flex as attention.way says. On a machine without a GPU it runs one
+toy shape, to show that it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.account import flops_per_token, memory
+from training.attention import layout, way
+from training.config import PRESETS
+from training.devices import DEVICES, Device, find
+from training.loss import linear_cross_entropy
+from training.model import Model, Shape
+
+VOCAB = 128_256
+TOKENS = {"124m": 65_536, "1b": 16_384, "8b": 8_192, "toy": 512}  # in an iteration, so that activations fit
+
+
+def batch(tokens: int, sequence: int, vocab: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    windows = max(1, tokens // sequence)
+    stream = torch.randint(0, vocab, (windows, sequence + 1), generator=g)
+    documents = (torch.rand(windows, sequence, generator=g) < 1 / 700).long().cumsum(1)
+    return stream[:, :-1].to(device), stream[:, 1:].to(device), documents.to(device)
+
+
+class PlainLoss(Model):
+    """The same model with all logits at once."""
+
+    def forward(
+        self, tokens: Tensor, targets: Tensor, documents: Tensor, z_loss: float = 0.0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        dtype = self.embedding.weight.dtype
+        if torch.is_autocast_enabled(tokens.device.type):
+            dtype = torch.get_autocast_dtype(tokens.device.type)
+        hidden = self.hidden(tokens, layout(documents, way(tokens.device, dtype), dtype))
+        return _plain(hidden, self.head.weight, targets), (targets >= 0).sum(), targets
+
+
+def _logits_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    logits = F.linear(hidden, weight)
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
+
+
+_plain = torch.compile(_logits_loss)
+
+
+def sync(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def product_rate(device: str, size: int) -> float:
+    """FLOP/s of a bf16 product of size^3."""
+    a = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+    best = float("inf")
+    for _ in range(6):
+        sync(device)
+        begin = time.perf_counter()
+        a @ a
+        sync(device)
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best
+
+
+def measure(name: str, sequence: int, loss: str, compiled: bool, seconds: float, gpu: Device, reach: float) -> None:
+    device = gpu.kind
+    shape = Shape(vocab=VOCAB if device == "cuda" else 512, **PRESETS[name])
+    large = name == "8b"
+    with torch.device("meta"):
+        model = (Model if loss == "ours" else PlainLoss)(shape)
+    model.to_empty(device=device)
+    if shape.tied:
+        model.head.weight = model.embedding.weight
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(0, 0.02) if p.dim() > 1 else p.fill_(1.0)
+    if large:
+        model.to(torch.bfloat16)
+    if compiled:
+        model.compile_blocks()
+    optimizer = None if large else torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    given = batch(TOKENS[name], sequence, shape.vocab, device)
+    count = given[0].numel()
+
+    def iteration() -> None:
+        with contextlib.nullcontext() if large else torch.autocast(device, torch.bfloat16):
+            loss_sum, _, _ = model(*given)
+        (loss_sum / count).backward()
+        if optimizer is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        model.zero_grad(set_to_none=True)
+
+    for _ in range(3):
+        iteration()
+    sync(device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    begin, done = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        iteration()
+        done += 1
+        sync(device)
+    rate = done * count / (time.perf_counter() - begin)
+    held = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else 0.0
+    planned = memory(shape, given[0].shape[0], sequence, device=device).peak / 1e9
+    flops = flops_per_token(shape, sequence)
+    print(
+        f"{name:5} {sequence:5} {'compiled' if compiled else 'eager':8} {loss:5} {rate:10,.0f} tokens/s  "
+        f"MFU {rate * flops.causal / gpu.bf16:.1%} (all of attention {rate * flops.full / gpu.bf16:.1%}; "
+        f"{rate * flops.causal / reach:.1%} of a product)  {held:6.1f} GB, planned {planned:.1f}",
+        flush=True,
+    )
+
+
+def loss_memory() -> None:
+    """What the loss holds beyond inputs, weight and their gradients at 32,768 x 4,096 x 128,256."""
+    hidden = torch.randn(32_768, 4096, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    weight = (torch.randn(VOCAB, 4096, device="cuda") / 64).to(torch.bfloat16).requires_grad_()
+    targets = torch.randint(0, VOCAB, (32_768,), device="cuda")
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    linear_cross_entropy(hidden, weight, targets)[0].backward()
+    peak = torch.cuda.max_memory_allocated() - before
+    print(f"loss, 32,768 x 4,096 x 128,256: {peak / 1e9:.2f} GB at the peak, gradients included")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", nargs="+", choices=["124m", "1b", "8b"], default=["124m", "1b"])
+    parser.add_argument("--sequence", type=int, nargs="+", default=[2048, 8192])
+    parser.add_argument("--loss", nargs="+", choices=["ours", "plain"], default=["ours", "plain"])
+    parser.add_argument("--mode", nargs="+", choices=["eager", "compiled"], default=["compiled", "eager"])
+    parser.add_argument("--seconds", type=float, default=15)
+    a = parser.parse_args()
+    if not torch.cuda.is_available():
+        print(f"torch {torch.__version__}: no GPU here; one toy shape on the CPU")
+        here = find("cpu")
+        for loss in a.loss:
+            measure("toy", 128, loss, False, min(a.seconds, 1.0), here, product_rate("cpu", 1024))
+        return
+    gpu = next((d for k, d in DEVICES.items() if k in torch.cuda.get_device_name().lower()), DEVICES["h200"])
+    reach = product_rate("cuda", 8192)
+    peak = gpu.bf16 / 1e12
+    print(
+        f"torch {torch.__version__}, {torch.cuda.get_device_name()}: a product {reach / 1e12:.0f} of {peak:.0f} TFLOP/s"
+    )
+    loss_memory()
+    for name in a.shape:
+        for sequence in a.sequence:
+            for mode in a.mode:
+                for loss in a.loss:
+                    try:
+                        measure(name, sequence, loss, mode == "compiled", a.seconds, gpu, reach)
+                    except torch.OutOfMemoryError:
+                        print(f"{name:5} {sequence:5} {mode:8} {loss:5} out of memory", flush=True)
+                    gc.collect()
+                    torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()
