@@ -7,8 +7,8 @@ is taken in fp32 whatever the compute type, and the weight's gradient accumulate
 
 *By rows* (loss_rows.py): all logits of some rows, three products; the gradients by h and W are made while the logits
 are there, and backward merely scales them. *By columns* (loss_columns.py), in 16 bits on a CPU: the logits of all rows
-for some words, once forward for lse and once backward for the slopes, four products. There a product runs five times as
-fast as in fp32, so what costs is passes over logits outside the cache.
+for some words, once forward for lse and once backward for the slopes, four products. There a product runs some four
+times as fast as in fp32, so what costs is passes over logits outside the cache.
 """
 
 from __future__ import annotations
