@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -52,27 +51,3 @@ def texts(data: Path, files: Sequence[str] = ("docs-0*.warc.gz",), engine: str =
 def versions(*names: str) -> str:
     """Versions of packages, for the first line of a benchmark."""
     return ", ".join(f"{name} {version(name)}" for name in names)
-
-
-class OneLine:
-    """fastText as datatrove calls it: a string in, labels and scores out."""
-
-    model: Any = None  # loaded by the process that uses it: a fastText model cannot be pickled
-
-    def predict(self, text: str, k: int) -> tuple[list[str], list[object]]:
-        from curation import models
-
-        self.model = self.model or models.load_fasttext("lid.176")
-        labels, scores = self.model.predict([text], k=k)
-        return labels[0], scores[0]
-
-
-def fasttext_lid() -> object:
-    """datatrove's LanguageFilter with the language model that is on this machine: it would download another, insists on
-    its own build of fastText, and hands it a single string, which fails under numpy 2. Nothing else is changed."""
-    from datatrove.pipeline.filters import LanguageFilter
-
-    LanguageFilter._requires_dependencies = []
-    block = LanguageFilter(["en"], language_threshold=0.65)
-    block.model._model = OneLine()
-    return block

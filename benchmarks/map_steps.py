@@ -113,13 +113,14 @@ def heuristics(batches: Sequence[pa.RecordBatch], few: Sequence[str]) -> None:
 
 def language(batches: Sequence[pa.RecordBatch], few: Sequence[str]) -> None:
     """lid.176, beside fastText over the same lines in batches."""
+    from benchmarks.peer_language import EnglishFilter
     from curation import models
     from curation.quality.language import Language
 
     model = models.load_fasttext("lid.176")
     lines = [[t.replace("\n", " ") for t in b.column("text").to_pylist()] for b in batches]
     bare = size(t for ls in lines for t in ls) / timed(lambda: [model.predict(ls) for ls in lines])
-    row("language", step_speed(Language(), batches), block_speed([crawl.fasttext_lid()], few), bare, ">= 0.90x wanted")
+    row("language", step_speed(Language(), batches), block_speed([EnglishFilter()], few), bare, ">= 0.90x wanted")
 
 
 def perplexity(batches: Sequence[pa.RecordBatch], data: Path, folder: Path) -> None:
