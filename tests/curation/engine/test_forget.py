@@ -92,7 +92,8 @@ def take_out(run_dir: Path, **options: Any) -> Forgotten:
 
 def fresh(folder: Path, to: str, of: str, urls: list[str]) -> dict[str, str]:
     """The result tree of a run that never had these URLs, with tokenizer and quantiles as in the run `of`."""
-    runs.write_jsonl(folder / f"{to}.jsonl", [{"url": u} for u in urls])
+    # with the words that `forget` writes: the ledger shows who asked for it
+    runs.write_jsonl(folder / f"{to}.jsonl", [{"url": u, "by": "forget"} for u in urls])
     pins = {"tokenizer": {"path": f"{of}/tokenizer.json"}, "quantiles": f"{of}/run.json"}
     runs.curate(folder, tree([f"{to}.jsonl"], **pins), to)
     return without_generation(folder / to)
