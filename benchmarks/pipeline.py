@@ -7,7 +7,8 @@ e-mail and IP addresses and count GPT-2's tokens, with two workers on the same f
 datatrove needs a minute to load its own). Every run is a process of its own.
 
 Archives are copied with WARC-Identified-Payload-Type: text/html, as Common Crawl's have it. Without that header
-datatrove asks libmagic, to which XHTML is text/xml, and leaves 147 of the first 149 pages of docs-00 unread.
+datatrove asks libmagic, to which XHTML is text/xml, and leaves 147 of the first 149 pages of docs-00 unread. Its
+MinHash is told to use SHA-1: its xxhash hands strings to a library that wants bytes from version 4 on.
 
 whole     docs-00 and docs-01, wall seconds from start to exit of the process.
 marginal  what a further copy of docs-00 costs, without deduplication: the time of many copies under other URLs less
@@ -63,7 +64,8 @@ if __name__ == "__main__":
     if not dedup:
         run("first", first + last, tasks)
     else:
-        config = MinhashConfig(hash_config=HashConfig(precision=64), num_buckets=14, hashes_per_bucket=8, n_grams=5)
+        hashes = HashConfig(precision=64, hash_fc="sha1")
+        config = MinhashConfig(hash_config=hashes, num_buckets=14, hashes_per_bucket=8, n_grams=5)
         run("first", first + [JsonlWriter(f"{out}/texts")], tasks)
         run("signatures", [JsonlReader(f"{out}/texts"), MinhashDedupSignature(f"{out}/signatures", config=config)])
         run("buckets", [MinhashDedupBuckets(f"{out}/signatures", f"{out}/buckets", config=config)], 14)
