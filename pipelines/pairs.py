@@ -126,8 +126,8 @@ def largest(store: Storage, run: Mapping[str, Any]) -> list[Cluster]:
             if field.type.get_field_index("duplicate") < 0:
                 continue
             copies = pc.fill_null(pc.struct_field(batch.column(field.name), "copies"), 0)
-            many = batch.append_column("copies", copies).filter(pc.greater(copies, 1))
-            found = zip(many.column("copies").to_pylist(), many.column("doc_id").to_pylist(), strict=True)
+            many = pc.greater(copies, 1)
+            found = zip(copies.filter(many).to_pylist(), batch.column("doc_id").filter(many).to_pylist(), strict=True)
             have = best.setdefault(field.name, [])
             have[:] = sorted([*have, *found], key=lambda c: (-c[0], c[1]))[:CLUSTERS]
     clusters = {

@@ -93,6 +93,8 @@ class Scrub:
         except Exception as error:
             if self.step is None:
                 raise
+            if isinstance(error, apply.SocketOpened):  # it names a step and a call; scrubbing may be what opened it
+                raise apply.SocketOpened(str(error)) from None
             try:
                 clean = self._clean(error)
             except Exception:  # scrubbing itself fails: then only what failed is said

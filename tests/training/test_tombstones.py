@@ -17,6 +17,7 @@ class Manifest:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.root = str(folder)
         self.tokenizer = self
         self.eos = EOS
 
