@@ -136,11 +136,10 @@ def _solve(folder: Path, seed: int) -> Outcome:
 def test_planted_problem(tmp_path: Path) -> None:
     import ray
 
-    outcomes = [_solve(tmp_path / str(seed), seed) for seed in (1, 2)]
+    made = _solve(tmp_path, 1)
     ray.shutdown()
-    for made in outcomes:
-        found = np.array([made.recommended[d] for d in planted.DOMAINS])
-        print(found.round(3), [(v.against, round(v.effect, 4), f"{v.p:.2g}") for v in made.verdicts])
-        assert np.abs(found - planted.BEST).max() <= 0.05
-        means = {a.name: float(np.mean(a.values)) for a in made.arms}
-        assert means["recommended"] < means["uniform"] < means["natural"]
+    found = np.array([made.recommended[d] for d in planted.DOMAINS])
+    print(found.round(3), [(v.against, round(v.effect, 4), f"{v.p:.2g}") for v in made.verdicts])
+    assert np.abs(found - planted.BEST).max() <= 0.05
+    means = {a.name: float(np.mean(a.values)) for a in made.arms}
+    assert means["recommended"] < means["uniform"] < means["natural"]
