@@ -7,16 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
+from benchmarks import planted_mix as planted
 from curation.step import UserError
 from pipelines.mix import proxy, workers
 from pipelines.mix.proxy import Proxy
-from pipelines.mix.search import Outcome, search
+from pipelines.mix.search import search
 from pipelines.mix.settings import Settings, load
-from tests.pipelines.mix import planted
 
 
 @pytest.fixture(scope="module")
@@ -120,26 +119,3 @@ def test_bad_files_are_refused(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "mix.yaml").write_text(text)
     with pytest.raises(UserError, match=words):
         load(str(tmp_path / "mix.yaml"))
-
-
-def _solve(folder: Path, seed: int) -> Outcome:
-    planted.build(folder / "run", seed)
-    settings = Settings(
-        data=str(folder / "run"), proxy=planted.PROXY, runs=32, seed=seed, resamples=50,
-        confirm={"seeds": 3, "against": ["natural", "uniform"]},
-    )  # fmt: skip
-    return search(settings, str(folder / "mix"), train=workers.on_ray())
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3000)
-def test_planted_problem(tmp_path: Path) -> None:
-    import ray
-
-    made = _solve(tmp_path, 1)
-    ray.shutdown()
-    found = np.array([made.recommended[d] for d in planted.DOMAINS])
-    print(found.round(3), [(v.against, round(v.effect, 4), f"{v.p:.2g}") for v in made.verdicts])
-    assert np.abs(found - planted.BEST).max() <= 0.05
-    means = {a.name: float(np.mean(a.values)) for a in made.arms}
-    assert means["recommended"] < means["uniform"] < means["natural"]
