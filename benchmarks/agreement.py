@@ -1,6 +1,6 @@
 """Do our rules decide as datatrove's filters do? On the same extracted texts, filter by filter, and all together.
 
-    python benchmarks/agreement.py [--documents 1500] [--show]
+    python -m benchmarks.agreement [--documents 1500] [--show]
 
 A difference is a document that one keeps and the other drops; it is counted under datatrove's reason and our rules.
 `recipe` is FineWeb's chain with its settings (C4 without its rule of terminal punctuation), each filter given the text

@@ -1,6 +1,6 @@
 """Decontamination: planted evaluation items found, clean text left alone, speed, memory of the index.
 
-python benchmarks/decontaminate.py ../shared/data
+python -m benchmarks.decontaminate ../shared/data
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Extraction: token F1 and speed of each engine on pages with a hand-made main text, and what `auto` does elsewhere.
 
-    python benchmarks/extraction.py
+    python -m benchmarks.extraction
 
 F1 is of words, of the mean precision and mean recall over the 90 pages, as in article-extraction-benchmark; `median`
 and `worst` are of single pages. Three thresholds of `auto` were set with these pages in view, the rest on other ones.

@@ -1,6 +1,6 @@
 """Map steps on one core: MB of text a second for each of ours, beside datatrove's own block and the bare library.
 
-    python benchmarks/map_steps.py [--files 'docs-00*'] [--peer-documents 150]
+    python -m benchmarks.map_steps [--files 'docs-00*'] [--peer-documents 150]
 
 MB are of the text a step is given (extraction: of the HTML); time is CPU time of this process, pinned to one core. Ours
 get batches of 256 documents, as in a run; the best of three rounds. datatrove's blocks get Documents one by one, each

@@ -1,6 +1,6 @@
 """PII: precision and recall by entity, and presidio beside us on the crawl: the same findings, and how fast.
 
-python benchmarks/pii.py ../shared/data [--pages 200]
+python -m benchmarks.pii ../shared/data [--pages 200]
 """
 
 from __future__ import annotations

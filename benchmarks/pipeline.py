@@ -1,6 +1,6 @@
 """Crawl to kept documents by the FineWeb recipe: `gristmill curate` beside datatrove's LocalPipelineExecutor.
 
-    python benchmarks/pipeline.py [--parts whole marginal]
+    python -m benchmarks.pipeline [--parts whole marginal]
 
 Both extract, identify the language, apply Gopher's, C4's and FineWeb's rules, remove near-duplicates by MinHash, mask
 e-mail and IP addresses and count GPT-2's tokens, with two workers on the same files (URL lists are left out of both:
