@@ -127,7 +127,8 @@ def perplexity(batches: Sequence[pa.RecordBatch], data: Path, folder: Path) -> N
     """A 5-gram model of WikiText, beside KenLM over lines that are prepared already."""
     from curation.quality import ngram
     from curation.quality.ngram_text import normalise
-    from curation.quality.perplexity import Perplexity, load
+    from curation.quality.perplexity import Perplexity
+    from curation.quality.reference import load
 
     path = str(folder / "reference.arpa")
     with open(data / "lm" / "wikitext2_test.txt", "rb") as text:
