@@ -108,13 +108,14 @@ def _weights(objective: list[str] | None) -> dict[str, float] | None:
 def _finish(outcome: Any, folder: str, title: str) -> None:
     from pathlib import Path
 
+    from curation.storage import Storage
     from pipelines.mix import published
     from pipelines.mix.report import render
-    from pipelines.mix.search import as_json, write_json
+    from pipelines.mix.search import as_json
 
     place = Path(folder)
     published.write(place, outcome.domains, outcome.metrics, outcome.mixes, outcome.values)
-    write_json(place / "outcome.json", as_json(outcome))
+    Storage(folder).write_json("outcome.json", as_json(outcome))
     (place / "mix.yaml").write_text(outcome.mix_block(), encoding="utf-8")
     (place / "report.html").write_text(render(outcome, title), encoding="utf-8")
 

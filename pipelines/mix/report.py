@@ -5,7 +5,6 @@ each domain does, and the mixes that were tried. One file, no network; the frame
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from html import escape
 from importlib import resources
 
@@ -14,6 +13,7 @@ import numpy as np
 from pipelines import figures
 from pipelines.mix.laws import Floats
 from pipelines.mix.search import Outcome
+from pipelines.report import table
 
 SIZE = 240.0
 
@@ -68,7 +68,7 @@ def _recommendation(o: Outcome) -> str:
     )
     return (
         f"<p>{escape(headline(o))}</p>{far}"
-        + _table(["domain", "share", "95 % interval", "natural", ""], rows, (1, 2, 3))
+        + table(["domain", "share", "95 % interval", "natural", ""], rows, (1, 2, 3))
         + f"<p>To paste into a pipeline file:</p><pre>{escape(o.mix_block())}</pre>"
         + (f"<ul>{notes}</ul>" if notes else "")
     )
@@ -90,9 +90,9 @@ def _confirmed(o: Outcome) -> str:
     seeds = len(o.arms[0].values)
     return (
         f"<p>{seeds} seeds each; each seed starts all mixes from the same weights, so differences are paired.</p>"
-        + _table(["mix", "objective", "deviation", *map(escape, o.metrics)], runs, range(1, 3 + len(o.metrics)))
+        + table(["mix", "objective", "deviation", *map(escape, o.metrics)], runs, range(1, 3 + len(o.metrics)))
         + "<p>The recommended mix less the other; below nought is better.</p>"
-        + _table(["against", "effect", "95 % interval", "p", "verdict"], verdicts, (1, 2, 3))
+        + table(["against", "effect", "95 % interval", "p", "verdict"], verdicts, (1, 2, 3))
     )
 
 
@@ -110,7 +110,7 @@ def _law(o: Outcome) -> str:
     seen = o.choice.predictions
     plots = "".join(_scatter(m, o.values[:, i], seen[:, i]) for i, m in enumerate(o.metrics)) if len(seen) else ""
     head = ["metric", "rho", "root mean square error", "deviation of the runs"]
-    return said + _table(head, rows, (1, 2, 3)) + f"<div class=grid-figures>{plots}</div>"
+    return said + table(head, rows, (1, 2, 3)) + f"<div class=grid-figures>{plots}</div>"
 
 
 def _effects(o: Outcome) -> str:
@@ -189,9 +189,3 @@ def _scatter(name: str, observed: Floats, predicted: Floats) -> str:
         f'viewBox="0 0 {SIZE:.0f} {SIZE:.0f}"><line class=grid x1="{x0}" y1="{y0}" x2="{x1}" y2="{y1}"/>{dots}{ends}'
         "</svg></figure>"
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] | range = ()) -> str:
-    from pipelines.report import table
-
-    return table(head, rows, list(numbers))

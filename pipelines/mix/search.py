@@ -10,7 +10,6 @@ import copy
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from curation import storage
 from curation.shards import read_manifest
 from curation.step import UserError
+from curation.storage import Storage
 from pipelines.mix import choose, design, optimum, proxy
 from pipelines.mix.laws import Floats, spearman
 from pipelines.mix.optimum import Objective
@@ -126,7 +126,7 @@ class _Search:
         self.iterations = int(self.base["iterations"])
         self.trained = 0
         self.notes: list[str] = []
-        folder.mkdir(parents=True, exist_ok=True)
+        self.store = Storage(str(folder))
 
     def _prior(self) -> Floats:
         wanted = self.settings.prior
@@ -292,7 +292,7 @@ class _Search:
         elif earlier is not None and not train:
             self.notes.append("the recommended mix is another than the one confirmed before: confirm it with --confirm")
             return (), ()
-        write_json(self.folder / "confirm.json", {"recommended": [float(x) for x in mixes["recommended"]]})
+        self.store.write_json("confirm.json", {"recommended": [float(x) for x in mixes["recommended"]]})
         seeds = [s.seed + 1000 + i for i in range(s.confirm.seeds)]
         table = np.repeat(np.array(list(mixes.values())), len(seeds), axis=0)
         losses = self._losses(table, seeds * len(mixes), self.iterations)
@@ -325,7 +325,7 @@ class _Search:
             "roles": list(roles),
             "stop": stop,
         }
-        write_json(self.folder / "swarm.json", value)
+        self.store.write_json("swarm.json", value)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.folder / name
@@ -405,16 +405,6 @@ def verdict(recommended: Arm, other: Arm) -> Verdict:
         return Verdict(other.name, effect, effect, effect, 0.0 if effect else 1.0)
     half = float(student.ppf(0.975, n - 1)) * error
     return Verdict(other.name, effect, effect - half, effect + half, float(2 * student.sf(abs(effect) / error, n - 1)))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """JSON, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8") as f:
-        json.dump(value, f, indent=1)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.rename(path)
 
 
 def _proxy_settings(settings: Settings) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curation.step import UserError
 from pipelines.mix.proxy import Proxy
+from pipelines.scaling import live
 
 
 class Ladder(BaseModel):
@@ -49,13 +50,14 @@ def runs(ladder: Ladder, data: str, folder: str) -> list[Proxy]:
     """The ladder's training runs, smallest first. Raises UserError for a size that a training file would not take."""
     from curation.shards import read_manifest
     from training import config
+    from training.train import shape
 
     vocab = read_manifest(data).tokenizer.vocab
     base = (config.load(ladder.base) if isinstance(ladder.base, str) else _parse(ladder.base)).model_dump(mode="json")
     made = []
     for size in ladder.sizes:
         settings = base | {"model": {"preset": None, "tied": base["model"]["tied"], **size}}
-        n = _parameters(settings, vocab)
+        n = live.multiplied(shape(_parse(settings), vocab))
         for multiple in ladder.tokens_per_param:
             window = base["batch"]["windows"] * base["data"]["sequence"]
             iterations = max(1, round(multiple * n / window))
@@ -84,16 +86,3 @@ def _parse(value: dict[str, Any]) -> Any:
     from training import config
 
     return config.parse(yaml.safe_dump(value), "base")
-
-
-def _parameters(settings: dict[str, Any], vocab: int) -> int:
-    import torch
-
-    from training.model import Model
-    from training.train import shape
-
-    parsed = _parse(settings)
-    with torch.device("meta"):
-        model = Model(shape(parsed, vocab))
-    n = sum(p.numel() for p in model.parameters())
-    return n if parsed.model.tied else n - model.embedding.weight.numel()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from curation.step import UserError
 from pipelines.scaling.law import Floats
+
+if TYPE_CHECKING:
+    from training.model import Shape
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,14 @@ def curve(folder: Path) -> Curve:
     return Curve(made, config.iterations, at, np.array([float(e["loss"]) for e in entries]))
 
 
+def multiplied(shape: Shape) -> int:
+    """Parameters that take part in a product: all but an embedding that is no head too, which is only looked up."""
+    from training.account import parameters
+
+    parts = parameters(shape)
+    return sum(parts.values()) - (0 if shape.tied else parts["embedding"])
+
+
 def _entries(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     if not path.exists():
@@ -65,19 +76,12 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
 
 
 def _config(folder: Path) -> tuple[Any, Point]:
-    import torch
-
     from training import config as training_config
-    from training.model import Model
     from training.train import shape
 
     config = training_config.parse((folder / "train.yaml").read_text(), str(folder / "train.yaml"))
     data = json.loads((folder / "data.json").read_text())
-    with torch.device("meta"):
-        model = Model(shape(config, int(data["tokenizer"]["vocab"])))
-    n = float(sum(p.numel() for p in model.parameters()))
-    if not config.model.tied:  # a look-up multiplies nothing
-        n -= float(model.embedding.weight.numel())
+    n = float(multiplied(shape(config, int(data["tokenizer"]["vocab"]))))
     d = float(config.iterations * config.batch.windows * config.data.sequence)
     return config, Point(n, d, min(d, _unique(data["root"], config.data.weights, d)), float("nan"))
 
