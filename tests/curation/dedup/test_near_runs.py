@@ -120,7 +120,7 @@ def test_a_death_in_any_phase_of_the_shuffles_is_survived(
     boundaries: list[str] = []
     storage.set_failpoint(boundaries.append)
     try:
-        executed = curate(pipeline, str(folder / "whole"), executor="inline").executed
+        executed = curate(pipeline, str(folder / f"whole-{every}"), executor="inline").executed
         inside = [
             k for k, b in enumerate(boundaries)
             if k > next(i for i, x in enumerate(boundaries) if x.startswith("phase 0"))
@@ -129,7 +129,7 @@ def test_a_death_in_any_phase_of_the_shuffles_is_survived(
         assert len(inside) > 200
         chosen = [k for k in inside if boundaries[k].startswith("phase")] + inside[::61]
         for k in chosen[::every]:
-            run_dir, seen = folder / "crashed", [0]
+            run_dir, seen = folder / f"crashed-{every}", [0]
 
             def hook(name: str, k: int = k, seen: list[int] = seen) -> None:
                 seen[0] += 1
