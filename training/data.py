@@ -22,7 +22,6 @@ from torch import Tensor
 
 from curation.shards import Manifest
 
-from . import tombstones
 from .blocks import EXTENT_BYTES, EXTENTS_IN_GROUP, DomainOrder
 from .config import UserError
 from .mix import Ints, OrderError
@@ -30,10 +29,10 @@ from .order import OrderLog
 from .planning import plan
 from .remote import ExtentCache
 from .streams import CACHE_BYTES, Domain, Window, held_out, validation
+from .tombstones import IGNORE, Tombstones
 
 __all__ = ["IGNORE", "Batch", "Data", "Domain", "Window", "collate", "held_out", "plan", "validation"]
 
-IGNORE = -100
 # Windows whose places are computed at once: few where reading begins, since each looks into its shard's offsets, many
 # once it goes on (8 ms)
 FIRST, AHEAD = 64, 8192
@@ -81,6 +80,7 @@ class Data:
         self.domains: dict[str, Domain] = {}
         self.orders: dict[str, DomainOrder] = {}
         self.cache = ExtentCache(cache_bytes)
+        self.tombstones = Tombstones(manifest, self.cache.clear)
         for name in sorted(domains):
             if name not in split:
                 raise UserError(f"data.weights: no domain {name} in {manifest.root}; there are {', '.join(split)}")
@@ -164,6 +164,7 @@ class Data:
 
     def batch(self, log: OrderLog, first: int, last: int) -> Batch:
         """Windows first..last-1 (of one segment) as tensors; what follows a token of a masked document is no target."""
+        erased = self.tombstones.there()
         places = self._places(log, first, last)
         length = places[0][4]
         # one copy out of the file for both: targets are the same numbers, one further on
@@ -187,7 +188,7 @@ class Data:
         masked = log.segment(first).masked
         if masked:
             batch = self._mask(batch, self.windows(log, first, last), frozenset(masked))
-        return tombstones.masked(batch, self.manifest)
+        return self.tombstones.masked(batch) if erased else batch
 
     def _mask(self, batch: Batch, windows: Sequence[Window], masked: frozenset[str]) -> Batch:
         targets = batch.targets.clone()

@@ -60,7 +60,8 @@ class Domain:
         """`order`: its blocks, where it is read by them; `cache`: for far-away shards, shared between domains."""
         self.name, self.manifest, self.shards, self.order = name, manifest, shards, order
         self.cache = cache if cache is not None else ExtentCache(CACHE_BYTES)
-        self.remote = len(shards) > 0 and is_remote(manifest.path(shards[0]))
+        runs = {p[1:].partition("/")[0] for p in shards.columns["path"]} if manifest.roots else {"0"}
+        self.remote = any(is_remote(manifest.home(int(run))) for run in runs)
         self.whole = True  # read whole extents; without room for a group of each domain, windows alone
         self.bytes_read = 0  # of far-away shards that are closed again
         self.mapped: dict[int, Shard] = {}  # local shards that are open
