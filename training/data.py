@@ -22,7 +22,8 @@ from torch import Tensor
 
 from curation.shards import Manifest
 
-from .blocks import EXTENT_BYTES, EXTENTS_IN_GROUP, DomainOrder
+from .ahead import ReadAhead
+from .blocks import EXTENT_BYTES, EXTENTS_IN_GROUP, DomainOrder, distinct
 from .config import UserError
 from .mix import Ints, OrderError
 from .order import OrderLog
@@ -100,6 +101,7 @@ class Data:
             )
             for domain in self.domains.values():
                 domain.whole = False
+        self._ahead = ReadAhead()
         self._planned: tuple[OrderLog, int, list[Place]] | None = None
 
     def _places(self, log: OrderLog, first: int, last: int) -> list[Place]:
@@ -127,6 +129,7 @@ class Data:
                     columns[:3, at] = order.locate(ordinals[at], segment.sequence)
                     columns[3, at] = ordinals[at] // (log.block // segment.sequence) % order.total
                     if not self.domains[name].remote:
+                        self._ahead.groups(self.domains[name], order.groups_of(columns[0, at], columns[3, at]))
                         columns[4:, at] = self._rows(self.domains[name], columns[1:3, at], segment.sequence)
             names = [self.domains[name] for name in segment.mix]
             places += [
@@ -140,7 +143,7 @@ class Data:
         """Rows of the documents that begin behind the first token of windows: [first, behind the last]."""
         shards, starts = places
         rows = np.empty_like(places)
-        for shard in np.unique(shards).tolist():
+        for shard in distinct(shards).tolist():
             here = shards == shard
             edges = np.stack([starts[here] + 1, starts[here] + length])
             rows[:, here] = np.searchsorted(domain.shard(shard).offsets, edges)

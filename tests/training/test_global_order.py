@@ -164,8 +164,8 @@ def test_three_changes_on_the_way_hold_their_quotas_and_caps(corpus: Path) -> No
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_smaller_budget_reads_a_part_of_what_a_larger_one_reads(corpus: Path, data: st.DataObject) -> None:
-    """Sampling below an epoch is by keyed permutation: of each domain the smaller quota's inputs are among the larger's,
-    whatever the weights, the batch or the number of iterations that made the quotas."""
+    """Sampling below an epoch is by keyed permutation: of each domain the smaller quota's inputs are among the
+    larger's, whatever weights, batch and iterations made the quotas."""
     read: list[dict[str, list[tuple[int, int, int]]]] = []
     for _ in range(2):
         weight = data.draw(st.sampled_from([0.1, 0.35, 0.6, 0.9]))

@@ -69,7 +69,7 @@ def test_windows_that_begin_or_end_in_an_erased_document(tmp_path: Path) -> None
     assert masked(plain, Manifest(tmp_path)).targets.tolist() == plain.targets.tolist()
 
 
-def test_far_away_shards_that_were_erased_are_read_again(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_far_away_shards_that_were_erased_are_read_again(corpus: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.put(str(corpus / "result"), "/erased-run/result", recursive=True)
     manifest = shards.read_manifest("memory://erased-run")
@@ -78,8 +78,7 @@ def test_far_away_shards_that_were_erased_are_read_again(corpus: Path, monkeypat
     doc = data.doc_ids(data.windows(log, 3, 4)[0])[0]
     assert erasing.overwrite(Storage("memory://erased-run"), [doc]) > 0
     assert data.batch(log, 0, 8).targets.equal(before.targets), "asked for once a minute"
-    monkeypatch.setattr("training.tombstones.ASK_EVERY", 0.0)
-    data.tombstones._next = 0.0
+    data.tombstones._look = data.tombstones._ask = 0.0
     after = data.batch(log, 0, 8)
     row = after.targets[3]
     assert (row == IGNORE).any() and not before.targets.eq(IGNORE).any()
@@ -88,8 +87,12 @@ def test_far_away_shards_that_were_erased_are_read_again(corpus: Path, monkeypat
     assert not after.tokens[3].equal(before.tokens[3]), "not what the cache held"
 
 
-def test_erased_documents_of_the_second_of_two_runs(corpus: Path, tmp_path: Path) -> None:
+def test_erased_documents_of_the_second_of_two_runs(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import shutil
+
+    monkeypatch.setattr("training.tombstones.LOOK_EVERY", 0.0)
 
     shutil.copytree(corpus / "result", tmp_path / "second" / "result")
     both = shards.read_manifest([str(corpus), str(tmp_path / "second")])
