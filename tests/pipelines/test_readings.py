@@ -204,6 +204,20 @@ def test_seen_finds_the_steps_that_read_a_document(trained: Path) -> None:
     assert {"iteration": 3, "window": step[1]["window"], "epoch": step[1]["epoch"]} in readings
 
 
+def test_two_runs_by_the_command_line_and_where_their_tokens_come_from(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "second", ignore=shutil.ignore_patterns("cache"))
+    (tmp_path / "toy.yaml").write_text(TRAIN)
+    command = ["train", str(tmp_path / "toy.yaml"), "--data", str(run), "--data", str(tmp_path / "second")]
+    done = CliRunner().invoke(app, [*command, "--run", str(tmp_path / "toy"), "--quiet"], catch_exceptions=False)
+    assert done.exit_code == 0
+    counted = call("order", str(tmp_path / "toy"), "--verify")
+    assert (counted["windows"], counted["iterations"]) == (24, 6)
+    found = [t for step in (1, 2) for t in call("trace", str(tmp_path / "toy"), "--step", str(step))]
+    second = [t for t in found if t["shard"].startswith("@1/")]
+    assert 0 < len(second) < len(found)
+    assert all(t["url"].startswith("http") and t["original"] for t in second), "its own run says where it was crawled"
+
+
 def test_shards_verify_names_a_flipped_bit(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "result", tmp_path / "result")
     assert call("shards", "verify", str(tmp_path))["wrong"] == []
