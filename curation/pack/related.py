@@ -7,8 +7,8 @@
               that is alone keeps its own, and none of them is likelier to be held out for having relatives
 
 Most documents are related to nobody, above all behind deduplication, so partitions by key let only those pass that
-share one (with another text, or with the same text in another task), and one task joins these: 100 bytes for each text
-and task that has it, 10^7 of them in a gigabyte.
+share one (with another text, or with the same text in another task), and one task joins these: 130 bytes for each text
+and task that has it (measured on 4 million), so 10^7 of them in 1.3 GB.
 
 Relations chain: pages that were "not found" once and have texts of their own besides are one family. A family of more
 texts than validation is meant to have documents stays in training whole.
