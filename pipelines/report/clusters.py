@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from html import escape
 
 from pipelines.figures import table
-from pipelines.findings import Findings, Sample
+from pipelines.findings import Findings
 from pipelines.pairs import Cluster
 from pipelines.report.samples import plain
+from pipelines.texts import Sample
 
 TEXT = 600
 

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.findings import Findings, Sample
+from pipelines.findings import Findings
 from pipelines.report.funnel import written
+from pipelines.texts import Sample
 
 MOST = 4_000_000  # characters of text in all: the page stays below 10 MB whatever was crawled
 EVIDENCE = 300

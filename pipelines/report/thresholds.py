@@ -108,7 +108,7 @@ def _of_rule(step: str, name: str, text: str, known: Mapping[Quantile, Any]) -> 
             dotted,
             op,
             value,
-            f"(({holds}) IS TRUE) AND (({fails}) IS NOT TRUE)",
+            f"({_with(tree, [0], signal)} IS NOT NULL) AND (({holds}) IS TRUE) AND (({fails}) IS NOT TRUE)",
             _as_written(filled, constant) or _with(tree, path, hole).replace(_HOLE, "{}"),
         )
 
