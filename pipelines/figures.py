@@ -143,7 +143,10 @@ def curves(
 
     shapes = []
     for i, line in enumerate(kept.values()):
-        path = " ".join(f"{u * SCALE:.1f},{v * SCALE:.1f}" for u, v in (at(*p) for p in thin(line)))
+        places = [at(*p) for p in thin(line)]
+        if len(places) == 1:  # one point is a dash
+            places = [(max(0.0, places[0][0] - 0.01), places[0][1]), (places[0][0] + 0.01, places[0][1])]
+        path = " ".join(f"{u * SCALE:.1f},{v * SCALE:.1f}" for u, v in places)
         shapes.append(f'<polyline class="line c{i % 8}" points="{path}"/>')
     legend = "".join(f'<span class="key c{i % 8}">{escape(name)}</span>' for i, name in enumerate(kept))
     shown = f" <span class=legend>{legend}</span>" if len(kept) > 1 else ""

@@ -74,7 +74,7 @@ def test_one_file_a_hundred_times_the_others(place, slots, fixed):
 
 
 def test_bytes_over_time_alone_would_be_wrong():
-    """What the estimate is for: with the large file last, the tasks that are done say nothing of the one that is not."""
+    """What the estimate is for: with the large file last, the tasks that are done say nothing of that one."""
     sizes = [MB] * 200 + [100 * MB]
     total, said = simulate(sizes, 8, 0.0, 0)
     at, left = next((at, left) for at, left in said if at >= 25)
@@ -83,19 +83,24 @@ def test_bytes_over_time_alone_would_be_wrong():
 
 
 def test_before_anything_is_done_nothing_is_said():
-    estimate = Estimate([5, 5])
+    estimate = Estimate([5, 5, 5])
     estimate.start("a", 5, 1, 0.0)
     assert estimate.left(3.0) is None
-    estimate.done("a", 5, 4.0, 4.0)
-    assert estimate.left(4.0) == pytest.approx(4.0)
+    estimate.done("a", 5, 9.0, 9.0)  # and loaded models: it says too much
+    estimate.start("b", 5, 1, 9.0)
+    assert estimate.left(10.0) is None
+    estimate.done("b", 5, 4.0, 13.0)
+    assert estimate.left(13.0) == pytest.approx(4.0)
     assert Estimate([]).left(0.0) == 0.0
 
 
 def test_of_very_many_tasks_the_sum_and_the_largest_do():
     estimate = Estimate([100 * MB], 1100 * MB, 1001)
-    estimate.start(0, MB, 4, 0.0)
-    estimate.done(0, MB, 1.0, 1.0)
-    assert estimate.left(1.0) == pytest.approx((999 + 100) / 4, rel=0.3)
+    for i in range(8):
+        estimate.start(i, MB, 4, i // 4 * 1.0)
+    for i in range(8):
+        estimate.done(i, MB, 1.0, 1.0 + i // 4)
+    assert estimate.left(2.0) == pytest.approx((992 + 100) / 4, rel=0.05)
 
 
 def test_a_phase_without_sizes_goes_by_tasks():
