@@ -188,7 +188,7 @@ def test_keyboard_and_colours(page: Opened) -> None:
     p.keyboard.press("Enter")
     assert p.evaluate(back) == light
     p.click("nav a[href='#samples']")
-    p.wait_for_function("document.querySelector('nav a[aria-current]')?.hash === '#samples'")
+    p.wait_for_selector("nav a[aria-current][href='#samples']")
 
 
 @pytest.mark.parametrize("kind", WIDTHS)
@@ -229,6 +229,7 @@ def crawl(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over 300 pages of a real crawl, with one of every kind of step that the report has a part for."""
     folder = tmp_path_factory.mktemp("crawl")
     runs.cut_warc(data / "crawl" / "docs-01.warc.gz", folder / "crawl" / "a.warc.gz", 0, 300)
+    runs.cut_warc(data / "crawl" / "docs-01.warc.gz", folder / "crawl" / "b.warc.gz", 0, 60)  # duplicates
     runs.write_jsonl(folder / "asked.jsonl", [{"question": "The quick brown fox jumps over the lazy dog. " * 3}])
     tree = {
         "name": "crawl",
