@@ -24,6 +24,7 @@ class Estimate:
         known: then `total` is their sum, and `count` how many they are."""
         count = len(sizes) if count is None else count
         total = sum(sizes) if total is None else total
+        self._largest = None if count == len(sizes) else max(sizes)
         if count > len(sizes):
             rest = max(0, total - sum(sizes)) / (count - len(sizes))
             sizes = [*[round(rest)] * (count - len(sizes)), *sizes]
@@ -42,7 +43,7 @@ class Estimate:
         """A task was given out: it runs if a slot is free, else it is next."""
         self._slots = max(1, slots)
         if task not in self._open and self._waiting:
-            self._waiting.pop()
+            self._waiting.pop(0 if size == self._largest else -1)  # the largest is taken to come last until it comes
         self._open[task] = (size, at)
         self._promote(at)
 

@@ -139,3 +139,30 @@ def sparkline(values: Sequence[float], width: int) -> str:
     if high == low:
         return TICKS[0] * width
     return "".join(TICKS[round((m - low) / (high - low) * (len(TICKS) - 1))] for m in means)
+
+
+def comparison(found: Any) -> list[Any]:
+    """A `pipelines.compare.Comparison`: its figures by group, and the settings that differ."""
+    from pipelines import compare
+
+    names = compare.short_names(found.sides)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for name in names:
+        table.add_column(Text(name), justify="right", overflow="fold")
+    if len(names) == 2:
+        table.add_column("", justify="right", no_wrap=True)
+    group = None
+    for of, what, values in found.figures:
+        if of != group:
+            table.add_row(Text(of, style="bold"))
+            group = of
+        more = [compare.difference(values, what)] if len(names) == 2 else []
+        table.add_row(Text(f"  {what}"), *(compare.shown(v, what) for v in values), *more)
+    settings = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    settings.add_column(Text("settings that differ", style="bold"), overflow="fold")
+    for name in names:
+        settings.add_column(Text(name), overflow="fold")
+    for what, values in found.settings:
+        settings.add_row(Text(f"  {what}"), *(Text("" if v is None else str(v)) for v in values))
+    return [table, *([settings] if found.settings else [])]

@@ -40,3 +40,29 @@ def watch(
         while seen["state"] not in ("done", "quarantined"):
             time.sleep(every)
             live.update(screen.render(seen := snapshot(run, time.time())), refresh=True)
+
+
+@app.command(rich_help_panel=LOOK)
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Directories of runs of one kind.")],
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page of it, with the curves.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Runs side by side, of curation or of training: figures, and the settings in which they differ.
+
+    [dim]gristmill compare runs/web runs/web-strict --out compare.html[/]
+    """
+    from pipelines import compare as comparing
+    from pipelines import screen
+
+    found = comparing.compare(runs)
+    if out is not None:
+        from pipelines.report import comparison, save
+
+        print(save(comparison.render(found), out))
+    elif as_json:
+        print(json.dumps(found.as_dict(), default=str))
+    else:
+        console = make_console()
+        for table in screen.comparison(found):
+            console.print(table, highlight=False)

@@ -28,10 +28,14 @@ def write(run_dir: str, out: str | None = None, price: float | None = None) -> s
         page = training.render(trained.read(run_dir))
     else:
         page = curation.render(findings.gather(run_dir), price)
-    encoded = page.encode("utf-8", "replace")
     if out is None and is_remote(run_dir):
-        Storage(run_dir).write_bytes("report.html", encoded)
+        Storage(run_dir).write_bytes("report.html", page.encode("utf-8", "replace"))
         return f"{run_dir.rstrip('/')}/report.html"
-    path = os.path.abspath(out or os.path.join(run_dir, "report.html"))
-    Storage(os.path.dirname(path)).write_bytes(os.path.basename(path), encoded)
+    return save(page, out or os.path.join(run_dir, "report.html"))
+
+
+def save(page: str, out: str) -> str:
+    """Writes a page to a file and returns its path."""
+    path = os.path.abspath(out)
+    Storage(os.path.dirname(path)).write_bytes(os.path.basename(path), page.encode("utf-8", "replace"))
     return path

@@ -11,6 +11,9 @@ if (data.thresholds && data.thresholds.length) {
 
   for (const [i, t] of data.thresholds.entries()) pick.append(make("option", { value: i, textContent: `${t.step}: ${t.signal} ${t.op} ${short(t.value)}  (${t.rule})` }));
 
+  const most = (t) => Math.max(...t.back) - t.back[t.today];
+  pick.value = data.thresholds.reduce((best, t, i) => (most(t) > most(data.thresholds[best]) ? i : best), 0);
+
   const place = (x) => {
     const e = now.edges, low = now.log ? Math.log(e[0]) : e[0], high = now.log ? Math.log(e[e.length - 1]) : e[e.length - 1];
     return 1000 * Math.min(1, Math.max(0, ((now.log ? Math.log(Math.max(x, e[0])) : x) - low) / (high - low)));
