@@ -82,7 +82,7 @@ class Log:
 
 def snapshot(run_dir: str, now: float) -> dict[str, Any]:
     """How a run stands; `now`: the time, in seconds since 1970. Raises UserError for a directory that holds none."""
-    if os.path.isfile(os.path.join(run_dir, "run.json")):
+    if Storage(run_dir).exists("run.json"):
         return curation(run_dir, now)
     if trained.is_training(run_dir):
         return training(run_dir, now)

@@ -17,7 +17,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-SCRIPTS = ("page.js", "samples.js", "what_if.js")
+SCRIPTS = {"samples.js": "samples", "what_if.js": "thresholds"}  # and the data that each is there for
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ def render(title: str, said: str, sections: Sequence[Section], data: Mapping[str
         f"{s.html}</section>"
         for s in shown
     )
-    script = "\n".join(_own(name) for name in SCRIPTS)
+    data = data or {}
+    script = "\n".join(map(_own, ["page.js", *(name for name, key in SCRIPTS.items() if data.get(key))]))
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_hash(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -53,7 +54,7 @@ def render(title: str, said: str, sections: Sequence[Section], data: Mapping[str
         f'<header><div><h1>{escape(title)}</h1><p class="said">{said}</p></div>'
         f'<button id="theme" type="button" hidden>Dark</button></header>\n'
         f'<nav aria-label="Sections"><ul>{nav}</ul></nav>\n<main id="content" tabindex="-1">{body}</main>\n'
-        f'<script type="application/json" id="data">{as_json(data or {})}</script>\n'
+        f'<script type="application/json" id="data">{as_json(data)}</script>\n'
         f"<script>{script}</script>\n</body>\n</html>\n"
     )
 

@@ -1,6 +1,6 @@
 // The browser of sample documents. What was crawled is only ever put in place by textContent.
 "use strict";
-if (data.samples && data.samples.length) {
+{
   const at = (id) => document.getElementById(id);
   const list = at("sample-list"), pane = at("sample-text"), fate = at("sample-fate"), domain = at("sample-domain"), find = at("sample-find");
   const why = (s) => (s.step ? `${s.step}: ${s.rule}` : "kept");

@@ -1,7 +1,7 @@
 // What another threshold would keep. Every stop of the slider is a value that documents have, so its counts are exact
 // for those that are counted; what comes back was never scored by later steps, and is an expectation.
 "use strict";
-if (data.thresholds && data.thresholds.length) {
+{
   const at = (id) => document.getElementById(id);
   const pick = at("what-if-rule"), slider = at("what-if-value"), svg = at("what-if-chart");
   const space = "http://www.w3.org/2000/svg";
