@@ -70,16 +70,16 @@ def edges(values: Floats, include: Sequence[float] = ()) -> tuple[Floats, bool]:
     near = [v for v in include if low - 3 * (high - low) <= v <= high + 3 * (high - low)]
     low, high = min([low, *near]), max([high, *near])
     log = bool(low > 0 and high > 50 * middle)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
     if log:
         return np.geomspace(low, high, BINS + 1), True
     if whole and high - low < BINS:
         return np.arange(np.floor(low) - 0.5, np.ceil(high) + 1), False
-    if len(near) == 1 and low < near[0] < high:  # bins end at the threshold
-        step = (high - low) / BINS
-        low = near[0] - np.ceil((near[0] - low) / step - 1e-9) * step
-        return low + step * np.arange(BINS + 2), False
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    below = round((near[0] - low) / (high - low) * BINS) if len(near) == 1 else 0
+    if below:  # bins end at the threshold
+        step = (near[0] - low) / below
+        return low + step * np.arange(np.ceil((high - low) / step - 1e-9) + 1), False
     return np.linspace(low, high, BINS + 1), False
 
 
@@ -171,7 +171,7 @@ def _numbers(name: str, values: Floats, stays: npt.NDArray[np.bool_], thresholds
 
 
 def _says(t: Threshold) -> str:
-    return f"{t.op} {t.value:.4g}" + (f" ({t.group})" if t.group else "")
+    return f"{t.op} {t.value:,.6g}" + (f" ({t.group})" if t.group else "")
 
 
 def _marks(data: Histogram, thresholds: Sequence[Threshold]) -> list[tuple[float, Mark]]:

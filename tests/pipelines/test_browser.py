@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from pipelines import report
+from pipelines import compare, report
 from pipelines.findings import gather
-from pipelines.report import curation
+from pipelines.report import comparison, curation
 from pipelines.what_if import what_if
 from tests.curation.engine import runs
 from tests.pipelines.conftest import NASTY
@@ -220,6 +220,18 @@ def test_the_page_of_a_training(browser: Any, tiny: Path, tmp_path: Path) -> Non
     seen = opened(browser, path)
     check_charts(seen.page, {"loss", "optimization"})
     assert faults(seen.page) == [] and "Incident 1" in seen.text("#incidents")
+    seen.page.context.close()
+    assert seen.wrong == []
+
+
+def test_the_page_of_a_comparison(browser: Any, tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny / "train" / "tiny", tmp_path / "other")
+    found = compare.compare([str(tiny / "train" / "tiny"), str(tmp_path / "other")])
+    path = Path(report.save(comparison.render(found), str(tmp_path / "c.html")))
+    seen = opened(browser, path, "phone")
+    check_charts(seen.page, {"curves"})
+    assert faults(seen.page) == []
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= WIDTHS["phone"][0]
     seen.page.context.close()
     assert seen.wrong == []
 

@@ -19,7 +19,7 @@ from pipelines.steps import READERS, STEPS
 def strict(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small run again, with another threshold."""
     run = tmp_path_factory.mktemp("strict") / "run"
-    sets = ['steps.Length.keep.short=length.chars >= 59']
+    sets = ["steps.Length.keep.short=length.chars >= 59"]
     pipeline = config.load(str(small_run.parent / "small.yaml"), catalogue=STEPS, readers=READERS, sets=sets)
     assert curate(pipeline, str(run), executor="inline").exit_code == 0
     return run
