@@ -113,8 +113,36 @@ def test_a_phase_without_sizes_goes_by_tasks():
     assert estimate.left(10.0) == pytest.approx(10.0)
 
 
-@pytest.mark.slow  # half a minute of real work: a clock that is simulated proves nothing about the engine's own
+SLEEPER = """
+import time
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.record import with_column
+from curation.step import MapStep
+
+
+@dataclass
+class Sleeper(MapStep):
+    name: str = "sleeper"
+
+    @property
+    def signals(self):
+        return pa.schema([("bytes", pa.int64())])
+
+    def __call__(self, batch):
+        bytes_ = pc.binary_length(batch.column("text")).cast(pa.int64())
+        time.sleep(pc.sum(bytes_).as_py() * 3e-6)
+        return with_column(batch, self.name, pa.StructArray.from_arrays([bytes_], fields=list(self.signals)))
+"""
+
+
+@pytest.mark.slow  # 20 seconds: a simulated clock proves nothing about what the engine tells
 def test_a_real_run_of_skewed_files(tmp_path: Path) -> None:
+    """The engine at work on 60 files and one of a hundred times their size. Its step takes its time asleep, three
+    seconds a MB, so that whoever else uses the machine does not decide the test."""
     from curation import config
     from curation.engine.driver import Silent
     from curation.engine.run import curate
@@ -123,13 +151,14 @@ def test_a_real_run_of_skewed_files(tmp_path: Path) -> None:
     words = [f"word{i}" for i in range(500)]
     rng = random.Random(3)
     for i in range(61):
-        documents = 4000 if i == 20 else 40
-        rows = [{"text": ". ".join(" ".join(rng.choices(words, k=12)) for _ in range(40))} for _ in range(documents)]
+        documents = 1000 if i == 20 else 10
+        rows = [{"text": " ".join(rng.choices(words, k=500))} for _ in range(documents)]
         with gzip.open(tmp_path / f"{i:02d}.jsonl.gz", "wt") as f:  # which is not cut: each file is a task
             f.writelines(json.dumps(r) + "\n" for r in rows)
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
     (tmp_path / "p.yaml").write_text(
         "name: skewed\nsources: [{name: web, read: text, path: '*.jsonl.gz'}]\n"
-        "steps: [pii]\nengine: {task_bytes: 1024}\n"
+        "steps: ['sleeper.py:Sleeper']\nengine: {task_bytes: 1024}\n"
     )
 
     class Clock(Silent):
@@ -163,6 +192,4 @@ def test_a_real_run_of_skewed_files(tmp_path: Path) -> None:
     later = [(at, left) for at, left in clock.said if at - clock.began > 0.1 * total]
     errors = [abs(at + left - clock.ended) / total for at, left in later if left is not None]
     print(f"{len(clock.said)} tasks in {total:.1f} s; errors of the whole: {[round(e, 3) for e in errors]}")
-    assert len(errors) >= len(later) - 1
-    # one in ten may be off by more: whoever else uses the machine comes and goes
-    assert sorted(errors)[len(errors) * 9 // 10] < 0.2
+    assert len(errors) >= len(later) - 1 and max(errors) < 0.2
