@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from pipelines import figures, findings, report, trained
 from pipelines.findings import gather
 from pipelines.report import curation, funnel, signals, sliders, thresholds, training
+from pipelines.report import page as page_frame
 from pipelines.what_if import what_if
 
 VOID = {"meta", "link", "input", "br"}
@@ -181,6 +184,14 @@ def test_of_a_large_run_a_part_of_the_rows_is_held(tiny, monkeypatch):
     assert found.counts.of(None) == 32  # counted over all
     page = Page(curation.render(found))
     assert "20 of 42 records" in re.sub(r"\s+", " ", " ".join(page.text))
+
+
+@given(st.text(alphabet=st.characters(), max_size=40))  # lone surrogates, NULs, separators of lines too
+@example("</script><!--\u2028\ud800\x00")
+def test_data_in_the_page_ends_where_it_should(text):
+    made = page_frame.as_json({"text": text})
+    assert not set(made) & set("<>&\u2028\u2029") and made.encode("utf-8")
+    assert json.loads(made)["text"] == text.encode("utf-8", "replace").decode()
 
 
 def test_written_elsewhere(tiny, tmp_path):
