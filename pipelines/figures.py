@@ -1,127 +1,225 @@
-"""Charts as inline SVG, coloured by the page's style sheet, so that light and dark need no second drawing."""
+"""Charts as inline SVG inside HTML: lines, distributions, shares.
+
+The SVG holds shapes only and stretches to the width it is given; every word and number around it is HTML, so that it is
+set in the page's type at any width, is read by a screen reader and can be selected. Colours come from the page's style
+sheet: light and dark need no second drawing. Each chart carries its figures as a table, folded away below it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
-from pipelines.findings import Histogram, Values
+SCALE = 1000.0  # units of a plot's own coordinates, both ways
+Points = Sequence[tuple[float, float]]
 
-WIDTH, HEIGHT = 300.0, 96.0
+
+@dataclass(frozen=True)
+class Mark:
+    """An upright line at an x: a threshold, or something that happened."""
+
+    x: float
+    said: str
+    label: str = ""  # beside the line; without one it is a dashed line with a tooltip
 
 
 def number(value: float) -> str:
-    """A short number for an axis: 0.25, 1.2k, 3.4M."""
+    """A short number for an axis: 0.25, 12k, 3.4M."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
             return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def histogram(name: str, data: Histogram) -> str:
-    """Kept below, dropped on top of it, one bar a bin; the first and the last hold what lies beyond."""
-    total = data.kept + data.dropped
-    top = max(1, int(total.max()))
-    width = WIDTH / len(total)
-    bars = []
-    for i, (kept, dropped) in enumerate(zip(data.kept.tolist(), data.dropped.tolist(), strict=True)):
-        low, high = number(float(data.edges[i])), number(float(data.edges[i + 1]))
-        title = f"<title>{low} to {high}: {kept:,} kept, {dropped:,} dropped</title>"
-        tall, short = HEIGHT * (kept + dropped) / top, HEIGHT * kept / top
-        bars.append(
-            f'<g>{title}<rect class="d" x="{i * width:.2f}" y="{HEIGHT - tall:.2f}" width="{width - 0.6:.2f}" '
-            f'height="{tall - short:.2f}"/><rect class="k" x="{i * width:.2f}" y="{HEIGHT - short:.2f}" '
-            f'width="{width - 0.6:.2f}" height="{short:.2f}"/></g>'
-        )
-    low, high = number(float(data.edges[0])), number(float(data.edges[-1]))
-    scale = ", logarithmic" if data.log else ""
-    nulls = f" · {data.nulls:,} null" if data.nulls else ""
-    label = f"{name}: {low} to {high}{scale}, at most {top:,} in a bin"
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers from low to high, at most so many: steps of 1, 2 or 5 times a power of ten."""
+    if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
+        return [low]
+    raw = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(s * power for s in (1.0, 2.0, 5.0, 10.0) if s * power >= raw * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    return [k * step + 0.0 for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = (), caption: str = "") -> str:
+    """A table of cells that are HTML already; the columns `numbers` are set to the right."""
+    kind = [" class=n" if i in numbers else "" for i in range(len(head))]
+    top = "".join(f'<th scope="col"{k}>{h or "<span class=unseen>share</span>"}</th>'
+                  for h, k in zip(head, kind, strict=True))  # fmt: skip
+    body = []
+    for row in rows:
+        first, *rest = [f"{k}>{c}" for c, k in zip(row, kind, strict=True)]
+        body.append(f'<tr><th scope="row"{first}</th>' + "".join(f"<td{c}</td>" for c in rest) + "</tr>")
+    named = f"<caption class=unseen>{caption}</caption>" if caption else ""
     return (
-        f'<figure><figcaption>{escape(name)}</figcaption><svg role="img" aria-label="{escape(label)}" '
-        f'viewBox="0 0 {WIDTH:.0f} {HEIGHT + 14:.0f}">{"".join(bars)}'
-        f'<text x="0" y="{HEIGHT + 12}">{low}</text>'
-        f'<text x="{WIDTH}" y="{HEIGHT + 12}" text-anchor="end">{high}{scale}</text></svg>'
-        f'<p class="note">peak {top:,}{nulls}</p></figure>'
+        f'<div class=scroll tabindex="0" role="region" aria-label="{caption or "table"}"><table>{named}<thead><tr>{top}'
+        f"</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
-def values(name: str, data: Values, most: int = 8) -> str:
-    """The commonest values as bars."""
-    total = data.kept + data.dropped
-    if not total:
-        return ""
-    largest = max(total.values())
-    rows = []
-    ordered = sorted(total, key=lambda v: (-total[v], v))
-    for value in ordered[:most]:
-        kept, dropped = data.kept[value], data.dropped[value]
-        rows.append(
-            f"<tr><td>{escape(value[:24])}</td><td class=n>{total[value]:,}</td><td class=bar>"
-            f'<span class=k style="width:{100 * kept / largest:.1f}%" title="{kept:,} kept"></span>'
-            f'<span class=d style="width:{100 * dropped / largest:.1f}%" title="{dropped:,} dropped"></span></td></tr>'
-        )
-    rest = f'<p class="note">and {len(total) - most:,} more values</p>' if len(total) > most else ""
-    return f"<figure><figcaption>{escape(name)}</figcaption><table class=mini>{''.join(rows)}</table>{rest}</figure>"
+def folded(title: str, html: str) -> str:
+    """Something for whoever opens it: the table below a chart."""
+    return f"<details class=alt><summary>{title}</summary>{html}</details>"
+
+
+def plot(
+    caption: str,
+    shapes: str,
+    *,
+    label: str,
+    height: int,
+    x_ticks: Sequence[tuple[float, str]],
+    y_ticks: Sequence[tuple[float, str]],
+    marks: Sequence[tuple[float, Mark]] = (),
+    below: str = "",
+    wide: bool = False,
+    data: str = "",
+) -> str:
+    """A frame with axes round shapes in the square of SCALE. Ticks and marks stand at shares of the width and height,
+    from the left and from the top."""
+    grid = "".join(f'<line class=grid x1="0" x2="{SCALE:.0f}" y1="{y * SCALE:.1f}" y2="{y * SCALE:.1f}"/>'
+                   for y, _ in y_ticks)  # fmt: skip
+    upright = "".join(
+        f'<line class="mark{" at" if m.label else ""}" x1="{x * SCALE:.1f}" x2="{x * SCALE:.1f}" y1="0" '
+        f'y2="{SCALE:.0f}"><title>{escape(m.said)}</title></line>'
+        for x, m in marks
+    )
+    left = "".join(f'<span style="top:{y * 100:.1f}%">{t}</span>' for y, t in y_ticks)
+    under = "".join(f'<span style="left:{_within(x) * 100:.1f}%" class="{_side(x)}">{t}</span>' for x, t in x_ticks)
+    named = "".join(
+        f'<span style="left:{_within(x) * 100:.1f}%" class="{_side(x)}">{escape(m.label)}</span>'
+        for x, m in marks
+        if m.label
+    )
+    return (
+        f'<figure class="plot{" wide" if wide else ""}"{data}><figcaption>{caption}</figcaption>'
+        f'<div class=axes style="--h:{height}px"><div class=ys aria-hidden=true>{left}</div><div class=field>'
+        f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {SCALE:.0f} {SCALE:.0f}" '
+        f'preserveAspectRatio="none">{grid}{shapes}{upright}</svg>'
+        f"{f'<div class=named aria-hidden=true>{named}</div>' if named else ''}</div>"
+        f"<div class=xs aria-hidden=true>{under}</div></div>{below}</figure>"
+    )
+
+
+def _within(share: float) -> float:
+    return min(1.0, max(0.0, share))
+
+
+def _side(share: float) -> str:
+    """How a label hangs at its place, so that it stays inside."""
+    return "first" if share < 0.12 else "last" if share > 0.88 else ""
 
 
 def curves(
     label: str,
-    lines: Mapping[str, Sequence[tuple[float, float]]],
+    lines: Mapping[str, Points],
     width: float = 720.0,
     height: float = 260.0,
     marks: Mapping[float, str] | None = None,
+    unit: str = "",
+    over: str = "",
 ) -> str:
     """Lines over a common x; a logarithm would flatten what a person wants to see of a loss, so none is taken.
 
-    `marks`: what happened at an x, as upright lines with a tooltip.
+    `marks`: what happened at an x, as upright lines with a tooltip. `over`: what x is, for the table.
     """
-    points = [p for line in lines.values() for p in line if math.isfinite(p[1])]
+    kept = {name: [p for p in line if math.isfinite(p[1])] for name, line in lines.items()}
+    points = [p for line in kept.values() for p in line]
     if not points:
         return ""
     x0, x1 = min(p[0] for p in points), max(p[0] for p in points)
     y0, y1 = min(p[1] for p in points), max(p[1] for p in points)
-    x1, y1 = (x1 if x1 > x0 else x0 + 1), (y1 if y1 > y0 else y0 + 1)
-    left, bottom = 44.0, 22.0
+    if y1 - y0 < 1e-9 * max(1.0, abs(y1)):
+        y0, y1 = y0 - 0.5 * max(abs(y0), 1e-3), y1 + 0.5 * max(abs(y1), 1e-3)
+    x1 = x1 if x1 > x0 else x0 + 1
+    room = 0.04 * (y1 - y0)
+    y0, y1 = (0.0 if 0 <= y0 < 0.3 * y1 else y0 - room), y1 + room
 
-    def at(x: float, y: float) -> str:
-        return (
-            f"{left + (x - x0) / (x1 - x0) * (width - left - 8):.1f},"
-            f"{8 + (y1 - y) / (y1 - y0) * (height - bottom - 16):.1f}"
-        )
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (x - x0) / (x1 - x0), (y1 - y) / (y1 - y0)
 
-    parts = []
-    for i in range(5):
-        y = y0 + (y1 - y0) * i / 4
-        height_at = at(x0, y).split(",")[1]
-        parts.append(
-            f'<line class=grid x1="{left}" x2="{width - 8}" y1="{height_at}" y2="{height_at}"/>'
-            f'<text x="{left - 6}" y="{float(height_at) + 4:.1f}" text-anchor="end">{number(y)}</text>'
-        )
-    for i, line in enumerate(lines.values()):
-        path = " ".join(at(x, y) for x, y in thin(line) if math.isfinite(y))
-        parts.append(f'<polyline class="line c{i % 8}" points="{path}"/>')
-    for x, said in (marks or {}).items():
-        place = at(x, y0).split(",")[0]
-        parts.append(
-            f'<line class=mark x1="{place}" x2="{place}" y1="8" y2="{height - bottom}">'
-            f"<title>{escape(said)}</title></line>"
-        )
-    parts.append(f'<text x="{left}" y="{height - 4}">{number(x0)}</text>')
-    parts.append(f'<text x="{width - 8}" y="{height - 4}" text-anchor="end">{number(x1)}</text>')
-    legend = "".join(f'<span class="key c{i % 8}">{escape(name)}</span>' for i, name in enumerate(lines))
-    return (
-        f"<figure class=wide><figcaption>{escape(label)} <span class=legend>{legend}</span></figcaption>"
-        f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width:.0f} {height:.0f}">{"".join(parts)}</svg>'
-        "</figure>"
+    shapes = []
+    for i, line in enumerate(kept.values()):
+        places = [at(*p) for p in thin(line)]
+        if len(places) == 1:  # one point is a dash
+            places = [(max(0.0, places[0][0] - 0.01), places[0][1]), (places[0][0] + 0.01, places[0][1])]
+        path = " ".join(f"{u * SCALE:.1f},{v * SCALE:.1f}" for u, v in places)
+        shapes.append(f'<polyline class="line c{i % 8}" points="{path}"/>')
+    legend = "".join(f'<span class="key c{i % 8}">{escape(name)}</span>' for i, name in enumerate(kept))
+    shown = f" <span class=legend>{legend}</span>" if len(kept) > 1 else ""
+    wide = width > 400
+    return plot(
+        f"{escape(label)}{shown}",
+        "".join(shapes),
+        label=label + (f", in {unit}" if unit else ""),
+        height=round(height),
+        x_ticks=[(at(x, y0)[0], number(x)) for x in ticks(x0, x1, 6 if wide else 3)],
+        y_ticks=[(at(x0, y)[1], number(y)) for y in ticks(y0, y1, 5 if height > 150 else 3)],
+        marks=[(at(x, y0)[0], Mark(x, said)) for x, said in (marks or {}).items()],
+        below=folded("Table", _numbers(kept, over)),
+        wide=wide,
     )
 
 
-def thin(line: Sequence[tuple[float, float]], most: int = 600) -> list[tuple[float, float]]:
+def _numbers(lines: Mapping[str, Points], over: str, most: int = 24) -> str:
+    """The lines as a table, at so many places."""
+    places = sorted({x for line in lines.values() for x, _ in line})
+    chosen = places if len(places) <= most else [places[round(i * (len(places) - 1) / (most - 1))] for i in range(most)]
+    at = [dict(line) for line in lines.values()]
+    rows = [[number(x), *(f"{a[x]:.4g}" if x in a else "" for a in at)] for x in chosen]
+    return table([over or "x", *map(escape, lines)], rows, range(len(lines) + 1), "the curve in numbers")
+
+
+def thin(line: Points, most: int = 600) -> list[tuple[float, float]]:
     """At most `most` points, each the mean of its neighbours: a screen shows no more, and the file stays small."""
     if len(line) <= most:
         return list(line)
     step = -(-len(line) // most)
     groups = [line[i : i + step] for i in range(0, len(line), step)]
     return [(g[-1][0], sum(y for _, y in g) / len(g)) for g in groups]
+
+
+def bars(
+    caption: str,
+    rows: Sequence[tuple[str, float, float]],
+    *,
+    first: str = "kept",
+    second: str = "dropped",
+    unit: str = "",
+) -> str:
+    """Lying bars of two parts by name: (name, first part, second part), figures beside them."""
+    largest = max((a + b for _, a, b in rows), default=0) or 1
+    lines = []
+    for name, a, b in rows:
+        lines.append(
+            f"<tr><th scope=row>{escape(name[:60])}</th><td class=n>{a:,.0f}</td><td class=n>{b:,.0f}</td>"
+            f'<td class=bar><span class=k style="width:{100 * a / largest:.1f}%" title="{a:,.0f} {first}"></span>'
+            f'<span class=d style="width:{100 * b / largest:.1f}%" title="{b:,.0f} {second}"></span></td></tr>'
+        )
+    head = (
+        f"<thead><tr><th scope=col>{unit or 'value'}</th><th scope=col class=n>{first}</th>"
+        f"<th scope=col class=n>{second}</th><td></td></tr></thead>"
+    )
+    body = f"<table class=mini>{head}<tbody>{''.join(lines)}</tbody></table>"
+    return f"<figure><figcaption>{caption}</figcaption>{body}</figure>"
+
+
+def stack(rows: Sequence[tuple[str, Mapping[str, float]]], names: Sequence[str], caption: str) -> str:
+    """Bars of shares below each other, one a row, the same colours in each: what a mix is before and after."""
+    lines = []
+    for title, parts in rows:
+        total = sum(parts.values()) or 1
+        cells = "".join(
+            f'<span class="fill c{i % 8}" style="width:{100 * parts.get(name, 0) / total:.2f}%" '
+            f'title="{escape(name)}: {parts.get(name, 0) / total:.1%}"></span>'
+            for i, name in enumerate(names)
+        )
+        said = ", ".join(f"{name} {parts.get(name, 0) / total:.1%}" for name in names)
+        lines.append(f'<div class=row><span class=what>{escape(title)}</span><div class=stack role="img" '
+                     f'aria-label="{escape(title)}: {escape(said)}">{cells}</div></div>')  # fmt: skip
+    legend = "".join(f'<span class="key c{i % 8}">{escape(name)}</span>' for i, name in enumerate(names))
+    titled = f"<figcaption>{caption} <span class=legend>{legend}</span></figcaption>"
+    return f"<figure class=wide>{titled}{''.join(lines)}</figure>"

@@ -1,15 +1,15 @@
-"""What a report says about a run, gathered: counts, signals of kept and dropped documents, samples, trainings.
+"""What a report says about a curation run, gathered from its directory.
 
-The ledger's files are parts of a hash of the document id, so the first rows of them are a fair sample: of a ledger of
-millions the signals are counted over the first `ROWS`, and the report says so. Nothing here holds more than a batch.
+Two readings of the ledger. One goes through all of it and counts what has to be exact: documents by step, rule and
+domain, languages, personal data, leaks of benchmarks, and picks documents to show. The other holds the first `ROWS`
+rows with all their signals: the ledger is sorted by document id, which is a hash, so they are a fair sample, and the
+histograms and the what-if counts made from them say how many they are. Memory is bounded by ROWS, not by the run.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,59 +21,38 @@ import pyarrow.parquet as pq
 
 from curation.step import UserError
 from curation.storage import Storage
+from pipelines.sizes import Sizes, sizes
+from pipelines.texts import SHOWN, Sample, with_texts
+from pipelines.trained import Training, below
 
-ROWS = 1_000_000  # rows of the ledger that the histograms count
-BINS = 32
-SAMPLES = 6  # documents shown for a rule, and of each domain that stays
-LONGEST = 256  # characters of a word; beyond, a signal is text (what line_dedup cut) and has no distribution
-SHOWN = 1200  # characters of a document's text
-_NOT_SIGNALS = ("source", "read")
-
-
-@dataclass
-class Histogram:
-    """A number's distribution. `edges` has a value more than the counts; the outer bins hold what lies beyond."""
-
-    edges: npt.NDArray[np.float64]
-    log: bool
-    kept: npt.NDArray[np.int64]
-    dropped: npt.NDArray[np.int64]
-    nulls: int = 0
+ROWS = 250_000  # of the ledger, held with all signals: a share of 1 % is known to 2 % of itself
+SAMPLES = 10  # documents shown for a rule, and of each domain that stays
+BATCH = 1 << 15
+_OUTCOME = ("step", "rule", "value", "evidence")
+_SAMPLE = ("doc_id", "url", "domain", "source", "value", "evidence")
 
 
 @dataclass
-class Values:
-    """How often each value of a word or truth value occurs."""
+class Counts:
+    """What was counted over the whole ledger."""
 
-    kept: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
+    documents: Counter[tuple[str | None, str | None, str]] = field(default_factory=Counter)  # (step, rule, domain)
+    languages: dict[str, list[int]] = field(default_factory=dict)  # code -> kept, dropped
+    pii: dict[str, list[int]] = field(default_factory=dict)  # signal -> documents that have it, values in all
+    leaks: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    # (benchmark, field) -> documents with overlap, dropped for it, different items, largest share
 
+    @property
+    def domains(self) -> list[str]:
+        """Of all documents, the largest first."""
+        total: Counter[str] = Counter()
+        for (_, _, domain), n in self.documents.items():
+            total[domain] += n
+        return [d for d, _ in sorted(total.items(), key=lambda t: (-t[1], t[0]))]
 
-@dataclass
-class Sample:
-    """A document to look at."""
-
-    doc_id: str
-    url: str | None
-    domain: str | None
-    text: str | None
-    value: str | None = None
-    evidence: str | None = None
-    source: dict[str, Any] | None = None
-
-
-@dataclass
-class Training:
-    """What a training on this run wrote down."""
-
-    name: str
-    train: list[tuple[int, float]]
-    validation: dict[str, list[tuple[int, float]]]  # domain -> (iteration, loss)
-    last: dict[str, dict[str, Any]]  # domain -> figures of the last evaluation
-    tokens: int
-    seconds: float
-    said: str | None = None  # a sample of what the model says
-    events: list[dict[str, Any]] = field(default_factory=list)  # what the guard did, as metrics.jsonl has it
+    def of(self, step: str | None = None, domain: str | None = None) -> int:
+        """Documents that a step dropped (None: that were kept), of a domain (None: of all)."""
+        return sum(n for (s, _, d), n in self.documents.items() if s == step and domain in (None, d))
 
 
 @dataclass
@@ -81,227 +60,213 @@ class Findings:
     """Everything a report shows."""
 
     name: str
+    run_dir: str
     run: dict[str, Any]  # run.json
-    rules: dict[str, dict[str, str]]  # step -> rule -> SQL
-    signals: dict[str, dict[str, Histogram | Values]]
-    counted: int  # rows of the ledger that the signals were counted over
+    steps: list[dict[str, Any]]  # of pipeline.yaml: step, name, options, rules
+    counts: Counts
+    rows: pa.Table  # the first rows of the ledger
+    sizes: Sizes  # of those
     kept: dict[str, list[Sample]]  # domain -> documents
     dropped: dict[tuple[str, str], list[Sample]]
     clusters: list[Any]  # pairs.Cluster: the largest, by step of deduplication
+    words: dict[str, float]  # domain -> words a byte of kept text
     manifest: dict[str, Any] | None  # of the shards
     trainings: list[Training]
+
+    @property
+    def rules(self) -> dict[str, dict[str, str]]:
+        return {s["name"]: dict(s["rules"]) for s in self.steps}
+
+    @property
+    def records(self) -> int:
+        return int(self.run.get("counts", {}).get("read", {}).get("records", 0))
+
+    @property
+    def stays(self) -> npt.NDArray[np.bool_]:
+        """Of `rows`: was the document kept?"""
+        return np.asarray(self.rows.column("step").is_null())
+
+    @property
+    def scale(self) -> float:
+        """Records of the run for each of `rows`."""
+        return self.records / self.rows.num_rows if self.rows.num_rows else 1.0
+
+    def named(self, kind: str) -> list[str]:
+        """The names of the steps of a kind, say `language`."""
+        return [s["name"] for s in self.steps if s["step"] == kind]
+
+    def signal(self, dotted: str) -> npt.NDArray[np.float64] | None:
+        """A numeric signal of `rows`, NaN where there is none; None for what is no number or is not stored."""
+        step, _, leaf = dotted.partition(".")
+        if step not in self.rows.schema.names or not pa.types.is_struct(self.rows.schema.field(step).type):
+            return None
+        kind = self.rows.schema.field(step).type
+        if kind.get_field_index(leaf) < 0 or not _is_number(kind.field(leaf).type):
+            return None
+        column = pc.struct_field(self.rows.column(step), leaf).cast(pa.float64())
+        return np.asarray(column.fill_null(float("nan")), np.float64)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
 def gather(run_dir: str) -> Findings:
     """Reads a finished run. Raises UserError for a directory that holds none."""
+    import yaml
+
+    from pipelines.pairs import largest
+
     store = Storage(run_dir)
     if not store.exists("run.json"):
         raise UserError(f"{run_dir} is not a run directory: it has no run.json\n  give the directory that curate wrote")
     run = store.read_json("run.json")
     if not store.exists("result/ledger"):
         raise UserError(f"{run_dir} has no ledger yet\n  let `gristmill curate` finish first")
-    from pipelines.pairs import largest
-
-    signals, counted, dropped = _ledger(store)
+    steps = yaml.safe_load(store.read_bytes("pipeline.yaml"))["steps"] if store.exists("pipeline.yaml") else []
+    counts, dropped = _count(store, run, steps)
     with_texts(store, run, dropped, SHOWN)
-    manifest = store.read_json("result/shards/manifest.json") if store.exists("result/shards/manifest.json") else None
+    rows = _first_rows(store)
+    kept, words = _kept(store)
+    has_shards = store.exists("result/shards/manifest.json")
     return Findings(
         name=run["name"],
+        run_dir=run_dir,
         run=run,
-        rules=_rules(store),
-        signals=signals,
-        counted=counted,
-        kept=_kept(store),
+        steps=steps,
+        counts=counts,
+        rows=rows,
+        sizes=sizes(store, run, rows.select(["doc_id", "domain", "read"]), np.asarray(rows.column("step").is_null())),
+        kept=kept,
         dropped=dropped,
         clusters=largest(store, run),
-        manifest=manifest,
-        trainings=trainings(run_dir),
+        words=words,
+        manifest=store.read_json("result/shards/manifest.json") if has_shards else None,
+        trainings=below(run_dir),
     )
 
 
-def _rules(store: Storage) -> dict[str, dict[str, str]]:
-    import yaml
-
-    if not store.exists("pipeline.yaml"):
-        return {}
-    return {s["name"]: s["rules"] for s in yaml.safe_load(store.read_bytes("pipeline.yaml"))["steps"]}
-
-
-def batches(store: Storage, directory: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+def batches(
+    store: Storage, directory: str, columns: list[str] | None = None, size: int = BATCH
+) -> Iterator[pa.RecordBatch]:  # fmt: skip
+    """The rows of all Parquet files of a directory, in the order of their names."""
     for name in store.names(directory):
         if name.endswith(".parquet"):
             with store.open(f"{directory}/{name}") as f:
-                yield from pq.ParquetFile(f).iter_batches(batch_size=8192, columns=columns, use_threads=False)
+                yield from pq.ParquetFile(f).iter_batches(batch_size=size, columns=columns, use_threads=False)
 
 
-def _ledger(
-    store: Storage,
-) -> tuple[dict[str, dict[str, Histogram | Values]], int, dict[tuple[str, str], list[Sample]]]:
-    signals: dict[str, dict[str, Histogram | Values]] = {}
-    samples: dict[tuple[str, str], list[Sample]] = {}
-    counted = 0
+def _first_rows(store: Storage) -> pa.Table:
+    taken: list[pa.RecordBatch] = []
+    have = 0
     for batch in batches(store, "result/ledger"):
-        stays = np.asarray(batch.column("step").is_null())
-        _take_samples(batch, samples)
-        if counted < ROWS:
-            counted += batch.num_rows
-            for column in batch.schema:
-                if pa.types.is_struct(column.type) and column.name not in _NOT_SIGNALS:
-                    _count(batch.column(column.name), signals.setdefault(column.name, {}), stays)
-        elif all(len(s) >= SAMPLES for s in samples.values()):
+        taken.append(batch.slice(0, ROWS - have).drop_columns(["evidence"]))
+        have += taken[-1].num_rows
+        if have >= ROWS:
             break
-    return signals, counted, samples
+    if not taken:
+        raise UserError(f"{store.root}: the ledger is empty")
+    return pa.Table.from_batches(taken)
 
 
-def _count(column: pa.StructArray, into: dict[str, Histogram | Values], stays: npt.NDArray[np.bool_]) -> None:
+# -- the whole ledger ------------------------------------------------------------------------------------------------
+
+
+def _count(
+    store: Storage, run: Mapping[str, Any], steps: list[dict[str, Any]]
+) -> tuple[Counts, dict[tuple[str, str], list[Sample]]]:  # fmt: skip
+    of_kind = {kind: [s["name"] for s in steps if s["step"] == kind] for kind in ("language", "pii", "decontaminate")}
+    wanted = {(r["step"], r["rule"]) for r in run.get("counts", {}).get("steps", [])}
+    counts, samples = Counts(), dict[tuple[str, str], list[Sample]]()
+    signals = [name for names in of_kind.values() for name in names]
+    items: dict[tuple[str, str], set[Any]] = {}
+    for batch in batches(store, "result/ledger", [*_SAMPLE, "step", "rule", *signals]):
+        for row in _groups(batch, ["step", "rule", "domain"]):
+            counts.documents[row["step"], row["rule"], row["domain"] or ""] += row["n"]
+        stays = batch.column("step").is_null()
+        for name in of_kind["language"][:1]:
+            _count_languages(pc.struct_field(batch.column(name), "code"), stays, counts.languages)
+        for name in of_kind["pii"]:
+            _count_pii(batch.column(name), counts.pii)
+        for name in of_kind["decontaminate"]:
+            _count_leaks(batch.column(name), batch.column("step"), name, counts.leaks, items)
+        _take_samples(batch, {k for k in wanted if len(samples.get(k, ())) < SAMPLES}, samples)
+    for key, seen in items.items():
+        counts.leaks[key][2] = len(seen)
+    return counts, samples
+
+
+def _groups(batch: pa.RecordBatch, keys: list[str]) -> list[dict[str, Any]]:
+    table = pa.Table.from_batches([batch.select(keys)]).group_by(keys, use_threads=False)
+    rows = table.aggregate([([], "count_all")]).to_pylist()
+    return [{**row, "n": row["count_all"]} for row in rows]
+
+
+def _count_languages(codes: pa.Array, stays: pa.Array, into: dict[str, list[int]]) -> None:
+    batch = pa.RecordBatch.from_arrays([codes, stays], names=["code", "stays"])
+    for row in _groups(batch, ["code", "stays"]):
+        if row["code"] is not None:
+            into.setdefault(row["code"], [0, 0])[0 if row["stays"] else 1] += row["n"]
+
+
+def _count_pii(column: pa.StructArray, into: dict[str, list[int]]) -> None:
     for child, array in zip(column.type, column.flatten(), strict=True):
-        if pa.types.is_floating(child.type) or pa.types.is_integer(child.type):
-            numbers = np.asarray(array.cast(pa.float64()).fill_null(float("nan")))
-            finite = np.isfinite(numbers)
-            found = into.get(child.name)
-            if found is None:
-                if not finite.any():
-                    continue
-                found = into[child.name] = _empty(numbers[finite])
-            assert isinstance(found, Histogram)
-            low, high = found.edges[0], found.edges[-1]
-            clipped = np.clip(numbers, low, np.nextafter(high, low))
-            found.kept += np.histogram(clipped[finite & stays], found.edges)[0]
-            found.dropped += np.histogram(clipped[finite & ~stays], found.edges)[0]
-            found.nulls += int((~finite & np.asarray(column.is_valid())).sum())
-        elif pa.types.is_string(child.type) or pa.types.is_boolean(child.type):
-            if pa.types.is_string(child.type) and (pc.max(pc.utf8_length(array)).as_py() or 0) > LONGEST:
-                continue
-            values = into.setdefault(child.name, Values())
-            assert isinstance(values, Values)
-            for counter, chosen in ((values.kept, stays), (values.dropped, ~stays)):
-                counts = pc.value_counts(array.filter(pa.array(chosen)).drop_null())
-                for item in counts.to_pylist():
-                    if len(counter) < 5000 or item["values"] in counter:  # ids of duplicates are all different
-                        counter[str(item["values"])] += item["counts"]
+        if _is_number(child.type):
+            have = into.setdefault(child.name, [0, 0])
+            have[0] += pc.sum(pc.greater(array, 0)).as_py() or 0
+            have[1] += pc.sum(array).as_py() or 0
 
 
-def _empty(numbers: npt.NDArray[np.float64]) -> Histogram:
-    """Bins from a first batch: 0.5 % to 99.5 %, by logarithm where a long tail would hide everything else."""
-    low, middle, high = np.quantile(numbers, [0.005, 0.5, 0.995])
-    whole = bool((numbers == np.round(numbers)).all())
-    log = bool(low > 0 and high > 50 * middle)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    if log:
-        edges = np.geomspace(low, high, BINS + 1)
-    elif whole and high - low < BINS:
-        edges = np.arange(np.floor(low) - 0.5, np.ceil(high) + 1)
-    else:
-        edges = np.linspace(low, high, BINS + 1)
-    zeros = np.zeros(len(edges) - 1, dtype=np.int64)
-    return Histogram(edges, log, zeros.copy(), zeros.copy())
+def _count_leaks(
+    column: pa.StructArray, ended: pa.Array, name: str, into: dict[tuple[str, str], list[float]],
+    items: dict[tuple[str, str], set[Any]],
+) -> None:  # fmt: skip
+    found = pc.greater(pc.fill_null(pc.struct_field(column, "overlap"), 0), 0)
+    steps = ended.filter(found).to_pylist()
+    for row, step in zip(column.filter(found).to_pylist(), steps, strict=True):
+        key = (str(row["benchmark"]), str(row["field"]))
+        have = into.setdefault(key, [0, 0, 0, 0.0])
+        have[0] += 1
+        have[1] += step == name
+        have[3] = max(have[3], float(row["share"] or 0))
+        items.setdefault(key, set()).add(row["item"])
 
 
-def _take_samples(batch: pa.RecordBatch, samples: dict[tuple[str, str], list[Sample]]) -> None:
-    outcome = batch.select(["step", "rule"]).to_pydict()
-    for i, key in enumerate(zip(outcome["step"], outcome["rule"], strict=True)):
-        if key[0] is None or len(samples.get(key, ())) >= SAMPLES:
-            continue
-        row = batch.select(["doc_id", "url", "domain", "source", "value", "evidence"]).slice(i, 1).to_pylist()[0]
-        samples.setdefault(key, []).append(
-            Sample(row["doc_id"].hex(), row["url"], row["domain"], None, row["value"], row["evidence"], row["source"])
-        )
+def _take_samples(
+    batch: pa.RecordBatch, wanted: set[tuple[str, str]], samples: dict[tuple[str, str], list[Sample]]
+) -> None:  # fmt: skip
+    for key in sorted(wanted):
+        which = pc.and_(pc.equal(batch.column("step"), key[0]), pc.equal(batch.column("rule"), key[1]))
+        rows = np.flatnonzero(np.asarray(pc.fill_null(which, False)))[: SAMPLES - len(samples.get(key, ()))]
+        for row in batch.select(list(_SAMPLE)).take(pa.array(rows)).to_pylist():
+            sample = Sample(row["doc_id"].hex(), row["url"], row["domain"], None, row["value"], row["evidence"])
+            sample.source = row["source"]
+            samples.setdefault(key, []).append(sample)
 
 
-def _kept(store: Storage) -> dict[str, list[Sample]]:
+def _kept(store: Storage) -> tuple[dict[str, list[Sample]], dict[str, float]]:
+    """Kept documents to show, by domain, and words a byte of their text: of the first 20,000 or so."""
     kept: dict[str, list[Sample]] = {}
+    words: Counter[str] = Counter()
+    size: Counter[str] = Counter()
     seen = 0
-    for batch in batches(store, "result/documents", ["doc_id", "url", "domain", "text"]):
-        for i, domain in enumerate(batch.column("domain").to_pylist()):
+    for batch in batches(store, "result/documents", ["doc_id", "url", "domain", "source", "text"], 1024):
+        text = batch.column("text")
+        counted = zip(
+            batch.column("domain").to_pylist(),
+            pc.count_substring_regex(text, r"\S+").to_pylist(),
+            pc.binary_length(text).to_pylist(),
+            strict=True,
+        )
+        for i, (domain, n, length) in enumerate(counted):
+            words[domain] += n or 0
+            size[domain] += length or 0
             if len(kept.get(domain, ())) < SAMPLES:
                 row = batch.slice(i, 1).to_pylist()[0]
-                kept.setdefault(domain, []).append(
-                    Sample(row["doc_id"].hex(), row["url"], domain, (row["text"] or "")[:SHOWN])
-                )
+                shown = Sample(row["doc_id"].hex(), row["url"], domain, (row["text"] or "")[:SHOWN])
+                shown.source = row["source"]
+                kept.setdefault(domain, []).append(shown)
         seen += batch.num_rows
-        if seen > 100_000:
+        if seen > 20_000:
             break
-    return kept
-
-
-def with_texts(store: Storage, run: dict[str, Any], dropped: dict[tuple[str, str], list[Sample]], most: int) -> None:
-    """The first `most` characters of the text of documents: from the cache where it is (scrubbed), else read again
-    from the source."""
-    from pipelines.originals import Originals
-
-    _from_cache(store, run, dropped, most)
-    missing = [s for samples in dropped.values() for s in samples if s.text is None]
-    if missing and store.exists("pipeline.yaml"):
-        texts = Originals(store, run).texts([(s.domain, s.source) for s in missing], most)
-        for sample, text in zip(missing, texts, strict=True):
-            sample.text = text
-
-
-def _from_cache(
-    store: Storage, run: dict[str, Any], dropped: dict[tuple[str, str], list[Sample]], most: int
-) -> None:  # fmt: skip
-    from curation.engine.documents import State, TaskDocuments
-
-    wanted: dict[bytes, list[Sample]] = {}
-    for sample in (s for samples in dropped.values() for s in samples):
-        wanted.setdefault(bytes.fromhex(sample.doc_id), []).append(sample)
-    names = [p["phase"] for p in run.get("phases", [])]
-    for name in store.names("cache/phases"):
-        merged = store.read_json(f"cache/phases/{name}")
-        if not names or merged["name"] != names[-1]:
-            continue
-        for task in merged["tasks"].values():
-            documents = TaskDocuments(store, task["index"], State.of(task["state"]), {})
-            for batch in documents.batches(["doc_id"], everything=True):
-                hits = [i for i, d in enumerate(batch.column("doc_id").to_pylist()) if d in wanted]
-                if not hits:
-                    continue
-                texts = documents.take(batch.column("address").take(pa.array(hits)), ["doc_id", "text"])
-                for doc_id, text in zip(*(texts.column(c).to_pylist() for c in ("doc_id", "text")), strict=True):
-                    for sample in wanted.pop(doc_id):
-                        sample.text = None if text is None else text[:most]
-            if not wanted:
-                return
-
-
-def trainings(run_dir: str) -> list[Training]:
-    """Trainings below RUN/train, by name."""
-    root = os.path.join(run_dir, "train")
-    if not os.path.isdir(root):
-        return []
-    found = []
-    for name in sorted(os.listdir(root)):
-        path = os.path.join(root, name, "metrics.jsonl")
-        if os.path.isfile(path):
-            found.append(_training(name, os.path.join(root, name)))
-    return found
-
-
-def _training(name: str, folder: str) -> Training:
-    made = Training(name, [], {}, {}, 0, 0.0)
-    for entry in _lines(os.path.join(folder, "metrics.jsonl")):
-        if entry["kind"] == "train":
-            if entry["loss"] is not None:
-                made.train.append((entry["iteration"], entry["loss"]))
-            made.tokens = entry["tokens"]
-        elif entry["kind"] == "event":
-            made.events.append(entry)
-        elif entry["kind"] == "validation":
-            made.last = entry["domains"]
-            for domain, score in entry["domains"].items():
-                made.validation.setdefault(domain, []).append((entry["iteration"], score["loss"]))
-    made.seconds = sum(entry["seconds"] for entry in _lines(os.path.join(folder, "speed.jsonl")))
-    sample = os.path.join(folder, "sample.txt")
-    if os.path.isfile(sample):
-        with open(sample, encoding="utf-8") as f:
-            made.said = f.read()
-    return made
-
-
-def _lines(path: str) -> Iterator[dict[str, Any]]:
-    if os.path.isfile(path):
-        with open(path, encoding="utf-8") as f:
-            for line in f:
-                if line.endswith("\n"):
-                    yield json.loads(line)
+    return kept, {d: words[d] / size[d] for d in sorted(words) if size[d]}

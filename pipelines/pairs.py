@@ -18,7 +18,8 @@ from curation.engine.explain import explain
 from curation.step import UserError
 from curation.storage import Storage, is_remote
 from pipelines import findings
-from pipelines.findings import Sample
+from pipelines.texts import SHOWN as BEGINNING
+from pipelines.texts import Sample, with_texts
 
 SHOWN = 4000  # characters of each of a pair
 CLUSTERS, MEMBERS = 5, 3  # shown of each step
@@ -102,7 +103,7 @@ def _find(run_dir: str, step: str, doc: str) -> tuple[str, dict[str, Any]] | Non
 def _text(run_dir: str, answer: Mapping[str, Any]) -> str | None:
     store = Storage(run_dir)
     sample = Sample(answer["doc_id"], answer["url"], answer["domain"], None, source=answer["source"])
-    findings.with_texts(store, store.read_json("run.json"), {("", ""): [sample]}, SHOWN)
+    with_texts(store, store.read_json("run.json"), {("", ""): [sample]}, SHOWN)
     return sample.text
 
 
@@ -138,7 +139,7 @@ def largest(store: Storage, run: Mapping[str, Any]) -> list[Cluster]:
     if clusters:
         _fill(store, clusters)
         samples = [s for c in clusters.values() for s in (c.kept, *c.members)]
-        findings.with_texts(store, dict(run), {("", ""): samples}, findings.SHOWN)
+        with_texts(store, dict(run), {("", ""): samples}, BEGINNING)
     return list(clusters.values())
 
 

@@ -1,17 +1,20 @@
 """What a run shows while it works: a live bar a phase on a terminal, else a plain line every 30 seconds.
 
-The driver calls `phase`, `task` and `note` from its own thread; nothing here is ever waited for. Rates are of stored
-bytes, because that is what a task's size is known by before it runs, so the time left is true on skewed inputs too.
+The driver calls `phase`, `start`, `task` and `note` from its own thread; nothing here is ever waited for. Rates are of
+stored bytes, because that is what a task's size is known by before it runs; the time left is eta.py's.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from pipelines.eta import Estimate
 
 EVERY = 30.0  # seconds between plain lines
 
@@ -25,7 +28,8 @@ class Display:
         self._bars: Progress | None = None
         self._bar: Any = None
         self._name = ""
-        self._tasks = self._done = self._bytes = self._todo_bytes = self._read = self._kept = 0
+        self._tasks = self._done = self._bytes = self._read = self._kept = 0
+        self._estimate = Estimate(())
         self._started = self._spoken = time.monotonic()
 
     def __enter__(self) -> Display:
@@ -47,23 +51,28 @@ class Display:
         if self._bars is not None:
             self._bars.stop()
 
-    def phase(self, name: str, tasks: int, done: int, total_bytes: int) -> None:
-        """A phase begins: `done` of its tasks were finished by an earlier run."""
+    def phase(self, name: str, tasks: int, done: int, sizes: Sequence[int]) -> None:
+        """A phase begins: `done` of its tasks were finished by an earlier run, the others have these sizes."""
         self._finish()
         self._name, self._tasks, self._done = name, tasks, done
         self._bytes, self._read, self._kept = 0, 0, 0
-        self._todo_bytes = total_bytes * (tasks - done) // max(1, tasks)
+        self._estimate = Estimate(sizes)
         self._started = self._spoken = time.monotonic()
         if self._bars is not None and done < tasks:
             self._bar = self._bars.add_task(name, total=tasks, completed=done, said=self._said())
 
+    def start(self, task: int, size: int, slots: int) -> None:
+        """A task was given out."""
+        self._estimate.start(task, size, slots, time.monotonic())
+
     def task(self, manifest: dict[str, Any], size: int) -> None:
         """A task was committed."""
+        now = time.monotonic()
         self._done += 1
         self._bytes += size
         self._read += int(manifest.get("in", 0))
         self._kept += int(manifest.get("out", 0))
-        now = time.monotonic()
+        self._estimate.done(manifest.get("index"), size, manifest.get("cost", {}).get("seconds"), now)
         if self._bars is not None and self._bar is not None:
             self._bars.update(self._bar, completed=self._done, said=self._said())
         elif not self.quiet and now - self._spoken >= EVERY:
@@ -81,8 +90,9 @@ class Display:
             said.append(f"{self._bytes / 1e6 / seconds:.1f} MB/s")
         if self._read:
             said.append(f"{self._read:,} documents, {self._kept / self._read:.0%} kept")
-        if 0 < self._bytes < self._todo_bytes:
-            said.append(f"{duration(seconds * (self._todo_bytes - self._bytes) / self._bytes)} left")
+        left = self._estimate.left(time.monotonic())
+        if left:
+            said.append(f"{duration(left)} left")
         return " · ".join(said)
 
     def _finish(self) -> None:

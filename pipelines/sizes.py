@@ -89,8 +89,14 @@ def _flat(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
 
 def _ids(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bytes_]:
     """Document ids as numpy's fixed-size bytes; an `x` behind each, since numpy drops NULs at the end."""
-    values = column.to_pylist()
-    return np.array([v + b"x" for v in values], dtype="S17")
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    out = np.full((len(column), 17), ord("x"), np.uint8)
+    at = 0
+    for chunk in chunks:
+        raw = np.frombuffer(chunk.buffers()[1], np.uint8).reshape(-1, 16)
+        out[at : at + len(chunk), :16] = raw[chunk.offset : chunk.offset + len(chunk)]
+        at += len(chunk)
+    return out.view("S17").ravel()
 
 
 def _rows(

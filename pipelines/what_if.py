@@ -330,7 +330,7 @@ class _WhatIf:
         self, base: pa.Table, rows: npt.NDArray[np.int64], end: npt.NDArray[np.int64], rule: Any, languages: list[str]
     ) -> list[dict[str, Any]]:
         """The first of them by id, which is a hash: a fair sample."""
-        from pipelines.findings import SHOWN, Sample, with_texts
+        from pipelines.texts import Sample, with_texts
 
         out, samples = [], []
         for i in rows[: self.examples].tolist():
@@ -377,7 +377,7 @@ def _steps(store: Storage, run_dir: str) -> tuple[list[Step], str | None, bool]:
     return steps, language, pipeline.get("quantiles") is not None
 
 
-_WRAPPED = re.compile(r"(NOT coalesce\(\(.*?\), FALSE\) OR )\((.*)\)", re.DOTALL)
+LIMITED = re.compile(r"(NOT coalesce\(\(.*?\), FALSE\) OR )\((.*)\)", re.DOTALL)
 
 
 def _change(steps: Sequence[Step], text: str) -> dict[str, str | None]:
@@ -410,7 +410,7 @@ def _change(steps: Sequence[Step], text: str) -> dict[str, str | None]:
             raise UserError(f"what-if: {step.name} has no rule {rule!r} to take away\n  it has {', '.join(step.old)}")
         del step.new[rule]
         return {"step": step.name, "rule": rule, "before": before, "after": None}
-    limits = {m[1] for s in step.old.values() if (m := _WRAPPED.fullmatch(s))}
+    limits = {m[1] for s in step.old.values() if (m := LIMITED.fullmatch(s))}
     step.new[rule] = f"{limits.pop()}({sql})" if len(limits) == 1 else sql
     return {"step": step.name, "rule": rule, "before": before, "after": step.new[rule]}
 

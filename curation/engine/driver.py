@@ -27,6 +27,7 @@ MAX_DEATHS = 3  # of the worker under one task before its records are searched f
 MAX_NODE_DEATHS = 20  # machines under one task: spot nodes go in waves
 MAX_ERRORS = 3  # transient errors (network, object store) of one task
 MEMORY_GROWTH = 4
+SIZES = 1000  # tasks of a phase whose sizes go to the log one by one
 
 
 class RunFailed(Exception):
@@ -47,9 +48,14 @@ def disk_full(storage: Storage, error: BaseException) -> RunFailed:
 
 
 class Progress(Protocol):
-    """What a display wants to know. All methods are called from the driver's thread."""
+    """What a display wants to know. All methods are called from the driver's thread.
 
-    def phase(self, name: str, tasks: int, done: int, total_bytes: int) -> None: ...
+    `phase`: so many of its tasks are done, the others have these sizes, in the order in which they start. `start`: a
+    task (its number) goes to one of so many slots, or waits for one; `task`: it is committed.
+    """
+
+    def phase(self, name: str, tasks: int, done: int, sizes: Sequence[int]) -> None: ...
+    def start(self, task: int, size: int, slots: int) -> None: ...
     def task(self, manifest: dict[str, Any], size: int) -> None: ...
     def note(self, message: str) -> None: ...
 
@@ -57,7 +63,10 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def phase(self, name: str, tasks: int, done: int, total_bytes: int) -> None:
+    def phase(self, name: str, tasks: int, done: int, sizes: Sequence[int]) -> None:
+        return None
+
+    def start(self, task: int, size: int, slots: int) -> None:
         return None
 
     def task(self, manifest: dict[str, Any], size: int) -> None:
@@ -145,8 +154,11 @@ class Driver:
                     done[name.removesuffix(".json")] = manifest
         todo = [i for i, name in enumerate(phase.ids) if name not in done]
         sizes = phase.sizes or [1] * len(phase.specs)
-        self.progress.phase(phase.name, len(phase.specs), len(phase.specs) - len(todo), sum(sizes))
+        left = [sizes[i] for i in todo]
+        self.progress.phase(phase.name, len(phase.specs), len(phase.specs) - len(todo), left)
         if todo:
+            shown = left if len(left) <= SIZES else [max(left)]  # with their sum: enough for an estimate
+            self._log("phase", phase, tasks=len(phase.specs), left=len(left), bytes=sum(left), sizes=shown)
             self._run_tasks(phase, todo, done, directory, sizes)
         tasks = {name: done[name] | {"index": i} for i, name in enumerate(phase.ids)}
         if merged is None or merged["tasks"].keys() != tasks.keys():
@@ -170,10 +182,12 @@ class Driver:
                 i = waiting.pop()
                 commit = f"{directory}/{phase.ids[i]}.json"
                 tries[i].attempts += 1
-                self._log("start", phase, i, attempt=tries[i].attempts)
+                slots = executor.slots()
+                self._log("start", phase, i, attempt=tries[i].attempts, bytes=sizes[i], slots=slots)
+                self.progress.start(i, sizes[i], slots)
                 memory = TASK_MEMORY * MEMORY_GROWTH ** tries[i].starved
                 flying[executor.submit(phase.function, shared, phase.specs[i], commit, memory)] = i
-                if executor.slots() == 1:
+                if slots == 1:
                     break
             for handle, outcome in executor.wait(list(flying), 1.0):
                 i = flying.pop(handle)
@@ -181,8 +195,9 @@ class Driver:
                     done[phase.ids[i]] = outcome.value
                     self.executed += 1
                     self.computed.update(outcome.value.get("computed", {}))
-                    self._log("done", phase, i, **outcome.value.get("cost", {}))
-                    self.progress.task(outcome.value, sizes[i])
+                    rows = {k: outcome.value[k] for k in ("in", "out") if k in outcome.value}
+                    self._log("done", phase, i, **rows, **outcome.value.get("cost", {}))
+                    self.progress.task(outcome.value | {"index": i}, sizes[i])
                     continue
                 self._log("failed", phase, i, reason=outcome.death or repr(outcome.error)[:500])
                 self._after_failure(phase, i, outcome, tries[i], shared)
@@ -281,10 +296,12 @@ class Driver:
             for _, outcome in self.executor.wait([handle], 10.0):
                 return outcome
 
-    def _log(self, event: str, phase: Phase, i: int, **more: Any) -> None:
+    def _log(self, event: str, phase: Phase, i: int | None = None, **more: Any) -> None:
         if not self.storage.local:
             return  # an object store has no appending; manifests carry the costs there
-        line = {"at": round(time.time(), 3), "event": event, "phase": phase.name, "task": phase.ids[i], **more}
+        line: dict[str, Any] = {"at": round(time.time(), 3), "event": event, "phase": phase.name}
+        line |= {} if i is None else {"task": phase.ids[i]}
+        line |= more
         path = self.storage.full("log/events.jsonl")
         with open(path, "a", encoding="utf-8") as f:
             f.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -33,11 +33,16 @@ def explain(
 def report(
     run: RunDir,
     out: Annotated[str | None, typer.Option(help="File to write [default: RUN/report.html].")] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="Of a core-hour: the report then says the cost.")] = None,
 ) -> None:
-    """One HTML file about a run: the funnel, signals, samples of kept and dropped text, loss curves. No network."""
+    """One HTML file about a run, of curation or of training: what became of every record, signals and thresholds,
+    samples, losses. No network.
+
+    [dim]gristmill report runs/web --price 0.04[/]
+    """
     from pipelines.report import write
 
-    print(write(run, out))
+    print(write(run, out, price))
 
 
 @app.command(rich_help_panel=LOOK)

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import math
 from html import escape
-from importlib import resources
 
 import numpy as np
 
 from pipelines import figures
+from pipelines.figures import table
 from pipelines.mix.laws import Floats
 from pipelines.mix.search import Outcome
-from pipelines.report import table
+from pipelines.report import page
 
 SIZE = 240.0
 
@@ -27,17 +27,8 @@ def render(outcome: Outcome, title: str) -> str:
         ("effects", "What each domain does", _effects(outcome)),
         ("mixes", "The mixes tried", _mixes(outcome)),
     ]
-    nav = "".join(f'<a href="#{name}">{heading}</a>' for name, heading, html in sections if html)
-    body = "".join(
-        f'<section id="{name}" aria-label="{heading}"><h2>{heading}</h2>{html}</section>'
-        for name, heading, html in sections
-        if html
-    )
-    page = resources.files("pipelines").joinpath("report.html").read_text("utf-8")
-    for key, value in (("title", escape(title)), ("nav", nav)):
-        page = page.replace(f"@{key}@", value)
-    before, after = page.split("@body@")
-    return before + body + after
+    shown = [page.Section(name, heading, html) for name, heading, html in sections]
+    return page.render(title, "Mix search", shown)
 
 
 def headline(outcome: Outcome) -> str:
@@ -110,7 +101,7 @@ def _law(o: Outcome) -> str:
     seen = o.choice.predictions
     plots = "".join(_scatter(m, o.values[:, i], seen[:, i]) for i, m in enumerate(o.metrics)) if len(seen) else ""
     head = ["metric", "rho", "root mean square error", "deviation of the runs"]
-    return said + table(head, rows, (1, 2, 3)) + f"<div class=grid-figures>{plots}</div>"
+    return said + table(head, rows, (1, 2, 3)) + f'<div class="grid">{plots}</div>'
 
 
 def _effects(o: Outcome) -> str:
@@ -127,7 +118,7 @@ def _effects(o: Outcome) -> str:
         lines = {m: [(float(s), float(p)) for s, p in zip(shares, predicted[:, k], strict=True)] for k, m in
                  enumerate(o.metrics)}  # fmt: skip
         parts.append(figures.curves(f"share of {domain}", lines, width=360.0, height=220.0))
-    return f"<div class=grid-figures>{''.join(parts)}</div>"
+    return f'<div class="grid">{"".join(parts)}</div>'
 
 
 def _mixes(o: Outcome) -> str:

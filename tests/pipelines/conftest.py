@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,3 +99,32 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pipeline = config.load(str(folder / "small.yaml"), catalogue=STEPS, readers=READERS)
     assert curate(pipeline, str(folder / "run"), executor="inline").exit_code == 0
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def tiny(small_run: Path) -> Path:
+    """The small run with a training below it, as its files say."""
+    folder = small_run / "train" / "tiny"
+    folder.mkdir(parents=True, exist_ok=True)
+    score = {"perplexity": 9.0, "bits_per_byte": 1.2, "tokens": 5, "windows": 1}
+    entries: list[dict[str, Any]] = []
+    for i in range(3):
+        entries.append(
+            {"kind": "validation", "iteration": i, "loss": 3.0 - i, "domains": {"web": {"loss": 3.0 - i, **score}}}
+        )
+        step = {"kind": "train", "iteration": i + 1, "loss": 3.5 - i, "tokens": 64 * (i + 1), "lr": 0.1, "grad_norm": 1}
+        entries.append(step | {"domains": {"web": 3.5 - i}})
+    blamed = {"doc_id": "ab" * 16, "domain": "web", "url": "http://bad/<b>", "source": None, "tokens": 9, "loss": 7.5}
+    blamed |= {"gradient": 80.0, "z_loss": 31.0, "z_gradient": 44.0}
+    entries.append({"kind": "event", "event": "rollback", "iteration": 1, "confirmed": 3, "blamed": [blamed]})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries) + '{"kind": "tra')
+    (folder / "speed.jsonl").write_text('{"iteration": 1, "seconds": 2.0, "tokens_per_s": 32.0}\n')
+    (folder / "train.yaml").write_text(
+        "iterations: 4\nbatch: {windows: 2}\ndata: {sequence: 32}\noptimizer: {lr: 0.1}\n"
+    )
+    (folder / "sample.txt").write_text("<i>once</i> upon a time")
+    (folder / "incidents").mkdir(exist_ok=True)
+    incident = {"number": 1, "good": 1, "confirmed": 3, "window": 2, "suspects": 5, "witnesses": 20, "blamed": [blamed]}
+    incident |= {"masked": [blamed["doc_id"]], "anomalies": [{"iteration": 2}, {"iteration": 3}]}
+    (folder / "incidents" / "0001.json").write_text(json.dumps(incident))
+    return small_run

@@ -15,10 +15,11 @@ def shown(monkeypatch, ticks, **options) -> str:
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     out = io.StringIO()
     with progress.Display(Console(file=out, width=200), **options) as display:
-        display.phase("0: read", 4, 1, 4_000_000)
-        for seconds, size in ticks:
+        display.phase("0: read", 4, 1, [size for _, size in ticks])
+        for i, (seconds, size) in enumerate(ticks):
+            display.start(i, size, 1)
             clock[0] += seconds
-            display.task({"in": 10, "out": 5}, size)
+            display.task({"in": 10, "out": 5, "index": i, "cost": {"seconds": seconds}}, size)
         display.note("a note [b]")
     return out.getvalue()
 

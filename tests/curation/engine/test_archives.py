@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,11 @@ def test_it_stops_before_the_next_global_step_unless_told_to_go_on(
     phases: list[str] = []
 
     class Names:
-        def phase(self, name: str, tasks: int, done: int, total_bytes: int) -> None:
+        def phase(self, name: str, tasks: int, done: int, sizes: Sequence[int]) -> None:
             phases.append(name)
+
+        def start(self, task: int, size: int, slots: int) -> None:
+            return None
 
         def task(self, manifest: dict[str, Any], size: int) -> None:
             return None

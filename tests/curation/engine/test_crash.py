@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +285,9 @@ class Notes:
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def phase(self, name: str, tasks: int, done: int, total_bytes: int) -> None: ...
+    def phase(self, name: str, tasks: int, done: int, sizes: Sequence[int]) -> None: ...
+
+    def start(self, task: int, size: int, slots: int) -> None: ...
 
     def task(self, manifest: dict[str, Any], size: int) -> None: ...
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ class Watch:
         self.ran: dict[str, int] = {}
         self.name = ""
 
-    def phase(self, name: str, tasks: int, done: int, total_bytes: int) -> None:
+    def phase(self, name: str, tasks: int, done: int, sizes: Sequence[int]) -> None:
         self.name = name
+
+    def start(self, task: int, size: int, slots: int) -> None:
+        return None
 
     def task(self, manifest: dict[str, Any], size: int) -> None:
         self.ran[self.name] = self.ran.get(self.name, 0) + 1

@@ -136,7 +136,7 @@ def restarted(run_dir: Path) -> list[tuple[str, str]]:
     done: set[tuple[str, str]] = set()
     again = []
     for e in events(run_dir):
-        key = (e["phase"], e["task"])
+        key = (e["phase"], e.get("task", ""))
         if e["event"] == "start" and key in done:
             again.append(key)
         elif e["event"] == "done":
