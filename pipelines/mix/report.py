@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines import figures
 from pipelines.mix.laws import Floats
-from pipelines.mix.search import Outcome
+from pipelines.mix.outcome import Outcome
 from pipelines.report import table
 
 SIZE = 240.0
