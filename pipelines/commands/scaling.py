@@ -167,7 +167,7 @@ def scaling_watch(
 
     from pipelines.scaling import fit, live, read, watch
 
-    curves, made = watch.ladder_curves(ladder), fit(read(ladder), resamples=200)
+    curves, made = watch.ladder_curves(ladder), fit(read(ladder), resamples=100)
     while True:
         seen = live.curve(Path(run))
         left = watch.departure(seen, watch.expected(made, curves, seen))
