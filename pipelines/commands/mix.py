@@ -110,8 +110,8 @@ def _finish(outcome: Any, folder: str, title: str) -> None:
 
     from curation.storage import Storage
     from pipelines.mix import published
-    from pipelines.mix.report import render
     from pipelines.mix.outcome import as_json
+    from pipelines.mix.report import render
 
     place = Path(folder)
     published.write(place, outcome.domains, outcome.metrics, outcome.mixes, outcome.values)

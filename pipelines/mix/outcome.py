@@ -70,6 +70,20 @@ class Outcome:
     trained: int = 0  # proxies trained by this call
     notes: tuple[str, ...] = ()
 
+    @property
+    def goal(self) -> str:
+        """The objective in words."""
+        weights = np.array(self.objective.weights) / sum(self.objective.weights)
+        weighed = [(name, float(w)) for name, w in zip(self.metrics, weights, strict=True) if w > 0]
+        names = ", ".join(name for name, _ in weighed)
+        if len(weighed) == 1:
+            return f"{names}, the {'larger' if self.objective.maximise else 'smaller'} the better"
+        if self.objective.worst:
+            return f"the worst of {names}, each relative to the run nearest to the natural mix"
+        if len({w for _, w in weighed}) == 1:
+            return f"the mean of {names}"
+        return "the mean of " + ", ".join(f"{name} (weight {w:.2g})" for name, w in weighed)
+
     def mix_block(self) -> str:
         """YAML to paste into a pipeline file."""
         lines = [f"    {name}: {share:.4f}" for name, share in self.recommended.items()]
