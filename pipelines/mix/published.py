@@ -56,6 +56,9 @@ def read(ratios: str, metrics: str) -> Swarm:
     if not used.all():
         notes.append(f"in no mix: {', '.join(n for n, u in zip(domains, used, strict=True) if not u)}")
         domains, r = tuple(n for n, u in zip(domains, used, strict=True) if u), r[:, used]
+    still = [n for n, low, high in zip(domains, r.min(axis=0), r.max(axis=0), strict=True) if high - low < 1e-9]
+    if still and len(r) > 1:
+        notes.append(f"the same share in every run, so what it does cannot be told: {', '.join(still)}")
     return Swarm(domains, tuple(names[i] for i in moving), r, y, tuple(notes))
 
 

@@ -209,6 +209,17 @@ def test_bad_metrics_are_handled(tmp_path: Path) -> None:
     assert any("left out: 3" in n for n in swarm.notes) and any("nothing to fit: other" in n for n in swarm.notes)
 
 
+def test_domains_that_never_move_are_named(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[i, 3 - i / 20, 2 + i / 30] for i in range(1, 13)]
+    ratios = _write(
+        tmp_path / "r.csv",
+        [["index", "web", "code", "law", "gone"], *([i, i / 20, 0.8 - i / 20, 0.2, 0] for i in range(1, 13))],
+    )
+    swarm = published.read(ratios, _tables(tmp_path, rows)[1])
+    assert swarm.domains == ("web", "code", "law")
+    assert swarm.notes == ("in no mix: gone", "the same share in every run, so what it does cannot be told: law")
+
+
 @pytest.mark.parametrize(
     ("mixes", "values", "words"),
     [
