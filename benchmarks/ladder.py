@@ -120,7 +120,7 @@ def look_at(run: Path, folder: Path, work: Path, seeds: int) -> None:
     jobs = [(seed, fault) for seed in range(1, seeds + 1) for fault in (None, domain)]
     places = {job: work / f"{'clean' if job[1] is None else 'faulty'}-{job[0]}" for job in jobs}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(watched, run, places[j], BASE, WATCHED, 6.0, j[0] + 100, j[1]) for j in jobs]
+        waiting = [pool.submit(watched, run, places[j], BASE, WATCHED, 4.0, j[0] + 100, j[1]) for j in jobs]
         for future in waiting:
             future.result()
     curves, made = watch.ladder_curves(str(folder)), fit(read(str(folder)), resamples=200)
