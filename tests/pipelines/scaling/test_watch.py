@@ -82,9 +82,6 @@ def test_departure(
 
 
 def test_watch_by_the_command(rungs: str, tmp_path: Path, gristmill: Callable[..., tuple[int, str, str]]) -> None:
-    half = str(_written(tmp_path / "half", 80, 500, upto=250))
-    code, said, _ = gristmill("scaling", "watch", half, "--ladder", rungs)
-    assert code == 0 and "on its predicted curve up to iteration 250 of 500" in said
     bad = str(_written(tmp_path / "bad", 80, 500, lambda loss: loss * np.where(np.arange(500) < 300, 1, 1.15)))
     code, said, _ = gristmill("scaling", "watch", bad, "--ladder", rungs, "--json")
     assert code == 3 and "the loss is above its predicted curve" in json.loads(said)["incident"]["message"]
