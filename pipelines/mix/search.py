@@ -318,6 +318,8 @@ def _proxy_settings(settings: Settings) -> dict[str, Any]:
     else:
         loaded = config.parse(yaml.safe_dump(settings.proxy), "proxy")
     made: dict[str, Any] = loaded.model_dump(mode="json")
+    if "guard" not in loaded.model_fields_set:  # what goes back and masks documents trains on other data than was asked
+        made["guard"]["action"] = "watch"
     if made.get("threads") is None:
         made["threads"] = max(1, int(settings.cpus))
     return made

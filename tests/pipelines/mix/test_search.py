@@ -225,3 +225,21 @@ def test_bad_files_are_refused(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "mix.yaml").write_text(text)
     with pytest.raises(UserError, match=words):
         load(str(tmp_path / "mix.yaml"))
+
+
+def test_proxies_are_trained_as_they_are(small: Path, tmp_path: Path) -> None:
+    """No going back and no masked documents in a proxy, unless its file says so."""
+    asked: list[str] = []
+    written = Written()
+
+    def train(proxies: Sequence[Proxy]) -> None:
+        asked.extend(p.settings["guard"]["action"] for p in proxies)
+        written(proxies)
+
+    search(_settings(small), str(tmp_path / "a"), train=train)
+    assert set(asked) == {"watch"}
+    asked.clear()
+    proxy = _settings(small).proxy
+    assert isinstance(proxy, dict)
+    search(_settings(small, proxy=proxy | {"guard": {"action": "skip"}}), str(tmp_path / "b"), train=train)
+    assert set(asked) == {"skip"}
