@@ -162,7 +162,7 @@ def test_shuffled_domain_is_noticed(shards: Path, tmp_path: Path) -> None:
     curves, made = watch.ladder_curves(str(tmp_path / "ladder")), fit(table, resamples=50)
     for domain in (None, "c"):
         folder = tmp_path / f"watched-{domain}"
-        benchmark.watched(shards, folder, base, sizes[1] | {"width": 30}, 6.0, 5, domain)
+        benchmark.watched(shards, folder, base, sizes[1] | {"width": 28}, 6.0, 5, domain)
         seen = live.curve(folder / "run")
         left = watch.departure(seen, watch.expected(made, curves, seen))
         if domain is None:
