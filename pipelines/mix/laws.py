@@ -25,6 +25,7 @@ from pipelines.mix import curves
 
 Floats = NDArray[np.float64]
 
+BEYOND = 3.0  # times the range of a metric that a curve may go above the highest seen
 SEEDS = (17, 18, 19)  # of LightGBM: its prediction is the mean of these
 
 
@@ -75,18 +76,26 @@ def _ridge(mixes: Floats, metrics: Floats) -> Callable[[Floats], Floats]:
 
 
 def _mixing_law(mixes: Floats, metrics: Floats, counts: Floats) -> list[Fitted]:
-    def law(x: Floats) -> Callable[[Floats], Floats]:
-        return lambda r: np.asarray(x[:, 0] + np.exp(np.minimum(x[:, 1] + r @ x[:, 2:].T, curves.STEEPEST)))
+    def law(x: Floats, most: Floats) -> Callable[[Floats], Floats]:
+        return lambda r: np.minimum(x[:, 0] + np.exp(np.minimum(x[:, 1] + r @ x[:, 2:].T, curves.STEEPEST)), most)
 
-    return [Fitted("mixing_law", law(x)) for x in curves.mixing_law(mixes, metrics, counts)]
+    found = curves.mixing_law(mixes, metrics, counts)
+    return [Fitted("mixing_law", law(x, _most(metrics[n > 0]))) for x, n in zip(found, counts, strict=True)]
 
 
 def _power_law(mixes: Floats, metrics: Floats, counts: Floats) -> list[Fitted]:
-    def law(x: Floats) -> Callable[[Floats], Floats]:
+    def law(x: Floats, most: Floats) -> Callable[[Floats], Floats]:
         a, u = np.exp(x[:, 2]), np.exp(x[:, 3:])
-        return lambda r: np.asarray(x[:, 0] + np.exp(x[:, 1] - a * np.log(r @ u.T + curves.TINY)))
+        return lambda r: np.minimum(x[:, 0] + np.exp(x[:, 1] - a * np.log(r @ u.T + curves.TINY)), most)
 
-    return [Fitted("power_law", law(x)) for x in curves.power_law(mixes, metrics, counts)]
+    found = curves.power_law(mixes, metrics, counts)
+    return [Fitted("power_law", law(x, _most(metrics[n > 0]))) for x, n in zip(found, counts, strict=True)]
+
+
+def _most(metrics: Floats) -> Floats:
+    """What a curve says at most: few runs on one side may call for an exponential that says e^44 on the other."""
+    high, low = metrics.max(axis=0), metrics.min(axis=0)
+    return np.asarray(high + BEYOND * (high - low))
 
 
 def _lightgbm(mixes: Floats, metrics: Floats, counts: Floats) -> list[Fitted]:
