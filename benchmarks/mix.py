@@ -2,8 +2,9 @@
 
     python -m benchmarks.mix [--seeds 1 2] [--runs 32]
 
-For each seed: the recommended shares, the largest error of one, the seconds, and the confirming runs' verdicts. The
-peer is the natural mix, trained beside it with the same seeds.
+For each seed: the recommended shares, the largest error of one, the seconds, and the objective that the confirming runs
+reach on the recommended mix, the true best, the uniform and the natural one, the last two being the peers. Runs of one
+seed start from the same weights in all four, so their differences are paired.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from benchmarks import planted_mix as planted
 from pipelines.mix import workers
+from pipelines.mix.outcome import verdict
 from pipelines.mix.search import search
 from pipelines.mix.settings import Settings
 
@@ -30,18 +32,23 @@ def main() -> None:
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
             planted.build(Path(folder) / "run", seed)
+            truth = dict(zip(planted.DOMAINS, planted.BEST.tolist(), strict=True))
             settings = Settings(
-                data=f"{folder}/run", proxy=planted.PROXY, runs=options.runs, seed=seed, resamples=50,
-                confirm={"seeds": 3, "against": ["natural", "uniform"]},
+                data=f"{folder}/run", proxy=planted.PROXY, runs=options.runs, seed=seed * 1000, early_stop=False,
+                confirm={"seeds": 4, "against": ["uniform", "natural"], "mixes": {"truth": truth}},
             )  # fmt: skip
             began = time.perf_counter()
             made = search(settings, f"{folder}/mix", train=workers.on_ray())
             seconds = time.perf_counter() - began
         found = np.array([made.recommended[d] for d in planted.DOMAINS])
-        said = ", ".join(f"{v.against} {v.effect:+.4f} (p {v.p:.2g})" for v in made.verdicts)
-        error = np.abs(found - planted.BEST).max()
-        law = made.choice.fitted.name
-        print(f"seed {seed}: {found.round(3)}, off by {error:.3f} at most, {seconds:.0f} s, {law}; {said}")
+        error, law = np.abs(found - planted.BEST).max(), made.choice.fitted.name
+        print(f"seed {seed}: {found.round(3)}, off by {error:.3f} at most, {seconds:.0f} s, {law}")
+        print("   objective: " + ", ".join(f"{arm.name} {np.mean(arm.values):.4f}" for arm in made.arms))
+        arms = {arm.name: arm for arm in made.arms}
+        pairs = [*made.verdicts, verdict(arms["uniform"], arms["natural"])]
+        names = [*(f"recommended less {v.against}" for v in made.verdicts), "uniform less natural"]
+        for name, v in zip(names, pairs, strict=True):
+            print(f"   {name}: {v.effect:+.4f} ({v.low:+.4f} to {v.high:+.4f}), p {v.p:.2g}: {v.words}", flush=True)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def mix_search(
     import os
 
     from pipelines.mix import settings, workers
-    from pipelines.mix.search import as_json as plain
+    from pipelines.mix.outcome import as_json as plain
     from pipelines.mix.search import search
 
     if executor not in ("ray", "inline"):
@@ -78,8 +78,8 @@ def mix_fit(
     """
     import os
 
-    from pipelines.mix.search import as_json as plain
-    from pipelines.mix.search import fit_table
+    from pipelines.mix.outcome import as_json as plain
+    from pipelines.mix.published import fit_table
 
     outcome = fit_table(ratios, metrics, _weights(objective), worst=worst, maximise=maximise, resamples=resamples)
     os.makedirs(out, exist_ok=True)
@@ -110,8 +110,8 @@ def _finish(outcome: Any, folder: str, title: str) -> None:
 
     from curation.storage import Storage
     from pipelines.mix import published
+    from pipelines.mix.outcome import as_json
     from pipelines.mix.report import render
-    from pipelines.mix.search import as_json
 
     place = Path(folder)
     published.write(place, outcome.domains, outcome.metrics, outcome.mixes, outcome.values)

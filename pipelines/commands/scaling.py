@@ -167,13 +167,14 @@ def scaling_watch(
 
     from pipelines.scaling import fit, live, read, watch
 
-    curves, made = watch.ladder_curves(ladder), fit(read(ladder), resamples=200)
+    seen = live.curve(Path(run))
+    curves, made = watch.ladder_curves(ladder), fit(read(ladder), resamples=100)
     while True:
-        seen = live.curve(Path(run))
         left = watch.departure(seen, watch.expected(made, curves, seen))
         if left is not None or not every or len(seen.loss) >= seen.iterations:
             break
         time.sleep(every)
+        seen = live.curve(Path(run))
     last = int(seen.iteration[-1]) if len(seen.iteration) else 0
     if as_json:
         print(json.dumps({"iteration": last, "incident": left.__dict__ | {"message": left.message} if left else None}))

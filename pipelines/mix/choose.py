@@ -1,12 +1,14 @@
 """Which law to believe: chosen by cross-validation, and its honest error by a second one around the choice.
 
-The inner folds choose the family by how well it ranks mixes it has not seen (Spearman's rho, the mean over metrics).
-The outer folds repeat the whole choice without a fifth of the runs and score what was chosen on that fifth: the figure
-that is reported, which no choice has seen.
+A family is chosen by how well it ranks mixes it has not seen (Spearman's rho, the mean over metrics), over five folds.
+The figure that is reported is of runs that the choice has not seen either: for each fold the whole choice is made again
+among the other four. A fit without folds i and j serves both as "without i, asked for j" and as "without j, asked for
+i", so that ten fits do what twenty would.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,54 +27,85 @@ class Choice:
     """The chosen law, fitted to all runs, and what spoke for it."""
 
     fitted: Fitted
-    scores: dict[str, float]  # inner cross-validation: mean rho by family
-    rho: tuple[float, ...]  # of each metric, outer cross-validation; nan where it was not asked for
+    scores: dict[str, float]  # cross-validation: mean rho by family; nan where there was no choice
+    rho: tuple[float, ...]  # of each metric, on runs that the choice had not seen; nan where it was not asked for
     error: tuple[float, ...]  # root mean square error of each metric, likewise
     predictions: Floats  # [runs, metrics] of runs that the law had not seen; empty likewise
 
 
 def choose(
-    mixes: Floats, metrics: Floats, families: Sequence[str] | None = None, *, seed: int = 17, nested: bool = True
+    mixes: Floats,
+    metrics: Floats,
+    families: Sequence[str] | None = None,
+    *,
+    signs: Floats | float = 1.0,
+    seed: int = 17,
+    nested: bool = True,
 ) -> Choice:
-    """Fits the best family. mixes [runs, domains], metrics [runs, metrics].
+    """Fits the best family. mixes [runs, domains], metrics [runs, metrics]; signs as of `laws.refit`.
 
-    nested: also the outer folds, five times the work. Raises UserError for fewer runs than a law has numbers.
+    nested: also the outer folds, three times the work. Raises UserError for fewer runs than a law has numbers.
     """
     runs, domains = mixes.shape
-    if runs < domains + 3:
-        raise UserError(
-            f"{runs} runs are too few for a law over {domains} domains: {domains + 3} at least, {4 * domains} are "
-            "advised"
-        )
+    if runs < least_runs(domains):
+        raise too_few(runs, domains)
     named = laws.names(families)
-    scores = _scores(mixes, metrics, named, seed)
-    best = _best(scores)
-    rho, error = np.full(metrics.shape[1], np.nan), np.full(metrics.shape[1], np.nan)
-    unseen = np.empty((0, metrics.shape[1]))
+    folds = np.array_split(np.random.default_rng(seed).permutation(runs), FOLDS)
+    left_out: list[tuple[int, ...]] = [()]
+    if nested or len(named) > 1:
+        left_out += [(i,) for i in range(FOLDS)]
+    if nested and len(named) > 1:
+        left_out += itertools.combinations(range(FOLDS), 2)
+    counts = np.ones((len(left_out), runs))
+    for row, out in zip(counts, left_out, strict=True):
+        for i in out:
+            row[folds[i]] = 0
+    fits = {name: dict(zip(left_out, laws.refit(name, mixes, metrics, counts, signs), strict=True)) for name in named}
+
+    def unseen(name: str, without: int | None = None) -> dict[int, Floats]:
+        """What a family says of each fold that it was fitted without; all of it without one more fold, if given."""
+        found = {}
+        for i in range(FOLDS):
+            if i != without:
+                key = (i,) if without is None else (min(i, without), max(i, without))
+                found[i] = fits[name][key].predict(mixes[folds[i]])
+        return found
+
+    def scores(without: int | None = None) -> dict[str, float]:
+        if len(named) == 1:
+            return {named[0]: float("nan")}
+        out = {}
+        for name in named:
+            said = unseen(name, without)
+            seen = np.concatenate([metrics[folds[i]] for i in said])
+            out[name] = float(np.mean(_rhos(np.concatenate(list(said.values())), seen)))
+        return out
+
+    found = scores()
+    rho = error = np.full(metrics.shape[1], np.nan)
+    predictions = np.empty((0, metrics.shape[1]))
     if nested:
-        unseen = np.empty_like(metrics)
-        for fold in _folds(runs, seed + 1):
-            rest = np.setdiff1d(np.arange(runs), fold)
-            inner = _best(_scores(mixes[rest], metrics[rest], named, seed)) if len(named) > 1 else named[0]
-            unseen[fold] = laws.FAMILIES[inner](mixes[rest], metrics[rest]).predict(mixes[fold])
-        rho = np.array([laws.spearman(unseen[:, i], metrics[:, i]) for i in range(metrics.shape[1])])
-        error = np.sqrt(((unseen - metrics) ** 2).mean(axis=0))
-    fitted = laws.FAMILIES[best](mixes, metrics)
-    return Choice(fitted, scores, tuple(map(float, rho)), tuple(map(float, error)), unseen)
+        predictions = np.empty_like(metrics)
+        for i, fold in enumerate(folds):
+            predictions[fold] = fits[best_of(scores(without=i))][(i,)].predict(mixes[fold])
+        rho = _rhos(predictions, metrics)
+        error = np.sqrt(((predictions - metrics) ** 2).mean(axis=0))
+    return Choice(fits[best_of(found)][()], found, tuple(map(float, rho)), tuple(map(float, error)), predictions)
 
 
-def _scores(mixes: Floats, metrics: Floats, named: Sequence[str], seed: int) -> dict[str, float]:
-    found = {}
-    for name in named if len(named) > 1 else ():
-        unseen = np.empty_like(metrics)
-        for fold in _folds(len(mixes), seed + 100):
-            rest = np.setdiff1d(np.arange(len(mixes)), fold)
-            unseen[fold] = laws.FAMILIES[name](mixes[rest], metrics[rest]).predict(mixes[fold])
-        found[name] = float(np.mean([laws.spearman(unseen[:, i], metrics[:, i]) for i in range(metrics.shape[1])]))
-    return found or {name: float("nan") for name in named}
+def least_runs(domains: int) -> int:
+    """A number for each domain, two more of the law's, and one run to be wrong about."""
+    return domains + 3
 
 
-def _best(scores: dict[str, float]) -> str:
+def too_few(runs: int, domains: int) -> UserError:
+    return UserError(
+        f"{runs} runs are too few for a law over {domains} domains: {least_runs(domains)} at least, {4 * domains} are "
+        "advised"
+    )
+
+
+def best_of(scores: dict[str, float]) -> str:
     """The family that ranks best. The linear one is a floor: its optimum is always a corner, so it is taken only where
     every other ranks worse by a margin."""
     best = max(scores, key=lambda name: scores[name])
@@ -82,5 +115,5 @@ def _best(scores: dict[str, float]) -> str:
     return best
 
 
-def _folds(runs: int, seed: int) -> list[np.ndarray]:
-    return [np.sort(f) for f in np.array_split(np.random.default_rng(seed).permutation(runs), FOLDS)]
+def _rhos(predicted: Floats, observed: Floats) -> Floats:
+    return np.array([laws.spearman(predicted[:, i], observed[:, i]) for i in range(observed.shape[1])])

@@ -7,182 +7,116 @@
     lightgbm      boosted trees, one a metric (RegMix: Liu et al. 2024, arXiv 2407.01492, section 3)
 
 r are the domains' shares, L a loss or any metric. A law is fitted to each metric by itself; `Fitted.predict` takes
-mixes [n, domains] and gives metrics [n, metrics].
+mixes [n, domains] and gives metrics [n, metrics]. `refit` fits many samples of the runs in one go, which is how folds
+and resamples are done.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.mix import curves
+
 Floats = NDArray[np.float64]
 
-HUBER = (
-    1.5  # standard deviations of the metric; smaller ones rank RegMix's own training mixes worse (docs/decisions.md)
-)
-PULL = 1e-3  # of t towards nought, in standard deviations of the metric
-EXPONENTS = (0.1, 0.5)  # where the power law's a starts
-TINY = 1e-9  # so that a mix without any domain that helps has a finite loss
-GAPS = (0.1, 1.0, 5.0)  # where c starts: so many standard deviations below the least loss
+BEYOND = 3.0  # times the range of a metric that a curve may go above the highest seen
 SEEDS = (17, 18, 19)  # of LightGBM: its prediction is the mean of these
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A law with its numbers. One function a metric, mixes [n, domains] -> [n]."""
+    """A law with its numbers: a function of mixes [n, domains] that gives metrics [n, metrics]."""
 
     name: str
-    functions: tuple[Callable[[Floats], Floats], ...]
+    function: Callable[[Floats], Floats]
+    signs: Floats | float = 1.0  # of each metric: -1 for one that was fitted upside down
 
     def predict(self, mixes: Floats) -> Floats:
-        return np.stack([f(np.atleast_2d(mixes)) for f in self.functions], axis=1)
+        return self.function(np.atleast_2d(mixes)) * self.signs
 
 
-def linear(mixes: Floats, metrics: Floats) -> Fitted:
-    """Ridge regression, its strength by leave-one-out error (exact, from one decomposition)."""
-    return Fitted("linear", tuple(_linear(mixes, y) for y in metrics.T))
+Family = Callable[[Floats, Floats, Floats], list[Fitted]]
 
 
-def mixing_law(mixes: Floats, metrics: Floats) -> Fitted:
-    return Fitted("mixing_law", tuple(_mixing_law(mixes, y) for y in metrics.T))
+def fit(name: str, mixes: Floats, metrics: Floats) -> Fitted:
+    """The law of a family. mixes [runs, domains], metrics [runs, metrics]."""
+    return refit(name, mixes, metrics, np.ones((1, len(mixes))))[0]
 
 
-def lightgbm(mixes: Floats, metrics: Floats) -> Fitted:
-    return Fitted("lightgbm", tuple(_lightgbm(mixes, y) for y in metrics.T))
+def refit(name: str, mixes: Floats, metrics: Floats, counts: Floats, signs: Floats | float = 1.0) -> list[Fitted]:
+    """One law a sample. counts [samples, runs]: how often each run stands in it. signs: -1 for a metric that is better
+    when larger, such as an accuracy; the curves are of losses, so it is fitted upside down."""
+    return [replace(law, signs=signs) for law in FAMILIES[name](mixes, metrics * signs, counts)]
 
 
-def power_law(mixes: Floats, metrics: Floats) -> Fitted:
-    return Fitted("power_law", tuple(_power_law(mixes, y) for y in metrics.T))
+def _linear(mixes: Floats, metrics: Floats, counts: Floats) -> list[Fitted]:
+    return [Fitted("linear", _ridge(mixes[rows], metrics[rows])) for rows in _rows(counts)]
 
 
-FAMILIES: dict[str, Callable[[Floats, Floats], Fitted]] = {
-    "linear": linear,
-    "mixing_law": mixing_law,
-    "power_law": power_law,
-    "lightgbm": lightgbm,
-}
-
-
-def _linear(mixes: Floats, y: Floats) -> Callable[[Floats], Floats]:
-    center, mean = mixes.mean(axis=0), float(y.mean())
+def _ridge(mixes: Floats, metrics: Floats) -> Callable[[Floats], Floats]:
+    """Ridge regression, its strength for each metric by leave-one-out error (exact, from one decomposition)."""
+    center, mean = mixes.mean(axis=0), metrics.mean(axis=0)
     u, s, vt = np.linalg.svd(mixes - center, full_matrices=False)
-    target = u.T @ (y - mean)
-    best, weights = np.inf, np.zeros(mixes.shape[1])
+    target = u.T @ (metrics - mean)
+    best, weights = np.full(metrics.shape[1], np.inf), np.zeros((mixes.shape[1], metrics.shape[1]))
     for strength in np.logspace(-6, 1, 15) * float((s**2).max() or 1.0):
         shrink = s**2 / (s**2 + strength)
-        leverage = (u**2 * shrink).sum(axis=1) + 1 / len(y)
-        error = float((((y - mean - u @ (shrink * target)) / np.maximum(1 - leverage, 1e-6)) ** 2).mean())
-        if error < best:
-            best, weights = error, vt.T @ (s / (s**2 + strength) * target)
+        left = 1 - ((u**2 * shrink).sum(axis=1) + 1 / len(mixes))
+        error = ((metrics - mean - u @ (shrink[:, None] * target)) / np.maximum(left, 1e-6)[:, None]) ** 2
+        better = error.mean(axis=0) < best
+        best = np.where(better, error.mean(axis=0), best)
+        weights[:, better] = (vt.T @ ((s / (s**2 + strength))[:, None] * target))[:, better]
     return lambda r: np.asarray(mean + (r - center) @ weights)
 
 
-def _mixing_law(mixes: Floats, y: Floats) -> Callable[[Floats], Floats]:
-    c, k, t = fit_mixing_law(mixes, y)
-    return lambda r: np.asarray(c + np.exp(np.minimum(k + r @ t, 50.0)))
+def _mixing_law(mixes: Floats, metrics: Floats, counts: Floats) -> list[Fitted]:
+    def law(x: Floats, most: Floats) -> Callable[[Floats], Floats]:
+        return lambda r: np.minimum(x[:, 0] + np.exp(np.minimum(x[:, 1] + r @ x[:, 2:].T, curves.STEEPEST)), most)
+
+    found = curves.mixing_law(mixes, metrics, counts)
+    return [Fitted("mixing_law", law(x, _most(metrics[n > 0]))) for x, n in zip(found, counts, strict=True)]
 
 
-def fit_mixing_law(mixes: Floats, y: Floats) -> tuple[float, float, Floats]:
-    """(c, k, t) of least Huber loss, with a faint pull of t to nought.
+def _power_law(mixes: Floats, metrics: Floats, counts: Floats) -> list[Fitted]:
+    def law(x: Floats, most: Floats) -> Callable[[Floats], Floats]:
+        a, u = np.exp(x[:, 2]), np.exp(x[:, 3:])
+        return lambda r: np.minimum(x[:, 0] + np.exp(x[:, 1] - a * np.log(r @ u.T + curves.TINY)), most)
 
-    For a given c the law is a straight line in log (y - c): its solution is where each descent starts. c is not held
-    below the least loss seen: of RegMix's 512 mixes some fall below the c that ranks the others best (rho 97.6 against
-    95.8 on the 256 test mixes).
-    """
-    from scipy.optimize import least_squares
+    found = curves.power_law(mixes, metrics, counts)
+    return [Fitted("power_law", law(x, _most(metrics[n > 0]))) for x, n in zip(found, counts, strict=True)]
 
-    n, domains = mixes.shape
-    low, spread = float(y.min()), float(y.std()) or 1e-12
-    center = mixes.mean(axis=0)
-    design = mixes - center
 
-    def start(c: float) -> Floats:
-        z = np.log(y - c)
-        t = np.linalg.solve(design.T @ design + 1e-3 * n / domains * np.eye(domains), design.T @ (z - z.mean()))
-        return np.concatenate([[c, z.mean()], t])
+def _most(metrics: Floats) -> Floats:
+    """What a curve says at most: few runs on one side may call for an exponential that says e^44 on the other."""
+    high, low = metrics.max(axis=0), metrics.min(axis=0)
+    return np.asarray(high + BEYOND * (high - low))
 
-    def residual(x: Floats) -> Floats:
-        fitted = x[0] + np.exp(np.clip(x[1] + design @ x[2:], -50, 50))
-        return np.concatenate([(fitted - y) / spread, PULL * x[2:]])
 
-    def jacobian(x: Floats) -> Floats:
-        e = np.exp(np.clip(x[1] + design @ x[2:], -50, 50))[:, None] / spread
-        top = np.concatenate([np.full((n, 1), 1 / spread), e, e * design], axis=1)
-        return np.concatenate([top, np.concatenate([np.zeros((domains, 2)), PULL * np.eye(domains)], axis=1)])
+def _lightgbm(mixes: Floats, metrics: Floats, counts: Floats) -> list[Fitted]:
+    """Each model is one thread's work, the same on any number of them."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = [
+            [pool.submit(_trees, mixes[rows], y[rows], seed) for y in metrics.T for seed in SEEDS]
+            for rows in _rows(counts)
+        ]
+        models = [[f.result() for f in sample] for sample in made]
 
-    least = 0.0 if low > 0 else -np.inf  # what is left of a loss with the best of mixes is no less than nought
-    bounds = ([least, *[-np.inf] * (domains + 1)], np.inf)
-    best: Any = None
-    for gap in GAPS:
-        c = low - gap * spread
-        if c <= least:
-            c = low * 1e-3
-        found = least_squares(
-            residual, start(c), jac=jacobian, bounds=bounds, loss="huber", f_scale=HUBER, max_nfev=300
+    def law(sample: list[Callable[[Floats], Floats]]) -> Callable[[Floats], Floats]:
+        each = len(SEEDS)
+        return lambda r: np.stack(
+            [np.mean([m(r) for m in sample[i : i + each]], axis=0) for i in range(0, len(sample), each)], axis=1
         )
-        if best is None or found.cost < best.cost:
-            best = found
-    c, k, t = float(best.x[0]), float(best.x[1]), np.asarray(best.x[2:])
-    return c, k - float(center @ t), t
+
+    return [Fitted("lightgbm", law(sample)) for sample in models]
 
 
-def _power_law(mixes: Floats, y: Floats) -> Callable[[Floats], Floats]:
-    c, k, a, u = fit_power_law(mixes, y)
-    return lambda r: np.asarray(c + np.exp(k) * (r @ u + TINY) ** -a)
-
-
-def fit_power_law(mixes: Floats, y: Floats) -> tuple[float, float, float, Floats]:
-    """(c, log A, a, u) of least Huber loss; what is told apart neither by A nor by u is settled by a faint pull.
-
-    Descents start from the straight line in log (y - c), as the mixing law's do.
-    """
-    from scipy.optimize import least_squares
-
-    n, domains = mixes.shape
-    low, spread = float(y.min()), float(y.std()) or 1e-12
-    still = np.zeros((domains, 3))
-
-    def parts(x: Floats) -> tuple[Floats, Floats, Floats]:
-        u = np.exp(np.clip(x[3:], -30, 30))
-        exposure = mixes @ u + TINY
-        return u, exposure, np.exp(np.clip(x[1] - np.exp(x[2]) * np.log(exposure), -50, 50))
-
-    def residual(x: Floats) -> Floats:
-        return np.concatenate([(x[0] + parts(x)[2] - y) / spread, PULL * x[3:]])
-
-    def jacobian(x: Floats) -> Floats:
-        u, exposure, g = parts(x)
-        a = np.exp(x[2])
-        columns = [np.ones(n), g, -a * np.log(exposure) * g]
-        top = np.concatenate([np.stack(columns, axis=1), -(a * g / exposure)[:, None] * mixes * u], axis=1) / spread
-        return np.concatenate([top, np.concatenate([still, PULL * np.eye(domains)], axis=1)])
-
-    least = 0.0 if low > 0 else -np.inf
-    bounds = ([least, -np.inf, -4.0, *[-25.0] * domains], [np.inf, np.inf, 2.0, *[25.0] * domains])
-    best: Any = None
-    for exponent in EXPONENTS:
-        for gap in GAPS[:2]:
-            c = low - gap * spread
-            if c <= least:
-                c = low * 1e-2
-            z = np.log(y - c)
-            t = np.linalg.lstsq(mixes - mixes.mean(axis=0), z - z.mean(), rcond=None)[0]
-            v = np.clip(-t / exponent, -4, 4)
-            start = np.concatenate([[c, z.mean(), np.log(exponent)], v - v.mean()])
-            found = least_squares(
-                residual, start, jac=jacobian, bounds=bounds, loss="huber", f_scale=HUBER, max_nfev=200
-            )
-            if best is None or found.cost < best.cost:
-                best = found
-    x = best.x
-    return float(x[0]), float(x[1]), float(np.exp(x[2])), np.exp(x[3:])
-
-
-def _lightgbm(mixes: Floats, y: Floats) -> Callable[[Floats], Floats]:
+def _trees(mixes: Floats, y: Floats, seed: int) -> Callable[[Floats], Floats]:
     import lightgbm as lgb
 
     n = len(y)
@@ -193,8 +127,20 @@ def _lightgbm(mixes: Floats, y: Floats) -> Callable[[Floats], Floats]:
         "deterministic": True, "force_row_wise": True, "num_threads": 1, "verbosity": -1,
     }  # fmt: skip
     table = lgb.Dataset(mixes, y, params=options)
-    models = [lgb.train(options | {"seed": seed}, table, num_boost_round=400) for seed in SEEDS]
-    return lambda r: np.asarray(np.mean([m.predict(r) for m in models], axis=0))
+    model = lgb.train(options | {"seed": seed}, table, num_boost_round=400)
+    return lambda r: np.asarray(model.predict(r, num_threads=1))
+
+
+FAMILIES: dict[str, Family] = {
+    "linear": _linear,
+    "mixing_law": _mixing_law,
+    "power_law": _power_law,
+    "lightgbm": _lightgbm,
+}
+
+
+def _rows(counts: Floats) -> list[NDArray[np.int64]]:
+    return [np.repeat(np.arange(len(c)), c.astype(int)) for c in counts]
 
 
 def spearman(a: Floats, b: Floats) -> float:

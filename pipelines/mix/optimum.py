@@ -33,6 +33,11 @@ class Objective:
     maximise: bool = False
     reference: tuple[float, ...] = ()  # metrics of the reference mix, for `worst`
 
+    @property
+    def signs(self) -> Floats:
+        """How the law's curves see each metric: a weighed one that is better when larger is fitted upside down."""
+        return np.where(np.array(self.weights) > 0, -1.0 if self.maximise else 1.0, 1.0)
+
     def value(self, metrics: Floats) -> Floats:
         """[n, metrics] -> [n]; smaller is better."""
         w = np.array(self.weights)
@@ -99,17 +104,23 @@ def _descend(fitted: Fitted, objective: Objective, starts: Floats, largest: Floa
 
 
 def resampled(
-    name: str, mixes: Floats, metrics: Floats, objective: Objective, largest: Floats, *, times: int, seed: int = 17
+    name: str,
+    mixes: Floats,
+    metrics: Floats,
+    objective: Objective,
+    largest: Floats,
+    *,
+    times: int,
+    signs: Floats | float = 1.0,
+    seed: int = 17,
 ) -> Floats:
     """Best mixes [times, domains] of laws fitted to resampled runs: their spread is the optimum's uncertainty."""
-    rng = np.random.default_rng(seed)
-    out = []
-    for _ in range(times):
-        rows = rng.integers(0, len(mixes), len(mixes))
-        if len(np.unique(rows)) <= mixes.shape[1] + 1:
-            continue
-        out.append(best(laws.FAMILIES[name](mixes[rows], metrics[rows]), objective, largest))
-    return np.array(out).reshape(-1, mixes.shape[1])
+    rng, runs = np.random.default_rng(seed), len(mixes)
+    counts = np.array([np.bincount(rng.integers(0, runs, runs), minlength=runs) for _ in range(times)], dtype=float)
+    counts = counts.reshape(-1, runs)
+    counts = counts[(counts > 0).sum(axis=1) > mixes.shape[1] + 1]
+    made = laws.refit(name, mixes, metrics, counts, signs) if len(counts) else []
+    return np.array([best(law, objective, largest) for law in made]).reshape(-1, mixes.shape[1])
 
 
 def extrapolated(mix: Floats, mixes: Floats) -> bool:

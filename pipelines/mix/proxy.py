@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from curation import storage
 
@@ -27,6 +27,13 @@ class Proxy:
     stop: int | None = None  # iteration at whose evaluation it may end
 
 
+class Scores(NamedTuple):
+    """What an evaluation found."""
+
+    losses: dict[str, float]  # by validation set
+    tasks: dict[str, float]  # the figures of the training file's `evaluate.tasks`, such as arc.accuracy
+
+
 class _Enough(Exception):
     """The evaluation that was wanted is there."""
 
@@ -36,17 +43,18 @@ def name(settings: Mapping[str, Any], manifest: str) -> str:
     return storage.fingerprint([dict(settings), manifest])[:20]
 
 
-def scores(folder: str) -> dict[int, dict[str, float]]:
-    """Validation loss by domain at each evaluation that the proxy has behind it, by iteration."""
+def scores(folder: str) -> dict[int, Scores]:
+    """The evaluations that the proxy has behind it, by iteration."""
     path = Path(folder) / "metrics.jsonl"
-    found: dict[int, dict[str, float]] = {}
+    found: dict[int, Scores] = {}
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             entry = json.loads(line)
         except ValueError:
             continue  # the last line of a run that was killed
         if entry["kind"] == "validation":
-            found[entry["iteration"]] = {name: float(s["loss"]) for name, s in entry["domains"].items()}
+            losses = {name: float(s["loss"]) for name, s in entry["domains"].items()}
+            found[entry["iteration"]] = Scores(losses, entry.get("tasks", {}))
     return found
 
 
@@ -54,7 +62,7 @@ def finished(folder: str, stop: int) -> bool:
     return stop in scores(folder)
 
 
-def train(proxy: Proxy) -> dict[int, dict[str, float]]:
+def train(proxy: Proxy) -> dict[int, Scores]:
     """Trains it up to `stop` (or its end) and gives the scores. Runs in a worker process of its own."""
     import yaml
 

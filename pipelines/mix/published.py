@@ -11,9 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from curation.step import UserError
+from pipelines.mix import optimum
+from pipelines.mix.choose import choose
 from pipelines.mix.laws import Floats
+from pipelines.mix.optimum import Objective
+from pipelines.mix.outcome import Outcome, recommend
 
 SUM = 0.02  # how far a line of shares may be off 1: published ones are rounded to three digits
 
@@ -40,32 +45,79 @@ def read(ratios: str, metrics: str) -> Swarm:
         raise UserError(f"{ratios} and {metrics} do not name the same runs: only {only}")
     order = sorted(mixes, key=lambda k: (len(k), k))
     r, y = np.array([mixes[k] for k in order]), np.array([values[k] for k in order])
-    notes = []
     bad = np.flatnonzero(~np.isfinite(r).all(axis=1) | (r < 0).any(axis=1) | (np.abs(r.sum(axis=1) - 1) > SUM))
     if len(bad):
         raise UserError(
             f"{ratios}, run {order[bad[0]]}: the shares sum to {r[bad[0]].sum():g} (or one is below nought); expected 1"
         )
-    r = r / r.sum(axis=1, keepdims=True)
-    whole = np.isfinite(y).all(axis=1)
-    if not whole.all():
-        gone = [order[i] for i in np.flatnonzero(~whole)]
-        notes.append(f"{len(gone)} runs have a metric that is no number and are left out: {', '.join(gone[:5])}")
-        r, y = r[whole], y[whole]
-    if not len(y):
-        raise UserError(f"{metrics}: no run has numbers for all metrics")
-    moving = y.max(axis=0) > y.min(axis=0)
-    if not moving.all():
-        still = [n for n, m in zip(names, moving, strict=True) if not m]
-        notes.append(f"the same value in every run, so nothing to fit: {', '.join(still)}")
-        names, y = tuple(n for n, m in zip(names, moving, strict=True) if m), y[:, moving]
-    if not len(names):
-        raise UserError(f"{metrics}: every metric has one value in all runs; there is nothing to fit")
+    good, moving, notes = fit_to_use(metrics, order, names, y)
+    r, y = r[good] / r[good].sum(axis=1, keepdims=True), y[np.ix_(good, moving)]
     used = r.max(axis=0) > 0
     if not used.all():
         notes.append(f"in no mix: {', '.join(n for n, u in zip(domains, used, strict=True) if not u)}")
         domains, r = tuple(n for n, u in zip(domains, used, strict=True) if u), r[:, used]
-    return Swarm(domains, names, r, y, tuple(notes))
+    still = [n for n, low, high in zip(domains, r.min(axis=0), r.max(axis=0), strict=True) if high - low < 1e-9]
+    if still and len(r) > 1:
+        notes.append(f"the same share in every run, so what it does cannot be told: {', '.join(still)}")
+    return Swarm(domains, tuple(names[i] for i in moving), r, y, tuple(notes))
+
+
+def fit_to_use(
+    where: str, runs: Sequence[str], names: Sequence[str], values: Floats
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+    """(runs whose metrics are numbers, metrics that differ among those, what there is to say of the others).
+
+    values [runs, metrics]. Raises UserError where nothing is left to fit.
+    """
+    notes = []
+    whole = np.isfinite(values).all(axis=1)
+    if not whole.all():
+        gone = [runs[i] for i in np.flatnonzero(~whole).tolist()]
+        notes.append(f"{len(gone)} runs have a metric that is no number and are left out: {', '.join(gone[:5])}")
+    if not whole.any():
+        raise UserError(f"{where}: no run has numbers for all metrics")
+    moving = values[whole].max(axis=0) > values[whole].min(axis=0)
+    if not moving.all():
+        still = [n for n, m in zip(names, moving, strict=True) if not m]
+        notes.append(f"the same value in every run, so nothing to fit: {', '.join(still)}")
+    if not moving.any():
+        raise UserError(f"{where}: every metric has one value in all runs; there is nothing to fit")
+    return np.flatnonzero(whole), np.flatnonzero(moving), notes
+
+
+def fit_table(
+    ratios: str,
+    metrics: str,
+    weights: dict[str, float] | None = None,
+    *,
+    worst: bool = False,
+    maximise: bool = False,
+    resamples: int = 100,
+    seed: int = 17,
+) -> Outcome:
+    """The same from somebody's tables: law, recommendation, intervals; nothing is trained."""
+    table = read(ratios, metrics)
+    unknown = sorted(set(weights or {}) - set(table.metrics))
+    if unknown:
+        raise UserError(f"objective: no metric {', '.join(unknown)}; there are {', '.join(table.metrics)}")
+    mean = table.mixes.mean(axis=0)
+    nearest = int(np.argmin(np.linalg.norm(table.mixes - mean, axis=1)))
+    objective = Objective(
+        optimum.weights_for(table.metrics, weights), worst, maximise, tuple(map(float, table.values[nearest]))
+    )
+    choice = choose(table.mixes, table.values, signs=objective.signs, seed=seed)
+    largest = np.ones(len(table.domains))
+    found, low, high, predicted = recommend(choice, table.mixes, table.values, objective, largest, resamples, seed)
+
+    def named(mix: Floats) -> dict[str, float]:
+        return dict(zip(table.domains, map(float, mix), strict=True))
+
+    return Outcome(
+        table.domains, table.metrics, table.mixes, table.values, ("swarm",) * len(table.mixes), choice, objective,
+        named(found), named(low), named(high),
+        predicted=dict(zip(table.metrics, map(float, predicted), strict=True)), natural={},
+        extrapolated=optimum.extrapolated(found, table.mixes), stop=None, notes=table.notes,
+    )  # fmt: skip
 
 
 def write(folder: Path, domains: Sequence[str], metrics: Sequence[str], mixes: Floats, values: Floats) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 from pipelines import figures
 from pipelines.figures import table
 from pipelines.mix.laws import Floats
-from pipelines.mix.search import Outcome
+from pipelines.mix.outcome import Outcome
 from pipelines.report import page
 
 SIZE = 240.0
+LINES = 6  # metrics in a figure of effects, besides the objective: as many as colours tell apart
 
 
 def render(outcome: Outcome, title: str) -> str:
@@ -58,7 +59,7 @@ def _recommendation(o: Outcome) -> str:
         else ""
     )
     return (
-        f"<p>{escape(headline(o))}</p>{far}"
+        f"<p>{escape(headline(o))}</p><p>Objective: {escape(o.goal)}.</p>{far}"
         + table(["domain", "share", "95 % interval", "natural", ""], rows, (1, 2, 3))
         + f"<p>To paste into a pipeline file:</p><pre>{escape(o.mix_block())}</pre>"
         + (f"<ul>{notes}</ul>" if notes else "")
@@ -81,8 +82,10 @@ def _confirmed(o: Outcome) -> str:
     seeds = len(o.arms[0].values)
     return (
         f"<p>{seeds} seeds each; each seed starts all mixes from the same weights, so differences are paired.</p>"
-        + table(["mix", "objective", "deviation", *map(escape, o.metrics)], runs, range(1, 3 + len(o.metrics)))
-        + "<p>The recommended mix less the other; below nought is better.</p>"
+        + table(
+            ["mix", "objective", "deviation over seeds", *map(escape, o.metrics)], runs, range(1, 3 + len(o.metrics))
+        )
+        + f"<p>The recommended mix less the other; {'above' if o.objective.maximise else 'below'} nought is better.</p>"
         + table(["against", "effect", "95 % interval", "p", "verdict"], verdicts, (1, 2, 3))
     )
 
@@ -105,25 +108,38 @@ def _law(o: Outcome) -> str:
 
 
 def _effects(o: Outcome) -> str:
-    """Metrics as one domain's share goes from nought to all it saw, the others in the recommended proportions."""
+    """What the objective and the metrics that weigh most do as one domain's share goes from nought to the most that a
+    run had, the others in the recommended proportions. Changes in %, since metrics differ in size."""
     base = np.array([o.recommended[d] for d in o.domains])
+    weights = np.array(o.objective.weights)
+    heaviest = [int(k) for k in np.argsort(-weights, kind="stable")[:LINES] if weights[k] > 0]
+    shown = heaviest if len(heaviest) > 1 else []
+
+    def columns(mixes: Floats) -> Floats:
+        predicted = o.choice.fitted.predict(mixes)
+        goal = o.objective.value(predicted) * (-1 if o.objective.maximise else 1)
+        return np.column_stack([goal, predicted[:, shown]])
+
+    here, names = columns(base)[0], ["objective", *(o.metrics[k] for k in shown)]
     parts = []
     for i, domain in enumerate(o.domains):
-        most = float(o.mixes[:, i].max())
-        shares = np.linspace(0.0, most, 41)
+        shares = np.linspace(0.0, float(o.mixes[:, i].max()), 41)
         rest = np.delete(base, i)
         rest = rest / rest.sum() if rest.sum() else np.full(len(rest), 1 / len(rest))
-        mixes = np.array([np.insert(rest * (1 - s), i, s) for s in shares])
-        predicted = o.choice.fitted.predict(mixes)
-        lines = {m: [(float(s), float(p)) for s, p in zip(shares, predicted[:, k], strict=True)] for k, m in
-                 enumerate(o.metrics)}  # fmt: skip
-        parts.append(figures.curves(f"share of {domain}", lines, width=360.0, height=220.0))
-    return f'<div class="grid">{"".join(parts)}</div>'
+        change = 100 * (columns(np.array([np.insert(rest * (1 - s), i, s) for s in shares])) - here) / np.abs(here)
+        lines = {n: list(zip(shares.tolist(), change[:, k].tolist(), strict=True)) for k, n in enumerate(names)}
+        marks = {float(base[i]): f"recommended: {base[i]:.3f}"} if base[i] <= shares[-1] else {}
+        parts.append(figures.curves(f"share of {domain}", lines, width=360.0, height=220.0, marks=marks))
+    return (
+        "<p>Predicted change, in %, against the recommended mix as the share of one domain moves and the others keep "
+        "their proportions; the upright line is the recommended share.</p>"
+        f'<div class="grid">{"".join(parts)}</div>'
+    )
 
 
 def _mixes(o: Outcome) -> str:
     """One line a run over the domains, the better ones in the kept colour; the recommended mix thick."""
-    value = o.values.mean(axis=1)
+    value = o.objective.value(o.values)
     good = value <= np.quantile(value, 0.25)
     width, height = 720.0, 260.0
     step = (width - 80) / max(1, len(o.domains) - 1)
@@ -148,7 +164,8 @@ def _mixes(o: Outcome) -> str:
     label = f"{len(o.mixes)} mixes ({roles}){where}"
     return (
         f"<figure class=wide><figcaption>{label} <span class=legend><span class='key c2'>recommended</span>"
-        "<span class='key c1'>best quarter by mean</span><span class='key c0'>others</span></span></figcaption>"
+        "<span class='key c1'>best quarter by the objective</span><span class='key c0'>others</span></span>"
+        "</figcaption>"
         f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width:.0f} {height:.0f}">{names}{scale}'
         f"{''.join(lines)}</svg></figure>"
     )

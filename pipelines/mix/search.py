@@ -9,89 +9,33 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from curation import storage
-from curation.shards import read_manifest
+from curation.shards import Manifest, read_manifest
 from curation.step import UserError
 from curation.storage import Storage
-from pipelines.mix import choose, design, optimum, proxy
+from pipelines.mix import choose, design, optimum, proxy, published
 from pipelines.mix.laws import Floats, spearman
 from pipelines.mix.optimum import Objective
-from pipelines.mix.proxy import Proxy
+from pipelines.mix.outcome import Arm, Outcome, Verdict, recommend, verdict
+from pipelines.mix.proxy import Proxy, Scores
 from pipelines.mix.settings import Settings
 
 SETTLED = 0.98  # rank correlation with the final losses at which an earlier evaluation is as good
 PILOTS = 8  # runs trained to the end before it is asked whether the others may stop earlier
-REFINE_SPREAD = 0.12  # standard deviation of a share in the first round near the optimum; halved in the second
+ROUNDS = 2  # of further runs around the optimum predicted so far
+SPREAD = 0.2  # standard deviation of a share in them: far enough apart to say where the least is (docs/decisions.md)
+CONFIRMING = 1_000_000  # what seeds of the confirming runs are further on than those of the swarm
 SAME = 0.02  # largest difference of a share at which two mixes count as one recommendation
 
 
 class Progress(Protocol):
     def __call__(self, message: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One mix of the confirming runs: objective by seed."""
-
-    name: str
-    mix: dict[str, float]
-    values: tuple[float, ...]
-    losses: dict[str, float]  # of each validation set, mean over seeds
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The recommended mix against another, paired by seed. effect: difference of the objective, below 0 is better."""
-
-    against: str
-    effect: float
-    low: float
-    high: float
-    p: float
-
-    @property
-    def words(self) -> str:
-        if math.isnan(self.p):
-            return "one seed: no telling how sure"
-        if self.high < 0:
-            return "better"
-        return "worse" if self.low > 0 else "no difference that these seeds could show"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a search found. Mixes are {domain: share}."""
-
-    domains: tuple[str, ...]
-    metrics: tuple[str, ...]
-    mixes: Floats = field(repr=False)  # [runs, domains]
-    values: Floats = field(repr=False)  # [runs, metrics]
-    roles: tuple[str, ...] = field(repr=False)
-    choice: choose.Choice = field(repr=False)
-    recommended: dict[str, float]
-    low: dict[str, float]
-    high: dict[str, float]
-    predicted: dict[str, float]  # metrics of the recommended mix
-    natural: dict[str, float]
-    extrapolated: bool
-    stop: int | None  # the iteration at which runs are compared; None: not known (a table from elsewhere)
-    arms: tuple[Arm, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
-    trained: int = 0  # proxies trained by this call
-    notes: tuple[str, ...] = ()
-
-    def mix_block(self) -> str:
-        """YAML to paste into a pipeline file."""
-        lines = [f"    {name}: {share:.4f}" for name, share in self.recommended.items()]
-        return "\n".join(["mix:", "  weights:", *lines]) + "\n"
 
 
 Train = Callable[[Sequence[Proxy]], None]
@@ -121,8 +65,9 @@ class _Search:
         self.largest = design.caps(self.available, settings.budget, settings.max_epochs)
         design.check_caps(self.domains, self.largest, settings.budget, settings.max_epochs)
         self.prior = self._prior()
-        self.digest = hashlib.sha256(self.manifest.dumps()).hexdigest()
+        self.given = {n: self._shares(mix, f"confirm.mixes.{n}") for n, mix in settings.confirm.mixes.items()}
         self.base = _proxy_settings(settings)
+        self.digest = _digest(self.manifest, self.base)
         self.iterations = int(self.base["iterations"])
         self.trained = 0
         self.notes: list[str] = []
@@ -135,18 +80,18 @@ class _Search:
         if wanted == "uniform":
             return np.full(len(self.domains), 1 / len(self.domains))
         assert isinstance(wanted, dict)
-        self._known(wanted, "prior")
-        shares = np.array([wanted.get(n, 0.0) for n in self.domains])
-        if not shares.sum():
-            raise UserError("prior: every share is nought")
-        return np.asarray(shares / shares.sum())
+        return self._shares(wanted, "prior")
 
-    def _known(self, names: Iterable[str], key: str) -> None:
-        unknown = sorted(set(names) - set(self.domains))
+    def _shares(self, wanted: Mapping[str, float], key: str) -> Floats:
+        unknown = sorted(set(wanted) - set(self.domains))
         if unknown:
             raise UserError(
                 f"{key}: no domain {', '.join(unknown)} in {self.settings.data}; there are {', '.join(self.domains)}"
             )
+        shares = np.array([wanted.get(n, 0.0) for n in self.domains])
+        if not shares.sum():
+            raise UserError(f"{key}: every share is nought")
+        return np.asarray(shares / shares.sum())
 
     # -- proxies ----------------------------------------------------------------------------------------------------
 
@@ -159,8 +104,13 @@ class _Search:
         name = proxy.name(made, self.digest)
         return Proxy(made, self.settings.data, str(self.folder / "proxies" / name), stop)
 
-    def _losses(self, mixes: Floats, seeds: Sequence[int], stop: int) -> list[dict[str, float]]:
-        """Validation losses of the proxies at `stop`, training those that are not there yet."""
+    def _seeds(self, runs: int) -> list[int]:
+        """One for each proxy of the swarm. Under one seed all would share the luck of one initialisation, which likes
+        some domains better than others: more proxies do not help against that, more seeds do (docs/decisions.md)."""
+        return [self.settings.seed + i for i in range(runs)]
+
+    def _scores(self, mixes: Floats, seeds: Sequence[int], stop: int) -> list[Scores]:
+        """What the proxies score at `stop`, training those that are not there yet."""
         proxies = [self._proxy(m, s, stop) for m, s in zip(mixes, seeds, strict=True)]
         todo = {p.folder: p for p in proxies if not proxy.finished(p.folder, stop)}
         if todo:
@@ -181,74 +131,67 @@ class _Search:
         record = self._record()
         if record is not None:
             mixes, roles, stop = np.array(record["mixes"]), list(record["roles"]), int(record["stop"])
-            losses = self._losses(mixes, [self.settings.seed] * len(mixes), stop)
+            scored = self._scores(mixes, self._seeds(len(mixes)), stop)
         else:
-            mixes, roles, losses, stop = self._explore()
+            mixes, roles, scored, stop = self._explore()
             self._write_record(mixes, roles, stop)
-        names = tuple(sorted(losses[0]))
-        values = np.array([[row[n] for n in names] for row in losses])
-        usable = np.isfinite(values).all(axis=1)
-        if not usable.all():
-            self.notes.append(f"{int((~usable).sum())} proxies diverged (a loss that is no number) and are left out")
-        mixes, values = mixes[usable], values[usable]
-        roles = [r for r, good in zip(roles, usable, strict=True) if good]
-        objective = self._objective(names, mixes, values)
-        choice = choose.choose(mixes, values, self.settings.families, seed=self.settings.seed)
+        mixes, values, names, rows, notes = self._usable(mixes, scored)
+        self.notes += notes
+        roles = [roles[i] for i in rows]
+        objective = self._objective(scored[rows[0]], names, mixes, values)
+        choice = self._choose(mixes, values, objective)
         found, low, high, predicted = recommend(
             choice, mixes, values, objective, self.largest, self.settings.resamples, self.settings.seed
         )
         far = optimum.extrapolated(found, mixes)
         arms, verdicts = self._confirm(found, names, objective, confirm)
         return Outcome(
-            self.domains, names, mixes, values, tuple(roles), choice, self._named(found), self._named(low),
+            self.domains, names, mixes, values, tuple(roles), choice, objective, self._named(found), self._named(low),
             self._named(high), dict(zip(names, map(float, predicted), strict=True)), self._named(self.natural), far,
             stop, arms, verdicts, self.trained, tuple(self.notes),
         )  # fmt: skip
 
-    def _explore(self) -> tuple[Floats, list[str], list[dict[str, float]], int]:
-        s = self.settings
-        wide = s.runs if s.design != "dirichlet" else max(4, round(s.runs * (1 - s.refine)))
+    def _explore(self) -> tuple[Floats, list[str], list[Scores], int]:
+        s, least = self.settings, choose.least_runs(len(self.domains))
         if s.design == "grid":
             mixes = design.grid(len(self.domains), s.runs, self.largest)
         elif s.design == "one_factor":
             mixes = design.one_factor(self.prior, s.runs, self.largest)
         else:
+            wide = min(s.runs, max(least, round(s.runs * (1 - s.refine))))
             mixes = design.swarm(self.prior, wide, self.largest, temperatures=s.temperatures, seed=s.seed)
+        if len(mixes) < least:
+            raise choose.too_few(len(mixes), len(self.domains))
         stop = self._stop(mixes)
-        losses = self._losses(mixes, [s.seed] * len(mixes), stop)
+        scored = self._scores(mixes, self._seeds(len(mixes)), stop)
         roles = ["swarm"] * len(mixes)
         left = s.runs - len(mixes) if s.design == "dirichlet" else 0
-        for number, count in enumerate((left - left // 2, left // 2)):
-            if count == 0:
+        for number, share in enumerate(np.array_split(np.arange(left), ROUNDS), 1):
+            if not len(share):
                 continue
-            names = tuple(sorted(losses[0]))
-            values = np.array([[row[n] for n in names] for row in losses])
-            usable = np.isfinite(values).all(axis=1)
-            objective = self._objective(names, mixes[usable], values[usable])
-            choice = choose.choose(mixes[usable], values[usable], s.families, seed=s.seed, nested=False)
+            good, values, names, rows, _ = self._usable(mixes, scored)
+            objective = self._objective(scored[rows[0]], names, good, values)
+            choice = self._choose(good, values, objective, nested=False)
             center = optimum.best(choice.fitted, objective, self.largest)
             self.progress(f"looking near {_say(self.domains, center)} ({choice.fitted.name})")
-            more = design.around(
-                center, count, self.largest, spread=REFINE_SPREAD / 2**number, seed=s.seed + 1 + number
-            )
-            losses += self._losses(more, [s.seed] * count, stop)
-            mixes, roles = np.concatenate([mixes, more]), roles + ["refine"] * count
-        return mixes, roles, losses, stop
+            more = design.around(center, len(share), self.largest, spread=SPREAD, seed=s.seed + number)
+            mixes, roles = np.concatenate([mixes, more]), roles + ["refine"] * len(more)
+            scored = self._scores(mixes, self._seeds(len(mixes)), stop)
+        return mixes, roles, scored, stop
 
     def _stop(self, mixes: Floats) -> int:
         """The iteration at which proxies are compared: the first evaluation that ranks the pilots as their end does."""
         if not self.settings.early_stop or len(mixes) <= PILOTS:
             return self.iterations
-        self._losses(mixes[:PILOTS], [self.settings.seed] * PILOTS, self.iterations)
-        runs = [proxy.scores(self._proxy(m, self.settings.seed, None).folder) for m in mixes[:PILOTS]]
+        seeds = self._seeds(PILOTS)
+        self._scores(mixes[:PILOTS], seeds, self.iterations)
+        runs = [proxy.scores(self._proxy(m, seed, None).folder) for m, seed in zip(mixes[:PILOTS], seeds, strict=True)]
         shared = sorted(set.intersection(*(set(r) for r in runs)))
-        last = runs[0][self.iterations]
+        last = [r[self.iterations].losses for r in runs]
         settled = self.iterations
         for at in reversed(shared):
-            rho = min(
-                spearman(np.array([r[at][n] for r in runs]), np.array([r[self.iterations][n] for r in runs]))
-                for n in last
-            )
+            then = [r[at].losses for r in runs]
+            rho = min(spearman(np.array([r[n] for r in then]), np.array([r[n] for r in last])) for n in last[0])
             if at < self.iterations // 4 or rho < SETTLED:
                 break
             settled = at
@@ -258,17 +201,37 @@ class _Search:
             )
         return settled
 
-    def _objective(self, names: Sequence[str], mixes: Floats, values: Floats) -> Objective:
+    def _usable(
+        self, mixes: Floats, scored: Sequence[Scores]
+    ) -> tuple[Floats, Floats, tuple[str, ...], list[int], list[str]]:
+        """(mixes, values, names of the metrics, rows, notes): the runs whose metrics are numbers, and of the metrics
+        those that are not the same in all of them."""
+        names = (*sorted(scored[0].losses), *sorted(scored[0].tasks))
+        values = np.array([[(s.losses | s.tasks)[n] for n in names] for s in scored])
+        where = str(self.folder / "proxies")
+        rows, moving, notes = published.fit_to_use(where, [str(i + 1) for i in range(len(mixes))], names, values)
+        if len(rows) < choose.least_runs(len(self.domains)) <= len(mixes):
+            raise UserError(
+                f"{where}: {len(mixes) - len(rows)} of {len(mixes)} proxies diverged (a metric that is no number), and "
+                f"{choose.too_few(len(rows), len(self.domains))}. Lower the proxy's optimizer.lr"
+            )
+        return mixes[rows], values[np.ix_(rows, moving)], tuple(names[i] for i in moving), rows.tolist(), notes
+
+    def _choose(self, mixes: Floats, values: Floats, objective: Objective, *, nested: bool = True) -> choose.Choice:
+        s = self.settings
+        return choose.choose(mixes, values, s.families, signs=objective.signs, seed=s.seed, nested=nested)
+
+    def _objective(self, one: Scores, names: Sequence[str], mixes: Floats, values: Floats) -> Objective:
+        """The objective over the metrics of the table. one: a run's scores, which say what is a loss."""
         wanted = self.settings.objective
         if wanted.kind == "metric":
             assert wanted.metric is not None
-            if wanted.metric not in names:
-                raise UserError(f"objective: no metric {wanted.metric}; there are {', '.join(names)}")
+            _known_metrics({wanted.metric}, {*one.losses, *one.tasks}, names, "metric")
             return Objective(optimum.weights_for(names, {wanted.metric: 1.0}), maximise=wanted.maximise)
-        unknown = sorted(set(wanted.weights or {}) - set(names))
-        if unknown:
-            raise UserError(f"objective: no validation set {', '.join(unknown)}; there are {', '.join(names)}")
-        weights = optimum.weights_for(names, wanted.weights)
+        if wanted.weights is not None:
+            _known_metrics({n for n, w in wanted.weights.items() if w}, set(one.losses), names, "validation set")
+        losses = dict.fromkeys(set(one.losses) & set(names), 1.0)
+        weights = optimum.weights_for(names, losses if wanted.weights is None else wanted.weights)
         nearest = int(np.argmin(np.linalg.norm(mixes - self.natural, axis=1)))
         return Objective(weights, worst=wanted.kind == "worst", reference=tuple(map(float, values[nearest])))
 
@@ -283,26 +246,32 @@ class _Search:
             "prior": self.prior,
             "uniform": np.full(len(self.domains), 1 / len(self.domains)),
         }
-        mixes = {"recommended": found} | {n: design.within(others[n], self.largest) for n in s.confirm.against}
+        wanted = {n: others[n] for n in s.confirm.against} | self.given
+        mixes = {"recommended": found} | {n: design.within(mix, self.largest) for n, mix in wanted.items()}
         if "prior" in mixes and "natural" in mixes and np.allclose(mixes["prior"], mixes["natural"]):
             del mixes["prior"]
         earlier = self._read("confirm.json")
         if earlier is not None and np.abs(np.array(earlier["recommended"]) - found).max() <= SAME:
             mixes["recommended"] = np.array(earlier["recommended"])
-        elif earlier is not None and not train:
-            self.notes.append("the recommended mix is another than the one confirmed before: confirm it with --confirm")
+        seeds = [s.seed + CONFIRMING + i for i in range(s.confirm.seeds)]
+        table, all_seeds = np.repeat(np.array(list(mixes.values())), len(seeds), axis=0), seeds * len(mixes)
+        if not train and not self._trained(table, all_seeds):
+            self.notes.append("no runs have confirmed the recommended mix: confirm it with --confirm")
             return (), ()
         self.store.write_json("confirm.json", {"recommended": [float(x) for x in mixes["recommended"]]})
-        seeds = [s.seed + 1000 + i for i in range(s.confirm.seeds)]
-        table = np.repeat(np.array(list(mixes.values())), len(seeds), axis=0)
-        losses = self._losses(table, seeds * len(mixes), self.iterations)
+        scored = self._scores(table, all_seeds, self.iterations)
         arms = []
         for i, (name, mix) in enumerate(mixes.items()):
-            rows = losses[i * len(seeds) : (i + 1) * len(seeds)]
-            values = np.array([[r[n] for n in names] for r in rows])
+            rows = scored[i * len(seeds) : (i + 1) * len(seeds)]
+            values = np.array([[(r.losses | r.tasks)[n] for n in names] for r in rows])
             means = dict(zip(names, map(float, values.mean(axis=0)), strict=True))
-            arms.append(Arm(name, self._named(mix), tuple(map(float, objective.value(values))), means))
-        return tuple(arms), tuple(verdict(arms[0], arm) for arm in arms[1:])
+            reached = objective.value(values) * (-1 if objective.maximise else 1)
+            arms.append(Arm(name, self._named(mix), tuple(map(float, reached)), means))
+        return tuple(arms), tuple(verdict(arms[0], arm, objective.maximise) for arm in arms[1:])
+
+    def _trained(self, mixes: Floats, seeds: Sequence[int]) -> bool:
+        proxies = (self._proxy(m, s, None) for m, s in zip(mixes, seeds, strict=True))
+        return all(proxy.finished(p.folder, self.iterations) for p in proxies)
 
     # -- what is kept -----------------------------------------------------------------------------------------------
 
@@ -338,75 +307,6 @@ class _Search:
         return dict(zip(self.domains, map(float, mix), strict=True))
 
 
-def fit_table(
-    ratios: str,
-    metrics: str,
-    weights: dict[str, float] | None = None,
-    *,
-    worst: bool = False,
-    maximise: bool = False,
-    resamples: int = 100,
-    seed: int = 17,
-) -> Outcome:
-    """The same from somebody's tables: law, recommendation, intervals; nothing is trained."""
-    from pipelines.mix import published
-
-    table = published.read(ratios, metrics)
-    unknown = sorted(set(weights or {}) - set(table.metrics))
-    if unknown:
-        raise UserError(f"objective: no metric {', '.join(unknown)}; there are {', '.join(table.metrics)}")
-    mean = table.mixes.mean(axis=0)
-    nearest = int(np.argmin(np.linalg.norm(table.mixes - mean, axis=1)))
-    objective = Objective(
-        optimum.weights_for(table.metrics, weights), worst, maximise, tuple(map(float, table.values[nearest]))
-    )
-    choice = choose.choose(table.mixes, table.values, seed=seed)
-    largest = np.ones(len(table.domains))
-    found, low, high, predicted = recommend(choice, table.mixes, table.values, objective, largest, resamples, seed)
-
-    def named(mix: Floats) -> dict[str, float]:
-        return dict(zip(table.domains, map(float, mix), strict=True))
-
-    return Outcome(
-        table.domains, table.metrics, table.mixes, table.values, ("swarm",) * len(table.mixes), choice, named(found),
-        named(low), named(high),
-        predicted=dict(zip(table.metrics, map(float, predicted), strict=True)), natural={},
-        extrapolated=optimum.extrapolated(found, table.mixes), stop=None, notes=table.notes,
-    )  # fmt: skip
-
-
-def recommend(
-    choice: choose.Choice,
-    mixes: Floats,
-    values: Floats,
-    objective: Objective,
-    largest: Floats,
-    resamples: int,
-    seed: int,
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """(mix, lowest shares, highest shares, predicted metrics): the law's optimum and its 95 % interval."""
-    found = optimum.best(choice.fitted, objective, largest)
-    times = min(resamples, 20) if choice.fitted.name == "lightgbm" else resamples  # trees take a second a resample
-    draws = optimum.resampled(choice.fitted.name, mixes, values, objective, largest, times=times, seed=seed)
-    low, high = optimum.interval(draws)
-    return found, low, high, choice.fitted.predict(found)[0]
-
-
-def verdict(recommended: Arm, other: Arm) -> Verdict:
-    """Paired t-test over seeds: effect with 95 % interval and two-sided p."""
-    from scipy.stats import t as student
-
-    difference = np.array(recommended.values) - np.array(other.values)
-    n, effect = len(difference), float(difference.mean())
-    if n < 2:
-        return Verdict(other.name, effect, math.nan, math.nan, math.nan)
-    error = float(difference.std(ddof=1)) / math.sqrt(n)
-    if not error:
-        return Verdict(other.name, effect, effect, effect, 0.0 if effect else 1.0)
-    half = float(student.ppf(0.975, n - 1)) * error
-    return Verdict(other.name, effect, effect - half, effect + half, float(2 * student.sf(abs(effect) / error, n - 1)))
-
-
 def _proxy_settings(settings: Settings) -> dict[str, Any]:
     """The proxy's training file, resolved: every default written out, so that its fingerprint is of what it does."""
     import yaml
@@ -418,23 +318,33 @@ def _proxy_settings(settings: Settings) -> dict[str, Any]:
     else:
         loaded = config.parse(yaml.safe_dump(settings.proxy), "proxy")
     made: dict[str, Any] = loaded.model_dump(mode="json")
+    if "guard" not in loaded.model_fields_set:  # what goes back and masks documents trains on other data than was asked
+        made["guard"]["action"] = "watch"
     if made.get("threads") is None:
         made["threads"] = max(1, int(settings.cpus))
     return made
 
 
+def _digest(manifest: Manifest, base: dict[str, Any]) -> str:
+    """Of everything that the proxies read: the shards, further validation runs, task files."""
+    parts = [manifest.dumps()]
+    parts += [read_manifest(place).dumps() for place in base["data"]["validation"].values()]
+    for path in base["evaluate"]["tasks"]:
+        try:
+            parts.append(Path(path).read_bytes())
+        except OSError as error:
+            raise UserError(f"proxy: evaluate.tasks: cannot read {path}: {error}") from error
+    return hashlib.sha256(b"".join(hashlib.sha256(p).digest() for p in parts)).hexdigest()
+
+
+def _known_metrics(wanted: set[str], there: set[str], names: Sequence[str], kind: str) -> None:
+    unknown = sorted(wanted - there)
+    if unknown:
+        raise UserError(f"objective: no {kind} {', '.join(unknown)}; there are {', '.join(sorted(there))}")
+    still = sorted(wanted - set(names))
+    if still:
+        raise UserError(f"objective: {', '.join(still)} is the same in every run: there is nothing to choose by")
+
+
 def _say(names: Sequence[str], mix: Floats) -> str:
     return ", ".join(f"{n} {r:.2f}" for n, r in zip(names, mix, strict=True))
-
-
-def as_json(outcome: Outcome) -> dict[str, Any]:
-    """What scripts read."""
-    return {
-        "domains": outcome.domains, "metrics": outcome.metrics, "runs": len(outcome.mixes),
-        "law": outcome.choice.fitted.name,
-        "scores": outcome.choice.scores, "rho": outcome.choice.rho, "recommended": outcome.recommended,
-        "low": outcome.low, "high": outcome.high, "predicted": outcome.predicted, "natural": outcome.natural,
-        "extrapolated": outcome.extrapolated, "stop": outcome.stop, "trained": outcome.trained, "notes": outcome.notes,
-        "arms": [asdict(a) for a in outcome.arms],
-        "verdicts": [asdict(v) | {"words": v.words} for v in outcome.verdicts],
-    }  # fmt: skip

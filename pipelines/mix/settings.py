@@ -26,12 +26,13 @@ class _Strict(BaseModel):
 
 
 class ObjectiveConfig(_Strict):
-    """What is to be least: the validation loss over domains (weights), its worst, or a downstream metric."""
+    """What is to be best: the mean validation loss (weights over any validation sets, those of proxy.data.validation
+    too), the worst of them, or a figure of proxy.evaluate.tasks."""
 
     kind: Literal["mean", "worst", "metric"] = "mean"
     weights: dict[str, Annotated[float, Field(ge=0)]] | None = None  # of validation sets; default: all equal
-    metric: str | None = None  # kind metric: its name in the table of metrics
-    maximise: bool = False
+    metric: str | None = None  # kind metric: its name, such as arc.accuracy
+    maximise: bool = False  # kind metric: larger is better
 
     @model_validator(mode="before")
     @classmethod
@@ -42,6 +43,10 @@ class ObjectiveConfig(_Strict):
     def _fits(self) -> ObjectiveConfig:
         if (self.kind == "metric") != (self.metric is not None):
             raise ValueError("kind: metric goes with a metric's name, and only then")
+        if self.kind == "metric" and self.weights is not None:
+            raise ValueError("kind: metric is one figure and takes no weights")
+        if self.maximise and self.kind != "metric":
+            raise ValueError("maximise goes with kind: metric; losses are made least")
         if self.weights is not None and not sum(self.weights.values()):
             raise ValueError("every weight is nought")
         return self
@@ -52,6 +57,14 @@ class ConfirmConfig(_Strict):
 
     seeds: Annotated[int, Field(ge=0)] = 5
     against: tuple[Literal["natural", "prior", "uniform"], ...] = ("natural", "prior")
+    mixes: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}  # and against further ones: name -> shares
+
+    @model_validator(mode="after")
+    def _fits(self) -> ConfirmConfig:
+        taken = sorted(set(self.mixes) & {"recommended", "natural", "prior", "uniform"})
+        if taken:
+            raise ValueError(f"confirm.mixes: {', '.join(taken)} is a name with a meaning of its own; take another")
+        return self
 
 
 class Settings(_Strict):
@@ -63,7 +76,7 @@ class Settings(_Strict):
     prior: Literal["natural", "uniform"] | dict[str, Annotated[float, Field(ge=0)]] = "natural"
     design: Literal["dirichlet", "grid", "one_factor"] = "dirichlet"
     runs: Annotated[int, Field(ge=4)] = 32
-    refine: Annotated[float, Field(ge=0, lt=1)] = 0.4  # share of the runs that go near the optimum predicted so far
+    refine: Annotated[float, Field(ge=0, lt=1)] = 0.6  # share of the runs that go near the optimum predicted so far
     temperatures: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 1.0)
     families: tuple[str, ...] | None = None
     budget: Annotated[float, Field(gt=0)] | None = None  # tokens of the training that the mix is for

@@ -24,6 +24,7 @@ from curation.step import UserError
 Floats = NDArray[np.float64]
 
 DELTA = 1e-3  # of the Huber loss, in log L: what Hoffmann et al. took
+WALL = 10.0  # cost of an exponent's square distance from [0, 1], where every published law's lies (docs/decisions.md)
 FOLLOWED = 48  # starts of the grid that are followed down; of Epoch AI's 240 points, the first 20 all reach the optimum
 
 # Hoffmann et al., appendix D.3; the grid of (alpha, beta, e, a, b)
@@ -195,7 +196,9 @@ def _objective(x: Floats, ln: Floats, ld: Floats, target: Floats) -> tuple[float
             (slope * share[1]).sum(),
         ]
     )
-    return float(_huber(residual).sum() / DELTA), gradient
+    outside = x[:2] - np.clip(x[:2], 0.0, 1.0)
+    gradient[:2] += 2 * WALL * outside
+    return float(_huber(residual).sum() / DELTA + WALL * (outside**2).sum()), gradient
 
 
 def _lse(terms: Floats) -> tuple[Floats, Floats]:

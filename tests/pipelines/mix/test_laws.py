@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from curation.step import UserError
-from pipelines.mix import choose, design, laws, optimum, published
+from pipelines.mix import choose, curves, descent, design, laws, optimum, published
 from pipelines.mix.optimum import Objective
-from pipelines.mix.search import fit_table
+from pipelines.mix.published import fit_table
 
 Swarms = tuple[published.Swarm, published.Swarm]
 
@@ -35,14 +35,14 @@ def _rho(fitted: laws.Fitted, test: published.Swarm) -> float:
 def test_mixing_and_power_law_on_regmix(regmix: Swarms) -> None:
     train, test = regmix
     assert train.mixes.shape == (512, 17) and test.values.shape == (256, 13)
-    assert _rho(laws.mixing_law(train.mixes, train.values), test) >= 97.2
-    assert _rho(laws.power_law(train.mixes, train.values), test) >= 98.0
-    assert _rho(laws.linear(train.mixes, train.values), test) < 90
+    assert _rho(laws.fit("mixing_law", train.mixes, train.values), test) >= 97.2
+    assert _rho(laws.fit("power_law", train.mixes, train.values), test) >= 98.0
+    assert _rho(laws.fit("linear", train.mixes, train.values), test) < 90
 
 
 def test_lightgbm_on_regmix(regmix: Swarms) -> None:
     train, test = regmix
-    assert _rho(laws.lightgbm(train.mixes, train.values), test) >= 98.9
+    assert _rho(laws.fit("lightgbm", train.mixes, train.values), test) >= 98.9
 
 
 @pytest.mark.slow
@@ -56,8 +56,8 @@ def test_choice_on_subsets_of_64(regmix: Swarms) -> None:
         rows = rng.choice(512, 64, replace=False)
         made = choose.choose(train.mixes[rows], train.values[rows], nested=False)
         chosen.append(_rho(made.fitted, test))
-        trees.append(_rho(laws.lightgbm(train.mixes[rows], train.values[rows]), test))
-        law.append(_rho(laws.mixing_law(train.mixes[rows], train.values[rows]), test))
+        trees.append(_rho(laws.fit("lightgbm", train.mixes[rows], train.values[rows]), test))
+        law.append(_rho(laws.fit("mixing_law", train.mixes[rows], train.values[rows]), test))
     print(f"chosen {np.mean(chosen):.2f}, LightGBM {np.mean(trees):.2f}, mixing law {np.mean(law):.2f}")
     assert np.mean(chosen) >= max(np.mean(trees), np.mean(law)) - 0.5
 
@@ -71,7 +71,8 @@ def _planted(runs: int, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_power_law_is_found() -> None:
     mixes, values = _planted(40)
-    c, _, a, u = laws.fit_power_law(mixes, values[:, 0])
+    c, _, log_a, *log_u = curves.power_law(mixes, values, np.ones((1, 40)))[0, 0]
+    a, u = np.exp(log_a), np.exp(log_u)
     assert c == pytest.approx(2.0, abs=0.02) and a == pytest.approx(0.3, abs=0.02)
     assert u / u[0] == pytest.approx(np.array([1.0, 0.1, 0.2, 0.1]), abs=0.02)
 
@@ -79,15 +80,60 @@ def test_power_law_is_found() -> None:
 def test_mixing_law_is_found() -> None:
     mixes, _ = _planted(40)
     t = np.array([-2.0, -0.5, 0.3, 0.0])
-    c, k, found = laws.fit_mixing_law(mixes, 1.5 + np.exp(0.4 + mixes @ t))
+    law = 1.5 + np.exp(0.4 + mixes @ t)
+    c, k, *found = curves.mixing_law(mixes, law[:, None], np.ones((1, 40)))[0, 0]
     assert c == pytest.approx(1.5, abs=0.01)
     # shares sum to 1, so a constant may move between k and t
-    assert found + k == pytest.approx(t + 0.4, abs=0.02)
+    assert np.array(found) + k == pytest.approx(t + 0.4, abs=0.02)
+
+
+def test_samples_are_fitted_as_if_each_were_alone() -> None:
+    mixes, values = _planted(24, noise=0.02)
+    rng = np.random.default_rng(5)
+    counts = np.array([np.bincount(rng.integers(0, 24, 24), minlength=24) for _ in range(3)], dtype=float)
+    for name in ("linear", "mixing_law", "power_law"):
+        for law, row in zip(laws.refit(name, mixes, values, counts), counts, strict=True):
+            rows = np.repeat(np.arange(24), row.astype(int))
+            alone = laws.fit(name, mixes[rows], values[rows])
+            assert law.predict(mixes) == pytest.approx(alone.predict(mixes), abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_descent_reaches_what_scipy_reaches(seed: int) -> None:
+    """The batched fit against scipy's least_squares on the same Huber loss, from twenty random starts."""
+    from scipy.optimize import least_squares
+
+    mixes, values = _planted(20, noise=0.05)
+    y = values[:, seed]
+    y[3] += 2.0  # an outlier, for Huber to hold down
+
+    def residual(x: np.ndarray) -> np.ndarray:
+        return np.asarray(x[0] + np.exp(np.clip(x[1] + mixes @ x[2:], -50, 50)) - y) / y.std()
+
+    def loss(x: np.ndarray) -> float:
+        size = np.abs(residual(x))
+        huber = np.where(size <= descent.HUBER, size**2 / 2, descent.HUBER * (size - descent.HUBER / 2))
+        return float(huber.sum() + curves.PULL**2 * (x[2:] ** 2).sum() / 2)
+
+    rng = np.random.default_rng(seed)
+    bounds = ([0.0, *[-np.inf] * 5], np.inf)
+    starts = [np.concatenate([[rng.uniform(0.5, 2.5)], rng.normal(0, 1, 5)]) for _ in range(20)]
+    theirs = min(loss(least_squares(residual, x, loss="huber", f_scale=descent.HUBER, bounds=bounds).x) for x in starts)
+    assert loss(curves.mixing_law(mixes, y[:, None], np.ones((1, 20)))[0, 0]) <= theirs * 1.001
+
+
+def test_metric_that_is_better_when_larger() -> None:
+    """Fitted upside down: a law that can only fall would make nothing of it."""
+    mixes, values = _planted(40)
+    accuracy = 1 / values
+    upright = laws.fit("power_law", mixes, accuracy).predict(mixes)
+    turned = laws.refit("power_law", mixes, accuracy, np.ones((1, 40)), -np.ones(4))[0].predict(mixes)
+    assert np.abs(turned - accuracy).max() < 0.2 * np.abs(upright - accuracy).max()
 
 
 def test_optimum_within_caps() -> None:
     mixes, values = _planted(60)
-    fitted = laws.power_law(mixes, values)
+    fitted = laws.fit("power_law", mixes, values)
     free = optimum.best(fitted, Objective((1.0, 1.0, 1.0, 1.0)), np.ones(4))
     capped = optimum.best(fitted, Objective((1.0, 1.0, 1.0, 1.0)), np.array([0.1, 1.0, 1.0, 1.0]))
     assert free.sum() == pytest.approx(1) and capped.sum() == pytest.approx(1)
@@ -99,7 +145,7 @@ def test_optimum_within_caps() -> None:
 
 def test_worst_case_objective_lowers_the_worst() -> None:
     mixes, values = _planted(60)
-    fitted = laws.power_law(mixes, values)
+    fitted = laws.fit("power_law", mixes, values)
     reference = tuple(fitted.predict(np.full(4, 0.25))[0])
     worst = Objective((1.0, 1.0, 1.0, 1.0), worst=True, reference=reference)
     found = optimum.best(fitted, worst, np.ones(4))
@@ -108,8 +154,8 @@ def test_worst_case_objective_lowers_the_worst() -> None:
 
 
 def test_linear_law_is_a_floor() -> None:
-    assert choose._best({"linear": 0.95, "mixing_law": 0.94, "power_law": 0.93}) == "mixing_law"
-    assert choose._best({"linear": 0.95, "mixing_law": 0.5}) == "linear"
+    assert choose.best_of({"linear": 0.95, "mixing_law": 0.94, "power_law": 0.93}) == "mixing_law"
+    assert choose.best_of({"linear": 0.95, "mixing_law": 0.5}) == "linear"
 
 
 def test_extrapolation_is_noticed() -> None:
@@ -161,6 +207,17 @@ def test_bad_metrics_are_handled(tmp_path: Path) -> None:
     swarm = published.read(*_tables(tmp_path, rows))
     assert swarm.metrics == ("loss",) and len(swarm.values) == 11
     assert any("left out: 3" in n for n in swarm.notes) and any("nothing to fit: other" in n for n in swarm.notes)
+
+
+def test_domains_that_never_move_are_named(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[i, 3 - i / 20, 2 + i / 30] for i in range(1, 13)]
+    ratios = _write(
+        tmp_path / "r.csv",
+        [["index", "web", "code", "law", "gone"], *([i, i / 20, 0.8 - i / 20, 0.2, 0] for i in range(1, 13))],
+    )
+    swarm = published.read(ratios, _tables(tmp_path, rows)[1])
+    assert swarm.domains == ("web", "code", "law")
+    assert swarm.notes == ("in no mix: gone", "the same share in every run, so what it does cannot be told: law")
 
 
 @pytest.mark.parametrize(

@@ -119,3 +119,12 @@ def test_too_few_runs_are_refused(tmp_path: Path) -> None:
     rows: list[list[object]] = [[10.0**i, 10.0 ** (i + 1), 5 - i / 3] for i in range(5, 9)]
     with pytest.raises(UserError, match="4 runs for a law of five numbers"):
         fit(read(_csv(tmp_path / "t.csv", ["params", "tokens", "loss"], rows)))
+
+
+def test_exponents_stay_where_laws_are() -> None:
+    """Two sizes tell a step from a power by nothing: without the wall alpha came out in the tens."""
+    n = np.repeat([10816.0, 18144.0], 3)
+    d = np.array([43008.0, 64512.0, 97280.0, 72704.0, 108544.0, 162816.0])
+    loss = np.array([5.2, 4.6, 3.9, 4.1, 3.5, 3.0])
+    found = fit(Table(n, d, loss, None, tuple("abcdef")), resamples=0).law
+    assert -0.05 <= found.alpha <= 1.05 and -0.05 <= found.beta <= 1.05
