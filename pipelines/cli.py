@@ -15,7 +15,7 @@ from pipelines.app import app
 
 # Modules that add commands to the app, in the order in which help shows them.
 COMMANDS = (
-    *("curating", "forget", "account", "looking", "what_if", "shards", "order"),
+    *("init", "curating", "forget", "account", "looking", "card", "what_if", "shards", "order"),
     *("training", "evaluate", "export", "models", "scaling", "mix"),
 )
 for _name in COMMANDS:

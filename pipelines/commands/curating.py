@@ -60,12 +60,23 @@ def curate(
             allow_missing=allow_missing,
             progress=display,
         )
+    write_cards(run_dir)
     if as_json:
         fields = ("status", "exit_code", "run_dir", "counts", "quarantined", "seconds")
         print(json.dumps({f: getattr(result, f) for f in fields}, default=str))
     else:
         show_result(console, result)
     raise typer.Exit(result.exit_code)
+
+
+def write_cards(run_dir: str) -> None:
+    """card.md and croissant.json beside the result, unless they are there or the run stopped before it had one."""
+    from curation.engine import run as engine
+    from curation.storage import Storage
+    from pipelines.cards.write import current, write
+
+    if engine.status(run_dir)["state"] == "done" and not current(Storage(run_dir)):
+        write(run_dir)
 
 
 def show_result(console: Any, result: Any) -> None:

@@ -37,7 +37,7 @@ def forget(
     [dim]gristmill forget runs/web --url https://example.org/private --reason "asked to"[/]
     """
     from curation.engine.forget import forget as take_out
-    from pipelines.commands.curating import show_result
+    from pipelines.commands.curating import show_result, write_cards
     from pipelines.progress import Display
     from pipelines.steps import READERS, STEPS
 
@@ -51,6 +51,8 @@ def forget(
             run, documents=documents or (), urls=urls or (), reason=reason, tombstone=tombstone, catalogue=STEPS,
             readers=READERS, executor=executor, address=address, workers=workers, progress=display,
         )  # fmt: skip
+    if done.run is not None:
+        write_cards(run)
     if as_json:
         kept = None if done.run is None else done.run.counts.get("kept")
         answer = {"entries": done.entries, "generation": done.generation, "tokens": done.tokens, "kept": kept}
