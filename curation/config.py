@@ -179,7 +179,9 @@ def _source(i: int, located: Located, readers: Mapping[str, str | type]) -> Sour
         reader=reader,
         written={
             **base.model_dump(exclude_none=True),
-            **{"domain": domain, "collection": base.collection or base.name, **options},
+            "domain": domain,
+            "collection": base.collection or base.name,
+            **options,
         },
     )
 

@@ -18,13 +18,20 @@ from pipelines.progress import size
 PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./=+-]*")
 SHARE = 0.05  # of the sampled documents: from here on a language is named in the rule
 ONE = 0.6  # from here on one language is the rule by itself
-FEW_WORDS = 50  # Gopher asks for 50 words at least: where the middle document has fewer, its rules are left out
+LEAST = 0.1  # of the sample: where Gopher's rules would keep less, this is no text that they were made for
 
 
 def write(found: Look, name: str, beside: str) -> str:
     """The text of the pipeline file. `beside` is the folder it will lie in: local roots are written as seen from it."""
     domains = list(dict.fromkeys(g.shape.domain for g in found.groups))
-    parts = [_head(found, name), "sources:", *_sources(found, beside), "", *_steps(found, domains), *_end(found, domains)]
+    parts = [
+        _head(found, name),
+        "sources:",
+        *_sources(found, beside),
+        "",
+        *_steps(found, domains),
+        *_end(found, domains),
+    ]
     return "\n".join(parts) + "\n"
 
 
@@ -67,7 +74,7 @@ def _spoken(group: Group) -> str:
 
 
 def _sources(found: Look, beside: str) -> list[str]:
-    lines = ["  # the domain is what `mix` weighs; declare a licence and it stands in the data card"]
+    lines = ["  # the domain is what `mix` weighs; `licence: CC-BY-4.0` on a source goes into the data card"]
     used: dict[str, int] = {}
     for g in found.groups:
         root = g.root if is_remote(g.root) or os.path.isabs(g.root) else os.path.relpath(g.root, beside or ".")
@@ -77,8 +84,9 @@ def _sources(found: Look, beside: str) -> list[str]:
             keys = {"name": name, "domain": g.shape.domain, "read": g.shape.read, "root": root, "path": pattern}
             lines.append("  - {" + ", ".join(f"{k}: {_value(v)}" for k, v in (keys | reader_options(g)).items()) + "}")
         if g.shape.id:
-            lines.append(f"    # `id: {_value(g.shape.id)}` would tie document ids to that field; files are then not cut")
-    lines.append("    # licence: CC-BY-4.0")
+            lines.append(
+                f"    # `id: {_value(g.shape.id)}` would tie document ids to that field; files are then not cut"
+            )
     return lines
 
 
@@ -93,7 +101,11 @@ def _steps(found: Look, domains: list[str]) -> list[str]:
     only = ["    only: domain <> 'code'"] if "code" in domains else []
     lines = ["steps:"]
     if any(g.shape.html for g in found.groups):
-        lines += ["  # the main text of pages, without menus and footers; plain text passes as it is", "  - extract: {}", ""]
+        lines += [
+            "  # the main text of pages, without menus and footers; plain text passes as it is",
+            "  - extract: {}",
+            "",
+        ]
     if prose:
         lines += [*_language(found, prose, only), ""]
     lines += [
@@ -102,10 +114,11 @@ def _steps(found: Look, domains: list[str]) -> list[str]:
         "",
     ]
     if prose:
-        words = sum(g.words * g.documents for g in prose) / max(1, sum(g.documents for g in prose))
-        off = "" if words >= FEW_WORDS else "# "
-        why = "" if not off else f" Off: documents have {words:.0f} words here, and these rules ask for {FEW_WORDS}."
-        lines += [f"  # Gopher's rules of quality and repetition; `c4` and `fineweb` are further sets.{why}"]
+        share = sum(g.passing for g in prose) / max(1, sum(g.documents for g in prose))
+        off, why = (
+            ("", f"keep {share:.0%} of the sample") if share >= LEAST else ("# ", f"off: would keep {share:.0%} of it")
+        )
+        lines += [f"  # Gopher's rules of quality and repetition ({why}); `c4` and `fineweb` are further sets"]
         lines += [f"  {off}- heuristics: {{sets: [gopher]}}", *(f"  {off}{o[2:]}" for o in only), ""]
     return [
         *lines,

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyarrow as pa
+
 from curation import record, storage
 from curation.step import UserError
 
@@ -35,8 +37,45 @@ _URL = ("url", "uri", "link", "source_url", "page_url", "permalink", "warc_targe
 _DATE = ("date", "timestamp", "crawl_date", "published", "created", "created_at", "published_at", "time", "warc_date")
 _ID = ("id", "doc_id", "uuid", "_id", "key", "guid", "document_id")
 _CODE = set(
-    ".py .c .h .cc .cpp .hpp .java .js .ts .tsx .jsx .go .rs .rb .php .cs .swift .kt .scala .sh .sql .r .jl .lua "
-    ".pl .hs .ml .el .lisp .clj .m .f90 .zig .vue .css .cmake .toml".split()
+    [
+        ".py",
+        ".c",
+        ".h",
+        ".cc",
+        ".cpp",
+        ".hpp",
+        ".java",
+        ".js",
+        ".ts",
+        ".tsx",
+        ".jsx",
+        ".go",
+        ".rs",
+        ".rb",
+        ".php",
+        ".cs",
+        ".swift",
+        ".kt",
+        ".scala",
+        ".sh",
+        ".sql",
+        ".r",
+        ".jl",
+        ".lua",
+        ".pl",
+        ".hs",
+        ".ml",
+        ".el",
+        ".lisp",
+        ".clj",
+        ".m",
+        ".f90",
+        ".zig",
+        ".vue",
+        ".css",
+        ".cmake",
+        ".toml",
+    ]
 )
 _LINK = re.compile(r"https?://\S+\Z")
 _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
@@ -68,6 +107,7 @@ class Group:
     mime: str = "text/plain"
     documents: int = 0  # sampled
     words: int = 0  # median of the sampled documents
+    passing: int = 0  # of the sampled documents, how many Gopher's rules would keep
     languages: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
 
@@ -190,7 +230,7 @@ def _json_rows(head: bytes) -> list[dict[str, Any]] | None:
     """The first records of JSON Lines; none for anything else."""
     lines = head.splitlines()
     whole = lines[:-1] if len(head) >= HEAD and len(lines) > 1 else lines
-    rows = []
+    rows: list[dict[str, Any]] = []
     for line in whole[:RECORDS]:
         if line.strip():
             try:
@@ -213,8 +253,6 @@ def _parquet_rows(stored: Any) -> list[dict[str, Any]]:
 
 
 def _arrow_rows(stored: Any) -> list[dict[str, Any]]:
-    import pyarrow as pa
-
     try:
         batch = pa.ipc.open_file(stored).get_batch(0)
     except pa.ArrowInvalid:
@@ -320,25 +358,33 @@ def _matches(path: str, folder: str, suffix: str, below: bool) -> bool:
 
 
 def _sample(found: Look, language_model: str) -> None:
+    from curation.quality.heuristics import Heuristics
     from curation.quality.language import Language
+    from curation.rules import Decider
 
-    step: Any = Language(model=language_model)
+    language: Any = Language(model=language_model)
     try:
-        step.open()
+        language.open()
         found.identified = True
     except UserError:
-        step = None
+        language = None
+    gopher = Heuristics(sets=["gopher"])
+    gopher.open()
     for group in found.groups:
-        lengths = []
-        for batch in _documents(group):
-            texts = batch.column("text").to_pylist()
-            lengths += [len(t.split()) for t in texts]
-            group.hosts.update(h for u in batch.column("url").to_pylist() if u and (h := _host(u)))
-            if step is not None and group.shape.domain != "code":
-                answers = step(batch).column(step.name).to_pylist()
-                group.languages.update(a["code"] for a in answers if a["code"] and a["score"] >= 0.5)
-        group.documents = len(lengths)
-        group.words = sorted(lengths)[len(lengths) // 2] if lengths else 0
+        batches = list(_documents(group))
+        if not batches:
+            continue
+        batch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+        lengths = [len(t.split()) for t in batch.column("text").to_pylist()]
+        group.documents, group.words = len(lengths), sorted(lengths)[len(lengths) // 2]
+        group.hosts.update(h for u in batch.column("url").to_pylist() if u and (h := _host(u)))
+        if group.shape.domain == "code":
+            continue
+        if language is not None:
+            answers = language(batch).column(language.name).to_pylist()
+            group.languages.update(a["code"] for a in answers if a["code"] and a["score"] >= 0.5)
+        judged = gopher(batch)
+        group.passing = int((Decider(gopher.rules(), judged.schema).decide(judged)[0] == -1).sum())
 
 
 def _documents(group: Group) -> Iterator[Any]:

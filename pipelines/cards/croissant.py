@@ -17,11 +17,34 @@ CONTEXT: dict[str, Any] = {
     "@vocab": "https://schema.org/",
     **{
         word: f"cr:{word}"
-        for word in (
-            "citeAs column extract field fileProperty fileObject fileSet format includes isLiveDataset jsonPath key md5 "
-            "equivalentProperty parentField path recordSet references regex repeated replace samplingRate separator "
-            "source subField transform"
-        ).split()
+        for word in [
+            "citeAs",
+            "column",
+            "extract",
+            "field",
+            "fileProperty",
+            "fileObject",
+            "fileSet",
+            "format",
+            "includes",
+            "isLiveDataset",
+            "jsonPath",
+            "key",
+            "md5",
+            "equivalentProperty",
+            "parentField",
+            "path",
+            "recordSet",
+            "references",
+            "regex",
+            "repeated",
+            "replace",
+            "samplingRate",
+            "separator",
+            "source",
+            "subField",
+            "transform",
+        ]
     },
     "conformsTo": "dct:conformsTo",
     "cr": "http://mlcommons.org/croissant/",
@@ -77,18 +100,15 @@ def render(facts: Facts) -> dict[str, Any]:
     if facts.made:
         made["datePublished"] = facts.made
     if documents:
-        where = _where(documents)
-        if "fileSet" in where:
-            made["distribution"].append(
-                {
-                    "@type": "cr:FileSet",
-                    "@id": where["fileSet"]["@id"],
-                    "name": where["fileSet"]["@id"],
-                    "containedIn": [{"@id": f["path"]} for f in documents],
-                    "encodingFormat": "application/x-parquet",
-                    "includes": "*.parquet",
-                }
-            )
+        made["distribution"].append(
+            {
+                "@type": "cr:FileSet",
+                "@id": "documents-files",
+                "name": "documents-files",
+                "encodingFormat": "application/x-parquet",
+                "includes": "result/documents/*.parquet",
+            }
+        )
         made["recordSet"] = [
             {
                 "@type": "cr:RecordSet",
@@ -102,19 +122,13 @@ def render(facts: Facts) -> dict[str, Any]:
                         "name": column,
                         "description": told,
                         "dataType": kind,
-                        "source": {**where, "extract": {"column": column}},
+                        "source": {"fileSet": {"@id": "documents-files"}, "extract": {"column": column}},
                     }
                     for column, (kind, told) in _COLUMNS.items()
                 ],
             }
         ]
     return made
-
-
-def _where(documents: list[dict[str, Any]]) -> dict[str, Any]:
-    if len(documents) == 1:
-        return {"fileObject": {"@id": documents[0]["path"]}}
-    return {"fileSet": {"@id": "documents-files"}}
 
 
 def _file(file: dict[str, Any]) -> dict[str, Any]:

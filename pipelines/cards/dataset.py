@@ -16,10 +16,57 @@ from pipelines.progress import size
 
 # Names that the Hub knows licences by; any other declared one is `other`, an undeclared one `unknown`.
 LICENCES = frozenset(
-    "apache-2.0 mit cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 "
-    "cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 odc-by odbl "
-    "pddl afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause ecl-2.0 epl-1.0 epl-2.0 eupl-1.1 agpl-3.0 gfdl gpl "
-    "gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc mpl-2.0 ms-pl ncsa ofl-1.1 osl-3.0 postgresql unlicense wtfpl zlib".split()
+    [
+        "apache-2.0",
+        "mit",
+        "cc0-1.0",
+        "cc-by-2.0",
+        "cc-by-2.5",
+        "cc-by-3.0",
+        "cc-by-4.0",
+        "cc-by-sa-3.0",
+        "cc-by-sa-4.0",
+        "cc-by-nc-2.0",
+        "cc-by-nc-3.0",
+        "cc-by-nc-4.0",
+        "cc-by-nd-4.0",
+        "cc-by-nc-nd-3.0",
+        "cc-by-nc-nd-4.0",
+        "cc-by-nc-sa-2.0",
+        "cc-by-nc-sa-3.0",
+        "cc-by-nc-sa-4.0",
+        "odc-by",
+        "odbl",
+        "pddl",
+        "afl-3.0",
+        "artistic-2.0",
+        "bsl-1.0",
+        "bsd",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "ecl-2.0",
+        "epl-1.0",
+        "epl-2.0",
+        "eupl-1.1",
+        "agpl-3.0",
+        "gfdl",
+        "gpl",
+        "gpl-2.0",
+        "gpl-3.0",
+        "lgpl",
+        "lgpl-2.1",
+        "lgpl-3.0",
+        "isc",
+        "mpl-2.0",
+        "ms-pl",
+        "ncsa",
+        "ofl-1.1",
+        "osl-3.0",
+        "postgresql",
+        "unlicense",
+        "wtfpl",
+        "zlib",
+    ]
 )
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 _LARGER = ((10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"))
@@ -117,7 +164,9 @@ def _funnel(facts: Facts) -> str:
             rows.append([_called(step), rule, sql, f"{what['dropped']:,}", f"{left:,}"])
     rows.append(["**kept**", "", "", "", f"**{facts.kept:,}**"])
     domains = ", ".join(f"{d} {n:,}" for d, n in facts.run["counts"].get("domains", {}).items())
-    return table(["step", "rule", "stays where", "dropped", "left"], rows, 2) + f"\n\nKept by domain: {domains or 'none'}."
+    return (
+        table(["step", "rule", "stays where", "dropped", "left"], rows, 2) + f"\n\nKept by domain: {domains or 'none'}."
+    )
 
 
 def _called(step: dict[str, Any]) -> str:

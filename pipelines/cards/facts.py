@@ -95,7 +95,9 @@ def gather(run_dir: str) -> Facts:
         signals=signals,
         kept_languages=languages,
         rows=rows,
-        manifest=store.read_json("result/shards/manifest.json") if store.exists("result/shards/manifest.json") else None,
+        manifest=store.read_json("result/shards/manifest.json")
+        if store.exists("result/shards/manifest.json")
+        else None,
         generation=generations.number(store),
         forgotten=len(generations.listed(store)),
         made=_day(store),
@@ -124,7 +126,9 @@ def _as_file(pipeline: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     for key in ("mix", "shards", "engine", "tokenizer"):
         if given.get(key):
             given[key] = _given(given[key], getattr(usual, key))
-    return {k: v for k, v in (given | {"steps": steps}).items() if v not in (None, [], {}) and v != getattr(usual, k, 0)}
+    return {
+        k: v for k, v in (given | {"steps": steps}).items() if v not in (None, [], {}) and v != getattr(usual, k, 0)
+    }
 
 
 def _given(values: dict[str, Any], usual: Any) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from pipelines.app import LOOK, app
 @app.command(rich_help_panel=LOOK)
 def card(
     what: Annotated[str, typer.Argument(metavar="RUN|FILE|MODEL", help="A run, a pipeline file, or a model's name.")],
-    out: Annotated[str | None, typer.Option(help="Folder to write to [default: the run's; a FILE or MODEL: here].")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Folder to write to [default: the run's; a FILE or MODEL: here].")
+    ] = None,
 ) -> None:
     """A run's data card for Hugging Face and Croissant; or the card of a recipe or a model."""
     import os

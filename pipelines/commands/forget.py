@@ -33,8 +33,6 @@ def forget(
 
     Whoever was dropped as their duplicate comes back. Nothing is computed twice. With --tombstone the shards stay as
     they are but for the tokens of these documents, which become EOS; the run's next result leaves them out.
-
-    [dim]gristmill forget runs/web --url https://example.org/private --reason "asked to"[/]
     """
     from curation.engine.forget import forget as take_out
     from pipelines.commands.curating import show_result, write_cards
