@@ -47,9 +47,9 @@ def main() -> NoReturn:
     command = typer.main.get_command(app)
     dress(command)
     if "_GRISTMILL_COMPLETE" in os.environ:
-        from typer.completion import completion_init
+        from typer import _completion_classes
 
-        completion_init()
+        _completion_classes.completion_init()
     try:
         code = command.main(args=_without_plain(sys.argv[1:]), prog_name="gristmill", standalone_mode=False)
     except KeyboardInterrupt:

@@ -40,7 +40,7 @@ def _head(found: Look, name: str) -> str:
         "# Made by `gristmill init` from a look at the input. Read it, change it, then:",
         "#",
         f"#   gristmill plan {name}.yaml       what it would do",
-        f"#   gristmill curate {name}.yaml     does it; again after a change: only what the change touches is done anew",
+        f"#   gristmill curate {name}.yaml     does it; again: only what a change touches is done anew",
         "#",
         "# What was seen:",
     ]

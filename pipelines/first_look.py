@@ -1,4 +1,4 @@
-"""What an input is, found out by looking: which reader takes which files, where text, URL and date stand, in which languages.
+"""What an input is, found out by looking: which reader takes which files, where text, URL and date stand.
 
 A name says little: crawls are full of `.txt` that are JSON Lines and `.gz` that are not. So the first bytes of files
 decide, and for tables the values of their first records. Files that one source can read alike become a `Group`, with
@@ -36,46 +36,10 @@ _TEXT = ("text", "content", "body", "raw_content", "page_text", "article", "docu
 _URL = ("url", "uri", "link", "source_url", "page_url", "permalink", "warc_target_uri", "href")
 _DATE = ("date", "timestamp", "crawl_date", "published", "created", "created_at", "published_at", "time", "warc_date")
 _ID = ("id", "doc_id", "uuid", "_id", "key", "guid", "document_id")
-_CODE = set(
-    [
-        ".py",
-        ".c",
-        ".h",
-        ".cc",
-        ".cpp",
-        ".hpp",
-        ".java",
-        ".js",
-        ".ts",
-        ".tsx",
-        ".jsx",
-        ".go",
-        ".rs",
-        ".rb",
-        ".php",
-        ".cs",
-        ".swift",
-        ".kt",
-        ".scala",
-        ".sh",
-        ".sql",
-        ".r",
-        ".jl",
-        ".lua",
-        ".pl",
-        ".hs",
-        ".ml",
-        ".el",
-        ".lisp",
-        ".clj",
-        ".m",
-        ".f90",
-        ".zig",
-        ".vue",
-        ".css",
-        ".cmake",
-        ".toml",
-    ]
+_CODE = (
+    *(".py", ".c", ".h", ".cc", ".cpp", ".hpp", ".java", ".js", ".ts", ".tsx", ".jsx", ".go", ".rs", ".rb", ".php"),
+    *(".cs", ".swift", ".kt", ".scala", ".sh", ".sql", ".r", ".jl", ".lua", ".pl", ".hs", ".ml", ".el", ".lisp"),
+    *(".clj", ".m", ".f90", ".zig", ".vue", ".css", ".cmake", ".toml"),
 )
 _LINK = re.compile(r"https?://\S+\Z")
 _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)

@@ -17,34 +17,12 @@ CONTEXT: dict[str, Any] = {
     "@vocab": "https://schema.org/",
     **{
         word: f"cr:{word}"
-        for word in [
-            "citeAs",
-            "column",
-            "extract",
-            "field",
-            "fileProperty",
-            "fileObject",
-            "fileSet",
-            "format",
-            "includes",
-            "isLiveDataset",
-            "jsonPath",
-            "key",
-            "md5",
-            "equivalentProperty",
-            "parentField",
-            "path",
-            "recordSet",
-            "references",
-            "regex",
-            "repeated",
-            "replace",
-            "samplingRate",
-            "separator",
-            "source",
-            "subField",
-            "transform",
-        ]
+        for word in (
+            *("citeAs", "column", "extract", "field", "fileProperty", "fileObject", "fileSet", "format"),
+            *("includes", "isLiveDataset", "jsonPath", "key", "md5", "equivalentProperty", "parentField"),
+            *("path", "recordSet", "references", "regex", "repeated", "replace", "samplingRate", "separator"),
+            *("source", "subField", "transform"),
+        )
     },
     "conformsTo": "dct:conformsTo",
     "cr": "http://mlcommons.org/croissant/",
@@ -75,8 +53,8 @@ def render(facts: Facts) -> dict[str, Any]:
         "@type": "sc:Dataset",
         "name": facts.name,
         "description": (
-            f"{facts.kept:,} documents out of {facts.records:,} records, curated by Gristmill. What was dropped, by which "
-            "rule, and the known limits stand in card.md."
+            f"{facts.kept:,} documents out of {facts.records:,} records, curated by Gristmill. What was dropped, "
+            "by which rule, and the known limits stand in card.md."
         ),
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "license": said if len(said) > 1 else said[0],

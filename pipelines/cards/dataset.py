@@ -1,4 +1,4 @@
-"""A run's data card: Markdown with the front matter of a Hugging Face dataset card, so that it can be uploaded as it is.
+"""A run's data card: Markdown with the front matter of a Hugging Face dataset card, to be uploaded as it is.
 
 Figures come from `facts`; here they only become words and tables. Nothing in a card says where on a machine files lay.
 """
@@ -16,57 +16,15 @@ from pipelines.progress import size
 
 # Names that the Hub knows licences by; any other declared one is `other`, an undeclared one `unknown`.
 LICENCES = frozenset(
-    [
-        "apache-2.0",
-        "mit",
-        "cc0-1.0",
-        "cc-by-2.0",
-        "cc-by-2.5",
-        "cc-by-3.0",
-        "cc-by-4.0",
-        "cc-by-sa-3.0",
-        "cc-by-sa-4.0",
-        "cc-by-nc-2.0",
-        "cc-by-nc-3.0",
-        "cc-by-nc-4.0",
-        "cc-by-nd-4.0",
-        "cc-by-nc-nd-3.0",
-        "cc-by-nc-nd-4.0",
-        "cc-by-nc-sa-2.0",
-        "cc-by-nc-sa-3.0",
-        "cc-by-nc-sa-4.0",
-        "odc-by",
-        "odbl",
-        "pddl",
-        "afl-3.0",
-        "artistic-2.0",
-        "bsl-1.0",
-        "bsd",
-        "bsd-2-clause",
-        "bsd-3-clause",
-        "ecl-2.0",
-        "epl-1.0",
-        "epl-2.0",
-        "eupl-1.1",
-        "agpl-3.0",
-        "gfdl",
-        "gpl",
-        "gpl-2.0",
-        "gpl-3.0",
-        "lgpl",
-        "lgpl-2.1",
-        "lgpl-3.0",
-        "isc",
-        "mpl-2.0",
-        "ms-pl",
-        "ncsa",
-        "ofl-1.1",
-        "osl-3.0",
-        "postgresql",
-        "unlicense",
-        "wtfpl",
-        "zlib",
-    ]
+    (
+        *("apache-2.0", "mit", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0"),
+        *("cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-3.0"),
+        *("cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "odc-by", "odbl"),
+        *("pddl", "afl-3.0", "artistic-2.0", "bsl-1.0", "bsd", "bsd-2-clause", "bsd-3-clause", "ecl-2.0"),
+        *("epl-1.0", "epl-2.0", "eupl-1.1", "agpl-3.0", "gfdl", "gpl", "gpl-2.0", "gpl-3.0", "lgpl"),
+        *("lgpl-2.1", "lgpl-3.0", "isc", "mpl-2.0", "ms-pl", "ncsa", "ofl-1.1", "osl-3.0", "postgresql"),
+        *("unlicense", "wtfpl", "zlib"),
+    )
 )
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 _LARGER = ((10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"), (10**11, "10B<n<100B"))
@@ -138,7 +96,8 @@ def _opening(facts: Facts) -> str:
     if facts.manifest:
         tokens = sum(d["tokens"] for split in facts.manifest["splits"].values() for d in split.values())
         said += f"; {tokens:,} tokens"
-    said += f". Curated by Gristmill {__version__}; fingerprint `{facts.run['fingerprint']}`, generation {facts.generation}."
+    said += f". Curated by Gristmill {__version__}; fingerprint `{facts.run['fingerprint']}`"
+    said += f", generation {facts.generation}."
     if facts.forgotten:
         said += f" {facts.forgotten:,} documents or addresses were taken out since the first generation."
     return said

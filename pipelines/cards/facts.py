@@ -1,4 +1,4 @@
-"""What a data card says of a run, gathered from the run directory alone: sources, steps with their figures, mix, limits.
+"""What a data card says of a run, gathered from its directory alone: sources, steps with figures, mix, limits.
 
 Counts of documents are the run's own and exact. Signals (how much personal data, which languages) are counted over the
 first `ROWS` rows of the ledger, whose files are parts of a hash of the document id and so a fair sample; the card says
@@ -22,6 +22,7 @@ from curation.storage import Storage
 from pipelines.findings import LONGEST, batches
 
 ROWS = 200_000
+MOST_VALUES = 1000  # of a word; a signal that has more is an id or a title
 UNDECLARED = "unknown, not declared"
 _NOT_SIGNALS = ("source", "read")
 
@@ -191,9 +192,12 @@ def _signals(store: Storage, language: str | None) -> tuple[dict[str, dict[str, 
                     numbers.setdefault((column.name, child.name), []).append(np.asarray(values.cast(pa.float64())))
                 elif pa.types.is_boolean(child.type):
                     into.values.update({"true": pc.sum(values).as_py() or 0})
-                elif pa.types.is_string(child.type) and (pc.max(pc.utf8_length(values)).as_py() or 0) <= LONGEST:
-                    if len(into.values) < 1000:  # a signal with more values than that is an id
-                        into.values.update({v["values"]: v["counts"] for v in pc.value_counts(values).to_pylist()})
+                elif (
+                    pa.types.is_string(child.type)
+                    and len(into.values) < MOST_VALUES
+                    and (pc.max(pc.utf8_length(values)).as_py() or 0) <= LONGEST
+                ):
+                    into.values.update({v["values"]: v["counts"] for v in pc.value_counts(values).to_pylist()})
             if column.name == language:
                 codes = pc.struct_field(held.filter(batch.column("step").is_null()), "code").drop_null()
                 languages.update({v["values"]: v["counts"] for v in pc.value_counts(codes).to_pylist()})
@@ -231,8 +235,8 @@ def _limits(facts: Facts) -> list[str]:
         )
     if facts.generation:
         said.append(
-            f"This is generation {facts.generation}: documents were forgotten, and tokenizer and quantiles stayed those of "
-            "the generation before. A fresh run makes its own."
+            f"This is generation {facts.generation}: documents were forgotten, and tokenizer and quantiles stayed "
+            "those of the generation before. A fresh run makes its own."
         )
     if "pii" not in kinds:
         said.append("Personal data was not looked for.")

@@ -36,7 +36,7 @@ def curate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Curate what a pipeline file says. Run it again and it goes on where it was, or says that nothing is left to do."""
+    """Curate what a pipeline file says. Again, it goes on where it was, or says that nothing is left to do."""
     from curation.engine import run as engine
     from pipelines.progress import Display
 

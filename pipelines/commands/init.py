@@ -36,8 +36,9 @@ def init(
         groups = [
             {
                 "read": g.shape.read, "format": g.shape.form, "domain": g.shape.domain, "root": g.root,
-                "patterns": g.patterns, "files": len(g.files), "bytes": g.bytes, "options": first_look.reader_options(g),
-                "documents_sampled": g.documents, "words": g.words, "languages": dict(g.languages.most_common()),
+                "patterns": g.patterns, "files": len(g.files), "bytes": g.bytes,
+                "options": first_look.reader_options(g), "documents_sampled": g.documents,
+                "words": g.words, "languages": dict(g.languages.most_common()),
                 "hosts": dict(g.hosts.most_common(20)),
             }
             for g in found.groups

@@ -20,8 +20,9 @@ from pipelines.guide import EXAMPLES, MAP
 ROOT = Path(__file__).resolve().parents[2]
 # What these print is a path, text or a picture that moves; scripts read the files that they write.
 WITHOUT_JSON = {
-    "demo", "report", "card", "completion", "watch", "compare", "train", "generate", "export", "import", "shards inspect",
-    "shards merge", "shards export", "shards import", "models pull", "models binary", "models train ngram",
+    "demo", "report", "card", "completion", "watch", "compare", "train", "generate", "export", "import",
+    "shards inspect", "shards merge", "shards export", "shards import",
+    "models pull", "models binary", "models train ngram",
     "models train classifier", "models train ensemble", "checkpoint verify", "scaling ladder",
 }  # fmt: skip
 

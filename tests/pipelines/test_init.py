@@ -28,8 +28,8 @@ def text(i: int, words: int = 90) -> str:
 def odd_records(count: int = 40) -> list[dict[str, object]]:
     return [
         {
-            "storyKey": f"s{i}", "Headline": f"Number {i}", "bodyMarkup": text(i), "permaLink": f"https://a{i % 3}.example/{i}",
-            "released_on": f"2024-03-{i % 28 + 1:02d}", "tags": ["x"],
+            "storyKey": f"s{i}", "Headline": f"Number {i}", "bodyMarkup": text(i),
+            "permaLink": f"https://a{i % 3}.example/{i}", "released_on": f"2024-03-{i % 28 + 1:02d}", "tags": ["x"],
         }
         for i in range(count)
     ]  # fmt: skip
