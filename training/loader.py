@@ -62,8 +62,8 @@ def dataset(
     weights   share of each domain [default: those of the run's mix]
 
     Item i is a list of one `Batch`, of tensors [windows, sequence]. It is a function of i alone, so it needs no
-    shuffling and has no state. Raises UserError for a mix that would read a domain more often than max_epochs [default: as
-    often as the run was made for].
+    shuffling and has no state. Raises UserError for a mix that would read a domain more often than max_epochs, which is
+    by default what the run was made for.
     """
     settings = DataConfig(sequence=sequence, weights=weights, max_epochs=max_epochs)
     data, log, _ = plan(read_manifest(run), settings, seed, windows, iterations)
