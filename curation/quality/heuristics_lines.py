@@ -9,13 +9,45 @@ import numpy as np
 
 from curation.kernels import kernel
 from curation.quality.heuristics_hashes import clear, hash_range, seen
-from curation.quality.heuristics_words import BREAK, PUNCTUATION, SPACE, TERMINAL
+from curation.quality.heuristics_words import ANCHOR, BREAK, PUNCTUATION, SPACE, TERMINAL
 
 _POLICY = (b"terms of use", b"privacy policy", b"cookie policy", b"uses cookies", b"use of cookies", b"use cookies")
 _PHRASES = (b"lorem ipsum", b"javascript", *_POLICY, b"[edit]", b"[citation needed]")
 _LOREM, _JAVASCRIPT, _FIRST_POLICY, _EDIT, _CITATION, _END = 0, 1, 2, 8, 9, 10
 _PHRASE = np.array([list(p.ljust(20, b"\0")) for p in _PHRASES], np.int32)
 _PHRASE_SIZE = np.array([len(p) for p in _PHRASES])
+_ANCHOR_AT = np.array([next((i for i, c in enumerate(p) if c in b"jkmv"), 0) for p in _PHRASES])
+
+
+@kernel("UniTuple(int64, 2)(int32[::1], uint16[::1], int64, int32[::1], int32[::1])")
+def line_ends(code, flags, n, breaks, newlines):  # type: ignore[no-untyped-def]
+    """Where lines end, for both readings of what a line is; returns how many ends of each.
+
+    `breaks`: as str.splitlines has it, every break an end, so that \r\n gives two; a text that does not end in one ends
+    the last line. `newlines`: as text.split("\n") has it; so there is always one, and the last is n.
+    """
+    all_ = 0
+    some = 0
+    for i in range(n):
+        if flags[i] & BREAK:
+            breaks[all_] = i
+            all_ += 1
+            if code[i] == 10:
+                newlines[some] = i
+                some += 1
+    if n and not flags[n - 1] & BREAK:
+        breaks[all_] = n
+        all_ += 1
+    newlines[some] = n
+    return all_, some + 1
+
+
+@kernel("void(int32[::1], int32[::1], int64, uint64[::1])")
+def line_hashes(code, newlines, lines, out):  # type: ignore[no-untyped-def]
+    lo = 0
+    for line in range(lines):
+        out[line] = hash_range(code, lo, newlines[line])
+        lo = newlines[line] + 1
 
 
 @kernel("boolean(int32[::1], int64, int64)")
@@ -30,22 +62,17 @@ def phrase_at(code, i, which):  # type: ignore[no-untyped-def]
     return True
 
 
-@kernel("int64(int32[::1], int64, int64)")
-def phrases_in(code, lo, hi):  # type: ignore[no-untyped-def]
-    """Which phrases stand in [lo, hi), a bit each."""
+@kernel("int64(int32[::1], uint16[::1], int64, int64)")
+def phrases_in(code, flags, lo, hi):  # type: ignore[no-untyped-def]
+    """Which phrases stand in [lo, hi), a bit each. They are looked for at their rarest letter."""
     found = 0
-    for i in range(lo, hi - 9):  # the shortest has 10 characters
-        c = code[i] | 32
-        if c == 108:
-            if i + 11 <= hi and phrase_at(code, i, _LOREM):
-                found |= 1 << _LOREM
-        elif c == 106:
-            if phrase_at(code, i, _JAVASCRIPT):
-                found |= 1 << _JAVASCRIPT
-        elif c == 116 or c == 112 or c == 99 or c == 117:
-            for which in range(_FIRST_POLICY, _EDIT):
-                if i + _PHRASE_SIZE[which] <= hi and phrase_at(code, i, which):
-                    found |= 1 << which
+    for i in range(lo, hi):
+        if not flags[i] & ANCHOR:
+            continue
+        for which in range(_EDIT):
+            at = i - _ANCHOR_AT[which]
+            if at >= lo and at + _PHRASE_SIZE[which] <= hi and phrase_at(code, at, which):
+                found |= 1 << which
     return found
 
 
@@ -86,16 +113,11 @@ def c4_line(code, flags, a, b, any_end):  # type: ignore[no-untyped-def]
     longest = 0
     run = 0
     bracket = False
-    for i in range(a, b):
-        if flags[i] & SPACE:
-            run = 0
-        else:
-            if run == 0:
-                chunks += 1
-            run += 1
-            longest = max(longest, run)
-            if code[i] == 123:
-                bracket = True
+    for i in range(a, b):  # without branches
+        run = 0 if flags[i] & SPACE else run + 1
+        chunks += run == 1
+        longest = max(longest, run)
+        bracket |= code[i] == 123
     if longest > 1000:
         return LONG
     e = before_citations(code, a, b)
@@ -108,7 +130,7 @@ def c4_line(code, flags, a, b, any_end):  # type: ignore[no-untyped-def]
         return ENDLESS
     if chunks < 3:
         return SHORT | said
-    phrases = phrases_in(code, a, b)
+    phrases = phrases_in(code, flags, a, b)
     if phrases >> _LOREM & 1:
         said |= _LOREM_IPSUM
     if phrases >> _JAVASCRIPT & 1:
@@ -120,8 +142,8 @@ def c4_line(code, flags, a, b, any_end):  # type: ignore[no-untyped-def]
     return STAYS | said
 
 
-@kernel("void(int32[::1], uint16[::1], int64, int32[::1], int32[::1], int64, boolean, float64[::1])")
-def c4(code, flags, n, start, end, count, any_end, out):  # type: ignore[no-untyped-def]
+@kernel("void(int32[::1], uint16[::1], int32[::1], int32[::1], int64, int32[::1], int64, boolean, float64[::1])")
+def c4(code, flags, start, end, count, breaks, ended, any_end, out):  # type: ignore[no-untyped-def]
     """C4's verdict on the document: sentences in the lines that stay, and what was noticed in any of them.
 
     After a word that ends a sentence, the next that is no punctuation begins another.
@@ -133,18 +155,16 @@ def c4(code, flags, n, start, end, count, any_end, out):  # type: ignore[no-unty
     javascript = 0
     policy = 0
     w = 0
-    lo = 0
-    while lo < n:
-        hi = lo
-        while hi < n and not flags[hi] & BREAK:
-            hi += 1
+    hi = -1
+    for line in range(ended):
+        lo = hi + 1
+        hi = breaks[line]
         a = lo
         while a < hi and flags[a] & SPACE:
             a += 1
         b = hi
         while b > a and flags[b - 1] & SPACE:
             b -= 1
-        lo = hi + 1
         if a == b:
             continue
         lines += 1
@@ -161,19 +181,19 @@ def c4(code, flags, n, start, end, count, any_end, out):  # type: ignore[no-unty
         while w < count and start[w] < a:
             w += 1
         sentences += 1
-        ended = False
+        over = False
         while w < count and start[w] < b:
             s = start[w]
             single = end[w] - s == 1
             if single and flags[s] & TERMINAL:
-                ended = True
-            elif ended:
+                over = True
+            elif over:
                 punctuation = True
                 for i in range(s, end[w]):
                     punctuation = punctuation and flags[i] & PUNCTUATION != 0
                 if not punctuation:
                     sentences += 1
-                    ended = False
+                    over = False
             w += 1
     out[0] = sentences
     out[1] = ending / lines if lines else 0.0
@@ -253,34 +273,30 @@ def c4_keep(code, flags, n, any_end, text, at, counts):  # type: ignore[no-untyp
     return at
 
 
-@kernel("void(int32[::1], uint16[::1], int64, int64, uint64[::1], float64[::1])")
-def fineweb(code, flags, n, count, table, out):  # type: ignore[no-untyped-def]
+@kernel("void(uint16[::1], int64, int64, int32[::1], int64, uint64[::1], uint64[::1], float64[::1])")
+def fineweb(flags, n, count, newlines, full, line_hash, table, out):  # type: ignore[no-untyped-def]
     """Penedo et al. 2024, section 3.6: over lines with something on them, cut at newlines only."""
-    breaks = 0
-    for i in range(n):
-        if code[i] == 10:
-            breaks += 1
-    mask = clear(breaks + 1, table)
+    mask = clear(full, table)
     lines = 0
     ending = 0
     short = 0
     double = 0
-    lo = 0
-    while lo < n:
-        hi = lo
-        blank = True
-        while hi < n and code[hi] != 10:
-            blank = blank and flags[hi] & SPACE != 0
-            hi += 1
-        if not blank:
+    hi = -1
+    for line in range(full):
+        lo = hi + 1
+        hi = newlines[line]
+        at = lo
+        while at < hi and flags[at] & SPACE:
+            at += 1
+        if at < hi:
             lines += 1
             if flags[hi - 1] & TERMINAL:
                 ending += 1
             if hi - lo <= 30:
                 short += 1
-            if seen(hash_range(code, lo, hi), table, mask):
+            if seen(line_hash[line], table, mask):
                 double += hi - lo
-        lo = hi + 1
+    breaks = full - 1
     out[0] = ending / lines if lines else 0.0
     out[1] = short / lines if lines else 0.0
     out[2] = double / (n - breaks) if n > breaks else 0.0

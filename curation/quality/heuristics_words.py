@@ -37,6 +37,7 @@ TERMINAL = 2048  # ends a sentence
 PUNCTUATION = 4096
 CURRENCY = 8192
 QUOTE = 16384
+ANCHOR = 32768  # j, k, m and v: each of C4's phrases has one, and one letter in 24 of English is one
 
 _TOP = 0x110000
 # Scripts written without spaces between words; only the letters of these blocks count.
@@ -96,6 +97,8 @@ def character_classes() -> np.ndarray[Any, np.dtype[np.uint16]]:
         table[c] |= QUOTE
     for c in range(ord("0"), ord("9") + 1):
         table[c] |= DIGIT
+    for c in map(ord, "jkmvJKMV"):
+        table[c] |= ANCHOR
     for c in (c for c in range(0x3001) if chr(c).isspace()):
         table[c] = SPACE
     for c in map(ord, _BREAKS):
@@ -299,17 +302,24 @@ def words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
             i += 1
             continue
         lo = i
-        plain = True
-        dotted = False  # a dot before a lower-case letter: what every address has
+        common = flags[i]  # to all characters of the chunk
+        union = np.uint16(0)
         while i < n and not flags[i] & SPACE:
-            if not flags[i] & WORD:
-                plain = False
-                dotted = dotted or (code[i] == 46 and i + 1 < n and flags[i + 1] & LOWER != 0)
+            common &= flags[i]
+            union |= flags[i]
             i += 1
         hi = i
-        if plain:  # four chunks of five
-            total = emit(code, flags, lo, hi, start, end, total)
+        if common & WORD:  # four chunks of five
+            if union & UNSPACED:
+                total = emit(code, flags, lo, hi, start, end, total)
+            else:
+                start[total] = lo
+                end[total] = hi
+                total += 1
             continue
+        dotted = False  # a dot before a lower-case letter: what every address has
+        for j in range(lo, hi - 1):
+            dotted = dotted or (code[j] == 46 and flags[j + 1] & LOWER != 0)
         peeled = 0
         address = False
         while lo < hi:
@@ -343,6 +353,9 @@ def words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
             first = lo
             j = lo
             while j < hi:
+                if flags[j] & WORD:  # of which no infix consists
+                    j += 1
+                    continue
                 size = infix(code, flags, lo, hi, j)
                 if size:
                     if j > first:
