@@ -45,7 +45,7 @@ def _head(found: Look, name: str) -> str:
         "# What was seen:",
     ]
     for g in found.groups:
-        lines.append(f"#   {len(g.files):,} files, {size(g.bytes)}, {_form(g)}, below {g.root}")
+        lines.append(f"#   {files(len(g.files))}, {size(g.bytes)}, {_form(g)}, below {g.root}")
         if g.documents:
             lines.append(f"#     {g.documents:,} documents sampled, the middle one of {g.words:,} words{_spoken(g)}")
         if g.hosts:
@@ -57,6 +57,11 @@ def _head(found: Look, name: str) -> str:
     if found.cut:
         lines.append(f"#   left out, too mixed for a glob: {found.cut:,} files; sort them into folders of one kind")
     return "\n".join([*lines, f"name: {name}", "seed: 17    # of everything that is drawn", ""])
+
+
+def files(count: int) -> str:
+    """`1 file`, `2,011 files`."""
+    return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 def _form(group: Group) -> str:

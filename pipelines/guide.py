@@ -57,7 +57,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "plan": ("plan web.yaml", "plan train.yaml --data runs/web --gpus 8 --device h100 --price 2.5"),
     "curate": (
         "curate web.yaml",
-        "curate web.yaml --limit 2",
+        "curate web.yaml --limit 1000 --run runs/look",
         "curate web.yaml --run runs/de --set steps.language.keep.language=\"language.code = 'de'\"",
         "curate web.yaml --run s3://bucket/runs/web --address auto",
     ),

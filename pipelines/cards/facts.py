@@ -226,7 +226,7 @@ def _limits(facts: Facts) -> list[str]:
             "their authors; whether they may be used for a purpose is for its user to find out."
         )
     if run.get("limit") or run.get("sample"):
-        part = f"the first {run['limit']} tasks" if run.get("limit") else f"a sample of {run['sample']:g}"
+        part = f"{run['limit']:,} records" if run.get("limit") else f"a sample of {run['sample']:g}"
         said.append(f"This is no whole run: it was made of {part} of the input.")
     if run["counts"]["read"]["unread_bytes"] or run["unread"]:
         said.append(

@@ -48,8 +48,8 @@ def init(
     console = make_console()
     for g in found.groups:
         spoken = ", ".join(c for c, _ in g.languages.most_common(4))
-        said = f"{len(g.files):,} files, {size(g.bytes)}, {g.shape.form}" + (f", {spoken}" if spoken else "")
+        said = f"{draft.files(len(g.files))}, {size(g.bytes)}, {g.shape.form}" + (f", {spoken}" if spoken else "")
         console.print(f"{g.shape.domain:>8}  {said}", highlight=False, markup=False)
     for reason, paths in sorted(found.left_out.items()):
-        console.print(f"left out  {len(paths):,} files: {reason}", style="yellow", highlight=False, markup=False)
+        console.print(f"left out  {draft.files(len(paths))}: {reason}", style="yellow", highlight=False, markup=False)
     console.print(f"{out} is written; next: gristmill curate {out}", highlight=False, soft_wrap=True)

@@ -67,7 +67,6 @@ def build(folder: Path) -> None:
         (folder / name / "0.jsonl").write_text("".join(lines))
     (folder / "eval").mkdir()
     (folder / "eval" / "questions.jsonl").write_text(json.dumps({"question": texts[30], "answer": "no"}) + "\n")
-    (folder / "bad_documents.jsonl").write_text("")
     for page, name in (("own-crawl.md", "web.yaml"), ("training.md", "small.yaml"), ("step.md", "my_steps.py")):
         block = next(b for b in blocks(ROOT / "docs" / page) if b.file == name)
         (folder / name).write_text(block.text)
