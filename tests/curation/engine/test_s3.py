@@ -18,9 +18,12 @@ import pytest
 
 from curation import storage
 from curation.engine import lock
+from curation.engine.forget import forget
+from curation.engine.run import curate
 from curation.step import UserError
 from curation.storage import Storage
-from tests.curation.engine import tiny
+from pipelines.steps import READERS, STEPS
+from tests.curation.engine import runs, test_against, tiny
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = {
@@ -105,6 +108,26 @@ def test_sources_and_run_on_s3_give_the_bytes_of_a_local_run(bucket: str, local:
     again = tiny.run(file, f"{bucket}/run", **options)
     assert (again.status, again.executed) == ("unchanged", 0)
     assert not Storage(f"{bucket}/run").exists(".lock")
+
+
+def _grown(folder: Path, base: str, **options: Any) -> None:
+    """A crawl, another against it, and a page of the second forgotten; the input below `folder`, the runs at `base`."""
+    first, second = test_against.batches(7, 2)
+    for n, rows in enumerate((first, second)):
+        against = f"{base}/run0" if n else None
+        tree = test_against.pipeline(folder, f"crawl{n}", rows, against)
+        curate(runs.load(folder, tree, name=f"crawl{n}.yaml"), f"{base}/run{n}", **options)
+    forget(f"{base}/run1", urls=[second[0]["url"]], catalogue=STEPS, readers=READERS, **options)
+
+
+@pytest.mark.slow
+def test_growing_and_forgetting_on_s3_by_ray_give_the_bytes_of_local_ones(bucket: str, tmp_path: Path) -> None:
+    _grown(tmp_path, str(tmp_path), executor="inline")
+    _grown(tmp_path, bucket, executor="ray", workers=2)
+    for name in ("run0", "run1"):
+        assert _tree(f"{bucket}/{name}", tmp_path / "back" / name) == tiny.tree(tmp_path / name)
+    kept = Storage(f"{bucket}/run1").walk("generations/0")
+    assert sorted(kept) == sorted(Storage(str(tmp_path / "run1")).walk("generations/0"))
 
 
 def test_a_source_changed_on_s3_is_noticed_and_never_half_published(bucket: str, local: Path) -> None:
