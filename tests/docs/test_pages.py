@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,22 @@ def test_doctests_of_the_page_on_python(space: Path, tmp_path: Path, monkeypatch
     monkeypatch.chdir(workspace.copy(space, tmp_path / "work"))
     tried = doctest.testfile(str(ROOT / "docs" / "python.md"), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert tried.attempted > 15 and not tried.failed
+
+
+@pytest.mark.slow
+def test_the_site_builds(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the site's builder is in the extra `docs`")
+    pytest.importorskip("mkdocstrings", reason="the site's builder is in the extra `docs`")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert "Curates what a pipeline file says" in (tmp_path / "site" / "reference" / "runs" / "index.html").read_text()
+    html = (tmp_path / "site" / "index.html").read_text()
+    assert not re.findall(
+        r'(?:src|href)="https?://(?!squidfunk)[^"]*\.(?:js|css|woff2?)"', html
+    )  # nothing from elsewhere
 
 
 def test_links_lead_somewhere() -> None:

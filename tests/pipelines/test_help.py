@@ -106,6 +106,15 @@ def test_a_name_that_is_not_there_says_what_and_what_to_do(gristmill, tmp_path, 
     assert len(err) > 40 and not list(tmp_path.iterdir())
 
 
+def test_ctrl_c_says_what_stays(gristmill, small_run, monkeypatch):
+    def interrupted(run_dir: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("curation.engine.run.status", interrupted)
+    code, _, err = gristmill("status", small_run)
+    assert code == 1 and err == "error interrupted. What is finished stays; the same command goes on from there.\n"
+
+
 def test_plain_has_no_colour_and_no_live_display(gristmill, small_run, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     _, coloured, _ = gristmill("status", small_run)
