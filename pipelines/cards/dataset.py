@@ -5,6 +5,7 @@ Figures come from `facts`; here they only become words and tables. Nothing in a 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -183,7 +184,7 @@ def _signals(facts: Facts) -> str:
         for name, s in signals.items():
             if s.quantiles is not None:
                 rows.append([f"{step}.{name}", f"{s.count:,}", *(f"{q:.4g}" for q in s.quantiles)])
-            elif s.values and s.count >= REPEATED * len(s.values):
+            elif s.values and s.count >= REPEATED * len(s.values) and not _ids(s.values):
                 most = ", ".join(f"{v} {n:,}" for v, n in s.values.most_common(SHOWN))
                 more = f", {len(s.values) - SHOWN} more" if len(s.values) > SHOWN else ""
                 rows.append([f"{step}.{name}", f"{s.count:,}", most + more, "", ""])
@@ -191,6 +192,11 @@ def _signals(facts: Facts) -> str:
         return "No step of this run measures anything."
     said = f"\n\nOver the documents that reached each step.{_counted(facts)}"
     return table(["signal", "documents", "10 %", "median", "90 %"], rows, 4) + said
+
+
+def _ids(values: Counter[str]) -> bool:
+    """Whether these are ids of documents: which one a duplicate was of is no distribution."""
+    return bool(re.fullmatch("[0-9a-f]{32}", next(iter(values))))
 
 
 def _tokens(facts: Facts) -> list[str]:

@@ -22,12 +22,13 @@ def init(
     import json
 
     from curation.step import UserError
-    from pipelines import draft, first_look
+    from pipelines.drafting import draft, look
+    from pipelines.drafting.groups import reader_options
     from pipelines.progress import size
 
     if os.path.exists(out) and not force:
         raise UserError(f"{out}: is there already\n  name another file with -o, or write over it with --force")
-    found = first_look.look(inputs)
+    found = look.look(inputs)
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", os.path.basename(out).rsplit(".", 1)[0]).strip("-") or "pipeline"
     text = draft.write(found, name, os.path.dirname(os.path.abspath(out)))
     with open(out, "w", encoding="utf-8") as f:
@@ -37,7 +38,7 @@ def init(
             {
                 "read": g.shape.read, "format": g.shape.form, "domain": g.shape.domain, "root": g.root,
                 "patterns": g.patterns, "files": len(g.files), "bytes": g.bytes,
-                "options": first_look.reader_options(g), "documents_sampled": g.documents,
+                "options": reader_options(g), "documents_sampled": g.documents,
                 "words": g.words, "languages": dict(g.languages.most_common()),
                 "hosts": dict(g.hosts.most_common(20)),
             }

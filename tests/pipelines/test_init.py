@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipelines import draft, first_look
+from pipelines.drafting import draft, look
 from tests.curation.engine import runs
 
 WORDS = "the mill turns grain into flour while water runs under a wheel and people wait for bread in the morning"
@@ -126,7 +126,7 @@ def test_what_init_writes_runs_unchanged(gristmill, inputs, tmp_path, request):
 
 @pytest.mark.parametrize("inputs", ["warc"], indirect=True)
 def test_what_was_seen_stands_in_the_file(inputs):
-    found = first_look.look([str(inputs)])
+    found = look.look([str(inputs)])
     made = draft.write(found, "x", str(inputs))
     assert "documents sampled" in made and "hosts: postgresql.docs.test" in made and "languages: en" in made
     assert "language.code = 'en' AND language.score >= 0.5" in made and "\n  - heuristics: {sets: [gopher]}" in made
@@ -150,7 +150,7 @@ def test_a_file_that_is_there_stays(gristmill, tmp_path):
 def test_globs_take_what_was_meant_and_nothing_else(tmp_path):
     write_tree(tmp_path / "in")
     (tmp_path / "in" / "a[b].txt").write_text(text(55))
-    found = first_look.look([str(tmp_path / "in")])
+    found = look.look([str(tmp_path / "in")])
     from curation.storage import list_inputs
 
     for group in found.groups:
@@ -160,7 +160,7 @@ def test_globs_take_what_was_meant_and_nothing_else(tmp_path):
 
 def test_without_the_language_model_the_step_is_left_out(tmp_path):
     write_tree(tmp_path / "in")
-    found = first_look.look([str(tmp_path / "in")], language_model=str(tmp_path / "absent" / "model.bin"))
+    found = look.look([str(tmp_path / "in")], language_model=str(tmp_path / "absent" / "model.bin"))
     assert not found.identified
     made = draft.write(found, "x", str(tmp_path))
     assert "gristmill models pull lid.176" in made
@@ -171,7 +171,7 @@ def test_names_with_odd_characters_stay_names(tmp_path):
     folder = tmp_path / "a: b #c ${HOME}"
     folder.mkdir()
     (folder / "x.txt").write_text(text(1))
-    (tmp_path / "p.yaml").write_text(draft.write(first_look.look([str(folder)]), "p", str(tmp_path)))
+    (tmp_path / "p.yaml").write_text(draft.write(look.look([str(folder)]), "p", str(tmp_path)))
     from pipelines.app import load_pipeline
 
     assert load_pipeline(str(tmp_path / "p.yaml"), None).sources[0].root == str(folder)

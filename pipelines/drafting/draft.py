@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from curation.storage import is_remote
-from pipelines.first_look import Group, Look, reader_options
+from pipelines.drafting.groups import Group, Look, reader_options
 from pipelines.progress import size
 
 PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./=+-]*")
