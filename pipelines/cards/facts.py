@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 from curation.pipeline import File
 from curation.step import UserError
 from curation.storage import Storage
-from pipelines.findings import LONGEST, batches
+from pipelines.findings import batches
 
 ROWS = 200_000
+LONGEST = 256  # characters of a word; beyond, a signal is text (what line_dedup cut) and has no distribution
 MOST_VALUES = 1000  # of a word; a signal that has more is an id or a title
 UNDECLARED = "unknown, not declared"
 _NOT_SIGNALS = ("source", "read")
