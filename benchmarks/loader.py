@@ -5,14 +5,21 @@
 The text is the Python source of the installed packages, repeated, through a byte-level BPE trained on it. Every
 contender reads the same tokens from its own format, in a process of its own, and gives inputs and targets as int64
 tensors; ours gives the documents of every position besides. The rounds are interleaved and the median is shown. `cold`:
-every page of the files was dropped from the page cache before the process began.
+every page of the files was dropped from the page cache before the process began, and opening them counts, since some
+read all of a file there.
 
     plain      a numpy memmap opened once, windows at random places
     nanogpt    the same with a memmap opened for every batch, as nanoGPT's get_batch does against its memory leak
     litdata    StreamingDataset with TokensLoader, shuffled     streaming   mosaicml's StreamingDataset, shuffled
     datasets   a memory-mapped Dataset of rows, shuffled        gristmill   a run's shards
 
-Peers are in the extra `bench`; where they cannot live beside the rest, --python names an interpreter that has them.
+Peers are in the extra `bench`. litdata and mosaicml-streaming want other versions of what Gristmill needs, so they go
+into an environment of their own, and a peer that is not there is left out with a line:
+
+    python -m venv peers && peers/bin/pip install torch litdata mosaicml-streaming datasets
+    python benchmarks/loader.py --folder /tmp/loader --prepare --python peers/bin/python     writes 10 GB, once
+    python benchmarks/loader.py --folder /tmp/loader --python peers/bin/python
+
 The last lines: how long the first batch takes at iteration 1,000,000 of a manifest of 20,000 shards (10^12 tokens),
 and one epoch from an S3 server on this machine through a cache of a tenth of the data.
 """
@@ -38,7 +45,7 @@ SHARD = 50_000_000
 VOCAB = 16_384
 PEERS = ("litdata", "streaming", "datasets")
 CONTENDERS = ("plain", "nanogpt", *PEERS, "gristmill")
-WARM, TIMED, COLD = 300, 3000, 300  # batches
+WARM, TIMED, COLD = 300, 3000, 1000  # batches
 
 
 def documents() -> Iterator[str]:
@@ -249,7 +256,9 @@ def measure(name: str, folder: Path, cold: bool) -> dict[str, float]:
     elif name in PEERS:
         __import__(name)
     before = resident()
+    begin = time.perf_counter()
     take = reader(name, folder)
+    opened = time.perf_counter() - begin
     times = []
     for i in range(COLD if cold else WARM + TIMED):
         begin = time.perf_counter()
@@ -258,7 +267,8 @@ def measure(name: str, folder: Path, cold: bool) -> dict[str, float]:
             times.append(time.perf_counter() - begin)
     after = resident()
     return {
-        "tokens/s": len(times) * BATCH * T / sum(times),
+        "tokens/s": len(times) * BATCH * T / (sum(times) + (opened if cold else 0)),
+        "open": opened,
         "median": float(np.median(times)),
         "p99": float(np.quantile(times, 0.99)),
         "anonymous": after[0] - before[0],
@@ -420,7 +430,8 @@ def run(options: argparse.Namespace, folder: Path) -> None:
         drop_cache(folder)
         cold[name].append(child(pythons[name], "--folder", str(folder), "--part", "cold", name))
     base = np.median([r["tokens/s"] for r in warm["plain"]]) if "plain" in names else float("nan")
-    head = f"{'':<12}{'M tokens/s':>11}{'/ plain':>9}{'median ms':>11}{'p99 ms':>9}{'anon MB':>9}{'mapped MB':>11}"
+    columns = (("M tokens/s", 11), ("/ plain", 9), ("open s", 8), ("median ms", 11), ("p99 ms", 9), ("anon MB", 9))
+    head = " " * 12 + "".join(f"{name:>{width}}" for name, width in (*columns, ("mapped MB", 11)))
     for title, results in (("warm", warm), ("cold", cold)):
         print(f"\n{title}\n{head}")
         for name in names:
@@ -430,7 +441,8 @@ def run(options: argparse.Namespace, folder: Path) -> None:
                 continue
             r = {k: float(np.median([g[k] for g in good])) for k in good[0]}
             print(
-                f"{name:<12}{r['tokens/s'] / 1e6:>11.1f}{r['tokens/s'] / base:>9.2f}{r['median'] * 1e3:>11.3f}"
+                f"{name:<12}{r['tokens/s'] / 1e6:>11.1f}{r['tokens/s'] / base:>9.2f}{r['open']:>8.2f}"
+                f"{r['median'] * 1e3:>11.3f}"
                 f"{r['p99'] * 1e3:>9.3f}{r['anonymous']:>9.0f}{r['mapped']:>11.0f}"
             )
     if "first" in options.only:

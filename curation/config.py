@@ -19,7 +19,7 @@ from curation import located as yaml_file
 from curation import record, rules
 from curation.located import Located
 from curation.options import anchor, build, find_class, nearest, user_target
-from curation.pipeline import File, Mix, Pipeline, Source, SourceFile, StepEntry
+from curation.pipeline import FILES, File, Mix, Pipeline, Source, SourceFile, StepEntry
 from curation.step import GlobalStep, MapStep, UserError
 
 _SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # a name that is also a folder's
@@ -70,13 +70,16 @@ def _pipeline(
     _check_mix(top.mix, sources, steps, located)
     tokenizer = top.tokenizer
     if tokenizer is not None:
-        given = [k for k, v in tokenizer.model_dump().items() if v is not None]
+        given = [k for k in ("train", *FILES) if getattr(tokenizer, k) is not None]
         if len(given) != 1:
             raise UserError(
-                f"{located.where('tokenizer')}: has {' and '.join(given) or 'none'} of train, path and tiktoken\n"
-                "  expected exactly one of them"
+                f"{located.where('tokenizer')}: has {' and '.join(given) or 'none'} of train, "
+                f"{', '.join(FILES[:-1])} and {FILES[-1]}\n  expected exactly one of them"
             )
-        moved = {k: yaml_file.beside(path, v) for k in ("path", "tiktoken") if (v := getattr(tokenizer, k)) is not None}
+        if tokenizer.train is not None and tokenizer.eos is not None:
+            where = located.where("tokenizer", "eos")
+            raise UserError(f"{where}: a trained tokenizer has an end-of-text token of its own\n  take `eos` out")
+        moved = {k: yaml_file.beside(path, v) for k in FILES if (v := getattr(tokenizer, k)) is not None}
         tokenizer = tokenizer.model_copy(update=moved)
     return Pipeline(
         file=path,

@@ -39,12 +39,23 @@ class TrainTokenizer(Strict):
     sample_bytes: Annotated[int, Field(gt=0)] = 200_000_000
 
 
+FILES = ("path", "tiktoken", "sentencepiece")  # keys of a tokenizer that name a file
+
+
 class Tokenizer(Strict):
-    """Exactly one of the three: train one, load a tokenizer.json, or load a tiktoken file."""
+    """Exactly one of these: train one, or load a tokenizer.json, a tiktoken file or a SentencePiece model; `eos` names
+    the end-of-text token of one that is loaded, where it is none of the usual."""
 
     train: TrainTokenizer | None = None
     path: str | None = None
     tiktoken: str | None = None
+    sentencepiece: str | None = None
+    eos: str | None = None
+
+    @property
+    def file(self) -> str | None:
+        """What is loaded; every kind is recognised by its content."""
+        return self.path or self.tiktoken or self.sentencepiece
 
 
 class Shards(Strict):
@@ -148,7 +159,7 @@ class Pipeline:
         """Plain data with every default and override in place. Paths stand as in the file, so that a pipeline moved
         to another folder is the same one."""
         paths = self.places.tree.get("tokenizer") or {}
-        written_tokenizer = {k: paths[k] for k in ("path", "tiktoken") if paths.get(k)}
+        written_tokenizer = {k: paths[k] for k in FILES if paths.get(k)}
         return {
             "name": self.name,
             "seed": self.seed,

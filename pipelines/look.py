@@ -165,10 +165,14 @@ class TrainLines:
         self.console, self.iterations = console, iterations
         self._spoken = time.monotonic()
         self._rate = 0.0
+        self.notes: set[str] = set()  # said so far
 
     def __call__(self, entry: dict[str, Any]) -> None:
         """Takes an entry of the training's log."""
-        if entry["kind"] == "speed":
+        if entry["kind"] == "note":
+            self.notes.add(entry["note"])
+            self.console.print(entry["note"], style="yellow", highlight=False, markup=False)
+        elif entry["kind"] == "speed":
             self._rate = entry["tokens_per_s"]
         elif entry["kind"] == "event":
             self.console.print(_event(entry), style="yellow", highlight=False, markup=False)

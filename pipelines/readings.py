@@ -97,18 +97,23 @@ class Readings:
         }
 
     def seen(self, doc_id: str) -> dict[str, Any]:
-        """Where the run read a document so far. Raises UserError for an id that no shard holds."""
+        """Where the run read a document so far; of several runs' shards more than one may hold it. Raises UserError for
+        an id that no shard holds."""
         from training.history import seen
 
-        split, domain, number, row = find_document(self.manifest, doc_id)
+        places = find_document(self.manifest, doc_id)
+        split, domain, number, row = next((p for p in places if p[0] == "train"), places[0])
         entry = self.manifest.splits[split][domain][number]
         answer: dict[str, Any] = {"doc_id": doc_id, "split": split, "domain": domain, "shard": entry.path, "row": row}
-        if split != "train" or domain not in self.data.orders:
-            return {**answer, "readings": []}
-        offsets = self.data.domains[domain].shard(number).offsets
-        first, last = int(offsets[row]), int(offsets[row + 1])
-        found = seen(self.log, self.data.orders[domain], number, first, last, self.windows)
-        return {**answer, "tokens": last - first, "readings": [vars(r) for r in found]}
+        readings, tokens = [], 0
+        for split, domain, number, row in places:
+            if split == "train" and domain in self.data.orders:
+                offsets = self.data.domains[domain].shard(number).offsets
+                first, last = int(offsets[row]), int(offsets[row + 1])
+                tokens = last - first
+                readings += seen(self.log, self.data.orders[domain], number, first, last, self.windows)
+        told = [vars(r) for r in sorted(readings, key=lambda r: r.window)]
+        return {**answer, **({"tokens": tokens} if tokens else {}), "readings": told}
 
 
 def _newest_state(run_dir: str) -> Any:
@@ -122,8 +127,9 @@ def _newest_state(run_dir: str) -> Any:
     return None
 
 
-def find_document(manifest: Manifest, doc_id: str) -> tuple[str, str, int, int]:
-    """(split, domain, shard, row) of a document: first where its hash puts it, then everywhere."""
+def find_document(manifest: Manifest, doc_id: str) -> list[tuple[str, str, int, int]]:
+    """(split, domain, shard, row) of a document, in every run of the manifest that has it: first where its hash puts
+    it, then everywhere."""
     from curation.keyed import keyed, prefix
     from curation.shards import open_shard
 
@@ -135,16 +141,23 @@ def find_document(manifest: Manifest, doc_id: str) -> tuple[str, str, int, int]:
     others: list[tuple[str, str, int, ShardEntry]] = []
     for split, domains in manifest.splits.items():
         for domain, entries in domains.items():
-            top = max((int(posixpath.basename(e.path).split(".")[0]) for e in entries.shards), default=0)
-            slot = int(prefix(key, top.bit_length())[0])
+            folders: dict[str, int] = {}  # of a run -> its last shard
+            for entry in entries.shards:
+                folder, name = posixpath.split(entry.path)
+                folders[folder] = max(folders.get(folder, 0), int(name.split(".")[0]))
+            slots = {folder: int(prefix(key, top.bit_length())[0]) for folder, top in folders.items()}
             for number, entry in enumerate(entries.shards):
+                folder, name = posixpath.split(entry.path)
                 here = (split, domain, number, entry)
-                (likely if entry.path.endswith(f"/{slot:05d}.arrow") else others).append(here)
-    for split, domain, number, entry in (*likely, *others):
-        shard = open_shard(manifest.path(entry), entry=entry)
-        row = shard.documents.column("doc_id").index(wanted).as_py()
-        if row >= 0:
-            return split, domain, number, row
+                (likely if name == f"{slots[folder]:05d}.arrow" else others).append(here)
+    for among in (likely, others):
+        found = []
+        for split, domain, number, entry in among:
+            row = open_shard(manifest.path(entry), entry=entry).documents.column("doc_id").index(wanted).as_py()
+            if row >= 0:
+                found.append((split, domain, number, row))
+        if found:
+            return found
     raise UserError(f"no shard of {manifest.root} holds the document {doc_id}; `gristmill explain` says where it went")
 
 

@@ -22,18 +22,18 @@ from torch import Tensor
 
 from curation.shards import Manifest
 
-from . import tombstones
-from .blocks import EXTENT_BYTES, EXTENTS_IN_GROUP, DomainOrder
+from .ahead import ReadAhead
+from .blocks import EXTENT_BYTES, EXTENTS_IN_GROUP, DomainOrder, distinct
 from .config import UserError
 from .mix import Ints, OrderError
 from .order import OrderLog
 from .planning import plan
 from .remote import ExtentCache
 from .streams import CACHE_BYTES, Domain, Window, held_out, validation
+from .tombstones import IGNORE, Tombstones
 
 __all__ = ["IGNORE", "Batch", "Data", "Domain", "Window", "collate", "held_out", "plan", "validation"]
 
-IGNORE = -100
 # Windows whose places are computed at once: few where reading begins, since each looks into its shard's offsets, many
 # once it goes on (8 ms)
 FIRST, AHEAD = 64, 8192
@@ -81,6 +81,7 @@ class Data:
         self.domains: dict[str, Domain] = {}
         self.orders: dict[str, DomainOrder] = {}
         self.cache = ExtentCache(cache_bytes)
+        self.tombstones = Tombstones(manifest, self.cache.clear)
         for name in sorted(domains):
             if name not in split:
                 raise UserError(f"data.weights: no domain {name} in {manifest.root}; there are {', '.join(split)}")
@@ -100,6 +101,7 @@ class Data:
             )
             for domain in self.domains.values():
                 domain.whole = False
+        self._ahead = ReadAhead()
         self._planned: tuple[OrderLog, int, list[Place]] | None = None
 
     def _places(self, log: OrderLog, first: int, last: int) -> list[Place]:
@@ -127,6 +129,7 @@ class Data:
                     columns[:3, at] = order.locate(ordinals[at], segment.sequence)
                     columns[3, at] = ordinals[at] // (log.block // segment.sequence) % order.total
                     if not self.domains[name].remote:
+                        self._ahead.groups(self.domains[name], order.groups_of(columns[0, at], columns[3, at]))
                         columns[4:, at] = self._rows(self.domains[name], columns[1:3, at], segment.sequence)
             names = [self.domains[name] for name in segment.mix]
             places += [
@@ -140,7 +143,7 @@ class Data:
         """Rows of the documents that begin behind the first token of windows: [first, behind the last]."""
         shards, starts = places
         rows = np.empty_like(places)
-        for shard in np.unique(shards).tolist():
+        for shard in distinct(shards).tolist():
             here = shards == shard
             edges = np.stack([starts[here] + 1, starts[here] + length])
             rows[:, here] = np.searchsorted(domain.shard(shard).offsets, edges)
@@ -164,6 +167,7 @@ class Data:
 
     def batch(self, log: OrderLog, first: int, last: int) -> Batch:
         """Windows first..last-1 (of one segment) as tensors; what follows a token of a masked document is no target."""
+        erased = self.tombstones.there()
         places = self._places(log, first, last)
         length = places[0][4]
         # one copy out of the file for both: targets are the same numbers, one further on
@@ -187,7 +191,7 @@ class Data:
         masked = log.segment(first).masked
         if masked:
             batch = self._mask(batch, self.windows(log, first, last), frozenset(masked))
-        return tombstones.masked(batch, self.manifest)
+        return self.tombstones.masked(batch) if erased else batch
 
     def _mask(self, batch: Batch, windows: Sequence[Window], masked: frozenset[str]) -> Batch:
         targets = batch.targets.clone()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ FAILED = "failed.json"  # what a worker has to say to the user: Ray would try ag
 
 def fit(
     config: TrainConfig,
-    data_dir: str,
+    data_dir: str | Sequence[str],
     run_dir: str,
     *,
     workers: int | tuple[int, int],
@@ -45,7 +46,8 @@ def fit(
     if not ray.is_initialized():
         ray.init(address=address, log_to_driver=False)
     gpu = config.device == "cuda"
-    data = data_dir if "://" in data_dir else str(Path(data_dir).resolve())
+    places = [data_dir] if isinstance(data_dir, str) else data_dir
+    data = [p if "://" in p else str(Path(p).resolve()) for p in places]
     scaling: dict[str, Any] = {"num_workers": workers, "use_gpu": gpu, "resources_per_worker": {"CPU": cpus}}
     if gpu:
         scaling["resources_per_worker"]["GPU"] = 1
@@ -68,7 +70,7 @@ def fit(
     return finished(run)
 
 
-def _worker(task: dict[str, str]) -> None:
+def _worker(task: dict[str, Any]) -> None:
     """On each worker. An error that the user has to mend is no failure of the machine: trying again would not help."""
     from ray.train import get_context
     from ray.train.torch import get_device

@@ -36,6 +36,12 @@ class ExtentCache:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["budget"])  # type: ignore[misc]  # another process begins with nothing
 
+    def clear(self) -> None:
+        """Forgets every range, those under way too: from now on they are fetched again."""
+        with self._lock:
+            self._entries.clear()
+            self.used = 0
+
     def need(self, owner: Hashable, keys: Iterable[Hashable]) -> None:
         """These ranges, and no others of this owner's, are in use: they go last."""
         self._needed[owner] = frozenset(keys)

@@ -60,13 +60,15 @@ class Domain:
         """`order`: its blocks, where it is read by them; `cache`: for far-away shards, shared between domains."""
         self.name, self.manifest, self.shards, self.order = name, manifest, shards, order
         self.cache = cache if cache is not None else ExtentCache(CACHE_BYTES)
-        self.remote = len(shards) > 0 and is_remote(manifest.path(shards[0]))
+        runs = {p[1:].partition("/")[0] for p in shards.columns["path"]} if manifest.roots else {"0"}
+        self.remote = any(is_remote(manifest.home(int(run))) for run in runs)
         self.whole = True  # read whole extents; without room for a group of each domain, windows alone
         self.bytes_read = 0  # of far-away shards that are closed again
         self.mapped: dict[int, Shard] = {}  # local shards that are open
         self._far: OrderedDict[int, RemoteShard] = OrderedDict()
         self._group: tuple[int, int] | None = None
         self._lock = threading.Lock()
+        self._opening: dict[int, threading.Lock] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -77,6 +79,7 @@ class Domain:
 
     def __setstate__(self, state: dict[str, Any]) -> None:  # another process opens its own files
         vars(self).update(state, bytes_read=0, mapped={}, _far=OrderedDict(), _group=None, _lock=threading.Lock())
+        self._opening = {}
 
     @property
     def entries(self) -> tuple[ShardEntry, ...]:
@@ -100,15 +103,19 @@ class Domain:
             if index in self._far:
                 self._far.move_to_end(index)
                 return self._far[index]
-        entry = self.shards[index]
-        opened = RemoteShard(self.manifest.path(entry), entry, self.manifest.tokenizer.sha256)
-        with self._lock:  # two threads may have opened it: the first one's stays
-            stream = self._far.setdefault(index, opened)
-            if stream is not opened:
-                self.bytes_read += opened.bytes_read
-            if len(self._far) > OPEN_REMOTE:
-                self.bytes_read += self._far.popitem(last=False)[1].bytes_read
-            return stream
+            opening = self._opening.setdefault(index, threading.Lock())
+        with opening:  # threads that fetch ranges of one shard: the first one opens it
+            with self._lock:
+                if index in self._far:
+                    return self._far[index]
+            entry = self.shards[index]
+            opened = RemoteShard(self.manifest.path(entry), entry, self.manifest.tokenizer.sha256)
+            with self._lock:
+                self._far[index] = opened
+                self._opening.pop(index, None)
+                if len(self._far) > OPEN_REMOTE:
+                    self.bytes_read += self._far.popitem(last=False)[1].bytes_read
+            return opened
 
     @property
     def fetched(self) -> int:

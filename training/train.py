@@ -9,7 +9,7 @@ an uninterrupted run ends; with more ranks or fewer, it reads the same windows.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from .meter import Meter
 from .model import Shape
 from .order import OrderLog
 from .parallel import Ranks, autocast, build, join, release, whole
-from .planning import carry_on, plan
+from .planning import carry_on, plan, share
 from .precision import Scaler
 from .resume import chosen_device, settle, write_head
 from .tasks import score_tasks
@@ -52,8 +52,10 @@ class TrainResult:
     goodput: float | None = None  # share of the time since the first start that went into iterations that stand
 
 
-def train(config: TrainConfig, data_dir: str, run_dir: str, *, report: Report | None = None) -> TrainResult:
-    """Trains a model on the shards of a curation run, or goes on where an earlier call was interrupted.
+def train(
+    config: TrainConfig, data_dir: str | Sequence[str], run_dir: str, *, report: Report | None = None
+) -> TrainResult:
+    """Trains a model on the shards of a curation run, or of several, or goes on where an earlier call was interrupted.
 
     `report` is called with every entry of the log, on the first rank. Raises UserError for what the user has to change,
     ShardError for shards that cannot be read, CheckpointError where every checkpoint is damaged, and Preempted when a
@@ -82,7 +84,12 @@ def _loop(
         f"{n}: {o.remainder} of {o.tokens.sum()} tokens are no target in an epoch" for n, o in data.orders.items()
     ]
     notes += data.notes
+    for segment in order.segments:
+        share(segment.batch, ranks.world, 1, ranks.rank)  # now, and not where it begins
     if ranks.first:
+        for note in data.notes:
+            if report is not None:
+                report({"kind": "note", "note": note})
         write_head(run, config, manifest)
     model = build(shape(config, manifest.tokenizer.vocab), config, ranks)
     if config.init_from is not None:
@@ -162,7 +169,8 @@ def _loop(
             first, last = at.order.span(at.iteration)
             rate = optim.learning_rate(at.iteration, config.iterations, config.optimizer.lr, config.schedule)
             optimizers.set_rate(rate)
-            batch = data.batch(at.order, *_share(first, last, ranks))
+            ((mine, end_of_mine),) = share(last - first, ranks.world, 1, ranks.rank)
+            batch = data.batch(at.order, first + mine, first + end_of_mine)
             targets = meter.targets(batch)
             count = targets.sum().clamp(min=1).float()
 
@@ -199,7 +207,7 @@ def _loop(
                 if event := reading.event():
                     journal.write(**event)
                 journal.write(**reading.entry())
-                journal.clock(reading.iteration, (last - first) * at.length, reading.seconds)
+                journal.clock(reading.iteration, at.tokens_of(*reading.span), reading.seconds)
             if config.guard.action == "off" and loss is not None and not torch.isfinite(torch.tensor(loss)):
                 raise UserError(
                     f"the loss is {loss} in iteration {at.iteration} of {run}; lower optimizer.lr "
@@ -229,9 +237,9 @@ def _loop(
             scores = ranks.agree(lambda: last_scores(run))
     final = checkpoint.checkpoints(run / "checkpoints")[-1]
     masked = tuple(sorted({d for s in at.order.segments for d in s.masked}))
-    share = goodput(run).get("goodput") if ranks.first else None
+    useful = goodput(run).get("goodput") if ranks.first else None
     return TrainResult(
-        at.iteration, at.windows, at.tokens, loss, scores, final, max(begin, 0), tuple(notes), masked, share
+        at.iteration, at.windows, at.tokens, loss, scores, final, max(begin, 0), tuple(notes), masked, useful
     )
 
 
@@ -258,13 +266,12 @@ class _At:
     tokens: int
     order: OrderLog
 
-    @property
-    def length(self) -> int:
-        return self.order.segment(self.windows).sequence
+    def tokens_of(self, first: int, last: int) -> int:
+        """Inputs in the windows of an iteration."""
+        return (last - first) * self.order.segment(first).sequence
 
     def after(self, first: int, last: int) -> _At:
-        length = self.order.segment(first).sequence
-        return _At(self.iteration + 1, last, self.tokens + (last - first) * length, self.order)
+        return _At(self.iteration + 1, last, self.tokens + self.tokens_of(first, last), self.order)
 
 
 def _order(config: TrainConfig, manifest: Manifest, saved: checkpoint.Loaded | None) -> tuple[Data, OrderLog, float]:
@@ -278,14 +285,6 @@ def _order(config: TrainConfig, manifest: Manifest, saved: checkpoint.Loaded | N
 def shape(config: TrainConfig, vocab: int) -> Shape:
     """The model's sizes, as the configuration and the tokenizer have it."""
     return Shape(vocab=vocab, **config.model.model_dump(exclude={"preset"}))
-
-
-def _share(first: int, last: int, ranks: Ranks) -> tuple[int, int]:
-    """This rank's part of the windows first..last-1: the n-th of equal pieces."""
-    each, rest = divmod(last - first, ranks.world)
-    if rest:
-        raise UserError(f"{ranks.world} ranks do not share {last - first} windows evenly; change batch.windows")
-    return first + ranks.rank * each, first + (ranks.rank + 1) * each
 
 
 def _micro_batches(batch: Batch, micro: int) -> Iterator[Batch]:

@@ -1,8 +1,6 @@
 """One document a URL: a page crawled twice, or under two spellings of its address, stays once.
 
-    same      scheme and `www.` do not count; host in lower case, without a default port; path without `.` and `..`,
-              a trailing slash or needless escapes (RFC 3986, section 6.2.2); fragment dropped; parameters of the query
-              sorted, those that only say where a visitor came from left out
+    same      as curation/url.py compares them: without scheme, `www.`, fragment and tracking parameters, among others
     stays     by `prefer`: the latest, the earliest or the longest document; of equals the first by keyed hash of doc_id
 
 Each document sends 60 bytes to the partition of its URL's hash. URLs are compared as they are stored, so where `pii`
@@ -11,13 +9,10 @@ has taken personal data out of two, what is left decides.
 
 from __future__ import annotations
 
-import posixpath
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -27,18 +22,9 @@ import xxhash
 
 from ..keyed import keyed, words
 from ..step import Corpus, Documents, GlobalStep, Stage, StagePlan
+from ..url import TRACKING, normalise
 
 ROWS_PER_PARTITION = 1 << 20  # of 60 bytes, and as much again while they are sorted
-
-# Parameters of newsletters, advertisements and sessions: the page is the same without them. `*` stands for the rest.
-TRACKING = (
-    *("utm_*", "gclid", "dclid", "fbclid", "msclkid", "yclid", "igshid", "mc_cid", "mc_eid", "_ga", "ref_src"),
-    *("phpsessid", "jsessionid", "sid"),
-)
-
-_PORTS = {"http": 80, "https": 443}
-_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 _SENT = pa.schema(
     [
@@ -86,40 +72,6 @@ class UrlDedup(GlobalStep):
         run, deal = partial(_send, self, partitions), partial(_deal, partitions)
         yield Stage("urls", run, _SENT, partitions, at="documents", again="rows", deal=deal)
         yield Stage("decide", partial(_decide, corpus.seed), _DECIDED)
-
-
-def normalise(url: str, ignore: Sequence[str] = TRACKING) -> str:
-    """What a URL is compared by: see the top of this file. What is no URL is itself."""
-    try:
-        parts = urlsplit(url.strip())
-        port = parts.port
-    except ValueError:  # a port or an IPv6 address that is none
-        return url
-    if not parts.hostname:
-        return url
-    host = parts.hostname.removeprefix("www.").rstrip(".")
-    if port is not None and port != _PORTS.get(parts.scheme):
-        host += f":{port}"
-    path = _unescaped(parts.path)
-    path = posixpath.normpath(path) if path.strip("/") else "/"
-    names = {i for i in ignore if not i.endswith("*")}
-    heads = tuple(i[:-1] for i in ignore if i.endswith("*"))
-    query = []
-    for pair in parts.query.split("&"):
-        key = pair.partition("=")[0].lower()
-        if pair and key not in names and not (heads and key.startswith(heads)):
-            query.append(_unescaped(pair))
-    return f"//{host}/{path.lstrip('/')}" + (f"?{'&'.join(sorted(query))}" if query else "")
-
-
-def _unescaped(part: str) -> str:
-    """Escapes of characters that need none are taken away; the others are in upper case."""
-
-    def one(match: re.Match[str]) -> str:
-        char = chr(int(match[1], 16))
-        return char if char in _UNRESERVED else match[0].upper()
-
-    return _ESCAPE.sub(one, part)
 
 
 def _send(

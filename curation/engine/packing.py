@@ -13,7 +13,7 @@ from curation.engine import generations, identity
 from curation.engine.grouping import Grouping
 from curation.engine.phases import Phases
 from curation.engine.publish import Result
-from curation.pack import documents, sample, shuffle
+from curation.pack import documents, fertility, sample, shuffle
 from curation.pipeline import Pipeline
 from curation.step import Corpus
 
@@ -58,24 +58,38 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
         options: list[Any] = [wanted.train.kind, wanted.train.vocab, wanted.train.sample_bytes]
         stages = sample.train_tokenizer_stages(corpus, vocab=wanted.train.vocab, sample_bytes=wanted.train.sample_bytes)
     else:
-        path = str(wanted.path or wanted.tiktoken)
-        options = list(identity.file_checksums([path]))
-        stages = sample.load_tokenizer_stages(corpus, path=path)
+        path = str(wanted.file)
+        options = [*identity.file_checksums([path]), wanted.eos]
+        stages = sample.load_tokenizer_stages(corpus, path=path, eos=wanted.eos)
     trained = phases.stages("tokenizer", storage.fingerprint([base, options]), stages)
     file, info = trained.staged[0], sample.tokenizer_info(trained.facts[0])
     groups = pipeline.mix.groups
     signals = [pa.field(n, t) for n, t in phases.plan.types.items()]
     known = pa.schema([*record.BASE, pa.field("read", record.READ), *signals])
-    cut = [base, info.sha256, pipeline.validation, pipeline.shards.tokens_per_shard, *sorted(groups.items())]
+    language = next((e.name for e in pipeline.steps if e.kind == "language"), None)
+    clusters = [n for n, t in phases.plan.types.items() if {"of", "copies"} <= {f.name for f in t}]
+    cut = [
+        base,
+        info.sha256,
+        info.eos,
+        pipeline.validation,
+        pipeline.shards.tokens_per_shard,
+        *groups.items(),
+        clusters,
+        language,
+    ]
     dealt = phases.stages(
         "shards",
         storage.fingerprint(cut),
         shuffle.shard_stages(
             corpus,
             tokenizer=phases.storage.url(file["path"]),
+            eos=wanted.eos,
             validation=pipeline.validation,
             tokens_per_shard=pipeline.shards.tokens_per_shard,
             route=Grouping(groups, known) if groups else None,
+            clusters=clusters,
+            language=language,
         ),
     )
     made.staged += trained.staged + dealt.staged
@@ -98,6 +112,8 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
     made.counts["tokens"] = {
         name: {domain: entry.tokens for domain, entry in domains.items()} for name, domains in manifest.splits.items()
     }
+    tally = next(stage["tally"] for stage in dealt.trail if stage["stage"] == "tokens")
+    made.counts["fertility"] = fertility.fertility(manifest, tally)
     made.counts["tokenizer"] = {k: v for k, v in trained.facts[0].items() if k != "sha256"}
 
 

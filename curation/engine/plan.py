@@ -124,6 +124,8 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
     plan.fingerprint = storage.fingerprint(
         {
             "pipeline": pipeline.resolved(),
+            # the first rule that fails and the first group that holds decide: their order is none of JSON's
+            "order": [[list(e.rules) for e in pipeline.steps], list(pipeline.mix.groups)],
             "steps": own,
             "engine": _engine_code(),
             "environment": environment,
@@ -195,7 +197,7 @@ def _pinned(path: str, segments: Sequence[Segment]) -> dict[Quantile, Any]:
 
 
 def _tokenizer_fingerprint(pipeline: Pipeline) -> Any:
-    path = getattr(pipeline.tokenizer, "path", None) or getattr(pipeline.tokenizer, "tiktoken", None)
+    path = pipeline.tokenizer.file if pipeline.tokenizer is not None else None
     return list(identity.file_checksums([path])) if path else None
 
 

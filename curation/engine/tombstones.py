@@ -19,8 +19,6 @@ import pyarrow as pa
 from curation import shards, storage
 from curation.storage import Storage
 
-FILE = "tombstones.json"
-
 
 def overwrite(store: Storage, doc_ids: Sequence[str]) -> int:
     """Overwrites the tokens of these documents (hex) in the shards of every generation; returns how many tokens."""
@@ -29,7 +27,7 @@ def overwrite(store: Storage, doc_ids: Sequence[str]) -> int:
     total = 0
     for place in _places(store):
         manifest = shards.read_manifest(store.url(f"{place}/manifest.json"))
-        side = f"{place}/{FILE}"
+        side = f"{place}/{shards.TOMBSTONES}"
         said = store.read_json(side) if store.exists(side) else {}
         for _, _, entry in manifest.entries():
             path = f"{place}/{entry.path}"

@@ -4,8 +4,8 @@ The result is what the shuffle would have written: within a domain documents in 
 a prefix of it, a power of two of shards. Only ids and lengths are held in memory; tokens are copied one document at a
 time from where they lie.
 
-Of documents with one id the first is kept. Validation wins: a document whose tokens stand in any run's validation split
-is left out of training, so that no merge lets a text straddle the split.
+Of documents with one id the first is kept. Validation wins: a document whose tokens or address stand in any run's
+validation split is left out of training, so that no merge lets a text or a page crawled again straddle the split.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import xxhash
 from .. import shards
 from ..keyed import keyed, words
 from ..step import UserError
+from ..url import normalise
 from .encode import Encoder
 from .shuffle import bits
 from .split import TRAIN, VALIDATION
@@ -44,7 +45,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Gathered:
-    """What was written, and what was left out: the same id twice, and training texts that are in validation."""
+    """What was written, and what was left out: the same id twice, and training texts or pages that validation has."""
 
     manifest: shards.Manifest
     repeated: int
@@ -81,11 +82,13 @@ def gather(
         groups.setdefault((split, domain), []).append(document)
     if not groups:
         raise UserError("there are no documents to write")
-    held = {_content(d) for (split, _), found in groups.items() if split == VALIDATION for d in found}
-    if held:
+    validates = [d for (split, _), found in groups.items() if split == VALIDATION for d in found]
+    texts = {_content(d) for d in validates}
+    pages = {normalise(d.url) for d in validates if d.url and d.url.strip()}
+    if validates:
         for (split, _), found in groups.items():
             if split == TRAIN:
-                kept = [d for d in found if _content(d) not in held]
+                kept = [d for d in found if _content(d) not in texts and not (d.url and normalise(d.url) in pages)]
                 held_out += len(found) - len(kept)
                 found[:] = kept
     os.makedirs(root, exist_ok=True)

@@ -1,5 +1,6 @@
 """Documents become shards: tokenized where they lie, dealt by a keyed hash, sorted by it, written.
 
+    links to related   which documents the split must not part (related.py); nothing without a validation split
     survey, extremes   what domains there are, and who is for validation (split.py)
     tokens             each document as token ids, to the bucket of its split, domain and hash prefix
     shards             a task a shard: its buckets spilled, sorted one by one, and written as they are read
@@ -29,8 +30,9 @@ from ..keyed import keyed, prefix
 from ..record import SOURCE
 from ..step import Corpus, Documents, Output, Stage, StagePlan, UserError
 from ..storage import Checksummed
-from . import mixing, split
+from . import mixing, related, split
 from .encode import Encoder, open_encoder
+from .fertility import COUNTED, Spoken
 from .sample import refuse_empty
 from .spill import Spill
 from .tokenizer import load
@@ -68,6 +70,8 @@ def shard_stages(
     validation: float = 0.01,
     tokens_per_shard: int = 50_000_000,
     route: split.Route | None = None,
+    clusters: Sequence[str] = (),
+    language: str | None = None,
 ) -> StagePlan:
     """Writes shards/<split>/<domain>/<index>.arrow; each sink task's facts are an entry for `manifest`.
 
@@ -75,12 +79,16 @@ def shard_stages(
     eos         name of its end-of-text token, where it is none of the usual
     validation  share of the documents held out (split.py says which); 0: none
     route       gives documents other domains than their sources'
+    clusters    deduplication steps whose signals say which document was kept of those that are much the same
+    language    the step whose signal `code` is a document's language, to count tokens by it
 
     Raises UserError for an empty corpus, and for domains that are no safe directory names.
     """
     refuse_empty(corpus)
     check(validation, tokens_per_shard)
     encoder = Encoder(load(tokenizer), eos=eos)
+    if validation:
+        yield from related.related_stages(corpus, int(validation * corpus.documents), clusters)
     for stage in split.survey_stages(corpus, route):
         survey = yield stage
     domains = sorted(name.removeprefix("documents/") for name in survey.tally if name.startswith("documents/"))
@@ -97,7 +105,7 @@ def shard_stages(
             layout[name, domain] = (buckets, depth)
             buckets += 1 << depth
     schema = _rows_schema(encoder.vocab)
-    run = partial(_tokens, corpus.seed, tokenizer, encoder.sha256, eos, validation, layout, route)
+    run = partial(_tokens, corpus.seed, tokenizer, encoder.sha256, eos, validation, layout, route, language)
     counted = yield Stage("tokens", run, schema, buckets, at="documents", tally=_count)
     places = _places(layout, counted.tally, tokens_per_shard)
     groups = [sorted(group) for _, group in sorted(_by_place(places).items())]
@@ -152,23 +160,25 @@ def _tokens(
     fraction: float,
     layout: Mapping[tuple[str, str], tuple[int, int]],
     route: split.Route | None,
+    language: str | None,
     rows: Iterator[pa.RecordBatch],
     documents: Documents,
 ) -> Iterator[pa.RecordBatch]:
-    extremes = split.read_extremes(rows)
+    sides = split.read_sides(rows)
     encoder = open_encoder(tokenizer, sha256, eos)
     schema = _rows_schema(encoder.vocab)
     dtype = schema.field("tokens").type.value_type.to_pandas_dtype()
     needed = ["doc_id", "text", "url", "domain", "source"]
-    for batch in documents.batches([*needed, *(c for c in (route.columns if route else ()) if c not in needed)]):
+    more = [*(route.columns if route else ()), *([language] if language else ())]
+    spoken = Spoken()
+    for batch in documents.batches([*needed, *sorted({c for c in more if c not in needed})]):
         key = keyed(batch.column("doc_id"), seed, "order")
-        number = split.numbers(batch.column("text"), seed)
+        validates = sides.of(batch.column("text"), seed, fraction)
         domain = np.array(split.domains(batch, route), object)
         to = np.zeros(len(key), np.uint32)
         for name in set(domain.tolist()):
             here = domain == name
-            held = here & split.validation(number, *extremes[name], fraction)
-            for which, mask in ((split.TRAIN, here & ~held), (split.VALIDATION, held)):
+            for which, mask in ((split.TRAIN, here & ~validates), (split.VALIDATION, here & validates)):
                 first, depth = layout[which, name]
                 to[mask] = np.uint32(first) + prefix(key[mask], depth)
         sizes = pc.binary_length(batch.column("text")).fill_null(0).to_numpy()
@@ -178,6 +188,9 @@ def _tokens(
         for start, end in itertools.pairwise(ends):
             part = batch.slice(start, end - start)
             ids = encoder.encode_batch([t or "" for t in part.column("text").to_pylist()])
+            if language:
+                codes = pc.struct_field(part.column(language), "code").to_pylist()
+                spoken.add(codes, [len(i) for i in ids], sizes[start:end].tolist())
             offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids], dtype=np.int64)])
             values = np.concatenate(ids).astype(dtype) if ids else np.zeros(0, dtype)
             tokens = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values))
@@ -185,15 +198,18 @@ def _tokens(
             rest = [part.column(c) for c in ("doc_id", "url", "source")]
             size = pa.array(sizes[start:end], pa.int64())
             yield pa.RecordBatch.from_arrays([*mine, *rest, size, tokens], schema=schema)
+    yield pa.RecordBatch.from_pylist([], schema=schema.with_metadata(spoken.said()))
 
 
 def _count(batch: pa.RecordBatch) -> Mapping[str, int]:
-    """documents, tokens (EOS included) and text_bytes of each bucket."""
+    """documents, tokens (EOS included) and text_bytes of each bucket; of each language without EOS."""
+    if batch.num_rows == 0:
+        return Spoken.read(batch)
     buckets, where = np.unique(batch.column("to").to_numpy(), return_inverse=True)
     tally: dict[str, int] = {}
     tokens = pc.list_value_length(batch.column("tokens")).to_numpy() + 1
     text = batch.column("text_bytes").to_numpy()
-    for what, values in (("documents", np.ones_like(tokens)), ("tokens", tokens), ("text_bytes", text)):
+    for what, values in zip(COUNTED, (np.ones_like(tokens), tokens, text), strict=True):
         sums = np.zeros(len(buckets), np.int64)
         np.add.at(sums, where, values)
         tally.update((f"{what}/{bucket}", int(n)) for bucket, n in zip(buckets, sums, strict=True))

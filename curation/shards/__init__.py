@@ -33,6 +33,7 @@ from .layout import (
 )
 from .manifest import (
     MANIFEST,
+    TOMBSTONES,
     DomainShards,
     Manifest,
     Mix,
@@ -54,6 +55,7 @@ __all__ = [
     "MANIFEST",
     "MAX_TOKENS",
     "SOURCE",
+    "TOMBSTONES",
     "DomainShards",
     "Manifest",
     "Mix",

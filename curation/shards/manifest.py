@@ -15,6 +15,7 @@ from .layout import FORMAT, ShardChecksum, ShardFormat, ShardMissing, ShardToken
 from .read import open_shard
 
 MANIFEST = "manifest.json"
+TOMBSTONES = "tombstones.json"  # beside it: documents overwritten in place, and the shards' checksums since
 
 
 @dataclass(frozen=True)
@@ -122,22 +123,25 @@ class Manifest:
     version: int = FORMAT
     root: str = ""
     roots: tuple[str, ...] = ()  # of several runs that are read as one; `@1/train/...` is below the second
+    generations: tuple[int, ...] = ()  # of each of these runs
 
     def path(self, entry: ShardEntry | str) -> str:
         """The path or URL of a shard, or of a file beside the manifest."""
         path = entry if isinstance(entry, str) else entry.path
         if self.roots and path.startswith("@"):
             number, _, path = path[1:].partition("/")
-            return join(self.roots[int(number)], path)
-        return join(self._home(), path)
+            return join(self.home(int(number)), path)
+        return join(self.home(), path)
 
-    def _home(self) -> str:
-        """Where the files of this generation are: a run that has forgotten documents since has put them aside."""
-        if self.root.endswith("/result/shards") and not self.roots:
-            kept = self.root.removesuffix("result/shards") + f"generations/{self.generation}/shards"
+    def home(self, number: int = 0) -> str:
+        """Where the files of a run (the first) are: one that has forgotten documents since has put them aside."""
+        root = self.roots[number] if self.roots else self.root
+        if root.endswith("/result/shards"):
+            generation = self.generations[number] if self.generations else self.generation
+            kept = root.removesuffix("result/shards") + f"generations/{generation}/shards"
             if exists(join(kept, MANIFEST)):
                 return kept
-        return self.root
+        return root
 
     def entries(self) -> Iterator[tuple[str, str, ShardEntry]]:
         """Every (split, domain, shard), in the order of the manifest."""
@@ -263,6 +267,7 @@ def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
         hashlib.sha256("".join(m.fingerprint for m in manifests).encode()).hexdigest()[:32],
         root=first.root,
         roots=tuple(m.root for m in manifests),
+        generations=tuple(m.generation for m in manifests),
     )
 
 
@@ -289,9 +294,10 @@ def verify_entry(manifest: Manifest, entry: ShardEntry) -> None:
     data = map_file(path)
     if data.size != entry.bytes:
         raise size_error(path, data.size, entry.bytes)
-    erased = manifest.path("tombstones.json")  # documents overwritten in place, and what checksums are since
+    run, name = entry.path.split("/", 1) if manifest.roots else ("", entry.path)
+    erased = manifest.path(f"{run}/{TOMBSTONES}" if run else TOMBSTONES)  # what checksums are since some were erased
     tombstones = json.loads(read_file(erased)) if exists(erased) else {}
-    expected = tombstones.get(entry.path, {}).get("sha256", entry.sha256)
+    expected = tombstones.get(name, {}).get("sha256", entry.sha256)
     if (found := hashlib.sha256(data).hexdigest()) != expected:
         raise ShardChecksum(f"{path}: checksum {found[:12]}..., the manifest says {expected[:12]}...; copy it again")
     open_shard(path, entry=entry, tokenizer=manifest.tokenizer.sha256)

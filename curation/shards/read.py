@@ -21,8 +21,9 @@ _HEAD, _TAIL = b"ARROW1\0\0", b"ARROW1"
 class Shard:
     """An open shard: views over the mapped file, no copies.
 
-    tokens: uint16 or uint32 [n], the whole stream. offsets: int64 [documents + 1], document i is
-    `tokens[offsets[i]:offsets[i + 1]]`, its EOS first. documents: table of doc_id, url, source.
+    tokens: uint16 or uint32 [n], the whole stream, which begins at byte `start` of the file. offsets: int64
+    [documents + 1], document i is `tokens[offsets[i]:offsets[i + 1]]`, its EOS first. documents: table of doc_id, url,
+    source.
     """
 
     path: str
@@ -30,6 +31,7 @@ class Shard:
     offsets: np.ndarray[Any, np.dtype[np.int64]]
     documents: pa.Table
     metadata: dict[str, str]
+    start: int
 
     @property
     def eos(self) -> int:
@@ -77,7 +79,8 @@ def open_shard(path: str, *, entry: ShardEntry | None = None, tokenizer: str | N
     column = batch.column(0)
     values = column.values  # not to_numpy(), which imports pandas: most of a second before the first batch
     item = np.dtype(np.uint16 if values.type == pa.uint16() else np.uint32)
-    tokens = np.frombuffer(values.buffers()[1] or b"", item, len(values))
+    stream = values.buffers()[1]
+    tokens = np.frombuffer(stream or b"", item, len(values))
     offsets = (
         np.frombuffer(column.buffers()[1] or b"", np.int64, len(column) + 1) if len(column) else np.zeros(1, np.int64)
     )
@@ -87,4 +90,4 @@ def open_shard(path: str, *, entry: ShardEntry | None = None, tokenizer: str | N
             f"the manifest says {entry.documents} and {entry.tokens}"
         )
     documents = pa.Table.from_batches([batch.select(["doc_id", "url", "source"])])
-    return Shard(path, tokens, offsets, documents, metadata)
+    return Shard(path, tokens, offsets, documents, metadata, stream.address - data.address if stream else 0)

@@ -138,7 +138,8 @@ def _say(made: Any, out: str) -> None:
     documents = sum(e.documents for *_, e in entries)
     print(f"{out}: {documents:,} documents, {sum(e.tokens for *_, e in entries):,} tokens in {len(entries)} shards")
     if made.repeated or made.held_out:
-        print(f"left out: {made.repeated:,} repeated ids, {made.held_out:,} training texts that are in validation")
+        held = f"{made.held_out:,} training texts or pages that validation has"
+        print(f"left out: {made.repeated:,} repeated ids, {held}")
 
 
 @shards_app.command("export")

@@ -16,8 +16,10 @@ app.add_typer(checkpoint_app, name="checkpoint", rich_help_panel=TRAIN)
 @app.command(rich_help_panel=TRAIN)
 def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="The training file (YAML).")],
-    data: Annotated[str, typer.Option(metavar="RUN", help="The curation run whose shards are read.")],
-    run: Annotated[str | None, typer.Option(metavar="DIR", help="Where it goes [default: RUN/train/CONFIG].")] = None,
+    data: Annotated[list[str], typer.Option(metavar="RUN", help="The curation run whose shards are read. Repeats.")],
+    run: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where it goes [default: RUN/train/CONFIG, of the first RUN].")
+    ] = None,
     init_from: Annotated[
         str | None, typer.Option(metavar="DIR", help="A run or checkpoint whose weights to start from; nothing else.")
     ] = None,
@@ -37,8 +39,9 @@ def train(
 
     settings = load(config, [*(sets or []), *([f"init_from={init_from}"] if init_from else [])])
     name = os.path.basename(config).rsplit(".", 1)[0]
-    run_dir = run or os.path.join(data, "train", name)
+    run_dir = run or os.path.join(data[0], "train", name)
     console = make_console(quiet or os.environ.get("RANK", "0") != "0")
+    lines = TrainLines(console, settings.iterations)
     if workers is not None:
         from training.launch import fit
 
@@ -46,9 +49,10 @@ def train(
     else:
         from training.train import train as run_training
 
-        result = run_training(settings, data, run_dir, report=TrainLines(console, settings.iterations))
+        result = run_training(settings, data, run_dir, report=lines)
     for note in result.notes:
-        console.print(note, style="yellow", markup=False)
+        if note not in lines.notes:
+            console.print(note, style="yellow", markup=False)
     if result.resumed_from:
         console.print(f"went on from iteration {result.resumed_from}", highlight=False)
     for domain, score in result.validation.items():

@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -18,9 +20,11 @@ from typer.testing import CliRunner
 from warcio.archiveiterator import ArchiveIterator
 
 from curation import shards
+from curation.dedup import shingles, verify
 from curation.pack.encode import Encoder
 from curation.read import charset
 from curation.step import UserError
+from curation.url import normalise
 from pipelines.cli import app
 from tests.curation.engine import runs
 from training.config import parse
@@ -103,24 +107,72 @@ def test_every_token_of_a_crawl_traces_to_its_record(run: Path) -> None:
 
 @pytest.mark.slow
 def test_every_token_of_the_whole_crawl_traces_to_its_record(data: Path, tmp_path: Path) -> None:
-    assert check_every_document(curated(data, tmp_path, None)) > 1000
+    whole = curated(data, tmp_path, None)
+    assert check_every_document(whole) > 1000
+    check_split(whole, 0.9)
+
+
+def sides(run: Path) -> dict[bytes, str]:
+    """The split of each document."""
+    manifest = shards.read_manifest(str(run))
+    found: dict[bytes, str] = {}
+    for split, _, entry in manifest.entries():
+        ids = shards.open_shard(manifest.path(entry)).documents["doc_id"].to_pylist()
+        assert not found.keys() & set(ids)
+        found |= dict.fromkeys(ids, split)
+    assert set(found.values()) == {"train", "validation"}
+    return found
+
+
+def check_split(run: Path, similar: float) -> None:
+    """No document of validation has a text or an address of training's, or shares `similar` of its shingles with one:
+    every pair is compared. (Pairs between the step's threshold and this may have escaped its LSH.)"""
+    split = sides(run)
+    columns = ["doc_id", "url", "text"]
+    rows = pq.read_table(run / "result" / "documents", columns=columns).to_pylist()
+    for key in (lambda r: r["text"], lambda r: normalise(r["url"])):
+        held = {key(r) for r in rows if split[r["doc_id"]] == "validation"}
+        assert not held & {key(r) for r in rows if split[r["doc_id"]] == "train"}
+    grams = verify.Sets.of(shingles.shingle_sets(pa.array([r["text"] for r in rows], pa.large_string())))
+    of = np.array([split[r["doc_id"]] == "validation" for r in rows])
+    held, rest = np.flatnonzero(of), np.flatnonzero(~of)
+    pairs = np.repeat(held, len(rest)), np.tile(rest, len(held))
+    which, _ = verify.compare(grams, pairs[0], grams, pairs[1], verify.fraction(similar))
+    assert [(rows[pairs[0][i]]["url"], rows[pairs[1][i]]["url"]) for i in which] == []
 
 
 def test_the_split_parts_no_duplicates(run: Path) -> None:
-    """No document of validation has a text of training's, or one that is nearly it (Jaccard of 5-grams of words)."""
-    manifest = shards.read_manifest(str(run))
-    sides: dict[str, set[bytes]] = {"train": set(), "validation": set()}
-    for split, _, entry in manifest.entries():
-        sides[split] |= set(shards.open_shard(manifest.path(entry)).documents["doc_id"].to_pylist())
-    assert sides["train"] and sides["validation"] and not sides["train"] & sides["validation"]
-    grams = {}
-    for row in pq.read_table(run / "result" / "documents", columns=["doc_id", "text"]).to_pylist():
-        words = row["text"].lower().split()
-        grams[row["doc_id"]] = {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
-    for held in sides["validation"]:
-        for other in sides["train"]:
-            a, b = grams[held], grams[other]
-            assert len(a & b) < 0.8 * len(a | b)
+    check_split(run, 0.9)
+
+
+def test_the_split_parts_neither_pages_crawled_again_nor_duplicates_that_the_rules_keep(
+    data: Path, run: Path, tmp_path: Path
+) -> None:
+    """Pages found again, half of them under their address with another text, half elsewhere with nearly the same; and
+    deduplication that only says what it found."""
+    runs.cut_warc(data / "crawl" / "docs-01.warc.gz", tmp_path / "crawl" / "a.warc.gz", 0, 120)
+    again = pq.read_table(run / "result" / "documents", columns=["url", "text"]).to_pylist()
+    pages = [{"url": f"{r['url']}#later", "text": r["text"][len(r["text"]) // 2 :]} for r in again[::2]]
+    pages += [{"url": f"http://mirror.org/{i}", "text": f"{r['text']}\nmirrored"} for i, r in enumerate(again[1::2])]
+    runs.write_jsonl(tmp_path / "later" / "a.jsonl", pages)
+    tree = pipeline()
+    tree["sources"] += [{"name": "later", "domain": "later", "read": "text", "root": "later", "path": "*.jsonl"}]
+    tree["steps"] = [
+        "extract",
+        {"exact_dedup": {}, "keep": {"exact_duplicate": "exact_dedup.copies > 0 OR TRUE"}},
+        {"minhash_dedup": {}, "keep": {"near_duplicate": "minhash_dedup.copies > 0 OR TRUE"}},
+    ]
+    assert runs.curate(tmp_path, tree).status == "done"
+    split = sides(tmp_path / "run")
+    rows = pq.read_table(tmp_path / "run" / "result" / "documents").to_pylist()
+    by_address: dict[str, set[str]] = {}
+    for row in rows:
+        by_address.setdefault(normalise(row["url"]), set()).add(split[row["doc_id"]])
+        for step in ("exact_dedup", "minhash_dedup"):
+            kept = row[step]["of"]
+            assert kept is None or split[bytes.fromhex(kept)] == split[row["doc_id"]]
+    assert {len(s) for s in by_address.values()} == {1} and len(by_address) < len(rows) - 10
+    assert sum(r["minhash_dedup"]["of"] is not None for r in rows) > 10
 
 
 def test_order_says_what_a_step_reads_and_verifies(trained: Path) -> None:
@@ -150,6 +202,20 @@ def test_seen_finds_the_steps_that_read_a_document(trained: Path) -> None:
     document = step[1]["documents"][0]["doc_id"]
     readings = call("seen", str(trained), document)["readings"]
     assert {"iteration": 3, "window": step[1]["window"], "epoch": step[1]["epoch"]} in readings
+
+
+def test_two_runs_by_the_command_line_and_where_their_tokens_come_from(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "second", ignore=shutil.ignore_patterns("cache"))
+    (tmp_path / "toy.yaml").write_text(TRAIN)
+    command = ["train", str(tmp_path / "toy.yaml"), "--data", str(run), "--data", str(tmp_path / "second")]
+    done = CliRunner().invoke(app, [*command, "--run", str(tmp_path / "toy"), "--quiet"], catch_exceptions=False)
+    assert done.exit_code == 0
+    counted = call("order", str(tmp_path / "toy"), "--verify")
+    assert (counted["windows"], counted["iterations"]) == (24, 6)
+    found = [t for step in (1, 2) for t in call("trace", str(tmp_path / "toy"), "--step", str(step))]
+    second = [t for t in found if t["shard"].startswith("@1/")]
+    assert 0 < len(second) < len(found)
+    assert all(t["url"].startswith("http") and t["original"] for t in second), "its own run says where it was crawled"
 
 
 def test_shards_verify_names_a_flipped_bit(run: Path, tmp_path: Path) -> None:

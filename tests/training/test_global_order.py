@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from curation import shards
 from training.blocks import DomainOrder
@@ -157,6 +159,27 @@ def test_three_changes_on_the_way_hold_their_quotas_and_caps(corpus: Path) -> No
         UserError, match=r"domain docs would be read .* the cap is 0.05 epochs .* runs out in iteration"
     ):
         opened(corpus, 16, 40, sequence=64, block=128, changes=CHANGES, max_epochs=0.05)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_smaller_budget_reads_a_part_of_what_a_larger_one_reads(corpus: Path, data: st.DataObject) -> None:
+    """Sampling below an epoch is by keyed permutation: of each domain the smaller quota's inputs are among the
+    larger's, whatever weights, batch and iterations made the quotas."""
+    read: list[dict[str, list[tuple[int, int, int]]]] = []
+    for _ in range(2):
+        weight = data.draw(st.sampled_from([0.1, 0.35, 0.6, 0.9]))
+        batch, iterations = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 60))
+        weights = {"code": weight, "docs": 1 - weight}
+        reader, log = opened(corpus, batch, iterations, sequence=64, block=128, weights=weights)
+        found: dict[str, list[tuple[int, int, int]]] = {"code": [], "docs": []}
+        for w in reader.windows(log, 0, batch * iterations):
+            assert w.epoch == 0
+            found[w.domain].append((w.shard, w.start, len(w.tokens)))
+        read.append(found)
+    for domain in ("code", "docs"):
+        smaller, larger = sorted((r[domain] for r in read), key=len)
+        assert larger[: len(smaller)] == smaller and len(set(larger)) == len(larger)
 
 
 def test_a_change_on_resume_leaves_what_was_read_and_goes_by_the_new_configuration(corpus: Path) -> None:

@@ -136,4 +136,4 @@ def test_a_mesh_of_two_dimensions(corpus: Path, tmp_path: Path) -> None:
     ])  # fmt: skip
     launch(1, [job(corpus, tmp_path / "one", iterations=4)])
     assert_close(tmp_path / "one", tmp_path / "replicas")
-    assert "2 ranks do not share 9 windows evenly" in said
+    assert "a global batch of 9 cannot be dealt to 2 ranks" in said

@@ -13,6 +13,7 @@ from curation import shards
 from training import blocks
 from training.config import DataConfig
 from training.data import Data, plan
+from training.loader import batches
 from training.order import OrderLog
 from training.remote import ExtentCache
 from training.streams import Domain, held_out, validation
@@ -137,6 +138,27 @@ def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -
         shards.ShardTokenizer, match=r"elsewhere: its tokens are of the tokenizer ffff.*tokenizer: \{path"
     ):
         shards.join_manifests([first, strange])
+
+
+def test_a_run_on_a_disk_and_one_far_away_train_together(corpus: Path, far: str) -> None:
+    both = shards.read_manifest([str(corpus), far])
+    data, log, _ = plan(both, DataConfig(sequence=64, weights={"docs": 1}), 17, 8, 10)
+    assert data.domains["docs"].remote, "a part of it is"
+    near = shards.read_manifest([str(corpus), str(corpus)])
+    expected, _, _ = plan(near, DataConfig(sequence=64, weights={"docs": 1}), 17, 8, 10)
+    windows = tables(data, log, 400)
+    assert windows == tables(expected, log, 400) and {w[2] for w in windows} >= {0, 2}
+
+
+@pytest.mark.slow
+def test_workers_of_a_dataloader_read_far_away_shards(corpus: Path) -> None:
+    """The disk under another scheme is far away, and other processes see it too."""
+    data, log, _ = plan(shards.read_manifest(f"local://{corpus}"), DataConfig(sequence=64), 17, 8, 10)
+    assert all(d.remote for d in data.domains.values())
+    near, _, _ = plan(shards.read_manifest(str(corpus)), DataConfig(sequence=64), 17, 8, 10)
+    for i, (batch,) in enumerate(batches(data, log, range(6), workers=2)):
+        expected = near.batch(log, *log.span(i))
+        assert all(a.equal(b) for a, b in zip(batch.tensors, expected.tensors, strict=True))
 
 
 def test_further_validation_sets_come_from_any_run(corpus: Path, tmp_path: Path, build: Any) -> None:

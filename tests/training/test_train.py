@@ -17,9 +17,10 @@ import pytest
 import torch
 
 from curation import shards
-from training import checkpoint, optim
+from pipelines.readings import Readings, trace_token
+from training import checkpoint, optim, planning
 from training.config import PRESETS, TrainConfig, UserError, parse
-from training.data import plan
+from training.data import Data, plan
 from training.journal import last_scores
 from training.model import Model, Shape
 from training.train import train
@@ -360,3 +361,113 @@ def test_another_mix_from_here_on(corpus: Path, tmp_path: Path) -> None:
         (32, {"code": 1, "docs": 3}, 4),
     ]
     assert result.windows == 40 and result.tokens == 40 * 64
+
+
+CHANGES = [
+    {"at": 4, "weights": {"code": 0.25, "docs": 0.75}},
+    {"at": 7, "sequence": 128, "windows": 4},
+    {"at": 11, "sequence": 32, "windows": 16, "weights": {"docs": 1}},
+]
+
+
+def test_changes_on_the_way_are_what_the_loop_reads(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mix, sequence length and batch from an iteration on: the batches that the loop gets, interrupted or not."""
+    settings = config(iterations=14, log_every=10, **{"data.changes": CHANGES})
+    manifest = shards.read_manifest(str(corpus))
+    data, log, _ = plan(manifest, settings.data, settings.seed, 8, 14)
+    assert len(log.segments) == 4
+    given: list[tuple[int, int, tuple[int, ...], tuple[str, ...]]] = []
+    batch = Data.batch
+
+    def noted(self: Data, order: Any, first: int, last: int) -> Any:
+        made = batch(self, order, first, last)
+        given.append((first, last, tuple(made.tokens.shape), made.domains))
+        assert made.tokens.equal(batch(data, log, first, last).tokens)
+        return made
+
+    monkeypatch.setattr(Data, "batch", noted)
+    whole = train(settings, str(corpus), str(tmp_path / "whole"))
+    shapes = [(8, 64)] * 7 + [(4, 128)] * 4 + [(16, 32)] * 3
+    assert [g[2] for g in given] == shapes and [g[:2] for g in given] == [log.span(i) for i in range(14)]
+    assert [sum(d == "docs" for d in g[3]) for g in given[4:7]] == [6, 6, 6] and set(given[11][3]) == {"docs"}
+    entries = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    tokens = [e["tokens"] for e in entries if e["kind"] == "train"]
+    assert tokens == [sum(a * b for a, b in shapes[: i + 1]) for i in range(14)] and whole.tokens == tokens[-1]
+    speed = [json.loads(line) for line in (tmp_path / "whole" / "speed.jsonl").read_text().splitlines()]
+    for entry, (a, b) in zip(speed, shapes, strict=True):
+        assert entry["tokens_per_s"] * entry["seconds"] == pytest.approx(a * b, rel=0.05)
+
+    def report(entry: dict[str, Any]) -> None:
+        if entry["kind"] == "train" and entry["iteration"] == 9:
+            raise Crash
+
+    with pytest.raises(Crash):
+        train(settings, str(corpus), str(tmp_path / "part"), report=report)
+    train(settings, str(corpus), str(tmp_path / "part"))
+    assert_equal_runs(tmp_path / "whole", tmp_path / "part")
+    assert Readings(str(tmp_path / "part")).verify()["segments"] == 4
+
+
+def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -> None:
+    content = {"train/docs": [[torch.arange(1, 900).numpy()]], "train/new": [[torch.arange(1, 700).numpy()] * 3]}
+    other = build(tmp_path / "other", content)
+    both = [str(corpus), str(tmp_path / "other")]
+    settings = config(iterations=6, **{"data.weights": {"code": 0.4, "docs": 0.2, "new": 0.4}})
+    whole = train(settings, both, str(tmp_path / "whole"))
+    assert json.loads((tmp_path / "whole" / "data.json").read_text())["roots"] == [
+        str(corpus / "result/shards"), other.root,
+    ]  # fmt: skip
+    readings = Readings(str(tmp_path / "whole"))
+    read = readings.step(2)
+    assert {w["domain"] for w in read} == {"code", "docs", "new"}
+    new = next(w for w in read if w["domain"] == "new")
+    assert new["shard"] == "@1/train/new/00000.arrow"
+    found = readings.seen(new["documents"][0]["doc_id"])
+    # `build` numbers documents from 1 in each run: this one is in both, and all readings of it are told
+    assert found["shard"] == "@0/train/code/00000.arrow"
+    assert {"iteration": 2, "window": new["window"], "epoch": new["epoch"]} in found["readings"]
+    windows = readings.data.windows(readings.log, 0, 48)
+    wanted = [w.number for w in windows if found["doc_id"] in readings.data.doc_ids(w)]
+    assert [r["window"] for r in found["readings"]] == wanted
+    assert readings.verify()["windows"] == whole.windows == 48
+    token = trace_token(str(tmp_path / "whole"), new["shard"], new["token"] + 1)
+    assert token["doc_id"] == new["documents"][0]["doc_id"] and token["url"].startswith("https://example.org/")
+    assert train(settings, both, str(tmp_path / "whole")).resumed_from == 6
+    with pytest.raises(UserError, match="was trained on other shards"):
+        train(settings, both[:1], str(tmp_path / "whole"))
+    strange = tmp_path / "strange"
+    shutil.copytree(tmp_path / "other", strange)
+    manifest = strange / "result" / "shards" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(other.tokenizer.sha256, "f" * 64))
+    with pytest.raises(shards.ShardTokenizer, match="shards train together only with one tokenizer"):
+        train(settings, [str(corpus), str(strange)], str(tmp_path / "none"))
+
+
+def test_what_the_data_has_to_say_is_said_at_the_start(corpus: Path, tmp_path: Path) -> None:
+    import fsspec
+
+    fsspec.filesystem("memory").put(str(corpus / "result"), "/noted-run/result", recursive=True)
+    said: list[dict[str, Any]] = []
+    settings = config(iterations=1, **{"data.cache": 1, "evaluate.windows": 1})
+    result = train(settings, "memory://noted-run", str(tmp_path / "run"), report=said.append)
+    assert said[0]["kind"] == "note" and "windows are fetched one by one" in said[0]["note"]
+    assert said[0]["note"] in result.notes
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_refused_before_it_comes(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import training.train as module
+
+    asked: list[int] = []
+
+    def share(batch: int, world: int, accumulation: int, rank: int) -> list[tuple[int, int]]:
+        asked.append(batch)
+        return planning.share(batch, 4, accumulation, rank)
+
+    monkeypatch.setattr(module, "share", share)
+    with pytest.raises(UserError, match=r"a global batch of 6 cannot be dealt to 4 ranks .*; 4 or 8 can"):
+        train(config(**{"data.changes": [{"at": 20, "windows": 6}]}), str(corpus), str(tmp_path / "run"))
+    assert asked == [8, 6]

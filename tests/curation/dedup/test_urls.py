@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.dedup import urls
-from curation.dedup.urls import UrlDedup, normalise
+from curation.dedup.urls import UrlDedup
+from curation.url import normalise
 from tests.curation.stages import corpus_of, cut, documents, run, signals
 
 SAME = [

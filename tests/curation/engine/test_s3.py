@@ -103,7 +103,7 @@ def test_sources_and_run_on_s3_give_the_bytes_of_a_local_run(bucket: str, local:
     file = tiny.write_pipeline(local / "remote", root=f"{bucket}/in")
     options = {"executor": executor} | ({"workers": 2} if executor == "ray" else {})
     result = tiny.run(file, f"{bucket}/run", **options)
-    assert result.status == "done" and result.executed == 32
+    assert result.status == "done" and result.executed == 35
     assert _tree(f"{bucket}/run", local / "back") == tiny.tree(local / "local")
     again = tiny.run(file, f"{bucket}/run", **options)
     assert (again.status, again.executed) == ("unchanged", 0)
@@ -150,7 +150,7 @@ def test_a_source_changed_on_s3_is_noticed_and_never_half_published(bucket: str,
     assert store.walk("result"), "the old result is being replaced by the new one, file by file"
     assert not store.exists("result/shards/manifest.json") and store.read_json("run.json")["done"] is None
     after = tiny.run(file, f"{bucket}/run")
-    assert (after.status, after.executed, before.executed) == ("done", 0, 32)
+    assert (after.status, after.executed, before.executed) == ("done", 0, 35)
     (local / "in" / "a.jsonl").write_bytes(changed)
     tiny.run(tiny.write_pipeline(local), local / "fresh")
     assert _tree(f"{bucket}/run", local / "back") == tiny.tree(local / "fresh")
@@ -187,7 +187,7 @@ def test_dying_at_boundaries_of_a_run_on_s3(bucket: str, local: Path, first: int
         made = Storage(run_dir).read_json("run.json") if Storage(run_dir).exists("run.json") else {"done": None}
         assert made["done"] is None
         result = tiny.run(file, run_dir)
-        assert result.executed == 32 - had, boundaries[k]
+        assert result.executed == 35 - had, boundaries[k]
         assert _tree(run_dir, local / f"back-{k}") == expected, boundaries[k]
 
 
@@ -266,7 +266,7 @@ def test_a_driver_killed_on_s3_is_followed_at_once(bucket: str, local: Path, whe
     assert not store.exists("result/shards/manifest.json"), "readers of a result go by its manifest"
     had = _committed(store)
     result = tiny.run(file, f"{bucket}/run")
-    assert (result.status, result.executed) == ("done", 32 - had)
+    assert (result.status, result.executed) == ("done", 35 - had)
     assert _tree(f"{bucket}/run", local / "back") == tiny.tree(local / "local")
 
 

@@ -174,8 +174,10 @@ def test_validation_wins_where_runs_are_merged(run: Path, tmp_path: Path) -> Non
     copies = [
         ("train", d, type(p)(hashlib.md5(p.doc_id).digest(), p.length, p.tokens, p.url, p.source)) for _, d, p in held
     ]
-    made = gather(str(tmp_path / "out"), [*of_runs([manifest]), *copies], tokenizer)
-    assert made.held_out == len(held) > 0
+    _, domain, page = held[0]
+    newer = type(page)(b"n" * 16, 2, lambda: np.array([70, 71], np.uint16), f"{page.url}?utm_source=feed#top", None)
+    made = gather(str(tmp_path / "out"), [*of_runs([manifest]), *copies, ("train", domain, newer)], tokenizer)
+    assert made.held_out == len(held) + 1 > 1
     assert made.manifest.splits["train"]["web"].documents == manifest.splits["train"]["web"].documents
 
 

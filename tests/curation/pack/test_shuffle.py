@@ -17,7 +17,7 @@ import pytest
 
 from curation import shards
 from curation.keyed import keyed
-from curation.pack import sample, shuffle, split
+from curation.pack import related, sample, shuffle, split
 from curation.pack.documents import documents_stages
 from curation.pack.encode import Encoder
 from curation.pack.sample import load_tokenizer_stages, tokenizer_info, train_tokenizer_stages
@@ -179,13 +179,13 @@ def test_another_seed_another_order_and_split(tmp_path):
 
 def test_the_split_goes_by_content():
     texts = pa.array([f"text {i}" for i in range(5000)], pa.large_string())
-    number = split.numbers(texts, 17)
+    number = related.text_numbers(texts, 17)
     low, high = int(number.min()), int(number.max())
     one, two = (split.validation(number, low, high, f) for f in (0.01, 0.02))
     assert 25 < one.sum() < 80 and (two | ~one).all()  # a larger fraction keeps what a smaller one chose
     assert not split.validation(number, low, high, 0.0).any()
     assert split.validation(number, low, high, 1e-9).sum() == 1
-    same = split.numbers(pa.array(["x", "x"], pa.large_string()), 17)
+    same = related.text_numbers(pa.array(["x", "x"], pa.large_string()), 17)
     assert not split.validation(same, int(same[0]), int(same[0]), 0.999).any()  # equal texts are never parted
 
 
