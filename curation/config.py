@@ -180,7 +180,12 @@ def _source(i: int, located: Located, readers: Mapping[str, str | type]) -> Sour
         root=yaml_file.beside(located.file, base.root),
         path=base.path,
         reader=reader,
-        written={**base.model_dump(), "domain": domain, "collection": base.collection or base.name, **options},
+        written={
+            **base.model_dump(exclude_none=True),
+            "domain": domain,
+            "collection": base.collection or base.name,
+            **options,
+        },
     )
 
 

@@ -54,18 +54,20 @@ def user_target(kind: str, file: str) -> str:
 
 
 def load_class(target: str, where: str = "") -> type:
-    """Imports "package.module:Class" or "/path/file.py:Class". The same file gives the same module every time."""
+    """Imports "package.module:Class" or "/path/file.py:Class". The same file gives the same module every time, on every
+    machine that has it; an edited one another."""
     module_name, _, class_name = target.rpartition(":")
     prefix = f"{where}: " if where else ""
     if module_name.endswith(".py"):
         path = module_name
-        module_name = f"_gristmill_{os.path.basename(path)[:-3]}_{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+        if not os.path.isfile(path):
+            raise UserError(f"{prefix}there is no file {path}\n  expected the path of a Python file beside this one")
+        with open(path, "rb") as f:
+            state = hashlib.sha256(path.encode() + b"\0" + f.read()).hexdigest()[:8]
+        module_name = f"_gristmill_{os.path.basename(path)[:-3]}_{state}"
         if module_name not in sys.modules:
             spec = importlib.util.spec_from_file_location(module_name, path)
-            if not os.path.isfile(path) or spec is None or spec.loader is None:
-                raise UserError(
-                    f"{prefix}there is no file {path}\n  expected the path of a Python file beside this one"
-                )
+            assert spec is not None and spec.loader is not None  # for a .py file there is one
             module = importlib.util.module_from_spec(spec)
             sys.modules[module_name] = module
             try:

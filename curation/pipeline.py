@@ -100,6 +100,8 @@ class SourceFile(Strict):
     root: str = "."
     domain: str | None = None
     collection: str | None = None
+    licence: str | None = None  # for the data card: an SPDX name or a sentence
+    origin: str | None = None  # for the data card: where the files are from
 
 
 @dataclass(frozen=True)

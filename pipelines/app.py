@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
 
+from pipelines.guide import Map
+
 app = typer.Typer(
+    cls=Map,
     help="Crawled text in, a trained language model out.",
     no_args_is_help=True,
+    add_completion=False,  # a command of its own does it
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -30,10 +35,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Plain JSON, for scripts.")
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result.")]
 
 
-def make_console(quiet: bool = False) -> Any:
+def make_console(quiet: bool = False, stderr: bool = False) -> Any:
+    """Where a command speaks. With --plain (or GRISTMILL_PLAIN=1): no colour, and nothing that moves."""
     from rich.console import Console
 
-    return Console(quiet=quiet)
+    if os.environ.get("GRISTMILL_PLAIN"):
+        return Console(quiet=quiet, stderr=stderr, no_color=True, force_terminal=False, emoji=False, soft_wrap=True)
+    return Console(quiet=quiet, stderr=stderr)
 
 
 def load_pipeline(file: str, sets: list[str] | None) -> Any:

@@ -134,13 +134,14 @@ def _write_lines(path: str, rows: list[dict[str, str]]) -> None:
 def _curate(file: str, run: str, executor: str, console: Any) -> None:
     from curation import config
     from curation.engine.run import curate
-    from pipelines.commands.curating import show_result
+    from pipelines.commands.curating import show_result, write_cards
     from pipelines.steps import READERS, STEPS
 
     pipeline = config.load(file, catalogue=STEPS, readers=READERS)
     with Display(console) as display:
         result = curate(pipeline, run, executor=executor, progress=display)
     show_result(console, result)
+    write_cards(run)
 
 
 def _train(file: str, run: str, console: Any) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from curation.located import Located
 from curation.options import build, find_class
+from curation.pipeline import SourceFile
 from curation.step import RecordError, UnreadableFile, UserError
 from curation.storage import Storage, is_remote
 from pipelines.steps import READERS, STEPS
@@ -33,7 +34,7 @@ class Originals:
         pipeline = yaml.safe_load(store.read_bytes("pipeline.yaml"))
         roots = {i["source"]: i["root"] for i in run.get("inputs", [])}
         self._located = Located("pipeline.yaml", pipeline)
-        common = ("name", "read", "path", "root", "domain", "collection")
+        common = SourceFile.model_fields
         self._sources = [
             (s["domain"], roots.get(s["name"], s["root"]), s["read"], {k: v for k, v in s.items() if k not in common})
             for s in pipeline["sources"]

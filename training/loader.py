@@ -15,24 +15,59 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from curation.shards import read_manifest
+
+from .config import DataConfig
 from .data import Batch, Data
 from .order import OrderLog
-from .planning import share
+from .planning import plan, share
 
 
 class Iterations(Dataset[list[Batch]]):
     """Item i: the batches of a rank in iteration i, one for each step of accumulation."""
 
-    def __init__(self, data: Data, log: OrderLog, rank: int = 0, world: int = 1, accumulation: int = 1) -> None:
-        """Raises UserError where a global batch of the log cannot be dealt evenly, naming the nearest that can."""
+    def __init__(
+        self, data: Data, log: OrderLog, rank: int = 0, world: int = 1, accumulation: int = 1, count: int = 0
+    ) -> None:
+        """Raises UserError where a global batch of the log cannot be dealt evenly, naming the nearest that can.
+        `count` is its length, for samplers that ask; any iteration can be read whatever it is."""
         for segment in log.segments:
             share(segment.batch, world, accumulation, rank)
         self.data, self.log, self.rank, self.world, self.accumulation = data, log, rank, world, accumulation
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
 
     def __getitem__(self, iteration: int) -> list[Batch]:
         first, last = self.log.span(iteration)
         parts = share(last - first, self.world, self.accumulation, self.rank)
         return [self.data.batch(self.log, first + a, first + b) for a, b in parts]
+
+
+def dataset(
+    run: str,
+    *,
+    sequence: int,
+    windows: int,
+    iterations: int,
+    seed: int = 17,
+    weights: dict[str, float] | None = None,
+    max_epochs: float | None = None,
+) -> Iterations:
+    """A curation run's training split as a map-style torch dataset: what a training with these settings reads.
+
+    run       directory or URL of the run
+    sequence  inputs of a window; `windows` of them are a batch, `iterations` the length
+    weights   share of each domain [default: those of the run's mix]
+
+    Item i is a list of one `Batch`, of tensors [windows, sequence]. It is a function of i alone, so it needs no
+    shuffling and has no state. Raises UserError for a mix that would read a domain more often than max_epochs, which is
+    by default what the run was made for.
+    """
+    settings = DataConfig(sequence=sequence, weights=weights, max_epochs=max_epochs)
+    data, log, _ = plan(read_manifest(run), settings, seed, windows, iterations)
+    return Iterations(data, log, count=iterations)
 
 
 def batches(

@@ -134,9 +134,9 @@ class Ray:
 
     def share(self, value: Any) -> Any:
         # a user's step comes from a file that workers cannot import by name: its code travels with it
-        for module in {type(op.step).__module__ for op in getattr(value, "ops", ())}:
-            if module.startswith("_gristmill_"):
-                self._ray.cloudpickle.register_pickle_by_value(sys.modules[module])
+        for name, module in list(sys.modules.items()):
+            if name.startswith("_gristmill_"):
+                self._ray.cloudpickle.register_pickle_by_value(module)
         return self._ray.put(value)
 
     def submit(self, function: Function, shared: Any, spec: Any, commit: str | None, memory: int) -> Any:

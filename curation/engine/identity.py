@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import os
 import platform
 import sys
 from collections.abc import Iterable
@@ -83,24 +84,21 @@ def code_fingerprint(cls: type) -> str:
 
 def module_fingerprint(file: str) -> str:
     """Of a module's file and all the project's modules it imports."""
-    return _closure(str(Path(file).resolve()))
-
-
-@functools.cache
-def _closure(file: str) -> str:
     seen: dict[str, str] = {}
-    pending = [file]
+    pending = [str(Path(file).resolve())]
     while pending:
         path = pending.pop()
         if path in seen:
             continue
-        seen[path], imports = _module(path)
+        stat = os.stat(path)
+        seen[path], imports = _module(path, stat.st_mtime_ns, stat.st_size)
         pending.extend(imports)
     return storage.fingerprint(sorted(seen.values()))
 
 
 @functools.cache
-def _module(path: str) -> tuple[str, list[str]]:
+def _module(path: str, mtime_ns: int, size: int) -> tuple[str, list[str]]:
+    """Hash and imports of a file in one state of it: in a notebook a step's file is edited between two runs."""
     tree = ast.parse(Path(path).read_bytes())
     imports: list[str] = []
     for node in ast.walk(tree):

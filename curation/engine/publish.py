@@ -38,7 +38,7 @@ def _publish_local(store: Storage, made: Result) -> list[Written]:
         store.rename("result", old)
     store.rename(fresh, "result")
     store.remove(old)
-    return written
+    return [Written(w.path.replace(fresh, "result", 1), w.size, w.sha256) for w in written]
 
 
 def _publish_remote(store: Storage, made: Result) -> list[Written]:

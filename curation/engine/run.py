@@ -19,7 +19,7 @@ from curation.engine.phases import Phases, PoisonFound, planned
 from curation.engine.plan import Plan
 from curation.pipeline import Pipeline
 from curation.step import Corpus, GlobalStep, UserError
-from curation.storage import Storage, failpoint
+from curation.storage import Storage, Written, failpoint
 
 DONE, UNCHANGED, QUARANTINED = "done", "unchanged", "quarantined"
 
@@ -134,10 +134,10 @@ def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, al
     made = result.build(phases)
     counts = _counts(plan, phases) | made.counts
     generations.keep(store)
-    publish.publish(store, made)
+    files = publish.publish(store, made)
     failpoint("published")
     poison = storage.digest(store.read_bytes("poison.jsonl")) if store.exists("poison.jsonl") else ""
-    _write_run(store, plan, phases, counts, unread, _done(plan, poison), limit, sample)
+    _write_run(store, plan, phases, counts, unread, _done(plan, poison), limit, sample, files)
     if plan.pipeline.retention == "none":
         store.remove("cache")
     status, code = (QUARANTINED, 3) if unread else (DONE, 0)
@@ -213,7 +213,7 @@ def _write_header(store: Storage, plan: Plan) -> None:
 
 def _write_run(
     store: Storage, plan: Plan, phases: Phases, counts: dict[str, Any], unread: list[dict[str, Any]], done: str | None,
-    limit: int | None, sample: float | None,
+    limit: int | None, sample: float | None, files: Iterable[Written] = (),
 ) -> None:  # fmt: skip
     listed = [
         {"source": s.name, "root": s.root, "files": len(files), "bytes": sum(f.size for f in files)}
@@ -243,6 +243,7 @@ def _write_run(
             "counts": counts,
             "unread": unread,
             "phases": costs,
+            "files": sorted((w.as_dict() for w in files), key=lambda w: w["path"]),
             "stages": {name: joined.trail for name, joined in phases.joins.items()},
         },
     )

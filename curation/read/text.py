@@ -35,18 +35,28 @@ _SUFFIXES = {
 _HTML = (".html", ".htm", ".xhtml")
 
 
+def by_suffix(path: str) -> str:
+    """`jsonl`, `parquet`, `arrow` or `text`: what a file is by its name."""
+    return _SUFFIXES.get(posixpath.splitext(record.strip_compression(path))[1].lower(), "text")
+
+
+def is_html(path: str) -> bool:
+    """Whether a file's name says that it is a page."""
+    return posixpath.splitext(record.strip_compression(path))[1].lower() in _HTML
+
+
 @dataclass
 class Text:
     """Options of `read: text`. `text`, `id`, `url`, `date` name the fields or columns; every other goes to `meta`.
-    `id` empty: a record's place is its key. `mime` text/html: the texts are HTML, for `extract` to look at. `as_text`:
-    files are single documents whatever their suffix says."""
+    `id` empty: a record's place is its key. `mime` text/html: the texts are HTML, for `extract` to look at. `format`:
+    what the files are, whatever their suffix says; `text` makes each of them one document."""
 
     text: str = "text"
     id: str = ""
     url: str = "url"
     date: str = "date"
     mime: Literal["text/plain", "text/html"] = "text/plain"
-    as_text: bool = False
+    format: Literal["auto", "jsonl", "parquet", "arrow", "text"] = "auto"
 
     def split(self, piece: Piece, root: str, target: int) -> list[Piece]:
         """Plain JSON Lines by byte ranges, Parquet by row groups. Whole where `id` is set: whether an id repeats is
@@ -72,9 +82,7 @@ class Text:
             return Stream(file).read(MAX_FILE)
 
     def _kind(self, path: str) -> str:
-        if self.as_text:
-            return "text"
-        return _SUFFIXES.get(posixpath.splitext(record.strip_compression(path))[1].lower(), "text")
+        return by_suffix(path) if self.format == "auto" else self.format
 
     def _rows(self, piece: Piece, root: str, collection: str) -> Iterator[Row]:
         fields = Fields(collection, piece, self.text, self.id, self.url, self.date, self.mime)
@@ -92,8 +100,7 @@ class Text:
     def _document(self, file: IO[bytes], piece: Piece, collection: str) -> Row:
         """One file as one document."""
         row = Row(record.doc_id(collection, piece.path, place(0)), source(piece.path, "text", 0, piece.size))
-        suffix = posixpath.splitext(record.strip_compression(piece.path))[1].lower()
-        row.mime = "text/html" if suffix in _HTML else self.mime
+        row.mime = "text/html" if is_html(piece.path) else self.mime
         stream = Stream(file)
         data = stream.read(MAX_FILE + 1)
         if stream.damage and not stream.damage.truncated and not data:

@@ -30,16 +30,13 @@ def curate(
     executor: Annotated[str, typer.Option(help="ray, or inline for this process alone.")] = "ray",
     address: Annotated[str | None, typer.Option(help="A Ray cluster's address; else Ray starts here.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Tasks at once [default: what the machine has].")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N tasks: a first look.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="N records, spread over the input: a first look.")] = None,
     sample: Annotated[float | None, typer.Option(min=0, max=1, help="Only this share of documents, by hash.")] = None,
     allow_missing: Annotated[bool, typer.Option(help="Go on past files that cannot be read.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Curate what a pipeline file says. Run it again and it goes on where it was, or says that nothing is left to do.
-
-    [dim]gristmill curate web.yaml --run runs/web --set steps.language.keep.language="language.code = 'en'"[/]
-    """
+    """Curate what a pipeline file says. Again, it goes on where it was, or says that nothing is left to do."""
     from curation.engine import run as engine
     from pipelines.progress import Display
 
@@ -60,12 +57,23 @@ def curate(
             allow_missing=allow_missing,
             progress=display,
         )
+    write_cards(run_dir)
     if as_json:
         fields = ("status", "exit_code", "run_dir", "counts", "quarantined", "seconds")
         print(json.dumps({f: getattr(result, f) for f in fields}, default=str))
     else:
         show_result(console, result)
     raise typer.Exit(result.exit_code)
+
+
+def write_cards(run_dir: str) -> None:
+    """card.md and croissant.json beside the result, unless they are there or the run stopped before it had one."""
+    from curation.engine import run as engine
+    from curation.storage import Storage
+    from pipelines.cards.write import current, write
+
+    if engine.status(run_dir)["state"] == "done" and not current(Storage(run_dir)):
+        write(run_dir)
 
 
 def show_result(console: Any, result: Any) -> None:

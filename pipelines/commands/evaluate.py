@@ -25,10 +25,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Score a trained model: perplexity and bits per byte by domain, choices by likelihood, math and code by writing.
-
-    [dim]gristmill evaluate runs/web/train/small arc.jsonl gsm8k.jsonl --data runs/web[/]
-    """
+    """Score a trained model: perplexity and bits per byte by domain, choices by likelihood, math, code by writing."""
     from training.config import UserError
     from training.generate import load
     from training.tasks import evaluate_task

@@ -33,11 +33,9 @@ def forget(
 
     Whoever was dropped as their duplicate comes back. Nothing is computed twice. With --tombstone the shards stay as
     they are but for the tokens of these documents, which become EOS; the run's next result leaves them out.
-
-    [dim]gristmill forget runs/web --url https://example.org/private --reason "asked to"[/]
     """
     from curation.engine.forget import forget as take_out
-    from pipelines.commands.curating import show_result
+    from pipelines.commands.curating import show_result, write_cards
     from pipelines.progress import Display
     from pipelines.steps import READERS, STEPS
 
@@ -51,6 +49,8 @@ def forget(
             run, documents=documents or (), urls=urls or (), reason=reason, tombstone=tombstone, catalogue=STEPS,
             readers=READERS, executor=executor, address=address, workers=workers, progress=display,
         )  # fmt: skip
+    if done.run is not None:
+        write_cards(run)
     if as_json:
         kept = None if done.run is None else done.run.counts.get("kept")
         answer = {"entries": done.entries, "generation": done.generation, "tokens": done.tokens, "kept": kept}

@@ -30,8 +30,6 @@ def mix_search(
 
     Run it again and it goes on where it was; with another objective it fits anew and trains nothing but, unless
     --no-confirm is given, the runs that check a new recommendation.
-
-    [dim]gristmill mix search mix.yaml[/]
     """
     import os
 
@@ -72,10 +70,7 @@ def mix_fit(
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples behind the intervals.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a swarm that somebody has trained already, from its tables of mixes and losses.
-
-    [dim]gristmill mix fit ratios.csv metrics.csv --objective web=1 --objective code=2[/]
-    """
+    """Fit a swarm that somebody has trained already, from its tables of mixes and losses."""
     import os
 
     from pipelines.mix.outcome import as_json as plain

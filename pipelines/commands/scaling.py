@@ -32,10 +32,7 @@ def scaling_fit(
     resamples: Resamples = 1000,
     as_json: AsJson = False,
 ) -> None:
-    """The law of a table of runs, with intervals and the runs that lie off it.
-
-    [dim]gristmill scaling fit runs.csv --drop-highest 5[/]
-    """
+    """The law of a table of runs, with intervals and the runs that lie off it."""
     from pipelines.scaling import fit, read
 
     made = fit(read(table).without_highest(drop_highest), repetition=repetition, resamples=resamples)
@@ -66,10 +63,7 @@ def scaling_predict(
     resamples: Resamples = 1000,
     as_json: AsJson = False,
 ) -> None:
-    """The loss of a run that is not trained yet, or the best size and tokens for a compute budget.
-
-    [dim]gristmill scaling predict runs.csv --flop 1e21[/]
-    """
+    """The loss of a run that is not trained yet, or the best size and tokens for a compute budget."""
     from pipelines.scaling import fit, read
 
     if (flop is None) == (params is None or tokens is None):
@@ -135,10 +129,7 @@ def scaling_ladder(
     executor: Annotated[str, typer.Option(help="ray, or inline for this process alone.")] = "ray",
     address: Annotated[str | None, typer.Option(help="A Ray cluster's address; else Ray starts here.")] = None,
 ) -> None:
-    """Train the small runs that a law is fitted to; run it again and it goes on where it was.
-
-    [dim]gristmill scaling ladder ladder.yaml --data runs/web --out runs/web/ladder[/]
-    """
+    """Train the small runs that a law is fitted to; run it again and it goes on where it was."""
     from pipelines.mix import workers
     from pipelines.scaling import ladder, read
 
@@ -158,10 +149,7 @@ def scaling_watch(
     every: Annotated[float, typer.Option(min=0, help="Look again after so many seconds; 0: once.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a run's loss with the curve that a ladder predicts for it. Exit code 3 when it has left the band.
-
-    [dim]gristmill scaling watch runs/web/train/large --ladder runs/web/ladder --every 60[/]
-    """
+    """Compare a run's loss with the curve that a ladder predicts for it. Exit code 3 when it has left the band."""
     import time
     from pathlib import Path
 

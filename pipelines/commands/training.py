@@ -33,8 +33,6 @@ def train(
     """Train a model on a run's shards. Run it again and it goes on from its last checkpoint.
 
     Under torchrun every rank runs this command. SIGTERM saves a checkpoint and ends with exit code 75: run it again.
-
-    [dim]gristmill train small.yaml --data runs/web --set optimizer.lr=3e-4[/]
     """
     from pipelines.look import TrainLines
     from training.config import load

@@ -47,7 +47,7 @@ WRITTEN = {
     "unknown reader option": (
         'sources:\n  - name: texts\n    read: text\n    path: "*"\n    txt: body\n',
         "HERE/pipeline.yaml:5: sources[0].txt: the source 'texts' (read: text) has no option 'txt'\n"
-        "  did you mean text or as_text?",
+        "  did you mean text?",
     ),
     "wrong type": (HEAD + "seed: seventeen\n", "HERE/pipeline.yaml:3: seed: is 'seventeen'\n  expected integer"),
     "wrong type of an option": (

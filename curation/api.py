@@ -1,0 +1,135 @@
+"""For notebooks and programs: what the command line does and shows, as Python objects.
+
+    import curation
+
+    run = curation.run("web.yaml")
+    run.counts["kept"]
+    run.ledger(["url", "step", "rule"]).to_pandas()
+    run.sql("SELECT step, rule, count(*) FROM ledger GROUP BY ALL")
+
+A `Run` reads what lies in its directory and holds nothing; a run on S3 is opened like one on a disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation import config
+from curation.catalogue import READERS, STEPS
+from curation.engine import explain as explaining
+from curation.engine.run import curate
+from curation.step import UserError
+from curation.storage import Storage
+
+if TYPE_CHECKING:
+    from curation.shards import Manifest
+
+
+def run(
+    file: str,
+    run_dir: str | None = None,
+    *,
+    sets: Sequence[str] = (),
+    executor: str = "ray",
+    address: str | None = None,
+    workers: int | None = None,
+    limit: int | None = None,
+    sample: float | None = None,
+    allow_missing: bool = False,
+) -> Run:
+    """Curates what a pipeline file says, as `gristmill curate` does, and returns the run.
+
+    file      the pipeline file (YAML); `sets` are overrides such as "steps.language.keep.language=language.score > 0.9"
+    run_dir   where the run lies [default: runs/NAME]
+    executor  "ray", or "inline" for this process alone
+
+    Run again it goes on where it was, and does nothing where nothing changed. Raises UserError for what has to be
+    changed first, RunFailed for a run that cannot go on, and UserError where files could not be read, unless
+    `allow_missing`.
+    """
+    pipeline = config.load(file, catalogue=STEPS, readers=READERS, sets=sets)
+    where = run_dir or os.path.join("runs", pipeline.name)
+    result = curate(
+        pipeline, where, executor=executor, address=address, workers=workers, limit=limit, sample=sample,
+        allow_missing=allow_missing,
+    )  # fmt: skip
+    if result.quarantined and not allow_missing:
+        first = result.quarantined[0]
+        raise UserError(
+            f"{where}: {len(result.quarantined)} files cannot be read, "
+            f"first {first.get('path')}: {first.get('reason')}\n"
+            "  repair or remove them and run again, or go on without them: allow_missing=True"
+        )
+    return Run(where)
+
+
+class Run:
+    """A finished curation run, by its directory or URL. Raises UserError for a directory that holds none."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._store = Storage(path)
+        if not self._store.exists("result/ledger"):
+            raise UserError(f"{path} holds no finished run\n  give the directory that curate wrote, and let it finish")
+
+    def __repr__(self) -> str:
+        return f"Run({self.path!r})"
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """run.json: versions, seed, fingerprints, inputs, quantiles, counts."""
+        return dict(self._store.read_json("run.json"))
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """Records read, what each rule dropped, documents kept, tokens."""
+        return dict(self.info["counts"])
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the shards: tokenizer, splits, mix. Raises ShardError where the pipeline has no tokenizer."""
+        from curation.shards import read_manifest
+
+        return read_manifest(self.path)
+
+    def ledger(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Every record: kept (step is null) or the step, rule and value that dropped it, with all signals.
+
+        An Arrow table, sorted by doc_id; `.to_pandas()` makes a DataFrame of it. It is all in memory: name columns, or
+        ask `sql`, where the run is large.
+        """
+        return self._table("result/ledger", columns)
+
+    def documents(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The documents that stayed, with text and signals. In memory: see `ledger`."""
+        return self._table("result/documents", columns)
+
+    def _table(self, directory: str, columns: Sequence[str] | None) -> pa.Table:
+        tables = []
+        for name in self._store.names(directory):
+            with self._store.open(f"{directory}/{name}") as f:
+                tables.append(pq.read_table(f, columns=None if columns is None else list(columns)))
+        return pa.concat_tables(tables)
+
+    def sql(self, query: str) -> pa.Table:
+        """Asks DuckDB, for which `ledger` and `documents` are tables. Only what the query needs is read."""
+        import duckdb
+
+        with duckdb.connect() as connection:
+            if not self._store.local:
+                from curation.storage import filesystem
+
+                connection.register_filesystem(filesystem(self.path)[0])
+            for name in ("ledger", "documents"):
+                where = self._store.url(f"result/{name}/*.parquet").replace("'", "''")
+                connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{where}')")
+            return connection.sql(query).to_arrow_table()
+
+    def explain(self, document: str) -> dict[str, Any]:
+        """Where a document went and why; by its doc_id (32 hex digits) or the URL as crawled."""
+        return explaining.explain(self.path, document)

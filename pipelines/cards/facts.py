@@ -1,0 +1,260 @@
+"""What a data card says of a run, gathered from its directory alone: sources, steps with figures, mix, limits.
+
+Counts of documents are the run's own and exact. Signals (how much personal data, which languages) are counted over the
+first `ROWS` rows of the ledger, whose files are parts of a hash of the document id and so a fair sample; the card says
+of how many.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.pipeline import File
+from curation.step import UserError
+from curation.storage import Storage
+from pipelines.findings import batches
+
+ROWS = 200_000
+LONGEST = 256  # characters of a word; beyond, a signal is text (what line_dedup cut) and has no distribution
+MOST_VALUES = 1000  # of a word; a signal that has more is an id or a title
+UNDECLARED = "unknown, not declared"
+_NOT_SIGNALS = ("source", "read")
+
+
+@dataclass
+class Signal:
+    """A signal over the documents that have it: quantiles of a number, counts of words and truth values."""
+
+    count: int = 0
+    total: float = 0.0
+    quantiles: tuple[float, float, float] | None = None  # a tenth, half, nine tenths
+    values: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Facts:
+    """Everything a card says about a run."""
+
+    run: dict[str, Any]  # run.json
+    pipeline: dict[str, Any]  # pipeline.yaml
+    sources: list[dict[str, Any]]
+    steps: list[dict[str, Any]]  # name, kind, options, rules with what each dropped and what was left
+    file: dict[str, Any]  # the same as a pipeline file says it
+    signals: dict[str, dict[str, Signal]]  # step -> signal
+    kept_languages: Counter[str]
+    rows: int  # of the ledger that signals were counted over
+    manifest: dict[str, Any] | None
+    generation: int
+    forgotten: int
+    made: str | None  # the day of run.json, for a run on this machine
+    limits: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return str(self.run["name"])
+
+    @property
+    def records(self) -> int:
+        return int(self.run["counts"]["read"]["records"])
+
+    @property
+    def kept(self) -> int:
+        return int(self.run["counts"]["kept"])
+
+    @property
+    def files(self) -> list[dict[str, Any]]:
+        """Path, bytes and SHA-256 of everything in result/."""
+        return list(self.run.get("files", []))
+
+
+def gather(run_dir: str) -> Facts:
+    """Reads a finished run. Raises UserError for a directory that holds none."""
+    import yaml
+
+    store = Storage(run_dir)
+    if not store.exists("run.json"):
+        raise UserError(f"{run_dir} is not a run directory: it has no run.json\n  give the directory that curate wrote")
+    run = store.read_json("run.json")
+    if not run.get("done"):
+        raise UserError(f"{run_dir} is not finished\n  let `gristmill curate` finish first")
+    pipeline = yaml.safe_load(store.read_bytes("pipeline.yaml"))
+    signals, languages, rows = _signals(store, _language_step(pipeline))
+    from curation.engine import generations
+
+    facts = Facts(
+        run=run,
+        pipeline=pipeline,
+        sources=_sources(pipeline, run),
+        steps=_steps(pipeline, run),
+        file=_as_file(pipeline, run),
+        signals=signals,
+        kept_languages=languages,
+        rows=rows,
+        manifest=store.read_json("result/shards/manifest.json")
+        if store.exists("result/shards/manifest.json")
+        else None,
+        generation=generations.number(store),
+        forgotten=len(generations.listed(store)),
+        made=_day(store),
+    )
+    facts.limits = _limits(facts)
+    return facts
+
+
+def _as_file(pipeline: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
+    """The resolved pipeline in the form of a pipeline file: what is default left out, rules taken away as null."""
+    from curation.located import Located
+    from curation.options import build, find_class
+    from pipelines.steps import STEPS
+
+    steps: list[dict[str, Any]] = []
+    for s in pipeline["steps"]:
+        try:
+            at = Located(run.get("file") or "", {})
+            own = dict(build(find_class(s["step"], STEPS, at, (), "step"), s["options"], at, (), s["name"]).rules())
+        except UserError:  # a step of the user's own whose file is gone
+            own = {}
+        keep = {name: s["rules"].get(name) for name in {**own, **s["rules"]} if own.get(name) != s["rules"].get(name)}
+        steps.append({s["step"]: s["options"], **({"keep": keep} if keep else {})})
+    usual = File.model_construct(sources=[])
+    given = {k: v for k, v in pipeline.items() if v not in (None, [], {})}
+    for key in ("mix", "shards", "engine", "tokenizer"):
+        if given.get(key):
+            given[key] = _given(given[key], getattr(usual, key))
+    return {
+        k: v for k, v in (given | {"steps": steps}).items() if v not in (None, [], {}) and v != getattr(usual, k, 0)
+    }
+
+
+def _given(values: dict[str, Any], usual: Any) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if v is not None and (usual is None or v != getattr(usual, k))}
+
+
+def _day(store: Storage) -> str | None:
+    import os
+
+    if not store.local:
+        return None
+    return datetime.datetime.fromtimestamp(os.path.getmtime(store.full("run.json")), datetime.UTC).date().isoformat()
+
+
+def _language_step(pipeline: dict[str, Any]) -> str | None:
+    return next((s["name"] for s in pipeline["steps"] if s["step"] == "language"), None)
+
+
+def _sources(pipeline: dict[str, Any], run: dict[str, Any]) -> list[dict[str, Any]]:
+    read = {i["source"]: i for i in run["inputs"]}
+    return [
+        s
+        | {"files": read[s["name"]]["files"], "bytes": read[s["name"]]["bytes"]}
+        | {"licence": s.get("licence") or UNDECLARED}
+        for s in pipeline["sources"]
+    ]
+
+
+def _steps(pipeline: dict[str, Any], run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Reading and each step, with what every rule dropped and what was left after the step."""
+    dropped: dict[str, dict[str, int]] = {}
+    for row in run["counts"]["steps"]:
+        dropped.setdefault(row["step"], {})[row["rule"]] = row["dropped"]
+    left = run["counts"]["read"]["records"]
+    rows = []
+    for step in [{"step": "read", "name": "read", "options": {}, "rules": {}}, *pipeline["steps"]]:
+        here = dropped.get(step["name"], {})
+        rules = {r: {"sql": sql, "dropped": here.get(r, 0)} for r, sql in step["rules"].items()}
+        rules |= {r: {"sql": None, "dropped": n} for r, n in here.items() if r not in rules}
+        reached, left = left, left - sum(here.values())
+        rows.append({**step, "rules": rules, "reached": reached, "left": left})
+    return rows
+
+
+def _signals(store: Storage, language: str | None) -> tuple[dict[str, dict[str, Signal]], Counter[str], int]:
+    found: dict[str, dict[str, Signal]] = {}
+    numbers: dict[tuple[str, str], list[Any]] = {}
+    languages: Counter[str] = Counter()
+    rows = 0
+    for batch in batches(store, "result/ledger"):
+        for column in batch.schema:
+            if not pa.types.is_struct(column.type) or column.name in _NOT_SIGNALS:
+                continue
+            held = batch.column(column.name)
+            for child, array in zip(column.type, held.flatten(), strict=True):
+                into = found.setdefault(column.name, {}).setdefault(child.name, Signal())
+                values = array.drop_null()
+                into.count += len(values)
+                if pa.types.is_floating(child.type) or pa.types.is_integer(child.type):
+                    numbers.setdefault((column.name, child.name), []).append(np.asarray(values.cast(pa.float64())))
+                elif pa.types.is_boolean(child.type):
+                    into.values.update({"true": pc.sum(values).as_py() or 0})
+                elif (
+                    pa.types.is_string(child.type)
+                    and len(into.values) < MOST_VALUES
+                    and (pc.max(pc.utf8_length(values)).as_py() or 0) <= LONGEST
+                ):
+                    into.values.update({v["values"]: v["counts"] for v in pc.value_counts(values).to_pylist()})
+            if column.name == language:
+                codes = pc.struct_field(held.filter(batch.column("step").is_null()), "code").drop_null()
+                languages.update({v["values"]: v["counts"] for v in pc.value_counts(codes).to_pylist()})
+        rows += batch.num_rows
+        if rows >= ROWS:
+            break
+    for (step, name), parts in numbers.items():
+        values = np.concatenate(parts)
+        values = values[np.isfinite(values)]
+        if len(values):
+            signal = found[step][name]
+            signal.total = float(values.sum())
+            low, middle, high = (float(q) for q in np.quantile(values, [0.1, 0.5, 0.9], method="inverted_cdf"))
+            signal.quantiles = (low, middle, high)
+    return found, languages, rows
+
+
+def _limits(facts: Facts) -> list[str]:
+    """What whoever uses this must know, as far as the run itself can tell."""
+    run, kinds = facts.run, {s["step"] for s in facts.steps}
+    said = []
+    undeclared = [s["name"] for s in facts.sources if s["licence"] == UNDECLARED]
+    if undeclared:
+        said.append(
+            f"The licence of {', '.join(undeclared)} is not declared in the pipeline file. Texts of a crawl belong to "
+            "their authors; whether they may be used for a purpose is for its user to find out."
+        )
+    if run.get("limit") or run.get("sample"):
+        part = f"{run['limit']:,} records" if run.get("limit") else f"a sample of {run['sample']:g}"
+        said.append(f"This is no whole run: it was made of {part} of the input.")
+    if run["counts"]["read"]["unread_bytes"] or run["unread"]:
+        said.append(
+            f"{run['counts']['read']['unread_bytes']:,} stored bytes of {len(run['unread'])} files could not be read "
+            "and are not in it."
+        )
+    if facts.generation:
+        said.append(
+            f"This is generation {facts.generation}: documents were forgotten, and tokenizer and quantiles stayed "
+            "those of the generation before. A fresh run makes its own."
+        )
+    if "pii" not in kinds:
+        said.append("Personal data was not looked for.")
+    else:
+        said.append(
+            "Personal data is found by patterns (and what the step was told to look for besides). Names, addresses and "
+            "whatever identifies a person only in context stay."
+        )
+    if "toxicity" not in kinds:
+        said.append("Toxic text was not looked for.")
+    if not kinds & {"exact_dedup", "minhash_dedup", "line_dedup", "url_dedup"}:
+        said.append("Duplicates were not removed.")
+    unmet = sum(t.get("tally", {}).get("unmet", 0) for trail in run["stages"].values() for t in trail)
+    if unmet:
+        said.append(f"{unmet:,} members of very large buckets were not compared with all others (see docs/dedup.md).")
+    if "decontaminate" not in kinds:
+        said.append("Text of evaluation sets was not looked for: a score on one may be a memory of it.")
+    if "language" in kinds:
+        said.append("Languages are a classifier's opinion, and least sure for short and for mixed texts.")
+    return said
