@@ -82,14 +82,14 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        main_text, _ = run(options.data, folder, "main", [{"extract": {}}])
+        main_text, _ = run(options.data.resolve(), folder, "main", [{"extract": {}}])
         own = {d: [words(line) for line in t.split("\n")] for d, t in main_text.items()}
         shown: dict[str, tuple[str, str, list[tuple[int, str]]]] = {}
         for label, setting in SETTINGS.items():
             name = f"run-{list(SETTINGS).index(label)}"
             start = time.process_time()
             after, ledger = run(
-                options.data, folder, name, ["all_text.py:AllText", "exact_dedup", {"line_dedup": setting}]
+                options.data.resolve(), folder, name, ["all_text.py:AllText", "exact_dedup", {"line_dedup": setting}]
             )
             seconds = time.process_time() - start
             counts: dict[str, list[int]] = defaultdict(lambda: [0] * 6)
