@@ -115,12 +115,11 @@ def gather(run_dir: str) -> Findings:
     """Reads a finished run. Raises UserError for a directory that holds none."""
     import yaml
 
+    from curation.engine.run import read_run
     from pipelines.pairs import largest
 
     store = Storage(run_dir)
-    if not store.exists("run.json"):
-        raise UserError(f"{run_dir} is not a run directory: it has no run.json\n  give the directory that curate wrote")
-    run = store.read_json("run.json")
+    run = read_run(store)
     if not store.exists("result/ledger"):
         raise UserError(f"{run_dir} has no ledger yet\n  let `gristmill curate` finish first")
     steps = yaml.safe_load(store.read_bytes("pipeline.yaml"))["steps"] if store.exists("pipeline.yaml") else []

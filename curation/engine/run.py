@@ -333,12 +333,20 @@ def plan(pipeline: Pipeline, run_dir: str) -> dict[str, Any]:
     }
 
 
+def read_run(store: Storage) -> dict[str, Any]:
+    """The run.json of a run directory. Raises UserError where there is none."""
+    made = _read_run(store)
+    if made is None:
+        raise UserError(
+            f"{store.root} is not a run directory: it has no run.json\n  give the directory that curate wrote"
+        )
+    return made
+
+
 def status(run_dir: str) -> dict[str, Any]:
     """Where a run stands: finished phases with their tasks, open ones with those done so far."""
     store = Storage(run_dir)
-    made = _read_run(store)
-    if made is None:
-        raise UserError(f"{run_dir} is not a run directory: it has no run.json. Give the directory that curate wrote.")
+    made = read_run(store)
     finished = []
     for name in store.names("cache/phases"):
         merged = store.read_json(f"cache/phases/{name}")

@@ -12,7 +12,7 @@ import numpy as np
 from curation.kernels import BYTES, OFFSETS, kernel
 from curation.quality.heuristics_lines import c4, fineweb, line_ends, line_hashes
 from curation.quality.heuristics_repetition import repeated_lines, repeated_ngrams
-from curation.quality.heuristics_words import ALPHA, SPACE, WORD, decode, words
+from curation.quality.heuristics_words import ALPHA, WORD, decode, trimmed, words
 
 # What `measure` fills in for each document, in this order.
 COLUMNS = (
@@ -111,12 +111,7 @@ def gopher_quality(code, flags, n, start, end, count, breaks, lines_at_most, out
         if hi < lo:  # the second half of \r\n
             continue
         lines += 1
-        a = lo
-        while a < hi and flags[a] & SPACE:
-            a += 1
-        b = hi
-        while b > a and flags[b - 1] & SPACE:
-            b -= 1
+        a, b = trimmed(flags, lo, hi)
         if a < b:
             if code[a] == 45 or code[a] == 0x2022:
                 bullets += 1

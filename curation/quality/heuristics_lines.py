@@ -9,7 +9,7 @@ import numpy as np
 
 from curation.kernels import kernel
 from curation.quality.heuristics_hashes import clear, hash_range, seen
-from curation.quality.heuristics_words import ANCHOR, BREAK, PUNCTUATION, SPACE, TERMINAL
+from curation.quality.heuristics_words import ANCHOR, BREAK, PUNCTUATION, SPACE, TERMINAL, trimmed
 
 _POLICY = (b"terms of use", b"privacy policy", b"cookie policy", b"uses cookies", b"use of cookies", b"use cookies")
 _PHRASES = (b"lorem ipsum", b"javascript", *_POLICY, b"[edit]", b"[citation needed]")
@@ -159,12 +159,7 @@ def c4(code, flags, start, end, count, breaks, ended, any_end, out):  # type: ig
     for line in range(ended):
         lo = hi + 1
         hi = breaks[line]
-        a = lo
-        while a < hi and flags[a] & SPACE:
-            a += 1
-        b = hi
-        while b > a and flags[b - 1] & SPACE:
-            b -= 1
+        a, b = trimmed(flags, lo, hi)
         if a == b:
             continue
         lines += 1
@@ -227,12 +222,7 @@ def c4_keep(code, flags, n, any_end, text, at, counts):  # type: ignore[no-untyp
         hi = lo
         while hi < n and not flags[hi] & BREAK:
             hi += 1
-        a = lo
-        while a < hi and flags[a] & SPACE:
-            a += 1
-        b = hi
-        while b > a and flags[b - 1] & SPACE:
-            b -= 1
+        a, b = trimmed(flags, lo, hi)
         lo = hi + 1
         if a == b:
             continue

@@ -12,7 +12,7 @@ import numpy as np
 
 from curation.kernels import kernel
 from curation.quality.heuristics_hashes import BASE, ONE, clear, fold, hash_range, mix, seen
-from curation.quality.heuristics_words import SPACE
+from curation.quality.heuristics_words import trimmed
 
 _LOW = np.uint64(0xFFFFFFFF)
 
@@ -35,12 +35,7 @@ def repeated_lines(code, flags, n, newlines, lines, line_hash, table, out):  # t
         lo = hi + 1
     out[9] = double / full if full else 0.0
     out[10] = characters / n
-    first = 0
-    last = n
-    while first < last and flags[first] & SPACE:
-        first += 1
-    while last > first and flags[last - 1] & SPACE:
-        last -= 1
+    first, last = trimmed(flags, 0, n)
     mask = clear(lines, table)
     blocks = 0
     double = 0

@@ -134,6 +134,16 @@ def decode(data, lo, hi, table, code, flags):  # type: ignore[no-untyped-def]
     return n
 
 
+@kernel("UniTuple(int64, 2)(uint16[::1], int64, int64)")
+def trimmed(flags, lo, hi):  # type: ignore[no-untyped-def]
+    """[lo, hi) without the white space around it; empty, and then at its end, if there is nothing else."""
+    while lo < hi and flags[lo] & SPACE:
+        lo += 1
+    while hi > lo and flags[hi - 1] & SPACE:
+        hi -= 1
+    return lo, hi
+
+
 @kernel("boolean(int32[::1], uint16[::1], int64, int64)")
 def is_address(code, flags, lo, hi):  # type: ignore[no-untyped-def]
     """Whether [lo, hi) is [scheme://][user@]host.name[:port][/...]: two labels or more, the last in lower case."""

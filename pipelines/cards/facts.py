@@ -78,16 +78,15 @@ def gather(run_dir: str) -> Facts:
     """Reads a finished run. Raises UserError for a directory that holds none."""
     import yaml
 
+    from curation.engine import generations
+    from curation.engine.run import read_run
+
     store = Storage(run_dir)
-    if not store.exists("run.json"):
-        raise UserError(f"{run_dir} is not a run directory: it has no run.json\n  give the directory that curate wrote")
-    run = store.read_json("run.json")
+    run = read_run(store)
     if not run.get("done"):
         raise UserError(f"{run_dir} is not finished\n  let `gristmill curate` finish first")
     pipeline = yaml.safe_load(store.read_bytes("pipeline.yaml"))
     signals, languages, rows = _signals(store, _language_step(pipeline))
-    from curation.engine import generations
-
     facts = Facts(
         run=run,
         pipeline=pipeline,
