@@ -10,9 +10,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from training import account
-from training.account import flops_per_token, memory, parameters, plan
+from training.account import flops_per_token, memory, parameters
 from training.config import PRESETS, UserError, parse
-from training.devices import DEVICES, find
+from training.devices import DEVICES, find, held, known
+from training.forecast import Live, plan
 from training.model import Model, Shape
 from training.storages import LiveStorages
 
@@ -133,16 +134,36 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
 
 
 def test_live_figures() -> None:
-    shape = Shape(vocab=1000, **PRESETS["toy"])
-    live = account.Live(shape, 128, DEVICES["a100"], 2, "bf16", 0.4)
-    flops = flops_per_token(shape, 128)
-    found = live.figures(10_000, 2.0, 123)
-    assert found["tokens_per_s"] == 5000 and found["memory"] == 123
-    assert found["mfu"] == round(5000 * flops.causal / (2 * 312e12), 4)
-    planned = 2 * 312e12 * 0.4 / flops.causal
-    assert found["of_plan"] == round(5000 / planned, 4)
+    config = parse(FILE)
+    shape = Shape(vocab=128_256, **PRESETS["8b"])
+    flops = flops_per_token(shape, 8192)
+    live = Live(config, shape, DEVICES["h100"], 16)
+    found = live.figures(3_000_000, 20.0, 8192, 60 * 10**9)
+    planned = plan(config, 128_256, device=DEVICES["h100"], gpus=16)
+    assert found["tokens_per_s"] == 150_000 and found["memory"] == 60 * 10**9
+    assert found["mfu"] == round(150_000 * flops.causal / (16 * 989.4e12), 4)
+    assert found["mfu_full"] == round(150_000 * flops.full / (16 * 989.4e12), 4) > found["mfu"]
+    assert found["of_plan"] == pytest.approx(150_000 / planned.tokens_per_second, abs=1e-4)
+    assert found["memory_of_plan"] == pytest.approx(60e9 / planned.memory.peak, abs=1e-4)
+    assert live.figures(3_000_000, 20.0, 2048, 1)["mfu"] < found["mfu"], "less attention for a token of a short window"
+    unknown = Live(config, shape, None, 8)
+    assert unknown.figures(10, 1.0, 8192, 5) == {"tokens_per_s": 10, "memory": 5}
     cpu = find("cpu")
-    assert cpu.kind == "cpu" and cpu.memory > 2**30 and cpu.fp32 > 1e9
+    assert cpu.kind == "cpu" and cpu.memory > 2**30 and cpu.fp32 > 1e9 and 2**26 < held("cpu") < cpu.memory
+    assert "memory_of_plan" not in Live(config, shape, cpu, 1).figures(10, 1.0, 8192, 5)
+
+
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H200", "h200"), ("NVIDIA B200", "b200"),
+        ("NVIDIA A100-SXM4-40GB", "a100"), ("NVIDIA A100-PCIE-40GB", "a100"), ("NVIDIA H100 PCIe", None),
+        ("NVIDIA H100 NVL", None), ("NVIDIA H200 NVL", None), ("NVIDIA GH200 480GB", None), ("NVIDIA GB200", None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None), ("NVIDIA GeForce RTX 4090", None),
+    ],
+)  # fmt: skip
+def test_a_device_by_its_drivers_name(called: str, name: str | None) -> None:
+    assert known(called) is (None if name is None else DEVICES[name])
 
 
 @pytest.mark.gpu

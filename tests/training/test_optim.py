@@ -85,6 +85,25 @@ def test_a_skipped_step_leaves_everything_as_it_was(kind: str) -> None:
     assert not any(torch.equal(a, b) for a, b in zip(before, state(), strict=True))
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_the_update_is_measured(kind: str) -> None:
+    """Against the difference of the weights before and after; a skipped one is none."""
+    model = Model(Shape(**SHAPE, tied=False))
+    model.initialise(1)
+    optimizers = build(model, OptimizerConfig(kind=kind, lr=0.02, weight_decay=0.5))
+    generator = torch.Generator().manual_seed(2)
+    for skip in (0.0, 0.0, 1.0, 0.0):
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape, generator=generator)
+        before = [p.detach().double() for p in model.parameters()]
+        found = optimizers.step(torch.tensor(skip), measure=True)
+        assert found is not None
+        moved = sum((p.double() - b).square().sum().item() for p, b in zip(model.parameters(), before, strict=True))
+        held = sum(p.double().square().sum().item() for p in model.parameters())
+        assert found.tolist() == pytest.approx([moved, held], rel=1e-4) and (moved > 0) == (skip == 0)
+    assert optimizers.step(torch.tensor(0.0)) is None
+
+
 def rates(iterations: int, **config: object) -> list[float]:
     return [learning_rate(i, iterations, 1.0, ScheduleConfig(**config)) for i in range(iterations)]
 
