@@ -33,7 +33,7 @@ from .parallel import Ranks, autocast, build, eager, gather, join, release, whol
 from .planning import carry_on, plan, share
 from .precision import Scaler
 from .resume import chosen_device, settle, write_head
-from .tasks import score_tasks
+from .tasks import score_tasks, tasks_of
 from .watch import Preempted, Watch, watch
 
 
@@ -80,6 +80,7 @@ def _loop(
     saved = ranks.agree(lambda: rollback.latest(run))
     data, order, rounding = _order(config, manifest, saved)
     evaluated = held_out(manifest, config.data.validation)
+    asked = ranks.agree(lambda: tasks_of(config))
     notes = [f"the mix was rounded to {order.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
     notes += [
         f"{n}: {o.remainder} of {o.tokens.sum()} tokens are no target in an epoch" for n, o in data.orders.items()
@@ -151,10 +152,10 @@ def _loop(
                     device=ranks.device,
                     autocast=autocast(config, ranks),
                 )
-                if config.evaluate.tasks:
+                if asked:
                     gather(model)
                     with autocast(config, ranks):
-                        tasks = score_tasks(config, manifest, run, model)
+                        tasks = score_tasks(asked, config, manifest, run, model)
             release(model)
             domains = {name: asdict(s) for name, s in found.items()}
             journal.write(kind="validation", iteration=at.iteration, loss=mean_loss(found), domains=domains, **tasks)

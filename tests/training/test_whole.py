@@ -15,6 +15,7 @@ from curation.shards import read_manifest
 from training.config import TrainConfig, UserError, parse
 from training.generate import load
 from training.model import Model
+from training.questions import read_task
 from training.tasks import evaluate_task
 from training.train import train
 
@@ -71,7 +72,9 @@ def test_tasks_in_the_loop(corpus: Path, plain: Path, tasks: list[str], tmp_path
     assert [e["iteration"] for e in scored] == [0, 6, 12]
     assert all(set(e["tasks"]) == NAMES for e in scored)
     after = load(str(tmp_path / "run"))
-    found = {f"{r.task}.{k}": v for r in (evaluate_task(after, t) for t in tasks) for k, v in r.figures.items()}
+    found = {
+        f"{r.task}.{k}": v for r in (evaluate_task(after, read_task(t)) for t in tasks) for k, v in r.figures.items()
+    }
     assert scored[-1]["tasks"] == pytest.approx(found, rel=1e-6 if precision == "fp32" else 0.05)
     if precision == "fp32":
         without = [{k: v for k, v in e.items() if k != "tasks"} for e in entries(tmp_path / "run")]
