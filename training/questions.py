@@ -43,7 +43,8 @@ def read_task(path: str, limit: int | None = None) -> Task:
     rows: list[dict[str, str]] = []
     try:
         with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8-sig") as f:
-            for number, line in enumerate(f, 1):
+            for line in f:
+                number += 1
                 if not line.strip():
                     continue
                 row = json.loads(line)
@@ -75,8 +76,8 @@ def kind_of(row: Any, path: str) -> str:
         return "math"
     raise UserError(
         f"{path}: a line has {', '.join(sorted(keys)) or 'no keys'}; expected question, choices and answer or "
-        "answerKey (ARC, MMLU), ctx, endings and label (HellaSwag), question and answer (GSM8K), or prompt, test and entry_point "
-        "(HumanEval)"
+        "answerKey (ARC, MMLU), ctx, endings and label (HellaSwag), question and answer (GSM8K), or prompt, test and "
+        "entry_point (HumanEval)"
     )
 
 

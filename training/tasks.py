@@ -3,8 +3,8 @@
 *Choice* (the forms of ARC, HellaSwag and MMLU): each answer is scored as the continuation of the question. `accuracy`
 takes the highest likelihood; `accuracy_norm` the highest likelihood a character, as lm-eval's acc_norm does, so that
 long answers are not at a disadvantage; `bits_per_byte` is the gold answer's, which moves smoothly where accuracies of
-small models stand at chance. *Math* (GSM8K): the number that a generated solution ends in. *Code* (HumanEval): code.py. The
-files' forms: questions.py.
+small models stand at chance. *Math* (GSM8K): the number that a generated solution ends in. *Code* (HumanEval): code.py.
+The files' forms are questions.py's.
 
 Questions are packed into windows as documents are: they do not see each other, and nothing is padded but the last.
 """
