@@ -97,7 +97,8 @@ def memory(
     inner = count - table * (1 if shape.tied else 2)
 
     normed = 4 * d if device == "cpu" else 0  # x / rms(x), which the fused kernel computes again
-    heads = 4 * shape.heads + 8 + ((2 if device == "cpu" else 1) * c * (d + kv) if shape.qk_norm else 0)
+    by_head = (8 if c == 4 else 10) if device == "cpu" else c  # bytes an entry of q and k: in 16 bits a CPU widens them
+    heads = 4 * shape.heads + 8 + (by_head * (d + kv) if shape.qk_norm else 0)
     block = 2 * (4 * d + normed + c * d) + c * (2 * d + 2 * kv + 4 * shape.ffn) + heads
     kept = (4 * d if recompute else block) * n
     mask = windows * sequence**2 * c if device == "cpu" else 0

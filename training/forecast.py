@@ -149,10 +149,9 @@ def fitting(config: TrainConfig, shape: Shape, device: Device, gpus: int, room: 
         if fits(config, gpus, 1, config.recompute):
             would.append(f"parallel.shard={gpus}, batch.micro=1")
     more = [g for g in (2**i for i in range(1, 13)) if g > gpus and not any(w % g for _, w, _ in config.stages())]
-    for recompute in (config.recompute, True):
-        if not any("--gpus" in w for w in would):
-            also = "recompute=true, " if recompute and not config.recompute else ""
-            would += [f"--gpus {g}, {also}batch.micro=1" for g in more if fits(config, g, 1, recompute)][:1]
+    would += [f"--gpus {g}, batch.micro=1" for g in more if fits(config, g, 1, config.recompute)][:1]
+    if not would:
+        would += [f"--gpus {g}, recompute=true, batch.micro=1" for g in more if fits(config, g, 1, True)][:1]
     if not would and not config.data.changes:
         for length in (config.data.sequence >> i for i in range(1, config.data.sequence.bit_length())):
             data = config.data.model_copy(update={"sequence": length})

@@ -176,8 +176,7 @@ class Optimizers:
 
 def build(model: nn.Module, config: OptimizerConfig, *, exact: bool = False) -> Optimizers:
     """The optimizers of a model's parameters, in the order of their names' definition; `exact`: Muon in fp32."""
-    modules = {id(p): m for m in model.modules() for p in m.parameters(recurse=False)}
-    embeddings = {id(m.weight) for m in modules.values() if isinstance(m, nn.Embedding)}  # a tied head is one of them
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}  # a tied head is one of them
     named = dict(model.named_parameters())
     head = {id(p) for n, p in named.items() if n.startswith("head.")}
     muon = [

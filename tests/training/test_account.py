@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Literal
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from training import account
 from training.account import flops_per_token, memory, parameters
-from training.config import PRESETS, UserError, parse
+from training.config import PRESETS, OptimizerConfig, UserError, parse
 from training.devices import DEVICES, find, held, known
 from training.forecast import Live, plan
 from training.model import Model, Shape
+from training.optim import build
 from training.storages import LiveStorages
 
 SHAPES = [
@@ -66,10 +68,28 @@ def test_peak_is_that_of_live_storages(
     shape: Shape, windows: int, sequence: int, precision: str, recompute: bool
 ) -> None:
     """A whole iteration, AdamW included, within a tenth."""
+    live = lived(shape, windows, sequence, precision, recompute, "adamw")
+    found = memory(shape, windows, sequence, precision=precision, recompute=recompute, device="cpu")
+    assert found.peak == pytest.approx(live.peak, rel=0.1)
+    assert found.weights + found.moments == pytest.approx(live.known, rel=0.001)
+
+
+@pytest.mark.parametrize(("shape", "windows", "sequence"), SHAPES)
+def test_peak_with_muon(shape: Shape, windows: int, sequence: int) -> None:
+    live = lived(shape, windows, sequence, "bf16", False, "muon")
+    found = memory(shape, windows, sequence, precision="bf16", device="cpu", optimizer="muon")
+    assert found.peak == pytest.approx(live.peak, rel=0.1)
+    assert found.weights + found.moments == pytest.approx(live.known, rel=0.001)
+
+
+def lived(
+    shape: Shape, windows: int, sequence: int, precision: str, recompute: bool, kind: Literal["adamw", "muon"]
+) -> LiveStorages:
+    """What a second iteration, update and its measure included, held."""
     model = Model(shape)
     model.initialise(1)
     model.recompute = recompute
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    optimizers = build(model, OptimizerConfig(kind=kind))
     given = batch(shape, windows, sequence)
 
     def iteration() -> None:
@@ -77,16 +97,14 @@ def test_peak_is_that_of_live_storages(
             loss_sum, count, _ = model(*given)
         (loss_sum / count).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizers.step(torch.tensor(0.0), measure=True)
+        optimizers.zero_grad()
 
     iteration()
-    moments = [t for state in optimizer.state.values() for t in state.values()]
+    moments = [t for p in model.parameters() for t in optimizers.moments(p).values()]
     with LiveStorages([*model.parameters(), *moments]) as live:
         iteration()
-    found = memory(shape, windows, sequence, precision=precision, recompute=recompute, device="cpu")
-    assert found.peak == pytest.approx(live.peak, rel=0.1)
-    assert found.weights + found.moments == pytest.approx(live.known, rel=0.001)
+    return live
 
 
 def test_llama_3_8b() -> None:
@@ -131,6 +149,58 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
         plan(parse(FILE), 128_256, device=DEVICES["h100"], gpus=7)
     with pytest.raises(UserError, match="no device 'tpu'"):
         find("tpu")
+
+
+GPT = "iterations: 1000\nmodel: {preset: 8b}\nprecision: bf16\n"
+GROWING = (
+    "iterations: 100\nmodel: {preset: 1b}\nbatch: {windows: 8}\nprecision: bf16\ndata: {sequence: 2048, changes: [%s]}"
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "gpus", "said"),
+    [
+        (GPT + "data: {sequence: 1000000}\nbatch: {windows: 1}", 1, "6145.4 GB are needed .* smaller model"),
+        (GPT + "batch: {windows: 1}", 8, "batch.windows 1 do not divide over 8 devices; 8 would"),
+        (GPT + "batch: {windows: 8}\nparallel: {shard: 3}", 8, "parallel.shard 3 does not divide 8 devices"),
+        (GPT + "batch: {windows: 8}\nparallel: {shard: 1}", 8, "What would fit: parallel.shard=8, batch.micro=1"),
+        (GROWING % "{at: 50, windows: 6}", 4, "batch.windows 6 do not divide over 4 devices; 8 would"),
+        (GROWING % "{at: 50, sequence: 65536}", 1, "851.5.*What would fit: recompute=true, batch.micro=2$"),
+        ("iterations: 9\nmodel: {preset: 1b}\ndata: {sequence: 2097152}\nbatch: {windows: 1}\nprecision: bf16", 1,
+         "What would fit: data.sequence=131072, recompute=true, batch.micro=1"),
+    ],
+)  # fmt: skip
+def test_silly_configurations(file: str, gpus: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        plan(parse(file), 128_256, device=DEVICES["h100"], gpus=gpus)
+
+
+def test_a_plan_knows_what_changes_on_the_way() -> None:
+    """Tokens and FLOPs are summed over the stages, memory is the largest one's; what comes after the end is nothing."""
+    changed = GROWING % "{at: 50, sequence: 8192, windows: 4}, {at: 500, sequence: 1048576}"
+    found = plan(parse(changed), 128_256, device=DEVICES["h100"], gpus=4)
+    first, last = (plan(parse(t), 128_256, device=DEVICES["h100"], gpus=4) for t in (
+        "iterations: 50\nmodel: {preset: 1b}\nbatch: {windows: 8}\nprecision: bf16\ndata: {sequence: 2048}",
+        "iterations: 50\nmodel: {preset: 1b}\nbatch: {windows: 4}\nprecision: bf16\ndata: {sequence: 8192}",
+    ))  # fmt: skip
+    assert found.tokens == first.tokens + last.tokens and found.total_flops == first.total_flops + last.total_flops
+    assert found.days == pytest.approx(first.days + last.days) and found.memory == last.memory
+    assert found.memory.peak > first.memory.peak
+
+
+def test_suggestions_fit() -> None:
+    """Each that is made is taken, and then fits."""
+    text = GPT + "data: {sequence: 8192}\nbatch: {windows: 32, micro: 16}"
+    with pytest.raises(UserError) as caught:
+        plan(parse(text), 128_256, device=DEVICES["b200"], gpus=2)
+    would = str(caught.value).partition("What would fit: ")[2].split("; or ")
+    assert len(would) == 3
+    for one in would:
+        options = dict(part.split("=") if "=" in part else part.split(" ") for part in one.split(", "))
+        gpus = int(options.pop("--gpus", 2))
+        assert plan(
+            parse(text, "t", [f"{k}={v}" for k, v in options.items()]), 128_256, device=DEVICES["b200"], gpus=gpus
+        )
 
 
 def test_live_figures() -> None:

@@ -36,6 +36,8 @@ def test_what_decays() -> None:
     )
     (adamw,) = groups(False, no_decay=["norms", "embeddings"])
     assert "embedding.weight" in adamw["stays"] and "head.weight" in adamw["decays"]
+    (adamw,) = groups(True, no_decay=["norms", "embeddings"])
+    assert "embedding.weight" in adamw["stays"], "also where it is the head as well"
     (adamw,) = groups(True, no_decay=[])
     assert not adamw["stays"]
 
@@ -44,6 +46,8 @@ def test_muon_takes_the_matrices_of_the_blocks() -> None:
     adamw, muon = groups(False, kind="muon")
     assert all(n.startswith("blocks.") and "norm" not in n for n in muon["decays"]) and len(muon["decays"]) == 14
     assert {"embedding.weight", "head.weight"} <= adamw["decays"] and not muon["stays"]
+    adamw, muon = groups(True, kind="muon")
+    assert adamw["decays"] == {"embedding.weight"} and len(muon["decays"]) == 14
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
