@@ -152,7 +152,8 @@ def _train(file: str, run: str, console: Any) -> None:
 
     config = load(file)
     folder = os.path.join(run, "train", "demo")
-    result = train(config, run, folder, report=TrainLines(console, config.iterations))
+    with TrainLines(console, config.iterations) as lines:
+        result = train(config, run, folder, report=lines)
     for domain, score in sorted(result.validation.items()):
         console.print(f"        {domain}: validation loss {score.loss:.3f}", highlight=False)
     said = generate(folder, PROMPT, tokens=96, temperature=0.7)

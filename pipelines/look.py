@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -160,13 +161,28 @@ def show_models(console: Console, rows: Sequence[Any]) -> None:
 
 
 class TrainLines:
-    """What a training says while it goes: each evaluation, and a line of figures every 20 seconds."""
+    """What a training says while it goes: evaluations, and on a terminal a bar, else a line every 20 seconds.
+
+    `with TrainLines(console, iterations) as lines: train(..., report=lines)`.
+    """
 
     def __init__(self, console: Console, iterations: int) -> None:
         self.console, self.iterations = console, iterations
         self._spoken = time.monotonic()
         self._speed: dict[str, Any] = {}
+        self._bar: Progress | None = None
         self.notes: set[str] = set()  # said so far
+
+    def __enter__(self) -> TrainLines:
+        if self.console.is_terminal and not self.console.quiet:
+            self._bar = Progress(BarColumn(12), TextColumn("{task.description}"), console=self.console, transient=True)
+            self._bar.add_task("", total=self.iterations)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
     def __call__(self, entry: dict[str, Any]) -> None:
         """Takes an entry of the training's log."""
@@ -182,15 +198,23 @@ class TrainLines:
             self.console.print(
                 f"iteration {entry['iteration']}/{self.iterations}: validation {domains}", highlight=False
             )
+        elif entry["kind"] == "train" and self._bar is not None:
+            said = f"{entry['iteration']:,}/{self.iterations:,}, {self._said(entry, brief=True)}"
+            self._bar.update(self._bar.task_ids[0], completed=entry["iteration"], description=said)
         elif entry["kind"] == "train" and self._speed and time.monotonic() - self._spoken > 20:
             self._spoken = time.monotonic()
-            loss = "no number" if entry["loss"] is None else f"{entry['loss']:.3f}"
-            said = f"loss {loss}, {self._speed['tokens_per_s']:,.0f} tokens/s"
-            if told := live(self._speed):
-                said += f", {told}"
-            self.console.print(
-                f"iteration {entry['iteration']}/{self.iterations}: {said}", style="dim", highlight=False
-            )
+            said = f"iteration {entry['iteration']}/{self.iterations}: {self._said(entry)}"
+            self.console.print(said, style="dim", highlight=False)
+
+    def _said(self, entry: dict[str, Any], *, brief: bool = False) -> str:
+        """Loss, speed and time left; not `brief`: memory and what the plan says of both as well."""
+        said = ["loss " + ("no number" if entry["loss"] is None else f"{entry['loss']:.3f}")]
+        if self._speed:
+            left = (self.iterations - entry["iteration"]) * self._speed["seconds"]
+            share = f"MFU {self._speed['mfu']:.1%}" if brief and "mfu" in self._speed else ""
+            said += [f"{self._speed['tokens_per_s']:,.0f} tokens/s", share if brief else live(self._speed)]
+            said.append(f"{duration(left)} left")
+        return ", ".join(s for s in said if s)
 
 
 def _event(entry: dict[str, Any]) -> str:

@@ -45,11 +45,13 @@ def train(
     if workers is not None:
         from training.launch import fit
 
+        console.print(f"on Ray; gristmill watch {run_dir} shows how it goes", style="dim", highlight=False)
         result = fit(settings, data, run_dir, workers=_workers(workers), address=address)
     else:
         from training.train import train as run_training
 
-        result = run_training(settings, data, run_dir, report=lines)
+        with lines:
+            result = run_training(settings, data, run_dir, report=lines)
     for note in result.notes:
         if note not in lines.notes:
             console.print(note, style="yellow", markup=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.console import Console
 from curation.engine.driver import Silent
 from curation.step import UserError
 from pipelines import screen
+from pipelines.look import TrainLines
 from pipelines.watch import snapshot
 
 LONG = "0: read, extract, language, pii, heuristics, datatrove, perplexity, classifier, toxicity, line_dedup"
@@ -168,3 +170,23 @@ def test_sparklines(values):
     line = screen.sparkline(values, 30)
     assert len(line) == (30 if values else 0)
     assert not values or len(set(values)) == 1 or {line.index("▁") >= 0, "█" in line} == {True}
+
+
+def test_a_training_says_how_it_goes():
+    """On a terminal of 80 columns a bar that stays on its line; elsewhere lines, with the plan beside them."""
+    train = {"kind": "train", "iteration": 1_000, "loss": 3.0}
+    speed = {"kind": "speed", "iteration": 1_000, "seconds": 0.5, "tokens_per_s": 1_234_567.0, "mfu": 0.42}
+    speed |= {"mfu_full": 0.45, "of_plan": 1.05, "memory": 69 * 10**9, "memory_of_plan": 0.98}
+    scores = {"kind": "validation", "iteration": 1_000, "domains": {"web": {"loss": 2.5}}}
+    for terminal in (True, False):
+        console = Console(file=io.StringIO(), width=80 if terminal else 400, force_terminal=terminal, color_system=None)
+        with TrainLines(console, 100_000) as lines:
+            lines._spoken -= 60
+            for entry in (speed, train, scores):
+                lines(entry)
+        said = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in console.file.getvalue().splitlines()]
+        assert "iteration 1000/100000: validation web 2.500" in said
+        text = "\n".join(said)
+        assert "loss 3.000, 1,234,567 tokens/s, MFU 42.0%" in text and "13 h 45 min left" in text
+        assert ("105% of plan; 69.0 GB held, 98% of plan" in text) is not terminal
+        assert not terminal or all(len(line.split("\r")[-1]) <= 80 for line in said)
