@@ -101,11 +101,11 @@ def write(run: Path, train_documents: Documents, held_out: Documents) -> None:
 
 
 def write_both(
-    clean: Path, bad: Path, train_documents: Documents, held_out: Documents, seed: int
+    clean: Path, bad: Path, train_documents: Documents, held_out: Documents, seed: int, iterations: int = 10**9
 ) -> dict[str, set[str]]:
     """Shards of the documents, and of the same with each poison put over a row of neighbours; its ids (hex) by poison.
 
-    Rows are drawn among those that one iteration reads, and not one of the first 64. The guard knows too little there;
+    Rows are drawn among those that one of the `iterations` reads, and not one of the first 64. The guard knows too little there;
     and one poisoned document alone among 16 moves a batch's loss too little to be a spike (a first trial, with rows
     that lay across two batches, left out 1 of 48 so).
     """
@@ -118,7 +118,7 @@ def write_both(
         for doc in reader.doc_ids(w):
             read.setdefault(int(doc, 16), set()).add(w.number // size)
     together = [set().union(*(read.get(b + k, {0}) for k in range(POISONED))) for b in range(len(train_documents))]
-    places = [b for b, at in enumerate(together) if len(at) == 1 and 64 <= min(at) < config.iterations]
+    places = [b for b, at in enumerate(together) if len(at) == 1 and 64 <= min(at) < iterations]
     mixed, ids = list(train_documents), {}
     drawn = np.random.default_rng(1000 + seed).choice(places, 3, replace=False)
     for begin, (name, documents) in zip(drawn.tolist(), poisons(train_documents, seed).items(), strict=True):
@@ -143,7 +143,7 @@ def experiment(files: Sequence[Path], seeds: Sequence[int], iterations: int, cou
     for seed in seeds:
         with tempfile.TemporaryDirectory() as scratch:
             root = Path(scratch)
-            ids = write_both(root / "clean", root / "poisoned", train_documents, held_out, seed)
+            ids = write_both(root / "clean", root / "poisoned", train_documents, held_out, seed, iterations)
             few = {"iterations": iterations}
             clean, _ = run(root / "clean", root / "a", seed, **few, **{"guard.action": "off"})
             _, log = run(root / "poisoned", root / "b", seed, **few, **{"guard.action": "watch"})
