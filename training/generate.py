@@ -19,6 +19,7 @@ from torch import Tensor
 from . import checkpoint
 from .config import UserError, parse
 from .model import Cache, Model, Shape
+from .order import OrderLog
 
 
 def generate(
@@ -55,7 +56,7 @@ class Trained:
     tokenizer: Any
     tokenizer_file: Path
     eos: int
-    sequence: int  # the length of its windows
+    sequence: int  # the longest window that it was trained on
 
     def encode(self, text: str) -> list[int]:
         """Text as tokens, special ones spelled out in it included; no EOS before it."""
@@ -80,7 +81,10 @@ def load(run_dir: str, device: str = "cpu") -> Trained:
     model = Model(Shape(**found.state["shape"]))
     checkpoint.restore(found.path, model, None)
     model.eval().to(device)
-    return Trained(model, tokenizer, file, int(data["tokenizer"]["eos"]), config.data.sequence)
+    state, length = found.state, config.data.sequence
+    if "order" in state:  # an imported model has none
+        length = OrderLog.from_dict(state["order"]).longest(state["windows"])
+    return Trained(model, tokenizer, file, int(data["tokenizer"]["eos"]), length)
 
 
 def say(

@@ -123,6 +123,10 @@ class OrderLog:
         """The segment that window j lies in."""
         return next(s for s in reversed(self.segments) if s.window <= window)
 
+    def longest(self, window: int) -> int:
+        """The longest sequence of the windows before `window` (of none: the first one's)."""
+        return max(s.sequence for s in self.segments if s.window < max(1, window))
+
     def place(self, first: int, last: int) -> list[tuple[Segment, Ints, Ints]]:
         """Windows first..last-1, cut by segment: (segment, domain as index into its mix, ordinal in the domain)."""
         parts = []

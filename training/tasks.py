@@ -188,11 +188,14 @@ def tasks_of(config: TrainConfig) -> list[Task]:
 
 
 def score_tasks(
-    tasks: Sequence[Task], config: TrainConfig, manifest: Manifest, run: Path, model: Model
+    tasks: Sequence[Task], manifest: Manifest, run: Path, model: Model, sequence: int
 ) -> dict[str, dict[str, float]]:
-    """A model in training on tasks: {"tasks": {"arc.accuracy": 0.3}}. Collective when sharded."""
+    """A model in training on tasks: {"tasks": {"arc.accuracy": 0.3}}. Collective when sharded.
+
+    sequence: the longest window that it was trained on.
+    """
     told = manifest.tokenizer
     file = run / told.file
-    trained = Trained(model, open_tokenizer(file, told.kind), file, told.eos, config.data.sequence)
+    trained = Trained(model, open_tokenizer(file, told.kind), file, told.eos, sequence)
     found = [evaluate_task(trained, task) for task in tasks]
     return {"tasks": {f"{r.task}.{name}": value for r in found for name, value in r.figures.items()}}

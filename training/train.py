@@ -155,7 +155,7 @@ def _loop(
                 if asked:
                     gather(model)
                     with autocast(config, ranks):
-                        tasks = score_tasks(asked, config, manifest, run, model)
+                        tasks = score_tasks(asked, manifest, run, model, at.order.longest(at.windows))
             release(model)
             domains = {name: asdict(s) for name, s in found.items()}
             journal.write(kind="validation", iteration=at.iteration, loss=mean_loss(found), domains=domains, **tasks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,22 @@ def test_compiled(
     wild = config(compile=True, **{"optimizer.lr": 1e30, "schedule.kind": "constant"})
     with pytest.raises(UserError, match="the second spike"):  # documents of any length were scored by themselves
         train(wild, str(corpus), str(tmp_path / "wild"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_to_machine_code(corpus: Path, plain: Path, tmp_path: Path) -> None:
+    train(config(compile=True), str(corpus), str(tmp_path / "run"))
+    ours, theirs = ([e["loss"] for e in entries(r) if "loss" in e] for r in (tmp_path / "run", plain))
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_a_longer_context_is_what_the_model_has(corpus: Path, tmp_path: Path) -> None:
+    """Generation, tasks and export go by the longest window so far, and not by one that is still to come."""
+    for end, length in ((3, 64), (4, 128), (8, 128)):
+        train(config(iterations=end, **{"data.changes": CHANGES, "schedule.kind": "constant", "schedule.warmup": 2}),
+              str(corpus), str(tmp_path / "run"))  # fmt: skip
+        assert load(str(tmp_path / "run")).sequence == length
 
 
 def test_what_is_logged(corpus: Path, plain: Path) -> None:
