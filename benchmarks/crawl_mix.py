@@ -1,6 +1,6 @@
 """A mix search on a real crawl: does the mix that it recommends beat the natural one, and how sure is that?
 
-    python -m benchmarks.crawl_mix --work runs/crawl_mix [--runs 16] [--seeds 5]
+    python -m benchmarks.crawl_mix --work runs/crawl_mix [--runs 32] [--seeds 5]
 
 The crawl of documentation sites in the test data, curated with deduplication; its domains are what the pages are about,
 by host. Each proxy is a decoder of two layers and width 64, trained on some 200,000 tokens. The peer is the natural
@@ -77,7 +77,7 @@ def curated(crawl: Path, run: Path, pattern: str = "docs-0*.warc.gz", executor: 
 def main() -> None:
     parser: argparse.ArgumentParser = arguments(__doc__)
     parser.add_argument("--work", type=Path, required=True, help="where the run, the proxies and the report go")
-    parser.add_argument("--runs", type=int, default=16)
+    parser.add_argument("--runs", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     began = time.perf_counter()
