@@ -72,11 +72,11 @@ class Journal:
         if self._report is not None:
             self._report(entry)
 
-    def clock(self, iteration: int, tokens: int, seconds: float) -> None:
-        """An entry of speed.jsonl."""
+    def clock(self, iteration: int, seconds: float, figures: dict[str, float]) -> None:
+        """An entry of speed.jsonl; `figures`: those of `forecast.Live`."""
         if self._run is None:
             return
-        entry = {"iteration": iteration, "seconds": round(seconds, 4), "tokens_per_s": round(tokens / seconds, 1)}
+        entry = {"iteration": iteration, "seconds": round(seconds, 4), **figures}
         self._speed.write(json.dumps(entry) + "\n")
         self._speed.flush()
         if self._report is not None:

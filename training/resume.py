@@ -20,6 +20,7 @@ from curation.shards import Manifest, read_file
 
 from . import checkpoint
 from .config import TrainConfig, UserError, parse
+from .devices import native_bf16
 from .optim import learning_rate
 
 FREE = (
@@ -104,7 +105,7 @@ def decide(config: TrainConfig, earlier: TrainConfig | None) -> TrainConfig:
     if device == "auto":
         device = earlier.device if earlier else "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "auto":
-        precision = earlier.precision if earlier else "bf16" if _native_bf16(device) else "fp32"
+        precision = earlier.precision if earlier else "bf16" if native_bf16(device) else "fp32"
     if threads is None:
         threads = earlier.threads if earlier else torch.get_num_threads()
     if device == "cuda" and not torch.cuda.is_available():
@@ -115,13 +116,6 @@ def decide(config: TrainConfig, earlier: TrainConfig | None) -> TrainConfig:
 def chosen_device(config: TrainConfig) -> str:
     """The kind of device that `auto` stands for here."""
     return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _native_bf16(device: str) -> bool:
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 def _flat(value: dict[str, Any], above: str = "") -> dict[str, Any]:

@@ -29,7 +29,7 @@ from pipelines.mix.settings import Settings
 SETTLED = 0.98  # rank correlation with the final losses at which an earlier evaluation is as good
 PILOTS = 8  # runs trained to the end before it is asked whether the others may stop earlier
 ROUNDS = 2  # of further runs around the optimum predicted so far
-# Runs a domain before any goes near an optimum: with 7 for four domains a crawl's first law saw all of it in one domain.
+# Runs a domain before any goes near an optimum: with 7 for four a crawl's first law put all into one of them.
 WIDE = 3
 SPREAD = 0.2  # standard deviation of a share in them: far enough apart to say where the least is (docs/decisions.md)
 CONFIRMING = 1_000_000  # what seeds of the confirming runs are further on than those of the swarm
