@@ -81,7 +81,7 @@ def _loop(
     evaluated = held_out(manifest, config.data.validation)
     notes = [f"the mix was rounded to {order.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
     notes += [
-        f"{n}: {o.remainder} of {o.tokens.sum()} tokens are no target in an epoch" for n, o in data.orders.items()
+        f"{n}: {o.remainder:,} of {o.tokens.sum():,} tokens are no target in an epoch" for n, o in data.orders.items()
     ]
     notes += data.notes
     for segment in order.segments:

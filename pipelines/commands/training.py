@@ -47,6 +47,12 @@ def train(
     if workers is not None:
         from training.launch import fit
 
+        if address is not None:
+            import ray
+
+            from curation.engine.executors import reach
+
+            reach(ray, address, log_to_driver=False)
         result = fit(settings, data, run_dir, workers=_workers(workers), address=address)
     else:
         from training.train import train as run_training
