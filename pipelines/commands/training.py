@@ -42,6 +42,11 @@ def train(
     settings = load(config, [*(sets or []), *([f"init_from={init_from}"] if init_from else [])])
     name = os.path.basename(config).rsplit(".", 1)[0]
     run_dir = run or os.path.join(data[0], "train", name)
+    if "://" in run_dir:
+        raise typer.BadParameter(
+            f"{run_dir} is on an object store; a training needs a folder on a disk that all its nodes see",
+            param_hint="--run",
+        )
     console = make_console(quiet or os.environ.get("RANK", "0") != "0")
     lines = TrainLines(console, settings.iterations)
     if workers is not None:
