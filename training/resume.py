@@ -61,7 +61,10 @@ def settle(config: TrainConfig, run: Path, manifest: Manifest) -> TrainConfig:
             "(docs/training.md says what may change)"
         )
     if json.loads((run / "data.json").read_text())["manifest"] != digest(manifest):
-        raise UserError(f"{run} was trained on other shards than {manifest.root} has now; name another run")
+        raise UserError(
+            f"{run} was trained on other shards than {manifest.root} has now; name another run, or the shards that it "
+            f"read: a run that has forgotten documents keeps them (--data RUN/generations/N --run {run})"
+        )
     return settled
 
 
