@@ -113,7 +113,11 @@ class Run:
         tables = []
         for name in self._store.names(directory):
             with self._store.open(f"{directory}/{name}") as f:
-                tables.append(pq.read_table(f, columns=None if columns is None else list(columns)))
+                parquet = pq.ParquetFile(f)
+                there = parquet.schema_arrow.names
+                if unknown := [c for c in columns or () if c.split(".")[0] not in there]:
+                    raise UserError(f"{self.path}/{directory} has no column {unknown[0]!r}, but {', '.join(there)}")
+                tables.append(parquet.read(None if columns is None else list(columns)))
         return pa.concat_tables(tables)
 
     def sql(self, query: str) -> pa.Table:

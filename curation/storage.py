@@ -26,6 +26,8 @@ from typing import IO, Any
 import fsspec
 from fsspec.core import url_to_fs
 
+from curation.step import UserError
+
 Failpoint = Callable[[str], None]
 _failpoint: Failpoint | None = None
 
@@ -50,7 +52,10 @@ def is_remote(path: str) -> bool:
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The filesystem of a path or URL, and the path on it. Listings are never cached: other drivers write too."""
     if is_remote(path):
-        fs, inner = url_to_fs(path, use_listings_cache=False)
+        try:
+            fs, inner = url_to_fs(path, use_listings_cache=False)
+        except (ImportError, ValueError) as error:  # no such protocol, or its package is not here
+            raise UserError(f"{path}: {error}") from error
         return fs, inner
     return fsspec.filesystem("file"), os.path.abspath(path.removeprefix("file://"))
 

@@ -38,6 +38,9 @@ _SAID = (
     ("training.watch", "Preempted", 75),
 )
 
+# packages of object stores, whose errors speak for themselves
+_STORES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "adlfs", "azure")
+
 
 def main() -> NoReturn:
     """The entry point: runs a command and ends the process with its exit code."""
@@ -59,6 +62,11 @@ def main() -> NoReturn:
             kind = getattr(sys.modules.get(module), name, None)
             if kind is not None and isinstance(error, kind):
                 _fail(str(error), code)
+        if type(error).__module__.split(".")[0] in _STORES:
+            _fail(
+                f"the object store cannot be used: {error}\n  keys are taken from the environment (AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY) or are the machine's role; another server than AWS is AWS_ENDPOINT_URL", 1,
+            )  # fmt: skip
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the arguments do not fit
             _fail(*_usage(error))
         raise

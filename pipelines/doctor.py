@@ -115,6 +115,7 @@ def _memory() -> list[Finding]:
 
 def _storage(root: str) -> list[Finding]:
     """Writes a file and reads it back where runs would go."""
+    from curation.step import UserError
     from curation.storage import Storage
 
     existed = os.path.isdir(root)
@@ -127,7 +128,7 @@ def _storage(root: str) -> list[Finding]:
         free = store.free_bytes()
         if not existed and store.local and not os.listdir(root):
             os.rmdir(root)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, UserError) as error:
         advice = (
             "s3:// needs the extra: pip install gristmill[s3]"
             if "s3" in root
@@ -170,7 +171,7 @@ def _ray() -> list[Finding]:
         return []
     address = os.environ.get("RAY_ADDRESS")
     if address:
-        return [Finding("Ray", "good", f"{version}; RAY_ADDRESS={address}: runs go to that cluster")]
+        return [Finding("Ray", "good", f"{version}; RAY_ADDRESS={address}: --address auto goes there")]
     return [Finding("Ray", "good", f"{version}; starts here by itself, or give --address")]
 
 

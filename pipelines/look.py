@@ -108,15 +108,15 @@ def show_explain(console: Console, answer: dict[str, Any]) -> None:
     outcome = answer["outcome"]
     if outcome.get("kept"):
         console.print("kept", style="bold green")
-        return
-    console.print(Text(f"dropped by {outcome['step']}, rule {outcome['rule']}", style="bold red"))
+    else:
+        console.print(Text(f"dropped by {outcome['step']}, rule {outcome['rule']}", style="bold red"))
     for key in ("value", "evidence"):
         if outcome.get(key):
             console.print(f"    {key}: {outcome[key]}", highlight=False, markup=False, soft_wrap=True)
     if answer.get("pair"):
         show_pair(console, answer["pair"])
     for other in answer.get("others", []):
-        console.print(f"also crawled as {other}", style="dim", highlight=False)
+        console.print(f"another record of this URL: {other}", style="dim", highlight=False, soft_wrap=True)
 
 
 def show_pair(console: Console, pair: dict[str, Any]) -> None:

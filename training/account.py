@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .loss_columns import default_columns
+from .loss_rows import default_rows
 from .model import Shape
 
 
@@ -101,21 +103,19 @@ def memory(
     heads = 4 * shape.heads + 8 + (by_head * (d + kv) if shape.qk_norm else 0)
     block = 2 * (4 * d + normed + c * d) + c * (2 * d + 2 * kv + 4 * shape.ffn) + heads
     kept = (4 * d if recompute else block) * n
-    mask = windows * sequence**2 * c if device == "cpu" else 0
-    blocks = shape.layers * kept + mask
+    blocks = shape.layers * kept
     activations = blocks + (4 * d + normed + 4 * d) * n  # and the last block's output, normalised
     workspace = n * ((2 if recompute else 3) * c * shape.ffn + 4 * d + c * d) + (block * n if recompute else 0)
 
     casts = 0 if precision == "fp32" or shards > 1 else c * inner
     gathered = 2 * c * (count // shape.layers) if shards > 1 else 0  # two blocks, gathered ahead of their use
-    by_columns = device == "cpu" and precision != "fp32"
-    if by_columns:
-        columns = min(shape.vocab, max(256, d // 2, (1 << 20) // n // 64 * 64))
-        loss = (4 + 2) * n * columns + (4 + 2) * n * d
+    in_place = device == "cpu" and precision == "fp32"
+    if device == "cpu" and not in_place:
+        loss = (4 + 2) * n * default_columns(n, shape.vocab, d) + (4 + 2) * n * d
     else:
-        rows = max(1, min(n, max(128, -(-n // 16))))
-        buffers = (8 if precision == "fp32" else 6 + 4) * rows * shape.vocab
-        loss = buffers + 4 * n * d + (0 if precision == "fp32" else 2 * table)
+        copies = 4 if in_place else 8 if precision == "fp32" else 6 + 4
+        logits = copies * default_rows(n, shape.vocab, in_place) * shape.vocab
+        loss = logits + 4 * n * d + (0 if precision == "fp32" else 2 * table)
     # The worst moment is one of four: the loss; the backward of the last block, and that of the first, with all blocks'
     # gradients; the end, where a tied matrix has its gradient as the head, that as the embedding and their sum.
     gradients = 4 * own
@@ -123,7 +123,7 @@ def memory(
     forward = activations + standing + loss
     backward = blocks + standing + workspace
     freed = casts - casts // shape.layers
-    first = kept + mask + (0 if accumulate else 4 * inner // shards) + standing - freed + workspace
+    first = kept + (0 if accumulate else 4 * inner // shards) + standing - freed + workspace
     end = gradients + (8 * table if shape.tied else 0) + 4 * n * d
     peak = 4 * own + moments + gathered + max(forward, backward, first, end)
     return Memory(4 * own, gradients, moments, casts, activations, loss, peak)

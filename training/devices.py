@@ -1,6 +1,6 @@
 """What devices can do: memory and dense peak in bf16 and fp32 by their data sheets, this machine's CPU by measurement.
 
-Sparse peaks are twice as high and no one trains with them. Memory is the data sheet's in decimal GB; drivers give some
+Sparse peaks are twice as high and no one trains with them. Memory is the data sheet's in decimal GB; drivers give about
 6 % more (79.1 GiB for "80 GB", 178.35 GiB for "180 GB"), a reserve until the device itself is asked. Prices are no
 property of a device and are asked for.
 """

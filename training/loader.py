@@ -30,7 +30,7 @@ class Iterations(Dataset[list[Batch]]):
         self, data: Data, log: OrderLog, rank: int = 0, world: int = 1, accumulation: int = 1, count: int = 0
     ) -> None:
         """Raises UserError where a global batch of the log cannot be dealt evenly, naming the nearest that can.
-        `count` is its length, for samplers that ask; any iteration can be read whatever it is."""
+        `count` is its length, and ends a `for` over it; without one any iteration can be read."""
         for segment in log.segments:
             share(segment.batch, world, accumulation, rank)
         self.data, self.log, self.rank, self.world, self.accumulation = data, log, rank, world, accumulation
@@ -40,6 +40,8 @@ class Iterations(Dataset[list[Batch]]):
         return self.count
 
     def __getitem__(self, iteration: int) -> list[Batch]:
+        if self.count and not 0 <= iteration < self.count:
+            raise IndexError(f"iteration {iteration} of {self.count}, counted from 0")
         first, last = self.log.span(iteration)
         parts = share(last - first, self.world, self.accumulation, self.rank)
         return [self.data.batch(self.log, first + a, first + b) for a, b in parts]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 
 from curation.shards import Manifest, read_file
 
-from . import checkpoint
+from . import checkpoint, durable
 from .config import TrainConfig, UserError, parse
 from .devices import native_bf16
 from .optim import learning_rate
@@ -62,7 +61,10 @@ def settle(config: TrainConfig, run: Path, manifest: Manifest) -> TrainConfig:
             "(docs/training.md says what may change)"
         )
     if json.loads((run / "data.json").read_text())["manifest"] != digest(manifest):
-        raise UserError(f"{run} was trained on other shards than {manifest.root} has now; name another run")
+        raise UserError(
+            f"{run} was trained on other shards than {manifest.root} has now; name another run, or the shards that it "
+            f"read: a run that has forgotten documents keeps them (--data RUN/generations/N --run {run})"
+        )
     return settled
 
 
@@ -90,9 +92,9 @@ def write_head(run: Path, config: TrainConfig, manifest: Manifest) -> None:
         "roots": manifest.roots,
         "tokenizer": vars(manifest.tokenizer),
     }
-    _write(run / manifest.tokenizer.file, read_file(manifest.path(manifest.tokenizer.file)))
-    _write(run / "data.json", (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
-    _write(run / "train.yaml", config.dump().encode())
+    durable.write(run / manifest.tokenizer.file, read_file(manifest.path(manifest.tokenizer.file)))
+    durable.write(run / "data.json", (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
+    durable.write(run / "train.yaml", config.dump().encode())
 
 
 def digest(manifest: Manifest) -> str:
@@ -123,12 +125,3 @@ def _flat(value: dict[str, Any], above: str = "") -> dict[str, Any]:
     for key, inner in value.items():
         flat.update(_flat(inner, f"{above}{key}.") if isinstance(inner, dict) else {above + key: inner})
     return flat
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.rename(path)

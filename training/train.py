@@ -83,7 +83,7 @@ def _loop(
     asked = ranks.agree(lambda: tasks_of(config))
     notes = [f"the mix was rounded to {order.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
     notes += [
-        f"{n}: {o.remainder} of {o.tokens.sum()} tokens are no target in an epoch" for n, o in data.orders.items()
+        f"{n}: {o.remainder:,} of {o.tokens.sum():,} tokens are no target in an epoch" for n, o in data.orders.items()
     ]
     notes += data.notes
     for segment in order.segments:

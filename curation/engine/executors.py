@@ -7,6 +7,7 @@ with the death of the worker, which says nothing about the code. What to do abou
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from curation.engine import identity
+from curation.step import UserError
 from curation.storage import Storage
 
 Function = Callable[[Any, Any], dict[str, Any]]
@@ -93,6 +95,21 @@ class Inline:
         return None
 
 
+def reach(ray: Any, address: str, **options: Any) -> None:
+    """Joins a running cluster. Raises UserError where there is none: Ray asks a dead address for eleven minutes."""
+    found = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    host, _, port = found.rpartition("://")[2].rpartition(":")
+    try:
+        if port.isdigit():
+            socket.create_connection((host, int(port)), timeout=30).close()
+        ray.init(address, **options)
+    except (OSError, ConnectionError) as error:
+        raise UserError(
+            f"no Ray cluster at {found}: {error}\n  start it (`ray up`, `ray start --head`) and give its address, or "
+            "auto on one of its machines; without --address Ray starts on this machine alone"
+        ) from error
+
+
 class Ray:
     """Ray Core tasks: a local cluster of this machine's cores, or a running one by address.
 
@@ -115,7 +132,7 @@ class Ray:
 
                 package = os.path.dirname(os.path.abspath(curation.__file__))
                 common.pop("include_dashboard")
-                ray.init(address, runtime_env={"py_modules": [package]}, **common)
+                reach(ray, address, runtime_env={"py_modules": [package]}, **common)
         self._call = ray.remote(num_cpus=1, max_retries=0)(execute)
         self._environment = identity.environment_fingerprint()
         self._slots, self._asked = 0, 0.0

@@ -20,12 +20,13 @@ def explain(run_dir: str, key: str) -> dict[str, Any]:
     """What became of a document, by its id (32 hexadecimal digits) or its URL as crawled.
 
     Returns doc_id, url, domain, source, date, read, steps ([{step, signals, rules}]) in the order of the pipeline up to
-    where it ended, and outcome ({kept: true} or {step, rule, value, evidence}). Several records of one URL: the
-    first, and the others' ids under `others`. Raises UserError for a key that the run does not know.
+    where it ended, and outcome ({kept: true} or {step, rule, value, evidence}). Several records of one URL (crawlers
+    store a page's request under it, too): the one that came furthest, and the others' ids under `others`. Raises
+    UserError for a key that the run does not know.
     """
     store = Storage(run_dir)
     if not store.exists("result/ledger"):
-        raise UserError(f"{run_dir} has no ledger yet: let `gristmill curate` finish first")
+        raise UserError(f"{run_dir} has no ledger yet: let `gristmill curate` finish first, or name another run")
     ids = [bytes.fromhex(key)] if _is_id(key) else _ids_of_url(store, key)
     rows = [row for i in ids if (row := _find(store, i)) is not None]
     if not rows:
@@ -33,6 +34,8 @@ def explain(run_dir: str, key: str) -> dict[str, Any]:
             f"no record {key!r} in {run_dir}: a URL must be as it was crawled (scheme, host, path, query), an id "
             "has 32 hexadecimal digits"
         )
+    if len(rows) > 1:
+        rows = _furthest_first(store, rows)
     return _answer(store, rows[0]) | {"others": [r["doc_id"].hex() for r in rows[1:]]}
 
 
@@ -48,6 +51,12 @@ def _ids_of_url(store: Storage, url: str) -> list[bytes]:
 
 def _find(store: Storage, doc_id: bytes) -> dict[str, Any] | None:
     return next(_rows(store, "result/ledger", "doc_id", doc_id, int.from_bytes(doc_id[:4], "big"), 32), None)
+
+
+def _furthest_first(store: Storage, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By the step that dropped them, the kept ones first and those that are no documents last."""
+    order = ["read", *_rules(store), None]
+    return sorted(rows, key=lambda r: (order.index(r["step"]), r["rule"] != "record_type"), reverse=True)
 
 
 def _rows(store: Storage, directory: str, column: str, value: Any, prefix: int, width: int) -> Iterator[dict[str, Any]]:

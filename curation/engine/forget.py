@@ -51,7 +51,7 @@ def forget(
     store = Storage(run_dir)
     made = store.read_json("run.json") if store.exists("run.json") else None
     if made is None or not store.exists("result/ledger"):
-        raise UserError(f"{run_dir} is not a finished run: let `gristmill curate` finish first")
+        raise UserError(f"{run_dir} is not a finished run: let `gristmill curate` finish first, or name another")
     if "file" not in made:
         raise UserError(f"{run_dir} was made by an older version, which did not note its pipeline file: curate it once")
     pipeline = config.stored(made["file"], _tree(store), catalogue=catalogue, readers=readers)

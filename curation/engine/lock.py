@@ -9,6 +9,7 @@ second, and read who was last. Nothing breaks if both go on: what they commit ha
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -49,9 +50,17 @@ def _busy(storage: Storage, holder: str) -> UserError:
 
 @contextlib.contextmanager
 def _hold_local(storage: Storage) -> Iterator[None]:
-    os.makedirs(storage.full(""), exist_ok=True)
-    path = storage.full(".lock")
-    with open(path, "a+", encoding="utf-8") as f:
+    try:
+        os.makedirs(storage.full(""), exist_ok=True)
+        descriptor = os.open(storage.full(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:  # the caller's to tell
+            raise
+        raise UserError(
+            f"cannot write to the run directory {storage.root}: {error.strerror or error}. Make it writable, or give "
+            "another one with --run."
+        ) from error
+    with open(descriptor, "a+", encoding="utf-8") as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -94,8 +94,12 @@ class Plan:
 def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None = None) -> Plan:
     """Looks at the input, checks what only now can be checked, and names everything. Reads no input file.
 
-    Raises UserError for a source without files, an absent model or list.
+    Raises UserError for a source without files, an absent model or list, a limit or sample that is none.
     """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}: expected a number of records, 1 or more")
+    if sample is not None and not 0 < sample <= 1:
+        raise UserError(f"sample is {sample:g}: expected a share of the documents, above 0 and at most 1")
     steps = [entry.step for entry in pipeline.steps]
     for step in steps:
         step.check()

@@ -14,15 +14,15 @@ from pipelines.app import RUN, AsJson, Sets, app, load_pipeline, make_console
 @app.command(rich_help_panel=RUN)
 def plan(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A pipeline file or a training file.")],
-    run: Annotated[str | None, typer.Option(metavar="DIR", help="Run directory [default: runs/NAME].")] = None,
+    run: Annotated[str | None, typer.Option(metavar="DIR", help="Run directory.", show_default="runs/NAME")] = None,
     data: Annotated[str | None, typer.Option(metavar="RUN", help="Training: the run it reads.")] = None,
     vocab: Annotated[int | None, typer.Option(min=1, help="Training: the vocabulary, where no run is named.")] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Training: how many devices.")] = 1,
     device: Annotated[
-        str | None, typer.Option(help="Training: a100, h100, h200, b200, cpu [default: this one].")
+        str | None, typer.Option(help="Training: a100, h100, h200, b200, cpu.", show_default="this one")
     ] = None,
     mfu: Annotated[
-        float | None, typer.Option(min=0.01, max=1, help="Training: share of the peak [default: 0.4].")
+        float | None, typer.Option(min=0.01, max=1, help="Training: share of the peak.", show_default="0.4")
     ] = None,
     price: Annotated[float | None, typer.Option(min=0, help="Training: what a device costs an hour.")] = None,
     sets: Sets = None,

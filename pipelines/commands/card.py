@@ -13,7 +13,7 @@ from pipelines.app import LOOK, app
 def card(
     what: Annotated[str, typer.Argument(metavar="RUN|FILE|MODEL", help="A run, a pipeline file, or a model's name.")],
     out: Annotated[
-        str | None, typer.Option(help="Folder to write to [default: the run's; a FILE or MODEL: here].")
+        str | None, typer.Option(help="Folder to write to.", show_default="the run's; a FILE or MODEL: here")
     ] = None,
 ) -> None:
     """A run's data card for Hugging Face and Croissant; or the card of a recipe or a model."""

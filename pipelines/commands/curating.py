@@ -25,11 +25,13 @@ def demo(
 @app.command(rich_help_panel=RUN)
 def curate(
     file: File,
-    run: Annotated[str | None, typer.Option(metavar="DIR", help="Run directory [default: runs/NAME].")] = None,
+    run: Annotated[str | None, typer.Option(metavar="DIR", help="Run directory.", show_default="runs/NAME")] = None,
     sets: Sets = None,
     executor: Annotated[str, typer.Option(help="ray, or inline for this process alone.")] = "ray",
     address: Annotated[str | None, typer.Option(help="A Ray cluster's address; else Ray starts here.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Tasks at once [default: what the machine has].")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Tasks at once.", show_default="what the machine has")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="N records, spread over the input: a first look.")] = None,
     sample: Annotated[float | None, typer.Option(min=0, max=1, help="Only this share of documents, by hash.")] = None,
     allow_missing: Annotated[bool, typer.Option(help="Go on past files that cannot be read.")] = False,

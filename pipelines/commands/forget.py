@@ -25,7 +25,9 @@ def forget(
     ] = False,
     executor: Annotated[str, typer.Option(help="ray, or inline for this process alone.")] = "ray",
     address: Annotated[str | None, typer.Option(help="A Ray cluster's address; else Ray starts here.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Tasks at once [default: what the machine has].")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Tasks at once.", show_default="what the machine has")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:

@@ -32,7 +32,7 @@ def explain(
 @app.command(rich_help_panel=LOOK)
 def report(
     run: RunDir,
-    out: Annotated[str | None, typer.Option(help="File to write [default: RUN/report.html].")] = None,
+    out: Annotated[str | None, typer.Option(help="File to write.", show_default="RUN/report.html")] = None,
     price: Annotated[float | None, typer.Option(min=0, help="Of a core-hour: the report then says the cost.")] = None,
 ) -> None:
     """One HTML file about a run, of curation or of training: what became of every record, signals and thresholds,

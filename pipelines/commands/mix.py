@@ -19,7 +19,7 @@ app.add_typer(mix_app, name="mix", rich_help_panel=TRAIN)
 @mix_app.command("search")
 def mix_search(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The search file (YAML).")],
-    out: Annotated[str | None, typer.Option(metavar="DIR", help="Where it goes [default: DATA/mix/FILE].")] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Where it goes.", show_default="DATA/mix/FILE")] = None,
     executor: Annotated[str, typer.Option(help="ray, or inline for this process alone.")] = "ray",
     address: Annotated[str | None, typer.Option(help="A Ray cluster's address; else Ray starts here.")] = None,
     confirm: Annotated[bool, typer.Option(help="Train the runs that check the recommended mix.")] = True,

@@ -89,7 +89,8 @@ def scaling_predict(
 def scaling_backtest(
     table: Table,
     share: Annotated[
-        float | None, typer.Option(min=0.001, max=0.9, help="Share of runs by FLOP to leave out [default: largest N].")
+        float | None,
+        typer.Option(min=0.001, max=0.9, help="Share of runs by FLOP to leave out.", show_default="largest N"),
     ] = None,
     drop_highest: DropHighest = 0,
     repetition: Repetition = False,

@@ -48,7 +48,9 @@ def _check(function: Any, *arguments: Any) -> Any:
 @shards_app.command("inspect")
 def inspect(
     run: Place,
-    shard: Annotated[str | None, typer.Option(help="A shard, as the manifest names it [default: the first].")] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="A shard, as the manifest names it.", show_default="the first")
+    ] = None,
     documents: Annotated[int, typer.Option(min=0, help="How many documents to show.")] = 3,
     characters: Annotated[int, typer.Option(min=0, help="How much of each.")] = 200,
 ) -> None:
@@ -109,9 +111,11 @@ def stats(run: Place, as_json: AsJson = False) -> None:
         return
     from rich.table import Table
 
-    table = Table("split", "domain", box=None, pad_edge=False)
-    for column in ("shards", "documents", "tokens", "bytes/token", "median", "p90", "longest", "epochs"):
-        table.add_column(column, justify="right")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))  # 80 columns hold a domain of a billion tokens
+    table.add_column("split", no_wrap=True)
+    table.add_column("domain", overflow="fold")
+    for column in ("shards", "docs", "tokens", "B/token", "median", "p90", "longest", "epochs"):
+        table.add_column(column, justify="right", no_wrap=True)
     for r in rows:
         spread: Any = r["lengths"]
         epochs = f"{r['epochs']:.2f}" if r["epochs"] is not None else ""

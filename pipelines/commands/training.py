@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,15 +19,16 @@ def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="The training file (YAML).")],
     data: Annotated[list[str], typer.Option(metavar="RUN", help="The curation run whose shards are read. Repeats.")],
     run: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where it goes [default: RUN/train/CONFIG, of the first RUN].")
+        str | None,
+        typer.Option(metavar="DIR", help="Where it goes.", show_default="RUN/train/CONFIG, of the first RUN"),
     ] = None,
     init_from: Annotated[
         str | None, typer.Option(metavar="DIR", help="A run or checkpoint whose weights to start from; nothing else.")
     ] = None,
     workers: Annotated[
-        str | None, typer.Option(metavar="N or MIN-MAX", help="On so many Ray workers [default: this process].")
+        str | None, typer.Option(metavar="N or MIN-MAX", help="On so many Ray workers.", show_default="this process")
     ] = None,
-    address: Annotated[str | None, typer.Option(help="The Ray cluster [default: one of its own].")] = None,
+    address: Annotated[str | None, typer.Option(help="The Ray cluster.", show_default="one of its own")] = None,
     sets: Sets = None,
     quiet: Quiet = False,
 ) -> None:
@@ -40,11 +42,22 @@ def train(
     settings = load(config, [*(sets or []), *([f"init_from={init_from}"] if init_from else [])])
     name = os.path.basename(config).rsplit(".", 1)[0]
     run_dir = run or os.path.join(data[0], "train", name)
+    if "://" in run_dir:
+        raise typer.BadParameter(
+            f"{run_dir} is on an object store; a training needs a folder on a disk that all its nodes see",
+            param_hint="--run",
+        )
     console = make_console(quiet or os.environ.get("RANK", "0") != "0")
     lines = TrainLines(console, settings.iterations)
     if workers is not None:
         from training.launch import fit
 
+        if address is not None:
+            import ray
+
+            from curation.engine.executors import reach
+
+            reach(ray, address, log_to_driver=False)
         console.print(f"on Ray; gristmill watch {run_dir} shows how it goes", style="dim", highlight=False)
         result = fit(settings, data, run_dir, workers=_workers(workers), address=address)
     else:
@@ -82,11 +95,10 @@ def list_checkpoints(
 ) -> None:
     """The checkpoints of a run: iteration, bytes, tokens read, incidents so far, and which one the guard calls good."""
     import json
-    from pathlib import Path
 
     from training.checkpoint import overview
 
-    rows = overview(Path(run) / "checkpoints")
+    rows = overview(_checkpoints(run))
     if as_json:
         print(json.dumps(rows))
         return
@@ -109,12 +121,10 @@ def verify_checkpoints(
     run: Annotated[str, typer.Argument(metavar="DIR", help="A training run's directory.")], quiet: Quiet = False
 ) -> None:
     """Reads every checkpoint of a run and compares checksums. Exit code 1 where one is damaged."""
-    from pathlib import Path
-
     from training.checkpoint import CheckpointError, checkpoints, verify
 
     console, bad = make_console(quiet), 0
-    for path in checkpoints(Path(run) / "checkpoints"):
+    for path in checkpoints(_checkpoints(run)):
         try:
             verify(path)
             console.print(f"{path.name}: whole", highlight=False)
@@ -123,6 +133,16 @@ def verify_checkpoints(
             console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
     if bad:
         raise typer.Exit(1)
+
+
+def _checkpoints(run: str) -> Path:
+    """Where a training keeps them; a directory that is no training run is refused."""
+    from training.checkpoint import CheckpointError
+
+    folder = Path(run) / "checkpoints"
+    if not folder.is_dir():
+        raise CheckpointError(f"{run}: no checkpoint here; `gristmill train` writes them")
+    return folder
 
 
 @app.command(rich_help_panel=TRAIN)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.mix import optimum
+from pipelines.mix import laws, optimum
 from pipelines.mix.choose import Choice
 from pipelines.mix.laws import Floats
 from pipelines.mix.optimum import Objective
@@ -84,6 +84,13 @@ class Outcome:
             return f"the mean of {names}"
         return "the mean of " + ", ".join(f"{name} (weight {w:.2g})" for name, w in weighed)
 
+    @property
+    def blind(self) -> bool:
+        """Whether the law ranks runs that it has not seen, by the objective, no better than chance does one time in
+        twenty: a rank correlation under 1.64 / sqrt(runs - 1). The recommended mix is then any mix."""
+        foretold, seen = self.objective.value(self.choice.predictions), self.objective.value(self.values)
+        return laws.spearman(foretold, seen) < 1.64 / math.sqrt(len(seen) - 1)
+
     def mix_block(self) -> str:
         """YAML to paste into a pipeline file."""
         lines = [f"    {name}: {share:.4f}" for name, share in self.recommended.items()]
@@ -132,7 +139,8 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "law": outcome.choice.fitted.name,
         "scores": outcome.choice.scores, "rho": outcome.choice.rho, "recommended": outcome.recommended,
         "low": outcome.low, "high": outcome.high, "predicted": outcome.predicted, "natural": outcome.natural,
-        "extrapolated": outcome.extrapolated, "stop": outcome.stop, "trained": outcome.trained, "notes": outcome.notes,
+        "extrapolated": outcome.extrapolated, "blind": outcome.blind, "stop": outcome.stop, "trained": outcome.trained,
+        "notes": outcome.notes,
         "arms": [asdict(a) for a in outcome.arms],
         "verdicts": [asdict(v) | {"words": v.words} for v in outcome.verdicts],
     }  # fmt: skip

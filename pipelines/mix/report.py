@@ -38,8 +38,10 @@ def headline(outcome: Outcome) -> str:
     said = [f"{v.words} than the {v.against} mix" if v.words in ("better", "worse") else f"{v.against} mix: {v.words}"
             for v in outcome.verdicts]  # fmt: skip
     tail = "; ".join(said) if said else "not confirmed by runs"
-    return f"Recommended: {mix}. Against the others: {tail}." + (
-        " The optimum is extrapolated." if outcome.extrapolated else ""
+    return (
+        f"Recommended: {mix}. Against the others: {tail}."
+        + (" The law ranks unseen runs no better than chance: this mix is a guess." if outcome.blind else "")
+        + (" The optimum is extrapolated." if outcome.extrapolated else "")
     )
 
 
@@ -52,6 +54,12 @@ def _recommendation(o: Outcome) -> str:
         natural = f"{o.natural[name]:.3f}" if o.natural else ""
         rows.append([escape(name), f"{o.recommended[name]:.3f}", interval, natural, bar])
     notes = "".join(f"<li>{escape(n)}</li>" for n in o.notes)
+    blind = (
+        "<p><strong>A guess:</strong> the law ranks runs that it has not seen no better than chance, so what differs "
+        "between the runs is hardly the mix. Train proxies for longer, or evaluate on more windows.</p>"
+        if o.blind
+        else ""
+    )
     far = (
         "<p><strong>Extrapolated:</strong> this mix lies outside the dense part of the runs. Give it more runs before "
         "you trust it.</p>"
@@ -59,7 +67,7 @@ def _recommendation(o: Outcome) -> str:
         else ""
     )
     return (
-        f"<p>{escape(headline(o))}</p><p>Objective: {escape(o.goal)}.</p>{far}"
+        f"<p>{escape(headline(o))}</p><p>Objective: {escape(o.goal)}.</p>{blind}{far}"
         + table(["domain", "share", "95 % interval", "natural", ""], rows, (1, 2, 3))
         + f"<p>To paste into a pipeline file:</p><pre>{escape(o.mix_block())}</pre>"
         + (f"<ul>{notes}</ul>" if notes else "")

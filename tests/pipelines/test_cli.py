@@ -81,6 +81,11 @@ def test_curate_with_a_rule_set(gristmill, inputs):
         (("status", "nowhere"), 2, "nowhere is not a run directory"),
         (("explain", "nowhere", "x"), 2, "nowhere has no ledger"),
         (("report", "nowhere"), 2, "nowhere is not a run directory"),
+        (("checkpoint", "list", "nowhere"), 1, "nowhere: no checkpoint here"),
+        (("checkpoint", "verify", "nowhere"), 1, "nowhere: no checkpoint here"),
+        (("curate", "small.yaml", "--run", "a.jsonl"), 2, "cannot write to the run directory a.jsonl"),
+        (("curate", "small.yaml", "--run", "nothing://like/it"), 2, "nothing://like/it: Protocol not known"),
+        (("curate", "small.yaml", "--run", "run", "--address", "127.0.0.1:1"), 2, "no Ray cluster at 127.0.0.1:1"),
         (("models", "pull", "nothing-like-it"), 2, "nothing-like-it"),
         (("models", "train", "classifier", "x", "--out", "y"), 2, "expected LABEL=PATH"),
         (("plan", "small.yaml", "--set", "steps.Length.keep.short=length.char > 3"), 2, "did you mean length.chars"),
@@ -176,6 +181,8 @@ def test_train_and_generate(gristmill, small_run, tmp_path):
     code, out, _ = gristmill("generate", tmp_path / "out", "Document", "--tokens", "5")
     assert code == 0 and out.startswith("Document")
     assert gristmill("train", tmp_path / "nowhere.yaml", "--data", small_run)[0] == 2
+    code, _, error = gristmill("train", tmp_path / "tiny.yaml", "--data", "s3://bucket/run")
+    assert code == 2 and "s3://bucket/run/train/tiny is on an object store" in error
 
 
 def test_models_list(gristmill):

@@ -50,6 +50,12 @@ def test_the_map_fits_a_screen(gristmill):
     assert not any(line.endswith("...") for line in lines)
 
 
+def test_defaults_are_shown(gristmill):
+    """Square brackets in a help text are markup, and would vanish."""
+    for command, default in (("curate", "runs/NAME"), ("report", "RUN/report.html"), ("mix search", "DATA/mix/FILE")):
+        assert f"[default: ({default})]" in " ".join(gristmill(*command.split(), "--help")[1].split()), command
+
+
 def test_every_command_is_on_the_map(root):
     known = {name for group in MAP.values() for name in group}
     assert set(root.commands) <= known

@@ -52,6 +52,7 @@ def test_flops_are_what_torch_counts(shape: Shape, windows: int, sequence: int) 
 
     model = Model(shape)
     model.initialise(1)
+    model.attention_way = "sdpa"
     loss = torch.ops.gristmill.linear_cross_entropy_rows
     with FlopCounterMode(display=False, custom_mapping={loss: three_products}) as counter, sdpa_kernel(SDPBackend.MATH):
         loss_sum, count, _ = model(*batch(shape, windows, sequence))

@@ -110,7 +110,7 @@ def test_compiled(
     """A graph break and a shape too many are errors of torch's: there are none, with tasks and a rollback either."""
     train(config(compile=True, **{"evaluate.tasks": tasks}), str(corpus), str(tmp_path / "run"))
     ours, theirs = ([e["loss"] for e in entries(r) if "loss" in e] for r in (tmp_path / "run", plain))
-    assert ours == pytest.approx(theirs, rel=1e-6) and len(traced) == 2  # windows of one document, and of several
+    assert ours == pytest.approx(theirs, rel=1e-6) and len(traced) == 1  # whatever documents are in the windows
     train(config(compile=True, recompute=True, **{"data.changes": CHANGES}), str(corpus), str(tmp_path / "changes"))
     assert len(traced) <= 6, "lengths and batches share a graph"
     wild = config(compile=True, **{"optimizer.lr": 1e30, "schedule.kind": "constant"})

@@ -184,6 +184,22 @@ def test_two_drivers_on_one_run_directory(folder: Path) -> None:
     assert runs.curate(folder, runs.text_pipeline(folder)).status == "done"
 
 
+def test_a_run_directory_that_cannot_be_one(folder: Path) -> None:
+    (folder / "run").write_text("a file")
+    assert said(folder, runs.text_pipeline(folder)) == (
+        "cannot write to the run directory HERE/run: File exists. Make it writable, or give another one with --run."
+    )
+
+
+def test_limit_and_sample_that_are_none(folder: Path) -> None:
+    tree = runs.text_pipeline(folder)
+    assert said(folder, tree, limit=-3) == "limit is -3: expected a number of records, 1 or more"
+    for share in (0, 7):
+        assert said(folder, tree, sample=share) == (
+            f"sample is {share}: expected a share of the documents, above 0 and at most 1"
+        )
+
+
 def test_sources_that_give_the_same_ids(folder: Path) -> None:
     tree = runs.text_pipeline(folder)
     tree["sources"].append(tree["sources"][0] | {"name": "again", "collection": "texts"})

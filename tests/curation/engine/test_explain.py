@@ -85,6 +85,18 @@ def test_every_record_is_explained_by_its_id_and_its_url(folder: Path) -> None:
             assert row["doc_id"].hex() in (by_url["doc_id"], *by_url["others"])
 
 
+def test_a_page_stands_before_its_request(folder: Path) -> None:
+    """Archives hold a page's request under its URL, too: asked by the URL, the page is what is meant."""
+    rows = [r for r in explain.ledger(str(folder / "run")).to_pylist() if r["url"] is not None]
+    pages = {r["url"]: r for r in rows if r["rule"] != "record_type"}
+    requests = [r for r in rows if r["rule"] == "record_type" and r["url"] in pages]
+    assert any(r["doc_id"] < pages[r["url"]]["doc_id"] for r in requests)  # first by id, which must not decide
+    for request in requests:
+        said = explain.explain(str(folder / "run"), request["url"])
+        assert said["doc_id"] == pages[request["url"]]["doc_id"].hex()
+        assert request["doc_id"].hex() in said["others"]
+
+
 def test_a_key_that_no_record_has_is_said_to_be_none(folder: Path) -> None:
     for key in ("http://example.org/never", "0" * 32, "", "nonsense", "http://example.org/en/1 "):
         with pytest.raises(UserError) as error:

@@ -15,7 +15,9 @@ import yaml
 
 from benchmarks import planted_mix as planted
 from curation.step import UserError
+from pipelines.mix.outcome import as_json
 from pipelines.mix.proxy import Proxy
+from pipelines.mix.report import headline, render
 from pipelines.mix.search import search
 from pipelines.mix.settings import Settings, load
 
@@ -157,7 +159,15 @@ def test_diverged_proxies_are_left_out_and_named(small: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match="no run has numbers for all metrics"):
         search(_settings(small), str(tmp_path / "b"), train=Written(diverges=lambda mix: True))
     with pytest.raises(UserError, match=r"of 7 proxies diverged .*, and [1-6] runs are too few"):
-        search(_settings(small), str(tmp_path / "c"), train=Written(diverges=lambda mix: mix["a"] < 0.2))
+        search(_settings(small, runs=7), str(tmp_path / "c"), train=Written(diverges=lambda mix: mix["a"] < 0.2))
+
+
+@pytest.mark.parametrize(("luck", "blind"), [(1e-4, False), (10.0, True)])
+def test_a_law_that_foretells_nothing_is_said_to_guess(small: Path, tmp_path: Path, luck: float, blind: bool) -> None:
+    made = search(_settings(small, runs=24), str(tmp_path / "mix"), train=Written(luck), confirm=False)
+    assert made.blind == as_json(made)["blind"] == blind
+    for said in (headline(made), render(made, "a search")):
+        assert ("this mix is a guess" in said) == blind
 
 
 def test_each_proxy_has_its_own_luck(small: Path, tmp_path: Path) -> None:
