@@ -105,9 +105,9 @@ def write_both(
 ) -> dict[str, set[str]]:
     """Shards of the documents, and of the same with each poison put over a row of neighbours; its ids (hex) by poison.
 
-    Rows are drawn among those that one of the `iterations` reads, and not one of the first 64. The guard knows too little there;
-    and one poisoned document alone among 16 moves a batch's loss too little to be a spike (a first trial, with rows
-    that lay across two batches, left out 1 of 48 so).
+    Rows are drawn among those that one of the `iterations` reads, and not one of the first 64. The guard knows too
+    little there; and one poisoned document alone among 16 moves a batch's loss too little to be a spike (a first
+    trial, with rows that lay across two batches, left out 1 of 48 so).
     """
     write(clean, train_documents, held_out)
     config = parse(json.dumps(CONFIG))

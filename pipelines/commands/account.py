@@ -67,11 +67,13 @@ def training_plan(
     }
     if data is not None:
         from curation.shards import read_manifest
+        from training.planning import plan as order
 
         manifest = read_manifest(data)
         vocab = manifest.tokenizer.vocab
         available = {d: s.tokens for d, s in manifest.splits["train"].items()}
         answer |= {"available_tokens": available, "epochs": answer["tokens"] / max(1, sum(available.values()))}
+        order(manifest, config.data, config.seed, config.batch.windows, config.iterations)  # refuses as training would
     if vocab is not None:
         from training import forecast
         from training.devices import find

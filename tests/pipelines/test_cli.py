@@ -132,6 +132,10 @@ def test_plan_of_a_training_file(gristmill, small_run, tmp_path):
     assert answer["tokens"] == 640
     assert answer["total_parameters"] == sum(answer["parameters"].values()) > 64 * 256
     assert answer["memory"]["peak"] > 16 * answer["total_parameters"] and answer["epochs"] > 0
+    for change, said in (("data.max_epochs=1", "runs out in iteration"), ("data.weights={x: 1}", "no domain x")):
+        asked = ("--data", small_run, "--set", change, "--set", "iterations=9000")
+        code, _, error = gristmill("plan", tmp_path / "train.yaml", *asked)
+        assert code == 2 and said in error, "what training would refuse"
     code, out, _ = gristmill("plan", tmp_path / "train.yaml", "--vocab", "128256", "--gpus", "2", "--device", "h200")
     assert code == 0 and "2 x H200" in out and "GB at the peak" in out
     big = ("plan", tmp_path / "train.yaml", "--vocab", "128256", "--device", "a100", "--set", "model.preset=8b")
