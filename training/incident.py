@@ -12,6 +12,7 @@ the guard's memory follow from these files, so a crash between any two steps of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -201,16 +202,27 @@ def blame(
 
 
 def quarantine(path: Path, incident: Incident) -> None:
-    """Appends the blamed documents to a list that curation reads (`quarantine:` of a pipeline); none twice."""
+    """Appends the blamed documents to a list that curation reads (`quarantine:` of a pipeline); none twice.
+
+    Half a line, which a crash left at its end, is taken away.
+    """
+    text = path.read_bytes() if path.exists() else b""
     known = set()
-    if path.exists():
-        known = {json.loads(line).get("doc_id") for line in path.read_text(encoding="utf-8").splitlines() if line}
-    with open(path, "a", encoding="utf-8") as f:
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, AttributeError):
+            known.add(json.loads(line).get("doc_id"))
+    with open(path, "ab") as f:
+        if last := text[text.rfind(b"\n") + 1 :]:
+            try:
+                json.loads(last)
+                f.write(b"\n")
+            except ValueError:
+                f.truncate(len(text) - len(last))
         for d in incident.blamed:
             if d["doc_id"] not in known:
                 reason = f"loss spike at iteration {incident.confirmed}: z {max(d['z_loss'], d['z_gradient']):.1f}"
                 entry = {"doc_id": d["doc_id"], "url": d["url"], "reason": reason, "by": "gristmill train"}
-                f.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                f.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
         f.flush()
         os.fsync(f.fileno())
 

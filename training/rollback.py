@@ -56,8 +56,18 @@ def adopt(saved: Loaded, guard: Guard, log: OrderLog, known: list[Incident]) -> 
     return log, new
 
 
-def tell(journal: Journal, new: list[Incident]) -> None:
-    """The events of incidents that a checkpoint did not know of."""
+def tell(journal: Journal, new: list[Incident], quarantine: str | None, ranks: Ranks) -> None:
+    """The events of incidents that a checkpoint did not know of; their documents for the quarantine list. Collective.
+
+    Here and not where the incident is written: a run that is killed between the two comes here again.
+    """
+
+    def remember() -> None:
+        for one in new:
+            if quarantine and one.blamed:
+                incident.quarantine(Path(quarantine), one)
+
+    ranks.agree(remember)
     for one in new:
         blamed = [d["doc_id"] for d in one.blamed]
         journal.write(
@@ -86,23 +96,19 @@ def investigate(
     first = flagged[0] - 1  # as iterations are counted from 0 here
     near = list(range(max(0, first - config.guard.within), first))
     far = [i for i in range(first) if i + 1 not in flagged][-max(1, -(-QUIET // config.batch.windows)) :]
+    way, model.attention_way = model.attention_way, "sdpa"  # flex would be compiled for every length of a document
     blamed, suspects, witnesses = incident.blame(
         data, log, [log.span(i - 1) for i in flagged], [log.span(i) for i in near], [log.span(i) for i in far],
         _measure(model, ranks), config.guard.blame_z,
     )  # fmt: skip
+    model.attention_way = way
     events = ranks.agree(lambda: _events(run, flagged))
     masked = sorted({d for s in log.segments for d in s.masked} | {b.doc_id for b in blamed})
     found = Incident(
         len(known) + 1, good.state["iteration"], confirmed, good.state["windows"], events, suspects, witnesses,
         [asdict(b) for b in blamed], masked,
     )  # fmt: skip
-
-    def write() -> None:
-        found.write(folder)
-        if config.quarantine and blamed:
-            incident.quarantine(Path(config.quarantine), found)
-
-    ranks.agree(write)
+    ranks.agree(lambda: found.write(folder))
     return found
 
 

@@ -95,8 +95,11 @@ def _score(
             places.append((number, row, at + size - scored, at + size))
             targets += tokens[len(tokens) - scored :]
             at += size
-    dtype = model.norm.weight.dtype
-    mask = layout(documents.to(device), model.attention_way or way(device, dtype), dtype)
+    cast = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if cast else model.norm.weight.dtype
+    how = model.attention_way or way(device, dtype)
+    # Lengths differ from batch to batch, and flex would be compiled for each
+    mask = layout(documents.to(device), "sdpa" if how == "flex" else how, dtype)
     hidden = model.hidden(inputs.to(device), mask)
     picked = torch.cat([hidden[row, a:b] for _, row, a, b in places])
     wanted = torch.tensor(targets, device=device)

@@ -96,6 +96,7 @@ def _loop(
     model = build(shape(config, manifest.tokenizer.vocab), config, ranks)
     if config.init_from is not None:
         checkpoint.restore(checkpoint.locate(config.init_from), model, None, ranks)
+    model.norm.register_forward_hook(lambda *_: watcher.alive())  # evaluating and blaming are no hang either
     optimizers = optim.build(model, config.optimizer, exact=config.precision == "fp32")
     scaler = Scaler(ranks.device, config.precision == "fp16")
     guard = Guard(config.guard, ranks.device, overflow=scaler.enabled)
@@ -119,7 +120,7 @@ def _loop(
             scaler.load_state_dict(state["scaler"])
             known = ranks.agree(lambda: incident.incidents(run / "incidents"))
             log, new = rollback.adopt(found, guard, _order(config, manifest, found)[1], known)
-            rollback.tell(journal, new)
+            rollback.tell(journal, new, config.quarantine, ranks)
             if known and goes_back:
                 documents = sum(s.documents for s in manifest.splits["train"].values())
                 incident.refuse(known, len(known[-1].masked) / documents, config.guard.largest_share, run)

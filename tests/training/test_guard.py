@@ -15,7 +15,7 @@ import torch
 
 from training.config import GuardConfig, UserError, parse
 from training.guard import Guard
-from training.incident import Incident, refuse
+from training.incident import Incident, quarantine, refuse
 from training.train import TrainResult, train
 
 _spec = importlib.util.spec_from_file_location("guard_bench", Path(__file__).parents[2] / "benchmarks" / "guard.py")
@@ -231,6 +231,21 @@ def test_a_rollback_cut_short_anywhere_ends_the_same(
             continue
     assert crashes >= 3 and result.masked == guarded[1].masked
     assert (where / "metrics.jsonl").read_bytes() == (guarded[0] / "metrics.jsonl").read_bytes()
+    assert Path(quarantine).read_bytes() == (guarded[0].parent / "bad.jsonl").read_bytes(), "each once, none lost"
+
+
+def test_half_a_line_in_the_quarantine_list(tmp_path: Path) -> None:
+    """What a crash cut off goes; what somebody wrote beside it, also without its end, stays."""
+    blamed = [{"doc_id": i, "url": None, "z_loss": 9.0, "z_gradient": 1.0} for i in ("aa", "bb")]
+    one = Incident(1, 0, 5, 0, [], 9, 99, blamed, ["aa", "bb"])
+    file = tmp_path / "bad.jsonl"
+    ours = '{"doc_id": "aa", "reason": "by hand"}'
+    for text, kept in ((f"# a note\n[]\n{ours}\n" + '{"doc_id": "b', ["# a note", "[]", ours]), (ours, [ours])):
+        file.write_text(text)
+        quarantine(file, one)
+        quarantine(file, one)
+        lines = file.read_text().splitlines()
+        assert lines[:-1] == kept and json.loads(lines[-1])["doc_id"] == "bb"
 
 
 def test_more_than_a_share_masked_stops(poisoned: Any, guarded: Any, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from tensorboard.backend.event_processing import event_accumulator
 
 from curation.shards import read_manifest
+from training import evaluate
 from training.config import TrainConfig, UserError, parse
 from training.generate import load
 from training.model import Model
@@ -132,6 +135,37 @@ def test_a_longer_context_is_what_the_model_has(corpus: Path, tmp_path: Path) ->
         train(config(iterations=end, **{"data.changes": CHANGES, "schedule.kind": "constant", "schedule.warmup": 2}),
               str(corpus), str(tmp_path / "run"))  # fmt: skip
         assert load(str(tmp_path / "run")).sequence == length
+
+
+def test_a_long_evaluation_is_no_hang(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tasks: list[str]
+) -> None:
+    """It may take many times `hang_after`. By a clock of our own, so that a busy machine does not matter."""
+    ended: list[int] = []
+    clock = [0.0]
+    monkeypatch.setattr("training.watch.time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("training.watch.os._exit", ended.append)
+    real = evaluate.collate
+
+    def slow(*a: Any) -> Any:
+        clock[0] += 0.08
+        time.sleep(0.06)  # longer than the watch's look, every quarter of `hang_after`
+        return real(*a)
+
+    monkeypatch.setattr(evaluate, "collate", slow)
+    settings = {"hang_after": 0.1, "iterations": 1, "evaluate.windows": 12}
+    train(config(**settings, **{"evaluate.tasks": tasks}), str(corpus), str(tmp_path / "run"))
+    assert clock[0] > 0.8 and not ended
+
+    def stuck(*a: Any) -> Any:
+        clock[0] += 0.2
+        while not ended:
+            time.sleep(0.01)
+        return real(*a)
+
+    monkeypatch.setattr(evaluate, "collate", stuck)
+    train(config(**settings), str(corpus), str(tmp_path / "stuck"))
+    assert set(ended) == {75}
 
 
 def test_what_is_logged(corpus: Path, plain: Path) -> None:
