@@ -3,6 +3,7 @@
     from training.lm_eval_adapter import adapter
     lm_eval.simple_evaluate(model=adapter("runs/web/train/small"), tasks=["arc_easy"])
 
+Or by name, as `lm_eval:arc_easy` among the tasks of `gristmill evaluate` and of `evaluate.tasks` in the training file.
 Likelihoods are those of tasks.py, so both give the same accuracy on the same task.
 """
 
@@ -20,6 +21,37 @@ from .tasks import likelihoods
 def adapter(run_dir: str, device: str = "cpu") -> Any:
     """The newest checkpoint of a run as an lm_eval LM. Raises UserError where lm-eval is not installed."""
     return wrap(load(run_dir, device))
+
+
+def known(task: str) -> tuple[Any, str]:
+    """lm-eval's TaskManager that knows a task, NAME or FOLDER/NAME, and its name. Raises UserError where none does."""
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise UserError(f"lm_eval:{task}: lm-eval is not installed; pip install 'gristmill[eval]'") from error
+
+    folder, _, name = task.rpartition("/")
+    manager = TaskManager(include_path=folder or None)
+    if name not in manager.all_tasks:
+        raise UserError(f"lm_eval:{task}: lm-eval has no task {name!r}; lm-eval --tasks list shows those that it has")
+    return manager, name
+
+
+def score(trained: Trained, task: str, limit: int | None) -> tuple[int, dict[str, float]]:
+    """How many questions were asked, and lm-eval's figures, without its estimates of their errors."""
+    import lm_eval
+
+    manager, name = known(task)
+    found = lm_eval.simple_evaluate(
+        model=wrap(trained), tasks=[name], task_manager=manager, limit=limit, bootstrap_iters=0, log_samples=False
+    )
+    assert found is not None  # of rank 0, and here every rank is one
+    figures = {
+        key.removesuffix(",none").replace(",", "_"): float(value)
+        for key, value in found["results"][name].items()
+        if isinstance(value, (int, float)) and "_stderr" not in key
+    }
+    return sum(n["effective"] for n in found["n-samples"].values()), figures
 
 
 def wrap(trained: Trained) -> Any:

@@ -1,5 +1,8 @@
 """Task files: JSONL, plain or gzipped, in the forms in which ARC, HellaSwag, MMLU, GSM8K and HumanEval are found.
 
+`lm_eval:NAME` stands for a task of lm-eval's (lm_eval_adapter.py); `lm_eval:FOLDER/NAME` for one that a YAML file in
+that folder describes.
+
 The form is told from the keys of the first line. Every line is looked at before anything is scored, so that what is
 wrong with one (no right answer among the choices, a number where text should be) is said with its place, and at once.
 """
@@ -16,6 +19,8 @@ from typing import Any
 
 from .config import UserError
 
+LM_EVAL = "lm_eval:"
+
 
 @dataclass(frozen=True)
 class Question:
@@ -28,16 +33,22 @@ class Question:
 
 @dataclass(frozen=True)
 class Task:
-    """A file's content. Of a choice task `questions`, of a math or code task `rows` are what there is."""
+    """A file's content: of a choice task `questions`, of a math or code task `rows`; of lm-eval's its `limit` alone."""
 
     name: str
-    kind: str  # choice, math or code
+    kind: str  # choice, math, code or lm_eval
     questions: tuple[Question, ...] = ()
     rows: tuple[dict[str, str], ...] = ()
+    limit: int | None = None
 
 
 def read_task(path: str, limit: int | None = None) -> Task:
     """The first `limit` questions of a file (None: all). Raises UserError for what cannot be read, with its line."""
+    if path.startswith(LM_EVAL):
+        from .lm_eval_adapter import known
+
+        known(path.removeprefix(LM_EVAL))
+        return Task(path.removeprefix(LM_EVAL), "lm_eval", limit=limit)
     kind, number = "", 0
     questions: list[Question] = []
     rows: list[dict[str, str]] = []

@@ -174,6 +174,10 @@ def evaluate_task(
         return choice(trained, task.name, task.questions)
     if task.kind == "math":
         return math_task(trained, task.name, task.rows, shots=shots, tokens=tokens)
+    if task.kind == "lm_eval":
+        from .lm_eval_adapter import score
+
+        return Result(task.name.rpartition("/")[2], task.kind, *score(trained, task.name, task.limit))
     from .code import code_task
 
     return code_task(trained, task.name, task.rows, run_code=run_code, samples=samples, tokens=tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -222,6 +223,12 @@ def test_odd_text_is_scored(model: Trained) -> None:
     assert 0 < result.figures["bits_per_byte"] < 50 and result.count == 1
 
 
+def test_lm_eval_by_name_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    with pytest.raises(UserError, match=r"lm_eval:arc_easy: lm-eval is not installed; pip install 'gristmill\[eval\]'"):
+        read_task("lm_eval:arc_easy")
+
+
 def test_training_runs_no_code(tmp_path: Path) -> None:
     file = tmp_path / "he.jsonl"
     file.write_text(json.dumps({"prompt": "def f():\n", "test": "pass", "entry_point": "f"}))
@@ -269,6 +276,12 @@ def test_lm_eval_gives_the_same_accuracy(model: Trained, texts: dict[str, list[s
     found = lm_eval.simple_evaluate(
         model=wrap(model), tasks=["next_line"], task_manager=TaskManager(include_path=str(tmp_path)), bootstrap_iters=0
     )["results"]["next_line"]
+    by_name = evaluate_task(model, read_task(f"lm_eval:{tmp_path}/next_line"))
+    assert (by_name.task, by_name.count) == ("next_line", 60)
+    assert by_name.figures["acc"] == found["acc,none"] and by_name.figures["acc_norm"] == found["acc_norm,none"]
+    assert evaluate_task(model, read_task(f"lm_eval:{tmp_path}/next_line", 10)).count == 10
+    with pytest.raises(UserError, match="lm-eval has no task 'no_such_task'"):
+        read_task("lm_eval:no_such_task")
     ours = evaluate_task(model, read_task(str(file))).figures
     assert found["acc,none"] == ours["accuracy"] and found["acc_norm,none"] == ours["accuracy_norm"]
     assert 0.1 < ours["accuracy"] < 1
