@@ -137,9 +137,11 @@ class Wandb:
 
         name = "-".join(run.resolve().parts[-3:])
         self._run = wandb.init(id=name, name=name, resume="allow", config=settings, dir=str(run))
+        # Its own steps only ever rise: what follows a rollback, and the rollback, would be dropped
+        self._run.define_metric("*", step_metric="iteration")
 
     def write(self, iteration: int, numbers: dict[str, float]) -> None:
-        self._run.log(numbers, step=iteration)
+        self._run.log({"iteration": iteration, **numbers})
 
     def close(self) -> None:
         self._run.finish()

@@ -59,14 +59,18 @@ def test_tensorboard_forgets_what_was_done_again(tmp_path: Path, monkeypatch: py
 def test_services_by_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, object]] = []
     run = types.SimpleNamespace(
-        log=lambda n, step: told.append((json.dumps(n), step)), finish=lambda: told.append(("end", 0))
+        define_metric=lambda name, step_metric: told.append((name, step_metric)),
+        log=lambda n: told.append((json.dumps(n), n["iteration"])),
+        finish=lambda: told.append(("end", 0)),
     )
     monkeypatch.setitem(
         sys.modules, "wandb", types.SimpleNamespace(init=lambda **k: told.append((k["resume"], 0)) or run)
     )
     with Logs(tmp_path, ["wandb"]) as logs:
         logs(TRAIN)
-    assert [t[1] for t in told] == [0, 3, 0] and told[0][0] == "allow" and '"train/loss": 2.5' in told[1][0]
+        logs({**TRAIN, "iteration": 2})  # back
+    assert [t[1] for t in told] == [0, "iteration", 3, 2, 0] and told[0][0] == "allow" and told[1][0] == "*"
+    assert '"train/loss": 2.5' in told[2][0]
     run.log = lambda *_, **__: 1 / 0
     with Logs(tmp_path, ["wandb"]) as logs, pytest.warns(UserWarning, match="going on without it"):
         logs(TRAIN)
