@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,9 +45,12 @@ def passes(program: str, seconds: float = SECONDS, size: int = BYTES) -> bool:
     """Whether a program ends by itself without an error, within its limits. It runs; see the head of this file."""
     limits = _LIMITS.format(seconds=math.ceil(seconds), size=size)
     with tempfile.TemporaryDirectory() as folder:
+        # in a file: an argument may be no longer than 128 KiB and hold no NUL, and models write both
+        file = Path(folder) / "program.py"
+        file.write_bytes((limits + program).encode("utf-8", "surrogatepass"))
         try:
             done = subprocess.run(
-                [sys.executable, "-I", "-S", "-c", limits + program],
+                [sys.executable, "-I", "-S", str(file)],
                 cwd=folder,
                 env={},
                 stdin=subprocess.DEVNULL,

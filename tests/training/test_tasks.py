@@ -89,6 +89,8 @@ def test_code_runs_only_when_asked_and_within_limits(
     assert not code.passes("x = bytearray(1 << 31)"), "memory"
     assert not code.passes("open('big', 'wb').write(bytes(1 << 22))"), "file size"
     assert not code.passes("import os; assert os.environ.get('HOME')"), "an empty environment"
+    assert not code.passes("x = '\x00'") and not code.passes("x = '\ud800'"), "what is no source"
+    assert code.passes(f"x = '{'x' * 200_000}'"), "longer than an argument may be"
     assert [code.pass_at(10, c, 1) for c in (0, 5, 10)] == [0, 0.5, 1]
     assert code.pass_at(4, 2, 2) == pytest.approx(1 - 1 / 6)
     assert code.cut("    return 1\n\ndef g():") == "    return 1\n"
