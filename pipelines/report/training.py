@@ -169,7 +169,9 @@ def plan(t: Training) -> str:
         top = max(v for _, v in t.lr)
         rows.append(["highest learning rate", f"{peak:.3g}", f"{top:.3g}", _share(top, peak)])
     for domain, (quota, got) in _quotas(t).items():
-        rows.append([f"windows of {escape(domain)}", f"{quota:,.1f}", f"{got:,}", _share(got, quota)])
+        rows.append(
+            [f"windows of {escape(domain)}", f"{quota:,.1f}".removesuffix(".0"), f"{got:,}", _share(got, quota)]
+        )
     starts = sum(e["event"] == "start" for e in t.sessions)
     lost = sum(e["seconds"] for e in t.sessions if e["event"] == "lost")
     if starts:
