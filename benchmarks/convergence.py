@@ -1,150 +1,190 @@
-"""Does our trainer reach the loss of the plain reference? Same data, equal iterations, three seeds each; a figure.
+"""Does the trainer reach the validation loss of a plain reference? Same data, equal iterations, three seeds; a figure.
 
-python benchmarks/convergence.py shared/data --work runs/convergence [--iterations 300] [--one ours 1] [--out docs]
+    python -m benchmarks.convergence --work runs/convergence [--iterations 600] [--one ours 1] [--out docs]
 
-Text of the crawl's pages through a byte-level BPE of 4,096; a tenth of the documents held out. `ours` is the model
-with its loss, masks and AdamW; `plain` the same decoder written out (benchmarks/plain.py) with all logits, torch's
-cross-entropy and AdamW, from other seeds' weights and data orders. Finished runs are kept as JSON, so that the six can
-be run one by one (--one NAME SEED); the figure is drawn from those that are there.
+The crawl of the test data, curated with deduplication, in 4,096 tokens, a tenth of the documents held out. `ours` is
+`training.train` as `gristmill train` calls it: order, masks, loss in pieces, guard, checkpoints, bf16. `plain` is what
+one writes in an afternoon: the same decoder with scores and logits written out (benchmarks/plain.py), windows cut
+at random places, torch's AdamW and cross-entropy, the schedule by its formula. Both are scored on the same held-out
+windows. Finished runs stay in the folder, so that the six can be run one by one; the figure is drawn of those there.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import statistics
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from plain import PlainLlama
 from torch import Tensor, nn
-from toxicity import crawled
 
-from training.config import PRESETS, ScheduleConfig
-from training.model import Model, Shape
-from training.optim import learning_rate
+from benchmarks.crawl import arguments
+from benchmarks.crawl_mix import curated
+from benchmarks.plain import PlainLlama
+from curation.shards import Manifest, read_manifest
+from training.config import TrainConfig
+from training.data import Domain, held_out
+from training.evaluate import evaluate, mean_loss
+from training.journal import METRICS, read
+from training.train import shape, train
 
-VOCAB, SEEDS = 4096, (1, 2, 3)
-
-
-def tokens(data: Path, work: Path) -> tuple[Tensor, Tensor]:
-    """Training and validation streams of the crawl's pages, each document opened by EOS (0)."""
-    cached = work / "tokens.npz"
-    if not cached.exists():
-        import tokenizers
-
-        texts = sorted(set(crawled(data / "crawl")))
-        np.random.default_rng(0).shuffle(texts)
-        bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
-        bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-        trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=VOCAB, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
-        )
-        bpe.train_from_iterator(texts[::4], trainer)
-        ids = [np.array([0, *e.ids], np.int32) for e in bpe.encode_batch(texts, add_special_tokens=False)]
-        held = len(ids) // 10
-        work.mkdir(parents=True, exist_ok=True)
-        np.savez(cached, train=np.concatenate(ids[held:]), validation=np.concatenate(ids[:held]))
-    found = np.load(cached)
-    return torch.from_numpy(found["train"]).long(), torch.from_numpy(found["validation"]).long()
+SEEDS, VOCAB, POINTS = (1, 2, 3), 4096, 6
+Curve = list[tuple[int, float]]  # iteration and validation loss
 
 
-def windows(stream: Tensor, starts: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    cut = torch.stack([stream[s : s + length + 1] for s in starts.tolist()])
-    return cut[:, :-1], cut[:, 1:], (cut[:, :-1] == 0).cumsum(1)
+def settings(options: argparse.Namespace, seed: int) -> TrainConfig:
+    return TrainConfig.model_validate(
+        {
+            "iterations": options.iterations,
+            "seed": seed,
+            "model": {"preset": options.preset},
+            "data": {"sequence": options.length, "max_epochs": 20},
+            "batch": {"windows": options.windows},
+            "optimizer": {"lr": options.lr},
+            "precision": "bf16",
+            "device": "cpu",
+            "threads": options.threads,
+            "evaluate": {"every": max(1, options.iterations // POINTS), "windows": 64},
+        }
+    )
 
 
-def run(name: str, seed: int, a: argparse.Namespace, train: Tensor, held: Tensor) -> dict[str, list[list[float]]]:
-    torch.manual_seed(seed + 100 * (name == "plain"))
-    shape = Shape(vocab=VOCAB, **PRESETS[a.preset])
-    model: nn.Module = Model(shape) if name == "ours" else PlainLlama(shape)
-    (model if isinstance(model, Model) else model.held).initialise(seed + 100 * (name == "plain"))  # type: ignore[operator, union-attr]
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+def ours(config: TrainConfig, data: Path, work: Path) -> Curve:
+    folder = work / f"ours-{config.seed}"
+    train(config, str(data), str(folder))
+    return [(e["iteration"], e["loss"]) for e in read(folder / METRICS) if e["kind"] == "validation"]
 
-    def loss(batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16) if a.precision == "bf16" else contextlib.nullcontext():
-            out = model(*batch)
-        return out if isinstance(out, Tensor) else out[0] / out[1]
 
-    curve = []
-    places = torch.arange(64) * ((len(held) - a.length - 1) // 64)
-    for i in range(a.iterations + 1):
-        if i % max(1, a.iterations // 6) == 0 or i == a.iterations:
-            with torch.no_grad():
-                scores = [float(loss(windows(held, p, a.length))) for p in places.split(8)]
-            curve.append([i, statistics.fmean(scores)])
-            print(f"{name} seed {seed} iteration {i}: validation {curve[-1][1]:.4f}", flush=True)
-        if i == a.iterations:
-            break
+def plain(config: TrainConfig, manifest: Manifest) -> Curve:
+    """The reference: no line of the trainer but the model's initialisation and the held-out windows."""
+    torch.manual_seed(config.seed + 100)
+    torch.set_num_threads(config.threads or torch.get_num_threads())
+    stream = np.concatenate(
+        [
+            domain.shard(i).tokens.astype(np.int64)
+            for name, split in manifest.splits["train"].items()
+            for domain in [Domain(name, manifest, split)]
+            for i in range(len(domain.entries))
+        ]
+    )
+    tokens = torch.from_numpy(stream)
+    model = PlainLlama(shape(config, manifest.tokenizer.vocab))
+    model.held.initialise(config.seed + 100)
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    norms = [p for p in model.parameters() if p.dim() == 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
+    last, length, warmup = config.iterations, config.data.sequence, config.iterations // 20
+
+    def score() -> float:
+        found = evaluate(
+            model.held, held_out(manifest, {}), length=length, micro=config.batch.windows,
+            limit=config.evaluate.windows, device=torch.device("cpu"),
+            autocast=torch.autocast("cpu", torch.bfloat16),
+        )  # fmt: skip
+        loss = mean_loss(found)
+        assert loss is not None
+        return loss
+
+    curve = [(0, score())]
+    for i in range(last):
+        share = (i - warmup) / (last - warmup)
+        rate = (i + 1) / warmup if i < warmup else 0.1 + 0.9 * (1 + math.cos(math.pi * share)) / 2
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(i, a.iterations, a.lr, ScheduleConfig())
-        loss(windows(train, torch.randint(0, len(train) - a.length - 1, (a.windows,)), a.length)).backward()
+            group["lr"] = config.optimizer.lr * rate
+        places = torch.randint(0, len(tokens) - length - 1, (config.batch.windows,)).tolist()
+        cut = torch.stack([tokens[p : p + length + 1] for p in places])
+        with torch.autocast("cpu", torch.bfloat16):
+            loss: Tensor = model(cut[:, :-1], cut[:, 1:], (cut[:, :-1] == manifest.tokenizer.eos).cumsum(1))
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return {"validation": curve}
+        if (i + 1) % config.evaluate.every == 0 or i + 1 == last:
+            curve.append((i + 1, score()))
+            print(f"plain, seed {config.seed}: iteration {i + 1}, validation {curve[-1][1]:.4f}", flush=True)
+    return curve
 
 
-def figure(curves: dict[str, dict[int, list[list[float]]]]) -> str:
+def figure(curves: dict[str, dict[int, Curve]]) -> str:
     """An SVG of all curves: validation loss over iterations, a line a seed."""
     points = [p for seeds in curves.values() for c in seeds.values() for p in c]
     right, low, high = max(p[0] for p in points), min(p[1] for p in points), max(p[1] for p in points)
 
-    def at(p: list[float]) -> str:
-        return f"{60 + 560 * p[0] / right:.1f},{20 + 300 * (high - p[1]) / (high - low):.1f}"
+    def at(iteration: float, loss: float) -> str:
+        return f"{60 + 560 * iteration / right:.1f},{20 + 300 * (high - loss) / (high - low):.1f}"
 
-    colours = {"ours": "#1f6feb", "plain": "#d1242f"}
+    looks = {"ours": 'stroke="#1f6feb"', "plain": 'stroke="#d1242f" stroke-dasharray="5 4"'}
     lines = [
-        f'<polyline fill="none" stroke="{colours[name]}" points="{" ".join(map(at, c))}"/>'
+        f'<polyline fill="none" {looks[name]} points="{" ".join(at(*p) for p in curve)}"/>'
         for name, seeds in curves.items()
-        for c in seeds.values()
+        for curve in seeds.values()
     ]
     marks = [
         f'<text x="8" y="{24 + 300 * (high - v) / (high - low):.0f}">{v:.2f}</text>'
+        f'<line x1="60" x2="620" y1="{at(0, v).split(",")[1]}" y2="{at(0, v).split(",")[1]}" stroke="#8884"/>'
         for v in (low, (low + high) / 2, high)
     ]
-    legend = [f'<text x="{480 + 80 * i}" y="40" fill="{c}">{n}</text>' for i, (n, c) in enumerate(colours.items())]
-    axis = f'<text x="60" y="345">0</text><text x="560" y="345">{right:.0f} iterations</text>'
-    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 360" font-family="sans-serif" font-size="13">'
-    return "\n".join([head, *lines, *marks, *legend, axis, "</svg>", ""])
+    legend = [
+        f'<line x1="{440 + 90 * i}" x2="{470 + 90 * i}" y1="36" y2="36" {look}/>'
+        f'<text x="{476 + 90 * i}" y="40">{name}</text>'
+        for i, (name, look) in enumerate(looks.items())
+    ]
+    axis = f'<text x="60" y="345">0</text><text x="530" y="345">{right} iterations</text>'
+    head = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 360" font-family="sans-serif" font-size="13" '
+        'fill="#777" role="img" aria-label="Validation loss over iterations">'
+    )
+    return "\n".join([head, *marks, *lines, *legend, axis, "</svg>", ""])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=None)
-    parser.add_argument("--one", nargs=2, metavar=("NAME", "SEED"))
+    parser = arguments(__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="where the shards and the runs go")
+    parser.add_argument("--out", type=Path, help="folder for convergence.svg")
+    parser.add_argument("--one", nargs=2, metavar=("NAME", "SEED"), help="train this one alone")
     parser.add_argument("--preset", default="10m")
-    parser.add_argument("--iterations", type=int, default=300)
+    parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--windows", type=int, default=8)
-    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
     parser.add_argument("--threads", type=int, default=2)
-    a = parser.parse_args()
-    torch.set_num_threads(a.threads)
-    train, held = tokens(a.data, a.work)
-    print(f"{len(train):,} tokens to train on, {len(held):,} held out")
-    wanted = [(a.one[0], int(a.one[1]))] if a.one else [(n, s) for s in SEEDS for n in ("ours", "plain")]
+    options = parser.parse_args()
+    curated((options.data / "crawl").resolve(), options.work / "run", vocab=VOCAB)
+    manifest = read_manifest(str(options.work / "run"))
+    held = sum(d.tokens for d in manifest.splits["validation"].values())
+    print(f"{sum(d.tokens for d in manifest.splits['train'].values()):,} tokens to train on, {held:,} held out")
+    wanted = (
+        [(options.one[0], int(options.one[1]))] if options.one else [(n, s) for s in SEEDS for n in ("ours", "plain")]
+    )
     for name, seed in wanted:
-        done = a.work / f"{name}-{seed}.json"
+        done, config = options.work / f"{name}-{seed}.json", settings(options, seed)
         if not done.exists():
-            done.write_text(json.dumps(run(name, seed, a, train, held)))
-    curves: dict[str, dict[int, list[list[float]]]] = {}
-    for path in sorted(a.work.glob("*-*.json")):
+            began = time.perf_counter()
+            curve = ours(config, options.work / "run", options.work) if name == "ours" else plain(config, manifest)
+            done.write_text(json.dumps(curve))
+            print(
+                f"{name}, seed {seed}: validation {curve[-1][1]:.4f}, {time.perf_counter() - began:.0f} s", flush=True
+            )
+    curves: dict[str, dict[int, Curve]] = {"ours": {}, "plain": {}}
+    for path in sorted(options.work.glob("*-*.json")):
         name, seed_text = path.stem.split("-")
-        curves.setdefault(name, {})[int(seed_text)] = json.loads(path.read_text())["validation"]
-    last = {n: [c[-1][1] for c in seeds.values()] for n, seeds in curves.items()}
+        curves[name][int(seed_text)] = [(i, loss) for i, loss in json.loads(path.read_text())]
+    last = {name: [c[-1][1] for c in seeds.values()] for name, seeds in curves.items()}
     for name, values in last.items():
-        spread = statistics.stdev(values) if len(values) > 1 else math.nan
-        print(f"{name}: {len(values)} seeds, validation {statistics.fmean(values):.4f} +- {spread:.4f}")
-    if a.out is not None:
-        (a.out / "convergence.svg").write_text(figure(curves))
+        if len(values) > 1:
+            spread = statistics.stdev(values)
+            print(f"{name}: {len(values)} seeds, validation {statistics.fmean(values):.4f}, s.d. {spread:.4f}")
+    if min(map(len, last.values())) > 1:
+        error = math.sqrt(sum(statistics.variance(v) / len(v) for v in last.values()))
+        less = statistics.fmean(last["ours"]) - statistics.fmean(last["plain"])
+        print(f"ours less plain: {less:+.4f}, s.e. {error:.4f}")
+    if options.out is not None:
+        (options.out / "convergence.svg").write_text(figure(curves))
 
 
 if __name__ == "__main__":

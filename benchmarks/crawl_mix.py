@@ -1,6 +1,6 @@
 """A mix search on a real crawl: does the mix that it recommends beat the natural one, and how sure is that?
 
-    python -m benchmarks.crawl_mix --work runs/crawl_mix [--runs 16] [--seeds 5]
+    python -m benchmarks.crawl_mix --work runs/crawl_mix [--runs 32] [--seeds 5]
 
 The crawl of documentation sites in the test data, curated with deduplication; its domains are what the pages are about,
 by host. Each proxy is a decoder of two layers and width 64, trained on some 200,000 tokens. The peer is the natural
@@ -40,7 +40,7 @@ PROXY = {
 }
 
 
-def pipeline(crawl: Path, pattern: str = "docs-0*.warc.gz") -> str:
+def pipeline(crawl: Path, pattern: str = "docs-0*.warc.gz", vocab: int = 1024) -> str:
     """The pipeline file: pages of some length, each once, in the groups of HOSTS; the rest is the domain `debian`."""
     groups = {
         name: " OR ".join(f"url LIKE 'http://{host}.docs.test%'" for host in hosts) for name, hosts in HOSTS.items()
@@ -55,14 +55,14 @@ def pipeline(crawl: Path, pattern: str = "docs-0*.warc.gz") -> str:
                 {"minhash_dedup": {}},
             ],
             "mix": {"groups": groups, "max_epochs": 20},
-            "tokenizer": {"train": {"kind": "bpe", "vocab": 1024}},
+            "tokenizer": {"train": {"kind": "bpe", "vocab": vocab}},
             "validation": 0.1,
         },
         sort_keys=False,
     )
 
 
-def curated(crawl: Path, run: Path, pattern: str = "docs-0*.warc.gz", executor: str = "ray") -> None:
+def curated(crawl: Path, run: Path, pattern: str = "docs-0*.warc.gz", executor: str = "ray", vocab: int = 1024) -> None:
     """Brings the run to its end, where it is not there yet."""
     from curation import config
     from curation.engine.run import curate
@@ -70,14 +70,14 @@ def curated(crawl: Path, run: Path, pattern: str = "docs-0*.warc.gz", executor: 
 
     run.parent.mkdir(parents=True, exist_ok=True)
     file = run.with_suffix(".yaml")
-    file.write_text(pipeline(crawl, pattern))
+    file.write_text(pipeline(crawl, pattern, vocab))
     curate(config.load(str(file), catalogue=STEPS, readers=READERS), str(run), executor=executor)
 
 
 def main() -> None:
     parser: argparse.ArgumentParser = arguments(__doc__)
     parser.add_argument("--work", type=Path, required=True, help="where the run, the proxies and the report go")
-    parser.add_argument("--runs", type=int, default=16)
+    parser.add_argument("--runs", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     began = time.perf_counter()

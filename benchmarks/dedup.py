@@ -1,6 +1,6 @@
 """Near-duplicate removal from signatures to decisions: core-seconds, growth and memory, beside datatrove's four steps.
 
-    python benchmarks/dedup.py DATA [--documents 100000 1000000] [--datatrove 100000] [--work DIR]
+    python -m benchmarks.dedup DATA [--documents 100000 1000000] [--datatrove 100000] [--work DIR]
 
 The corpora are those of benchmarks/planted.py, in Parquet files of 12,500 documents, a task each at every size. Ours is
 a whole run of the engine in a process of its own, on one core, with `minhash_dedup: {}` as the only step. "stages" is
@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import planted
+from benchmarks import planted
 
 PIPELINE = """
 name: planted
@@ -77,7 +77,7 @@ def phases(run_dir: Path) -> list[dict[str, Any]]:
 def measured(size: int, data: Path, work: Path) -> dict[str, Any]:
     root, run_dir = corpus(size, data, work), work / f"run-{size}"
     shutil.rmtree(run_dir, ignore_errors=True)
-    command = [sys.executable, __file__, str(data), "--run", str(root), str(run_dir)]
+    command = [sys.executable, "-m", "benchmarks.dedup", str(data), "--run", str(root), str(run_dir)]
     begin = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     figures = json.loads(done.stdout.splitlines()[-1]) | {"wall": time.perf_counter() - begin, "documents": size}

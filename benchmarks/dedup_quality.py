@@ -1,6 +1,6 @@
 """Near-duplicate removal: what is found, what is removed wrongly, and what one giant bucket costs.
 
-    python benchmarks/dedup_quality.py DATA [recall] [articles] [traps] [bucket] [--work DIR]
+    python -m benchmarks.dedup_quality DATA [recall] [articles] [traps] [bucket] [--work DIR]
 
 recall    isolated pairs planted at Jaccard 0.50 to 0.95, 5,000 of each: how many are found, beside LSH theory for their
           exact similarities; and every removal checked again by comparing sets of 5-tuples of words
@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import planted
+from benchmarks import planted
 
 WORD = re.compile(r"\w+")
 STEPS = ("recall", "articles", "traps", "bucket")
@@ -43,7 +43,11 @@ def run(work: Path, ids: list[str], texts: list[str], per_file: int = planted.FI
         "engine": {"task_bytes": 1024},
     }
     file.write_text(json.dumps(tree))  # JSON is YAML
-    done = subprocess.run([sys.executable, __file__, "--run", str(file), str(run_dir)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.dedup_quality", "--run", str(file), str(run_dir)],
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         raise SystemExit(done.stderr)
     import pyarrow.parquet as pq

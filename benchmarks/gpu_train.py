@@ -1,6 +1,6 @@
 """Training iterations on one GPU: tokens/s, MFU and memory, beside torch.compile of the plain loss. Needs no Ray.
 
-python benchmarks/gpu_train.py [--shape 124m 1b 8b] [--sequence 2048 8192] [--seconds 20]
+python -m benchmarks.gpu_train [--shape 124m 1b 8b] [--sequence 2048 8192] [--seconds 20]
 
 bf16 under autocast with fp32 weights and fused AdamW. (8 B: weights and moments of 128 GB leave no room on a GPU of
 141 GB, so it runs forward and backward only, with weights in bf16.) Documents of a mean of 700 tokens, attended by

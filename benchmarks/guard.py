@@ -1,11 +1,11 @@
 """The guard against poisoned documents, and its rule against two others.
 
-`python benchmarks/guard.py experiment --text FILE... [--seeds 5]`: 20,000 documents of 128 tokens (bytes of the text
+`python -m benchmarks.guard experiment --text FILE... [--seeds 5]`: 20,000 documents of 128 tokens (bytes of the text
 files), a model of at most 0.2 M parameters, and three poisons, 12 documents of each: random tokens, one repeated token,
 and text in a wrong encoding. For each seed a clean run, an unguarded run on the poisoned shards (does each poison
 spike it?) and a guarded one (does it name exactly the poisoned, and end where the clean one ends?).
 
-`python benchmarks/guard.py rules`: our rule beside a plain 6-sigma rule and OLMo-core's published one on series with
+`python -m benchmarks.guard rules`: our rule beside a plain 6-sigma rule and OLMo-core's published one on series with
 injected NaN, a double spike, a slow drift and a restart: bad iterations that each misses, good ones that it skips.
 """
 

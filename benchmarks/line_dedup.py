@@ -1,6 +1,6 @@
 """Line deduplication on a crawl: how much of the sites' boilerplate goes, how much prose; pages before and after.
 
-python benchmarks/line_dedup.py ../shared/data [--site sqlite.docs.test ...]
+python -m benchmarks.line_dedup ../shared/data [--site sqlite.docs.test ...]
 
 Pages are turned into *all* their text, as Common Crawl's WET files have it. What is boilerplate and what is not is
 judged by the extractor (`extract`, engine auto), which sees the markup and no other page: a line that it keeps counts

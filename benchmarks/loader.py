@@ -1,6 +1,6 @@
 """The loader beside what others read tokens with: 10^9 tokens, sequences of 2,048, batches of 8, random order.
 
-    python benchmarks/loader.py [--tokens 1000000000] [--folder DIR] [--python PATH] [--rounds 3] [--only NAME ...]
+    python -m benchmarks.loader [--tokens 1000000000] [--folder DIR] [--python PATH] [--rounds 3] [--only NAME ...]
 
 The text is the Python source of the installed packages, repeated, through a byte-level BPE trained on it. Every
 contender reads the same tokens from its own format, in a process of its own, and gives inputs and targets as int64
@@ -17,8 +17,8 @@ Peers are in the extra `bench`. litdata and mosaicml-streaming want other versio
 into an environment of their own, and a peer that is not there is left out with a line:
 
     python -m venv peers && peers/bin/pip install torch litdata mosaicml-streaming datasets
-    python benchmarks/loader.py --folder /tmp/loader --prepare --python peers/bin/python     writes 10 GB, once
-    python benchmarks/loader.py --folder /tmp/loader --python peers/bin/python
+    python -m benchmarks.loader --folder /tmp/loader --prepare --python peers/bin/python     writes 10 GB, once
+    python -m benchmarks.loader --folder /tmp/loader --python peers/bin/python
 
 The last lines: how long the first batch takes at iteration 1,000,000 of a manifest of 20,000 shards (10^12 tokens),
 and one epoch from an S3 server on this machine through a cache of a tenth of the data.

@@ -1,6 +1,6 @@
 """The fused loss beside the plain one and torch's own: time, memory beyond inputs and gradients, error against fp64.
 
-python benchmarks/loss.py [--rows 2048] [--hidden 512 2048] [--vocab 32000 50304 128256] [--threads 2] [--error]
+python -m benchmarks.loss [--rows 2048] [--hidden 512 2048] [--vocab 32000 50304 128256] [--threads 2] [--error]
 
 Forward and backward of the mean loss; the contenders take turns and the least time of each counts, as wall time and as
 processor time. Memory: the peak of live storages, on a GPU that of the allocator. Error (--error): norm-wise against

@@ -1,6 +1,6 @@
 """MinHash signatures from texts: MB/s on one core beside rensa, datasketch and datatrove, and each one's error.
 
-    python benchmarks/minhash.py DATA [--rounds 3]
+    python -m benchmarks.minhash DATA [--rounds 3]
 
 DATA is the folder of test data; the texts are those of benchmarks/planted.py. All make 112 values a text of its 5-word
 shingles: ours of the Arrow buffer; rensa and datasketch of the shingles that a regular expression and str.join make
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import planted
 import pyarrow as pa
 
+from benchmarks import planted
 from curation.dedup import minhash, shingles
 
 PERM = 112

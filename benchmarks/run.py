@@ -35,7 +35,7 @@ BENCHMARKS: dict[str, tuple[list[str], list[str] | None]] = {
     "language": ([], None),
     "line_dedup": ([DATA], None),
     "loader": ([], ["--tokens", "4000000", "--rounds", "1", "--only", "ours", "memmap"]),
-    "loss": ([], ["--rows", "256", "--hidden", "64", "--vocab", "1000", "--repeats", "1"]),
+    "loss": (["--error", "--repeats", "2"], ["--rows", "256", "--hidden", "64", "--vocab", "1000", "--repeats", "1"]),
     "map_steps": ([], None),
     "minhash": ([DATA], [DATA, "--rounds", "1"]),
     "mix": ([], None),
@@ -45,7 +45,10 @@ BENCHMARKS: dict[str, tuple[list[str], list[str] | None]] = {
     "pipeline": ([], None),
     "regmix": ([], ["--subsets", "1"]),
     "report": (["100000", "1000000"], ["20000"]),
-    "step": ([], ["--vocab", "65", "--mode", "eager", "--layers", "1", "--width", "64", "--repeats", "1"]),
+    "step": (
+        ["--precision", "fp32", "bf16"],
+        ["--vocab", "65", "--mode", "eager", "--layers", "1", "--width", "64", "--repeats", "1"],
+    ),
     "tokenizing": ([], ["--rounds", "1", "--fuzz", "100"]),
     "toxicity": ([DATA], None),
 }

@@ -1,6 +1,6 @@
 """A whole training iteration beside nanoGPT's architecture, at equal non-embedding parameters and FLOPs.
 
-python benchmarks/step.py [--vocab 65 50304] [--mode eager compiled] [--precision fp32] [--repeats 5]
+python -m benchmarks.step [--vocab 65 50304] [--mode eager compiled] [--precision fp32] [--repeats 5]
 
 Forward, backward, clipping at 1, fused AdamW; both tied; our document masks on (three documents a window), theirs plain
 causal. The contenders take turns and the least time of each counts. At a large vocabulary nanoGPT runs with all logits
@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 
 import torch
-from plain import GPT
 from torch import Tensor, nn
 
+from benchmarks.plain import GPT
 from training.account import flops_per_token, parameters
 from training.model import Model, Shape
 

@@ -1,6 +1,6 @@
 """Text to token ids: our encoder beside tokenizers and beside tiktoken called bare, one thread and two processes.
 
-    python benchmarks/tokenizing.py [--crawl FOLDER] [--tokenizer FILE] [--rounds 5]
+    python -m benchmarks.tokenizing [--crawl FOLDER] [--tokenizer FILE] [--rounds 5]
 
 The documents are the pages of a crawl (WARC files; the real test data where it is there), as the pipeline's extractor
 leaves them. First the ids are proved equal: on every document of the crawl, and on a fuzz corpus of code points drawn

@@ -1,6 +1,6 @@
 """Toxicity: held-out tweets, false alarms and speed on the crawl, and sentences of kinds that go wrong, as they are.
 
-python benchmarks/toxicity.py ../shared/data
+python -m benchmarks.toxicity ../shared/data
 """
 
 from __future__ import annotations

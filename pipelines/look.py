@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.progress import duration, size
+from pipelines.screen import live
 
 
 def is_training_file(path: str) -> bool:
@@ -164,7 +165,7 @@ class TrainLines:
     def __init__(self, console: Console, iterations: int) -> None:
         self.console, self.iterations = console, iterations
         self._spoken = time.monotonic()
-        self._rate = 0.0
+        self._speed: dict[str, Any] = {}
         self.notes: set[str] = set()  # said so far
 
     def __call__(self, entry: dict[str, Any]) -> None:
@@ -173,7 +174,7 @@ class TrainLines:
             self.notes.add(entry["note"])
             self.console.print(entry["note"], style="yellow", highlight=False, markup=False)
         elif entry["kind"] == "speed":
-            self._rate = entry["tokens_per_s"]
+            self._speed = entry
         elif entry["kind"] == "event":
             self.console.print(_event(entry), style="yellow", highlight=False, markup=False)
         elif entry["kind"] == "validation":
@@ -181,10 +182,12 @@ class TrainLines:
             self.console.print(
                 f"iteration {entry['iteration']}/{self.iterations}: validation {domains}", highlight=False
             )
-        elif entry["kind"] == "train" and self._rate and time.monotonic() - self._spoken > 20:
+        elif entry["kind"] == "train" and self._speed and time.monotonic() - self._spoken > 20:
             self._spoken = time.monotonic()
             loss = "no number" if entry["loss"] is None else f"{entry['loss']:.3f}"
-            said = f"loss {loss}, {self._rate:,.0f} tokens/s"
+            said = f"loss {loss}, {self._speed['tokens_per_s']:,.0f} tokens/s"
+            if told := live(self._speed):
+                said += f", {told}"
             self.console.print(
                 f"iteration {entry['iteration']}/{self.iterations}: {said}", style="dim", highlight=False
             )

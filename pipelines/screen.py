@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -109,6 +109,8 @@ def _training(seen: dict[str, Any]) -> list[Any]:
     of = f"{seen['iteration']:,} of {planned:,} iterations" if planned else f"{seen['iteration']:,} iterations"
     parts.append(Text.assemble(("━" * full, "green"), ("━" * (24 - full), "dim"), f" {of}{left}"))
     parts.append(Text(f"{seen['tokens']:,} tokens, {seen['tokens_per_s']:,.0f} tokens/s lately", "dim"))
+    if told := live(seen):
+        parts.append(Text(told, "dim"))
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -122,6 +124,17 @@ def _training(seen: dict[str, Any]) -> list[Any]:
     if seen["masked"]:
         parts.append(Text(f"{seen['masked']:,} documents masked", "yellow"))
     return parts
+
+
+def live(figures: Mapping[str, Any]) -> str:
+    """MFU and memory of a training, beside its plan where that is known: `MFU 41.2%, 103% of plan; 69.1 GB`."""
+    told = []
+    if figures.get("mfu") is not None:
+        told.append(f"MFU {figures['mfu']:.1%}, {figures['of_plan']:.0%} of plan")
+    if figures.get("memory") is not None:
+        share = figures.get("memory_of_plan")
+        told.append(f"{size(figures['memory'])} held" + (f", {share:.0%} of plan" if share is not None else ""))
+    return "; ".join(told)
 
 
 def _figure(value: float) -> str:

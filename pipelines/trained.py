@@ -25,7 +25,9 @@ class Training:
     domains: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # training loss
     lr: list[tuple[int, float]] = field(default_factory=list)
     grad_norm: list[tuple[int, float]] = field(default_factory=list)
+    update_ratio: list[tuple[int, float]] = field(default_factory=list)  # norm of an update over that of the weights
     speed: list[tuple[int, float]] = field(default_factory=list)  # tokens a second
+    mfu: list[tuple[int, float]] = field(default_factory=list)  # by the causal half of attention
     validation: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # domain -> loss
     scores: list[dict[str, Any]] = field(default_factory=list)  # evaluations as metrics.jsonl has them
     tasks: list[dict[str, Any]] = field(default_factory=list)  # those that also have tasks
@@ -35,6 +37,8 @@ class Training:
     windows: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    planned_seconds: float = 0.0  # what these iterations would have taken by the plan; 0: not known
+    live: dict[str, Any] = field(default_factory=dict)  # the newest line of speed.jsonl
     said: str | None = None  # a sample of what the model says
 
     @property
@@ -76,6 +80,10 @@ def read(folder: str) -> Training:
     for entry in lines(os.path.join(folder, "speed.jsonl")):
         made.seconds += entry["seconds"]
         made.speed.append((entry["iteration"], entry["tokens_per_s"]))
+        if "mfu" in entry:
+            made.mfu.append((entry["iteration"], entry["mfu"]))
+            made.planned_seconds += entry["seconds"] * entry["of_plan"]
+        made.live = entry
     made.sessions = list(lines(os.path.join(folder, "sessions.jsonl")))
     places = os.path.join(folder, "incidents")
     for name in sorted(os.listdir(places)) if os.path.isdir(places) else []:
@@ -93,7 +101,8 @@ def _take(made: Training, entry: Mapping[str, Any]) -> None:
     """An entry of metrics.jsonl."""
     i = entry["iteration"]
     if entry["kind"] == "train":
-        for line, key in ((made.train, "loss"), (made.lr, "lr"), (made.grad_norm, "grad_norm")):
+        curves = {"loss": made.train, "lr": made.lr, "grad_norm": made.grad_norm, "update_ratio": made.update_ratio}
+        for key, line in curves.items():
             if entry.get(key) is not None:
                 line.append((i, entry[key]))
         for domain, loss in (entry.get("domains") or {}).items():

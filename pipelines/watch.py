@@ -154,6 +154,7 @@ def training(folder: str, now: float) -> dict[str, Any]:
     ended = bool(t.planned) and t.iteration >= (t.planned or 0)
     recent = [v for _, v in t.speed[-50:]]
     rate = len(recent) / sum(1 / v for v in recent) if recent else 0.0  # tokens over time, not a mean of rates
+    shares = [v for _, v in t.mfu[-50:]]
     each = t.tokens / t.iteration if t.iteration else 0
     left = None if not (t.planned and rate) else max(0, t.planned - t.iteration) * each / rate
     touched = os.path.getmtime(os.path.join(folder, "metrics.jsonl")) if t.train or t.scores else now
@@ -167,11 +168,14 @@ def training(folder: str, now: float) -> dict[str, Any]:
         "planned": t.planned,
         "tokens": t.tokens,
         "tokens_per_s": round(rate, 1),
+        "mfu": round(sum(shares) / len(shares), 4) if shares else None,
+        **{key: t.live.get(key) for key in ("mfu_full", "of_plan", "memory", "memory_of_plan")},
         "seconds": round(t.seconds, 3),
         "left": 0.0 if ended else left,
         "curves": {
             "loss": _ends(t.train), **{f"validation {d}": _ends(v) for d, v in sorted(t.validation.items())},
             "gradient norm": _ends(t.grad_norm), "learning rate": _ends(t.lr), "tokens/s": _ends(t.speed),
+            "MFU": _ends(t.mfu), "update ratio": _ends(t.update_ratio),
         },
         "events": [trained.happened(e) for e in t.events[-RECENT:]],
         "masked": max((len(i["masked"]) for i in t.incidents), default=0),

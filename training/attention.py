@@ -4,9 +4,10 @@ A window holds several documents, or the tail of one. Position i may look at pos
 at nothing else, so a packed window gives every document what it would get alone (rotary positions are relative, so
 where in the window it stands does not matter). Nothing is padded and nothing is dropped.
 
-Three ways, equal in result, chosen by device: a mask for SDPA (CPU; a bool for every pair), the places where documents
-begin for the variable-length flash kernel (GPU in 16 bits; costs nothing for other documents), a block mask for
-flex_attention (GPU in fp32, or where the kernel is missing; skips blocks of 128 that hold no pair).
+Four ways, equal in result, chosen by device: document by document on a CPU (attention_cpu.py), the places where
+documents begin for the variable-length flash kernel (GPU in 16 bits; costs nothing for other documents), a block mask
+for flex_attention (GPU in fp32, or where the kernel is missing; skips blocks of 128 that hold no pair), and a mask of
+all pairs for SDPA (other devices).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Way = Literal["sdpa", "varlen", "flex"]
+from .attention_cpu import attention_by_document
+
+Way = Literal["documents", "varlen", "flex", "sdpa"]
 
 
 class Spans(NamedTuple):
@@ -29,7 +32,7 @@ class Spans(NamedTuple):
     longest: int
 
 
-Layout = Any  # Tensor | None (sdpa), Spans (varlen) or flex_attention's BlockMask
+Layout = Any  # Tensor (documents in ints, sdpa in floats) | None (sdpa), Spans (varlen) or flex_attention's BlockMask
 
 
 @cache
@@ -47,12 +50,14 @@ def varlen_options() -> dict[str, Any] | None:
 def way(device: torch.device, dtype: torch.dtype) -> Way:
     """How attention of this type is computed on this device."""
     if device.type != "cuda":
-        return "sdpa"
+        return "documents" if device.type == "cpu" else "sdpa"
     return "varlen" if dtype in (torch.bfloat16, torch.float16) and varlen_options() is not None else "flex"
 
 
 def layout(documents: Tensor, way: Way, dtype: torch.dtype = torch.float32) -> Layout:
     """What `attend` needs to know of a batch; documents: int [batch, length], rising; dtype: that of the queries."""
+    if way == "documents":
+        return documents
     if way == "varlen":
         return spans(documents)
     if way == "flex":
@@ -118,6 +123,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Layout) -> Tensor:
         flex = _flex() if q.is_cuda and not torch.compiler.is_compiling() else _plain_flex()
         out: Tensor = flex(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
         return out
+    if mask is not None and mask.dtype in (torch.int32, torch.int64):
+        return attention_by_document(q, k, v, mask)
     n, m = q.shape[2], k.shape[2]
     if mask is None and n != m:
         if n == 1:  # one new position sees everything before it

@@ -29,6 +29,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
+from .durable import flush
 from .optim import Optimizers
 from .parallel import Ranks
 
@@ -140,7 +141,7 @@ class Saver:
         sums = {}
         for path in sorted(temporary.glob(f"__{self.ranks.rank}_*")):
             self._failpoint(f"fsync {path.name}")
-            _fsync(path)
+            flush(path)
             sums[path.name] = _entry(path)
         every: list[Any] = [sums]
         if self.ranks.world > 1:
@@ -161,14 +162,14 @@ class Saver:
         self._write(temporary / MANIFEST, json.dumps(manifest, sort_keys=True))
         for path in (temporary / ".metadata", temporary):
             self._failpoint(f"fsync {path.name}")
-            _fsync(path)
+            flush(path)
         if final.exists():  # a damaged one that loading went back past
             self._failpoint("rename old")
             final.rename(final.with_suffix(".old"))
         self._failpoint("rename")
         temporary.rename(final)
         self._failpoint("fsync folder")
-        _fsync(self.folder)
+        flush(self.folder)
         stay = retention.stays([int(p.name) for p in checkpoints(self.folder)])
         for path in [final.with_suffix(".old"), *checkpoints(self.folder)]:
             if path.exists() and (path.suffix or int(path.name) not in stay):
@@ -281,11 +282,3 @@ def _entry(path: Path, size: int | None = None) -> dict[str, Any]:
         return {"bytes": length}
     with open(path, "rb") as f:
         return {"bytes": length, "sha256": hashlib.file_digest(f, "sha256").hexdigest()}
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -2,13 +2,17 @@
 
 pass@k is the unbiased estimate of Chen et al. 2021 (equation 1): with c of n samples right, 1 - C(n - c, k) / C(n, k).
 Running what a model wrote is off unless asked for. It then runs in a process of its own: an empty environment and
-directory, no input, limits on processor time, memory, files and wall time. That stops accidents; it is no prison: the
-network and the readable files stay reachable. For models one does not trust, use a container on top.
+directory, no input, limits on processor time, memory, files and wall time; it starts no other process, opens no
+connection, and changes no file outside its directory. Right is a program that reaches its end: one that leaves before
+its tests (`exit(0)`) is wrong. All of that stops accidents; it is no prison: the readable files stay reachable, and
+who looks for a way around Python's audit hooks finds one. For models one does not trust, use a container on top.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,13 +30,33 @@ from .tasks import Result
 STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n@", "\nassert ")
 SECONDS, BYTES = 10, 1 << 30
 
-_LIMITS = """import resource
-resource.setrlimit(resource.RLIMIT_CPU, ({seconds}, {seconds}))
-resource.setrlimit(resource.RLIMIT_AS, ({size}, {size}))
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-del resource
+REACHED = 77  # the exit code of a program that came to its end
+CHANGES = [
+    "os.chmod", "os.chown", "os.exec", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.link", "os.mkdir",
+    "os.posix_spawn", "os.putenv", "os.remove", "os.rename", "os.rmdir", "os.spawn", "os.symlink", "os.system",
+    "os.truncate", "os.utime", "pty.spawn", "subprocess.Popen",
+]  # fmt: skip
+
+# What stands before a program, in its process: limits, and an audit hook (PEP 578), which nothing can take away again.
+_RUNNER = """import os, resource, sys
+seconds, size, reached, changes = {seconds}, {size}, {reached}, {changes}
+folder = os.path.realpath(os.getcwd())
+for kind, most in (("CPU", seconds), ("AS", size), ("FSIZE", 1 << 20), ("NOFILE", 32), ("CORE", 0), ("NPROC", 0)):
+    resource.setrlimit(getattr(resource, "RLIMIT_" + kind), (most, most))
+writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+def hook(event, given, inside=folder + os.sep, whole=os.path.realpath, text=os.fsdecode):
+    if event in changes or event.startswith(("socket.", "ctypes.", "shutil.")):
+        raise PermissionError(event)
+    if event == "open" and given[2] & writing and not isinstance(given[0], int):
+        if not whole(text(given[0])).startswith(inside):
+            raise PermissionError(text(given[0]))
+
+with open("program.py", "rb") as f:
+    program = compile(f.read(), "program.py", "exec", dont_inherit=True)
+sys.addaudithook(hook)
+exec(program, {{"__name__": "__main__"}})
+os._exit(reached)
 """
 
 
@@ -42,27 +66,28 @@ def pass_at(n: int, right: int, k: int) -> float:
 
 
 def passes(program: str, seconds: float = SECONDS, size: int = BYTES) -> bool:
-    """Whether a program ends by itself without an error, within its limits. It runs; see the head of this file."""
-    limits = _LIMITS.format(seconds=math.ceil(seconds), size=size)
+    """Whether a program reaches its end without an error, within its limits. It runs; see the head of this file."""
+    runner = _RUNNER.format(seconds=math.ceil(seconds), size=size, reached=REACHED, changes=CHANGES)
     with tempfile.TemporaryDirectory() as folder:
-        # in a file: an argument may be no longer than 128 KiB and hold no NUL, and models write both
-        file = Path(folder) / "program.py"
-        file.write_bytes((limits + program).encode("utf-8", "surrogatepass"))
+        # In a file: an argument holds 128 KiB at most, and longer tests are not rare
+        Path(folder, "program.py").write_bytes(program.encode("utf-8", errors="surrogatepass"))
+        running = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", runner],
+            cwd=folder,
+            env={"TMPDIR": folder},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-S", str(file)],
-                cwd=folder,
-                env={},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=2 * seconds,
-                start_new_session=True,
-                check=False,
-            )
+            return running.wait(2 * seconds) == REACHED
         except subprocess.TimeoutExpired:
             return False
-    return done.returncode == 0
+        finally:
+            if running.poll() is None:
+                os.killpg(running.pid, signal.SIGKILL)
+                running.wait()
 
 
 def cut(completion: str) -> str:

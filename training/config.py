@@ -243,6 +243,17 @@ class TrainConfig(_Strict):
     log_every: Count = 10  # iterations between looks at the device: the log, the guard's decisions, a wish to stop
     hang_after: Annotated[float, Field(gt=0)] | None = 1800.0  # seconds without an iteration; then the process ends
 
+    def stages(self) -> list[tuple[int, int, int]]:
+        """(iterations, windows of a global batch, sequence) one after the other; `data.changes` makes several."""
+        ends = [*(min(c.at, self.iterations) for c in self.data.changes), self.iterations]
+        found, begin, windows, sequence = [], 0, self.batch.windows, self.data.sequence
+        for end, change in zip(ends, (*self.data.changes, None), strict=True):
+            if end > begin:
+                found.append((end - begin, windows, sequence))
+            if change is not None:
+                begin, windows, sequence = end, change.windows or windows, change.sequence or sequence
+        return found
+
     def dump(self) -> str:
         """YAML of all values, as train.yaml holds it."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

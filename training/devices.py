@@ -1,13 +1,19 @@
 """What devices can do: memory and dense peak in bf16 and fp32 by their data sheets, this machine's CPU by measurement.
 
-Sparse peaks are twice as high and no one trains with them. Prices are no property of a device and are asked for.
+Sparse peaks are twice as high and no one trains with them. Memory is the data sheet's in decimal GB; drivers give about
+6 % more (79.1 GiB for "80 GB", 178.35 GiB for "180 GB"), a reserve until the device itself is asked. Prices are no
+property of a device and are asked for.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import resource
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from .config import UserError
 
@@ -46,11 +52,11 @@ def find(name: str | None) -> Device:
 
         if not torch.cuda.is_available():
             return this_cpu()
-        called = torch.cuda.get_device_name().lower()
-        here = next((k for k in DEVICES if k in called), None)
+        called = torch.cuda.get_device_name()
+        here = known(called)
         if here is None:
             raise UserError(f"{called} is not in the table of devices ({', '.join(DEVICES)}, cpu); name one: --device")
-        return DEVICES[here]
+        return replace(here, memory=torch.cuda.get_device_properties().total_memory)
     if name == "cpu":
         return this_cpu()
     if name not in DEVICES:
@@ -58,26 +64,68 @@ def find(name: str | None) -> Device:
     return DEVICES[name]
 
 
-def this_cpu() -> Device:
-    """This machine: its memory, and what its matrix products reach (best of three, 1,024 x 1,024 x 1,024)."""
+def known(called: str) -> Device | None:
+    """The device of the table that a driver's name stands for.
+
+    None for what only sounds like one: a GB200, a GH200 and a MIG slice are others, and Hopper's PCIe and NVL cards
+    reach less (H100: 756 and 835 TFLOP/s). Memory differs within a name (A100: 40 and 80 GB); `find` asks the device.
+    """
+    words = re.findall(r"[a-z0-9]+", called.lower())
+    name = next((k for k in DEVICES if k in words), None)
+    other = {"mig"} if name == "a100" else {"mig", "pcie", "nvl"}
+    return None if name is None or other & set(words) else DEVICES[name]
+
+
+def here(kind: str) -> Device | None:
+    """The device of this process; None for a GPU of which no peak is known."""
+    if kind == "cpu":
+        return this_cpu()
+    try:
+        return find(None)
+    except UserError:
+        return None
+
+
+def native_bf16(kind: str) -> bool:
+    """Whether products in bf16 are the processor's own here, and not emulated."""
     import torch
 
-    def peak(dtype: torch.dtype) -> float:
-        a = torch.ones(1024, 1024, dtype=dtype)
-        best = float("inf")
-        for _ in range(4):
-            begin = time.perf_counter()
-            a @ a
-            best = min(best, time.perf_counter() - begin)
-        return 2 * 1024**3 / best
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
-    held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+def held(kind: str) -> int:
+    """The most bytes that this process has held at once: tensors on its GPU, or all that is resident on a CPU."""
+    if kind == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def this_cpu() -> Device:
+    """This machine: its memory, and what its matrix products reach with the threads that torch has now."""
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     threads = torch.get_num_threads()
-    return Device(
-        f"CPU, {threads} threads",
-        "cpu",
-        held,
-        peak(torch.bfloat16),
-        peak(torch.float32),
-        "measured here: 1,024^3 products",
-    )
+    peaks = _product_rate("bfloat16", threads), _product_rate("float32", threads)
+    return Device(f"CPU, {threads} threads", "cpu", memory, *peaks, "measured here: the best of six products")
+
+
+@cache
+def _product_rate(dtype: str, threads: int) -> float:
+    """FLOP/s of a square product, large enough to fill the threads and no larger: 30 ms on one core of 2023."""
+    import torch
+
+    size = 512 if threads <= 4 else 2048
+    a = torch.ones(size, size, dtype=getattr(torch, dtype))
+    best = float("inf")
+    for _ in range(6):
+        begin = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best

@@ -65,10 +65,15 @@ def evaluate(
         if not tokens:
             continue
         loss = total / tokens
-        text_bytes = sum(e.text_bytes for e in domain.entries) / sum(e.tokens for e in domain.entries) * tokens
-        bits = total / math.log(2) / text_bytes if text_bytes else None
+        size = text_bytes(domain)
+        bits = total / math.log(2) / (size * tokens) if size else None
         scores[name] = Score(loss, math.exp(min(loss, 700.0)), bits, tokens, windows)
     return scores
+
+
+def text_bytes(domain: Domain) -> float | None:
+    """The bytes of text that a token of a domain stands for, on average; None where the manifest does not know."""
+    return sum(e.text_bytes for e in domain.entries) / sum(e.tokens for e in domain.entries) or None
 
 
 def mean_loss(scores: Mapping[str, Score]) -> float | None:

@@ -26,6 +26,7 @@ import torch
 
 from curation.shards import Shard
 
+from . import durable
 from .config import UserError
 from .data import Data
 from .guard import NORMAL
@@ -82,13 +83,8 @@ class Incident:
     def write(self, folder: Path) -> None:
         """Durably, under its number."""
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self.number:04d}.json"
-        with open(path.with_suffix(".tmp"), "w", encoding="utf-8") as f:
-            json.dump(asdict(self), f, indent=1, ensure_ascii=False)
-            f.flush()
-            os.fsync(f.fileno())
-        path.with_suffix(".tmp").rename(path)
-        flush(folder)
+        said = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        durable.write(folder / f"{self.number:04d}.json", said.encode("utf-8"))
 
 
 def incidents(folder: Path) -> list[Incident]:
@@ -235,12 +231,3 @@ def refuse(history: Sequence[Incident], share: float, largest: float, run: Path)
             f"iteration {last.good} with no document to blame; lower optimizer.lr, lengthen schedule.warmup or set "
             "guard.action: skip"
         )
-
-
-def flush(folder: Path) -> None:
-    """The names in a folder, to disk."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

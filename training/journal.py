@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import durable
 from .evaluate import Score
 
 Report = Callable[[dict[str, Any]], None]
@@ -72,11 +73,11 @@ class Journal:
         if self._report is not None:
             self._report(entry)
 
-    def clock(self, iteration: int, tokens: int, seconds: float) -> None:
-        """An entry of speed.jsonl."""
+    def clock(self, iteration: int, seconds: float, figures: dict[str, float]) -> None:
+        """An entry of speed.jsonl; `figures`: those of `forecast.Live`."""
         if self._run is None:
             return
-        entry = {"iteration": iteration, "seconds": round(seconds, 4), "tokens_per_s": round(tokens / seconds, 1)}
+        entry = {"iteration": iteration, "seconds": round(seconds, 4), **figures}
         self._speed.write(json.dumps(entry) + "\n")
         self._speed.flush()
         if self._report is not None:
@@ -143,10 +144,5 @@ def _append(path: Path, entry: dict[str, Any]) -> None:
 def _filter(path: Path, stays: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
     """Keeps the lines that stay, whole or not at all; returns the others."""
     entries = read(path)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8") as f:
-        f.writelines(json.dumps(e) + "\n" for e in entries if stays(e))
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.rename(path)
+    durable.write(path, "".join(json.dumps(e) + "\n" for e in entries if stays(e)).encode())
     return [e for e in entries if not stays(e)]

@@ -71,23 +71,36 @@ class Logs:
             warnings.warn(f"{type(service).__name__}: {error}; going on without it", stacklevel=2)
 
 
+_BY_DOMAIN = {"bits_per_byte": "bits_per_byte", "domain_tokens": "tokens"}  # of a training entry, and their names here
+
+
 def numbers(entry: Entry) -> Iterator[tuple[str, float]]:
     """The finite numbers of an entry, by the name under which services show them."""
     kind = entry.get("kind", "train")
     for key, value in entry.items():
-        if key in ("kind", "iteration", "domains", "tasks"):
+        if key in ("kind", "iteration", "domains", "tasks", *_BY_DOMAIN):
             continue
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             yield f"{kind}/{key}", float(value)
+    if isinstance(entry.get("loss"), float) and kind in ("train", "validation"):
+        yield f"{kind}/perplexity", _perplexity(entry["loss"])
     if kind == "event":
         yield f"event/{entry['event']}", 1.0
     for name, value in (entry.get("tasks") or {}).items():
         yield f"tasks/{name}", float(value)
     for domain, value in (entry.get("domains") or {}).items():
-        figures = value if isinstance(value, dict) else {"loss": value}
+        if isinstance(value, dict):
+            figures = value
+        else:
+            figures = {"loss": value} | ({} if value is None else {"perplexity": _perplexity(value)})
+            figures |= {name: (entry.get(key) or {}).get(domain) for key, name in _BY_DOMAIN.items()}
         for key, number in figures.items():
             if isinstance(number, (int, float)) and math.isfinite(number):
                 yield f"{kind}/{domain}/{key}", float(number)
+
+
+def _perplexity(loss: float) -> float:
+    return math.exp(min(loss, 700.0))
 
 
 class TensorBoard:

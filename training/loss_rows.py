@@ -9,15 +9,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# A sixteenth of the rows at a time keeps what is held below a fifteenth of what the plain loss holds (three fp32 copies
-# of all logits against two of the chunk's); below 128 rows the products lose speed, because the weight's gradient is
-# read and written once a chunk.
-ROWS_SHARE, ROWS = 16, 128
+# What is held must stay below a fifteenth of what the plain loss holds, three copies of all logits in fp32. In fp32 on
+# a CPU that is one copy of a chunk, made once (fresh memory costs 1.4 ns an element there, a pass over it 0.6), so a
+# sixth of the rows leaves some room; elsewhere two or three copies of a sixteenth. Below 128 rows the products lose
+# speed, as the weight's gradient is read and written once a chunk; below 2^20 logits there is nothing to save.
+SHARE, SHARE_IN_PLACE, ROWS, LOGITS = 16, 6, 128, 1 << 20
 
 
-def default_rows(rows: int) -> int:
+def default_rows(rows: int, vocab: int, in_place: bool) -> int:
     """Rows at a time."""
-    return max(1, min(rows, max(ROWS, -(-rows // ROWS_SHARE))))
+    share = SHARE_IN_PLACE if in_place else SHARE
+    return max(1, min(rows, max(ROWS, -(-rows // share), LOGITS // vocab)))
+
+
+def in_place(rows: Tensor) -> bool:
+    """Whether a chunk's logits become its gradient in the memory they were made in."""
+    return rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.float64)
 
 
 def rows_forward(
@@ -27,16 +34,18 @@ def rows_forward(
     exact = torch.promote_types(rows.dtype, torch.float32)
     compute = weight.to(rows.dtype)
     grad_rows = torch.empty_like(rows, dtype=exact) if need_rows else rows.new_empty(0, dtype=exact)
-    grad_weight = torch.zeros_like(weight, dtype=exact) if need_weight else weight.new_empty(0, dtype=exact)
+    grad_weight = torch.empty_like(weight, dtype=exact) if need_weight else weight.new_empty(0, dtype=exact)
     nll, lse = (torch.empty(len(rows), dtype=torch.float32, device=rows.device) for _ in range(2))
     counted = labels >= 0
     minus = torch.full((1, 1), -1.0, dtype=exact, device=rows.device)
+    held = rows.new_empty(min(chunk, len(rows)), len(weight)) if in_place(rows) else None
     for begin in range(0, len(rows), chunk):
         part = slice(begin, begin + chunk)
-        h, label = rows[part], labels[part, None].clamp_min(0)
-        logits = (h @ compute.T).to(exact)
+        h, label, ignored = rows[part], labels[part, None].clamp_min(0), ~counted[part, None]
+        out = None if held is None else held[: len(h)]
+        logits = torch.mm(h, compute.T, out=out).to(exact)
         lse[part] = logits.gather(1, label)[:, 0]
-        slope = torch.log_softmax(logits, dim=-1)  # one fused pass; logsumexp takes four
+        slope = torch.log_softmax(logits, dim=-1, out=out)  # one fused pass; logsumexp takes four
         del logits
         nll[part] = -slope.gather(1, label)[:, 0]
         lse[part] += nll[part]
@@ -46,13 +55,15 @@ def rows_forward(
         if z_loss:
             slope.mul_((1 + 2 * z_loss * lse[part])[:, None])
         slope.scatter_add_(1, label, minus.expand(len(h), 1))
-        slope.masked_fill_(~counted[part, None], 0.0)
         slope = slope.to(rows.dtype)
+        # What ignored rows would add is taken out of what is as wide as the model, not of what is as wide as the words.
         if need_rows:
-            grad_rows[part] = slope @ compute
+            grad_rows[part] = (slope @ compute).masked_fill_(ignored, 0.0)
         if need_weight:
-            _accumulate(grad_weight, slope.T, h, rounded=weight.dtype != rows.dtype)
+            _accumulate(grad_weight, slope.T, h.masked_fill(ignored, 0.0), begin > 0, weight.dtype != rows.dtype)
         del slope  # before the next chunk's logits are made
+    if not len(rows):
+        grad_weight.zero_()
     nll.mul_(counted)
     loss_sum = nll.sum()
     if z_loss:
@@ -60,17 +71,17 @@ def rows_forward(
     return loss_sum, nll, grad_rows, grad_weight
 
 
-def _accumulate(total: Tensor, a: Tensor, b: Tensor, rounded: bool) -> None:
-    """total (fp32) += a @ b. `rounded`: the product may be rounded to the type of a and b before.
+def _accumulate(total: Tensor, a: Tensor, b: Tensor, more: bool, rounded: bool) -> None:
+    """total (fp32) += a @ b, and = where there is nothing in it yet (not `more`).
 
-    Under fp32 master weights that rounding is one which the plain loss has too; for weights in bf16 it would be one
-    more (an error 1.33 times the plain one).
+    `rounded`: the product may be rounded to the type of a and b before. Under fp32 master weights that rounding is one
+    which the plain loss has too; for weights in bf16 it would be one more (an error 1.33 times the plain one).
     """
     if total.dtype == a.dtype:
-        total.addmm_(a, b)
+        total.addmm_(a, b, beta=int(more))
     elif rounded:
-        total += a @ b
+        torch.add(total, a @ b, out=total) if more else total.copy_(a @ b)
     elif a.is_cuda:
-        torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
+        torch.addmm(total, a, b, beta=int(more), out_dtype=total.dtype, out=total)
     else:
-        total.addmm_(a.to(total.dtype), b.to(total.dtype))
+        total.addmm_(a.to(total.dtype), b.to(total.dtype), beta=int(more))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,18 @@ class Reading:
     z: tuple[float, float]  # of loss and gradient norm; NaN: nothing to compare with yet
     lr: float
     domains: dict[str, float]
+    bits_per_byte: dict[str, float]
+    update_ratio: float  # norm of the update over that of the weights; NaN where it was not measured
     seconds: float
 
     def entry(self) -> dict[str, Any]:
         """As metrics.jsonl has it: None stands for what is not finite."""
         entry: dict[str, Any] = {"kind": "train", "iteration": self.iteration, "windows": self.span[1]}
         entry |= {"tokens": self.tokens, "loss": finite(self.loss), "lr": self.lr, "grad_norm": finite(self.grad_norm)}
+        if math.isfinite(self.update_ratio):
+            entry["update_ratio"] = self.update_ratio
         entry["domains"] = {name: finite(loss) for name, loss in self.domains.items()}
+        entry["bits_per_byte"] = {name: finite(bits) for name, bits in self.bits_per_byte.items()}
         return entry
 
     def event(self) -> dict[str, Any] | None:
@@ -62,8 +67,9 @@ def finite(value: float) -> float | None:
 class Meter:
     """Figures of iterations that the device may still be working on."""
 
-    def __init__(self, ranks: Ranks, domains: Sequence[str]) -> None:
-        self.ranks, self.domains = ranks, tuple(domains)
+    def __init__(self, ranks: Ranks, domains: Mapping[str, float | None]) -> None:
+        """`domains`: each with the bytes of text that one of its tokens stands for, None where that is not known."""
+        self.ranks, self.domains, self._bytes = ranks, tuple(domains), dict(domains)
         self._rows: list[Tensor] = []
         self._known: list[tuple[int, tuple[int, int], int, float]] = []
         self._since = time.perf_counter()
@@ -99,9 +105,12 @@ class Meter:
         skip: Tensor,
         anomaly: Tensor,
         z: Tensor,
+        update: Tensor | None,
     ) -> None:
-        """Keeps the figures of an iteration, on the device."""
-        head = torch.stack((loss.double(), norm.double(), skip.double(), anomaly.double()))
+        """Keeps the figures of an iteration, on the device; `update`: what `Optimizers.step` measured."""
+        squares = loss.new_full((2,), math.nan, dtype=torch.float64) if update is None else self.ranks.sum(update)
+        ratio = (squares[0] / squares[1]).sqrt()
+        head = torch.stack((loss.double(), norm.double(), skip.double(), anomaly.double(), ratio))
         self._rows.append(torch.cat((head, z.double(), losses, targets)))
         self._known.append((iteration, span, tokens, lr))
 
@@ -115,24 +124,28 @@ class Meter:
         self._rows, self._known = [], []
         readings, n = [], len(self.domains)
         for row, (iteration, span, tokens, lr) in zip(rows, known, strict=True):
-            sums, counts = row[6 : 6 + n], row[7 + n :]
+            (loss, norm, skipped, anomaly, ratio, *z), figures = row[:7], row[7:]
+            sums, counts = figures[:n], figures[n + 1 :]
             domains = {d: s / c for d, s, c in zip(self.domains, sums, counts, strict=True) if c}
+            bits = {d: x / math.log(2) / size for d, x in domains.items() if (size := self._bytes[d])}
             readings.append(
                 Reading(
                     iteration,
                     span,
                     tokens,
-                    row[0],
-                    row[1],
-                    row[2] > 0,
-                    row[3] > 0,
-                    (row[4], row[5]),
+                    loss,
+                    norm,
+                    skipped > 0,
+                    anomaly > 0,
+                    (z[0], z[1]),
                     lr,
                     domains,
+                    bits,
+                    ratio,
                     seconds,
                 )
             )
-        return readings, any(row[6 + n] > 0 for row in rows)
+        return readings, any(row[7 + n] > 0 for row in rows)
 
     def restart(self) -> None:
         """What happened since the last reading was something else than iterations: its time is not theirs."""

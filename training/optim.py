@@ -51,6 +51,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.dtype = dtype
         self.found_inf: Tensor | None = None
+        self.measured: list[Tensor] | None = None  # where not None, takes the norm of each update (of this rank's rows)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -75,6 +76,8 @@ class Muon(torch.optim.Optimizer):
         if self.found_inf is not None:
             skip = (self.found_inf > 0).to(p.device)
             moved, new = _either(skip, buffer, moved), _either(skip, p, new)
+        if self.measured is not None:
+            self.measured.append(_norm(new - p))
         buffer.copy_(moved)
         p.copy_(new)
 
@@ -85,6 +88,24 @@ def _shard_like(whole: Tensor, p: DTensor) -> DTensor:
 
     replicated = DTensor.from_local(whole, p.device_mesh, [Replicate()] * p.device_mesh.ndim, run_check=False)
     return replicated.redistribute(p.device_mesh, p.placements)
+
+
+def _norm(x: Tensor) -> Tensor:
+    """float64, of this rank's shard."""
+    norm: Tensor = torch.linalg.vector_norm(x.to_local() if isinstance(x, DTensor) else x, dtype=torch.float64)
+    return norm
+
+
+def _adamw_norm(p: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
+    """The norm of the update that AdamW has just made, from what it left behind.
+
+    w' = (1 - lr decay) w - lr u with u = m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps), and w' and u are known.
+    """
+    w, m, v = (t.to_local() if isinstance(t, DTensor) else t for t in (p, state["exp_avg"], state["exp_avg_sq"]))
+    (b1, b2), lr, step = group["betas"], group["lr"], state["step"]
+    update = m / (v / (1 - b2**step)).sqrt_().add_(group["eps"]).mul_(1 - b1**step)
+    kept = 1 - lr * group["weight_decay"]
+    return _norm(update.mul_(-lr).add_(w, alpha=kept - 1).div_(kept))
 
 
 def _either(flag: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -106,14 +127,33 @@ class Optimizers:
             for group in part.param_groups:
                 group["lr"] = rate
 
-    def step(self, skip: Tensor | None = None) -> None:
+    def step(self, skip: Tensor | None = None, *, measure: bool = False) -> Tensor | None:
         """Updates the parameters unless `skip`, a scalar on their device, is above zero.
 
         The flag goes where torch's GradScaler puts its own: fused AdamW reads it inside the kernel and counts no step.
+        With `measure`, returns the squared norms of the update and of the weights, of this rank's shards: float64 [2].
+        That is two more passes over the parameters: something for every so many iterations.
         """
         for part in self.parts:
+            if isinstance(part, Muon):
+                part.measured = [] if measure else None
             part.grad_scale, part.found_inf = None, skip  # type: ignore[attr-defined]
             part.step()
+        return self._measure(skip) if measure else None
+
+    @torch.no_grad()
+    def _measure(self, skip: Tensor | None) -> Tensor:
+        changes, weights = [], []
+        for part in self.parts:
+            if isinstance(part, Muon):
+                changes += part.measured or []
+            for group in part.param_groups:
+                for p in group["params"]:
+                    weights.append(_norm(p))
+                    if not isinstance(part, Muon) and part.state[p]:
+                        changes.append(_adamw_norm(p, part.state[p], group))
+        changed, held = (torch.stack(norms).square().sum() for norms in (changes, weights))
+        return torch.stack((changed if skip is None else torch.where(skip > 0, 0.0, changed), held))
 
     def zero_grad(self) -> None:
         for part in self.parts:
@@ -136,8 +176,7 @@ class Optimizers:
 
 def build(model: nn.Module, config: OptimizerConfig, *, exact: bool = False) -> Optimizers:
     """The optimizers of a model's parameters, in the order of their names' definition; `exact`: Muon in fp32."""
-    modules = {id(p): m for m in model.modules() for p in m.parameters(recurse=False)}
-    embeddings = {id(m.weight) for m in modules.values() if isinstance(m, nn.Embedding)}  # a tied head is one of them
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}  # a tied head is one of them
     named = dict(model.named_parameters())
     head = {id(p) for n, p in named.items() if n.startswith("head.")}
     muon = [

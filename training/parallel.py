@@ -144,6 +144,14 @@ def _prepared(model: Model, config: TrainConfig) -> Model:
     return model
 
 
+def gather(model: Model) -> None:
+    """Makes the layers of a sharded model usable one by one: only a whole forward pass gathers embedding and head."""
+    if isinstance(model, FSDPModule):
+        one = torch.zeros(1, 1, dtype=torch.int64, device=model.norm.weight.device)
+        with torch.no_grad():
+            model(one, one, one)
+
+
 def release(model: Model) -> None:
     """Gives back what a forward pass without a backward one has gathered: until then the weights are not the shards."""
     if isinstance(model, FSDPModule):
@@ -155,6 +163,14 @@ def autocast(config: TrainConfig, ranks: Ranks) -> AbstractContextManager[Any]:
     if config.precision == "fp32" or ranks.mesh is not None:
         return contextlib.nullcontext()
     return torch.autocast(ranks.device.type, TYPES[config.precision])
+
+
+def eager(config: TrainConfig) -> AbstractContextManager[Any]:
+    """Compiled blocks run as they were written: for what has many shapes, such as tasks and lone documents.
+
+    A graph is made for a shape and for any shape, and torch stops a run that asks for more than a few others.
+    """
+    return torch.compiler.set_stance("force_eager") if config.compile else contextlib.nullcontext()
 
 
 def whole(value: Tensor) -> Tensor:

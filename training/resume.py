@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ import torch
 
 from curation.shards import Manifest, read_file
 
-from . import checkpoint
+from . import checkpoint, durable
 from .config import TrainConfig, UserError, parse
+from .devices import native_bf16
 from .optim import learning_rate
 
 FREE = (
@@ -92,9 +92,9 @@ def write_head(run: Path, config: TrainConfig, manifest: Manifest) -> None:
         "roots": manifest.roots,
         "tokenizer": vars(manifest.tokenizer),
     }
-    _write(run / manifest.tokenizer.file, read_file(manifest.path(manifest.tokenizer.file)))
-    _write(run / "data.json", (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
-    _write(run / "train.yaml", config.dump().encode())
+    durable.write(run / manifest.tokenizer.file, read_file(manifest.path(manifest.tokenizer.file)))
+    durable.write(run / "data.json", (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
+    durable.write(run / "train.yaml", config.dump().encode())
 
 
 def digest(manifest: Manifest) -> str:
@@ -107,7 +107,7 @@ def decide(config: TrainConfig, earlier: TrainConfig | None) -> TrainConfig:
     if device == "auto":
         device = earlier.device if earlier else "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "auto":
-        precision = earlier.precision if earlier else "bf16" if _native_bf16(device) else "fp32"
+        precision = earlier.precision if earlier else "bf16" if native_bf16(device) else "fp32"
     if threads is None:
         threads = earlier.threads if earlier else torch.get_num_threads()
     if device == "cuda" and not torch.cuda.is_available():
@@ -120,24 +120,8 @@ def chosen_device(config: TrainConfig) -> str:
     return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _native_bf16(device: str) -> bool:
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
-
-
 def _flat(value: dict[str, Any], above: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, inner in value.items():
         flat.update(_flat(inner, f"{above}{key}.") if isinstance(inner, dict) else {above + key: inner})
     return flat
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.rename(path)

@@ -4,16 +4,14 @@
 takes the highest likelihood; `accuracy_norm` the highest likelihood a character, as lm-eval's acc_norm does, so that
 long answers are not at a disadvantage; `bits_per_byte` is the gold answer's, which moves smoothly where accuracies of
 small models stand at chance. *Math* (GSM8K): the number that a generated solution ends in. *Code* (HumanEval): code.py.
+The files' forms are questions.py's.
 
 Questions are packed into windows as documents are: they do not see each other, and nothing is padded but the last.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,17 +25,9 @@ from .attention import layout, way
 from .config import TrainConfig, UserError
 from .generate import Trained, open_tokenizer, say
 from .model import Model
+from .questions import Question, Task, final_number, read_task
 
 Request = tuple[str, str]  # what stands before, and the continuation that is scored
-
-
-@dataclass(frozen=True)
-class Question:
-    """A multiple-choice question: `context` is what stands before each of `choices`; `gold` numbers the right one."""
-
-    context: str
-    choices: tuple[str, ...]
-    gold: int
 
 
 @dataclass(frozen=True)
@@ -48,45 +38,6 @@ class Result:
     kind: str
     count: int
     figures: dict[str, float] = field(default_factory=dict)
-
-
-def read(path: str, limit: int | None = None) -> list[dict[str, Any]]:
-    """The lines of a JSONL file, plain or gzipped. Raises UserError where it cannot be read."""
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8") as f:
-            rows = [json.loads(line) for line in f if line.strip()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot read this task: {error}") from error
-    if not rows:
-        raise UserError(f"{path}: no line in this task")
-    return rows[:limit]
-
-
-def kind_of(row: dict[str, Any], path: str) -> str:
-    """choice, math or code, by the keys of a line. Raises UserError for a form that is not known."""
-    if {"prompt", "test", "entry_point"} <= row.keys():
-        return "code"
-    if "endings" in row or "choices" in row:
-        return "choice"
-    if {"question", "answer"} <= row.keys():
-        return "math"
-    raise UserError(
-        f"{path}: a line has {', '.join(sorted(row))}; expected question, choices and answer or answerKey (ARC, MMLU), "
-        "ctx, endings and label (HellaSwag), question and answer (GSM8K), or prompt, test and entry_point (HumanEval)"
-    )
-
-
-def question(row: dict[str, Any]) -> Question:
-    """A line of ARC, HellaSwag or MMLU form. Continuations begin with the space that separates them."""
-    if "endings" in row:
-        return Question(row["ctx"], tuple(" " + e for e in row["endings"]), int(row["label"]))
-    choices = row["choices"]
-    texts = choices["text"] if isinstance(choices, dict) else choices
-    labels = choices.get("label") if isinstance(choices, dict) else None
-    labels = [str(x) for x in labels] if labels else [chr(ord("A") + i) for i in range(len(texts))]
-    answer = row.get("answerKey", row.get("answer"))
-    gold = answer if isinstance(answer, int) else labels.index(str(answer))
-    return Question(f"Question: {row['question']}\nAnswer:", tuple(f" {t}" for t in texts), gold)
 
 
 def encode_pair(trained: Trained, context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -185,19 +136,6 @@ def choice(trained: Trained, task: str, questions: Sequence[Question]) -> Result
     return Result(task, "choice", n, figures)
 
 
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-
-
-def final_number(text: str) -> str | None:
-    """The number after ####, else the last one, without thousands' commas and a closing point; None: there is none."""
-    marked = text.rpartition("####")[2] if "####" in text else text
-    found = _NUMBER.findall(marked)
-    if not found:
-        return None
-    number: str = (found[0] if "####" in text else found[-1]).replace(",", "")
-    return number.rstrip("0").rstrip(".") if "." in number else number
-
-
 def math_task(
     trained: Trained, task: str, rows: Sequence[dict[str, Any]], *, shots: int = 0, tokens: int = 256
 ) -> Result:
@@ -221,34 +159,40 @@ def math_task(
 
 def evaluate_task(
     trained: Trained,
-    path: str,
+    task: Task,
     *,
-    limit: int | None = None,
     shots: int = 0,
     run_code: bool = False,
     samples: int = 1,
     tokens: int = 256,
 ) -> Result:
-    """Scores a model on one file; its form is told from its first line. Raises UserError for what cannot be read."""
-    rows = read(path, limit)
-    name = Path(path).name.removesuffix(".gz").removesuffix(".jsonl")
-    kind = kind_of(rows[0], path)
-    try:
-        if kind == "choice":
-            return choice(trained, name, [question(r) for r in rows])
-        if kind == "math":
-            return math_task(trained, name, rows, shots=shots, tokens=tokens)
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: a line is not of the form that the first has: {error!r}") from error
+    """Scores a model on one task. Raises UserError for code that is not allowed to run, and too many `shots`."""
+    if task.kind == "choice":
+        return choice(trained, task.name, task.questions)
+    if task.kind == "math":
+        return math_task(trained, task.name, task.rows, shots=shots, tokens=tokens)
     from .code import code_task
 
-    return code_task(trained, name, rows, run_code=run_code, samples=samples, tokens=tokens)
+    return code_task(trained, task.name, task.rows, run_code=run_code, samples=samples, tokens=tokens)
 
 
-def score_tasks(config: TrainConfig, manifest: Manifest, run: Path, model: Model) -> dict[str, dict[str, float]]:
-    """A model in training on `evaluate.tasks`: {"tasks": {"arc.accuracy": 0.3}}. Collective when sharded."""
+def tasks_of(config: TrainConfig) -> list[Task]:
+    """`evaluate.tasks`, read. Raises UserError for what cannot be read, and for code: training runs none."""
+    found = [read_task(path, config.evaluate.task_limit) for path in config.evaluate.tasks]
+    if code := [t.name for t in found if t.kind == "code"]:
+        raise UserError(
+            f"evaluate.tasks: {', '.join(code)} would run what the model writes, which training does not; "
+            "score it afterwards: gristmill evaluate --run-code"
+        )
+    return found
+
+
+def score_tasks(
+    tasks: Sequence[Task], config: TrainConfig, manifest: Manifest, run: Path, model: Model
+) -> dict[str, dict[str, float]]:
+    """A model in training on tasks: {"tasks": {"arc.accuracy": 0.3}}. Collective when sharded."""
     told = manifest.tokenizer
     file = run / told.file
     trained = Trained(model, open_tokenizer(file, told.kind), file, told.eos, config.data.sequence)
-    found = [evaluate_task(trained, path, limit=config.evaluate.task_limit) for path in config.evaluate.tasks]
+    found = [evaluate_task(trained, task) for task in tasks]
     return {"tasks": {f"{r.task}.{name}": value for r in found for name, value in r.figures.items()}}

@@ -17,22 +17,23 @@ import torch
 
 from curation.shards import Manifest, read_manifest
 
-from . import checkpoint, incident, optim, rollback
+from . import checkpoint, devices, incident, optim, rollback
 from .checkpoint import Retention, Saver
 from .config import TrainConfig, UserError
 from .data import Batch, Data, held_out
-from .evaluate import Score, evaluate, mean_loss
+from .evaluate import Score, evaluate, mean_loss, text_bytes
+from .forecast import Live
 from .guard import Guard
 from .journal import METRICS, Journal, Report, goodput, last_scores, read
 from .logs import Logs
 from .meter import Meter
 from .model import Shape
 from .order import OrderLog
-from .parallel import Ranks, autocast, build, join, release, whole
+from .parallel import Ranks, autocast, build, eager, gather, join, release, whole
 from .planning import carry_on, plan, share
 from .precision import Scaler
 from .resume import chosen_device, settle, write_head
-from .tasks import score_tasks
+from .tasks import score_tasks, tasks_of
 from .watch import Preempted, Watch, watch
 
 
@@ -79,6 +80,7 @@ def _loop(
     saved = ranks.agree(lambda: rollback.latest(run))
     data, order, rounding = _order(config, manifest, saved)
     evaluated = held_out(manifest, config.data.validation)
+    asked = ranks.agree(lambda: tasks_of(config))
     notes = [f"the mix was rounded to {order.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
     notes += [
         f"{n}: {o.remainder:,} of {o.tokens.sum():,} tokens are no target in an epoch" for n, o in data.orders.items()
@@ -97,7 +99,8 @@ def _loop(
     optimizers = optim.build(model, config.optimizer, exact=config.precision == "fp32")
     scaler = Scaler(ranks.device, config.precision == "fp16")
     guard = Guard(config.guard, ranks.device, overflow=scaler.enabled)
-    meter = Meter(ranks, list(data.domains))
+    meter = Meter(ranks, {name: text_bytes(domain) for name, domain in data.domains.items()})
+    live = Live(config, model.shape, devices.here(ranks.device.type), ranks.world)
     micro, every = config.batch.micro or config.batch.windows, config.checkpoint.every
     goes_back = config.guard.action == "rollback"
     at = _At(0, 0, 0, order)
@@ -138,19 +141,21 @@ def _loop(
 
         def score() -> dict[str, Score]:
             model.eval()
-            found = evaluate(
-                model,
-                evaluated,
-                length=config.data.sequence,
-                micro=micro,
-                limit=config.evaluate.windows,
-                device=ranks.device,
-                autocast=autocast(config, ranks),
-            )
             tasks = {}
-            if config.evaluate.tasks:
-                with autocast(config, ranks):
-                    tasks = score_tasks(config, manifest, run, model)
+            with eager(config):
+                found = evaluate(
+                    model,
+                    evaluated,
+                    length=config.data.sequence,
+                    micro=micro,
+                    limit=config.evaluate.windows,
+                    device=ranks.device,
+                    autocast=autocast(config, ranks),
+                )
+                if asked:
+                    gather(model)
+                    with autocast(config, ranks):
+                        tasks = score_tasks(asked, config, manifest, run, model)
             release(model)
             domains = {name: asdict(s) for name, s in found.items()}
             journal.write(kind="validation", iteration=at.iteration, loss=mean_loss(found), domains=domains, **tasks)
@@ -187,14 +192,15 @@ def _loop(
             sums = meter.losses(batch, torch.cat(losses), watcher.stop)
             mean, norm = ranks.same(sums[:-1].sum() / count, norm)
             skip, anomaly, z = guard.judge(at.iteration + 1, mean, norm)
-            optimizers.step(skip)
+            measures = (at.iteration + 1) % config.log_every == 0
+            update = optimizers.step(skip, measure=measures)
             optimizers.zero_grad()
             scaler.update(norm)
 
             at = at.after(first, last)
             meter.add(
                 at.iteration, (first, last), at.tokens, rate,
-                targets=targets, losses=sums, loss=mean, norm=norm, skip=skip, anomaly=anomaly, z=z,
+                targets=targets, losses=sums, loss=mean, norm=norm, skip=skip, anomaly=anomaly, z=z, update=update,
             )  # fmt: skip
             watcher.alive()
             end, evaluates = at.iteration == config.iterations, at.iteration % config.evaluate.every == 0
@@ -202,12 +208,14 @@ def _loop(
                 continue
 
             readings, stop = meter.read()
+            held = devices.held(ranks.device.type)
             for reading in readings:
                 loss = reading.loss
                 if event := reading.event():
                     journal.write(**event)
-                journal.write(**reading.entry())
-                journal.clock(reading.iteration, at.tokens_of(*reading.span), reading.seconds)
+                journal.write(**reading.entry(), domain_tokens=at.order.read(reading.span[1]))
+                sequence, read = at.order.segment(reading.span[0]).sequence, at.tokens_of(*reading.span)
+                journal.clock(reading.iteration, reading.seconds, live.figures(read, reading.seconds, sequence, held))
             if config.guard.action == "off" and loss is not None and not torch.isfinite(torch.tensor(loss)):
                 raise UserError(
                     f"the loss is {loss} in iteration {at.iteration} of {run}; lower optimizer.lr "
@@ -215,7 +223,8 @@ def _loop(
                 )
             if guard.look(at.iteration, every):
                 saver.wait()
-                rollback.investigate(config, run, ranks, guard, data, at.order, model)
+                with eager(config):
+                    rollback.investigate(config, run, ranks, guard, data, at.order, model)
                 good = ranks.agree(lambda: rollback.latest(run))
                 assert good is not None
                 journal.cut(good.state["iteration"], good.state["guard"]["incidents"])

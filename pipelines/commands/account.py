@@ -55,16 +55,15 @@ def training_plan(
     mfu: float | None,
     price: float | None,
 ) -> dict[str, Any]:
-    """See `training.account.plan`; with the data named, epochs too, without it and a vocabulary only what is sure."""
+    """See `training.forecast.plan`; with the data named, epochs too, without it and a vocabulary only what is sure."""
     from training.config import load
 
     config = load(path, sets)
-    tokens = config.batch.windows * config.data.sequence
     answer: dict[str, Any] = {
         "training": path,
         "iterations": config.iterations,
-        "tokens_per_iteration": tokens,
-        "tokens": tokens * config.iterations,
+        "tokens_per_iteration": config.batch.windows * config.data.sequence,
+        "tokens": sum(count * windows * sequence for count, windows, sequence in config.stages()),
     }
     if data is not None:
         from curation.shards import read_manifest
@@ -74,11 +73,13 @@ def training_plan(
         available = {d: s.tokens for d, s in manifest.splits["train"].items()}
         answer |= {"available_tokens": available, "epochs": answer["tokens"] / max(1, sum(available.values()))}
     if vocab is not None:
-        from training import account
+        from training import forecast
         from training.devices import find
 
-        found = account.plan(config, vocab, device=find(device), gpus=gpus, mfu=mfu or account.ASSUMED_MFU, price=price)
-        answer |= account.as_dict(found)
+        found = forecast.plan(
+            config, vocab, device=find(device), gpus=gpus, mfu=mfu or forecast.ASSUMED_MFU, price=price
+        )
+        answer |= forecast.as_dict(found)
     return answer
 
 

@@ -28,20 +28,21 @@ def evaluate(
     """Score a trained model: perplexity and bits per byte by domain, choices by likelihood, math, code by writing."""
     from training.config import UserError
     from training.generate import load
+    from training.questions import read_task
     from training.tasks import evaluate_task
 
     if not tasks and data is None:
         raise UserError("name task files (JSONL), --data RUN for perplexity, or both")
+    asked = [read_task(path, limit) for path in tasks or ()]
+    if any(t.kind == "code" for t in asked) and not run_code:
+        raise UserError("scoring code runs what the model wrote, on this machine; allow it: --run-code")
     trained = load(run, device)
     answer: dict[str, Any] = {"run": run}
     if data is not None:
         from training.evaluate import score_run
 
         answer["domains"] = score_run(trained, data, limit)
-    found = [
-        evaluate_task(trained, t, limit=limit, shots=shots, run_code=run_code, samples=samples, tokens=tokens)
-        for t in tasks or ()
-    ]
+    found = [evaluate_task(trained, t, shots=shots, run_code=run_code, samples=samples, tokens=tokens) for t in asked]
     answer["tasks"] = [{"task": r.task, "kind": r.kind, "count": r.count, **r.figures} for r in found]
     if as_json:
         print(json.dumps(answer))

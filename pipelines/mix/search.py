@@ -29,6 +29,8 @@ from pipelines.mix.settings import Settings
 SETTLED = 0.98  # rank correlation with the final losses at which an earlier evaluation is as good
 PILOTS = 8  # runs trained to the end before it is asked whether the others may stop earlier
 ROUNDS = 2  # of further runs around the optimum predicted so far
+# Runs a domain before any goes near an optimum: with 7 for four a crawl's first law put all into one of them.
+WIDE = 3
 SPREAD = 0.2  # standard deviation of a share in them: far enough apart to say where the least is (docs/decisions.md)
 CONFIRMING = 1_000_000  # what seeds of the confirming runs are further on than those of the swarm
 SAME = 0.02  # largest difference of a share at which two mixes count as one recommendation
@@ -158,7 +160,7 @@ class _Search:
         elif s.design == "one_factor":
             mixes = design.one_factor(self.prior, s.runs, self.largest)
         else:
-            wide = min(s.runs, max(least, round(s.runs * (1 - s.refine))))
+            wide = min(s.runs, max(least, WIDE * len(self.domains), round(s.runs * (1 - s.refine))))
             mixes = design.swarm(self.prior, wide, self.largest, temperatures=s.temperatures, seed=s.seed)
         if len(mixes) < least:
             raise choose.too_few(len(mixes), len(self.domains))

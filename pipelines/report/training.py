@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines import figures
 from pipelines.figures import table
-from pipelines.progress import duration
+from pipelines.progress import duration, size
 from pipelines.report import page
 from pipelines.report.funnel import short
 from pipelines.report.page import Section
@@ -52,6 +52,8 @@ def tiles(t: Training) -> list[tuple[str, str, str]]:
         shown.append(("validation loss", f"{mean[1]:.3f}", f"from {mean[0]:.3f}"))
     if t.seconds:
         shown.append(("throughput", f"{t.tokens / t.seconds:,.0f}", "tokens a second"))
+        if t.mfu:
+            shown.append(("MFU", f"{sum(v for _, v in t.mfu) / len(t.mfu):.1%}", "of the devices' peak"))
         shown.append(("time", duration(t.seconds), ""))
     shown.append(
         (
@@ -92,9 +94,10 @@ def loss(t: Training) -> str:
 
 
 def machinery(t: Training) -> str:
-    """Learning rate, gradient norm, tokens a second."""
+    """Learning rate, gradient norm, tokens a second, MFU, update ratio."""
     lines: list[tuple[str, str, Line]] = [
         ("Learning rate", "", t.lr), ("Gradient norm", "", t.grad_norm), ("Tokens a second", "tokens/s", t.speed),
+        ("MFU", "", t.mfu), ("Update ratio", "", t.update_ratio),
     ]  # fmt: skip
     drawn = "".join(
         figures.curves(name, {name.lower(): smooth(line, 240)}, 360.0, 140.0, marks(t), unit, "iteration")
@@ -168,6 +171,12 @@ def plan(t: Training) -> str:
     if peak and t.lr:
         top = max(v for _, v in t.lr)
         rows.append(["highest learning rate", f"{peak:.3g}", f"{top:.3g}", _share(top, peak)])
+    if t.planned_seconds and t.seconds:
+        told = [f"{t.tokens / spent:,.0f}" for spent in (t.planned_seconds, t.seconds)]
+        rows.append(["tokens a second", *told, _share(t.planned_seconds, t.seconds)])
+    if share := t.live.get("memory_of_plan"):
+        held = t.live["memory"]
+        rows.append(["memory on the first device", size(held / share), size(held), _share(share, 1.0)])
     for domain, (quota, got) in _quotas(t).items():
         rows.append(
             [f"windows of {escape(domain)}", f"{quota:,.1f}".removesuffix(".0"), f"{got:,}", _share(got, quota)]

@@ -118,7 +118,8 @@ def tiny(small_run: Path) -> Path:
     blamed |= {"gradient": 80.0, "z_loss": 31.0, "z_gradient": 44.0}
     entries.append({"kind": "event", "event": "rollback", "iteration": 1, "confirmed": 3, "blamed": [blamed]})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries) + '{"kind": "tra')
-    (folder / "speed.jsonl").write_text('{"iteration": 1, "seconds": 2.0, "tokens_per_s": 32.0}\n')
+    speed = {"iteration": 1, "seconds": 2.0, "tokens_per_s": 32.0, "mfu": 0.5, "mfu_full": 0.6, "of_plan": 1.25}
+    (folder / "speed.jsonl").write_text(json.dumps({**speed, "memory": 3 * 10**9, "memory_of_plan": 0.75}) + "\n")
     (folder / "train.yaml").write_text(
         "iterations: 4\nbatch: {windows: 2}\ndata: {sequence: 32}\noptimizer: {lr: 0.1}\n"
     )

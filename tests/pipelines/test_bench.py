@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,16 @@ def test_every_benchmark_is_listed() -> None:
     assert set(BENCHMARKS) <= there and there - SHARED - APART <= set(BENCHMARKS)
     done = bench("--list", "--quick", "loss", "mix")
     assert done.stdout == "loss\nmix  (no quick one)\n"
+
+
+def test_they_find_each_other_as_modules() -> None:
+    """`python -m benchmarks.NAME` has the project's root on its path and not the folder of the benchmarks."""
+    there = {p.stem for p in (ROOT / "benchmarks").glob("*.py")}
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            named += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not there & set(named), path
 
 
 def test_a_name_that_is_none_is_refused() -> None:

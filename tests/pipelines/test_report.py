@@ -206,7 +206,13 @@ def test_a_training_has_a_page_of_its_own(tiny):
     assert [a["id"] for t, a in parsed.elements if t == "section"] == [
         *("overview", "loss", "optimization", "evaluation", "incidents", "plan", "says")
     ]
-    assert training.plan(trained.read(str(tiny / "train" / "tiny"))).count("<tr>") == 4
+    read = trained.read(str(tiny / "train" / "tiny"))
+    planned = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", training.plan(read))
+    assert training.plan(read).count("<tr>") == 6
+    for row in (["tokens a second", "77", "96", "125.0%"], ["memory on the first device", "4.0 GB", "3.0 GB", "75.0%"]):
+        at = planned.index(row[0])
+        assert planned[at : at + 4] == row
+    assert ("MFU", "50.0%", "of the devices' peak") in training.tiles(read)
 
 
 def test_without_cache_text_is_read_again_from_the_source(tiny, tmp_path):

@@ -135,7 +135,8 @@ def training(folder: Path, iterations: int) -> Path:
             entries.append({"kind": "validation", "iteration": i, "loss": 3.25, "domains": domains})
     entries.append({"kind": "event", "event": "rollback", "iteration": 40, "confirmed": 48, "blamed": [1, 2]})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries))
-    speed = [{"iteration": i, "seconds": 0.5, "tokens_per_s": 2048.0} for i in range(1, iterations + 1)]
+    live = {"mfu": 0.42, "mfu_full": 0.45, "of_plan": 1.05, "memory": 69 * 10**9, "memory_of_plan": 0.98}
+    speed = [{"iteration": i, "seconds": 0.5, "tokens_per_s": 2048.0, **live} for i in range(1, iterations + 1)]
     (folder / "speed.jsonl").write_text("".join(json.dumps(e) + "\n" for e in speed))
     (folder / "train.yaml").write_text("iterations: 400\n")
     return folder
@@ -146,6 +147,7 @@ def test_a_training(tmp_path):
     assert seen["left"] == pytest.approx(50) and seen["tokens_per_s"] == 2048
     text = "\n".join(drawn(seen))
     assert "300 of 400 iterations, about 50.0 s left" in text and "▁" in text
+    assert "MFU 42.0%, 105% of plan; 69.0 GB held, 98% of plan" in text
     assert "iteration 48: spike; back to iteration 40, 2 documents masked" in text
     assert drawn(snapshot(str(training(tmp_path / "done", 400)), time.time()))[0].endswith("done  3 min 20 s")
 

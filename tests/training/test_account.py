@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Literal
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from training import account
-from training.account import flops_per_token, memory, parameters, plan
-from training.config import PRESETS, UserError, parse
-from training.devices import DEVICES, find
+from training.account import flops_per_token, memory, parameters
+from training.config import PRESETS, OptimizerConfig, UserError, parse
+from training.devices import DEVICES, find, held, known
+from training.forecast import Live, plan
 from training.model import Model, Shape
+from training.optim import build
 from training.storages import LiveStorages
 
 SHAPES = [
@@ -49,6 +52,7 @@ def test_flops_are_what_torch_counts(shape: Shape, windows: int, sequence: int) 
 
     model = Model(shape)
     model.initialise(1)
+    model.attention_way = "sdpa"
     loss = torch.ops.gristmill.linear_cross_entropy_rows
     with FlopCounterMode(display=False, custom_mapping={loss: three_products}) as counter, sdpa_kernel(SDPBackend.MATH):
         loss_sum, count, _ = model(*batch(shape, windows, sequence))
@@ -65,10 +69,28 @@ def test_peak_is_that_of_live_storages(
     shape: Shape, windows: int, sequence: int, precision: str, recompute: bool
 ) -> None:
     """A whole iteration, AdamW included, within a tenth."""
+    live = lived(shape, windows, sequence, precision, recompute, "adamw")
+    found = memory(shape, windows, sequence, precision=precision, recompute=recompute, device="cpu")
+    assert found.peak == pytest.approx(live.peak, rel=0.1)
+    assert found.weights + found.moments == pytest.approx(live.known, rel=0.001)
+
+
+@pytest.mark.parametrize(("shape", "windows", "sequence"), SHAPES)
+def test_peak_with_muon(shape: Shape, windows: int, sequence: int) -> None:
+    live = lived(shape, windows, sequence, "bf16", False, "muon")
+    found = memory(shape, windows, sequence, precision="bf16", device="cpu", optimizer="muon")
+    assert found.peak == pytest.approx(live.peak, rel=0.1)
+    assert found.weights + found.moments == pytest.approx(live.known, rel=0.001)
+
+
+def lived(
+    shape: Shape, windows: int, sequence: int, precision: str, recompute: bool, kind: Literal["adamw", "muon"]
+) -> LiveStorages:
+    """What a second iteration, update and its measure included, held."""
     model = Model(shape)
     model.initialise(1)
     model.recompute = recompute
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    optimizers = build(model, OptimizerConfig(kind=kind))
     given = batch(shape, windows, sequence)
 
     def iteration() -> None:
@@ -76,16 +98,14 @@ def test_peak_is_that_of_live_storages(
             loss_sum, count, _ = model(*given)
         (loss_sum / count).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizers.step(torch.tensor(0.0), measure=True)
+        optimizers.zero_grad()
 
     iteration()
-    moments = [t for state in optimizer.state.values() for t in state.values()]
+    moments = [t for p in model.parameters() for t in optimizers.moments(p).values()]
     with LiveStorages([*model.parameters(), *moments]) as live:
         iteration()
-    found = memory(shape, windows, sequence, precision=precision, recompute=recompute, device="cpu")
-    assert found.peak == pytest.approx(live.peak, rel=0.1)
-    assert found.weights + found.moments == pytest.approx(live.known, rel=0.001)
+    return live
 
 
 def test_llama_3_8b() -> None:
@@ -132,17 +152,89 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
         find("tpu")
 
 
+GPT = "iterations: 1000\nmodel: {preset: 8b}\nprecision: bf16\n"
+GROWING = (
+    "iterations: 100\nmodel: {preset: 1b}\nbatch: {windows: 8}\nprecision: bf16\ndata: {sequence: 2048, changes: [%s]}"
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "gpus", "said"),
+    [
+        (GPT + "data: {sequence: 1000000}\nbatch: {windows: 1}", 1, "6145.4 GB are needed .* smaller model"),
+        (GPT + "batch: {windows: 1}", 8, "batch.windows 1 do not divide over 8 devices; 8 would"),
+        (GPT + "batch: {windows: 8}\nparallel: {shard: 3}", 8, "parallel.shard 3 does not divide 8 devices"),
+        (GPT + "batch: {windows: 8}\nparallel: {shard: 1}", 8, "What would fit: parallel.shard=8, batch.micro=1"),
+        (GROWING % "{at: 50, windows: 6}", 4, "batch.windows 6 do not divide over 4 devices; 8 would"),
+        (GROWING % "{at: 50, sequence: 65536}", 1, "851.5.*What would fit: recompute=true, batch.micro=2$"),
+        ("iterations: 9\nmodel: {preset: 1b}\ndata: {sequence: 2097152}\nbatch: {windows: 1}\nprecision: bf16", 1,
+         "What would fit: data.sequence=131072, recompute=true, batch.micro=1"),
+    ],
+)  # fmt: skip
+def test_silly_configurations(file: str, gpus: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        plan(parse(file), 128_256, device=DEVICES["h100"], gpus=gpus)
+
+
+def test_a_plan_knows_what_changes_on_the_way() -> None:
+    """Tokens and FLOPs are summed over the stages, memory is the largest one's; what comes after the end is nothing."""
+    changed = GROWING % "{at: 50, sequence: 8192, windows: 4}, {at: 500, sequence: 1048576}"
+    found = plan(parse(changed), 128_256, device=DEVICES["h100"], gpus=4)
+    first, last = (plan(parse(t), 128_256, device=DEVICES["h100"], gpus=4) for t in (
+        "iterations: 50\nmodel: {preset: 1b}\nbatch: {windows: 8}\nprecision: bf16\ndata: {sequence: 2048}",
+        "iterations: 50\nmodel: {preset: 1b}\nbatch: {windows: 4}\nprecision: bf16\ndata: {sequence: 8192}",
+    ))  # fmt: skip
+    assert found.tokens == first.tokens + last.tokens and found.total_flops == first.total_flops + last.total_flops
+    assert found.days == pytest.approx(first.days + last.days) and found.memory == last.memory
+    assert found.memory.peak > first.memory.peak
+
+
+def test_suggestions_fit() -> None:
+    """Each that is made is taken, and then fits."""
+    text = GPT + "data: {sequence: 8192}\nbatch: {windows: 32, micro: 16}"
+    with pytest.raises(UserError) as caught:
+        plan(parse(text), 128_256, device=DEVICES["b200"], gpus=2)
+    would = str(caught.value).partition("What would fit: ")[2].split("; or ")
+    assert len(would) == 3
+    for one in would:
+        options = dict(part.split("=") if "=" in part else part.split(" ") for part in one.split(", "))
+        gpus = int(options.pop("--gpus", 2))
+        assert plan(
+            parse(text, "t", [f"{k}={v}" for k, v in options.items()]), 128_256, device=DEVICES["b200"], gpus=gpus
+        )
+
+
 def test_live_figures() -> None:
-    shape = Shape(vocab=1000, **PRESETS["toy"])
-    live = account.Live(shape, 128, DEVICES["a100"], 2, "bf16", 0.4)
-    flops = flops_per_token(shape, 128)
-    found = live.figures(10_000, 2.0, 123)
-    assert found["tokens_per_s"] == 5000 and found["memory"] == 123
-    assert found["mfu"] == round(5000 * flops.causal / (2 * 312e12), 4)
-    planned = 2 * 312e12 * 0.4 / flops.causal
-    assert found["of_plan"] == round(5000 / planned, 4)
+    config = parse(FILE)
+    shape = Shape(vocab=128_256, **PRESETS["8b"])
+    flops = flops_per_token(shape, 8192)
+    live = Live(config, shape, DEVICES["h100"], 16)
+    found = live.figures(3_000_000, 20.0, 8192, 60 * 10**9)
+    planned = plan(config, 128_256, device=DEVICES["h100"], gpus=16)
+    assert found["tokens_per_s"] == 150_000 and found["memory"] == 60 * 10**9
+    assert found["mfu"] == round(150_000 * flops.causal / (16 * 989.4e12), 4)
+    assert found["mfu_full"] == round(150_000 * flops.full / (16 * 989.4e12), 4) > found["mfu"]
+    assert found["of_plan"] == pytest.approx(150_000 / planned.tokens_per_second, abs=1e-4)
+    assert found["memory_of_plan"] == pytest.approx(60e9 / planned.memory.peak, abs=1e-4)
+    assert live.figures(3_000_000, 20.0, 2048, 1)["mfu"] < found["mfu"], "less attention for a token of a short window"
+    unknown = Live(config, shape, None, 8)
+    assert unknown.figures(10, 1.0, 8192, 5) == {"tokens_per_s": 10, "memory": 5}
     cpu = find("cpu")
-    assert cpu.kind == "cpu" and cpu.memory > 2**30 and cpu.fp32 > 1e9
+    assert cpu.kind == "cpu" and cpu.memory > 2**30 and cpu.fp32 > 1e9 and 2**26 < held("cpu") < cpu.memory
+    assert "memory_of_plan" not in Live(config, shape, cpu, 1).figures(10, 1.0, 8192, 5)
+
+
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H200", "h200"), ("NVIDIA B200", "b200"),
+        ("NVIDIA A100-SXM4-40GB", "a100"), ("NVIDIA A100-PCIE-40GB", "a100"), ("NVIDIA H100 PCIe", None),
+        ("NVIDIA H100 NVL", None), ("NVIDIA H200 NVL", None), ("NVIDIA GH200 480GB", None), ("NVIDIA GB200", None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None), ("NVIDIA GeForce RTX 4090", None),
+    ],
+)  # fmt: skip
+def test_a_device_by_its_drivers_name(called: str, name: str | None) -> None:
+    assert known(called) is (None if name is None else DEVICES[name])
 
 
 @pytest.mark.gpu

@@ -56,8 +56,12 @@ def compare(way: attention.Way, device: str, dtype: torch.dtype, tolerance: floa
             assert (a.double() - b.double()).norm() <= tolerance * (1 + b.double().norm())
 
 
-def test_sdpa_forward_and_backward() -> None:
-    compare("sdpa", "cpu", torch.float32, 1e-5, gradients=True)
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"),
+    [("documents", torch.float32, 1e-5), ("documents", torch.float64, 1e-12), ("sdpa", torch.float32, 1e-5)],
+)
+def test_forward_and_backward(name: attention.Way, dtype: torch.dtype, tolerance: float) -> None:
+    compare(name, "cpu", dtype, tolerance, gradients=True)
 
 
 def test_flex_forward() -> None:
@@ -87,7 +91,7 @@ def test_spans_are_the_documents() -> None:
 
 def test_way_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert way(cpu, torch.bfloat16) == "sdpa"
+    assert way(cpu, torch.bfloat16) == "documents"
     assert way(gpu, torch.bfloat16) == ("varlen" if attention.varlen_options() is not None else "flex")
     assert way(gpu, torch.float32) == "flex"
     monkeypatch.setattr(attention, "varlen_options", lambda: None)
@@ -159,6 +163,23 @@ def test_packing_drops_and_pads_nothing() -> None:
             zeros = torch.zeros(1, int(at.sum()), dtype=torch.int64)
             alone.append(model(tokens[:1, at], targets[:1, at], zeros)[2][0])
     assert torch.allclose(torch.cat(alone), nll[0], atol=1e-5)
+
+
+def test_a_document_alone_to_the_bit() -> None:
+    """What stands around a document does not change a bit of its attention or of the gradients."""
+    q, k, v, back, documents = inputs()
+    packed = [t.clone().requires_grad_() for t in (q, k, v)]
+    whole = attend(*packed, layout(documents, "documents"))
+    grads = torch.autograd.grad(whole, packed, back)
+    begin = 0
+    for n in LENGTHS:
+        at = (slice(0, 1), slice(None), slice(begin, begin + n))
+        alone = [t[at].clone().requires_grad_() for t in (q, k, v)]
+        out = attend(*alone, layout(torch.zeros(1, n, dtype=torch.int64), "documents"))
+        assert torch.equal(out, whole[at])
+        for a, b in zip(torch.autograd.grad(out, alone, back[at]), grads, strict=True):
+            assert torch.equal(a, b[at])
+        begin += n
 
 
 def test_plain_causal_where_windows_are_one_document() -> None:

@@ -15,8 +15,9 @@ ROOT = Path(__file__).parents[2]
 
 def run(name: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / name), *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", f"benchmarks.{name}", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -27,25 +28,21 @@ def run(name: str, *arguments: str) -> str:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: the benchmark would take minutes")
 def test_gpu_train_falls_back() -> None:
-    said = run("gpu_train.py", "--seconds", "0.1", "--loss", "ours")
+    said = run("gpu_train", "--seconds", "0.1", "--loss", "ours")
     assert "no GPU here" in said and "tokens/s  MFU" in said
 
 
 def test_loss_and_step() -> None:
     small = ["--rows", "64", "--hidden", "32", "--vocab", "500", "--repeats", "1", "--threads", "1", "--error"]
-    assert "error of the gradients" in run("loss.py", *small)
+    assert "error of the gradients" in run("loss", *small)
     small = ["--vocab", "65", "--mode", "eager", "--layers", "2", "--width", "64", "--windows", "1", "--length", "32"]
     small += ["--repeats", "1", "--threads", "1"]
-    assert "nanoGPT, plain loss" in run("step.py", *small)
+    assert "nanoGPT, plain loss" in run("step", *small)
 
 
 def test_the_plain_decoder_is_ours() -> None:
     """Loss and gradients of the convergence benchmark's reference are those of the model, documents included."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        from plain import PlainLlama
-    finally:
-        sys.path.pop(0)
+    from benchmarks.plain import PlainLlama
     from training.model import Shape
 
     plain = PlainLlama(Shape(vocab=60, layers=2, width=32, heads=4, kv_heads=2, ffn=48, tied=True))

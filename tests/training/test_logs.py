@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import types
 from pathlib import Path
@@ -24,14 +25,25 @@ SCORES = {"kind": "validation", "iteration": 3, "loss": 2.0, "domains": {"web": 
 
 
 def test_numbers() -> None:
-    assert dict(numbers(TRAIN)) == {"train/loss": 2.5, "train/lr": 1e-3, "train/web/loss": 2.0}
-    assert dict(numbers(SCORES)) == {"validation/loss": 2.0, "validation/web/loss": 2.0}
+    found = {"train/loss": 2.5, "train/perplexity": math.exp(2.5), "train/lr": 1e-3}
+    assert dict(numbers(TRAIN)) == {**found, "train/web/loss": 2.0, "train/web/perplexity": math.exp(2.0)}
+    more = {"bits_per_byte": {"web": 0.8}, "domain_tokens": {"web": 64}, "update_ratio": 1e-3}
+    assert {k: v for k, v in dict(numbers({**TRAIN, **more})).items() if k not in dict(numbers(TRAIN))} == {
+        "train/update_ratio": 1e-3, "train/web/bits_per_byte": 0.8, "train/web/tokens": 64.0,
+    }  # fmt: skip
+    found = {"validation/loss": 2.0, "validation/perplexity": math.exp(2.0), "validation/web/loss": 2.0}
+    assert dict(numbers(SCORES)) == found
+    assert dict(numbers({**TRAIN, "loss": 1e9}))["train/perplexity"] == math.exp(700)
     event = {"kind": "event", "event": "skip", "iteration": 1, "loss": float("nan")}
     assert dict(numbers(event)) == {"event/skip": 1.0}
 
 
-def test_tensorboard_forgets_what_was_done_again(tmp_path: Path) -> None:
+def test_tensorboard_forgets_what_was_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.summary.writer import event_file_writer
+
+    # Files are read in the order of their names: the second, then a counter, of which 10 comes before 9
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     seen: list[dict] = []
     with Logs(tmp_path, then=seen.append) as logs:
         for i in (1, 2, 3, 4, 2, 3):  # back to 2

@@ -36,6 +36,8 @@ def test_what_decays() -> None:
     )
     (adamw,) = groups(False, no_decay=["norms", "embeddings"])
     assert "embedding.weight" in adamw["stays"] and "head.weight" in adamw["decays"]
+    (adamw,) = groups(True, no_decay=["norms", "embeddings"])
+    assert "embedding.weight" in adamw["stays"], "also where it is the head as well"
     (adamw,) = groups(True, no_decay=[])
     assert not adamw["stays"]
 
@@ -44,6 +46,8 @@ def test_muon_takes_the_matrices_of_the_blocks() -> None:
     adamw, muon = groups(False, kind="muon")
     assert all(n.startswith("blocks.") and "norm" not in n for n in muon["decays"]) and len(muon["decays"]) == 14
     assert {"embedding.weight", "head.weight"} <= adamw["decays"] and not muon["stays"]
+    adamw, muon = groups(True, kind="muon")
+    assert adamw["decays"] == {"embedding.weight"} and len(muon["decays"]) == 14
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
@@ -83,6 +87,25 @@ def test_a_skipped_step_leaves_everything_as_it_was(kind: str) -> None:
         assert all(torch.equal(a, b) for a, b in zip(before, state(), strict=True))
     step(0.2, 0.0)
     assert not any(torch.equal(a, b) for a, b in zip(before, state(), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_the_update_is_measured(kind: str) -> None:
+    """Against the difference of the weights before and after; a skipped one is none."""
+    model = Model(Shape(**SHAPE, tied=False))
+    model.initialise(1)
+    optimizers = build(model, OptimizerConfig(kind=kind, lr=0.02, weight_decay=0.5))
+    generator = torch.Generator().manual_seed(2)
+    for skip in (0.0, 0.0, 1.0, 0.0):
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape, generator=generator)
+        before = [p.detach().double() for p in model.parameters()]
+        found = optimizers.step(torch.tensor(skip), measure=True)
+        assert found is not None
+        moved = sum((p.double() - b).square().sum().item() for p, b in zip(model.parameters(), before, strict=True))
+        held = sum(p.double().square().sum().item() for p in model.parameters())
+        assert found.tolist() == pytest.approx([moved, held], rel=1e-4) and (moved > 0) == (skip == 0)
+    assert optimizers.step(torch.tensor(0.0)) is None
 
 
 def rates(iterations: int, **config: object) -> list[float]:

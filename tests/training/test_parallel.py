@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -81,9 +82,9 @@ def job(corpus: Path, run: Path, **changes: Any) -> dict[str, Any]:
 
 
 def losses(run: Path) -> list[float]:
-    """Training and validation losses and gradient norms, in their order."""
+    """Training and validation losses, gradient norms and update ratios, in their order."""
     entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [e[k] for e in entries for k in ("loss", "grad_norm") if k in e]
+    return [e[k] for e in entries for k in ("loss", "grad_norm", "update_ratio") if e.get(k) is not None]
 
 
 def assert_close(a: Path, b: Path) -> None:
@@ -128,12 +129,31 @@ def test_a_hundred_iterations_over_one_two_and_four_ranks(corpus: Path, tmp_path
     assert list(steps[0].values()) == pytest.approx(list(steps[1].values()), rel=1e-5)
 
 
-def test_a_mesh_of_two_dimensions(corpus: Path, tmp_path: Path) -> None:
-    """Two ranks, each with a whole copy (HSDP with shards of one): what is summed is the same."""
+def test_a_mesh_of_two_dimensions_and_tasks(corpus: Path, tmp_path: Path) -> None:
+    """Two ranks, each with a whole copy (HSDP with shards of one): what is summed is the same.
+
+    Tasks read the model layer by layer; without a validation split nothing has gathered embedding and head for them.
+    """
+    bare = tmp_path / "bare"
+    shutil.copytree(corpus, bare)
+    manifest = bare / "result" / "shards" / "manifest.json"
+    manifest.write_text(
+        json.dumps({**(told := json.loads(manifest.read_text())), "splits": {**told["splits"], "validation": {}}})
+    )
+    rows = [{"question": "import", "choices": ["os", "x y z " * n], "answer": 0} for n in range(1, 4)]
+    (tmp_path / "choice.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "math.jsonl").write_text(json.dumps({"question": "1 + 1?", "answer": "#### 2"}) + "\n")
+    asked = {"iterations": 4, "evaluate.tasks": [str(tmp_path / f"{n}.jsonl") for n in ("choice", "math")]}
     said = launch(2, [
         job(corpus, tmp_path / "replicas", **{"parallel.shard": 1}, iterations=4),
         job(corpus, tmp_path / "odd", **{"batch.windows": 9, "batch.micro": 3}, iterations=4),
+        job(bare, tmp_path / "tasks2", **asked),
     ])  # fmt: skip
-    launch(1, [job(corpus, tmp_path / "one", iterations=4)])
+    launch(1, [job(corpus, tmp_path / "one", iterations=4), job(bare, tmp_path / "tasks1", **asked)])
     assert_close(tmp_path / "one", tmp_path / "replicas")
     assert "a global batch of 9 cannot be dealt to 2 ranks" in said
+    figures = [[e["tasks"] for e in map(json.loads, (tmp_path / run / "metrics.jsonl").open()) if "tasks" in e]
+               for run in ("tasks1", "tasks2")]  # fmt: skip
+    assert len(figures[0]) == len(figures[1]) == 2
+    for a, b in zip(*figures, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)

@@ -159,7 +159,7 @@ def test_diverged_proxies_are_left_out_and_named(small: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match="no run has numbers for all metrics"):
         search(_settings(small), str(tmp_path / "b"), train=Written(diverges=lambda mix: True))
     with pytest.raises(UserError, match=r"of 7 proxies diverged .*, and [1-6] runs are too few"):
-        search(_settings(small), str(tmp_path / "c"), train=Written(diverges=lambda mix: mix["a"] < 0.2))
+        search(_settings(small, runs=7), str(tmp_path / "c"), train=Written(diverges=lambda mix: mix["a"] < 0.2))
 
 
 @pytest.mark.parametrize(("luck", "blind"), [(1e-4, False), (10.0, True)])
