@@ -153,12 +153,17 @@ def _type_name(annotation: Any) -> str:
     ):
         return "one of " + ", ".join(json.dumps(a) for a in arguments)
     if origin in (list, tuple, set, frozenset) and arguments:
-        return f"a list of {_type_name(arguments[0]).removeprefix('a ').removeprefix('an ')}s"
+        return f"a list of {_several(_type_name(arguments[0]))}"
     if origin is dict and arguments:
-        return f"a mapping to {_type_name(arguments[1]).removeprefix('a ').removeprefix('an ')}s"
+        return f"a mapping to {_several(_type_name(arguments[1]))}"
     if arguments and (origin is None or "Union" in str(origin)):
         return " or ".join(_type_name(a) for a in arguments)
     return str(getattr(annotation, "__name__", annotation))
+
+
+def _several(name: str) -> str:
+    """`a string` as `strings`; `one of …` stays."""
+    return f"{name.removeprefix('a ').removeprefix('an ')}s" if name.startswith(("a ", "an ")) else name
 
 
 def anchor(instance: Any, paths: Iterable[str], file: str, *, must_exist: bool) -> Any:

@@ -87,6 +87,8 @@ def training_plan(
 
 def show_training_plan(answer: dict[str, Any]) -> None:
     """The plan of a training, as people read it."""
+    from pipelines.progress import size
+
     console = make_console()
 
     def line(name: str, value: str) -> None:
@@ -106,11 +108,11 @@ def show_training_plan(answer: dict[str, Any]) -> None:
     flops = answer["flops"]
     line("FLOPs a token", f"{flops['causal']:.4g} (causal half of attention), {flops['full']:.4g} (all of it)")
     held = answer["memory"]
-    line("memory on each", f"{held['peak'] / 1e9:.2f} GB at the peak, {answer['micro']} windows at once")
+    line("memory on each", f"{size(held['peak'])} at the peak, windows at once: {answer['micro']}")
     for name in ("weights", "gradients", "moments", "casts", "activations", "loss"):
-        line(name, f"{held[name] / 1e9:.2f} GB")
-    for name, size in answer["recipes"].items():
-        line("in all", f"{size / 1e9:.2f} GB for {name}")
+        line(name, size(held[name]))
+    for name, held_so in answer["recipes"].items():
+        line("in all", f"{size(held_so)} for {name}")
     line("device", f"{answer['gpus']} x {answer['device']}, {answer['mfu']:.0%} of its peak assumed")
     line("tokens/s", f"{answer['tokens_per_second']:,.0f}")
     days = answer["days"]

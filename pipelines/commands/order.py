@@ -35,7 +35,8 @@ def order(
             place = f"{window['shard']} from token {window['token']:,}, epoch {window['epoch']}"
             console.print(f"window {window['window']:,}  {window['domain']}  {place}", highlight=False, markup=False)
             for document in window["documents"]:
-                console.print(f"    {document['doc_id']}  {document['url'] or ''}", highlight=False, markup=False)
+                heading = f"    {document['doc_id']}  {document['url'] or ''}"
+                console.print(heading, highlight=False, markup=False, soft_wrap=True)
         return
     console.print(
         f"{answer['windows']:,} windows of {answer['iterations']:,} iterations in {answer['segments']} segments",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Annotated, Any
 
 import typer
@@ -74,7 +75,8 @@ def inspect(
     decode = decoder(manifest)
     for row, document in enumerate(opened.documents.slice(0, documents).to_pylist()):
         begin, end = int(opened.offsets[row]) + 1, int(opened.offsets[row + 1])
-        console.print(f"{document['doc_id'].hex()}  {document['url'] or ''}", highlight=False, markup=False)
+        heading = f"{document['doc_id'].hex()}  {document['url'] or ''}"
+        console.print(heading, highlight=False, markup=False, soft_wrap=True)
         text = decode(opened.tokens[begin : min(end, begin + characters)].tolist())[:characters]
         console.print(f"    {text!r}", highlight=False, markup=False, soft_wrap=True)
 
@@ -180,6 +182,9 @@ def import_shards(
     from curation.pack.gather import gather
     from curation.pack.tokenizer import load
 
+    for path in (*files, *(validation or ())):
+        if not os.path.exists(path):
+            raise typer.BadParameter(f"{path}: no such file")
     data, chosen = load(tokenizer), _format(kind)
     end = Encoder(data, eos=eos).eos
     parts = [read(path, chosen, end, domain) for path in files]

@@ -84,7 +84,7 @@ def _confirmed(o: Outcome) -> str:
     ]  # fmt: skip
     verdicts = [
         [escape(v.against), f"{v.effect:+.4f}", "" if math.isnan(v.p) else f"{v.low:+.4f} to {v.high:+.4f}",
-         "" if math.isnan(v.p) else f"{v.p:.2g}", escape(v.words)]
+         "" if math.isnan(v.p) else f"{v.p:.2g}", f"<span class=words>{escape(v.words)}</span>"]
         for v in o.verdicts
     ]  # fmt: skip
     seeds = len(o.arms[0].values)

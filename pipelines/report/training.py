@@ -178,7 +178,9 @@ def plan(t: Training) -> str:
         held = t.live["memory"]
         rows.append(["memory on the first device", size(held / share), size(held), _share(share, 1.0)])
     for domain, (quota, got) in _quotas(t).items():
-        rows.append([f"windows of {escape(domain)}", f"{quota:,.1f}", f"{got:,}", _share(got, quota)])
+        rows.append(
+            [f"windows of {escape(domain)}", f"{quota:,.1f}".removesuffix(".0"), f"{got:,}", _share(got, quota)]
+        )
     starts = sum(e["event"] == "start" for e in t.sessions)
     lost = sum(e["seconds"] for e in t.sessions if e["event"] == "lost")
     if starts:

@@ -137,7 +137,7 @@ def test_plan_of_a_training_file(gristmill, small_run, tmp_path):
         code, _, error = gristmill("plan", tmp_path / "train.yaml", *asked)
         assert code == 2 and said in error, "what training would refuse"
     code, out, _ = gristmill("plan", tmp_path / "train.yaml", "--vocab", "128256", "--gpus", "2", "--device", "h200")
-    assert code == 0 and "2 x H200" in out and "GB at the peak" in out
+    assert code == 0 and "2 x H200" in out and "B at the peak" in out
     big = ("plan", tmp_path / "train.yaml", "--vocab", "128256", "--device", "a100", "--set", "model.preset=8b")
     code, _, error = gristmill(*big)
     assert code == 2 and "What would fit" in error
