@@ -42,6 +42,7 @@ def test_what_is_written_comes_back(tmp_path: Path, shape: Shape, shard: int) ->
 @pytest.mark.parametrize("shape", SHAPES)
 def test_logits_are_those_of_transformers(tmp_path: Path, shape: Shape) -> None:
     import transformers
+
     model = made(shape)
     write(model, tmp_path, eos=0, positions=128, dtype=torch.float32)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
@@ -69,6 +70,7 @@ def test_a_run_there_and_back(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has checkpoints already"):
         import_hf(str(out), str(trained))
     import transformers
+
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     text = "def réad(self):\n    return 1"
     assert tokenizer(text, add_special_tokens=False)["input_ids"] == here.encode(text)
