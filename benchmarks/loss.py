@@ -77,6 +77,8 @@ def seconds(losses: dict[str, Loss], given: tuple[Tensor, Tensor, Tensor], repea
     The first turn is to warm up. Who needs five times as long as the plain one in it is not run again (on a CPU torch's
     own needs minutes at the largest shapes in bf16).
     """
+    for loss in losses.values():  # what is imported and compiled at the first call is nobody's slowness
+        loss(*inputs(8, 16, 64, given[0].dtype, given[0].device.type)).backward()
     best = {name: [float("inf")] * 2 for name in losses}
     running = dict(losses)
     for turn in range(repeats + 1):
