@@ -75,7 +75,8 @@ def machine() -> str:
             versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue
-    system = f"{cpu}, {cores} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}"
+    kernel = ".".join(platform.release().split(".")[:2])
+    system = f"{cpu}, {cores} cores, {memory:.0f} GiB, {platform.system()} {kernel}"
     return f"{system}; Python {platform.python_version()}, {', '.join(versions)}"
 
 
