@@ -114,7 +114,7 @@ def memory(
         loss = (4 + 2) * n * default_columns(n, shape.vocab, d) + (4 + 2) * n * d
     else:
         copies = 4 if in_place else 8 if precision == "fp32" else 6 + 4
-        logits = copies * default_rows(n, shape.vocab, in_place) * shape.vocab
+        logits = copies * default_rows(n, shape.vocab, d, in_place) * shape.vocab
         loss = logits + 4 * n * d + (0 if precision == "fp32" else 2 * table)
     # The worst moment is one of four: the loss; the backward of the last block, and that of the first, with all blocks'
     # gradients; the end, where a tied matrix has its gradient as the head, that as the embedding and their sum.

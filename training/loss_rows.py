@@ -9,18 +9,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# What is held must stay below a fifteenth of what the plain loss holds. In fp32 on a CPU that is one copy of a chunk,
-# made once (fresh memory costs 1.4 ns an element there, a pass over it 0.6), and a ninth of the rows is what fits at
-# width 2,048, where the plain loss's peak comes before the weight's gradient; a sixth was 4 % faster there and held an
-# eleventh. Elsewhere it is two or three copies of a sixteenth. Below 128 rows the products lose speed, as the weight's
-# gradient is read and written once a chunk; below 2^20 logits there is nothing to save.
-SHARE, SHARE_IN_PLACE, ROWS, LOGITS = 16, 9, 128, 1 << 20
+# What is held must stay below a fifteenth of what the plain loss holds. In fp32 on a CPU the plain loss holds three
+# copies of the logits when the weight's gradient is not there yet, (3 rows - width) x vocabulary numbers beyond it, and
+# ours one copy of a chunk, made once (fresh memory costs 1.4 ns an element there, a pass over it 0.6): an 18th of those
+# rows leaves room for the rest. Elsewhere it is two or three copies of a sixteenth. Below 128 rows the products lose
+# speed, as the weight's gradient is read and written once a chunk; below 2^20 logits there is nothing to save.
+SHARE, SHARE_IN_PLACE, ROWS, LOGITS = 16, 18, 128, 1 << 20
 
 
-def default_rows(rows: int, vocab: int, in_place: bool) -> int:
+def default_rows(rows: int, vocab: int, width: int, in_place: bool) -> int:
     """Rows at a time."""
-    share = SHARE_IN_PLACE if in_place else SHARE
-    return max(1, min(rows, max(ROWS, -(-rows // share), LOGITS // vocab)))
+    share = (3 * rows - width) // SHARE_IN_PLACE if in_place else -(-rows // SHARE)
+    return max(1, min(rows, max(ROWS, share, LOGITS // vocab)))
 
 
 def in_place(rows: Tensor) -> bool:
