@@ -65,7 +65,7 @@ def by_rows_plain(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """loss_sum, nll, and the gradients of loss_sum by rows and weight in fp32 or wider (empty where not needed)."""
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
-        chunk = chunk or default_rows(len(rows), *weight.shape, in_place(rows))
+        chunk = chunk or default_rows(len(rows), len(weight), weight.shape[1], in_place(rows))
         return rows_forward(rows, weight, labels, z_loss, chunk, need_rows, need_weight)
 
 
