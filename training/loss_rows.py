@@ -11,16 +11,17 @@ from torch import Tensor
 
 # What is held must stay below a fifteenth of what the plain loss holds. In fp32 on a CPU the plain loss holds three
 # copies of the logits when the weight's gradient is not there yet, (3 rows - width) x vocabulary numbers beyond it, and
-# ours one copy of a chunk, made once (fresh memory costs 1.4 ns an element there, a pass over it 0.6): an 18th of those
+# ours one copy of a chunk, made once (fresh memory costs 1.4 ns an element there, a pass over it 0.6): a 17th of those
 # rows leaves room for the rest. Elsewhere it is two or three copies of a sixteenth. Below 128 rows the products lose
 # speed, as the weight's gradient is read and written once a chunk; below 2^20 logits there is nothing to save.
-SHARE, SHARE_IN_PLACE, ROWS, LOGITS = 16, 18, 128, 1 << 20
+SHARE, SHARE_IN_PLACE, ROWS, LOGITS = 16, 17, 128, 1 << 20
 
 
 def default_rows(rows: int, vocab: int, width: int, in_place: bool) -> int:
-    """Rows at a time."""
+    """Rows at a time, so that all chunks are of about one size: the cost of the last is that of any."""
     share = (3 * rows - width) // SHARE_IN_PLACE if in_place else -(-rows // SHARE)
-    return max(1, min(rows, max(ROWS, share, LOGITS // vocab)))
+    chunks = -(-rows // max(ROWS, share, LOGITS // vocab))
+    return -(-rows // max(1, chunks)) or 1
 
 
 def in_place(rows: Tensor) -> bool:
