@@ -143,6 +143,7 @@ def loss_memory() -> None:
     targets = torch.randint(0, VOCAB, (32_768,), device="cuda")
     ways: dict[str, Callable[[], Tensor]] = {
         "ours": lambda: linear_cross_entropy(hidden, weight, targets)[0],
+        "ours, compiled": lambda: linear_cross_entropy(hidden, weight, targets, fused=True)[0],
         "torch.compile of the plain one": lambda: _plain(hidden, weight, targets),
     }
     for name, loss in ways.items():

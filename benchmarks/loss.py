@@ -1,10 +1,11 @@
 """The fused loss beside the plain one and torch's own: time, memory beyond inputs and gradients, error against fp64.
 
-python -m benchmarks.loss [--rows 2048] [--hidden 512 2048] [--vocab 32000 50304 128256] [--threads 2] [--error]
+python -m benchmarks.loss [--rows 2048] [--hidden 512 2048] [--vocab 32000 50304 128256] [--error] [--compiled]
 
 Forward and backward of the mean loss; the contenders take turns and the least time of each counts, as wall time and as
 processor time. Memory: the peak of live storages, on a GPU that of the allocator. Error (--error): norm-wise against
-fp64 of the same inputs, at 1/16 of the vocabulary, as a multiple of the plain loss's.
+fp64 of the same inputs, at 1/16 of the vocabulary, as a multiple of the plain loss's. Compiled (--compiled, and on a
+GPU always): the plain loss through torch.compile, and ours with its passes compiled; on a CPU their memory goes unseen.
 """
 
 from __future__ import annotations
@@ -33,13 +34,20 @@ def ours(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return loss_sum / count
 
 
-def contenders(device: str) -> dict[str, Loss]:
+def ours_compiled(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    loss_sum, count, _ = linear_cross_entropy(hidden, weight, targets, fused=True)
+    return loss_sum / count
+
+
+def contenders(device: str, compiled: bool) -> dict[str, Loss]:
     found: dict[str, Loss] = {"plain": plain, "ours": ours}
     if hasattr(F, "linear_cross_entropy"):
         options = torch.nn.LinearCrossEntropyOptions()
         found["torch"] = lambda h, w, y: F.linear_cross_entropy(h, w, y, options=options)
+    if compiled or device == "cuda":
+        found["plain, compiled"] = torch.compile(plain, dynamic=False)
+        found["ours, compiled"] = ours_compiled
     if device == "cuda":
-        found["plain, compiled"] = torch.compile(plain)
         try:
             from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
 
@@ -77,8 +85,8 @@ def seconds(losses: dict[str, Loss], given: tuple[Tensor, Tensor, Tensor], repea
     The first turn is to warm up. Who needs five times as long as the plain one in it is not run again (on a CPU torch's
     own needs minutes at the largest shapes in bf16).
     """
-    for loss in losses.values():  # what is imported and compiled at the first call is nobody's slowness
-        loss(*inputs(8, 16, 64, given[0].dtype, given[0].device.type)).backward()
+    for name, loss in losses.items():  # what is imported and compiled at the first call is nobody's slowness
+        loss(*(given if "compiled" in name else inputs(8, 16, 64, given[0].dtype, given[0].device.type))).backward()
     best = {name: [float("inf")] * 2 for name in losses}
     running = dict(losses)
     for turn in range(repeats + 1):
@@ -118,24 +126,23 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--error", action="store_true")
+    parser.add_argument("--compiled", action="store_true")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     print(f"torch {torch.__version__}, {a.device}, {a.threads} threads, {a.rows} rows; seconds: wall (processor)")
-    losses = contenders(a.device)
+    losses = contenders(a.device, a.compiled)
     for name in a.dtype:
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
         for width in a.hidden:
             for vocab in a.vocab:
                 given = inputs(a.rows, width, vocab, dtype, a.device)
                 took = seconds(losses, given, a.repeats)
-                held = {k: memory(f, *given) for k, f in losses.items()}
+                seen = [k for k in losses if a.device == "cuda" or "compiled" not in k]
+                held = {k: memory(losses[k], *given) for k in seen}
                 for k, (wall, cpu) in took.items():
                     times = f"{wall:8.3f} ({cpu:7.3f}) s  {cpu / took['plain'][1]:5.2f} x plain's processor time"
-                    print(
-                        f"{name} {width:5} x {vocab:7}  {k:16} {times}  {held[k] / 2**20:9.1f} MiB"
-                        f"  1/{held['plain'] / max(1, held[k]):.1f}",
-                        flush=True,
-                    )
+                    beyond = f"{held[k] / 2**20:9.1f} MiB  1/{held['plain'] / max(1, held[k]):.1f}" if k in held else ""
+                    print(f"{name} {width:5} x {vocab:7}  {k:16} {times}  {beyond}".rstrip(), flush=True)
             if a.error:
                 wrong = {k: error(f, a.rows, width, 2048, dtype, a.device) for k, f in losses.items()}
                 shown = ", ".join(

@@ -238,7 +238,7 @@ class TrainConfig(_Strict):
     init_from: str | None = None  # a run or a checkpoint whose weights this one starts from
     quarantine: str | None = None  # a file that blamed documents are appended to; curation reads it
     recompute: bool = False  # blocks run again in backward instead of keeping what they made: less memory, more work
-    compile: bool = False  # torch.compile, one graph a block
+    compile: bool = False  # torch.compile: a graph a block, and of the loss its passes
     log_to: tuple[Literal["wandb", "mlflow"], ...] = ()  # besides TensorBoard and the run's own JSONL
     log_every: Count = 10  # iterations between looks at the device: the log, the guard's decisions, a wish to stop
     hang_after: Annotated[float, Field(gt=0)] | None = 1800.0  # seconds without an iteration; then the process ends

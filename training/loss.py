@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .loss_columns import columns_backward, columns_forward, default_columns
-from .loss_rows import default_rows, in_place, rows_forward
+from .loss_columns import columns_backward, columns_forward
+from .loss_passes import SETTINGS, Settings
+from .loss_rows import rows_forward
 
 
 def linear_cross_entropy(
@@ -30,12 +31,14 @@ def linear_cross_entropy(
     ignore_index: int = -100,
     z_loss: float = 0.0,
     chunk: int | None = None,
+    fused: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy of `hidden @ weight.T` against `targets`, without the logits.
 
     hidden [..., width] in any floating type (under autocast it and the weight are used in the autocast type), weight
     [vocabulary, width], targets int [...]; rows whose target is `ignore_index` count for nothing. `chunk`: rows of
-    logits at a time (columns in 16 bits on a CPU); by default `default_rows` or `default_columns`.
+    logits at a time (columns in 16 bits on a CPU); by default `default_rows` or `default_columns`. `fused`: the
+    passes over the logits go through torch.compile (loss_passes.py), which on a CPU takes a C++ compiler.
 
     Returns loss_sum (fp32 scalar, differentiable once, z-loss included), count (int64 scalar: rows that count) and nll
     (fp32 [...], negative log-likelihood in nats without z-loss, 0 for ignored rows, no gradient). Divide the sum by the
@@ -50,7 +53,7 @@ def linear_cross_entropy(
     grad = torch.is_grad_enabled()
     need = (grad and hidden.requires_grad, grad and weight.requires_grad)
     operator: Any = _by_columns if by_columns(rows) else _by_rows
-    loss_sum, nll = operator(rows, weight, labels, float(z_loss), chunk or 0, *need)[:2]
+    loss_sum, nll = operator(rows, weight, labels, float(z_loss), chunk or 0, fused and any(need), *need)[:2]
     return loss_sum, counted.sum(), nll.view(targets.shape)
 
 
@@ -59,23 +62,24 @@ def by_columns(rows: Tensor) -> bool:
     return rows.device.type == "cpu" and rows.dtype in (torch.bfloat16, torch.float16)
 
 
+GIVEN, FOUR = "(Tensor rows, Tensor weight, Tensor labels", "-> (Tensor, Tensor, Tensor, Tensor)"
+
+
 # Opaque operators: torch.compile neither breaks its graph at them nor unrolls their loops.
-def by_rows_plain(
-    rows: Tensor, weight: Tensor, labels: Tensor, z_loss: float, chunk: int, need_rows: bool, need_weight: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def by_rows_plain(rows: Tensor, weight: Tensor, labels: Tensor, *settings: Any) -> tuple[Tensor, ...]:
     """loss_sum, nll, and the gradients of loss_sum by rows and weight in fp32 or wider (empty where not needed)."""
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
-        chunk = chunk or default_rows(len(rows), len(weight), weight.shape[1], in_place(rows))
-        return rows_forward(rows, weight, labels, z_loss, chunk, need_rows, need_weight)
+        return rows_forward(rows, weight, labels, Settings(*settings))
 
 
-_by_rows = torch.library.custom_op("gristmill::linear_cross_entropy_rows", by_rows_plain, mutates_args=())
+_by_rows = torch.library.custom_op(
+    "gristmill::linear_cross_entropy_rows", by_rows_plain, mutates_args=(), schema=f"{GIVEN}, {SETTINGS}) {FOUR}"
+)
 
 
 @_by_rows.register_fake
-def _(
-    rows: Tensor, weight: Tensor, labels: Tensor, z_loss: float, chunk: int, need_rows: bool, need_weight: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(rows: Tensor, weight: Tensor, labels: Tensor, *settings: Any) -> tuple[Tensor, ...]:
+    need_rows, need_weight = settings[-2:]
     exact = torch.promote_types(rows.dtype, torch.float32)
     return (
         rows.new_empty((), dtype=torch.float32),
@@ -86,7 +90,7 @@ def _(
 
 
 def _keep_rows(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.types, ctx.need, ctx.used = (inputs[0].dtype, inputs[1].dtype), inputs[5:7], False
+    ctx.types, ctx.need, ctx.used = (inputs[0].dtype, inputs[1].dtype), inputs[6:], False
     ctx.save_for_backward(*output[2:])
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)  # zeros for the other outputs would be as large as the weight
@@ -104,67 +108,48 @@ def _scale_rows(ctx: Any, scale: Tensor, *_: Tensor | None) -> tuple[Tensor | No
             grads.append((grad * scale).to(dtype))
         else:  # in place: a copy would be as large as the weight
             grads.append(grad.mul_(scale).to(dtype).detach())  # a tensor that no one else holds is taken, not copied
-    return (*grads, None, None, None, None, None)
+    return (*grads, None, None, None, None, None, None)
 
 
 _by_rows.register_autograd(_scale_rows, setup_context=_keep_rows)
 
 
-def by_columns_plain(
-    rows: Tensor, weight: Tensor, labels: Tensor, z_loss: float, chunk: int, need_rows: bool, need_weight: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def by_columns_plain(rows: Tensor, weight: Tensor, labels: Tensor, *settings: Any) -> tuple[Tensor, ...]:
     """loss_sum, nll, and what backward needs of each row: lse and the logit of its label."""
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        return columns_forward(rows, weight, labels, z_loss, chunk or default_columns(len(rows), *weight.shape))
+        return columns_forward(rows, weight, labels, Settings(*settings))
 
 
-_by_columns = torch.library.custom_op("gristmill::linear_cross_entropy_columns", by_columns_plain, mutates_args=())
+_by_columns = torch.library.custom_op(
+    "gristmill::linear_cross_entropy_columns", by_columns_plain, mutates_args=(), schema=f"{GIVEN}, {SETTINGS}) {FOUR}"
+)
 
 
 @_by_columns.register_fake
-def _(
-    rows: Tensor, weight: Tensor, labels: Tensor, z_loss: float, chunk: int, need_rows: bool, need_weight: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(rows: Tensor, *_: Any) -> tuple[Tensor, ...]:
     nll, lse, picked = (rows.new_empty(len(rows), dtype=torch.float32) for _ in range(3))
     return rows.new_empty((), dtype=torch.float32), nll, lse, picked
 
 
 def slopes_by_columns_plain(
-    rows: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    lse: Tensor,
-    picked: Tensor,
-    scale: Tensor,
-    z_loss: float,
-    chunk: int,
-    need_rows: bool,
-    need_weight: bool,
+    rows: Tensor, weight: Tensor, labels: Tensor, lse: Tensor, picked: Tensor, scale: Tensor, *settings: Any
 ) -> tuple[Tensor, Tensor]:
     """The gradients of scale * loss_sum by rows and weight."""
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        chunk = chunk or default_columns(len(rows), *weight.shape)
-        return columns_backward(rows, weight, labels, lse, picked, scale, z_loss, chunk, need_rows, need_weight)
+        return columns_backward(rows, weight, labels, lse, picked, scale, Settings(*settings))
 
 
 _slopes_by_columns = torch.library.custom_op(
-    "gristmill::linear_cross_entropy_columns_backward", slopes_by_columns_plain, mutates_args=()
+    "gristmill::linear_cross_entropy_columns_backward",
+    slopes_by_columns_plain,
+    mutates_args=(),
+    schema=f"{GIVEN}, Tensor lse, Tensor picked, Tensor scale, {SETTINGS}) -> (Tensor, Tensor)",
 )
 
 
 @_slopes_by_columns.register_fake
-def _(
-    rows: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    lse: Tensor,
-    picked: Tensor,
-    scale: Tensor,
-    z_loss: float,
-    chunk: int,
-    need_rows: bool,
-    need_weight: bool,
-) -> tuple[Tensor, Tensor]:
+def _(rows: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    need_rows, need_weight = others[-2:]
     return (
         torch.empty_like(rows) if need_rows else rows.new_empty(0),
         torch.empty_like(weight) if need_weight else weight.new_empty(0),
@@ -179,9 +164,9 @@ def _keep_columns(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 
 
 def _backward_columns(ctx: Any, scale: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    need = ctx.settings[2:]
+    need = ctx.settings[3:]
     grads = _slopes_by_columns(*ctx.saved_tensors, scale, *ctx.settings)
-    return (*(g if n else None for g, n in zip(grads, need, strict=True)), None, None, None, None, None)
+    return (*(g if n else None for g, n in zip(grads, need, strict=True)), None, None, None, None, None, None)
 
 
 _by_columns.register_autograd(_backward_columns, setup_context=_keep_columns)

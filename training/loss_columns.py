@@ -15,6 +15,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .loss_passes import Settings, compiled
+
 # 2^20 logits are 4 MiB in fp32; below 256 columns products lose speed; and each piece adds once to the gradient of all
 # rows, which at width 2,048 cost more than the cache gained (2.69 s in pieces of 1,024 columns, 3.00 s in 512).
 COLUMNS, PIECE = 256, 1 << 20
@@ -26,15 +28,19 @@ def default_columns(rows: int, vocab: int, width: int) -> int:
 
 
 def columns_forward(
-    rows: Tensor, weight: Tensor, labels: Tensor, z_loss: float, chunk: int
+    rows: Tensor, weight: Tensor, labels: Tensor, given: Settings
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """loss_sum, nll, lse and the label's logit of each row; labels -1: counts for nothing."""
-    count = len(rows)
+    count, z_loss = len(rows), given.z_loss
     peak = torch.full((count, 1), -math.inf)
     total, picked = torch.zeros(count, 1), torch.zeros(count)
-    for part, at, column in _pieces(labels, len(weight), chunk):
-        z = (rows @ weight[part].to(rows.dtype).T).float()
-        picked[at] = z[at, column]
+    for part, at, column in _pieces(labels, len(weight), given.chunk or default_columns(len(rows), *weight.shape)):
+        z = rows @ weight[part].to(rows.dtype).T
+        picked[at] = z[at, column].float()
+        if given.fused:
+            peak, total = compiled()[1](z, peak, total)
+            continue
+        z = z.float()
         higher = torch.maximum(peak, z.amax(dim=1, keepdim=True))
         total.mul_(peak.sub_(higher).exp_()).add_(z.sub_(higher).exp_().sum(dim=1, keepdim=True))
         peak = higher
@@ -54,12 +60,10 @@ def columns_backward(
     lse: Tensor,
     picked: Tensor,
     scale: Tensor,
-    z_loss: float,
-    chunk: int,
-    need_rows: bool,
-    need_weight: bool,
+    given: Settings,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of scale * loss_sum by rows and weight, in their types; empty where not needed."""
+    z_loss, _, fused, need_rows, need_weight = given
     counted = labels >= 0
     factor = torch.where(counted, scale * (1 + 2 * z_loss * lse), 0.0)
     at_label = torch.where(counted, (picked - lse).exp() * factor - scale, 0.0)
@@ -71,12 +75,15 @@ def columns_backward(
             cut = slice(begin, begin + 256)
             own = weight[labels[cut].clamp_min(0)].to(rows.dtype).float()
             total[cut] = own.mul_(at_label[cut, None])
-    for part, at, column in _pieces(labels, len(weight), chunk):
+    for part, at, column in _pieces(labels, len(weight), given.chunk or default_columns(len(rows), *weight.shape)):
         w = weight[part].to(rows.dtype)
-        z = (rows @ w.T).float()
-        z.sub_(lse[:, None]).exp_().mul_(factor[:, None])
-        z[at, column] = 0.0
-        slope = z.to(rows.dtype)
+        z = rows @ w.T
+        if fused:
+            slope = compiled()[2](z, lse, factor)
+        else:
+            z = z.float()
+            slope = z.sub_(lse[:, None]).exp_().mul_(factor[:, None]).to(rows.dtype)
+        slope[at, column] = 0.0
         if need_rows:
             total += slope @ w
         if need_weight:

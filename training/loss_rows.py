@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .loss_passes import Settings, compiled
+
 # What is held must stay below a fifteenth of what the plain loss holds. In fp32 on a CPU the plain loss holds three
 # copies of the logits when the weight's gradient is not there yet, (3 rows - width) x vocabulary numbers beyond it, and
 # ours one copy of a chunk, made once (fresh memory costs 1.4 ns an element there, a pass over it 0.6): a 17th of those
@@ -30,34 +32,24 @@ def in_place(rows: Tensor) -> bool:
 
 
 def rows_forward(
-    rows: Tensor, weight: Tensor, labels: Tensor, z_loss: float, chunk: int, need_rows: bool, need_weight: bool
+    rows: Tensor, weight: Tensor, labels: Tensor, given: Settings
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """loss_sum, nll and the gradients of loss_sum by rows and weight, in fp32 or wider; labels -1 count for nothing."""
+    z_loss, chunk, fused, need_rows, need_weight = given
+    chunk = chunk or default_rows(len(rows), len(weight), weight.shape[1], in_place(rows))
     exact = torch.promote_types(rows.dtype, torch.float32)
     compute = weight.to(rows.dtype)
     grad_rows = torch.empty_like(rows, dtype=exact) if need_rows else rows.new_empty(0, dtype=exact)
     grad_weight = torch.empty_like(weight, dtype=exact) if need_weight else weight.new_empty(0, dtype=exact)
     nll, lse = (torch.empty(len(rows), dtype=torch.float32, device=rows.device) for _ in range(2))
     counted = labels >= 0
-    minus = torch.full((1, 1), -1.0, dtype=exact, device=rows.device)
     held = rows.new_empty(min(chunk, len(rows)), len(weight)) if in_place(rows) else None
+    need = need_rows or need_weight
     for begin in range(0, len(rows), chunk):
         part = slice(begin, begin + chunk)
         h, label, ignored = rows[part], labels[part, None].clamp_min(0), ~counted[part, None]
         out = None if held is None else held[: len(h)]
-        logits = torch.mm(h, compute.T, out=out).to(exact)
-        lse[part] = logits.gather(1, label)[:, 0]
-        slope = torch.log_softmax(logits, dim=-1, out=out)  # one fused pass; logsumexp takes four
-        del logits
-        nll[part] = -slope.gather(1, label)[:, 0]
-        lse[part] += nll[part]
-        if not (need_rows or need_weight):
-            continue
-        slope.exp_()
-        if z_loss:
-            slope.mul_((1 + 2 * z_loss * lse[part])[:, None])
-        slope.scatter_add_(1, label, minus.expand(len(h), 1))
-        slope = slope.to(rows.dtype)
+        nll[part, None], lse[part, None], slope = _slopes(h, compute, label, z_loss, out, fused and need, need)
         # What ignored rows would add is taken out of what is as wide as the model, not of what is as wide as the words.
         if need_rows:
             grad_rows[part] = (slope @ compute).masked_fill_(ignored, 0.0)
@@ -71,6 +63,29 @@ def rows_forward(
     if z_loss:
         loss_sum += z_loss * (lse.square() * counted).sum()
     return loss_sum, nll, grad_rows, grad_weight
+
+
+def _slopes(
+    h: Tensor, compute: Tensor, label: Tensor, z_loss: float, out: Tensor | None, fused: bool, need: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """nll and lse [n, 1] of rows and, where there is need, slopes [n, vocabulary] in the type of h; label: [n, 1]."""
+    logits = torch.mm(h, compute.T, out=out)
+    if fused:
+        nll, lse = compiled()[0](logits, label, z_loss)
+        return nll, lse, logits
+    logits = logits.to(torch.promote_types(h.dtype, torch.float32))
+    picked = logits.gather(1, label)
+    slope = torch.log_softmax(logits, dim=-1, out=out)  # one fused pass; logsumexp takes four
+    del logits
+    nll = -slope.gather(1, label)
+    lse = picked + nll
+    if not need:
+        return nll, lse, slope
+    slope.exp_()
+    if z_loss:
+        slope.mul_(1 + 2 * z_loss * lse)
+    slope.scatter_add_(1, label, slope.new_full((1, 1), -1.0).expand(len(h), 1))
+    return nll, lse, slope.to(h.dtype)
 
 
 def _accumulate(total: Tensor, a: Tensor, b: Tensor, more: bool, rounded: bool) -> None:

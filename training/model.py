@@ -136,6 +136,7 @@ class Model(nn.Module):
         self.shape = shape
         self.recompute = False
         self.attention_way: Way | None = None
+        self.fused_loss = False
         self.embedding = nn.Embedding(shape.vocab, shape.width)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = nn.RMSNorm(shape.width, eps=shape.norm_eps)
@@ -144,7 +145,8 @@ class Model(nn.Module):
             self.head.weight = self.embedding.weight
 
     def compile_blocks(self, **options: Any) -> None:
-        """Has torch.compile make one graph of each block; the loss is one operator already. Call it before sharding."""
+        """Has torch.compile make one graph of each block, and of the loss's passes. Call it before sharding."""
+        self.fused_loss = options.get("backend", "inductor") == "inductor"
         for block in self.blocks:
             block.compile(fullgraph=True, **options)
 
@@ -177,7 +179,7 @@ class Model(nn.Module):
         )
         mask = layout(documents, self.attention_way or way(device, dtype), dtype)
         hidden = self.hidden(tokens, mask)
-        return linear_cross_entropy(hidden, self.head.weight, targets, z_loss=z_loss)
+        return linear_cross_entropy(hidden, self.head.weight, targets, z_loss=z_loss, fused=self.fused_loss)
 
     @torch.no_grad()
     def next_logits(self, tokens: Tensor, cache: Cache) -> Tensor:
