@@ -96,6 +96,9 @@ def test_compiled_passes(dtype: torch.dtype) -> None:
     assert all(ours <= 1.2 * theirs + 1e-6 for theirs, ours in zip(*errors, strict=True)), errors
     for a, b in zip(*found, strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-5)
+    for rows, stance in ((90, "default"), (100, "fail_on_recompile"), (81, "fail_on_recompile")):  # one for any size
+        with torch.compiler.set_stance(stance):
+            linear_cross_entropy(hidden[:rows], weight, targets[:rows], z_loss=1e-2, chunk=64, fused=True)[0].backward()
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.loss_rows.compiled", None)
         patch.setattr("training.loss_columns.compiled", None)
