@@ -6,6 +6,8 @@ its order log and guard, so it does not matter where between writing an incident
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -83,7 +85,7 @@ def tell(journal: Journal, new: list[Incident], quarantine: str | None, ranks: R
 def investigate(
     config: TrainConfig, run: Path, ranks: Ranks, guard: Guard, data: Data, log: OrderLog, model: Model
 ) -> Incident:
-    """Puts the good checkpoint's weights into the model, finds who did it, and writes the incident down. Collective.
+    """Puts a checkpoint's weights into the model, finds who did it, and writes the incident down. Collective.
 
     Raises UserError where too much is masked or nobody can be blamed for the second time (`incident.refuse`).
     """
@@ -91,7 +93,8 @@ def investigate(
     confirmed, flagged = guard.culprits()
     good = ranks.agree(lambda: checkpoint.newest(run / "checkpoints", guard.good))
     assert good is not None
-    checkpoint.restore(good.path, model, None, ranks)
+    scorer = ranks.agree(lambda: _scorer(config, run, good))
+    checkpoint.restore(scorer.path, model, None, ranks)
     known = ranks.agree(lambda: incident.incidents(folder))
     first = flagged[0] - 1  # as iterations are counted from 0 here
     near = list(range(max(0, first - config.guard.within), first))
@@ -110,6 +113,21 @@ def investigate(
     )  # fmt: skip
     ranks.agree(lambda: found.write(folder))
     return found
+
+
+def _scorer(config: TrainConfig, run: Path, good: checkpoint.Loaded) -> checkpoint.Loaded:
+    """The checkpoint that scores documents: the good one, unless that is the random start of the run.
+
+    Random weights find all documents alike. The newest checkpoint has only updates that the guard let in, and is taken
+    once it has learnt something: its losses are below those of a guess among all words.
+    """
+    if good.state["iteration"] or config.init_from:
+        return good
+    newest = checkpoint.newest(run / "checkpoints")
+    assert newest is not None
+    losses = [loss for loss in newest.state["guard"]["history"][0] if loss is not None]
+    learnt = losses and statistics.median(losses) < math.log(newest.state["shape"]["vocab"])
+    return newest if learnt else good
 
 
 def _events(run: Path, flagged: list[int]) -> list[dict[str, Any]]:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from training import rollback
+from training.checkpoint import Loaded
 from training.config import GuardConfig, UserError, parse
 from training.guard import Guard
 from training.incident import Incident, quarantine, refuse
@@ -232,6 +234,25 @@ def test_a_rollback_cut_short_anywhere_ends_the_same(
     assert crashes >= 3 and result.masked == guarded[1].masked
     assert (where / "metrics.jsonl").read_bytes() == (guarded[0] / "metrics.jsonl").read_bytes()
     assert Path(quarantine).read_bytes() == (guarded[0].parent / "bad.jsonl").read_bytes(), "each once, none lost"
+
+
+@pytest.mark.parametrize(
+    ("good", "init_from", "losses", "scorer"),
+    [(0, None, [5.0, 4.0, None], 50), (0, None, [5.6, 7.0], 0), (0, None, [], 0), (0, "run", [4.0], 0),
+     (25, None, [4.0], 25)],
+)  # fmt: skip
+def test_random_weights_blame_nobody(
+    good: int, init_from: str | None, losses: list[float | None], scorer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest checkpoint scores where only the start is good, if its run learns: ln 257 is 5.55."""
+
+    def found(iteration: int) -> Loaded:
+        guard = {"history": [losses, losses]}
+        return Loaded(Path(f"{iteration:08d}"), {"iteration": iteration, "guard": guard, "shape": {"vocab": 257}}, ())
+
+    monkeypatch.setattr(rollback.checkpoint, "newest", lambda _: found(50))
+    config = parse("iterations: 100", overrides={"init_from": init_from} if init_from else {})
+    assert rollback._scorer(config, Path("run"), found(good)).state["iteration"] == scorer
 
 
 def test_half_a_line_in_the_quarantine_list(tmp_path: Path) -> None:
