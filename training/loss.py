@@ -62,6 +62,7 @@ def by_columns(rows: Tensor) -> bool:
     return rows.device.type == "cpu" and rows.dtype in (torch.bfloat16, torch.float16)
 
 
+NO_GRADIENT = (None,) * (1 + len(Settings._fields))  # of the labels and the settings
 GIVEN, FOUR = "(Tensor rows, Tensor weight, Tensor labels", "-> (Tensor, Tensor, Tensor, Tensor)"
 
 
@@ -108,7 +109,7 @@ def _scale_rows(ctx: Any, scale: Tensor, *_: Tensor | None) -> tuple[Tensor | No
             grads.append((grad * scale).to(dtype))
         else:  # in place: a copy would be as large as the weight
             grads.append(grad.mul_(scale).to(dtype).detach())  # a tensor that no one else holds is taken, not copied
-    return (*grads, None, None, None, None, None, None)
+    return (*grads, *NO_GRADIENT)
 
 
 _by_rows.register_autograd(_scale_rows, setup_context=_keep_rows)
@@ -166,7 +167,7 @@ def _keep_columns(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 def _backward_columns(ctx: Any, scale: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     need = ctx.settings[3:]
     grads = _slopes_by_columns(*ctx.saved_tensors, scale, *ctx.settings)
-    return (*(g if n else None for g, n in zip(grads, need, strict=True)), None, None, None, None, None, None)
+    return (*(g if n else None for g, n in zip(grads, need, strict=True)), *NO_GRADIENT)
 
 
 _by_columns.register_autograd(_backward_columns, setup_context=_keep_columns)

@@ -7,6 +7,7 @@ columns takes 0.68 s by hand and 0.43 s with these, inductor's plain loss 0.45 s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -28,13 +29,13 @@ SETTINGS = "float z_loss, int chunk, bool fused, bool need_rows, bool need_weigh
 
 
 @cache
-def compiled() -> tuple[Any, ...]:
-    """`slopes_of_rows`, `raised` and `slopes_of_columns`, compiled: for the first size of a piece, then for any size.
+def compiled(passes: Callable[..., Any]) -> Callable[..., Any]:
+    """One of the functions below, compiled: for the first size of a piece, then for any size.
 
     One graph a size is no faster (3.4 ms for 147 x 50,304 either way), and after eight of them torch would run the
     passes as they are written.
     """
-    return tuple(torch.compile(f) for f in (slopes_of_rows, raised, slopes_of_columns))
+    return torch.compile(passes)
 
 
 def slopes_of_rows(logits: Tensor, label: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:

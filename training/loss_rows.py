@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .loss_passes import Settings, compiled
+from .loss_passes import Settings, compiled, slopes_of_rows
 
 # What is held must stay below a fifteenth of what the plain loss holds. In fp32 on a CPU the plain loss holds three
 # copies of the logits when the weight's gradient is not there yet, (3 rows - width) x vocabulary numbers beyond it, and
@@ -49,7 +49,7 @@ def rows_forward(
         part = slice(begin, begin + chunk)
         h, label, ignored = rows[part], labels[part, None].clamp_min(0), ~counted[part, None]
         out = None if held is None else held[: len(h)]
-        nll[part, None], lse[part, None], slope = _slopes(h, compute, label, z_loss, out, fused and need, need)
+        nll[part, None], lse[part, None], slope = _slopes(h, compute, label, z_loss, out, fused, need)
         # What ignored rows would add is taken out of what is as wide as the model, not of what is as wide as the words.
         if need_rows:
             grad_rows[part] = (slope @ compute).masked_fill_(ignored, 0.0)
@@ -71,7 +71,7 @@ def _slopes(
     """nll and lse [n, 1] of rows and, where there is need, slopes [n, vocabulary] in the type of h; label: [n, 1]."""
     logits = torch.mm(h, compute.T, out=out)
     if fused:
-        nll, lse = compiled()[0](logits, label, z_loss)
+        nll, lse = compiled(slopes_of_rows)(logits, label, z_loss)
         return nll, lse, logits
     logits = logits.to(torch.promote_types(h.dtype, torch.float32))
     picked = logits.gather(1, label)
