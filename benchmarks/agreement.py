@@ -20,9 +20,9 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import crawl
-from curation.quality.c4_lines import C4Lines
-from curation.quality.heuristics import Heuristics
-from curation.quality.urls import Urls
+from curation.quality.c4_line_filter import C4Lines
+from curation.quality.heuristics.heuristics import Heuristics
+from curation.quality.url_signals import Urls
 from curation.step import MapStep
 
 REPETITION = ("_dup_", "_top_")
@@ -107,7 +107,7 @@ def line(name: str, counts: Counter[tuple[bool, bool]]) -> float:
 
 
 def recipe(texts: list[str]) -> float:
-    """FineWeb's chain on both sides: ours is the steps of pipelines/fineweb.yaml."""
+    """FineWeb's chain on both sides: ours is the steps of pipelines/recipes/fineweb.yaml."""
     from datatrove.data import Document
 
     batch = pa.record_batch({"text": pa.array(texts, pa.large_string())})
@@ -140,7 +140,7 @@ def urls(crawled: list[str], show: bool) -> float:
     from datatrove.pipeline.filters.url_filter import ASSETS_PATH
 
     block = URLFilter()
-    from curation.datatrove import _pin_suffix_list
+    from curation.datatrove_adapter import _pin_suffix_list
 
     _pin_suffix_list(block)
     block.download_data()

@@ -27,9 +27,9 @@ from benchmarks.crawl_mix import curated
 from benchmarks.plain import PlainLlama
 from curation.shards import Manifest, read_manifest
 from training.config import TrainConfig
-from training.data import Domain, held_out
-from training.evaluate import evaluate, mean_loss
-from training.journal import METRICS, read
+from training.data.dataset import Domain, held_out
+from training.evaluation.validation_loss import evaluate, mean_loss
+from training.metrics.metrics_log import METRICS, read
 from training.train import shape, train
 
 SEEDS, VOCAB, POINTS = (1, 2, 3), 4096, 6

@@ -25,11 +25,11 @@ def pages(data: Path, files: Sequence[str] = ("docs-0*.warc.gz",), rows: int = 2
     """Batches of crawled pages as the WARC reader gives them, HTML in `text`; dropped records left out."""
     import pyarrow.compute as pc
 
-    from curation.read.warc import Warc
-    from curation.step import Piece
+    from curation.sources.warc import Warc
+    from curation.step import InputSplit
 
     for path in sorted(p for pattern in files for p in (data / "crawl").glob(pattern)):
-        piece = Piece(path.name, path.stat().st_size, "")
+        piece = InputSplit(path.name, path.stat().st_size, "")
         for batch in Warc().read(piece, str(path.parent), collection="crawl", domain="web", rows=rows):
             yield batch.filter(pc.is_null(batch.column("drop")))
 
@@ -38,7 +38,7 @@ def texts(data: Path, files: Sequence[str] = ("docs-0*.warc.gz",), engine: str =
     """The pages' plain text, pages without any left out; the HTML stays behind in the column `html`."""
     import pyarrow.compute as pc
 
-    from curation.read.extract import Extract
+    from curation.extract.extract import Extract
 
     step = Extract(engine=engine)  # type: ignore[arg-type]
     out = []

@@ -17,10 +17,10 @@ from pathlib import Path
 import yaml
 
 from benchmarks.crawl import arguments
-from pipelines.mix import workers
-from pipelines.mix.report import render
-from pipelines.mix.search import search
-from pipelines.mix.settings import Settings
+from pipelines.experiments.mix import proxy_workers
+from pipelines.experiments.mix.report_page import render
+from pipelines.experiments.mix.search import search
+from pipelines.experiments.mix.search_config import Settings
 
 HOSTS = {
     "databases": ("postgresql", "sqlite", "sqlalchemy"),
@@ -64,9 +64,9 @@ def pipeline(crawl: Path, pattern: str = "docs-0*.warc.gz", vocab: int = 1024) -
 
 def curated(crawl: Path, run: Path, pattern: str = "docs-0*.warc.gz", executor: str = "ray", vocab: int = 1024) -> None:
     """Brings the run to its end, where it is not there yet."""
-    from curation import config
-    from curation.engine.run import curate
-    from pipelines.steps import READERS, STEPS
+    from curation.config import load as config
+    from curation.config.catalogue import READERS, STEPS
+    from curation.engine.runtime.run import curate
 
     run.parent.mkdir(parents=True, exist_ok=True)
     file = run.with_suffix(".yaml")
@@ -89,7 +89,9 @@ def main() -> None:
         confirm={"seeds": options.seeds, "against": ["natural"]},
     )  # fmt: skip
     began = time.perf_counter()
-    made = search(settings, str(folder), train=workers.on_ray(), progress=lambda message: print(message, flush=True))
+    made = search(
+        settings, str(folder), train=proxy_workers.on_ray(), progress=lambda message: print(message, flush=True)
+    )
     (folder / "report.html").write_text(render(made, "the crawl: mix search"), encoding="utf-8")
     print(f"{len(made.mixes)} proxies and the confirming runs: {made.trained} trained now, "
           f"{time.perf_counter() - began:.0f} s; law {made.choice.fitted.name}, rho {made.choice.scores}")  # fmt: skip

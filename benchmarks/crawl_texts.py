@@ -13,9 +13,9 @@ DATA = Path(os.environ.get("GRISTMILL_TEST_DATA", Path(__file__).resolve().paren
 
 def batches(engine: str = "resiliparse", files: int = 4, rows: int = 256) -> list[pa.RecordBatch]:
     """Batches with the column `text`: main text of every page of the first `files` archives, empty ones left out."""
-    from curation.read.extract import Extract
-    from curation.read.warc import Warc
-    from curation.step import Piece
+    from curation.extract.extract import Extract
+    from curation.sources.warc import Warc
+    from curation.step import InputSplit
 
     root = DATA / "crawl"
     names = sorted(path.name for path in root.glob("*.warc.gz"))[:files]
@@ -25,7 +25,7 @@ def batches(engine: str = "resiliparse", files: int = 4, rows: int = 256) -> lis
     extract.open()
     texts: list[str] = []
     for name in names:
-        piece = Piece(name, (root / name).stat().st_size, "")
+        piece = InputSplit(name, (root / name).stat().st_size, "")
         for batch in Warc().read(piece, str(root), collection="crawl", domain="web", rows=rows):
             documents = batch.filter(pc.is_null(pc.struct_field(batch.column("drop"), "rule")))
             texts += [text for text in extract(documents).column("text").to_pylist() if text and not text.isspace()]

@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from benchmarks.toxicity import crawled
-from curation.record import clean_text
-from curation.safety.decontaminate import Decontaminate
-from curation.safety.decontaminate_items import FIELDS, read_units
+from curation.document import clean_text
+from curation.safety.decontamination.benchmark_items import FIELDS, read_units
+from curation.safety.decontamination.decontaminate import Decontaminate
 
 PERTURBATIONS = {
     "verbatim": lambda t: t,

@@ -38,9 +38,9 @@ engine: {{task_bytes: 1024}}
 
 def ours(root: Path, run_dir: Path) -> None:
     """The run itself, in a process of its own."""
-    from curation import config
-    from curation.engine.run import curate
-    from pipelines.steps import READERS, STEPS
+    from curation.config import load as config
+    from curation.config.catalogue import READERS, STEPS
+    from curation.engine.runtime.run import curate
 
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     file = run_dir.with_suffix(".yaml")

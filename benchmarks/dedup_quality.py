@@ -70,10 +70,10 @@ def run(work: Path, ids: list[str], texts: list[str], per_file: int = planted.FI
 
 
 def one_run(file: str, run_dir: str) -> None:
-    from curation import config
-    from curation.engine.run import curate
-    from pipelines.steps import READERS
-    from pipelines.steps import STEPS as CATALOGUE
+    from curation.config import load as config
+    from curation.config.catalogue import READERS
+    from curation.config.catalogue import STEPS as CATALOGUE
+    from curation.engine.runtime.run import curate
 
     curate(config.load(file, catalogue=CATALOGUE, readers=READERS), run_dir, executor="inline")
     print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
@@ -100,7 +100,7 @@ def checked(found: dict[str, Any], text: dict[str, str], threshold: float) -> tu
 
 
 def recall(data: Path, work: Path) -> None:
-    from curation.dedup.minhash import meet_probability
+    from curation.dedup.minhash.signatures import meet_probability
 
     make = planted.Maker(planted.pieces(data), 3)
     for similarity in planted.BINS:
@@ -160,9 +160,9 @@ def components(texts: list[str]) -> int:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    from curation.dedup import minhash
+    from curation.dedup.minhash import signatures
 
-    keys = minhash.band_keys(minhash.signatures(pa.array(texts, pa.large_string())), 14, 8)
+    keys = signatures.band_keys(signatures.signatures(pa.array(texts, pa.large_string())), 14, 8)
     _, bucket = np.unique(keys.reshape(-1), return_inverse=True)
     n = len(texts)
     who = np.repeat(np.arange(n), 14)
@@ -218,10 +218,10 @@ def largest(texts: list[str]) -> int:
     import numpy as np
     import pyarrow as pa
 
-    from curation.dedup import minhash
+    from curation.dedup.minhash import signatures
 
     return int(
-        np.unique(minhash.signatures(pa.array(texts, pa.large_string()), num_perm=1), return_counts=True)[1].max()
+        np.unique(signatures.signatures(pa.array(texts, pa.large_string()), num_perm=1), return_counts=True)[1].max()
     )
 
 

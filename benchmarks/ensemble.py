@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 import xxhash
 
 from benchmarks import crawl_texts
-from curation.quality import classifier_train, ensemble_train, ngram
-from curation.quality.classifier import Classifier
-from curation.quality.heuristics import Heuristics
-from curation.quality.perplexity import Perplexity
-from curation.record import clean_text
+from curation.document import clean_text
+from curation.quality.classifier import train
+from curation.quality.classifier.classifier import Classifier
+from curation.quality.ensemble import train
+from curation.quality.heuristics.heuristics import Heuristics
+from curation.quality.ngram import estimate
+from curation.quality.perplexity.perplexity import Perplexity
 
 SIGNALS = [
     "classifier.harmless",
@@ -42,10 +44,10 @@ def main() -> None:
     second = [xxhash.xxh3_64_intdigest(text.encode(), seed=1) % 2 == 1 for _, text in rows]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ngram.train_ngram([str(crawl_texts.DATA / "lm" / "wikitext2_valid.txt")], 3, str(folder / "w.arpa"))
+        estimate.train_ngram([str(crawl_texts.DATA / "lm" / "wikitext2_valid.txt")], 3, str(folder / "w.arpa"))
         first = [row for row, later in zip(rows, second, strict=True) if not later]
         options = {"dim": 16, "wordNgrams": 1, "bucket": 0, "epoch": 5}
-        made = classifier_train.fit(first, str(folder / "c.bin"), options=options)
+        made = train.fit(first, str(folder / "c.bin"), options=options)
         harmless = next(row for row in made.labels if row.label == "harmless").figures
         print(f"classifier by itself, a tenth of its half held out: AUC {harmless.auc:.4f}, ECE {harmless.ece:.4f}")
         steps = (
@@ -62,7 +64,7 @@ def main() -> None:
                 batch = step(batch)
             pq.write_table(pa.Table.from_batches([batch]), folder / f"{label}.parquet")
         sources = {label: [str(folder / f"{label}.parquet")] for label in ("harmless", "toxic")}
-        fitted = ensemble_train.train_ensemble(sources, SIGNALS, str(folder / "e.json"), label="harmless", share=0.3)
+        fitted = train.train_ensemble(sources, SIGNALS, str(folder / "e.json"), label="harmless", share=0.3)
         print(f"fitted on {fitted.trained:,} tweets of the other half, held out {fitted.figures.samples:,}:")
         for signal, area in fitted.alone:
             print(f"  {signal:<28} AUC {area:.4f}")

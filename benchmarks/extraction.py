@@ -22,7 +22,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import crawl
-from curation.read.extract import extract
+from curation.extract.extract import extract
 
 Engine = Literal["auto", "resiliparse", "trafilatura"]
 ENGINES: tuple[Engine, ...] = ("auto", "resiliparse", "trafilatura")

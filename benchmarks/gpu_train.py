@@ -4,7 +4,7 @@ python -m benchmarks.gpu_train [--shape 124m 1b 8b] [--sequence 2048 8192] [--se
 
 bf16 under autocast with fp32 weights and fused AdamW. (8 B: weights and moments of 128 GB leave no room on a GPU of
 141 GB, so it runs forward and backward only, with weights in bf16.) Documents of a mean of 700 tokens, attended by
-themselves. MFU by the convention of training/account.py: 6 N with the head and without the look-up plus the causal half
+themselves. MFU by the convention of training/cost/model_stats.py: 6 N with the head and without the look-up plus the causal half
 of attention, over the data sheet's peak; beside it all of attention, and the share of what a large matrix product
 reaches in the same run. Attention goes by varlen or flex as attention.way says. On a machine without a GPU it runs one
 toy shape, to show that it runs.
@@ -23,12 +23,12 @@ import torch._dynamo
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.account import flops_per_token, memory
-from training.attention import layout, way
 from training.config import PRESETS
-from training.devices import find, known
-from training.loss import linear_cross_entropy
-from training.model import Model, Shape
+from training.cost.device_specs import find, known
+from training.cost.model_stats import flops_per_token, memory
+from training.model.attention import layout, way
+from training.model.loss import linear_cross_entropy
+from training.model.transformer import Model, Shape
 
 VOCAB = 128_256
 TOKENS = {"124m": 65_536, "1b": 16_384, "8b": 8_192, "toy": 512}  # in an iteration, so that activations fit
@@ -176,7 +176,11 @@ def main() -> None:
     called, reach = torch.cuda.get_device_name(), product_rate("cuda", 8192)
     gpu = known(called)
     peak = gpu.bf16 if gpu else reach
-    of = f"of {peak / 1e12:.0f} TFLOP/s" if gpu else "TFLOP/s, taken for its peak: it is not in training/devices.py"
+    of = (
+        f"of {peak / 1e12:.0f} TFLOP/s"
+        if gpu
+        else "TFLOP/s, taken for its peak: it is not in training/cost/device_specs.py"
+    )
     print(f"torch {torch.__version__}, {called}: a product {reach / 1e12:.0f} {of}")
     loss_memory()
     for name in a.shape:

@@ -27,8 +27,8 @@ import torch
 
 from curation import shards
 from training.config import GuardConfig, parse
-from training.data import plan
-from training.guard import Guard
+from training.data.dataset import plan
+from training.stability.spike_detection import Guard
 from training.train import TrainResult, train
 
 DOCUMENTS, LENGTH, VOCAB, POISONED = 20_000, 128, 257, 12

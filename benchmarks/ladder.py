@@ -23,8 +23,8 @@ import numpy as np
 
 from benchmarks.crawl import arguments
 from benchmarks.crawl_mix import curated
-from pipelines.mix import workers
-from pipelines.scaling import backtest, fit, ladder, live, read, watch
+from pipelines.experiments.mix import proxy_workers
+from pipelines.experiments.scaling import backtest, fit, ladder, live_check, live_run, read
 
 BASE: dict[str, Any] = {
     "iterations": 1,  # the ladder's own business
@@ -72,7 +72,7 @@ def watched(run: Path, folder: Path, base: dict[str, Any], size: dict[str, Any],
     made = ladder.runs(ladder.Ladder(base=base, sizes=(size, size), tokens_per_param=(multiple,)), str(run), str(out))
     settings = dict(made[0].settings) | {"seed": seed}
     iterations = settings["iterations"]
-    if (out / "metrics.jsonl").exists() and live.final(out) is not None:
+    if (out / "metrics.jsonl").exists() and live_run.final(out) is not None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(run / "result" / "shards", data / "result" / "shards")
@@ -99,7 +99,7 @@ def climb(run: Path, folder: Path) -> None:
     """Trains the ladder and says what its law would have said of the largest size."""
     began = time.perf_counter()
     proxies = ladder.runs(ladder.Ladder(base=BASE, sizes=SIZES, tokens_per_param=MULTIPLES), str(run), str(folder))
-    trained = ladder.train(proxies, workers.on_ray())
+    trained = ladder.train(proxies, proxy_workers.on_ray())
     print(f"ladder: {len(proxies)} runs, {trained} trained now, {time.perf_counter() - began:.0f} s", flush=True)
     table = read(str(folder))
     made = backtest(table)
@@ -123,11 +123,11 @@ def look_at(run: Path, folder: Path, work: Path, seeds: int) -> None:
         waiting = [pool.submit(watched, run, places[j], BASE, WATCHED, 4.0, j[0] + 100, j[1]) for j in jobs]
         for future in waiting:
             future.result()
-    curves, made = watch.ladder_curves(str(folder)), fit(read(str(folder)), resamples=200)
+    curves, made = live_check.ladder_curves(str(folder)), fit(read(str(folder)), resamples=200)
     raised = {None: 0, domain: 0}
     for job, place in places.items():
-        seen = live.curve(place / "run")
-        left = watch.departure(seen, watch.expected(made, curves, seen))
+        seen = live_run.curve(place / "run")
+        left = live_check.departure(seen, live_check.expected(made, curves, seen))
         raised[job[1]] += left is not None
         if left is not None:
             print(f"   {place.name}: {left.message}")

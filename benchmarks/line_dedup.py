@@ -22,12 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from curation import config
-from curation.dedup import spans
+from curation.config import load as config
+from curation.config.catalogue import READERS, STEPS
+from curation.dedup import line_spans
 from curation.dedup.scope import site
-from curation.engine import explain
-from curation.engine.run import curate
-from pipelines.steps import READERS, STEPS
+from curation.engine.results import explain
+from curation.engine.runtime.run import curate
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "lines of a site, 10 documents": {"scope": "site", "span": 1, "min_chars": 0, "min_documents": 10},
@@ -40,7 +40,7 @@ ALL_TEXT = '''
 from dataclasses import dataclass
 import pyarrow as pa
 from resiliparse.extract.html2text import extract_plain_text
-from curation.record import with_column
+from curation.document import with_column
 from curation.step import MapStep
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ def main() -> None:
                 told, doc = row["line_dedup"], row["doc_id"].hex()
                 if told is None or doc not in own:
                     continue
-                taken = spans.load(told["cut"] or "[]")
+                taken = line_spans.load(told["cut"] or "[]")
                 gone = "\n".join(piece for _, piece in taken)
-                text = spans.restore(after.get(doc, ""), taken) if row["step"] is None else gone
+                text = line_spans.restore(after.get(doc, ""), taken) if row["step"] is None else gone
                 undone += row["step"] is None
                 mine = "".join(own[doc])
                 c = counts[site(row["url"])]

@@ -63,8 +63,8 @@ def prepare(folder: Path, wanted: int) -> None:
     import numpy as np
 
     from curation import shards
-    from curation.pack.encode import Encoder
-    from curation.pack.tokenizer import train
+    from curation.packing.tokenizer.encode import Encoder
+    from curation.packing.tokenizer.load_tokenizer import train
 
     texts: list[str] = []
     size = 0
@@ -190,8 +190,8 @@ def reader(name: str, folder: Path) -> Callable[[], Any]:
         return cut
     if name == "gristmill":
         from curation.shards import read_manifest
-        from training.data import Data
-        from training.order import OrderLog
+        from training.data.data_order import OrderLog
+        from training.data.dataset import Data
 
         data = Data(read_manifest(str(folder / "shards")), 17, T, ["code"])
         log = OrderLog.start({"code": 1}, T, T, BATCH)
@@ -252,7 +252,7 @@ def measure(name: str, folder: Path, cold: bool) -> dict[str, float]:
     import torch  # noqa: F401  imported before memory is counted
 
     if name == "gristmill":
-        import training.data  # noqa: F401
+        import training.data.dataset  # noqa: F401
     elif name in PEERS:
         __import__(name)
     before = resident()
@@ -289,8 +289,8 @@ def drop_cache(folder: Path) -> None:
 def first_batch(folder: Path) -> dict[str, float]:
     """Seconds to open a manifest of 20,000 shards, and from there to the batch of iteration 1,000,000."""
     from curation.shards import read_manifest
-    from training.data import Data
-    from training.order import OrderLog
+    from training.data.data_order import OrderLog
+    from training.data.dataset import Data
 
     begin = time.perf_counter()
     manifest = read_manifest(str(folder / "shards" / "many.json"))
@@ -307,8 +307,8 @@ def from_s3(folder: Path) -> dict[str, float]:
     import fsspec
 
     from curation.shards import read_manifest
-    from training.data import Data
-    from training.order import OrderLog
+    from training.data.data_order import OrderLog
+    from training.data.dataset import Data
 
     os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
     child = subprocess.Popen(

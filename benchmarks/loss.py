@@ -20,8 +20,8 @@ import torch._dynamo
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.loss import linear_cross_entropy
-from training.storages import LiveStorages
+from benchmarks.memory_profile import LiveStorages
+from training.model.loss import linear_cross_entropy
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -80,7 +80,7 @@ def extraction(batches: Sequence[pa.RecordBatch], peer_pages: int) -> None:
     from datatrove.pipeline.extractors import Trafilatura
     from resiliparse.extract.html2text import extract_plain_text
 
-    from curation.read.extract import Extract
+    from curation.extract.extract import Extract
 
     pages = [t for b in batches for t in b.column("text").to_pylist()]
     few = pages[:: max(1, len(pages) // peer_pages)]
@@ -95,8 +95,8 @@ def heuristics(batches: Sequence[pa.RecordBatch], few: Sequence[str]) -> None:
     """Each set alone and all together, beside datatrove's filters."""
     from datatrove.pipeline import filters
 
-    from curation.quality.c4_lines import C4Lines
-    from curation.quality.heuristics import Heuristics
+    from curation.quality.c4_line_filter import C4Lines
+    from curation.quality.heuristics.heuristics import Heuristics
 
     quality, repetition = filters.GopherQualityFilter(), filters.GopherRepetitionFilter()
     c4, fineweb = filters.C4QualityFilter(), filters.FineWebQualityFilter()
@@ -125,14 +125,14 @@ def language(batches: Sequence[pa.RecordBatch], few: Sequence[str]) -> None:
 
 def perplexity(batches: Sequence[pa.RecordBatch], data: Path, folder: Path) -> None:
     """A 5-gram model of WikiText, beside KenLM over lines that are prepared already."""
-    from curation.quality import ngram
-    from curation.quality.ngram_text import normalise
-    from curation.quality.perplexity import Perplexity
-    from curation.quality.reference import load
+    from curation.quality.ngram import estimate
+    from curation.quality.ngram.tokenize_text import normalise
+    from curation.quality.perplexity.kenlm_model import load
+    from curation.quality.perplexity.perplexity import Perplexity
 
     path = str(folder / "reference.arpa")
     with open(data / "lm" / "wikitext2_test.txt", "rb") as text:
-        ngram.estimate(text, 5, path)
+        estimate.estimate(text, 5, path)
     step = Perplexity(model=path)
     model = load(path)
     prepared = [normalise(t, step.form) for b in batches for t in b.column("text").to_pylist()]
@@ -146,8 +146,8 @@ def others(batches: Sequence[pa.RecordBatch]) -> None:
     """What else stands in the FineWeb recipe."""
     from datatrove.pipeline.formatters import PIIFormatter
 
-    from curation.quality.urls import Urls
-    from curation.safety.pii import Pii
+    from curation.quality.url_signals import Urls
+    from curation.safety.pii.pii import Pii
 
     texts = [t for b in batches for t in b.column("text").to_pylist()]
     formatter = PIIFormatter()

@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import planted
-from curation.dedup import minhash, shingles
+from curation.dedup.minhash import shingles, signatures
 
 PERM = 112
 WORD = re.compile(r"\w+")
@@ -95,7 +95,7 @@ def main() -> None:
 
     # name, call, number of texts it gets
     calls: list[tuple[str, Callable[[int], Any], int]] = [
-        ("gristmill", lambda n: minhash.signatures(arrow[:n], num_perm=PERM), len(texts)),
+        ("gristmill", lambda n: signatures.signatures(arrow[:n], num_perm=PERM), len(texts)),
         ("rensa", lambda n: rensa_of([list(cut(t)) for t in texts[:n]]), 8000),
         ("rensa, shingles at hand", lambda n: rensa_of(ready[:n]), 8000),
         ("datasketch", lambda n: datasketch_of(texts[:n]), 3000),
@@ -126,7 +126,7 @@ def main() -> None:
         return [set(datatrove.step.get_shingles(t).ravel().tolist()) for t in batch]
 
     makers: list[tuple[str, Callable[[list[str]], Any], Callable[[list[str]], list[set[Any]]], int]] = [
-        ("gristmill", lambda b: minhash.signatures(pa.array(b, pa.large_string()), num_perm=PERM), ours, 1000),
+        ("gristmill", lambda b: signatures.signatures(pa.array(b, pa.large_string()), num_perm=PERM), ours, 1000),
         ("rensa", lambda b: rows(rensa_of([list(cut(t)) for t in b])), strings, 1000),
         ("datasketch", datasketch_of, strings, 1000),
         ("datatrove", datatrove, theirs, 500),

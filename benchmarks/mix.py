@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import planted_mix as planted
-from pipelines.mix import workers
-from pipelines.mix.outcome import verdict
-from pipelines.mix.search import search
-from pipelines.mix.settings import Settings
+from pipelines.experiments.mix import proxy_workers
+from pipelines.experiments.mix.results import verdict
+from pipelines.experiments.mix.search import search
+from pipelines.experiments.mix.search_config import Settings
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
                 confirm={"seeds": 4, "against": ["uniform", "natural"], "mixes": {"truth": truth}},
             )  # fmt: skip
             began = time.perf_counter()
-            made = search(settings, f"{folder}/mix", train=workers.on_ray())
+            made = search(settings, f"{folder}/mix", train=proxy_workers.on_ray())
             seconds = time.perf_counter() - began
         found = np.array([made.recommended[d] for d in planted.DOMAINS])
         error, law = np.abs(found - planted.BEST).max(), made.choice.fitted.name

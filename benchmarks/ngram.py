@@ -35,7 +35,7 @@ print(json.dumps(figures.ngrams))
 
 def write_text(path: Path, tokens: int) -> int:
     """Writes at least `tokens` tokens of package source; how many it were."""
-    from curation.quality.ngram_text import normalise
+    from curation.quality.ngram.tokenize_text import normalise
 
     written = 0
     with open(path, "w", encoding="utf-8") as f:

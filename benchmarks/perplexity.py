@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import crawl_texts
-from curation.quality import ccnet_text, kenlm_binary, ngram, ngram_text
-from curation.quality.perplexity import Perplexity
+from curation.quality.ngram import estimate, tokenize_text
+from curation.quality.perplexity import ccnet_normalization, kenlm_binary
+from curation.quality.perplexity.perplexity import Perplexity
 
 ROUNDS = 5
 TEXT = crawl_texts.DATA / "lm" / "wikitext2_valid.txt"
@@ -46,7 +47,7 @@ def compare(title: str, size: float, batches: int, contenders: dict[str, Callabl
 
 def words(folder: Path, batches: list[Any]) -> None:
     model = str(folder / "words.arpa")
-    ngram.train_ngram([str(TEXT)], 5, model)
+    estimate.train_ngram([str(TEXT)], 5, model)
     kind = "ARPA, no build_binary here"
     if (tool := kenlm_binary.find_tool()) is not None:
         kenlm_binary.convert(model, str(folder / "words.bin"), tool)
@@ -55,14 +56,14 @@ def words(folder: Path, batches: list[Any]) -> None:
     step.open()
     paragraphs.open()
     kenlm = step._opened[""].kenlm
-    ready = [[line.decode() for lines, _ in ngram_text.cut(b.column("text")) for line in lines] for b in batches]
+    ready = [[line.decode() for lines, _ in tokenize_text.cut(b.column("text")) for line in lines] for b in batches]
     compare(
         f"words, order 5 ({kind})",
         crawl_texts.megabytes(batches),
         len(batches),
         {
             "KenLM bare": lambda i: sum(map(kenlm.score, ready[i])),
-            "cutting text into words, by itself": lambda i: list(ngram_text.cut(batches[i].column("text"))),
+            "cutting text into words, by itself": lambda i: list(tokenize_text.cut(batches[i].column("text"))),
             "step": lambda i: step(batches[i]),
             "step, paragraphs": lambda i: paragraphs(batches[i]),
         },
@@ -74,17 +75,17 @@ def ccnet(folder: Path, batches: list[Any]) -> None:
 
     prepared = folder / "prepared.txt"
     lines = TEXT.read_text(encoding="utf-8").split("\n")
-    prepared.write_text("\n".join(filter(None, map(ccnet_text.normalise, lines))), encoding="utf-8")
+    prepared.write_text("\n".join(filter(None, map(ccnet_normalization.normalise, lines))), encoding="utf-8")
     sentencepiece.SentencePieceTrainer.Train(
         input=str(prepared), model_prefix=str(folder / "en.sp"), vocab_size=4000, minloglevel=2, num_threads=1
     )
-    tokenizer = ccnet_text.load_tokenizer(str(folder / "en.sp.model"))
+    tokenizer = ccnet_normalization.load_tokenizer(str(folder / "en.sp.model"))
     pieces = tokenizer.encode(prepared.read_text(encoding="utf-8").split("\n"), out_type=str, num_threads=1)
-    ngram.estimate((" ".join(line) for line in pieces), 5, str(folder / "en.arpa.bin"))
+    estimate.estimate((" ".join(line) for line in pieces), 5, str(folder / "en.arpa.bin"))
     step = Perplexity(model=str(folder / "en.arpa.bin"), form="ccnet")
     step.open()
     kenlm = step._opened[""].kenlm
-    ready = [[ccnet_text.normalise(text) for text in b.column("text").to_pylist()] for b in batches]
+    ready = [[ccnet_normalization.normalise(text) for text in b.column("text").to_pylist()] for b in batches]
 
     def bare(i: int) -> float:
         found = tokenizer.encode(ready[i], out_type=str, num_threads=1)

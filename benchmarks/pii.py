@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from benchmarks.toxicity import crawled
-from curation.safety import pii_phones, pii_windows
-from curation.safety.pii import DEFAULT, analyze
+from curation.safety.pii import candidate_windows, phone_numbers
+from curation.safety.pii.pii import DEFAULT, analyze
 
 
 def main() -> None:
@@ -92,8 +92,8 @@ def vanilla() -> Any:
 
 def cold() -> None:
     """Forgets what was found before: a crawl repeats itself, but no text is read twice."""
-    pii_windows._findings.cache_clear()
-    pii_phones._numbers.cache_clear()
+    candidate_windows._findings.cache_clear()
+    phone_numbers._numbers.cache_clear()
 
 
 def ours(texts: list[str]) -> list[list[dict[str, object]]]:

@@ -199,7 +199,7 @@ def main() -> None:
         tokenizer = folder / "tokenizer.json"
         write_tokenizer(options.data, tokenizer)
         # kernels compile once an installation
-        recipe = "import curation.quality.heuristics_kernels, curation.read.extract_walk, curation.safety.pii_windows"
+        recipe = "import curation.quality.heuristics.statistics_kernel, curation.extract.html_walk_kernel, curation.safety.pii.candidate_windows"
         run([sys.executable, "-c", recipe])
         sides = (("gristmill", ours), ("datatrove", theirs))
         if "whole" in options.parts:

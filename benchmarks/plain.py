@@ -1,7 +1,7 @@
 """Plain models to compare with: nanoGPT's architecture and our own, each written the short way.
 
 `GPT`: GPT-2's blocks as nanoGPT trains them (LayerNorm, GELU, learned positions, one product for q, k and v, all logits
-at once, SDPA). `PlainLlama`: the decoder of training/model.py with nothing clever in it: scores, mask and softmax
+at once, SDPA). `PlainLlama`: the decoder of training/model/transformer.py with nothing clever in it: scores, mask and softmax
 written out, all logits at once, torch's own cross-entropy. Both return the mean loss of a batch.
 """
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.model import Shape
+from training.model.transformer import Shape
 
 
 class GPTBlock(nn.Module):
@@ -64,11 +64,11 @@ class GPT(nn.Module):
 
 
 class PlainLlama(nn.Module):
-    """Parameters have the names of training.model.Model, so that weights can be handed over."""
+    """Parameters have the names of training.model.transformer.Model, so that weights can be handed over."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        from training.model import Model
+        from training.model.transformer import Model
 
         self.shape = shape
         self.held = Model(shape)  # only for its parameters

@@ -16,19 +16,19 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.crawl import arguments, versions
-from pipelines.mix import choose, laws, published
+from pipelines.experiments.mix import mixing_laws, model_selection, regmix_tables
 
 
-def swarm(data: Path, split: str) -> published.Swarm:
+def swarm(data: Path, split: str) -> regmix_tables.Swarm:
     folder = data / "mix"
-    return published.read(
+    return regmix_tables.read(
         str(folder / f"regmix_{split}_mixture_1m.csv"), str(folder / f"regmix_{split}_pile_loss_1m.csv")
     )
 
 
-def rho(fitted: laws.Fitted, test: published.Swarm) -> float:
+def rho(fitted: mixing_laws.Fitted, test: regmix_tables.Swarm) -> float:
     said = fitted.predict(test.mixes)
-    return 100 * float(np.mean([laws.spearman(said[:, i], test.values[:, i]) for i in range(said.shape[1])]))
+    return 100 * float(np.mean([mixing_laws.spearman(said[:, i], test.values[:, i]) for i in range(said.shape[1])]))
 
 
 def main() -> None:
@@ -37,9 +37,9 @@ def main() -> None:
     options = parser.parse_args()
     print(versions("lightgbm", "numpy", "scipy"))
     train, test = swarm(options.data, "train"), swarm(options.data, "test")
-    for name in laws.FAMILIES:
+    for name in mixing_laws.FAMILIES:
         began = time.perf_counter()
-        fitted = laws.fit(name, train.mixes, train.values)
+        fitted = mixing_laws.fit(name, train.mixes, train.values)
         print(f"512 mixes, {name}: rho {rho(fitted, test):.2f}, {time.perf_counter() - began:.1f} s", flush=True)
     rng = np.random.default_rng(11)
     rows = []
@@ -47,11 +47,11 @@ def main() -> None:
         part = rng.choice(len(train.mixes), 64, replace=False)
         mixes, values = train.mixes[part], train.values[part]
         began = time.perf_counter()
-        made = choose.choose(mixes, values, nested=False)
+        made = model_selection.choose(mixes, values, nested=False)
         seconds = time.perf_counter() - began
         laws_of = {made.fitted.name: made.fitted}
         for name in ("lightgbm", "mixing_law"):
-            laws_of.setdefault(name, laws.fit(name, mixes, values))
+            laws_of.setdefault(name, mixing_laws.fit(name, mixes, values))
         rows.append([rho(f, test) for f in (made.fitted, laws_of["lightgbm"], laws_of["mixing_law"])])
         said = "chosen {:.2f}, LightGBM {:.2f}, mixing law {:.2f}".format(*rows[-1])
         print(f"subset {number}: {made.fitted.name}: {said}; {seconds:.1f} s", flush=True)

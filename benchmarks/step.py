@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.plain import GPT
-from training.account import flops_per_token, parameters
-from training.model import Model, Shape
+from training.cost.model_stats import flops_per_token, parameters
+from training.model.transformer import Model, Shape
 
 
 class Ours(nn.Module):

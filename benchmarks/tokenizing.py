@@ -37,7 +37,7 @@ def pages(folder: Path) -> list[str]:
     """The text of every page of the crawl's WARC files."""
     from warcio.archiveiterator import ArchiveIterator
 
-    from curation.read.extract import extract
+    from curation.extract.extract import extract
 
     texts = []
     for path in sorted(folder.glob("*.warc.gz")):
@@ -81,7 +81,7 @@ _encoder: Any = None
 def start(data: bytes) -> None:
     """Opens the encoder in a worker process."""
     global _encoder
-    from curation.pack.encode import Encoder
+    from curation.packing.tokenizer.encode import Encoder
 
     _encoder = Encoder(data)
 
@@ -120,8 +120,8 @@ def main() -> None:
     os.environ["RAYON_NUM_THREADS"] = "1"
     from tokenizers import Tokenizer
 
-    from curation.pack.encode import Encoder
-    from curation.pack.tokenizer import load, train
+    from curation.packing.tokenizer.encode import Encoder
+    from curation.packing.tokenizer.load_tokenizer import load, train
 
     texts = pages(options.crawl)
     data = load(options.tokenizer) if options.tokenizer else train(texts[::10], VOCAB)

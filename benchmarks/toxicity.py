@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from curation.record import clean_text
-from curation.safety.toxicity import Toxicity
-from curation.safety.toxicity_model import bundled_model
-from curation.safety.train_toxicity import LABELS, TOXIC, auc, read_tweets
+from curation.document import clean_text
+from curation.safety.toxicity.fasttext_model import bundled_model
+from curation.safety.toxicity.toxicity import Toxicity
+from curation.safety.toxicity.train import LABELS, TOXIC, auc, read_tweets
 
 # Offensive words stand here because what the model does with them is what is shown.
 CASES = {

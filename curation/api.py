@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation import config
-from curation.catalogue import READERS, STEPS
-from curation.engine import explain as explaining
-from curation.engine.run import curate
-from curation.step import UserError
+from curation.config import load as config
+from curation.config.catalogue import READERS, STEPS
+from curation.core.errors import UserError
+from curation.engine.results import explain as explaining
+from curation.engine.runtime.run import curate
 from curation.storage import Storage
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from curation import storage
-from curation.step import UserError
+from curation.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ CATALOGUE: dict[str, Model] = {
         "176 languages, fastText, full size: slightly more accurate, 140 times larger",
     ),
     "toxicity-en": Model(
-        ("package:curation/safety/toxicity-en.ftz",),
+        ("package:curation/safety/toxicity/toxicity-en.ftz",),
         428_376,
         "a882f8d67b6a336193427cb00fa2c279873b8a002f6526d65203f32fbfa187d1",
         "MIT (data: Davidson et al. 2017)",

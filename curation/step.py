@@ -16,13 +16,6 @@ from typing import Any, ClassVar, Literal, Protocol
 import pyarrow as pa
 
 
-class UserError(Exception):
-    """Something the user has to change: said without a traceback, exit code 2.
-
-    The message says what, where and what to do about it.
-    """
-
-
 class RecordError(Exception):
     """One record is broken in a way its reader or a step names; it becomes a drop with this reason."""
 
@@ -231,7 +224,7 @@ class GlobalStep(Step):
 
 
 @dataclass(frozen=True)
-class Piece:
+class InputSplit:
     """A part of one input file: all of it, or an exact range of it. Pieces never cut a record."""
 
     path: str  # below the source's root
@@ -245,12 +238,14 @@ class Piece:
 class Reader(Protocol):
     """How files of one kind become documents. A dataclass, like a step: its fields are the source's options."""
 
-    def split(self, piece: Piece, root: str, target: int) -> list[Piece]:
+    def split(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
         """Cuts a whole file into pieces of about `target` bytes where that is exact, else returns it as it is.
         Cheap: looks at no more than a footer or a few kilobytes around each cut."""
         ...
 
-    def read(self, piece: Piece, root: str, *, collection: str, domain: str, rows: int) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, piece: InputSplit, root: str, *, collection: str, domain: str, rows: int
+    ) -> Iterator[pa.RecordBatch]:
         """Batches of `record.READ_BATCH`, at most `rows` rows each, smaller where rows are large.
 
         Every record of the file is a row: a document, or a row with `drop` set. Raises UnreadableFile for what

@@ -26,7 +26,7 @@ from typing import IO, Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from curation.step import UserError
+from curation.core.errors import UserError
 
 Failpoint = Callable[[str], None]
 _failpoint: Failpoint | None = None

@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from curation.core.errors import UserError
+
 # Sizes as published: GPT-2 small with Llama's parts; Llama 3.2 1B and 3B; Llama 3 8B (Dubey et al. 2024, table 3).
 # toy is for tests; demo trains a few hundred iterations in two minutes on two cores.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -36,10 +38,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rope_theta": 500_000.0,
     },
 }
-
-
-class UserError(Exception):
-    """Something the user has to change: said without a traceback, exit code 2."""
 
 
 class _Strict(BaseModel):

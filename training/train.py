@@ -15,26 +15,29 @@ from pathlib import Path
 
 import torch
 
+from curation.core.errors import UserError
 from curation.shards import Manifest, read_manifest
-
-from . import checkpoint, devices, incident, optim, rollback
-from .checkpoint import Retention, Saver
-from .config import TrainConfig, UserError
-from .data import Batch, Data, held_out
-from .evaluate import Score, evaluate, mean_loss, text_bytes
-from .forecast import Live
-from .guard import Guard
-from .journal import METRICS, Journal, Report, goodput, last_scores, read
-from .logs import Logs
-from .meter import Meter
-from .model import Shape
-from .order import OrderLog
-from .parallel import Ranks, autocast, build, eager, gather, join, release, whole
-from .planning import carry_on, plan, share
-from .precision import Scaler
-from .resume import chosen_device, settle, write_head
-from .tasks import score_tasks, tasks_of
-from .watch import Preempted, Watch, watch
+from training.checkpoint import save_load as checkpoint
+from training.checkpoint.resume import chosen_device, settle, write_head
+from training.checkpoint.save_load import Retention, Saver
+from training.config import TrainConfig
+from training.cost import device_specs
+from training.cost.cost_model import Live
+from training.data.data_order import OrderLog
+from training.data.data_schedule import carry_on, plan, share
+from training.data.dataset import Batch, Data, held_out
+from training.distributed.parallel import Ranks, autocast, build, eager, gather, join, release, whole
+from training.distributed.watchdog import Preempted, Watch, watch
+from training.evaluation.tasks import score_tasks, tasks_of
+from training.evaluation.validation_loss import Score, evaluate, mean_loss, text_bytes
+from training.metrics.experiment_loggers import Logs
+from training.metrics.metrics_log import METRICS, Journal, Report, goodput, last_scores, read
+from training.metrics.step_metrics import Meter
+from training.model.transformer import Shape
+from training.optim import optimizers as optim
+from training.optim.loss_scale import Scaler
+from training.stability import find_spike_documents, rollback
+from training.stability.spike_detection import Guard
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def _loop(
     scaler = Scaler(ranks.device, config.precision == "fp16")
     guard = Guard(config.guard, ranks.device, overflow=scaler.enabled)
     meter = Meter(ranks, {name: text_bytes(domain) for name, domain in data.domains.items()})
-    live = Live(config, model.shape, devices.here(ranks.device.type), ranks.world)
+    live = Live(config, model.shape, device_specs.here(ranks.device.type), ranks.world)
     micro, every = config.batch.micro or config.batch.windows, config.checkpoint.every
     goes_back = config.guard.action == "rollback"
     at = _At(0, 0, 0, order)
@@ -118,12 +121,12 @@ def _loop(
             checkpoint.restore(found.path, model, optimizers, ranks)
             state = found.state
             scaler.load_state_dict(state["scaler"])
-            known = ranks.agree(lambda: incident.incidents(run / "incidents"))
+            known = ranks.agree(lambda: find_spike_documents.incidents(run / "incidents"))
             log, new = rollback.adopt(found, guard, _order(config, manifest, found)[1], known)
             rollback.tell(journal, new, config.quarantine, ranks)
             if known and goes_back:
                 documents = sum(s.documents for s in manifest.splits["train"].values())
-                incident.refuse(known, len(known[-1].masked) / documents, config.guard.largest_share, run)
+                find_spike_documents.refuse(known, len(known[-1].masked) / documents, config.guard.largest_share, run)
             return _At(state["iteration"], state["windows"], state["tokens"], log)
 
         def save() -> None:
@@ -209,7 +212,7 @@ def _loop(
                 continue
 
             readings, stop = meter.read()
-            held = devices.held(ranks.device.type)
+            held = device_specs.held(ranks.device.type)
             for reading in readings:
                 loss = reading.loss
                 if event := reading.event():

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from ..step import UserError
+from curation.core.errors import UserError
 
 
 def scope_columns(scope: str) -> tuple[str, ...]:

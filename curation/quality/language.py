@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation import models, record
+from curation import document, models
 from curation.step import MapStep
 
 _LABEL = "__label__"
@@ -77,7 +77,7 @@ class Language(MapStep):
         if self.paragraphs:
             columns += map(list, zip(*self._paragraphs(texts, columns[0]), strict=True)) if texts else [[]] * 4
         arrays = [pa.array(column, f.type) for column, f in zip(columns, self.signals, strict=True)]
-        return record.with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=list(self.signals)))
+        return document.with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=list(self.signals)))
 
     def _labels(self, texts: Sequence[bytes], k: int) -> list[_Found]:
         """The k best labels of each text (UTF-8); none for a text without a word.

@@ -16,8 +16,8 @@ Everything imports pyarrow and numpy alone (fsspec only once a path is remote), 
 curation.
 """
 
-from .files import is_remote, read_file
-from .layout import (
+from curation.shards.files import is_remote, read_file
+from curation.shards.layout import (
     FORMAT,
     MAX_TOKENS,
     SOURCE,
@@ -31,7 +31,7 @@ from .layout import (
     schema,
     token_type,
 )
-from .manifest import (
+from curation.shards.manifest import (
     MANIFEST,
     TOMBSTONES,
     DomainShards,
@@ -46,9 +46,9 @@ from .manifest import (
     verify_tokenizer,
     write_manifest,
 )
-from .read import Shard, open_shard
-from .remote import RemoteShard
-from .write import ShardInfo, ShardWriter
+from curation.shards.read import Shard, open_shard
+from curation.shards.remote import RemoteShard
+from curation.shards.write import ShardInfo, ShardWriter
 
 __all__ = [
     "FORMAT",

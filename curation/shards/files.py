@@ -7,7 +7,7 @@ import posixpath
 
 import pyarrow as pa
 
-from .layout import ShardChecksum, ShardError, ShardMissing, ShardTruncated
+from curation.shards.layout import ShardChecksum, ShardError, ShardMissing, ShardTruncated
 
 
 def is_remote(path: str) -> bool:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
-from .files import exists, join, map_file, read_file, size_error
-from .layout import FORMAT, ShardChecksum, ShardFormat, ShardMissing, ShardTokenizer, ShardVersion
-from .read import open_shard
+from curation.shards.files import exists, join, map_file, read_file, size_error
+from curation.shards.layout import FORMAT, ShardChecksum, ShardFormat, ShardMissing, ShardTokenizer, ShardVersion
+from curation.shards.read import open_shard
 
 MANIFEST = "manifest.json"
 TOMBSTONES = "tombstones.json"  # beside it: documents overwritten in place, and the shards' checksums since

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from .files import map_file, size_error
-from .layout import FORMAT, ShardFormat, ShardTokenizer, ShardTruncated, ShardVersion, schema
+from curation.shards.files import map_file, size_error
+from curation.shards.layout import FORMAT, ShardFormat, ShardTokenizer, ShardTruncated, ShardVersion, schema
 
 if TYPE_CHECKING:
-    from .manifest import ShardEntry
+    from curation.shards.manifest import ShardEntry
 
 _HEAD, _TAIL = b"ARROW1\0\0", b"ARROW1"
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .layout import FORMAT, ShardFormat, ShardMissing, ShardTokenizer, ShardTruncated, ShardVersion
-from .manifest import ShardEntry
+from curation.shards.layout import FORMAT, ShardFormat, ShardMissing, ShardTokenizer, ShardTruncated, ShardVersion
+from curation.shards.manifest import ShardEntry
 
 _HEAD_BYTES = 1 << 16  # schema and batch metadata take about 2 KiB; the rest is offsets that are needed anyway
 

@@ -11,8 +11,8 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from . import layout
-from .layout import MAX_TOKENS, SOURCE, schema, token_type
+from curation.shards import layout
+from curation.shards.layout import MAX_TOKENS, SOURCE, schema, token_type
 
 _FLUSH = 1 << 14  # documents whose ids are held as Python objects before they become Arrow arrays
 

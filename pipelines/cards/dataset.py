@@ -13,7 +13,7 @@ import yaml
 
 from curation import __version__
 from pipelines.cards.facts import UNDECLARED, Facts, Signal
-from pipelines.progress import size
+from pipelines.monitor.progress import size
 
 # Names that the Hub knows licences by; any other declared one is `other`, an undeclared one `unknown`.
 LICENCES = frozenset(

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.pipeline import File
-from curation.step import UserError
+from curation.config.pipeline import File
+from curation.core.errors import UserError
 from curation.storage import Storage
-from pipelines.findings import batches
+from pipelines.report.curation.report_data import batches
 
 ROWS = 200_000
 LONGEST = 256  # characters of a word; beyond, a signal is text (what line_dedup cut) and has no distribution
@@ -78,8 +78,8 @@ def gather(run_dir: str) -> Facts:
     """Reads a finished run. Raises UserError for a directory that holds none."""
     import yaml
 
-    from curation.engine import generations
-    from curation.engine.run import read_run
+    from curation.engine.results import generations
+    from curation.engine.runtime.run import read_run
 
     store = Storage(run_dir)
     run = read_run(store)
@@ -109,9 +109,9 @@ def gather(run_dir: str) -> Facts:
 
 def _as_file(pipeline: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     """The resolved pipeline in the form of a pipeline file: what is default left out, rules taken away as null."""
-    from curation.located import Located
-    from curation.options import build, find_class
-    from pipelines.steps import STEPS
+    from curation.config.catalogue import STEPS
+    from curation.config.step_options import build, find_class
+    from curation.core.yaml_lines import Located
 
     steps: list[dict[str, Any]] = []
     for s in pipeline["steps"]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from curation import models
 from curation.storage import Storage
-from pipelines.app import load_pipeline
 from pipelines.cards.dataset import front_matter, licence_id, table
+from pipelines.cli.app import load_pipeline
 
 
 def write_recipe(file: str, folder: str) -> str:

@@ -1,8 +1,8 @@
 """`gristmill report`: one HTML file about a run, of curation or of training, that opens anywhere, with no network and
 nothing crawled that can run.
 
-`page` is the frame; each other file is one part of a page. What a part says comes from `pipelines.findings` (a curation
-run) or `pipelines.trained` (a training run).
+`page` is the frame; each other file is one part of a page. What a part says comes from `pipelines.report.curation.report_data` (a curation
+run) or `pipelines.report.training.training_run` (a training run).
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ def write(run_dir: str, out: str | None = None, price: float | None = None) -> s
 
     Raises UserError for a directory without a finished curation run, and without a training.
     """
-    from pipelines import findings, trained
-    from pipelines.report import curation, training
+    from pipelines.report.curation import page as curation
+    from pipelines.report.curation import report_data
+    from pipelines.report.training import page as training
+    from pipelines.report.training import training_run
 
     if (
         not is_remote(run_dir)
         and not os.path.exists(os.path.join(run_dir, "run.json"))
-        and trained.is_training(run_dir)
+        and training_run.is_training(run_dir)
     ):
-        page = training.render(trained.read(run_dir))
+        page = training.render(training_run.read(run_dir))
     else:
-        page = curation.render(findings.gather(run_dir), price)
+        page = curation.render(report_data.gather(run_dir), price)
     if out is None and is_remote(run_dir):
         Storage(run_dir).write_bytes("report.html", page.encode("utf-8", "replace"))
         return f"{run_dir.rstrip('/')}/report.html"

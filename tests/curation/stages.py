@@ -21,8 +21,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation import rules
-from curation.record import BASE
+from curation.config import rules
+from curation.document import BASE
 from curation.step import Corpus, Earlier, Stage, StagePlan, StageResult
 
 

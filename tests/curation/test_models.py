@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from curation import models
+from curation.core.errors import UserError
 from curation.models import Model
-from curation.step import UserError
 
 DATA = b"a model\n" * 1000
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -147,8 +147,8 @@ def test_no_fasttext_model_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_importing_the_steps_is_light() -> None:
     program = (
-        "import sys; import curation.models, curation.quality.language, curation.quality.perplexity, "
-        "curation.quality.classifier; print([m for m in ('fasttext', 'kenlm', 'numba', 'torch') if m in sys.modules])"
+        "import sys; import curation.models, curation.quality.language, curation.quality.perplexity.perplexity, "
+        "curation.quality.classifier.classifier; print([m for m in ('fasttext', 'kenlm', 'numba', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.record import with_column
+from curation.document import with_column
 from curation.step import MapStep
 
 
@@ -73,14 +73,14 @@ def gristmill(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs the command line in this process: (exit code, stdout, stderr)."""
-    from pipelines import cli
+    from pipelines.cli import main
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["gristmill", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "100")
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         out = capsys.readouterr()
         code = ended.value.code
         return (code if isinstance(code, int) else 0), out.out, out.err
@@ -91,9 +91,9 @@ def gristmill(
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished run of `write_inputs`, in the folder of its inputs."""
-    from curation import config
-    from curation.engine.run import curate
-    from pipelines.steps import READERS, STEPS
+    from curation.config import load as config
+    from curation.config.catalogue import READERS, STEPS
+    from curation.engine.runtime.run import curate
 
     folder = write_inputs(tmp_path_factory.mktemp("small"))
     pipeline = config.load(str(folder / "small.yaml"), catalogue=STEPS, readers=READERS)

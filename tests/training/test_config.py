@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from training.config import PRESETS, TrainConfig, UserError, load, parse
+from curation.core.errors import UserError
+from training.config import PRESETS, TrainConfig, load, parse
 
 
 def test_defaults_and_round_trip() -> None:

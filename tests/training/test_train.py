@@ -17,12 +17,15 @@ import pytest
 import torch
 
 from curation import shards
-from pipelines.readings import Readings, trace_token
-from training import checkpoint, optim, planning
-from training.config import PRESETS, TrainConfig, UserError, parse
-from training.data import Data, plan
-from training.journal import last_scores
-from training.model import Model, Shape
+from curation.core.errors import UserError
+from pipelines.lookup.training_data import Readings, trace_token
+from training.checkpoint import save_load
+from training.config import PRESETS, TrainConfig, parse
+from training.data import data_schedule
+from training.data.dataset import Data, plan
+from training.metrics.metrics_log import last_scores
+from training.model.transformer import Model, Shape
+from training.optim import optimizers
 from training.train import train
 
 CONFIG = """
@@ -45,10 +48,10 @@ def config(**changes: Any) -> TrainConfig:
 
 def contents(path: Path) -> dict[str, torch.Tensor]:
     """Weights and moments of a checkpoint, by name."""
-    model = Model(Shape(**checkpoint.verify(path)["shape"]))
-    optimizer = optim.build(model, config().optimizer)
-    checkpoint.restore(path, model, optimizer)
-    state = checkpoint.tensors(model, optimizer)
+    model = Model(Shape(**save_load.verify(path)["shape"]))
+    optimizer = optimizers.build(model, config().optimizer)
+    save_load.restore(path, model, optimizer)
+    state = save_load.tensors(model, optimizer)
     flat = {f"model.{n}": t for n, t in state["model"].items()}
     return flat | {f"{n}.{k}": t for n, moments in state["optimizer"].items() for k, t in moments.items()}
 
@@ -57,9 +60,9 @@ def assert_equal_runs(a: Path, b: Path) -> None:
     """Equal to the bit: weights, moments, loss log, configuration, and the state beside the tensors."""
     assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
     assert (a / "train.yaml").read_bytes() == (b / "train.yaml").read_bytes()
-    ours, theirs = checkpoint.checkpoints(a / "checkpoints"), checkpoint.checkpoints(b / "checkpoints")
+    ours, theirs = save_load.checkpoints(a / "checkpoints"), save_load.checkpoints(b / "checkpoints")
     assert [p.name for p in ours] == [p.name for p in theirs]
-    assert checkpoint.verify(ours[-1]) == checkpoint.verify(theirs[-1])
+    assert save_load.verify(ours[-1]) == save_load.verify(theirs[-1])
     first, second = contents(ours[-1]), contents(theirs[-1])
     assert first.keys() == second.keys()
     for name, tensor in first.items():
@@ -86,7 +89,7 @@ def test_what_a_run_leaves(uninterrupted: Path) -> None:
         assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.8
         assert 0 < scores[-1]["domains"][domain]["bits_per_byte"] < 5
     # The last two, the good one (20 accepted iterations behind it) and the next that may become good
-    names = [p.name for p in checkpoint.checkpoints(uninterrupted / "checkpoints")]
+    names = [p.name for p in save_load.checkpoints(uninterrupted / "checkpoints")]
     assert names == ["00000000", "00000005", "00000020", "00000024"]
     speed = [json.loads(line) for line in (uninterrupted / "speed.jsonl").read_text().splitlines()]
     assert [e["iteration"] for e in speed] == list(range(1, 25)) and all(e["tokens_per_s"] > 0 for e in speed)
@@ -106,7 +109,7 @@ SCRIPT = """
 import sys
 from training.config import load
 from training.train import train
-from training.watch import RESUME_ME, Preempted
+from training.distributed.watchdog import RESUME_ME, Preempted
 def report(entry):
     if entry["kind"] == "train":
         print(entry["iteration"], flush=True)
@@ -150,7 +153,7 @@ def test_killed_at_random_moments(corpus: Path, uninterrupted: Path, tmp_path: P
         child.send_signal(signal.SIGKILL)
         code, _, errors = ended(child)
         assert code == -signal.SIGKILL, f"killed, and not ended by itself: {errors[-2000:]}"
-        found = checkpoint.newest(tmp_path / "run" / "checkpoints")
+        found = save_load.newest(tmp_path / "run" / "checkpoints")
         now = found.state["iteration"] if found else 0
         assert now >= max(saved, stop // 5 * 5 - 5), "the one being written, and none but it, may be lost"
         saved = now
@@ -166,7 +169,7 @@ def test_sigterm_saves_and_asks_to_be_resumed(corpus: Path, uninterrupted: Path,
     child.send_signal(signal.SIGTERM)
     code, _, errors = ended(child)
     assert code == 75, errors[-2000:]
-    found = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    found = save_load.newest(tmp_path / "run" / "checkpoints")
     assert found is not None and found.state["iteration"] >= 7
     sessions = [json.loads(line) for line in (tmp_path / "run" / "sessions.jsonl").read_text().splitlines()]
     assert [s["event"] for s in sessions] == ["start", "preempted"]
@@ -177,7 +180,8 @@ def test_sigterm_saves_and_asks_to_be_resumed(corpus: Path, uninterrupted: Path,
 
 def test_a_hang_ends_with_a_report(corpus: Path, tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom training.watch import watch\nwith watch(0.4) as w:\n    w.alive()\n    time.sleep(60)\n"
+        "import time\nfrom training.distributed.watchdog import watch\n"
+        "with watch(0.4) as w:\n    w.alive()\n    time.sleep(60)\n"
     )
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert child.returncode == 75
@@ -192,7 +196,7 @@ def test_from_the_weights_of_another_run(corpus: Path, uninterrupted: Path, tmp_
         first, step = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()][:2]
         assert first["iteration"] == 0 and first["domains"] == end["domains"]
         assert result.resumed_from == 0 and step["windows"] == 8
-    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint here"):
+    with pytest.raises(save_load.CheckpointError, match="no checkpoint here"):
         train(config(init_from=str(tmp_path)), str(corpus), str(tmp_path / "none"))
 
 
@@ -266,7 +270,7 @@ def test_one_step_equals_a_hand_written_one_in_float64(corpus: Path, tmp_path: P
     norm = torch.stack([p.grad.square().sum() for p in model.parameters()]).sum().sqrt()
     assert norm > 0.5
     lr, (b1, b2), eps = 3e-3 / 4, (0.9, 0.95), 1e-8
-    found = contents(checkpoint.checkpoints(tmp_path / "run" / "checkpoints")[-1])
+    found = contents(save_load.checkpoints(tmp_path / "run" / "checkpoints")[-1])
     for name, p in model.named_parameters():
         grad = p.grad * 0.5 / norm
         m, v = (1 - b1) * grad / (1 - b1), (1 - b2) * grad**2 / (1 - b2)
@@ -323,7 +327,7 @@ def test_a_run_directory_belongs_to_one_configuration(
     for name in ("00000000", "00000005", "00000020"):
         shutil.rmtree(run / "checkpoints" / name)
     (run / "checkpoints" / "00000024" / "state.json").write_text("{}")
-    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint is undamaged"):
+    with pytest.raises(save_load.CheckpointError, match="no checkpoint is undamaged"):
         train(config(), str(corpus), str(run))
 
 
@@ -355,7 +359,7 @@ def test_another_mix_from_here_on(corpus: Path, tmp_path: Path) -> None:
     train(config(**base), str(corpus), str(tmp_path))
     changed = {**base, "iterations": 6, "data.weights": {"code": 0.25, "docs": 0.75}, "batch.windows": 4}
     result = train(config(**changed), str(corpus), str(tmp_path))
-    segments = checkpoint.verify(result.checkpoint)["order"]["segments"]
+    segments = save_load.verify(result.checkpoint)["order"]["segments"]
     assert [(s["window"], s["mix"], s["batch"]) for s in segments] == [
         (0, {"code": 3, "docs": 2}, 8),
         (32, {"code": 1, "docs": 3}, 4),
@@ -465,7 +469,7 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused_before_it_comes(
 
     def share(batch: int, world: int, accumulation: int, rank: int) -> list[tuple[int, int]]:
         asked.append(batch)
-        return planning.share(batch, 4, accumulation, rank)
+        return data_schedule.share(batch, 4, accumulation, rank)
 
     monkeypatch.setattr(module, "share", share)
     with pytest.raises(UserError, match=r"a global batch of 6 cannot be dealt to 4 ranks .*; 4 or 8 can"):

@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
-from curation import config
-from curation.engine import run
-from curation.pipeline import Pipeline
-from pipelines.steps import READERS, STEPS
+from curation.config import load as config
+from curation.config.catalogue import READERS, STEPS
+from curation.config.pipeline import Pipeline
+from curation.engine.runtime import run
 
 ENGLISH = "language.code = 'en' AND language.score >= 0.3"
 

@@ -11,16 +11,16 @@ import random
 from pathlib import Path
 from typing import Any
 
-from curation import config
-from curation.engine.run import RunResult, curate
-from curation.pipeline import Pipeline
-from pipelines.steps import READERS, STEPS
+from curation.config import load as config
+from curation.config.catalogue import READERS, STEPS
+from curation.config.pipeline import Pipeline
+from curation.engine.runtime.run import RunResult, curate
 
 STEP = '''
 from dataclasses import dataclass
 import os, signal, time
 import pyarrow as pa
-from curation.record import with_column
+from curation.document import with_column
 from curation.step import MapStep
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation import models
-from curation.quality import classifier_train
+from curation.core.errors import UserError
+from curation.quality.classifier import train
 from curation.quality.language import Language
-from curation.step import UserError
 
 ODD = [
     "",
@@ -161,7 +161,7 @@ def test_any_fasttext_model_with_glotlids_labels(tmp_path: Path, data: Path) -> 
     ]
     pairs = [(labels[code], text) for code, text in lines if code in labels]
     path = str(tmp_path / "glot.bin")
-    made = classifier_train.fit(pairs, path, options={"dim": 8, "minn": 2, "maxn": 4, "bucket": 20_000, "epoch": 20})
+    made = train.fit(pairs, path, options={"dim": 8, "minn": 2, "maxn": 4, "bucket": 20_000, "epoch": 20})
     assert made.accuracy > 0.95
     step = Language(model=path, second=True)
     step.open()

@@ -11,7 +11,7 @@ import yaml
 
 from curation.api import run as curated
 from pipelines.cards.write import write
-from pipelines.commands.curating import write_cards
+from pipelines.cli.commands.curate import write_cards
 from tests.curation.engine import tiny
 from tests.pipelines.conftest import write_inputs
 

@@ -1,0 +1,27 @@
+"""What the words of a pipeline file mean: steps and readers by name, imported when they are used."""
+
+from __future__ import annotations
+
+STEPS: dict[str, str | type] = {
+    "extract": "curation.extract.extract:Extract",
+    "urls": "curation.quality.url_signals:Urls",
+    "language": "curation.quality.language:Language",
+    "c4_lines": "curation.quality.c4_line_filter:C4Lines",
+    "heuristics": "curation.quality.heuristics.heuristics:Heuristics",
+    "perplexity": "curation.quality.perplexity.perplexity:Perplexity",
+    "classifier": "curation.quality.classifier.classifier:Classifier",
+    "ensemble": "curation.quality.ensemble.ensemble:Ensemble",
+    "pii": "curation.safety.pii.pii:Pii",
+    "toxicity": "curation.safety.toxicity.toxicity:Toxicity",
+    "exact_dedup": "curation.dedup.exact_dedup:ExactDedup",
+    "url_dedup": "curation.dedup.url_dedup:UrlDedup",
+    "line_dedup": "curation.dedup.line_dedup:LineDedup",
+    "minhash_dedup": "curation.dedup.minhash.minhash_dedup:MinHashDedup",
+    "decontaminate": "curation.safety.decontamination.decontaminate:Decontaminate",
+    "datatrove": "curation.datatrove_adapter:Datatrove",
+}
+
+READERS: dict[str, str | type] = {
+    "warc": "curation.sources.warc:Warc",
+    "text": "curation.sources.text:Text",
+}

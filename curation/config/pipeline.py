@@ -1,0 +1,186 @@
+"""What a pipeline is: the sections of its file as typed values, and the checked whole that the engine runs.
+
+`config.load` makes a `Pipeline` from a file; nothing here reads or decides anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from curation.config.rules import ParsedRule
+from curation.core.yaml_lines import Located
+from curation.step import GlobalStep, MapStep, Reader
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Mix(Strict):
+    """Which domain is read how much: weights of tokens, or `natural` (as much as there is of each)."""
+
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | Literal["natural"] = "natural"
+    budget: Annotated[int, Field(gt=0)] | None = None  # tokens in all; null: everything once
+    max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    groups: dict[str, str] = {}  # name -> SQL: documents for which it is TRUE have this domain, the first one's
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0  # above 1: small domains weigh more
+    shortfall: Literal["refuse", "redistribute"] = "refuse"  # a domain that lacks tokens for its share
+
+
+class TrainTokenizer(Strict):
+    """A tokenizer trained on a sample of the curated text."""
+
+    kind: Literal["bpe"] = "bpe"
+    vocab: Annotated[int, Field(ge=257, le=1 << 20)] = 32768  # 256 bytes and EOS at the least
+    sample_bytes: Annotated[int, Field(gt=0)] = 200_000_000
+
+
+FILES = ("path", "tiktoken", "sentencepiece")  # keys of a tokenizer that name a file
+
+
+class Tokenizer(Strict):
+    """Exactly one of these: train one, or load a tokenizer.json, a tiktoken file or a SentencePiece model; `eos` names
+    the end-of-text token of one that is loaded, where it is none of the usual."""
+
+    train: TrainTokenizer | None = None
+    path: str | None = None
+    tiktoken: str | None = None
+    sentencepiece: str | None = None
+    eos: str | None = None
+
+    @property
+    def file(self) -> str | None:
+        """What is loaded; every kind is recognised by its content."""
+        return self.path or self.tiktoken or self.sentencepiece
+
+
+class Shards(Strict):
+    """How shards are cut."""
+
+    tokens_per_shard: Annotated[int, Field(gt=0, le=1 << 30)] = 50_000_000
+
+
+class Engine(Strict):
+    """How work is cut; the result does not depend on it."""
+
+    task_bytes: Annotated[int, Field(ge=1 << 10)] | None = (
+        None  # stored bytes a task aims at; null: by the input's size
+    )
+    batch_rows: Annotated[int, Field(gt=0, le=1 << 16)] = 256  # documents a step sees at once
+
+
+class File(Strict):
+    """The top level of a pipeline file."""
+
+    name: str | None = None
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 17
+    sources: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    quarantine: list[str] = []
+    steps: list[Any] = []
+    mix: Mix = Mix()
+    tokenizer: Tokenizer | None = None
+    shards: Shards = Shards()
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    retention: Literal["all", "kept", "none"] = "all"
+    store_raw: bool = False
+    quantiles: str | None = None
+    engine: Engine = Engine()
+
+
+class SourceFile(Strict):
+    """What every source has; the other keys are options of its reader."""
+
+    name: str
+    read: str
+    path: str
+    root: str = "."
+    domain: str | None = None
+    collection: str | None = None
+    licence: str | None = None  # for the data card: an SPDX name or a sentence
+    origin: str | None = None  # for the data card: where the files are from
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of one kind that become documents of one domain."""
+
+    name: str
+    domain: str
+    collection: str
+    read: str  # the reader's word in the catalogue
+    root: str  # absolute, or a URL
+    path: str  # glob below the root
+    reader: Reader
+    written: Mapping[str, Any]  # as in the file
+
+
+@dataclass(frozen=True)
+class StepEntry:
+    """A step of the pipeline, its options checked, and the rules that hold after it."""
+
+    step: MapStep | GlobalStep
+    kind: str  # the word in the file
+    target: str  # "module:Class" or "/path/file.py:Class", for `options.load_class` on another machine
+    rules: Mapping[str, str]  # name -> SQL, in the order in which they are asked
+    parsed: tuple[ParsedRule, ...]
+    options: Mapping[str, Any]  # as in the file
+    line: str  # file:line
+
+    @property
+    def name(self) -> str:
+        return self.step.name
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline file, checked."""
+
+    file: str
+    name: str
+    seed: int
+    sources: tuple[Source, ...]
+    quarantine: tuple[str, ...]  # absolute paths or URLs
+    steps: tuple[StepEntry, ...]
+    mix: Mix
+    tokenizer: Tokenizer | None
+    shards: Shards
+    validation: float
+    retention: Literal["all", "kept", "none"]
+    store_raw: bool
+    quantiles: str | None
+    engine: Engine
+    places: Located
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain data with every default and override in place. Paths stand as in the file, so that a pipeline moved
+        to another folder is the same one."""
+        paths = self.places.tree.get("tokenizer") or {}
+        written_tokenizer = {k: paths[k] for k in FILES if paths.get(k)}
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "sources": [dict(s.written) for s in self.sources],
+            "quarantine": list(self.places.tree.get("quarantine") or []),
+            "steps": [
+                {
+                    "step": e.kind,
+                    "name": e.name,
+                    "options": dict(e.options),
+                    "rules": dict(e.rules),
+                    "scrubs": isinstance(e.step, MapStep) and e.step.scrubs,
+                }
+                for e in self.steps
+            ],
+            "mix": self.mix.model_dump(),
+            "tokenizer": self.tokenizer and {**self.tokenizer.model_dump(), **written_tokenizer},
+            "shards": self.shards.model_dump(),
+            "validation": self.validation,
+            "retention": self.retention,
+            "store_raw": self.store_raw,
+            "quantiles": self.places.tree.get("quantiles"),
+            "engine": self.engine.model_dump(),
+        }

@@ -1,0 +1,191 @@
+"""From words in a file to a step or a reader: which class is meant, and whether its options fit.
+
+Steps and readers are dataclasses whose fields are their options. A catalogue maps words to classes, or to
+"module:Class" imported when the word is used. A user's own step is written as `my_steps.py:ShoutStep` (a file beside
+the pipeline file) or `package.module:Class`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from curation.core.errors import UserError
+from curation.core.yaml_lines import Located, Path, beside
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`did you mean language?`, or the list of what there is."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"expected one of: {', '.join(sorted(names))}" if names else "expected no keys here"
+
+
+def find_class(kind: str, catalogue: Mapping[str, str | type], located: Located, path: Path, what: str) -> type:
+    """The class that a word in the file means. Raises UserError naming near words, or what went wrong on import."""
+    where = located.where(*path)
+    target = catalogue.get(kind)
+    if target is None and (":" in kind):
+        return load_class(user_target(kind, located.file), where)
+    if target is None:
+        hint = nearest(kind, catalogue)
+        own = "\n  a step of your own is written file.py:Class or package.module:Class" if what == "step" else ""
+        raise UserError(f"{where}: unknown {what} {kind!r}\n  {hint}{own}")
+    return load_class(target, where) if isinstance(target, str) else target
+
+
+def user_target(kind: str, file: str) -> str:
+    """`my_steps.py:Shout` with the path made absolute, as `load_class` takes it on any machine that has the file."""
+    module, _, name = kind.rpartition(":")
+    return f"{beside(file, module)}:{name}" if module.endswith(".py") else kind
+
+
+def load_class(target: str, where: str = "") -> type:
+    """Imports "package.module:Class" or "/path/file.py:Class". The same file gives the same module every time, on every
+    machine that has it; an edited one another."""
+    module_name, _, class_name = target.rpartition(":")
+    prefix = f"{where}: " if where else ""
+    if module_name.endswith(".py"):
+        path = module_name
+        if not os.path.isfile(path):
+            raise UserError(f"{prefix}there is no file {path}\n  expected the path of a Python file beside this one")
+        with open(path, "rb") as f:
+            state = hashlib.sha256(path.encode() + b"\0" + f.read()).hexdigest()[:8]
+        module_name = f"_gristmill_{os.path.basename(path)[:-3]}_{state}"
+        if module_name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(module_name, path)
+            assert spec is not None and spec.loader is not None  # for a .py file there is one
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[module_name] = module
+            try:
+                spec.loader.exec_module(module)
+            except Exception as error:  # the user's own code may raise anything
+                del sys.modules[module_name]
+                raise UserError(f"{prefix}{path} cannot be imported: {type(error).__name__}: {error}") from error
+    else:
+        try:
+            importlib.import_module(module_name)
+        except ImportError as error:
+            raise UserError(f"{prefix}{module_name} cannot be imported: {error}") from error
+    found = getattr(sys.modules[module_name], class_name, None)
+    if not isinstance(found, type):
+        raise UserError(f"{prefix}{target.rpartition(':')[0]} has no class {class_name}")
+    return found
+
+
+def build(cls: type, options: Mapping[str, Any], located: Located, path: Path, what: str) -> Any:
+    """An instance of a dataclass from options, each checked against its field's type.
+
+    Types are strict (no "3" for 3) but for what YAML cannot say: a list where a tuple is meant, an integer for a float.
+    """
+    if not dataclasses.is_dataclass(cls):
+        raise UserError(f"{located.where(*path)}: {cls.__name__} is not a dataclass\n  its fields would be its options")
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init and not f.name.startswith("_")}
+    for key in options:
+        if key not in fields:
+            raise UserError(f"{located.where(*path, key)}: {what} has no option {key!r}\n  {nearest(key, fields)}")
+    missing = [
+        name
+        for name, f in fields.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and name not in options
+    ]
+    if missing:
+        needs = ", ".join(f"{n} ({_type_name(_type(cls, fields[n]))})" for n in missing)
+        raise UserError(f"{located.where(*path)}: {what} needs {needs}")
+    values = {}
+    for key, value in options.items():
+        annotation = _type(cls, fields[key])
+        try:
+            values[key] = TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            inner = tuple(p for p in first["loc"] if isinstance(p, int) or (isinstance(value, dict) and p in value))
+            where = located.where(*path, key, *inner)
+            expected = _type_name(annotation)
+            raise UserError(
+                f"{where}: is {json.dumps(first['input'], ensure_ascii=False)}\n  expected {expected}"
+            ) from None
+    try:
+        return cls(**values)
+    except UserError as error:
+        raise UserError(f"{located.where(*path)}: {error}") from None
+
+
+def _type(cls: type, f: dataclasses.Field[Any]) -> Any:
+    """A field's type; annotations are strings under `from __future__ import annotations`, resolved where written."""
+    if not isinstance(f.type, str):
+        return f.type
+    for base in cls.__mro__:
+        if f.name in inspect.get_annotations(base):
+            return eval(f.type, dict(vars(sys.modules[base.__module__])))
+    raise TypeError(f"{cls.__name__}.{f.name} has no annotation")
+
+
+def _type_name(annotation: Any) -> str:
+    """A type in the words of a pipeline file."""
+    names = {
+        str: "a string",
+        int: "an integer",
+        float: "a number",
+        bool: "true or false",
+        type(None): "null",
+        list: "a list",
+        dict: "a mapping",
+    }
+    origin, arguments = getattr(annotation, "__origin__", None), getattr(annotation, "__args__", ())
+    if annotation in names:
+        return names[annotation]
+    if (origin is not None and getattr(origin, "_name", None) == "Literal") or str(annotation).startswith(
+        "typing.Literal"
+    ):
+        return "one of " + ", ".join(json.dumps(a) for a in arguments)
+    if origin in (list, tuple, set, frozenset) and arguments:
+        return f"a list of {_several(_type_name(arguments[0]))}"
+    if origin is dict and arguments:
+        return f"a mapping to {_several(_type_name(arguments[1]))}"
+    if arguments and (origin is None or "Union" in str(origin)):
+        return " or ".join(_type_name(a) for a in arguments)
+    return str(getattr(annotation, "__name__", annotation))
+
+
+def _several(name: str) -> str:
+    """`a string` as `strings`; `one of …` stays."""
+    return f"{name.removeprefix('a ').removeprefix('an ')}s" if name.startswith(("a ", "an ")) else name
+
+
+def anchor(instance: Any, paths: Iterable[str], file: str, *, must_exist: bool) -> Any:
+    """The same step with those of its options that are one of `paths` made relative to the file's folder.
+
+    With `must_exist` only where there is such a file: a model's name is then left to the catalogue of models.
+    """
+    known = set(paths)
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, str) and value in known:
+            there = beside(file, value)
+            return there if not must_exist or os.path.exists(there) else value
+        if isinstance(value, dict):
+            return {k: moved(v) for k, v in value.items()}
+        return type(value)(moved(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+    changes = {}
+    for f in dataclasses.fields(instance):
+        if f.init and not f.name.startswith("_"):
+            old = getattr(instance, f.name)
+            new = moved(old)
+            if new != old:
+                changes[f.name] = new
+    return dataclasses.replace(instance, **changes) if changes else instance

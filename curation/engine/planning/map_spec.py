@@ -1,0 +1,83 @@
+"""What a map task is told: what all tasks of its phase share, and what is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from curation.step import InputSplit, MapStep, Reader, Step
+
+
+@dataclass(frozen=True)
+class Op:
+    """One entry of a phase: compute (or join) a step's signals, or only decide, then apply rules."""
+
+    kind: str  # "map": compute; "join": take a global step's signals; "rules": signals are there already
+    step: Step
+    position: int  # of the step in the pipeline
+    rules: Mapping[str, str]
+    store: str  # directory of the step's signals: cache/signals/<step>-<fingerprint>
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source as a task needs it."""
+
+    reader: Reader
+    root: str
+    collection: str
+    domain: str
+
+
+@dataclass(frozen=True)
+class MapPhase:
+    """What all tasks of a map phase share."""
+
+    run: str
+    sources: Sequence[Source]
+    ops: Sequence[Op]
+    first: bool  # reads the sources; later ones read what the phase before left
+    base_store: str
+    text_store: str | None  # where the phase puts text: None if it rewrites none
+    types: Mapping[str, pa.DataType]  # struct type of every step of the pipeline
+    scrubber: MapStep | None
+    scrub_before: int  # strings of steps before this position go through the scrubber
+    quarantine_ids: Mapping[bytes, str | None]  # with what the list says about each
+    quarantine_urls: Mapping[str, str | None]
+    batch_rows: int
+    keep_dropped_text: bool
+    sample: float | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """One task: which rows, and which files hold some of their columns already."""
+
+    index: int
+    key: str
+    decision: str  # fingerprint of all that decides: names the generation of what is written
+    source: int = 0
+    pieces: Sequence[InputSplit] = ()
+    limit: int | None = None
+    poison: Sequence[tuple[str, str]] = ()  # (doc_id in hex, reason)
+    state: Mapping[str, Any] | None = None  # of the phase before
+    known: Mapping[str, Sequence[str]] = field(default_factory=dict)  # store directory -> files of this task
+    joins: Mapping[str, Sequence[str]] = field(default_factory=dict)  # global step -> files with its signals by task
+    numbers: Mapping[str, int] = field(default_factory=dict)  # global step -> this task's number in its stages
+    probe: tuple[int, int] | None = None  # only rows of this range, nothing written: to find what kills a worker
+    dry: bool = False  # with `probe`: no step runs either; answers with the number of rows, and ids of the range
+
+
+class Poisoned(Exception):
+    """Records on which a step fails: [(doc_id in hex, file, step, reason)]."""
+
+    def __init__(self, records: list[tuple[str, str, str, str]]) -> None:
+        super().__init__(f"{len(records)} records make a step fail; first: {records[0]}")
+        self.records = records
+
+    def __reduce__(self) -> Any:
+        return Poisoned, (self.records,)

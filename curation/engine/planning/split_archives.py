@@ -1,0 +1,74 @@
+"""Cutting large archives: where members begin is not known without reading, so a phase of its own finds out.
+
+Otherwise one large file keeps one worker busy while others wait, so files of a few tasks' worth of bytes are cut. The
+cuts are exact: a piece begins at a record and knows what its reader must know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from curation import storage
+from curation.engine.planning import fingerprint
+from curation.engine.planning.map_spec import Source
+from curation.engine.planning.plan import Plan, target_bytes
+from curation.engine.runtime.driver import Driver, Phase
+from curation.step import InputSplit, UnreadableFile
+
+# A file of fewer tasks' worth than this stays whole.
+WORTH_CUTTING = 4
+
+
+@dataclass(frozen=True)
+class IndexPhase:
+    run: str
+    sources: tuple[Source, ...]
+    target: int
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    index: int
+    source: int
+    piece: InputSplit
+
+
+def run_index(phase: IndexPhase, spec: IndexSpec) -> dict[str, Any]:
+    """The pieces of one file. What cannot be read stays whole: reading it will say what is wrong."""
+    source = phase.sources[spec.source]
+    try:
+        pieces = source.reader.index(spec.piece, source.root, phase.target)  # type: ignore[attr-defined]
+    except (UnreadableFile, OSError):
+        pieces = [spec.piece]
+    return {"index": spec.index, "pieces": [asdict(p) for p in pieces]}
+
+
+def cut(driver: Driver, plan: Plan) -> Mapping[tuple[int, str], list[InputSplit]]:
+    """Pieces of the files that are worth cutting and whose reader can, by (source, path)."""
+    target = target_bytes(plan)
+    wanted = [
+        (number, InputSplit(f.path, f.size, f.version))
+        for number, (source, listed) in enumerate(zip(plan.sources, plan.files, strict=True))
+        if hasattr(source.reader, "index")
+        for f in listed
+        if f.size >= WORTH_CUTTING * target
+    ]
+    if not wanted:
+        return {}
+    specs = [IndexSpec(i, number, piece) for i, (number, piece) in enumerate(wanted)]
+    codes = [fingerprint.code_fingerprint(type(s.reader)) for s in plan.sources]
+    ids = [
+        storage.fingerprint([codes[s.source], s.piece.path, s.piece.size, s.piece.version, target, s.source])[:24]
+        for s in specs
+    ]
+    shared = IndexPhase(driver.storage.root, tuple(plan.sources), target)
+    phase = Phase(
+        "cut large archives", storage.fingerprint(ids), run_index, shared, specs, ids, [p.size for _, p in wanted]
+    )
+    manifests = driver.run(phase)
+    return {
+        (number, piece.path): [InputSplit(**p) for p in m["pieces"]]
+        for (number, piece), m in zip(wanted, manifests, strict=True)
+    }

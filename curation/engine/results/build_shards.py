@@ -1,0 +1,129 @@
+"""The second half of the result: documents, tokenizer, shards and their manifest, from what the steps left alive."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from curation import document, shards, storage
+from curation.config.pipeline import Pipeline
+from curation.engine.planning import fingerprint
+from curation.engine.planning.mix_groups import Grouping
+from curation.engine.results import generations
+from curation.engine.results.publish import Result
+from curation.engine.runtime.phases import Phases
+from curation.packing import document_writer, shard_writer
+from curation.packing.tokenizer import fertility, train_tokenizer
+from curation.step import Corpus
+
+KEPT_COLUMNS = ("doc_id", "text", "url", "domain", "source", "date", "meta", "read")
+
+
+def build(phases: Phases, made: Result) -> None:
+    """Adds documents/ and, if the pipeline has a tokenizer, shards/ to the result. UserError if nothing is left."""
+    plan = phases.plan
+    corpus = Corpus(
+        documents=sum(m["out"] for m in phases.manifests),
+        text_bytes=sum(m["text_bytes"] for m in phases.manifests),
+        tasks=len(phases.manifests),
+        seed=plan.pipeline.seed,
+    )
+    code = fingerprint.module_fingerprint(document_writer.__file__)
+    train_tokenizer.refuse_empty(corpus)
+    schema = pa.schema(
+        [*(pa.field(c, _type(c)) for c in KEPT_COLUMNS), *(pa.field(n, t) for n, t in plan.types.items())]
+    )
+    kept = phases.stages(
+        "documents",
+        storage.fingerprint([code, str(schema), corpus.seed]),
+        document_writer.documents_stages(corpus, schema),
+    )
+    if sum(f["documents"] for f in kept.facts if f) != corpus.documents:
+        raise AssertionError(f"documents/ has {[dict(f) for f in kept.facts]} for {corpus.documents} kept documents")
+    made.staged += kept.staged
+    if plan.pipeline.tokenizer is not None:
+        _shards(phases, made, corpus)
+
+
+def _type(column: str) -> pa.DataType:
+    return document.READ if column == "read" else document.BASE.field(column).type
+
+
+def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
+    pipeline = phases.plan.pipeline
+    wanted = pipeline.tokenizer
+    assert wanted is not None
+    code = fingerprint.module_fingerprint(shard_writer.__file__)
+    base = storage.fingerprint([code, corpus.seed, fingerprint.environment_fingerprint()])
+    if wanted.train is not None:
+        options: list[Any] = [wanted.train.kind, wanted.train.vocab, wanted.train.sample_bytes]
+        stages = train_tokenizer.train_tokenizer_stages(
+            corpus, vocab=wanted.train.vocab, sample_bytes=wanted.train.sample_bytes
+        )
+    else:
+        path = str(wanted.file)
+        options = [*fingerprint.file_checksums([path]), wanted.eos]
+        stages = train_tokenizer.load_tokenizer_stages(corpus, path=path, eos=wanted.eos)
+    trained = phases.stages("tokenizer", storage.fingerprint([base, options]), stages)
+    file, info = trained.staged[0], train_tokenizer.tokenizer_info(trained.facts[0])
+    groups = pipeline.mix.groups
+    signals = [pa.field(n, t) for n, t in phases.plan.types.items()]
+    known = pa.schema([*document.BASE, pa.field("read", document.READ), *signals])
+    language = next((e.name for e in pipeline.steps if e.kind == "language"), None)
+    clusters = [n for n, t in phases.plan.types.items() if {"of", "copies"} <= {f.name for f in t}]
+    cut = [
+        base,
+        info.sha256,
+        info.eos,
+        pipeline.validation,
+        pipeline.shards.tokens_per_shard,
+        *groups.items(),
+        clusters,
+        language,
+    ]
+    dealt = phases.stages(
+        "shards",
+        storage.fingerprint(cut),
+        shard_writer.shard_stages(
+            corpus,
+            tokenizer=phases.storage.url(file["path"]),
+            eos=wanted.eos,
+            validation=pipeline.validation,
+            tokens_per_shard=pipeline.shards.tokens_per_shard,
+            route=Grouping(groups, known) if groups else None,
+            clusters=clusters,
+            language=language,
+        ),
+    )
+    made.staged += trained.staged + dealt.staged
+    weights = None if pipeline.mix.weights == "natural" else dict(pipeline.mix.weights)
+    manifest = shard_writer.manifest(
+        dealt.facts,
+        info,
+        weights=weights,
+        budget=pipeline.mix.budget,
+        max_epochs=pipeline.mix.max_epochs if pipeline.mix.budget is not None else None,
+        temperature=pipeline.mix.temperature,
+        shortfall=pipeline.mix.shortfall,
+        seed=corpus.seed,
+        generation=generations.number(phases.storage),
+        fingerprint=_data_fingerprint(pipeline, made),
+    )
+    buffer = io.BytesIO()
+    shards.write_manifest(buffer, manifest)
+    made.small["shards/manifest.json"] = buffer.getvalue()
+    made.counts["tokens"] = {
+        name: {domain: entry.tokens for domain, entry in domains.items()} for name, domains in manifest.splits.items()
+    }
+    tally = next(stage["tally"] for stage in dealt.trail if stage["stage"] == "tokens")
+    made.counts["fertility"] = fertility.fertility(manifest, tally)
+    made.counts["tokenizer"] = {k: v for k, v in trained.facts[0].items() if k != "sha256"}
+
+
+def _data_fingerprint(pipeline: Pipeline, made: Result) -> str:
+    """Of what the result holds: equal trees have equal fingerprints, whatever made them."""
+    files = sorted((f["path"].removeprefix(f["directory"]), f["sha256"]) for f in made.staged)
+    return storage.fingerprint([files, json.dumps(pipeline.mix.model_dump(), sort_keys=True)])

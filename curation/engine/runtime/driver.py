@@ -1,0 +1,316 @@
+"""Runs phases: a bounded window of tasks in flight, each committed once, what is finished never run again.
+
+The driver holds one manifest a task and nothing a document. A task commits by writing its manifest; when all tasks
+of a phase have, their manifests are merged into one file and the single ones go. So resuming reads one file a
+finished phase and one a task of the phase that was open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from curation.core.errors import UserError
+from curation.engine.planning.map_spec import MapSpec, Poisoned
+from curation.engine.runtime.executors import TASK_MEMORY, Executor, Function, Outcome, WorkerDiffers
+from curation.storage import Storage, failpoint
+
+MAX_DEATHS = 3  # of the worker under one task before its records are searched for the one that kills
+MAX_NODE_DEATHS = 20  # machines under one task: spot nodes go in waves
+MAX_ERRORS = 3  # transient errors (network, object store) of one task
+MEMORY_GROWTH = 4
+SIZES = 1000  # tasks of a phase whose sizes go to the log one by one
+
+
+class RunFailed(Exception):
+    """The run cannot go on: exit code 1. The message says what, where and what to do."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full(storage: Storage, error: BaseException) -> RunFailed:
+    """What to say of a write that found no space, in a task or in the driver."""
+    return RunFailed(
+        f"the disk is full ({error}): that of {storage.root}, or of the temporary directory {tempfile.gettempdir()} of "
+        "the machine that ran the task. Finished tasks are safe: free some space and run the same command again to "
+        "go on."
+    )
+
+
+class Progress(Protocol):
+    """What a display wants to know. All methods are called from the driver's thread.
+
+    `phase`: so many of its tasks are done, the others have these sizes, in the order in which they start. `start`: a
+    task (its number) goes to one of so many slots, or waits for one; `task`: it is committed.
+    """
+
+    def phase(self, name: str, tasks: int, done: int, sizes: Sequence[int]) -> None: ...
+    def start(self, task: int, size: int, slots: int) -> None: ...
+    def task(self, manifest: dict[str, Any], size: int) -> None: ...
+    def note(self, message: str) -> None: ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    def phase(self, name: str, tasks: int, done: int, sizes: Sequence[int]) -> None:
+        return None
+
+    def start(self, task: int, size: int, slots: int) -> None:
+        return None
+
+    def task(self, manifest: dict[str, Any], size: int) -> None:
+        return None
+
+    def note(self, message: str) -> None:
+        return None
+
+
+@dataclass
+class Phase:
+    """Independent tasks. `ids[i]` names the result of `specs[i]`: equal ids are equal bytes."""
+
+    name: str
+    fingerprint: str
+    function: Function
+    shared: Any
+    specs: list[Any]
+    ids: list[str]
+    sizes: list[int] = field(default_factory=list)  # bytes of each task, for progress
+    # given (spec, poisoned records) answers with the specification and id that leave them out
+    without: Callable[[Any, list[tuple[str, str, str, str]]], tuple[Any, str]] | None = None
+
+
+class Driver:
+    """One driver a run (see `lock`). `start` makes the executor, on the first task that has to run."""
+
+    def __init__(self, storage: Storage, start: Callable[[], Executor], progress: Progress | None = None) -> None:
+        self.storage, self._start, self.progress = storage, start, progress or Silent()
+        self._executor: Executor | None = None
+        self.executed = 0  # tasks run by this driver
+        self.computed: Counter[str] = Counter()  # and the rows that they computed signals of, by step
+        self.known: dict[str, dict[str, Any]] = {}  # finished map tasks of any plan, by id
+
+    @property
+    def executor(self) -> Executor:
+        if self._executor is None:
+            self._executor = self._start()
+        return self._executor
+
+    def close(self) -> None:
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
+
+    def load_known(self) -> None:
+        """Reads the manifests of all finished map tasks: what a changed plan can take over."""
+        for name in self.storage.names("cache/phases"):
+            merged = self._read_manifest(f"cache/phases/{name}")
+            if merged is not None and merged["kind"] == "run_map":
+                self.known.update(merged["tasks"])
+        for directory in self._open_phases():
+            for name in self.storage.names(directory):
+                manifest = self._read_manifest(f"{directory}/{name}")
+                if manifest is not None and "stores" in manifest:
+                    self.known[name.removesuffix(".json")] = manifest
+
+    def _open_phases(self) -> list[str]:
+        names = {p.rsplit("/", 1)[0] for p in self.storage.walk("cache/tasks")}
+        return sorted(names)
+
+    def _read_manifest(self, path: str) -> dict[str, Any] | None:
+        # An object store shows a file whole or not at all and a disk renames: a manifest that does not parse is a
+        # damaged disk's, and its task (or all tasks of its phase) runs again.
+        try:
+            return dict(self.storage.read_json(path))
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            self.progress.note(f"the manifest {path} is damaged: what it stood for runs again")
+            return None
+
+    # -- a phase ----------------------------------------------------------------------------------------------------
+
+    def run(self, phase: Phase) -> list[dict[str, Any]]:
+        """The manifests of all tasks of the phase, in order; runs those that are not committed yet."""
+        merged_path, directory = f"cache/phases/{phase.fingerprint}.json", f"cache/tasks/{phase.fingerprint}"
+        done: dict[str, dict[str, Any]] = {}
+        merged = self._read_manifest(merged_path) if self.storage.exists(merged_path) else None
+        if merged is not None:
+            done.update(merged["tasks"])
+        if any(i not in done for i in phase.ids):
+            done.update({i: self.known[i] for i in phase.ids if i in self.known})
+            for name in self.storage.names(directory):
+                manifest = self._read_manifest(f"{directory}/{name}")
+                if manifest is not None:
+                    done[name.removesuffix(".json")] = manifest
+        todo = [i for i, name in enumerate(phase.ids) if name not in done]
+        sizes = phase.sizes or [1] * len(phase.specs)
+        left = [sizes[i] for i in todo]
+        self.progress.phase(phase.name, len(phase.specs), len(phase.specs) - len(todo), left)
+        if todo:
+            shown = left if len(left) <= SIZES else [max(left)]  # with their sum: enough for an estimate
+            self._log("phase", phase, tasks=len(phase.specs), left=len(left), bytes=sum(left), sizes=shown)
+            self._run_tasks(phase, todo, done, directory, sizes)
+        tasks = {name: done[name] | {"index": i} for i, name in enumerate(phase.ids)}
+        if merged is None or merged["tasks"].keys() != tasks.keys():
+            self.storage.write_json(merged_path, {"kind": phase.function.__name__, "name": phase.name, "tasks": tasks})
+        failpoint(f"phase {phase.name} merged")
+        if self.storage.names(directory):
+            self.storage.remove(directory)
+        return [tasks[name] for name in phase.ids]
+
+    def _run_tasks(
+        self, phase: Phase, todo: list[int], done: dict[str, dict[str, Any]], directory: str, sizes: Sequence[int]
+    ) -> None:
+        executor = self.executor
+        shared = executor.share(phase.shared)
+        waiting = todo[::-1]  # taken from the end
+        flying: dict[Any, int] = {}
+        tries = {i: _Tries() for i in todo}
+        while waiting or flying:
+            # twice the slots: a worker that ends finds its next task waiting, and an autoscaler sees demand
+            while waiting and len(flying) < 2 * executor.slots():
+                i = waiting.pop()
+                commit = f"{directory}/{phase.ids[i]}.json"
+                tries[i].attempts += 1
+                slots = executor.slots()
+                self._log("start", phase, i, attempt=tries[i].attempts, bytes=sizes[i], slots=slots)
+                self.progress.start(i, sizes[i], slots)
+                memory = TASK_MEMORY * MEMORY_GROWTH ** tries[i].starved
+                flying[executor.submit(phase.function, shared, phase.specs[i], commit, memory)] = i
+                if slots == 1:
+                    break
+            for handle, outcome in executor.wait(list(flying), 1.0):
+                i = flying.pop(handle)
+                if outcome.value is not None:
+                    done[phase.ids[i]] = outcome.value
+                    self.executed += 1
+                    self.computed.update(outcome.value.get("computed", {}))
+                    rows = {k: outcome.value[k] for k in ("in", "out") if k in outcome.value}
+                    self._log("done", phase, i, **rows, **outcome.value.get("cost", {}))
+                    self.progress.task(outcome.value | {"index": i}, sizes[i])
+                    continue
+                self._log("failed", phase, i, reason=outcome.death or repr(outcome.error)[:500])
+                self._after_failure(phase, i, outcome, tries[i], shared)
+                waiting.append(i)
+
+    def _after_failure(self, phase: Phase, i: int, outcome: Outcome, tries: _Tries, shared: Any) -> None:
+        """Returns if the task may be tried again (its specification perhaps changed), else raises."""
+        error = outcome.error
+        if isinstance(error, Poisoned) and phase.without is not None:
+            phase.specs[i], phase.ids[i] = phase.without(phase.specs[i], error.records)
+            for doc, file, step, reason in error.records:
+                self.progress.note(f"poison: step {step} fails on document {doc} of {file} ({reason}); it is left out")
+            return
+        if error is not None:
+            if isinstance(error, WorkerDiffers):
+                raise RunFailed(str(error)) from error
+            if isinstance(error, (UserError, RunFailed)):
+                raise error
+            if is_disk_full(error):
+                raise disk_full(self.storage, error) from error
+            if isinstance(error, (OSError, EOFError)) or type(error).__module__.startswith(("botocore", "aiohttp")):
+                tries.errors += 1
+                if tries.errors < MAX_ERRORS:
+                    time.sleep(0.5 * 2**tries.errors)
+                    return
+            trace = "".join(traceback.format_exception(error))[-4000:]
+            raise RunFailed(
+                f"a task of phase {phase.name!r} fails: {type(error).__name__}: {error}\n{trace}"
+            ) from error
+        if outcome.node:
+            tries.nodes += 1
+            if tries.nodes < MAX_NODE_DEATHS:
+                return
+            raise RunFailed(f"{tries.nodes} machines died under one task of phase {phase.name!r}: {outcome.death}")
+        tries.deaths += 1
+        tries.starved += outcome.memory
+        if tries.deaths < MAX_DEATHS:
+            return
+        if phase.without is None or not isinstance(phase.specs[i], MapSpec):
+            raise RunFailed(
+                f"the worker died {tries.deaths} times under one task of phase {phase.name!r}: {outcome.death}. "
+                + (
+                    "Give the nodes more memory."
+                    if outcome.memory
+                    else "See the log directory of Ray for its last words."
+                )
+            )
+        self.progress.note(f"a worker died {tries.deaths} times under task {phase.ids[i]}: looking for the record")
+        found = self._find_killer(phase, phase.specs[i], shared)
+        phase.specs[i], phase.ids[i] = phase.without(phase.specs[i], found)
+        tries.deaths = tries.starved = 0
+
+    def _find_killer(self, phase: Phase, spec: MapSpec, shared: Any) -> list[tuple[str, str, str, str]]:
+        """Bisects a task to the record that kills its worker, by running parts of it without writing anything."""
+
+        def probe(lo: int, hi: int, dry: bool) -> dict[str, Any] | None:
+            # None if the worker dies, and dies again: once may be bad luck, and would put the blame on an innocent
+            part = dataclasses.replace(spec, probe=(lo, hi), dry=dry)
+            deaths = nodes = 0
+            while deaths < 2:
+                outcome = self._wait_for(phase.function, shared, part)
+                if isinstance(outcome.error, Poisoned):
+                    return {}  # a step fails on some of these records, but they kill nobody
+                if outcome.error is not None:
+                    raise RunFailed(f"while looking for a record that kills workers: {outcome.error!r}")
+                if outcome.value is not None:
+                    return outcome.value
+                deaths, nodes = deaths + (not outcome.node), nodes + outcome.node
+                if nodes >= MAX_NODE_DEATHS:
+                    raise RunFailed(f"{nodes} machines died under one task of phase {phase.name!r}: {outcome.death}")
+            return None
+
+        whole = probe(0, 0, True)
+        if whole is None:
+            files = ", ".join(p.path for p in spec.pieces)
+            raise RunFailed(
+                f"reading one of these files kills its worker: {files}. Take the file out of the source's path (or put "
+                "its URL on the quarantine list of the storage) and run again."
+            )
+        lo, hi = 0, int(whole["rows"])
+        while hi - lo > 1:
+            mid = (lo + hi) // 2
+            lo, hi = (lo, mid) if probe(lo, mid, False) is None else (mid, hi)
+        if probe(lo, hi, False) is not None:  # none does, or the last one would
+            raise RunFailed(
+                f"the workers of task {spec.key} die, but none of its records kills one by itself: most likely too "
+                "little memory for the whole. Lower engine.task_bytes or give the nodes more memory."
+            )
+        named = probe(lo, hi, True)
+        assert named is not None
+        return [(doc, file, "", "its worker dies") for doc, file in named["ids"]]
+
+    def _wait_for(self, function: Function, shared: Any, spec: Any) -> Outcome:
+        handle = self.executor.submit(function, shared, spec, None, TASK_MEMORY * MEMORY_GROWTH)
+        while True:
+            for _, outcome in self.executor.wait([handle], 10.0):
+                return outcome
+
+    def _log(self, event: str, phase: Phase, i: int | None = None, **more: Any) -> None:
+        if not self.storage.local:
+            return  # an object store has no appending; manifests carry the costs there
+        line: dict[str, Any] = {"at": round(time.time(), 3), "event": event, "phase": phase.name}
+        line |= {} if i is None else {"task": phase.ids[i]}
+        line |= more
+        path = self.storage.full("log/events.jsonl")
+        with open(path, "a", encoding="utf-8") as f:
+            f.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+@dataclass
+class _Tries:
+    attempts: int = 0
+    deaths: int = 0
+    nodes: int = 0
+    starved: int = 0
+    errors: int = 0

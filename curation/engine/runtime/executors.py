@@ -1,0 +1,195 @@
+"""Where tasks run: on Ray, or in this process. The seam is one small interface, so that another engine can take over.
+
+An executor runs `function(shared, spec)` and says how it ended: with a value, with an exception of the code's own, or
+with the death of the worker, which says nothing about the code. What to do about it is the driver's business.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from curation.core.errors import UserError
+from curation.engine.planning import fingerprint
+from curation.storage import Storage
+
+Function = Callable[[Any, Any], dict[str, Any]]
+
+# What a task declares to Ray at first; after an out-of-memory death, four times that. A map task of ours peaks at
+# about 0.8 GiB with fastText, presidio and numba loaded.
+TASK_MEMORY = 1 << 30
+
+
+class WorkerDiffers(Exception):
+    """A worker whose packages or CPU features are not the driver's: its bytes could differ, so it does no work."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """How a call ended. Exactly one of `value`, `error`, `death` is set."""
+
+    value: dict[str, Any] | None = None
+    error: BaseException | None = None
+    death: str | None = None  # why the worker is gone
+    memory: bool = False  # it died of too little memory
+    node: bool = False  # its whole machine is gone
+
+
+class Executor(Protocol):
+    def slots(self) -> int:
+        """How many tasks run at once, now."""
+        ...
+
+    def share(self, value: Any) -> Any:
+        """Puts a value where all workers reach it, once a phase."""
+        ...
+
+    def submit(self, function: Function, shared: Any, spec: Any, commit: str | None, memory: int) -> Any:
+        """Starts a call; `commit` is where its manifest goes, below the run directory that `shared.run` names."""
+        ...
+
+    def wait(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, Outcome]]:
+        """Those of the calls that have ended, waiting at most so long for the first."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def execute(function: Function, shared: Any, spec: Any, commit: str | None, environment: str) -> dict[str, Any]:
+    """In a worker: refuse to run where bytes could differ, run, commit the manifest."""
+    if fingerprint.environment_fingerprint() != environment:
+        raise WorkerDiffers(
+            f"the worker on {os.uname().nodename} has other packages or CPU features than the driver: "
+            f"{fingerprint.environment()}. Give all nodes one environment."
+        )
+    result = function(shared, spec)
+    if commit is not None:
+        Storage(shared.run).write_json(commit, result)
+    return result
+
+
+class Inline:
+    """This process, one task after another: for debugging and tests. Exceptions keep their traceback."""
+
+    def slots(self) -> int:
+        return 1
+
+    def share(self, value: Any) -> Any:
+        return value
+
+    def submit(self, function: Function, shared: Any, spec: Any, commit: str | None, memory: int) -> Any:
+        try:
+            return Outcome(execute(function, shared, spec, commit, fingerprint.environment_fingerprint()))
+        except Exception as e:
+            return Outcome(error=e)
+
+    def wait(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, Outcome]]:
+        return [(h, h) for h in handles]
+
+    def close(self) -> None:
+        return None
+
+
+def reach(ray: Any, address: str, **options: Any) -> None:
+    """Joins a running cluster. Raises UserError where there is none: Ray asks a dead address for eleven minutes."""
+    found = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    host, _, port = found.rpartition("://")[2].rpartition(":")
+    try:
+        if port.isdigit():
+            socket.create_connection((host, int(port)), timeout=30).close()
+        ray.init(address, **options)
+    except (OSError, ConnectionError) as error:
+        raise UserError(
+            f"no Ray cluster at {found}: {error}\n  start it (`ray up`, `ray start --head`) and give its address, or "
+            "auto on one of its machines; without --address Ray starts on this machine alone"
+        ) from error
+
+
+class Ray:
+    """Ray Core tasks: a local cluster of this machine's cores, or a running one by address.
+
+    Only specifications, paths and counts travel through Ray. Ray's own retries are off: the driver counts attempts.
+    """
+
+    def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+        import ray
+
+        self._ray: Any = ray
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            common: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
+            if address is None:
+                os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns about GPUs otherwise
+                # the object store holds specifications only; its minimum is 75 MB
+                ray.init("local", num_cpus=workers or os.cpu_count(), object_store_memory=150 << 20, **common)
+            else:
+                import curation
+
+                package = os.path.dirname(os.path.abspath(curation.__file__))
+                common.pop("include_dashboard")
+                reach(ray, address, runtime_env={"py_modules": [package]}, **common)
+        self._call = ray.remote(num_cpus=1, max_retries=0)(execute)
+        self._environment = fingerprint.environment_fingerprint()
+        self._slots, self._asked = 0, 0.0
+
+    def slots(self) -> int:
+        now = time.monotonic()
+        if now - self._asked > 5 or not self._slots:
+            self._slots = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+            self._largest = self._largest_node()
+            self._asked = now
+        return self._slots
+
+    def _largest_node(self) -> int:
+        sizes = [n["Resources"].get("memory", 0) for n in self._ray.nodes() if n["Alive"]]
+        return int(max(sizes, default=0))
+
+    def share(self, value: Any) -> Any:
+        # a user's step comes from a file that workers cannot import by name: its code travels with it
+        for name, module in list(sys.modules.items()):
+            if name.startswith("_gristmill_"):
+                self._ray.cloudpickle.register_pickle_by_value(module)
+        return self._ray.put(value)
+
+    def submit(self, function: Function, shared: Any, spec: Any, commit: str | None, memory: int) -> Any:
+        self.slots()
+        memory = min(memory, self._largest) if self._largest else memory  # more than any node has would wait for ever
+        return self._call.options(memory=memory).remote(function, shared, spec, commit, self._environment)
+
+    def wait(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, Outcome]]:
+        ready, _ = self._ray.wait(list(handles), num_returns=1, timeout=seconds)
+        if ready:  # take the others that are ready too
+            ready, _ = self._ray.wait(list(handles), num_returns=len(handles), timeout=0)
+        return [(h, self._outcome(h)) for h in ready]
+
+    def _outcome(self, handle: Any) -> Outcome:
+        from ray import exceptions as rx
+
+        try:
+            return Outcome(value=self._ray.get(handle))
+        except rx.RayTaskError as e:
+            cause = getattr(e, "cause", None)
+            if isinstance(cause, rx.RayError):  # the worker could not get what was shared: its owner's node is gone
+                return Outcome(death=_first_line(cause), node=True)
+            return Outcome(error=cause if isinstance(cause, BaseException) else e)
+        except rx.OutOfMemoryError as e:
+            return Outcome(death=_first_line(e), memory=True)
+        except (rx.NodeDiedError, rx.ObjectLostError, rx.OwnerDiedError) as e:
+            return Outcome(death=_first_line(e), node=True)
+        except (rx.WorkerCrashedError, rx.RaySystemError, rx.LocalRayletDiedError) as e:
+            return Outcome(death=_first_line(e))
+        except rx.RayError as e:  # environments that cannot be set up, placement: of machines, not of the task
+            return Outcome(death=_first_line(e), node=True)
+
+    def close(self) -> None:
+        if self._ours:
+            self._ray.shutdown()
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}"

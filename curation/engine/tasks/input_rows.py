@@ -1,0 +1,145 @@
+"""Where a map task's rows come from: its pieces of input, the base store of an earlier run, or the phase before.
+
+And reading's own rules: what the reader could not make a document of, poison, the quarantine list, the sample.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from curation.engine.planning.map_spec import MapPhase, MapSpec
+from curation.engine.tasks import column_store as store
+from curation.engine.tasks.scrub import Scrub
+from curation.engine.tasks.task_documents import BASE, CHUNK, TaskDocuments
+from curation.step import UnreadableFile
+from curation.storage import Storage
+
+
+@dataclass
+class Intake:
+    """The rows of one task, in chunks of ascending row numbers. After `chunks`: how many, and what was unreadable."""
+
+    phase: MapPhase
+    spec: MapSpec
+    storage: Storage
+    scrub: Scrub
+    rows: int = 0
+    unread: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._poison = {bytes.fromhex(i): reason for i, reason in self.spec.poison}
+        self._quarantined = {url_key(u): why for u, why in self.phase.quarantine_urls.items()}
+
+    def chunks(
+        self, previous: TaskDocuments | None, base: store.Reader | None, writer: store.Writer | None
+    ) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
+        """(row numbers, base columns, whether `text` is among them).
+
+        previous: the documents of the phase before, if there is one. base: the base store, if an earlier run wrote
+        it; then no input is opened. writer: where to write it if not.
+        """
+        if previous is not None:
+            yield from self._from_phase_before(previous)
+        elif base is not None and self.spec.probe is None:
+            for table in base.all_rows():
+                rows = table.column("row").to_numpy()
+                self.rows += len(rows)
+                yield rows, table.drop_columns(["row"]).combine_chunks().to_batches()[0], False
+            # What could not be read is a property of the input, kept beside the store that was made from it.
+            side = self._unread_path()
+            self.unread = list(self.storage.read_json(side)) if self.storage.exists(side) else []
+        else:
+            yield from self._from_input(writer)
+
+    def _from_phase_before(self, previous: TaskDocuments) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
+        self.rows = previous.state.rows
+        columns = [f.name for f in BASE if f.name not in ("row", "drop")] + list(previous.state.signals)
+        for lo in range(0, self.rows, CHUNK):
+            rows = previous.alive(lo, min(lo + CHUNK, self.rows))
+            if self.spec.probe is not None:
+                rows = rows[(rows >= self.spec.probe[0]) & (rows < self.spec.probe[1])]
+            if len(rows):
+                yield rows, previous.take(pa.array(rows), columns), False
+
+    def _from_input(self, writer: store.Writer | None) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
+        for lo, raw in self.read():
+            rows = np.arange(lo, lo + raw.num_rows, dtype=np.int64)
+            self.rows = lo + raw.num_rows
+            if self.spec.probe is not None:
+                keep = (rows >= self.spec.probe[0]) & (rows < self.spec.probe[1])
+                rows, raw = rows[keep], raw.filter(pa.array(keep))
+                if not len(rows):
+                    continue
+            batch = self.scrub.base(_with_url_key(raw))
+            if writer is not None:
+                arrays = [pa.array(rows), *(batch.column(f.name).cast(f.type) for f in BASE if f.name != "row")]
+                writer.add(pa.RecordBatch.from_arrays(arrays, schema=BASE))
+            yield rows, batch, True
+        if self.unread and writer is not None:
+            self.storage.write_json(self._unread_path(), self.unread)
+
+    def _unread_path(self) -> str:
+        return f"{self.phase.base_store}/{self.spec.key}.unread.json"
+
+    def read(self) -> Generator[tuple[int, pa.RecordBatch], None, None]:
+        """The readers' own batches with the number of their first row. What is unreadable goes to `unread`."""
+        source = self.phase.sources[self.spec.source]
+        lo = 0
+        for piece in self.spec.pieces:
+            try:
+                for batch in source.reader.read(
+                    piece, source.root, collection=source.collection, domain=source.domain, rows=self.phase.batch_rows
+                ):
+                    if self.spec.limit is not None and lo + batch.num_rows >= self.spec.limit:
+                        yield lo, batch.slice(0, self.spec.limit - lo)
+                        return
+                    if batch.num_rows:
+                        yield lo, batch
+                        lo += batch.num_rows
+            except (UnreadableFile, PermissionError, FileNotFoundError) as e:
+                if not isinstance(e, UnreadableFile):
+                    e = UnreadableFile(piece.path, type(e).__name__, 0, piece.size)
+                reason = self.scrub.reason(e.reason)
+                self.unread.append({"path": e.path, "reason": reason, "offset": e.offset, "length": e.length})
+
+    def read_rules(self, batch: pa.RecordBatch) -> tuple[list[str | None], list[str | None]]:
+        """For each row the rule of reading that drops it (null: none) and the value that decided, as JSON."""
+        drop = batch.column("drop")
+        rules: list[str | None] = pc.struct_field(drop, "rule").to_pylist()
+        values: list[str | None] = pc.struct_field(drop, "value").to_pylist()
+        ids = batch.column("doc_id").to_pylist()
+        urls = batch.column("url_key").to_pylist() if self._quarantined else [None] * len(ids)
+        for i, doc in enumerate(ids):
+            if rules[i] is None:
+                if doc in self._poison:
+                    rules[i], values[i] = "poison", self._poison[doc]
+                elif doc in self.phase.quarantine_ids:
+                    rules[i], values[i] = "quarantine", self.phase.quarantine_ids[doc]
+                elif (key := urls[i]) is not None and key in self._quarantined:
+                    rules[i], values[i] = "quarantine", self._quarantined[key]
+                elif self.phase.sample is not None and not in_sample(doc, self.phase.sample, self.phase.seed):
+                    rules[i] = "sample"
+        return rules, [None if v is None else json.dumps(v, ensure_ascii=False) for v in values]
+
+
+def url_key(url: str) -> int:
+    """What a URL is looked up by: xxh3-64 of it as crawled."""
+    return xxhash.xxh3_64_intdigest(url.encode("utf-8", "surrogateescape"))
+
+
+def in_sample(doc_id: bytes, share: float, seed: int) -> bool:
+    """Whether a document is in a sample of this share: by keyed hash, so a smaller sample is part of a larger."""
+    return xxhash.xxh3_64_intdigest(doc_id, seed) < share * 2.0**64
+
+
+def _with_url_key(batch: pa.RecordBatch) -> pa.RecordBatch:
+    keys = [None if u is None else url_key(u) for u in batch.column("url").to_pylist()]
+    return batch.append_column("url_key", pa.array(keys, pa.uint64()))

@@ -1,0 +1,110 @@
+"""Calls steps: models loaded once a process, no sockets while they run, and a failing batch halved to its record."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation import document
+from curation.step import MapStep
+
+OPEN_STEPS = 64  # kept with their models: more than any pipeline has, so a long-lived worker forgets old phases only
+
+
+class SocketOpened(Exception):
+    """A step tried to reach the network: what it computes would depend on more than its input."""
+
+
+_opened: dict[Hashable, MapStep] = {}
+_state = threading.local()
+_watching = False
+
+
+def opened(step: MapStep, key: Hashable) -> MapStep:
+    """The step with its models loaded. `key` tells steps apart whose class and name are equal."""
+    if key not in _opened:
+        while len(_opened) >= OPEN_STEPS:
+            del _opened[next(iter(_opened))]
+        step.open()
+        _opened[key] = step
+    return _opened[key]
+
+
+# Every way out that Python's sockets have: names looked up, connections, datagrams.
+_EVENTS = {
+    *("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg"),
+    *("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"),
+}
+
+
+def _watch(event: str, args: tuple[Any, ...]) -> None:
+    if event in _EVENTS and getattr(_state, "step", None):
+        shown = [a for a in args if isinstance(a, (str, int, tuple, bytes))]
+        _state.opened = f"the step {_state.step} opens a socket ({event} {shown}), which a step must not do"
+        raise SocketOpened(_state.opened)
+
+
+@contextlib.contextmanager
+def without_sockets(step: str) -> Iterator[None]:
+    """While the block runs, this thread reaches no network: SocketOpened, also if the step catches what it is told
+    (a step that falls back to something else when there is no network computes something else where there is one)."""
+    global _watching
+    if not _watching:
+        sys.addaudithook(_watch)
+        _watching = True
+    _state.step, _state.opened = step, None
+    try:
+        yield
+    finally:
+        _state.step, opened = None, _state.opened
+        if opened is not None:
+            raise SocketOpened(opened)
+
+
+def apply(step: MapStep, key: Hashable, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
+    """The step's output for the rows it can do, and for each row on which it fails the reason.
+
+    Rows are independent, so those beside a failing one come out as they would have. What says nothing about the
+    record (memory, files, sockets) is raised.
+    """
+    ready = opened(step, key)
+    failed: dict[int, str] = {}
+    outs: list[pa.RecordBatch] = []
+
+    def attempt(lo: int, hi: int) -> None:
+        part = batch.slice(lo, hi - lo)
+        try:
+            out = ready(part)
+            if out.num_rows != part.num_rows:
+                raise ValueError(f"step {step.name} returned {out.num_rows} rows for {part.num_rows}")
+            outs.append(out)
+        except (MemoryError, OSError, SocketOpened):
+            raise
+        except Exception as e:
+            if hi - lo == 1:
+                failed[lo] = f"{type(e).__name__}: {e}"
+                return
+            mid = (lo + hi) // 2
+            attempt(lo, mid)
+            attempt(mid, hi)
+
+    with without_sockets(step.name):
+        attempt(0, batch.num_rows)
+    if len(outs) == 1:
+        return outs[0], failed
+    if not outs:
+        return document.with_column(batch.slice(0, 0), step.name, pa.nulls(0, pa.struct(list(step.signals)))), failed
+    return pa.Table.from_batches(outs).combine_chunks().to_batches()[0], failed
+
+
+def mask(failed: dict[int, str], rows: int) -> np.ndarray:
+    """Which of the rows failed."""
+    out = np.zeros(rows, dtype=bool)
+    out[list(failed)] = True
+    return out

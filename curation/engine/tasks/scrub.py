@@ -1,0 +1,128 @@
+"""Nothing unscrubbed is stored: every string on its way to a file passes the pipeline's own scrubbing step first.
+
+Strings reach a file by more ways than `text`: as columns of a reader, as signals of steps that saw the text before it
+was scrubbed, as reasons of drops, and in what an error says, since many quote what they fail on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation import document
+from curation.core.errors import UserError
+from curation.engine.planning.map_spec import Poisoned
+from curation.engine.tasks import run_steps
+from curation.step import MapStep, UnreadableFile
+
+MOST = 300  # characters of a reason that are kept, cut after scrubbing: half a value would not be recognized as one
+
+
+class Failed(Exception):
+    """A task's error whose message quoted what must not be stored: its type, its scrubbed message and its way."""
+
+
+@dataclass(frozen=True)
+class Scrub:
+    """The scrubbing step of a pipeline (or none) at its position; signals of steps before it may hold raw text."""
+
+    step: MapStep | None
+    position: int
+
+    def strings(self, strings: pa.Array) -> pa.Array:
+        if self.step is None or strings.null_count == len(strings):
+            return strings
+        ready = run_steps.opened(self.step, ("scrub", repr(self.step)))
+        with run_steps.without_sockets(self.step.name):
+            return ready.scrub(strings).cast(strings.type)
+
+    def text(self, text: str) -> str:
+        """One string: a reason, say, that may quote what it complains of."""
+        return str(self.strings(pa.array([text], pa.string()))[0].as_py())
+
+    def reason(self, text: str) -> str:
+        """One reason, scrubbed and then cut."""
+        scrubbed = self.text(text)
+        return scrubbed if len(scrubbed) <= MOST else scrubbed[:MOST] + "…"
+
+    def base(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """A batch with what its reader says scrubbed: `url`, `meta`, the strings of `read` and of `drop` (a server may
+        call anything a charset, a reason may quote). Done when reading, so that steps see what is stored."""
+        if self.step is None:
+            return batch
+        for name in ("url", "meta", "read", "drop"):
+            if name in batch.schema.names:
+                batch = document.with_column(batch, name, self._deep(batch.column(name)))
+        return batch
+
+    def signals(self, signals: pa.StructArray, position: int) -> pa.StructArray:
+        """Strings that a step took from text not yet scrubbed (a title), before anyone sees them."""
+        return self._deep(signals) if self.step is not None and position < self.position else signals
+
+    def _deep(self, array: pa.Array) -> pa.Array:
+        """The array with all strings in it scrubbed, however nested; other types as they are."""
+        kind = array.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            seen = array.dictionary_encode()  # charsets, media types: few values, many rows
+            return self.strings(seen.dictionary.cast(kind)).take(seen.indices)
+        mask = pc.is_null(array) if array.null_count else None
+        if pa.types.is_struct(kind):
+            arrays = [self._deep(array.field(i)) for i in range(kind.num_fields)]
+            return pa.StructArray.from_arrays(arrays, fields=list(kind), mask=mask)
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            flat = self._deep(array.flatten())
+            offsets = pc.subtract(array.offsets, array.offsets[0])
+            lengths = pc.fill_null(pc.list_value_length(array), 0)
+            if mask is not None:  # what a null spans is not in `flatten`
+                import numpy as np
+
+                offsets = pa.array(np.concatenate([[0], np.cumsum(lengths.to_numpy())]), array.offsets.type)
+            cls = pa.ListArray if pa.types.is_list(kind) else pa.LargeListArray
+            return cls.from_arrays(offsets, flat, type=kind, mask=mask)
+        return array
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """What is raised inside leaves with a message that may be logged: as it is if scrubbing changes nothing."""
+        try:
+            yield
+        except Exception as error:
+            if self.step is None:
+                raise
+            if isinstance(error, run_steps.SocketOpened):  # it names a step and a call; scrubbing may be what opened it
+                raise run_steps.SocketOpened(str(error)) from None
+            try:
+                clean = self._clean(error)
+            except Exception:  # scrubbing itself fails: then only what failed is said
+                clean = Failed(f"{type(error).__name__} (its message is withheld: scrubbing it fails too)")
+            if clean is error:
+                raise
+            raise clean from None
+
+    def _clean(self, error: Exception) -> Exception:
+        messages = list(_messages(error))
+        if isinstance(error, Poisoned) or self.strings(pa.array(messages, pa.string())).to_pylist() == messages:
+            return error
+        message = self.text(str(error))
+        if isinstance(error, UnreadableFile):
+            return UnreadableFile(error.path, self.text(error.reason), error.offset, error.length)
+        if isinstance(error, UserError):
+            return UserError(message)
+        if isinstance(error, OSError):  # the driver goes by its type and number
+            return OSError(message) if error.errno is None else OSError(error.errno, message)
+        way = "".join(traceback.format_tb(error.__traceback__)[-3:])
+        return Failed(f"{type(error).__name__}: {message}\n{way}")
+
+
+def _messages(error: BaseException | None) -> Iterator[str]:
+    """What an error says, and what those say that led to it: all of it stands in a traceback."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
+        error = error.__cause__ or error.__context__

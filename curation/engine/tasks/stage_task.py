@@ -1,0 +1,173 @@
+"""A stage task: one task of a global step's stage, or of a shuffle that writes the result."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation.engine.shuffle import partition_files
+from curation.engine.tasks.task_documents import State, TaskDocuments
+from curation.step import Earlier, Stage
+from curation.storage import Storage, Written, failpoint
+
+
+@dataclass(frozen=True)
+class StagePhase:
+    """What all tasks of a stage share."""
+
+    run: str
+    fingerprint: str
+    stage: Stage
+    types: Mapping[str, pa.DataType]
+    expressions: Mapping[str, str] = field(default_factory=dict)  # of the global step
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One task: its number, the files sent to it, the partitions of them it takes, and its documents' state."""
+
+    index: int
+    files: Sequence[str]
+    partitions: Sequence[int]
+    state: Mapping[str, Any] | None = None
+    given: Sequence[str] = ()  # files that this task read in an earlier run that may be used again (`Stage.again`)
+    left: str | None = None  # and the one it wrote
+
+
+@dataclass
+class _Output:
+    """See `curation.step.Output`: files staged under the stage's own directory until the result is published."""
+
+    storage: Storage
+    directory: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    written: list[Written] = field(default_factory=list)
+    _scratch: tempfile.TemporaryDirectory[str] | None = None
+
+    @contextlib.contextmanager
+    def create(self, path: str) -> Iterator[Any]:
+        with self.storage.create(f"{self.directory}/{path}") as (f, written):
+            yield f
+        self.written.append(written)
+
+    def scratch(self) -> str:
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="gristmill-")
+        return self._scratch.name
+
+    def close(self) -> None:
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+
+def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
+    """Runs one task of a stage and returns what its manifest says."""
+    started, cpu = time.monotonic(), time.process_time()
+    storage, stage = Storage(phase.run), phase.stage
+    rows: Iterator[pa.RecordBatch] = partition_files.read(storage, spec.files, spec.partitions)
+    args: list[Any] = [rows]
+    documents = None
+    if stage.at == "documents":
+        assert spec.state is not None
+        documents = TaskDocuments(storage, spec.index, State.of(spec.state), phase.types, phase.expressions)
+        args.append(documents)
+    if stage.again == "earlier":
+        args.append(_earlier(storage, spec))
+    tally: Counter[str] = Counter()
+    manifest: dict[str, Any] = {"index": spec.index}
+    if stage.sink:
+        out = _Output(storage, f"cache/out/{phase.fingerprint}")
+        try:
+            for _ in stage.run(*args, out) or ():
+                raise TypeError(f"stage {stage.name} is a sink and must not yield rows")
+        finally:
+            out.close()
+        manifest |= {"files": [w.as_dict() for w in sorted(out.written, key=lambda w: w.path)], "facts": out.facts}
+    else:
+        schema = stage.schema
+        last = "to" not in schema.names
+        if last:  # a global step's signals go back to where the documents lie
+            schema = schema.insert(0, pa.field("to", pa.uint32()))
+        writer = partition_files.PartitionWriter(
+            storage, f"cache/stages/{phase.fingerprint}/{spec.index:06d}.part", schema
+        )
+        try:
+            if stage.again == "rows" and spec.left is not None:
+                assert documents is not None
+                for batch in _taken_over(storage, stage, spec.left, documents):
+                    if stage.tally is not None:
+                        tally.update(stage.tally(batch))
+                    writer.add(batch)
+            for batch in stage.run(*args):
+                if stage.tally is not None:
+                    tally.update(stage.tally(batch))
+                if last:
+                    task = pa.array(batch.column("address").to_numpy() >> 32, pa.uint32())
+                    batch = pa.RecordBatch.from_arrays([task, *batch.columns], names=["to", *batch.schema.names])
+                writer.add(batch)
+            written = writer.close()
+        except BaseException as error:
+            writer.abort(error)
+            raise
+        manifest |= {"files": [written.as_dict()], "rows": writer.rows, "tally": dict(sorted(tally.items()))}
+    if documents is not None:
+        manifest["shown"] = documents.shown
+    failpoint(f"stage task {spec.index} before manifest")
+    manifest["cost"] = {
+        "seconds": round(time.monotonic() - started, 3),
+        "cpu_seconds": round(time.process_time() - cpu, 3),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    return manifest
+
+
+def _earlier(storage: Storage, spec: StageSpec) -> Earlier:
+    """What this task was given and what it left, in the run that the specification names."""
+
+    def left() -> Iterator[pa.RecordBatch]:
+        return partition_files.read_all(storage, spec.left) if spec.left is not None else iter(())
+
+    return Earlier(lambda: partition_files.read(storage, spec.given, spec.partitions), left)
+
+
+def _taken_over(storage: Storage, stage: Stage, left: str, documents: TaskDocuments) -> Iterator[pa.RecordBatch]:
+    """Rows of an earlier run whose documents still stand; those documents are not shown again."""
+    had = np.zeros(0, dtype=np.int64)
+    alive = documents.alive(0, documents.state.rows)
+    for batch in partition_files.read_all(storage, left):
+        rows = batch.column("address").to_numpy() & 0xFFFFFFFF
+        stands = np.isin(rows, alive)
+        had = np.union1d(had, rows[stands])
+        batch = batch.filter(pa.array(stands))
+        assert stage.deal is not None  # there may be more partitions now, or fewer
+        yield batch.set_column(0, stage.schema.field(0), stage.deal(batch)) if batch.num_rows else batch
+    documents.pass_over(had)
+
+
+@dataclass(frozen=True)
+class MergePhase:
+    """The level between producers and consumers when there are too many pairs of them."""
+
+    run: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class MergeSpec:
+    index: int
+    files: Sequence[str]
+
+
+def run_merge(phase: MergePhase, spec: MergeSpec) -> dict[str, Any]:
+    """Several producers' files as one, with the same rows in the same order by partition."""
+    path = f"cache/stages/{phase.fingerprint}/{spec.index:06d}.part"
+    return {"index": spec.index, "files": [partition_files.merge(Storage(phase.run), spec.files, path).as_dict()]}

@@ -1,0 +1,77 @@
+"""`c4_lines`: takes out of a text the lines that C4 would not keep, and leaves the verdict on the document to rules.
+
+C4 (Raffel et al. 2020, section 2.2) drops lines and documents in one go; `heuristics` counts with its eyes and
+changes nothing. This step is the other half, for recipes that go on with the lines that are left, as FineWeb does: its
+own rules see the text behind C4's. Line by line as in C4's published code: three words or more, none over 1,000
+characters, no javascript, no policies, an end in terminal punctuation (unless `terminal` is off, as in FineWeb);
+citations such as [1] and [edit] and white space around a line go too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from curation.document import with_column
+from curation.step import MapStep
+
+
+@dataclass
+class C4Lines(MapStep):
+    """Rewrites the text to the lines that C4 keeps. Signals: `lines` that had something on them, and how many `kept`.
+
+    terminal  whether a line must end in . ? ! " or ' (C4: yes; FineWeb: no)
+    """
+
+    terminal: bool = True
+    name: str = "c4_lines"
+
+    rewrites: ClassVar[bool] = True
+    _classes: Any = field(init=False, repr=False, compare=False, default=None)
+
+    @property
+    def signals(self) -> pa.Schema:
+        return pa.schema([("lines", pa.int64()), ("kept", pa.int64())])
+
+    def rules(self) -> Mapping[str, str]:
+        """Something must be left."""
+        return {"empty": f"{self.name}.kept > 0"}
+
+    def open(self) -> None:
+        """Compiles the kernels where they are not in the cache, and makes the table of characters."""
+        import curation.quality.heuristics.line_kernels  # noqa: F401
+        from curation.quality.heuristics.word_kernels import character_classes
+
+        self._classes = character_classes()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_classes": None}
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch with what is left of the texts; a null text becomes an empty one."""
+        import numpy as np
+
+        from curation.quality.heuristics.line_kernels import c4_keep
+        from curation.quality.heuristics.word_kernels import decode
+
+        if self._classes is None:
+            self.open()
+        texts = batch.column("text").fill_null("").cast(pa.large_string())
+        rows = len(texts)
+        _, offsets, buffer = texts.buffers()
+        where = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + rows + 1]
+        data = np.frombuffer(buffer, np.uint8) if buffer is not None else np.zeros(0, np.uint8)
+        longest = int(np.diff(where).max()) if rows else 0
+        code, flags = np.empty(longest + 1, np.int32), np.empty(longest + 1, np.uint16)
+        out = np.empty(int(where[-1] - where[0]) + rows + 1 if rows else 1, np.uint8)
+        ends, counts = np.zeros(rows + 1, np.int64), np.zeros((rows, 2), np.int64)
+        for i in range(rows):
+            n = decode(data, where[i], where[i + 1], self._classes, code, flags)
+            ends[i + 1] = c4_keep(code, flags, n, not self.terminal, out, ends[i], counts[i])
+        kept = pa.LargeStringArray.from_buffers(rows, pa.py_buffer(ends), pa.py_buffer(out[: ends[-1]]))
+        fields = list(self.signals)
+        signals = pa.StructArray.from_arrays([pa.array(counts[:, i]) for i in range(2)], fields=fields)
+        return with_column(with_column(batch, "text", kept), self.name, signals)

@@ -1,0 +1,151 @@
+"""How surprised a reference language model is by a document: KenLM's perplexity.
+
+    value = 10 ^ ( - (sum over lines of log10 p(line </s> | <s>)) / tokens ),   tokens = words + lines
+
+as in CCNet (Wenzek et al. 2020, section 3.3): each line is scored as a sentence of its own, its end counts as a token,
+and the sum is taken over the document. Low is like the reference; very low is boilerplate. What a word is, is said once
+for training and scoring, in ngram_text; cc_net's own way, for its published Wikipedia models, in ccnet_text.
+
+The step decides nothing. CCNet's head is `perplexity.value <= quantile(perplexity.value, 0.3, by language.code)`, its
+middle ends at 0.6; an absolute cut-off is `perplexity.value <= 340`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation import document
+from curation.core.errors import UserError
+from curation.quality.perplexity.kenlm_model import CcnetModel, WordModel, perplexity, tokenizer_beside
+from curation.step import MapStep
+
+Form = Literal["words", "spaces", "ccnet"]
+
+_SHARES = {"paragraph_p10": 0.1, "paragraph_p50": 0.5, "paragraph_p90": 0.9}
+
+
+@dataclass
+class Perplexity(MapStep):
+    """Signals: `value`, the perplexity per token, null for a text without words or whose language has no model;
+    `tokens`, words and line ends scored.
+
+    model       path of an ARPA file or a KenLM binary (`gristmill models train ngram` makes one)
+    languages   language -> model, for documents whose `language` is one of them; all others take `model`, if given
+    language    the signal that says the language of a document
+    form        `words`: the models were trained by Gristmill's default; `spaces`: on text cut at white space, as lmplz
+                does; `ccnet`: cc_net's published models, each with its SentencePiece model beside it
+                (`en.arpa.bin` with `en.sp.model`)
+    tokenizer   form ccnet: a SentencePiece model for all models, instead of the ones beside them
+    paragraphs  further signals: `paragraphs`, lines with a word in them; `paragraph_p10`, `_p50` and `_p90`,
+                perplexities such that a tenth, half and nine tenths of the tokens are in lines that have no greater one
+    """
+
+    model: str = ""
+    languages: dict[str, str] = field(default_factory=dict)
+    language: str = "language.code"
+    form: Form = "words"
+    tokenizer: str = ""
+    paragraphs: bool = False
+    name: str = "perplexity"
+    _opened: Any = field(init=False, repr=False, compare=False, default=None)
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("text", self.language.partition(".")[0]) if self.languages else ("text",)
+
+    @property
+    def signals(self) -> pa.Schema:
+        schema = [("value", pa.float64()), ("tokens", pa.int64())]
+        if self.paragraphs:
+            schema += [("paragraphs", pa.int64()), *((name, pa.float64()) for name in _SHARES)]
+        return pa.schema(schema)
+
+    def models(self) -> Sequence[str]:
+        named = [name for name in (self.model, *self.languages.values()) if name]
+        if self.form == "ccnet":
+            named += [self.tokenizer] if self.tokenizer else [tokenizer_beside(name) for name in named]
+        return tuple(dict.fromkeys(named))
+
+    def check(self) -> None:
+        if not self.model and not self.languages:
+            raise UserError(
+                f"{self.name}: option `model` is missing; give the path of an ARPA file or KenLM binary "
+                "(`gristmill models train ngram TEXT --order 5 --out X.bin` makes one), or a table `languages`"
+            )
+        if self.tokenizer and self.form != "ccnet":
+            raise UserError(f"{self.name}: option `tokenizer` belongs to `form: ccnet`; form {self.form} has none")
+
+    def open(self) -> None:
+        names = {language: name for language, name in [("", self.model), *self.languages.items()] if name}
+        opened = {name: self._reference(name) for name in dict.fromkeys(names.values())}
+        self._opened = {language: opened[name] for language, name in names.items()}
+
+    def _reference(self, name: str) -> WordModel | CcnetModel:
+        if self.form == "ccnet":
+            return CcnetModel(name, self.tokenizer or tokenizer_beside(name))
+        return WordModel(name, self.form)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        columns: dict[str, list[Any]] = {f.name: [None] * batch.num_rows for f in self.signals}
+        for name in ("tokens", "paragraphs"):
+            if name in columns:
+                columns[name] = [0] * batch.num_rows
+        for model, rows, texts in self._by_model(batch):
+            for at, (row, (lines, tokens)) in enumerate(zip(rows, model.cut(texts), strict=True)):
+                if not tokens:
+                    continue
+                scores = list(map(model.kenlm.score, lines))
+                columns["value"][row], columns["tokens"][row] = perplexity(sum(scores), tokens), tokens
+                if self.paragraphs:
+                    paragraphs = model.paragraphs(lines, scores, texts[at].as_py())
+                    columns["paragraphs"][row] = len(paragraphs)
+                    for name, value in zip(_SHARES, weighted_quantiles(paragraphs, _SHARES.values()), strict=True):
+                        columns[name][row] = value
+        column = pa.StructArray.from_arrays(
+            [pa.array(columns[f.name], f.type) for f in self.signals], fields=list(self.signals)
+        )
+        return document.with_column(batch, self.name, column)
+
+    def _by_model(self, batch: pa.RecordBatch) -> Iterator[tuple[Any, Sequence[int], pa.Array]]:
+        """Each model with the rows it is for and their texts."""
+        texts = batch.column("text")
+        if not self.languages:
+            yield self._opened[""], range(batch.num_rows), texts
+            return
+        step, _, signal = self.language.partition(".")
+        column = batch.column(step)
+        spoken = pc.struct_field(column, signal) if signal else column
+        rows: dict[str, list[int]] = {}
+        for row, language in enumerate(spoken.to_pylist()):
+            rows.setdefault(language if language in self.languages else "", []).append(row)
+        for language in sorted(rows):
+            if language in self._opened:
+                yield self._opened[language], rows[language], texts.take(pa.array(rows[language], pa.int64()))
+
+
+def weighted_quantiles(lines: Sequence[tuple[float, int]], shares: Iterable[float]) -> list[float | None]:
+    """For each share the least value such that lines of no greater value hold that share of all tokens.
+
+    lines: (value, tokens) each; None for no lines.
+    """
+    ordered = sorted(lines)
+    total = sum(tokens for _, tokens in ordered)
+    out: list[float | None] = []
+    for share in shares:
+        seen = 0
+        found = None
+        for value, tokens in ordered:
+            seen += tokens
+            found = value
+            if seen >= share * total:
+                break
+        out.append(found)
+    return out

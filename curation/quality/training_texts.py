@@ -1,0 +1,95 @@
+"""Texts to train a model from, out of the files people have: plain text, JSON lines, Parquet, compressed or not.
+
+A text is a line of a plain file, or the text field of a JSON object or of a row. Unlike a run's sources these carry no
+identity and no provenance, so a broken record is no drop: it stops the command, naming the file and the line.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+import zstandard
+
+from curation import document, storage
+from curation.core.errors import UserError
+
+
+def expand(paths: Iterable[str]) -> list[str]:
+    """Files, folders (everything below them) and globs, on any filesystem, as files sorted within each.
+
+    Raises UserError for what matches nothing.
+    """
+    found: list[str] = []
+    for path in paths:
+        fs, inner = storage.filesystem(path)
+        if fs.isdir(inner):
+            names = sorted(fs.find(inner))
+        elif fs.exists(inner):
+            names = [inner]
+        else:
+            names = sorted(n for n in fs.glob(inner) if not fs.isdir(n))
+        if not names:
+            raise UserError(f"{path}: no such file; give text, JSONL or Parquet files, folders or globs of them")
+        found += [fs.unstrip_protocol(n) if storage.is_remote(path) else n for n in names]
+    return found
+
+
+def texts(paths: Iterable[str], field: str = "text") -> Iterator[str]:
+    """Every text of every file, in the order of `expand`. Raises UserError for a record without a string `field`."""
+    for path in expand(paths):
+        with storage.open_input("", path) as file:
+            kind = os.path.splitext(document.strip_compression(path))[1].lower()
+            if kind in (".parquet", ".pq"):
+                yield from _parquet(file, path, field)
+                continue
+            lines = _decompressed(file, path)
+            try:
+                yield from _jsonl(lines, path, field) if kind in (".jsonl", ".json", ".ndjson") else _plain(lines)
+            except (OSError, EOFError, ValueError, zlib.error, zstandard.ZstdError) as e:
+                raise UserError(f"{path}: cannot be read as {kind or 'text'} ({e})") from e
+
+
+def _decompressed(file: IO[bytes], path: str) -> Iterable[bytes]:
+    if path.endswith(".gz"):
+        return gzip.open(file)
+    if path.endswith((".zst", ".zstd")):
+        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
+    return file
+
+
+def _plain(lines: Iterable[bytes]) -> Iterator[str]:
+    for line in lines:
+        yield line.rstrip(b"\r\n").decode("utf-8", "replace")
+
+
+def _jsonl(lines: Iterable[bytes], path: str, field: str) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)[field]
+        except (ValueError, KeyError, TypeError) as e:
+            raise UserError(f"{path}, line {number}: expected a JSON object with the field {field!r}") from e
+        if not isinstance(value, str):
+            raise UserError(f"{path}, line {number}: field {field!r} is {type(value).__name__}, expected a string")
+        yield value
+
+
+def _parquet(file: IO[bytes], path: str, field: str) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(file)
+        if field not in table.schema_arrow.names:
+            raise UserError(f"{path}: no column {field!r}; it has {', '.join(table.schema_arrow.names)}")
+        for batch in table.iter_batches(batch_size=1024, columns=[field]):
+            yield from (value for value in batch.column(0).to_pylist() if isinstance(value, str))
+    except pa.ArrowInvalid as e:
+        raise UserError(f"{path}: cannot be read as Parquet ({e})") from e

@@ -1,0 +1,235 @@
+"""Evaluation sets out of the training text: documents that contain a question, a prompt or an answer of a benchmark.
+
+Each field of each evaluation item is a *unit*. A unit's n-grams (13 whole, normalised tokens, as GPT-3's and most
+later decontaminations take) are looked up in each document, and the share of them that is found decides: a quotation
+of one sentence is no leak, most of a question is. Fields count apart, so a question is found without its answer.
+
+Short questions are compared by what they have: those of 8 to 12 tokens by their 8-grams, those of 5 to 7 as a whole,
+and shorter ones ("What is a gene?") together with the item's other fields, in their order. Short answers ("4", "None of
+the above") stand everywhere and are left out (19 of 4,020 crawled pages had one); `Index.skipped` says how many.
+
+What ordinary text is full of ("all rights reserved. no part of ...") does not count either, if `common` names some
+ordinary text: an n-gram that more than `max_common` of its documents have is nobody's question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from curation.core.errors import UserError
+from curation.document import with_column
+from curation.safety.decontamination import benchmark_items, ngram_index
+from curation.safety.decontamination.benchmark_items import FIELDS
+from curation.safety.decontamination.ngram_index import Index
+from curation.step import MapStep
+
+
+@dataclass
+class Decontaminate(MapStep):
+    """Finds documents that contain items of evaluation sets; drops them, cuts the items out, or only says so.
+
+    against     files of evaluation items: JSONL (plain, .gz, .zst) or Parquet; globs, also of remote files
+    ngram       tokens to an n-gram, 8 to 13 in the literature
+    share       documents that contain this share of a unit's n-grams or more are contaminated
+    action      drop the document (a rule), cut the item out of its text, or tag: signals alone
+    fields      which fields are text of the item; by default those of the usual names that a record has
+    common      files of ordinary text (JSONL or Parquet, say documents of an earlier run): its n-grams don't count
+    common_text  the field of those files that holds the text
+    max_common  from how many documents of `common` on: more than this
+    """
+
+    against: list[str] = field(default_factory=list)
+    ngram: int = 13
+    share: float = 0.5
+    action: Literal["drop", "cut", "tag"] = "drop"
+    fields: list[str] | None = None
+    common: list[str] = field(default_factory=list)
+    common_text: str = "text"
+    max_common: int = 10
+    name: str = "decontaminate"
+
+    _index: Index | None = field(init=False, repr=False, compare=False, default=None)
+
+    @property
+    def rewrites(self) -> bool:  # type: ignore[override]
+        return self.action == "cut"
+
+    @property
+    def signals(self) -> pa.Schema:
+        return pa.schema(
+            [
+                ("overlap", pa.int64()),  # n-grams of the document that stand in any unit
+                ("share", pa.float64()),  # of the best unit's n-grams, how many the document has
+                ("benchmark", pa.string()),  # the best unit: file, record number, field; null without overlap
+                ("item", pa.int64()),
+                ("field", pa.string()),
+                ("cut", pa.int64()),  # characters taken out of the text
+            ]
+        )
+
+    def rules(self) -> Mapping[str, str]:
+        if self.action == "drop":
+            return {"contaminated": f"{self.name}.share < {self.share!r}"}
+        return {"nothing_left": "trim(text) <> ''"} if self.action == "cut" else {}
+
+    def evidence(self) -> Sequence[str]:
+        return ("benchmark", "item", "field", "share", "overlap")
+
+    def inputs(self) -> Sequence[str]:
+        return (*self.against, *self.common)
+
+    def check(self) -> None:
+        if not self.against:
+            raise UserError(f"step {self.name}: `against` names no evaluation files")
+        if not 1 <= self.ngram <= 100:
+            raise UserError(f"step {self.name}: `ngram` is a number of tokens from 1 to 100, not {self.ngram}")
+        if not 0 < self.share <= 1:
+            raise UserError(f"step {self.name}: `share` lies above 0 and up to 1, not {self.share}")
+        if self.fields == []:
+            raise UserError(f"step {self.name}: `fields` is empty")
+        if self.max_common < 0:
+            raise UserError(
+                f"step {self.name}: `max_common` is a number of documents, 0 or more, not {self.max_common}"
+            )
+        for path in self._files():  # the first record of each tells whether the fields are there
+            next(benchmark_items.read_units(path, self.fields or FIELDS, self.fields is not None))
+        for path in self._listed(self.common, "file of ordinary text"):
+            first = next(benchmark_items.records(path), None)
+            if first is None or not isinstance(first.get(self.common_text), str):
+                has = ", ".join(map(str, first)) if first else "no records"
+                raise UserError(
+                    f"step {self.name}: {path}: no text in the field {self.common_text!r} of its first record; it has "
+                    f"{has}; name the right one in `common_text`"
+                )
+
+    def _files(self) -> list[str]:
+        return self._listed(self.against, "evaluation file")
+
+    def _listed(self, patterns: Sequence[str], what: str) -> list[str]:
+        try:
+            return benchmark_items.files(patterns, what)
+        except UserError as e:
+            raise UserError(f"step {self.name}: {e}") from None
+
+    def open(self) -> None:
+        """Maps the index of the evaluation sets, or builds it: about 1 s for 10^4 items."""
+        listed = [self._files(), self._listed(self.common, "file of ordinary text")]
+        key = ngram_index.key_of(listed, [self.ngram, self.fields, self.common_text, self.max_common])
+        self._index = ngram_index.once_a_machine(key, self._build)
+
+    def _build(self) -> Index:
+        wanted = self.fields or FIELDS
+        units = [
+            unit for path in self._files() for unit in benchmark_items.read_units(path, wanted, self.fields is not None)
+        ]
+        return ngram_index.build_index(units, self.ngram, self._ordinary if self.common else None)
+
+    def _ordinary(self, index: Index) -> Any:
+        """bool[n-grams]: whether more than `max_common` documents of the ordinary text have it."""
+        import numpy as np
+
+        from curation.safety.decontamination.ngram_kernels import count_documents, folding
+
+        counts = np.zeros(len(index.first) - 1, np.int64)
+        for texts in self._ordinary_texts():
+            _, offsets, data = texts.buffers()
+            where = np.frombuffer(offsets, np.int64)[: len(texts) + 1]
+            if data is not None and where[-1]:
+                count_documents(
+                    *(np.frombuffer(data, np.uint8), where, folding(), index.table, index.slot_of, index.sizes),
+                    *(int(np.diff(where).max()), counts),
+                )
+        return counts > self.max_common
+
+    def _ordinary_texts(self) -> Iterator[pa.Array]:
+        some: list[str] = []
+        for path in self._listed(self.common, "file of ordinary text"):
+            for record in benchmark_items.records(path):
+                text = record.get(self.common_text)
+                some.append(text if isinstance(text, str) else "")
+                if len(some) == 1000:
+                    yield pa.array(some, pa.large_string())
+                    some = []
+        yield pa.array(some, pa.large_string())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_index": None}
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Adds the signals, and cuts if that is the action. A null text has no overlap."""
+        import numpy as np
+
+        from curation.safety.decontamination.ngram_kernels import folding, search
+
+        if self._index is None:
+            self.open()
+        index = self._index
+        assert index is not None
+        texts = batch.column("text").fill_null("").cast(pa.large_string())
+        found = np.zeros((len(texts), 3), np.int64)
+        found[:, 1] = -1
+        _, offsets, data = texts.buffers()
+        if len(texts) and data is not None and index.units:
+            where = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+            search(
+                *(np.frombuffer(data, np.uint8), where, folding(), index.table, index.slot_of, index.first),
+                *(index.unit_of, index.totals, index.sizes, int(np.diff(where).max()), found),
+            )
+        best = [index.units[u] if u >= 0 else None for u in found[:, 1].tolist()]
+        shares = [h / int(index.totals[u]) if u >= 0 else 0.0 for _, u, h in found.tolist()]
+        cut = [0] * len(texts)
+        if self.action == "cut" and any(s >= self.share for s in shares):
+            batch = with_column(batch, "text", self._cut(batch.column("text"), shares, cut))
+        arrays = [
+            pa.array(found[:, 0].tolist(), pa.int64()),
+            pa.array(shares, pa.float64()),
+            pa.array([u.benchmark if u else None for u in best], pa.string()),
+            pa.array([u.item if u else None for u in best], pa.int64()),
+            pa.array([u.field if u else None for u in best], pa.string()),
+            pa.array(cut, pa.int64()),
+        ]
+        return with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=list(self.signals)))
+
+    def _cut(self, texts: pa.Array, shares: list[float], cut: list[int]) -> pa.Array:
+        """The texts without the spans of contaminating units; fills in how many characters went."""
+        rows = texts.to_pylist()
+        for i, share in enumerate(shares):
+            if share >= self.share:
+                new = self._without(rows[i])
+                cut[i], rows[i] = len(rows[i]) - len(new), new
+        return pa.array(rows, texts.type)
+
+    def _without(self, text: str) -> str:
+        """A text without the units that it has the set share of.
+
+        What touches them without white space between (a bracket, a question mark) goes with them.
+        """
+        import numpy as np
+
+        from curation.safety.decontamination.ngram_kernels import cover, folding
+
+        index = self._index
+        assert index is not None
+        data = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
+        covered = np.zeros(len(data) + 1, np.bool_)
+        bounds = np.empty((len(data) + 1, 2), np.int64)
+        count = cover(
+            *(data, folding(), index.table, index.slot_of, index.first, index.unit_of, index.totals, index.sizes),
+            *(self.share, covered, bounds),
+        )
+        places = np.flatnonzero(covered[:count])
+        runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+        raw, parts, at = data.tobytes(), [], 0
+        for run in runs:
+            start, stop = int(bounds[run[0], 0]), int(bounds[run[-1], 1])
+            while start > at and not raw[start - 1 : start].isspace():
+                start -= 1
+            while stop < len(raw) and not raw[stop : stop + 1].isspace():
+                stop += 1
+            parts.append(raw[at:start])
+            at = max(at, stop)
+        return b"".join([*parts, raw[at:]]).decode()

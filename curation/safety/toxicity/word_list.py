@@ -1,0 +1,79 @@
+"""Word-list density: what share of a text's words stands on a list. Cruder than a classifier, and anybody can read why.
+
+A list is a text file, one word or phrase a line (`#` begins a comment). `datatrove:banned_words` and
+`datatrove:soft_banned_words` are lists that datatrove carries (it filters URLs by them). Words are compared whole,
+without case; entries in scripts written without spaces are looked for anywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from curation.core.errors import UserError
+from curation.storage import filesystem
+
+CARRIED = "datatrove:"
+_CARRIED = ("banned_words", "soft_banned_words")
+_WORD = re.compile(r"\w+(?:['’]\w+)?")
+# Han, kana, Hangul do not; Thai, Lao, Khmer, Burmese
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
+
+
+def path_of(name: str) -> str:
+    """Where a list is: a path as it is, `datatrove:NAME` in the package. Raises UserError for a name not in there."""
+    if not name.startswith(CARRIED):
+        return name
+    wanted = name.removeprefix(CARRIED)
+    if wanted not in _CARRIED:
+        raise UserError(f"datatrove carries no list {wanted!r}; it has {', '.join(_CARRIED)}")
+    from importlib.util import find_spec
+
+    spec = find_spec("datatrove")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the list {name} comes with datatrove, which is not installed")
+    return f"{spec.submodule_search_locations[0]}/assets/{wanted}.txt"
+
+
+@dataclass
+class WordList:
+    """Entries ready to be counted: single words, phrases by their first word, and strings of unspaced scripts."""
+
+    words: set[str] = field(default_factory=set)
+    phrases: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
+    anywhere: list[str] = field(default_factory=list)
+
+    def share(self, text: str) -> float:
+        """Words on the list by words of the text, a phrase as one; 0 for a text without words."""
+        lowered = text.lower()
+        found = _WORD.findall(lowered)
+        hits = sum(word in self.words for word in found) if self.words else 0
+        if self.phrases:
+            for i, word in enumerate(found):
+                hits += any(tuple(found[i : i + len(p)]) == p for p in self.phrases.get(word, ()))
+        hits += sum(lowered.count(entry) for entry in self.anywhere)
+        return min(1.0, hits / len(found)) if found else 0.0
+
+
+def read(names: Sequence[str]) -> WordList:
+    """The entries of all lists. Raises UserError for one that cannot be read or has none."""
+    made = WordList()
+    for name in names:
+        fs, inner = filesystem(path_of(name))
+        try:
+            lines = fs.cat_file(inner).decode().lower().splitlines()
+        except (OSError, UnicodeDecodeError) as e:
+            raise UserError(f"the word list {name} cannot be read as UTF-8 text: {e}") from None
+        entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not entries:
+            raise UserError(f"the word list {name} is empty")
+        for entry in entries:
+            words = tuple(_WORD.findall(entry))
+            if _UNSPACED.search(entry):
+                made.anywhere.append(entry)
+            elif len(words) == 1:
+                made.words.add(words[0])
+            elif words:
+                made.phrases.setdefault(words[0], []).append(words)
+    return made

@@ -1,0 +1,188 @@
+"""Rows on their way to a batch: what every reader fills in, and where a batch is cut.
+
+A batch ends at `rows` rows or 16 MiB of text, whichever is first; nothing about a row depends on it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import xxhash
+
+from curation import document
+
+BATCH_BYTES = 1 << 24
+MAX_REASON = 4096  # whole, as what it quotes is scrubbed later, and half a value would not be recognized
+_DATE = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?)?\s*(Z|[+-]\d\d:?\d\d)?\s*$", re.I
+)
+_REPEAT = re.compile(r"#\d+\Z")
+_COMPACT = re.compile(r"\d{8}(?:\d{4,10})?$")
+
+
+@dataclass
+class Row:
+    """One record as a reader made it out. `drop` is (rule, value) for a record that is no document."""
+
+    doc_id: bytes
+    source: dict[str, Any]
+    text: str | None = None
+    url: str | None = None
+    date: datetime.datetime | None = None
+    meta: str | None = None
+    mime: str | None = None
+    charset: str | None = None
+    status: int | None = None
+    bytes: int | None = None
+    drop: tuple[str, str] | None = None
+
+    def settle(self) -> Row:
+        """The row as the schema wants it: a clean text, or none and a reason."""
+        if self.drop is None:
+            self.text = document.clean_text(self.text or "")
+            if not self.text or self.text.isspace():
+                self.drop = ("empty", "")
+        if self.drop is not None:
+            self.text = None
+            self.drop = (self.drop[0], clean(self.drop[1])[:MAX_REASON])
+        self.url = clean(self.url) if self.url else None
+        return self
+
+
+class Keys:
+    """Record keys that are unique in their file: the second `x` is `x#2`. `seen` counts those of earlier pieces.
+
+    No two records share a key whatever their ids are: an id that looks like a repeat (`x#2`) is always counted
+    (`x#2#1`), one that looks like a place (`@5`, see `place`) is marked (`id:@5`).
+    """
+
+    def __init__(self, seen: Mapping[str, int] | None = None) -> None:
+        self.counts = dict(seen or {})
+
+    def unique(self, key: str) -> str:
+        mark = key_mark(key)
+        count = self.counts[mark] = self.counts.get(mark, 0) + 1
+        marked = f"id:{key}" if key.startswith(("@", "lost@", "id:")) else key
+        return marked if count == 1 and not _REPEAT.search(key) else f"{marked}#{count}"
+
+
+def key_mark(key: str) -> str:
+    """What a record key is counted by: a hash, since counts are stored and a key may be whatever a crawl says."""
+    return xxhash.xxh3_128_hexdigest(key.encode("utf-8", "surrogateescape"))
+
+
+def place(number: int) -> str:
+    """The key of a record without an id: its decompressed offset, or its row."""
+    return f"@{number}"
+
+
+def clean(value: str) -> str:
+    """A short string (URL, reason) as UTF-8 can hold it."""
+    return document.clean_text(value)
+
+
+def source(file: str, kind: str, offset: int | None, length: int | None, row: int | None = None) -> dict[str, Any]:
+    """The provenance struct `record.SOURCE`."""
+    return {"file": file, "kind": kind, "offset": offset, "length": length, "row": row}
+
+
+def meta_json(fields: Mapping[str, Any]) -> str | None:
+    """Canonical JSON of what else the source gave; null for nothing."""
+    if not fields:
+        return None
+    return clean(json.dumps(_plain(fields), sort_keys=True, ensure_ascii=False, separators=(",", ":")))
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN, no bytes, no dates."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def parse_date(value: Any) -> datetime.datetime | None:
+    """A date in UTC without zone: from ISO 8601 text, ARC's digits, seconds since 1970, a datetime; else None."""
+    try:
+        if isinstance(value, datetime.datetime):
+            return _utc(value)
+        if isinstance(value, datetime.date):
+            return datetime.datetime(value.year, value.month, value.day)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            seconds = value / 1000 if abs(value) > 1e11 else value  # milliseconds, from the year 5138 on
+            return datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=int(seconds))
+        if not isinstance(value, str):
+            return None
+        value = value.strip()
+        if _COMPACT.match(value):
+            digits = value[:14].ljust(14, "0")
+            return datetime.datetime.strptime(digits, "%Y%m%d%H%M%S")
+        match = _DATE.match(value)
+        if not match:
+            return None
+        y, mo, d, h, mi, s, zone = match.groups()
+        when = datetime.datetime(int(y), int(mo), int(d), int(h or 0), int(mi or 0), min(int(s or 0), 59))
+        if zone and zone.upper() != "Z":
+            sign = -1 if zone[0] == "+" else 1
+            when += sign * datetime.timedelta(hours=int(zone[1:3]), minutes=int(zone[-2:]))
+        return when
+    except (ValueError, OverflowError):
+        return None
+
+
+def _utc(value: datetime.datetime) -> datetime.datetime:
+    if value.tzinfo is not None:
+        value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+    return value.replace(microsecond=0)
+
+
+def batches(rows: Iterator[Row], domain: str, size: int) -> Iterator[pa.RecordBatch]:
+    """Groups rows into batches of `record.READ_BATCH`. An error of `rows` comes after the rows before it."""
+    pending: list[Row] = []
+    weight = 0
+    try:
+        for row in rows:
+            pending.append(row.settle())
+            weight += len(row.text or "") + len(row.meta or "")
+            if len(pending) >= size or weight >= BATCH_BYTES:
+                yield _batch(pending, domain)
+                pending, weight = [], 0
+    except Exception:
+        if pending:
+            yield _batch(pending, domain)
+        raise
+    if pending:
+        yield _batch(pending, domain)
+
+
+def _batch(rows: list[Row], domain: str) -> pa.RecordBatch:
+    read = [{"mime": r.mime, "charset": r.charset, "status": r.status, "bytes": r.bytes} for r in rows]
+    drop = [None if r.drop is None else {"rule": r.drop[0], "value": r.drop[1]} for r in rows]
+    columns: list[list[Any]] = [
+        [r.doc_id for r in rows],
+        [r.text for r in rows],
+        [r.url for r in rows],
+        [domain] * len(rows),
+        [r.source for r in rows],
+        [r.date for r in rows],
+        [r.meta for r in rows],
+        read,
+        drop,
+    ]
+    fields = document.READ_BATCH
+    arrays = [pa.array(values, type=f.type) for values, f in zip(columns, fields, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=fields)

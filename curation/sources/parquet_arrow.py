@@ -1,0 +1,202 @@
+"""Parquet and Arrow files as documents: a row is a record, and its number is its place.
+
+Row groups are read one at a time. One that is broken costs its own rows, each a drop, since the footer says how many
+they are; so do broken values in an Arrow batch, but a batch that cannot be read at all ends its file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.sources.batch_builder import Row, meta_json, place, source
+from curation.sources.jsonl import Fields
+from curation.step import InputSplit, RecordError, UnreadableFile
+
+_ROWS = 256  # rows turned into Python objects at a time
+_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+
+
+def parquet_rows(file: IO[bytes], piece: InputSplit, fields: Fields) -> Iterator[Row]:
+    """The rows of a Parquet file, or of its row groups from piece.start up to piece.stop."""
+    table = _parquet(file, piece)
+    _has_text(table.schema_arrow, piece, fields)
+    first, stop = piece.start or 0, table.num_row_groups if piece.stop is None else piece.stop
+    sizes = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
+    for group in range(first, stop):
+        number = sum(sizes[:group])
+        end = number + sizes[group]
+        try:
+            for batch in table.iter_batches(_ROWS, row_groups=[group]):
+                for value in _values(batch):
+                    where = source(piece.path, "parquet", None, None, number)
+                    yield fields.row(value, where, place(number), None)
+                    number += 1
+        except _ERRORS as error:
+            for lost in range(number, end):
+                where = source(piece.path, "parquet", None, None, lost)
+                yield fields.lost(where, place(lost), _brief(error))
+
+
+def arrow_rows(file: IO[bytes], piece: InputSplit, fields: Fields) -> Iterator[Row]:
+    """The rows of an Arrow IPC file or stream."""
+    number = 0
+    for batch in _arrow_batches(file, piece):
+        if number == 0:
+            _has_text(batch.schema, piece, fields)
+        for start in range(0, batch.num_rows, _ROWS):
+            part = batch.slice(start, _ROWS)
+            values: list[dict[str, Any]] = [{}] * part.num_rows
+            problem = ""
+            try:
+                values = _values(part)
+            except _ERRORS as error:
+                problem = _brief(error)
+            for value in values:
+                where = source(piece.path, "arrow", None, None, number)
+                at = place(number)
+                yield fields.lost(where, at, problem) if problem else fields.row(value, where, at, None)
+                number += 1
+
+
+def cut(file: IO[bytes], piece: InputSplit, target: int) -> list[InputSplit]:
+    """Runs of row groups of about `target` stored bytes each. A file that cannot be read stays whole."""
+    try:
+        meta = pq.read_metadata(file)
+    except _ERRORS:
+        return [piece]
+    # By unpacked sizes, which stand in the footer itself; asking for those of columns makes pyarrow end the process
+    # where a footer is damaged.
+    sizes = [meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)]
+    unpacked = target * max(1, sum(sizes)) / max(1, piece.size)
+    bounds, size = [0], 0
+    for i, group in enumerate(sizes):
+        if size and size + group > unpacked:
+            bounds.append(i)
+            size = 0
+        size += group
+    bounds.append(meta.num_row_groups)
+    if len(bounds) < 3:
+        return [piece]
+    return [InputSplit(piece.path, piece.size, piece.version, a, b) for a, b in pairwise(bounds)]
+
+
+def original(file: IO[bytes], where: Mapping[str, Any]) -> bytes:
+    """A row as JSON. Raises RecordError where it is not there."""
+    wanted = where["row"]
+    piece = InputSplit(where["file"], 0, "")
+    if where["kind"] == "arrow":
+        batches: Iterator[pa.RecordBatch] = _arrow_batches(file, piece)
+    else:
+        table = _parquet(file, piece)
+        group, wanted = _group_of(table, wanted)
+        batches = table.iter_batches(_ROWS, row_groups=[group])
+    for batch in batches:
+        if wanted < batch.num_rows:
+            return (meta_json(_values(batch.slice(wanted, 1))[0]) or "{}").encode()
+        wanted -= batch.num_rows
+    raise RecordError(f"{where['file']}: no row {where['row']}")
+
+
+def _group_of(table: pq.ParquetFile, row: int) -> tuple[int, int]:
+    for group in range(table.num_row_groups):
+        count = table.metadata.row_group(group).num_rows
+        if row < count:
+            return group, row
+        row -= count
+    raise RecordError("no such row")
+
+
+def _parquet(file: IO[bytes], piece: InputSplit) -> pq.ParquetFile:
+    try:
+        table = pq.ParquetFile(file)
+        assert table.schema_arrow.names is not None  # decodes them
+        return table
+    except _ERRORS as error:
+        raise UnreadableFile(piece.path, f"no Parquet file: {_brief(error)}", 0, piece.size) from error
+
+
+def _arrow_batches(file: IO[bytes], piece: InputSplit) -> Iterator[pa.RecordBatch]:
+    magic = file.read(6)
+    file.seek(0)
+    at = 0
+    try:
+        if magic == b"ARROW1":
+            reader = pa.ipc.open_file(file)
+            for i in range(reader.num_record_batches):
+                at = file.tell() if i else 0
+                batch = reader.get_batch(i)
+                _check(batch)
+                yield batch
+        else:
+            for batch in pa.ipc.open_stream(file):
+                _check(batch)
+                yield batch
+                at = file.tell()
+    except _ERRORS as error:
+        raise UnreadableFile(piece.path, f"Arrow: {_brief(error)}", at, max(0, piece.size - at)) from error
+
+
+def _check(batch: pa.RecordBatch) -> None:
+    """Raises one of `_ERRORS` for a batch whose buffers or names a damaged file has spoilt."""
+    batch.validate()
+    assert batch.schema.names is not None  # decodes them
+
+
+def _has_text(schema: pa.Schema, piece: InputSplit, fields: Fields) -> None:
+    if fields.text not in schema.names:
+        has = ", ".join(schema.names)
+        raise UnreadableFile(piece.path, f"no column {fields.text!r}; it has {has}", 0, piece.size)
+
+
+def _values(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows as dicts; strings that are not UTF-8 (writers do not always check) with U+FFFD. Raises ArrowInvalid where
+    a damaged file has offsets that point outside of its buffers: pyarrow would follow them."""
+    arrays = []
+    for column in map(_readable, batch.columns):
+        column.validate(full=True)
+        values = _list(column)
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            values = [None if v is None else v.decode("utf-8", "replace") for v in values]
+        arrays.append(values)
+    names = batch.schema.names
+    return [dict(zip(names, row, strict=True)) for row in zip(*arrays, strict=True)]
+
+
+def _list(column: pa.Array) -> list[Any]:
+    """The values; null for a date that Python's calendar (years 1 to 9999) does not have."""
+    try:
+        return list(column.to_pylist())
+    except OverflowError:
+        values = []
+        for item in column:
+            try:
+                values.append(item.as_py())
+            except OverflowError:
+                values.append(None)
+        return values
+
+
+def _readable(column: pa.Array) -> pa.Array:
+    """The column in a type whose values Python can hold: strings as bytes, no dictionaries, no nanoseconds."""
+    kind = column.type
+    if isinstance(column, pa.DictionaryArray):
+        column.validate(full=True)
+        return _readable(column.dictionary_decode())
+    if pa.types.is_string(kind):
+        return column.view(pa.binary())
+    if pa.types.is_large_string(kind):
+        return column.view(pa.large_binary())
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return column.cast(pa.timestamp("us", kind.tz), safe=False)
+    if pa.types.is_time64(kind) or pa.types.is_duration(kind):
+        return column.cast(pa.time64("us") if pa.types.is_time64(kind) else pa.duration("us"), safe=False)
+    return column
+
+
+def _brief(error: BaseException) -> str:
+    return str(error).partition("\n")[0]

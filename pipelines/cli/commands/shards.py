@@ -1,0 +1,198 @@
+"""Commands on shards: verify, inspect, stats, merge, export, import."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.cli.app import LOOK, AsJson, app, make_console
+
+shards_app = typer.Typer(help="Shards: check, look at, merge, export, import.", no_args_is_help=True)
+app.add_typer(shards_app, name="shards", rich_help_panel=LOOK)
+
+Place = Annotated[str, typer.Argument(metavar="RUN", help="A run, its shards folder or a manifest; local or remote.")]
+
+
+@shards_app.command("verify")
+def verify(run: Place, as_json: AsJson = False) -> None:
+    """Read every byte and compare checksums, counts and the tokenizer. Names every file that is not as written."""
+    from curation.shards import ShardError, read_manifest, verify_entry, verify_tokenizer
+
+    manifest = read_manifest(run)
+    wrong, files = [], 0
+    for check in (
+        lambda: verify_tokenizer(manifest),
+        *(_check(verify_entry, manifest, e) for *_, e in manifest.entries()),
+    ):
+        files += 1
+        try:
+            check()
+        except ShardError as error:
+            wrong.append(str(error))
+    if as_json:
+        print(json.dumps({"files": files, "wrong": wrong}))
+    else:
+        console = make_console()
+        for message in wrong:
+            console.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{files - len(wrong)} of {files} files are as they were written", highlight=False)
+    raise typer.Exit(1 if wrong else 0)
+
+
+def _check(function: Any, *arguments: Any) -> Any:
+    return lambda: function(*arguments)
+
+
+@shards_app.command("inspect")
+def inspect(
+    run: Place,
+    shard: Annotated[
+        str | None, typer.Option(help="A shard, as the manifest names it.", show_default="the first")
+    ] = None,
+    documents: Annotated[int, typer.Option(min=0, help="How many documents to show.")] = 3,
+    characters: Annotated[int, typer.Option(min=0, help="How much of each.")] = 200,
+) -> None:
+    """What a shard is and how its documents begin, decoded."""
+    from curation.core.errors import UserError
+    from curation.shards import open_shard, read_manifest
+    from pipelines.lookup.training_data import decoder
+
+    manifest = read_manifest(run)
+    entries = [e for _, _, e in manifest.entries()]
+    entry = next((e for e in entries if shard is None or e.path == shard), None)
+    if entry is None:
+        raise UserError(f"{run} has no shard {shard}; `gristmill shards stats` lists domains, the manifest every shard")
+    opened = open_shard(manifest.path(entry), entry=entry, tokenizer=manifest.tokenizer.sha256)
+    console = make_console()
+    console.print(
+        f"{entry.path}: {entry.documents:,} documents, {entry.tokens:,} tokens", highlight=False, markup=False
+    )
+    for key, value in opened.metadata.items():
+        console.print(f"    {key} = {value}", highlight=False, markup=False)
+    decode = decoder(manifest)
+    for row, document in enumerate(opened.documents.slice(0, documents).to_pylist()):
+        begin, end = int(opened.offsets[row]) + 1, int(opened.offsets[row + 1])
+        heading = f"{document['doc_id'].hex()}  {document['url'] or ''}"
+        console.print(heading, highlight=False, markup=False, soft_wrap=True)
+        text = decode(opened.tokens[begin : min(end, begin + characters)].tolist())[:characters]
+        console.print(f"    {text!r}", highlight=False, markup=False, soft_wrap=True)
+
+
+@shards_app.command("stats")
+def stats(run: Place, as_json: AsJson = False) -> None:
+    """Documents, tokens, bytes a token and document lengths, by split and domain."""
+    import numpy as np
+
+    from curation.shards import open_shard, read_manifest
+
+    manifest = read_manifest(run)
+    rows = []
+    for split, domains in manifest.splits.items():
+        for domain, held in domains.items():
+            lengths = np.concatenate(
+                [np.diff(open_shard(manifest.path(e), entry=e).offsets) - 1 for e in held.shards] or [np.zeros(1)]
+            )
+            quantiles = np.quantile(lengths, [0, 0.5, 0.9, 1], method="inverted_cdf").astype(int).tolist()
+            rows.append(
+                {
+                    "split": split,
+                    "domain": domain,
+                    "shards": len(held),
+                    "documents": held.documents,
+                    "tokens": held.tokens,
+                    "bytes_per_token": held.text_bytes / max(1, held.tokens - held.documents),
+                    "lengths": dict(zip(("shortest", "median", "p90", "longest"), quantiles, strict=True)),
+                    "epochs": manifest.mix.epochs.get(domain) if split == "train" else None,
+                }
+            )
+    if as_json:
+        print(json.dumps({"tokenizer": vars(manifest.tokenizer), "domains": rows}))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))  # 80 columns hold a domain of a billion tokens
+    table.add_column("split", no_wrap=True)
+    table.add_column("domain", overflow="fold")
+    for column in ("shards", "docs", "tokens", "B/token", "median", "p90", "longest", "epochs"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for r in rows:
+        spread: Any = r["lengths"]
+        epochs = f"{r['epochs']:.2f}" if r["epochs"] is not None else ""
+        counts = [f"{r[k]:,}" for k in ("shards", "documents", "tokens")]
+        longer = [f"{spread[k]:,}" for k in ("median", "p90", "longest")]
+        table.add_row(str(r["split"]), str(r["domain"]), *counts, f"{r['bytes_per_token']:.2f}", *longer, epochs)
+    make_console().print(table)
+
+
+@shards_app.command("merge")
+def merge(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs of one tokenizer.")],
+    out: Annotated[str, typer.Option(help="The new run's folder.")],
+    tokens_per_shard: Annotated[int, typer.Option(min=1, max=1 << 30)] = 50_000_000,
+) -> None:
+    """One run's shards of several: each document once, all in one order, no validation text in training."""
+    from curation.packing.merge import merge as run
+
+    _say(run(out, runs, tokens_per_shard), out)
+
+
+def _say(made: Any, out: str) -> None:
+    entries = list(made.manifest.entries())
+    documents = sum(e.documents for *_, e in entries)
+    print(f"{out}: {documents:,} documents, {sum(e.tokens for *_, e in entries):,} tokens in {len(entries)} shards")
+    if made.repeated or made.held_out:
+        held = f"{made.held_out:,} training texts or pages that validation has"
+        print(f"left out: {made.repeated:,} repeated ids, {held}")
+
+
+@shards_app.command("export")
+def export(
+    run: Place,
+    to: Annotated[str, typer.Option(help="nanogpt, llmc, megatron or datasets.")],
+    out: Annotated[str, typer.Option(help="The folder to write to.")],
+) -> None:
+    """Shards in a format that others read."""
+    from curation.packing.export_formats import export as write
+    from curation.shards import read_manifest
+
+    for path in write(read_manifest(run), _format(to), out):
+        print(path)
+
+
+@shards_app.command("import")
+def import_shards(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Token files of one kind.")],
+    kind: Annotated[str, typer.Option("--from", help="nanogpt, llmc, megatron or datasets.")],
+    out: Annotated[str, typer.Option(help="The new run's folder.")],
+    tokenizer: Annotated[str, typer.Option(help="The tokenizer that made these tokens.")],
+    domain: Annotated[str, typer.Option(help="The domain they become.")] = "imported",
+    validation: Annotated[list[str] | None, typer.Option(help="Files for validation. Repeats.")] = None,
+    eos: Annotated[
+        str | None, typer.Option(help="Its end-of-text token, where it has none of the usual names.")
+    ] = None,
+) -> None:
+    """Token files of others as a run's shards, so that training reads them."""
+    import itertools
+
+    from curation.packing.export_formats import read
+    from curation.packing.merge import gather
+    from curation.packing.tokenizer.encode import Encoder
+    from curation.packing.tokenizer.load_tokenizer import load
+
+    for path in (*files, *(validation or ())):
+        if not os.path.exists(path):
+            raise typer.BadParameter(f"{path}: no such file")
+    data, chosen = load(tokenizer), _format(kind)
+    end = Encoder(data, eos=eos).eos
+    parts = [read(path, chosen, end, domain) for path in files]
+    parts += [read(path, chosen, end, domain, "validation") for path in validation or ()]
+    _say(gather(out, itertools.chain.from_iterable(parts), data, eos=eos), out)
+
+
+def _format(name: str) -> Any:
+    if name not in ("nanogpt", "llmc", "megatron", "datasets"):
+        raise typer.BadParameter(f"{name!r}: expected nanogpt, llmc, megatron or datasets")
+    return name

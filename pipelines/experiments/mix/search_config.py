@@ -1,0 +1,126 @@
+"""The file of `gristmill mix search`: which shards, which small training, which mixes, what is to be best.
+
+    data: runs/crawl
+    proxy: proxy.yaml            # a training file, or its keys right here
+    runs: 32
+    objective: mean
+    confirm: {seeds: 5}
+
+Relative paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from curation.core.errors import UserError
+from pipelines.experiments.mix.mixing_laws import FAMILIES
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ObjectiveConfig(_Strict):
+    """What is to be best: the mean validation loss (weights over any validation sets, those of proxy.data.validation
+    too), the worst of them, or a figure of proxy.evaluate.tasks."""
+
+    kind: Literal["mean", "worst", "metric"] = "mean"
+    weights: dict[str, Annotated[float, Field(ge=0)]] | None = None  # of validation sets; default: all equal
+    metric: str | None = None  # kind metric: its name, such as arc.accuracy
+    maximise: bool = False  # kind metric: larger is better
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fits(self) -> ObjectiveConfig:
+        if (self.kind == "metric") != (self.metric is not None):
+            raise ValueError("kind: metric goes with a metric's name, and only then")
+        if self.kind == "metric" and self.weights is not None:
+            raise ValueError("kind: metric is one figure and takes no weights")
+        if self.maximise and self.kind != "metric":
+            raise ValueError("maximise goes with kind: metric; losses are made least")
+        if self.weights is not None and not sum(self.weights.values()):
+            raise ValueError("every weight is nought")
+        return self
+
+
+class ConfirmConfig(_Strict):
+    """Runs that check the recommendation: each seed trains every mix from the same initial weights."""
+
+    seeds: Annotated[int, Field(ge=0)] = 5
+    against: tuple[Literal["natural", "prior", "uniform"], ...] = ("natural", "prior")
+    mixes: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}  # and against further ones: name -> shares
+
+    @model_validator(mode="after")
+    def _fits(self) -> ConfirmConfig:
+        taken = sorted(set(self.mixes) & {"recommended", "natural", "prior", "uniform"})
+        if taken:
+            raise ValueError(f"confirm.mixes: {', '.join(taken)} is a name with a meaning of its own; take another")
+        return self
+
+
+class Settings(_Strict):
+    """A whole search."""
+
+    data: str
+    proxy: dict[str, Any] | str
+    objective: ObjectiveConfig = ObjectiveConfig()
+    prior: Literal["natural", "uniform"] | dict[str, Annotated[float, Field(ge=0)]] = "natural"
+    design: Literal["dirichlet", "grid", "one_factor"] = "dirichlet"
+    runs: Annotated[int, Field(ge=4)] = 32
+    refine: Annotated[float, Field(ge=0, lt=1)] = 0.6  # share of the runs that go near the optimum predicted so far
+    temperatures: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 1.0)
+    families: tuple[str, ...] | None = None
+    budget: Annotated[float, Field(gt=0)] | None = None  # tokens of the training that the mix is for
+    max_epochs: Annotated[float, Field(gt=0)] | None = None  # of that training; with budget, it caps the shares
+    confirm: ConfirmConfig = ConfirmConfig()
+    resamples: Annotated[int, Field(ge=0)] = 100
+    early_stop: bool = True
+    cpus: Annotated[float, Field(gt=0)] = 1.0  # of Ray, a proxy
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
+
+    @model_validator(mode="after")
+    def _fits(self) -> Settings:
+        unknown = sorted(set(self.families or ()) - set(FAMILIES))
+        if unknown:
+            raise ValueError(f"no family {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+        if (self.budget is None) != (self.max_epochs is None):
+            raise ValueError("budget and max_epochs go together: they cap what a domain can give")
+        return self
+
+
+def load(path: str) -> Settings:
+    """Raises UserError with file, key, value and what was expected."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            value = yaml.safe_load(f) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot read this file: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a mapping of keys, found a {type(value).__name__}")
+    folder = os.path.dirname(os.path.abspath(path))
+    for key in ("data", "proxy"):
+        if isinstance(value.get(key), str) and "://" not in value[key]:
+            value[key] = os.path.join(folder, value[key])
+    try:
+        return Settings.model_validate(value)
+    except ValidationError as error:
+        lines = []
+        for detail in error.errors():
+            key = ".".join(str(p) for p in detail["loc"]) or "the file"
+            if detail["type"] == "extra_forbidden":
+                lines.append(f"{path}: unknown key {key}; known are {', '.join(Settings.model_fields)}")
+            elif detail["type"] == "missing":
+                lines.append(f"{path}: {key} is missing")
+            else:
+                lines.append(f"{path}: {key}: {detail['msg'].removeprefix('Value error, ')} (got {detail['input']!r})")
+        raise UserError("\n".join(lines)) from error

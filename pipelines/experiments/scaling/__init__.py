@@ -1,0 +1,6 @@
+"""Scaling laws: fitted to tables of finished runs, with intervals, and tested on the largest of them."""
+
+from pipelines.experiments.scaling.fitted_law import Backtest, Fit, backtest, fit
+from pipelines.experiments.scaling.runs_table import Table, read
+
+__all__ = ["Backtest", "Fit", "Table", "backtest", "fit", "read"]

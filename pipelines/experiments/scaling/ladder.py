@@ -1,0 +1,88 @@
+"""The small ladder that a law is fitted to: every size trained on every multiple of its parameters in tokens.
+
+    base: train.yaml                     # a training file; model and iterations come from the ladder
+    sizes: [{layers: 2, width: 64, heads: 2, kv_heads: 2, ffn: 192}, …]
+    tokens_per_param: [10, 20, 40]
+
+Runs are named by size and tokens and are ordinary training runs: a ladder that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from curation.core.errors import UserError
+from pipelines.experiments.mix.proxy_run import Proxy
+from pipelines.experiments.scaling import live_run
+
+
+class Ladder(BaseModel):
+    """A ladder's file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: dict[str, Any] | str
+    sizes: Annotated[tuple[dict[str, Any], ...], Field(min_length=2)]
+    tokens_per_param: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (10.0, 20.0, 40.0)
+
+
+def load(path: str) -> Ladder:
+    try:
+        with open(path, encoding="utf-8") as f:
+            value = yaml.safe_load(f) or {}
+        if isinstance(value, dict) and isinstance(value.get("base"), str):
+            value["base"] = os.path.join(os.path.dirname(os.path.abspath(path)), value["base"])
+        return Ladder.model_validate(value)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot read this file: {error}") from error
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
+        raise UserError(f"{path}: {said}") from error
+
+
+def runs(ladder: Ladder, data: str, folder: str) -> list[Proxy]:
+    """The ladder's training runs, smallest first. Raises UserError for a size that a training file would not take."""
+    from curation.shards import read_manifest
+    from training import config
+    from training.train import shape
+
+    vocab = read_manifest(data).tokenizer.vocab
+    base = (config.load(ladder.base) if isinstance(ladder.base, str) else _parse(ladder.base)).model_dump(mode="json")
+    made = []
+    for size in ladder.sizes:
+        settings = base | {"model": {"preset": None, "tied": base["model"]["tied"], **size}}
+        n = live_run.multiplied(shape(_parse(settings), vocab))
+        for multiple in ladder.tokens_per_param:
+            window = base["batch"]["windows"] * base["data"]["sequence"]
+            iterations = max(1, round(multiple * n / window))
+            every = {"every": max(1, iterations // 4)}
+            mine = settings | {
+                "iterations": iterations,
+                "evaluate": base["evaluate"] | {"every": iterations},
+                "checkpoint": base["checkpoint"] | every,
+            }
+            name = f"n{n:09d}-d{iterations * window:011d}"
+            made.append(Proxy(mine, data, str(Path(folder) / name)))
+    return sorted(made, key=lambda p: p.folder)
+
+
+def train(proxies: Sequence[Proxy], workers: Callable[[Sequence[Proxy]], None]) -> int:
+    """Trains those that are not finished yet; says how many that were."""
+    from pipelines.experiments.mix import proxy_run
+
+    todo = [p for p in proxies if not proxy_run.finished(p.folder, int(p.settings["iterations"]))]
+    if todo:
+        workers(todo)
+    return len(todo)
+
+
+def _parse(value: dict[str, Any]) -> Any:
+    from training import config
+
+    return config.parse(yaml.safe_dump(value), "base")

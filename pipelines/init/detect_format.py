@@ -1,0 +1,165 @@
+"""What one file is: which reader takes it, and in a table which field is the text, the URL, the date.
+
+A name says little: crawls are full of `.txt` that are JSON Lines and `.gz` that are not. So the first bytes decide, and
+for tables the values of their first records.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import posixpath
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from curation import document, storage
+
+HEAD = 1 << 16  # decompressed bytes of a file that say what it is
+RECORDS = 100  # records of a table whose values say which field is which
+
+_TEXT = ("text", "content", "body", "raw_content", "page_text", "article", "document", "story", "markdown", "passage")
+_URL = ("url", "uri", "link", "source_url", "page_url", "permalink", "warc_target_uri", "href")
+_DATE = ("date", "timestamp", "crawl_date", "published", "created", "created_at", "published_at", "time", "warc_date")
+_ID = ("id", "doc_id", "uuid", "_id", "key", "guid", "document_id")
+_CODE = (
+    *(".py", ".c", ".h", ".cc", ".cpp", ".hpp", ".java", ".js", ".ts", ".tsx", ".jsx", ".go", ".rs", ".rb", ".php"),
+    *(".cs", ".swift", ".kt", ".scala", ".sh", ".sql", ".r", ".jl", ".lua", ".pl", ".hs", ".ml", ".el", ".lisp"),
+    *(".clj", ".m", ".f90", ".zig", ".vue", ".css", ".cmake", ".toml"),
+)
+_LINK = re.compile(r"https?://\S+\Z")
+_TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What makes files readable by one source: reader, format, mix domain, fields."""
+
+    read: str  # warc or text
+    form: str  # warc, jsonl, parquet, arrow, text
+    domain: str
+    html: bool = False
+    text: str = "text"
+    url: str = "url"
+    date: str = "date"
+    id: str = ""
+
+
+def shape_of(root: str, file: storage.InputFile) -> Shape | str:
+    """What a file is, or why it is no input."""
+    from curation.sources.compressed_stream import Stream
+    from curation.sources.warc import binary_type
+    from curation.sources.warc_records import archive_format
+
+    if not file.size:
+        return "empty"
+    suffix = posixpath.splitext(document.strip_compression(file.path))[1].lower()
+    try:
+        with storage.open_input(root, file.path) as stored:
+            first = stored.read(8)
+            stored.seek(0)
+            if first[:4] == b"PAR1":
+                return _table(_parquet_rows(stored), "parquet")
+            if first[:6] == b"ARROW1" or first[:4] == b"\xff\xff\xff\xff":
+                return _table(_arrow_rows(stored), "arrow")
+            stream = Stream(stored)
+            head = stream.peek(HEAD)
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({str(error).partition(chr(10))[0]})"
+    if archive_format(head[:1024]):
+        return Shape("warc", "warc", "web", html=True)
+    if not head.strip():
+        return "empty"
+    if binary := binary_type(head):
+        return binary
+    if head.lstrip().startswith(b"{") and (rows := _json_rows(head)) is not None:
+        return _table(rows, "jsonl")
+    if suffix in (".json", ".csv", ".tsv"):
+        return f"{suffix[1:]}, not one JSON object a line"
+    text = head.decode("utf-8", "replace")
+    html = suffix in (".html", ".htm", ".xhtml") or len(_TAGS.findall(text[:4096])) > 3
+    return Shape("text", "text", "web" if html else "code" if suffix in _CODE else "text", html=html)
+
+
+def _json_rows(head: bytes) -> list[dict[str, Any]] | None:
+    """The first records of JSON Lines; none for anything else."""
+    lines = head.splitlines()
+    whole = lines[:-1] if len(head) >= HEAD and len(lines) > 1 else lines
+    rows: list[dict[str, Any]] = []
+    for line in whole[:RECORDS]:
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except ValueError:
+                if not rows:
+                    return None
+                continue
+            if isinstance(value, dict):
+                rows.append(value)
+    return rows or None
+
+
+def _parquet_rows(stored: Any) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    for batch in pq.ParquetFile(stored).iter_batches(RECORDS):
+        return list(batch.to_pylist())
+    return []
+
+
+def _arrow_rows(stored: Any) -> list[dict[str, Any]]:
+    try:
+        batch = pa.ipc.open_file(stored).get_batch(0)
+    except pa.ArrowInvalid:
+        stored.seek(0)
+        batch = pa.ipc.open_stream(stored).read_next_batch()
+    return list(batch.slice(0, RECORDS).to_pylist())
+
+
+def _table(rows: Sequence[dict[str, Any]], form: str) -> Shape | str:
+    """Which field of these records is the text, and which the URL, the date and an id."""
+    names = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
+    values = {n: [r[n] for r in rows if r.get(n) is not None] for n in names}
+    strings = {n: v for n, v in values.items() if v and all(isinstance(x, str) for x in v)}
+    prose = {n: v for n, v in strings.items() if not _is_url(v)}
+    text = max(prose, key=lambda n: (_prose(prose[n]) * (3 if n.lower() in _TEXT else 1), n), default=None)
+    if text is None or not _prose(prose[text]):
+        return f"{form} without a field of text (it has {', '.join(names[:8]) or 'none'})"
+    urls = [n for n, v in strings.items() if n != text and _is_url(v)]
+    dates = [n for n, v in values.items() if n not in (text, *urls) and _is_date(n, v)]
+    ids = [n for n, v in values.items() if n.lower() in _ID and len(v) == len(rows) == len({str(x) for x in v})]
+    html = sum(len(_TAGS.findall(v[:4096])) > 2 for v in prose[text]) * 2 > len(prose[text])
+    return Shape(
+        *("text", form, "web" if html or urls else "text", html, text),
+        url=_best(urls, _URL) or "url",
+        date=_best(dates, _DATE) or "date",
+        id=_best(ids, _ID),
+    )
+
+
+def _prose(values: Sequence[str]) -> float:
+    """How much like text: the mean length, nothing for values without spaces."""
+    spaced = [len(v) for v in values if any(c.isspace() for c in v.strip()) or not v.isascii()]
+    return sum(spaced) / len(values)
+
+
+def _is_url(values: Sequence[str]) -> bool:
+    return sum(bool(_LINK.match(v.strip())) for v in values) * 2 > len(values)
+
+
+def _is_date(name: str, values: Sequence[Any]) -> bool:
+    from curation.sources.batch_builder import parse_date
+
+    if not values or isinstance(values[0], bool):
+        return False
+    likely = name.lower() in _DATE or "date" in name.lower() or "time" in name.lower()
+    if isinstance(values[0], (int, float)) and not likely:
+        return False
+    return sum(parse_date(v) is not None for v in values) * 2 > len(values)
+
+
+def _best(names: Sequence[str], known: Sequence[str]) -> str:
+    return min(names, key=lambda n: (known.index(n.lower()) if n.lower() in known else len(known), n), default="")

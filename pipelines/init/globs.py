@@ -1,0 +1,49 @@
+"""Globs that match the files that are meant and no others."""
+
+from __future__ import annotations
+
+import glob
+import posixpath
+
+from curation import document
+
+MOST_PATTERNS = 40
+
+
+def suffix_of(path: str) -> str:
+    """`.warc.gz` of a.b.warc.gz: the last suffix, and the one before a compression's."""
+    name = posixpath.basename(path)
+    bare = document.strip_compression(name)
+    return posixpath.splitext(bare)[1] + name[len(bare) :]
+
+
+def patterns(wanted: list[str], everything: list[str]) -> tuple[list[str], int]:
+    """Globs that match the wanted paths and none of the others, general ones first; how many paths are left over."""
+    others = set(everything) - set(wanted)
+    left, made = list(wanted), []
+    folders = {"/".join(p.split("/")[:i]) for p in wanted for i in range(p.count("/") + 1)}
+    suffixes = sorted({suffix_of(p) for p in wanted})
+    ends = suffixes if len(suffixes) == 1 else ["", *suffixes]
+    deep = [(f, s, True) for f in sorted(folders, key=lambda f: (f.count("/") + bool(f), f)) for s in ends]
+    flat = [(f, s, False) for f in sorted(folders) for s in suffixes]
+    for folder, suffix, below in (*deep, *flat):
+        hits = [p for p in left if _matches(p, folder, suffix, below)]
+        if hits and not any(_matches(p, folder, suffix, below) for p in others):
+            head = glob.escape(folder) + "/" if folder else ""
+            made.append(f"{head}{'**/' if below else ''}*{glob.escape(suffix)}")
+            others |= set(hits)
+            left = [p for p in left if p not in others]
+        if not left:
+            break
+    room = max(0, MOST_PATTERNS - len(made))
+    return made + [glob.escape(p) for p in left[:room]], max(0, len(left) - room)
+
+
+def _matches(path: str, folder: str, suffix: str, below: bool) -> bool:
+    rest = path.removeprefix(f"{folder}/") if folder else path
+    return (
+        (not folder or path.startswith(f"{folder}/"))
+        and rest.endswith(suffix)
+        and (below or "/" not in rest)
+        and (below or bool(suffix))
+    )

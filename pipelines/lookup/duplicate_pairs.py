@@ -1,0 +1,177 @@
+"""A duplicate beside the document that stays in its place, with what they share; and the largest such clusters.
+
+What is shared is shown as deduplication counts it: a word is marked if it lies in a shingle that both texts have.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.core.errors import UserError
+from curation.engine.results.explain import explain
+from curation.storage import Storage, is_remote
+from pipelines.lookup.document_samples import SHOWN as BEGINNING
+from pipelines.lookup.document_samples import Sample, with_texts
+from pipelines.report.curation import report_data
+
+SHOWN = 4000  # characters of each of a pair
+CLUSTERS, MEMBERS = 5, 3  # shown of each step
+_WORD = re.compile(r"\w+")
+
+Segment = tuple[str, bool]  # a piece of text, and whether the other document has it too
+
+
+def pair(run_dir: str, answer: Mapping[str, Any]) -> dict[str, Any] | None:
+    """For `explain`'s answer on a duplicate: {of, url, run, ngram, here, there}, the last two lists of [text, shared].
+
+    None for a document that was not dropped as a duplicate, or whose text (or that of the kept one) cannot be had.
+    """
+    evidence = answer["outcome"].get("evidence")
+    if not isinstance(evidence, dict) or not evidence.get("of"):
+        return None
+    step, of = answer["outcome"]["step"], str(evidence["of"])
+    found = _find(run_dir, step, of)
+    if found is None:
+        return None
+    other_run, other = found
+    options = _options(run_dir, step)
+    ngram = int(options.get("ngram", 5))
+    here, there = _text(run_dir, answer), _text(other_run, other)
+    if here is None or there is None:
+        return None
+    left, right = marked(here, there, ngram)
+    return {
+        "of": of, "url": other["url"], "run": other_run, "ngram": ngram, "here": [list(s) for s in left],
+        "there": [list(s) for s in right],
+    }  # fmt: skip
+
+
+def marked(left: str, right: str, ngram: int) -> tuple[list[Segment], list[Segment]]:
+    """Both texts in segments, true where a word lies in a run of `ngram` words that both have.
+
+    Texts of fewer words than that are one run, as in `curation.dedup.minhash.shingles`."""
+    sides = [[(m.start(), m.end(), m[0].lower()) for m in _WORD.finditer(text)] for text in (left, right)]
+    runs = []
+    for words in sides:
+        n = min(ngram, len(words)) or 1
+        runs.append([tuple(w for *_, w in words[i : i + n]) for i in range(len(words) - n + 1)] if words else [])
+    both = set(runs[0]) & set(runs[1])
+    out: list[list[Segment]] = []
+    for text, words, mine in zip((left, right), sides, runs, strict=True):
+        shared = [False] * len(words)
+        for i, run in enumerate(mine):
+            if run in both:
+                shared[i : i + len(run)] = [True] * len(run)
+        segments: list[Segment] = []
+        at = 0
+        for i, (_, end, _) in enumerate(words):
+            if i + 1 == len(words) or shared[i + 1] != shared[i]:
+                end = len(text) if i + 1 == len(words) else end
+                segments.append((text[at:end], shared[i]))
+                at = end
+        out.append(segments or ([(text, False)] if text else []))
+    return out[0], out[1]
+
+
+def _options(run_dir: str, step: str) -> dict[str, Any]:
+    import yaml
+
+    pipeline = yaml.safe_load(Storage(run_dir).read_bytes("pipeline.yaml"))
+    return next((dict(s["options"]) for s in pipeline["steps"] if s["name"] == step), {})
+
+
+def _find(run_dir: str, step: str, doc: str) -> tuple[str, dict[str, Any]] | None:
+    """The run that holds a document: this one, or one that the step is against, however far back."""
+    while True:
+        try:
+            return run_dir, explain(run_dir, doc)
+        except UserError:
+            against = _options(run_dir, step).get("against") if Storage(run_dir).exists("pipeline.yaml") else None
+            if not against:
+                return None
+        base = os.path.dirname(Storage(run_dir).read_json("run.json").get("file", ""))
+        run_dir = against if is_remote(against) else os.path.join(base, against)
+
+
+def _text(run_dir: str, answer: Mapping[str, Any]) -> str | None:
+    store = Storage(run_dir)
+    sample = Sample(answer["doc_id"], answer["url"], answer["domain"], None, source=answer["source"])
+    with_texts(store, store.read_json("run.json"), {("", ""): [sample]}, SHOWN)
+    return sample.text
+
+
+@dataclass
+class Cluster:
+    """A kept document, how many it stands for, and some of the others."""
+
+    step: str
+    copies: int
+    kept: Sample
+    members: list[Sample]
+
+
+def largest(store: Storage, run: Mapping[str, Any]) -> list[Cluster]:
+    """The documents that stand for most, by step: the ledger is read once for them and once for their duplicates."""
+    best: dict[str, list[tuple[int, bytes]]] = {}
+    for batch in report_data.batches(store, "result/ledger"):
+        for field in batch.schema:
+            if not pa.types.is_struct(field.type) or field.type.get_field_index("copies") < 0:
+                continue
+            if field.type.get_field_index("duplicate") < 0:
+                continue
+            copies = pc.fill_null(pc.struct_field(batch.column(field.name), "copies"), 0)
+            many = pc.greater(copies, 1)
+            found = zip(copies.filter(many).to_pylist(), batch.column("doc_id").filter(many).to_pylist(), strict=True)
+            have = best.setdefault(field.name, [])
+            have[:] = sorted([*have, *found], key=lambda c: (-c[0], c[1]))[:CLUSTERS]
+    clusters = {
+        (step, doc.hex()): Cluster(step, copies, Sample(doc.hex(), None, None, None), [])
+        for step, rows in best.items()
+        for copies, doc in rows
+    }
+    if clusters:
+        _fill(store, clusters)
+        samples = [s for c in clusters.values() for s in (c.kept, *c.members)]
+        with_texts(store, dict(run), {("", ""): samples}, BEGINNING)
+    return list(clusters.values())
+
+
+def _fill(store: Storage, clusters: Mapping[tuple[str, str], Cluster]) -> None:
+    columns = ["doc_id", "url", "domain", "source", "step", "evidence"]
+    kept: dict[str, list[Cluster]] = {}
+    for (_, doc), cluster in clusters.items():
+        kept.setdefault(doc, []).append(cluster)
+    wanted = pa.array([bytes.fromhex(d) for d in kept], pa.binary(16))
+    prefix = '{"of": "'  # evidence is JSON with sorted keys, and `of` its first in every step of deduplication
+    ids = pa.array(list(kept), pa.string())
+    for batch in report_data.batches(store, "result/ledger", columns):
+        told = pc.utf8_slice_codeunits(pc.fill_null(batch.column("evidence"), ""), len(prefix), len(prefix) + 32)
+        which = pc.or_(pc.is_in(batch.column("doc_id"), wanted), pc.is_in(told, ids))
+        rows = batch.append_column("told", told).filter(which).to_pylist()
+        for row in rows:
+            sample = Sample(row["doc_id"].hex(), row["url"], row["domain"], None, None, row["evidence"], row["source"])
+            for cluster in kept.get(sample.doc_id, ()):
+                cluster.kept = sample
+            member_of = clusters.get((row["step"], row["told"]))
+            if member_of is not None and len(member_of.members) < MEMBERS:
+                member_of.members.append(sample)
+
+
+def lines(segments: Sequence[Sequence[Any]]) -> list[list[Segment]]:
+    """Segments cut at line breaks: what a table shows row by row."""
+    rows: list[list[Segment]] = [[]]
+    for text, shared in segments:
+        parts = str(text).split("\n")
+        for i, part in enumerate(parts):
+            if i:
+                rows.append([])
+            if part:
+                rows[-1].append((part, bool(shared)))
+    return rows

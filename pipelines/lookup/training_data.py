@@ -1,0 +1,247 @@
+"""A training run opened for questions about its data: which documents a step read, and which steps a document.
+
+A run's own files are enough: train.yaml, data.json (which shards) and the order log of its newest checkpoint. Nothing
+is loaded on a device, and no checkpoint's tensors are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from curation.core.errors import UserError
+from curation.shards import Manifest, ShardEntry, read_file, read_manifest
+from curation.storage import Storage
+
+AROUND = 300  # characters of the original shown before and behind the place
+
+
+class Readings:
+    """The data of a training run: manifest, order log, and how far it was read."""
+
+    def __init__(self, run_dir: str) -> None:
+        """Raises UserError for a folder without a training run, or whose shards are others by now."""
+        from training.config import parse
+        from training.data.data_order import OrderLog
+        from training.data.data_schedule import plan
+
+        paths = {name: os.path.join(run_dir, name) for name in ("train.yaml", "data.json")}
+        if not all(os.path.isfile(p) for p in paths.values()):
+            raise UserError(f"{run_dir} is no training run: it has no {' and no '.join(paths)}")
+        with open(paths["train.yaml"], encoding="utf-8") as f:
+            config = parse(f.read(), paths["train.yaml"])
+        with open(paths["data.json"], encoding="utf-8") as f:
+            head = json.load(f)
+        self.manifest = read_manifest(head.get("roots") or head["root"])
+        if hashlib.sha256(self.manifest.dumps()).hexdigest() != head["manifest"]:
+            raise UserError(
+                f"{run_dir} was trained on other shards than {self.manifest.root} has now: what it read is not there"
+            )
+        self.data, self.log, _ = plan(self.manifest, config.data, config.seed, config.batch.windows, config.iterations)
+        self.iterations = config.iterations
+        self.windows = 0  # read so far
+        state = _newest_state(run_dir)
+        if state is not None:
+            self.log = OrderLog.from_dict(state["order"])
+            self.windows = int(state["windows"])
+
+    def step(self, number: int) -> list[dict[str, Any]]:
+        """The windows of an iteration (from 1, as the training log counts), each with its documents."""
+        if number < 1:
+            raise UserError(f"--step {number}: iterations count from 1, as in metrics.jsonl")
+        first, last = self.log.span(number - 1)
+        answer = []
+        for window in self.data.windows(self.log, first, last):
+            shard = self.data.domains[window.domain].shard(window.shard)
+            rows = shard.documents.slice(window.document, len(window.starts)).to_pylist()
+            answer.append(
+                {
+                    "window": window.number,
+                    "domain": window.domain,
+                    "epoch": window.epoch,
+                    "shard": self.data.domains[window.domain].shards[window.shard].path,
+                    "token": window.start,
+                    "documents": [
+                        {
+                            "doc_id": row["doc_id"].hex(),
+                            "url": row["url"],
+                            "source": row["source"],
+                            "inputs": [int(start), int(end)],
+                        }
+                        for row, start, end in zip(
+                            rows, window.starts, [*window.starts[1:], len(window.tokens) - 1], strict=True
+                        )
+                    ],
+                }
+            )
+        return answer
+
+    def verify(self) -> dict[str, Any]:
+        """Replays what the run has read (before its first checkpoint: what it will read) and counts."""
+        from training.data.read_history import replay
+
+        windows = self.windows or self.log.span(self.iterations)[0]
+        counted = replay(self.log, self.data.orders, windows)
+        return {
+            "windows": windows,
+            "iterations": self.log.iteration(windows - 1) + 1 if windows else 0,
+            "segments": len(self.log.segments),
+            "domains": {name: vars(count) for name, count in counted.items()},
+        }
+
+    def seen(self, doc_id: str) -> dict[str, Any]:
+        """Where the run read a document so far; of several runs' shards more than one may hold it. Raises UserError for
+        an id that no shard holds."""
+        from training.data.read_history import seen
+
+        places = find_document(self.manifest, doc_id)
+        split, domain, number, row = next((p for p in places if p[0] == "train"), places[0])
+        entry = self.manifest.splits[split][domain][number]
+        answer: dict[str, Any] = {"doc_id": doc_id, "split": split, "domain": domain, "shard": entry.path, "row": row}
+        readings, tokens = [], 0
+        for split, domain, number, row in places:
+            if split == "train" and domain in self.data.orders:
+                offsets = self.data.domains[domain].shard(number).offsets
+                first, last = int(offsets[row]), int(offsets[row + 1])
+                tokens = last - first
+                readings += seen(self.log, self.data.orders[domain], number, first, last, self.windows)
+        told = [vars(r) for r in sorted(readings, key=lambda r: r.window)]
+        return {**answer, **({"tokens": tokens} if tokens else {}), "readings": told}
+
+
+def _newest_state(run_dir: str) -> Any:
+    folder = os.path.join(run_dir, "checkpoints")
+    names = sorted(n for n in os.listdir(folder) if re.fullmatch(r"\d{8,}", n)) if os.path.isdir(folder) else []
+    for name in reversed(names):
+        path = os.path.join(folder, name, "state.json")
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8") as f:
+                return json.load(f)
+    return None
+
+
+def find_document(manifest: Manifest, doc_id: str) -> list[tuple[str, str, int, int]]:
+    """(split, domain, shard, row) of a document, in every run of the manifest that has it: first where its hash puts
+    it, then everywhere."""
+    from curation.seeded_hash import keyed, prefix
+    from curation.shards import open_shard
+
+    if not re.fullmatch(r"[0-9a-f]{32}", doc_id):
+        raise UserError(f"{doc_id!r} is no doc_id: it has 32 hex digits")
+    wanted = pa.scalar(bytes.fromhex(doc_id), pa.binary(16))
+    key = keyed(pa.array([wanted.as_py()], pa.binary(16)), manifest.seed, "order")
+    likely: list[tuple[str, str, int, ShardEntry]] = []
+    others: list[tuple[str, str, int, ShardEntry]] = []
+    for split, domains in manifest.splits.items():
+        for domain, entries in domains.items():
+            folders: dict[str, int] = {}  # of a run -> its last shard
+            for entry in entries.shards:
+                folder, name = posixpath.split(entry.path)
+                folders[folder] = max(folders.get(folder, 0), int(name.split(".")[0]))
+            slots = {folder: int(prefix(key, top.bit_length())[0]) for folder, top in folders.items()}
+            for number, entry in enumerate(entries.shards):
+                folder, name = posixpath.split(entry.path)
+                here = (split, domain, number, entry)
+                (likely if name == f"{slots[folder]:05d}.arrow" else others).append(here)
+    for among in (likely, others):
+        found = []
+        for split, domain, number, entry in among:
+            row = open_shard(manifest.path(entry), entry=entry).documents.column("doc_id").index(wanted).as_py()
+            if row >= 0:
+                found.append((split, domain, number, row))
+        if found:
+            return found
+    raise UserError(f"no shard of {manifest.root} holds the document {doc_id}; `gristmill explain` says where it went")
+
+
+def trace_token(place: str, shard: str, token: int) -> dict[str, Any]:
+    """The document that a token of a shard belongs to, where it was crawled, and the record's text around it."""
+    from curation.shards import open_shard
+
+    manifest, entry, domain = _find_shard(place, shard)
+    opened = open_shard(manifest.path(entry), entry=entry, tokenizer=manifest.tokenizer.sha256)
+    if not 0 <= token < entry.tokens:
+        raise UserError(f"--token {token}: {entry.path} has tokens 0 to {entry.tokens - 1}")
+    row = int(opened.offsets.searchsorted(token, side="right")) - 1
+    begin, end = int(opened.offsets[row]) + 1, int(opened.offsets[row + 1])
+    document = opened.documents.slice(row, 1).to_pylist()[0]
+    decode = decoder(manifest)
+    near = decode(opened.tokens[max(begin, token - 24) : min(end, token + 25)].tolist())
+    answer = {
+        "shard": entry.path,
+        "token": token,
+        "in_document": token - begin,
+        "text": near,
+        "doc_id": document["doc_id"].hex(),
+        "url": document["url"],
+        "source": document["source"],
+    }
+    original = originals(manifest, entry, [(domain, document["source"])])[0]
+    return {**answer, "original": around(original, near)}
+
+
+def _find_shard(place: str, shard: str) -> tuple[Manifest, ShardEntry, str]:
+    training = os.path.join(place, "data.json")
+    if os.path.isfile(training):
+        with open(training, encoding="utf-8") as f:
+            head = json.load(f)
+        manifest = read_manifest(head.get("roots") or head["root"])
+    else:
+        manifest = read_manifest(place)
+    names = []
+    for _, domain, entry in manifest.entries():
+        if shard in (entry.path, manifest.path(entry)):
+            return manifest, entry, domain
+        names.append(entry.path)
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    raise UserError(f"--shard {shard}: {manifest.root} has no such shard; there are {shown}")
+
+
+def decoder(manifest: Manifest) -> Any:
+    """ids -> text, by the run's own tokenizer."""
+    from curation.packing.tokenizer.encode import Encoder
+
+    data = read_file(manifest.path(manifest.tokenizer.file))
+    from curation.packing.merge import name_of
+
+    return Encoder(data, eos=name_of(data, manifest.tokenizer.eos)).decode
+
+
+def originals(
+    manifest: Manifest, entry: ShardEntry, wanted: Sequence[tuple[str, Mapping[str, Any] | None]]
+) -> list[str | None]:
+    """The records these documents were made of, scrubbed as the run scrubs; None where one cannot be read."""
+    from pipelines.lookup.original_text import Originals
+
+    root = manifest.path(entry)[: -len(entry.path.split("/", 1)[1] if entry.path.startswith("@") else entry.path)]
+    run = root.rstrip("/").removesuffix("/result/shards")
+    store = Storage(run)
+    if not store.exists("pipeline.yaml"):
+        return [None] * len(wanted)
+    opened = Originals(store, store.read_json("run.json"))
+    known = opened.domains
+    # a document of a mix's group has another domain in the shards than its source
+    sought = [(d, s) for domain, s in wanted for d in ([domain] if domain in known else known)]
+    texts = iter(opened.texts(sought, 1 << 24))
+    found = [[next(texts) for _ in ([domain] if domain in known else known)] for domain, _ in wanted]
+    return [next((t for t in each if t is not None), None) for each in found]
+
+
+def around(text: str | None, near: str) -> str | None:
+    """The part of a record's text around a passage of the document, or its beginning where the passage is not found."""
+    if text is None:
+        return None
+    words = near.split()
+    for size in range(len(words), 1, -2):
+        for start in range(0, len(words) - size + 1, 2):
+            match = re.search(r"\s+".join(re.escape(w) for w in words[start : start + size]), text)
+            if match:
+                return text[max(0, match.start() - AROUND) : match.end() + AROUND]
+    return text[: 2 * AROUND]

@@ -1,0 +1,194 @@
+"""`gristmill doctor`: is this machine fit for the work, and what to do where it is not.
+
+Each finding is one line: what was looked at, how it stands, and advice where it is not good. "warn" slows or limits,
+"bad" stops a run.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipelines.monitor.progress import size
+
+State = Literal["good", "warn", "bad"]
+
+# What a run imports sooner or later; a missing one shows here rather than an hour into it
+PACKAGES = (
+    "datasketch",
+    "datatrove",
+    "duckdb",
+    "fastwarc",
+    "fasttext",
+    "kenlm",
+    "numba",
+    "presidio-analyzer",
+    "pyarrow",
+    "ray",
+    "resiliparse",
+    "tiktoken",
+    "tokenizers",
+    "torch",
+    "trafilatura",
+    "warcio",
+)
+MEMORY = 4 << 30  # a worker holds 1 to 2 GB with its models; below two of them a laptop starts to swap
+DISK = 5 << 30
+SHARED_MEMORY = 1 << 30  # Ray's object store lives in /dev/shm, and says so itself only once it is slow
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    what: str
+    state: State
+    said: str
+    advice: str = ""
+
+
+def examine(storage: str = "runs") -> list[Finding]:
+    """Looks at everything. Starts nothing and leaves nothing behind."""
+    checks: list[Callable[[], list[Finding]]] = [
+        _python,
+        _packages,
+        _memory,
+        lambda: _storage(storage),
+        _models,
+        _ray,
+        _accelerator,
+    ]
+    return [finding for check in checks for finding in check()]
+
+
+def _python() -> list[Finding]:
+    version = platform.python_version()
+    good = (3, 11) <= sys.version_info[:2] < (3, 14)
+    advice = "" if good else "install Python 3.11 to 3.13 and make a new environment with it"
+    return [
+        Finding("Python", "good" if good else "bad", f"{version} on {platform.system()} {platform.machine()}", advice)
+    ]
+
+
+def _packages() -> list[Finding]:
+    versions, missing = [], []
+    for name in PACKAGES:
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    found = [Finding("packages", "good", ", ".join(versions))]
+    if missing:
+        advice = f"pip install -c constraints.txt {' '.join(missing)}"
+        found.append(Finding("packages", "bad", f"missing: {', '.join(missing)}", advice))
+    return found
+
+
+def _memory() -> list[Finding]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    fit = max(1, memory.available // MEMORY * 2)
+    short = memory.available < MEMORY
+    found = [
+        Finding(
+            "memory",
+            "warn" if short else "good",
+            f"{size(memory.available)} free of {size(memory.total)}, {cores} cores",
+            f"give --workers {min(cores, fit)} so that workers do not push each other out" if short else "",
+        )
+    ]
+    if os.path.isdir("/dev/shm"):
+        stat = os.statvfs("/dev/shm")
+        free = stat.f_bavail * stat.f_frsize
+        small = free < SHARED_MEMORY
+        advice = "in a container start it with --shm-size=2g; Ray falls back to the disk otherwise" if small else ""
+        found.append(Finding("shared memory", "warn" if small else "good", f"{size(free)} free in /dev/shm", advice))
+    return found
+
+
+def _storage(root: str) -> list[Finding]:
+    """Writes a file and reads it back where runs would go."""
+    from curation.core.errors import UserError
+    from curation.storage import Storage
+
+    existed = os.path.isdir(root)
+    try:
+        store = Storage(root)
+        name = f".doctor-{os.getpid()}"
+        written = store.write_bytes(name, b"gristmill")
+        good = store.read_bytes(name) == b"gristmill" and written.size == 9
+        store.remove(name)
+        free = store.free_bytes()
+        if not existed and store.local and not os.listdir(root):
+            os.rmdir(root)
+    except (OSError, ValueError, ImportError, UserError) as error:
+        advice = (
+            "s3:// needs the extra: pip install gristmill[s3]"
+            if "s3" in root
+            else "choose a directory you may write to"
+        )
+        return [Finding("storage", "bad", f"{root}: {error}", advice)]
+    if not good:
+        return [
+            Finding("storage", "bad", f"{root}: what was written is not what is read", "do not run on this filesystem")
+        ]
+    if free is None:
+        return [Finding("storage", "good", f"{root} can be written and read")]
+    short = free < DISK
+    advice = "free some space, or put runs elsewhere with --run" if short else ""
+    return [Finding("storage", "warn" if short else "good", f"{root} can be written, {size(free)} free", advice)]
+
+
+def _models() -> list[Finding]:
+    from curation import models
+    from curation.core.errors import UserError
+
+    found = []
+    for row in models.listing():
+        if not row.present:
+            state: State = "warn" if row.name == "lid.176" else "good"  # the one that most pipelines use
+            found.append(Finding("model", state, f"{row.name} is not here", f"gristmill models pull {row.name}"))
+            continue
+        try:
+            models.resolve(row.name)
+            found.append(Finding("model", "good", f"{row.name}: {row.path}"))
+        except UserError as error:  # its message ends with what to do
+            found.append(Finding("model", "bad", str(error), f"then try: gristmill models pull {row.name}"))
+    return found
+
+
+def _ray() -> list[Finding]:
+    try:
+        version = importlib.metadata.version("ray")
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        return [Finding("Ray", "good", f"{version}; RAY_ADDRESS={address}: --address auto goes there")]
+    return [Finding("Ray", "good", f"{version}; starts here by itself, or give --address")]
+
+
+def _accelerator() -> list[Finding]:
+    """nvidia-smi's answer, without loading torch (two seconds) just to ask."""
+    try:
+        with open("/proc/driver/nvidia/version", encoding="utf-8") as f:
+            return [Finding("GPU", "good", f.readline().strip())]
+    except OSError:
+        return [Finding("GPU", "good", "none: training uses the processor, which is right for small models")]
+
+
+def show(console: Any, findings: list[Finding]) -> None:
+    """One line each, advice below."""
+    marks = {"good": ("✓", "green"), "warn": ("!", "yellow"), "bad": ("✗", "red")}
+    for finding in findings:
+        mark, style = marks[finding.state]
+        console.print(f"{mark} {finding.what}: {finding.said}", style=style, markup=False, highlight=False)
+        if finding.advice and finding.state != "good":
+            console.print(f"    {finding.advice}", markup=False, highlight=False)

@@ -1,0 +1,184 @@
+"""`gristmill compare`: runs side by side, of curation or of training: what came out, and in which settings they differ.
+
+Only small files are read: run.json, pipeline.yaml and the shards' manifest of a curation run, the logs of a training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from curation.core.errors import UserError
+from curation.storage import Storage, is_remote
+from pipelines.report.training import training_run
+
+Value = float | str | None
+
+
+@dataclass
+class Side:
+    """What there is to compare of a run. Figures: (group, what) -> number."""
+
+    name: str
+    run: str
+    kind: str
+    figures: dict[tuple[str, str], float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    training: training_run.Training | None = None
+
+
+@dataclass
+class Comparison:
+    """Runs of one kind, in the order they were named."""
+
+    kind: str
+    sides: list[Side]
+
+    @property
+    def figures(self) -> list[tuple[str, str, list[float | None]]]:
+        """(group, what, the runs' values) of whatever any run has, in the order of the first that has it."""
+        keys: dict[tuple[str, str], None] = {}
+        for side in self.sides:
+            keys |= dict.fromkeys(side.figures)
+        groups = list(dict.fromkeys(g for g, _ in keys))
+        ordered = sorted(keys, key=lambda k: groups.index(k[0]))
+        return [(g, w, [s.figures.get((g, w)) for s in self.sides]) for g, w in ordered]
+
+    @property
+    def settings(self) -> list[tuple[str, list[Value]]]:
+        """(setting, the runs' values) where they differ."""
+        keys = dict.fromkeys(k for s in self.sides for k in s.settings)
+        rows = [(k, [s.settings.get(k) for s in self.sides]) for k in keys]
+        return [(k, v) for k, v in rows if any(x != v[0] for x in v)]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "runs": [{"name": s.name, "run": s.run} for s in self.sides],
+            "figures": [{"group": g, "what": w, "values": v} for g, w, v in self.figures],
+            "settings": [{"what": w, "values": v} for w, v in self.settings],
+        }
+
+
+def compare(runs: Sequence[str]) -> Comparison:
+    """Reads the runs. Raises UserError for fewer than two, for a directory without one, and for both kinds at once."""
+    if len(runs) < 2:
+        raise UserError("compare: name two runs or more")
+    sides = [side(run) for run in runs]
+    kinds = {s.kind for s in sides}
+    if len(kinds) > 1:
+        told = ", ".join(f"{s.run} is of {s.kind}" for s in sides)
+        raise UserError(f"compare: {told}\n  name runs of one kind; trainings lie in RUN/train")
+    names = [s.name for s in sides]
+    for s in sides:  # a run is called as its pipeline is: where that is the same, the directory tells them apart
+        if names.count(s.name) > 1:
+            s.name = s.run.rstrip("/")
+    return Comparison(kinds.pop(), sides)
+
+
+def side(run: str) -> Side:
+    """What there is to compare of a run."""
+    store = Storage(run)
+    if store.exists("run.json"):
+        return _curation(run, store)
+    if not is_remote(run) and training_run.is_training(run):
+        return _training(run)
+    raise UserError(f"{run} is no run: it has neither run.json nor metrics.jsonl")
+
+
+def _curation(run: str, store: Storage) -> Side:
+    made = store.read_json("run.json")
+    counts = made.get("counts") or {}
+    if not counts:
+        raise UserError(f"{run} has not come to counts yet\n  let `gristmill curate` finish first")
+    out = Side(made["name"], run, "curation")
+    figures = out.figures
+    records = counts["read"]["records"]
+    figures["in all", "records read"] = records
+    figures["in all", "documents kept"] = counts["kept"]
+    figures["in all", "share kept"] = counts["kept"] / records if records else 0.0
+    figures["in all", "bytes of text"] = counts.get("text_bytes", 0)
+    for split, by in (counts.get("tokens") or {}).items():
+        figures["in all", f"{split} tokens"] = sum(by.values())
+    figures["in all", "core-hours of steps"] = sum(p["seconds"] for p in made.get("phases", [])) / 3600
+    for row in counts["steps"]:
+        figures["dropped", f"{row['step']}: {row['rule']}"] = row["dropped"]
+    for domain, n in counts.get("domains", {}).items():
+        figures["documents kept", domain] = n
+    for by in (counts.get("tokens") or {}).values():
+        for domain, n in by.items():
+            key = ("tokens", domain)
+            figures[key] = figures.get(key, 0) + n
+    if store.exists("result/shards/manifest.json"):
+        mix = store.read_json("result/shards/manifest.json").get("mix", {})
+        figures |= {("mix", d): w for d, w in (mix.get("weights") or {}).items()}
+    if store.exists("pipeline.yaml"):
+        tree = yaml.safe_load(store.read_bytes("pipeline.yaml"))
+        steps = {s["name"]: {"options": s["options"], "rules": s["rules"]} for s in tree.pop("steps")}
+        sources = {s["name"]: s for s in tree.pop("sources")}
+        out.settings = dict(_flat({**tree, "sources": sources, "steps": steps}))
+    return out
+
+
+def _training(run: str) -> Side:
+    t = training_run.read(run)
+    out = Side(t.name, run, "training", training=t, settings=dict(_flat(t.config)))
+    figures = out.figures
+    figures["in all", "iterations"] = t.iteration
+    figures["in all", "tokens"] = t.tokens
+    if t.train:
+        last = t.train[-max(5, len(t.train) // 20) :]
+        figures["in all", "training loss, last twentieth"] = sum(v for _, v in last) / len(last)
+    if t.seconds:
+        figures["in all", "tokens a second"] = t.tokens / t.seconds
+        figures["in all", "seconds"] = t.seconds
+    figures["in all", "spikes rolled back"] = sum(e["event"] == "rollback" for e in t.events)
+    figures["in all", "documents masked"] = max((len(i["masked"]) for i in t.incidents), default=0)
+    for domain, score in t.last.items():
+        figures["validation loss", domain] = score["loss"]
+    for domain, score in t.last.items():
+        if score.get("bits_per_byte") is not None:
+            figures["bits a byte", domain] = score["bits_per_byte"]
+    if t.tasks:
+        figures |= {("tasks", name): float(v) for name, v in t.tasks[-1]["tasks"].items()}
+    return out
+
+
+def _flat(tree: Any, name: str = "") -> Iterator[tuple[str, Value]]:
+    """`a.b.c` -> value of a tree; lists are values."""
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            yield from _flat(value, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, tree if isinstance(tree, (int, float, str)) or tree is None else str(tree)
+
+
+def difference(values: Sequence[float | None], what: str = "") -> str:
+    """The second of two against the first: +12.3%; of shares in points."""
+    if len(values) != 2 or values[0] is None or values[1] is None or values[0] == values[1]:
+        return ""
+    if what.startswith("share"):
+        return f"{100 * (values[1] - values[0]):+.1f} points"
+    return f"{values[1] / values[0] - 1:+.1%}" if values[0] else "new"
+
+
+def shown(value: float | None, what: str = "") -> str:
+    """A figure as people read it."""
+    if value is None:
+        return ""
+    if what.startswith("share"):
+        return f"{value:.1%}"
+    if value == int(value) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def short_names(sides: Sequence[Side]) -> list[str]:
+    """The runs' names without the folders that they share."""
+    names = [s.name for s in sides]
+    common = os.path.commonpath(names) if all("/" in n for n in names) else ""
+    return [os.path.relpath(n, common) if common else n for n in names]

@@ -1,0 +1,122 @@
+"""What the run took: core-hours and memory by phase, the slowest tasks, and what it cost at a price.
+
+Figures are those that tasks wrote into their manifests. A task that an earlier run had done keeps what it took then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curation.storage import Storage
+from pipelines.monitor.progress import duration, size
+from pipelines.report.curation.report_data import Findings
+from pipelines.report.html import charts
+
+SLOWEST = 10
+
+
+@dataclass
+class Phase:
+    """The tasks of a phase, added up."""
+
+    name: str
+    tasks: int = 0
+    seconds: float = 0.0
+    cpu: float = 0.0
+    peak: int = 0
+    longest: float = 0.0
+    median: float = 0.0
+
+
+@dataclass
+class Cost:
+    """Of all phases that the cache still knows (of none: as run.json has it)."""
+
+    phases: list[Phase]
+    slowest: list[tuple[str, str, dict[str, Any]]]  # phase, what it read, its cost
+
+    @property
+    def core_hours(self) -> float:
+        return sum(p.seconds for p in self.phases) / 3600
+
+
+def gather(found: Findings) -> Cost:
+    """Reads the manifests of finished phases one by one."""
+    store = Storage(found.run_dir)
+    phases, slow = [], list[tuple[float, str, dict[str, Any]]]()
+    for name in store.names("cache/phases"):
+        merged = store.read_json(f"cache/phases/{name}")
+        tasks = [t for t in merged["tasks"].values() if "cost" in t]
+        if not tasks:
+            continue
+        taken = [float(t["cost"]["seconds"]) for t in tasks]
+        phases.append(
+            Phase(
+                merged["name"], len(tasks), sum(taken), sum(t["cost"]["cpu_seconds"] for t in tasks),
+                max(t["cost"]["peak_bytes"] for t in tasks), max(taken), float(np.median(taken)),
+            )
+        )  # fmt: skip
+        slow += [(t["cost"]["seconds"], merged["name"], t) for t in tasks]
+        slow = sorted(slow, key=lambda s: -s[0])[:SLOWEST]
+    if not phases:
+        phases = [
+            Phase(p["phase"], p["tasks"], p["seconds"], p["cpu_seconds"], p["peak_bytes"]) for p in found.run["phases"]
+        ]
+    phases.sort(key=lambda p: -p.seconds)
+    return Cost(
+        phases, [(phase, ", ".join(_read_by(store, t)) or f"task {t['index']}", t["cost"]) for _, phase, t in slow]
+    )
+
+
+def _read_by(store: Storage, task: dict[str, Any], most: int = 2) -> Iterator[str]:
+    """The files that a map task read, as its base store has them."""
+    files = task.get("state", {}).get("base", [])[:1]
+    if not files or not store.exists(files[0]):
+        return
+    with store.open(files[0]) as f:
+        column = pq.read_table(f, columns=["source"], use_threads=False).column("source")
+    names = pc.unique(pc.struct_field(column, "file")).to_pylist()
+    yield from names[:most]
+    if len(names) > most:
+        yield f"{len(names) - most:,} more"
+
+
+def html(found: Findings, cost: Cost, price: float | None) -> str:
+    """Phases, then slowest tasks. `price`: of a core-hour, in whatever currency."""
+    total = sum(p.seconds for p in cost.phases)
+    read = sum(i["bytes"] for i in found.run.get("inputs", []))
+    said = f"{cost.core_hours:.3g} core-hours over {size(read)} as stored"
+    said += f", {size(read / total)}/s on a core" if total else ""
+    if price is not None:
+        money = cost.core_hours * price
+        each = found.run["counts"].get("text_bytes", 0) / 1e12
+        said += f": {money:,.2f} at {price:g} a core-hour" + (
+            f", {money / each:,.0f} for a TB of kept text" if each else ""
+        )
+    rows = [
+        [escape(p.name), f"{p.tasks:,}", duration(p.seconds), f"{p.cpu / p.seconds:.0%}" if p.seconds else "",
+         duration(p.longest) if p.longest else "", f"{p.longest / p.median:.1f}×" if p.median else "", size(p.peak)]
+        for p in cost.phases
+    ]  # fmt: skip
+    head = ["phase", "tasks", "time of its tasks", "CPU", "longest", "of the median", "peak memory"]
+    shown = rows[:12]
+    parts = [f"<p>{said}.</p>", charts.table(head, shown, range(1, 7), "phases by the time of their tasks")]
+    if len(rows) > len(shown):
+        parts.append(
+            charts.folded(
+                f"{len(rows) - len(shown)} more phases", charts.table(head, rows[12:], range(1, 7), "further phases")
+            )
+        )
+    if cost.slowest:
+        slow = [[escape(what), escape(phase), duration(c["seconds"]), duration(c["cpu_seconds"]), size(c["peak_bytes"])]
+                for phase, what, c in cost.slowest]  # fmt: skip
+        parts.append("<h3>Slowest tasks</h3>" + charts.table(
+            ["what it read", "phase", "time", "CPU", "peak memory"], slow, (2, 3, 4), "slowest tasks"))  # fmt: skip
+    return "".join(parts)

@@ -1,0 +1,197 @@
+"""Thresholds: where a rule compares a signal with a number, found in its SQL.
+
+DuckDB's parser takes the rule apart. A comparison of a signal with a constant is a threshold wherever it stands under
+ANDs and ORs; `x BETWEEN a AND b` is two of them. A number that the whole corpus decided (`quantile(...)`) counts as
+what the run found; by groups it is one number a group, drawn but not moved.
+
+For each threshold two further expressions come out: the rule with the comparison true, and with it false. Where the
+first holds and the second does not, the comparison alone decides, whatever else the rule says.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from curation.config import rules, sql_expression
+from curation.config.rules import Quantile
+from curation.core.errors import UserError
+from pipelines.what_if.what_if import LIMITED
+
+_OPS = {
+    "COMPARE_GREATERTHANOREQUALTO": ">=",
+    "COMPARE_GREATERTHAN": ">",
+    "COMPARE_LESSTHANOREQUALTO": "<=",
+    "COMPARE_LESSTHAN": "<",
+}
+_TURNED = {">=": "<=", ">": "<", "<=": ">=", "<": ">"}
+_HOLE = "918273645.5"  # stands for the number in a rule that is to be filled in
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """`signal op value` in a rule of a step. `alone`: SQL that is TRUE where this comparison decides the rule;
+    `template`: the rule with a hole `{}` for the number."""
+
+    step: str
+    rule: str
+    signal: str  # dotted, as SQL has it
+    op: str
+    value: float
+    alone: str = ""
+    template: str = ""
+    group: str | None = None  # of a quantile by groups
+
+    @property
+    def movable(self) -> bool:
+        return bool(self.alone)
+
+    def passes(self, x: Any) -> Any:
+        """Elementwise: does a value pass? NaN does not."""
+        if self.op == ">=":
+            return x >= self.value
+        if self.op == ">":
+            return x > self.value
+        return x <= self.value if self.op == "<=" else x < self.value
+
+
+def find(
+    step_rules: Mapping[str, Mapping[str, str]], quantiles: Sequence[Mapping[str, Any]]
+) -> list[Threshold]:  # fmt: skip
+    """All thresholds of a run's rules (step -> rule -> SQL); `quantiles` as run.json has them."""
+    known = {}
+    for q in quantiles:
+        value = q["value"]
+        value = {g: v for g, v in value.items() if v is not None} if isinstance(value, dict) else value
+        known[Quantile(q["signal"], q["p"], q["by"])] = value
+    found: list[Threshold] = []
+    for step, by_rule in step_rules.items():
+        for name, text in by_rule.items():
+            try:
+                found += _of_rule(step, name, text, known)
+            except UserError:  # a rule that another version understood: it is shown, and has no threshold
+                continue
+    return found
+
+
+def _of_rule(step: str, name: str, text: str, known: Mapping[Quantile, Any]) -> Iterator[Threshold]:
+    parsed = rules.parse(name, text, "")
+    for q in parsed.quantiles:
+        if q.by is not None and isinstance(known.get(q), dict):
+            op = _direction(parsed.sql, q)
+            for group, value in known[q].items():
+                yield Threshold(step, name, q.signal, op, float(value), group=group)
+    filled = rules.substitute(parsed, {q: known.get(q) for q in parsed.quantiles})
+    tree = _tree(f"({filled}\n)")
+    root = tree["statements"][0]["node"]["select_list"]
+    for path, node, side in list(_comparisons(root[0], [0])):
+        if node["class"] == "BETWEEN":
+            signal, op, constant = node["input"], ">=" if side == "lower" else "<=", node[side]
+        else:
+            op = _OPS[node["type"]]
+            signal, constant = (node["left"], node["right"]) if side == "right" else (node["right"], node["left"])
+            op = op if side == "right" else _TURNED[op]
+        value = _constant(constant)
+        if value is None or signal.get("class") != "COLUMN_REF":
+            continue
+        dotted = ".".join(signal["column_names"])
+        holds, fails = (_with(tree, path, _put(node, side, _node(b))) for b in ("TRUE", "FALSE"))
+        hole = copy.deepcopy(node)
+        hole[side] = _node(_HOLE)
+        yield Threshold(
+            step,
+            name,
+            dotted,
+            op,
+            value,
+            f"({_with(tree, [0], signal)} IS NOT NULL) AND (({holds}) IS TRUE) AND (({fails}) IS NOT TRUE)",
+            _as_written(filled, constant) or _with(tree, path, hole).replace(_HOLE, "{}"),
+        )
+
+
+def _as_written(text: str, constant: Mapping[str, Any]) -> str | None:
+    """The rule's own words with a hole for the number, without what `only` laid over them: whoever changes the rule
+    lays it over again. None where this version of the parser does not say how long the number is."""
+    if "query_location_length" not in constant:
+        return None
+    raw = text.encode()
+    at = int(constant["query_location"]) - len("SELECT (")
+    spliced = (raw[:at] + b"{}" + raw[at + int(constant["query_location_length"]) :]).decode()
+    limited = LIMITED.fullmatch(spliced)
+    return limited[2] if limited else spliced
+
+
+def _put(node: dict[str, Any], side: str, truth: dict[str, Any]) -> dict[str, Any]:
+    """A comparison replaced by TRUE or FALSE; of BETWEEN the other half stays."""
+    if node["class"] != "BETWEEN":
+        return truth
+    other = "lower" if side == "upper" else "upper"
+    kind = "COMPARE_GREATERTHANOREQUALTO" if other == "lower" else "COMPARE_LESSTHANOREQUALTO"
+    half = {**_base("COMPARISON", kind), "left": node["input"], "right": node[other]}
+    return {**_base("CONJUNCTION", "CONJUNCTION_AND"), "children": [half, truth]}
+
+
+def _base(kind: str, type_: str) -> dict[str, Any]:
+    return {"class": kind, "type": type_, "alias": "", "query_location": 0}
+
+
+def _tree(text: str) -> dict[str, Any]:
+    return dict(json.loads(_ask("SELECT json_serialize_sql(?::VARCHAR)", f"SELECT {text}")))
+
+
+def _node(text: str) -> dict[str, Any]:
+    """A literal as the parser gives it, in whatever shape this version of it has."""
+    return dict(_tree(text)["statements"][0]["node"]["select_list"][0])
+
+
+def _with(tree: Mapping[str, Any], path: Sequence[Any], node: Mapping[str, Any]) -> str:
+    """The SQL of the tree with another node at a path."""
+    changed = copy.deepcopy(dict(tree))
+    place: Any = changed["statements"][0]["node"]["select_list"]
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = node
+    text = _ask("SELECT json_deserialize_sql(?::JSON)", json.dumps(changed))
+    return str(text).removeprefix("SELECT ").strip()
+
+
+def _ask(query: str, text: str) -> Any:
+    return sql_expression.parser().execute(query, [text]).fetchall()[0][0]
+
+
+def _comparisons(node: Any, path: list[Any]) -> Iterator[tuple[list[Any], dict[str, Any], str]]:
+    """(path, node, side that may be the number) of comparisons that stand under ANDs and ORs alone."""
+    kind = node.get("class")
+    if kind == "CONJUNCTION":
+        for i, child in enumerate(node["children"]):
+            yield from _comparisons(child, [*path, "children", i])
+    elif kind == "COMPARISON" and node["type"] in _OPS:
+        yield path, node, "right" if node["left"].get("class") == "COLUMN_REF" else "left"
+    elif kind == "BETWEEN":
+        yield path, node, "lower"
+        yield path, node, "upper"
+
+
+def _constant(node: Mapping[str, Any]) -> float | None:
+    """The number that a node says, a cast of one too."""
+    if node.get("class") == "CAST":
+        return _constant(node["child"])
+    if node.get("class") != "CONSTANT":
+        return None
+    tree = _tree("1")
+    text = _with(tree, [0], node)
+    try:
+        value = float(text.strip("()' "))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _direction(text: str, q: Quantile) -> str:
+    """On which side of a quantile documents stay: `<=` unless the rule says otherwise right before it."""
+    before = text[: text.lower().find("quantile")].rstrip()
+    return next((op for op in (">=", "<=", ">", "<") if before.endswith(op)), "<=")

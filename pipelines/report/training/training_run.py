@@ -1,0 +1,149 @@
+"""What a training wrote down, put together: its logs, its incidents, its plan. For the report, `compare` and `watch`.
+
+Only files of the run's own folder are read; nothing is loaded on a device.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from curation.core.errors import UserError
+
+
+@dataclass
+class Training:
+    """A training run, finished or not. Curves are lists of (iteration, value)."""
+
+    name: str
+    folder: str
+    config: dict[str, Any] = field(default_factory=dict)  # train.yaml as it was resolved
+    train: list[tuple[int, float]] = field(default_factory=list)
+    domains: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # training loss
+    lr: list[tuple[int, float]] = field(default_factory=list)
+    grad_norm: list[tuple[int, float]] = field(default_factory=list)
+    update_ratio: list[tuple[int, float]] = field(default_factory=list)  # norm of an update over that of the weights
+    speed: list[tuple[int, float]] = field(default_factory=list)  # tokens a second
+    mfu: list[tuple[int, float]] = field(default_factory=list)  # by the causal half of attention
+    validation: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # domain -> loss
+    scores: list[dict[str, Any]] = field(default_factory=list)  # evaluations as metrics.jsonl has them
+    tasks: list[dict[str, Any]] = field(default_factory=list)  # those that also have tasks
+    events: list[dict[str, Any]] = field(default_factory=list)  # what the guard did
+    incidents: list[dict[str, Any]] = field(default_factory=list)
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+    windows: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    planned_seconds: float = 0.0  # what these iterations would have taken by the plan; 0: not known
+    live: dict[str, Any] = field(default_factory=dict)  # the newest line of speed.jsonl
+    said: str | None = None  # a sample of what the model says
+
+    @property
+    def last(self) -> dict[str, dict[str, Any]]:
+        """The newest evaluation, by domain."""
+        return dict(self.scores[-1]["domains"]) if self.scores else {}
+
+    @property
+    def iteration(self) -> int:
+        return self.train[-1][0] if self.train else 0
+
+    @property
+    def planned(self) -> int | None:
+        """Iterations asked for."""
+        value = self.config.get("iterations")
+        return int(value) if value is not None else None
+
+
+def is_training(folder: str) -> bool:
+    """Whether a folder holds a training run."""
+    return os.path.isfile(os.path.join(folder, "metrics.jsonl")) or os.path.isfile(os.path.join(folder, "train.yaml"))
+
+
+def below(run_dir: str) -> list[Training]:
+    """Trainings below RUN/train, by name."""
+    root = os.path.join(run_dir, "train")
+    if not os.path.isdir(root):
+        return []
+    return [read(os.path.join(root, n)) for n in sorted(os.listdir(root)) if is_training(os.path.join(root, n))]
+
+
+def read(folder: str) -> Training:
+    """Reads a training's folder. Raises UserError for one that holds none."""
+    if not is_training(folder):
+        raise UserError(f"{folder} is no training run: it has no metrics.jsonl\n  give the directory that train wrote")
+    made = Training(os.path.basename(os.path.abspath(folder)), folder, _config(folder))
+    for entry in lines(os.path.join(folder, "metrics.jsonl")):
+        _take(made, entry)
+    for entry in lines(os.path.join(folder, "speed.jsonl")):
+        made.seconds += entry["seconds"]
+        made.speed.append((entry["iteration"], entry["tokens_per_s"]))
+        if "mfu" in entry:
+            made.mfu.append((entry["iteration"], entry["mfu"]))
+            made.planned_seconds += entry["seconds"] * entry["of_plan"]
+        made.live = entry
+    made.sessions = list(lines(os.path.join(folder, "sessions.jsonl")))
+    places = os.path.join(folder, "incidents")
+    for name in sorted(os.listdir(places)) if os.path.isdir(places) else []:
+        if name.endswith(".json"):
+            with open(os.path.join(places, name), encoding="utf-8") as f:
+                made.incidents.append(json.load(f))
+    sample = os.path.join(folder, "sample.txt")
+    if os.path.isfile(sample):
+        with open(sample, encoding="utf-8") as f:
+            made.said = f.read()
+    return made
+
+
+def _take(made: Training, entry: Mapping[str, Any]) -> None:
+    """An entry of metrics.jsonl."""
+    i = entry["iteration"]
+    if entry["kind"] == "train":
+        curves = {"loss": made.train, "lr": made.lr, "grad_norm": made.grad_norm, "update_ratio": made.update_ratio}
+        for key, line in curves.items():
+            if entry.get(key) is not None:
+                line.append((i, entry[key]))
+        for domain, loss in (entry.get("domains") or {}).items():
+            if loss is not None:
+                made.domains.setdefault(domain, []).append((i, loss))
+        made.tokens, made.windows = entry["tokens"], entry.get("windows", 0)
+    elif entry["kind"] == "event":
+        made.events.append(dict(entry))
+    elif entry["kind"] == "validation":
+        made.scores.append(dict(entry))
+        if entry.get("tasks"):
+            made.tasks.append(dict(entry))
+        for domain, score in entry["domains"].items():
+            made.validation.setdefault(domain, []).append((i, score["loss"]))
+
+
+def _config(folder: str) -> dict[str, Any]:
+    import yaml
+
+    path = os.path.join(folder, "train.yaml")
+    if not os.path.isfile(path):
+        return {}
+    with open(path, encoding="utf-8") as f:
+        return dict(yaml.safe_load(f) or {})
+
+
+def lines(path: str) -> Iterator[dict[str, Any]]:
+    """The whole lines of a log of JSON: what is still being written is not one."""
+    if os.path.isfile(path):
+        with open(path, encoding="utf-8") as f:
+            for line in f:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+
+def happened(event: Mapping[str, Any]) -> str:
+    """What the guard did, in a line."""
+    if event["event"] == "rollback":
+        return (
+            f"iteration {event['confirmed']}: spike; back to iteration {event['iteration']}, "
+            f"{len(event['blamed'])} documents masked"
+        )
+    what = {"skip": "update skipped", "anomaly": "out of the frame", "overflow": "fp16 overflow, update skipped"}
+    return f"iteration {event['iteration']}: {what.get(event['event'], event['event'])}"

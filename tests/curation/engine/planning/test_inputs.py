@@ -1,0 +1,71 @@
+"""Which files a source's root and path name: links are followed, odd names taken, nothing is passed over silently."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from curation import storage
+from curation.core.errors import UserError
+from curation.engine.results import explain
+from tests.curation.engine import runs
+
+LINE = '{"text": "The brook turns the mill of page %s."}\n'
+
+
+def test_links_are_followed_and_dead_ones_are_said_to_be_unread(tmp_path: Path) -> None:
+    (tmp_path / "store" / "deep").mkdir(parents=True)
+    for name in ("a.jsonl", "deep/b.jsonl"):
+        (tmp_path / "store" / name).write_text(LINE % name)
+    root = tmp_path / "texts"
+    root.mkdir()
+    (root / "plain.jsonl").write_text(LINE % "plain")
+    (root / "linked.jsonl").symlink_to(tmp_path / "store" / "a.jsonl")
+    (root / "folder").symlink_to(tmp_path / "store" / "deep")
+    (root / "dead.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
+    found = storage.list_inputs(str(root), "**/*.jsonl")
+    assert [f.path for f in found] == ["dead.jsonl", "folder/b.jsonl", "linked.jsonl", "plain.jsonl"]
+    done = runs.curate(tmp_path, runs.text_pipeline(tmp_path), allow_missing=True)
+    assert (done.exit_code, done.counts["kept"]) == (3, 3)
+    assert [(u["path"], u["reason"]) for u in done.quarantined] == [("dead.jsonl", "FileNotFoundError")]
+
+    (tmp_path / "store" / "a.jsonl").write_text(LINE % "another")  # behind the link
+    (root / "dead.jsonl").unlink()
+    again = runs.curate(tmp_path, runs.text_pipeline(tmp_path))
+    assert (again.exit_code, again.counts["kept"]) == (0, 3)
+    assert again.computed["language"] <= 3
+
+
+def test_names_of_any_kind(tmp_path: Path) -> None:
+    folder = tmp_path / "da[1]ta *x"
+    names = [
+        b"caf\xc3\xa9.jsonl",
+        b"a\\b.jsonl",
+        b"a b\n.jsonl",
+        b"[x].jsonl",
+        b".hidden.jsonl",
+        b"\xf0\x9f\x8c\xbe.jsonl",
+    ]
+    (folder / "texts").mkdir(parents=True)
+    for i, name in enumerate(names):
+        with open(os.path.join(os.fsencode(folder), b"texts", name), "wb") as f:
+            f.write((LINE % i).encode())
+    done = runs.curate(folder, runs.text_pipeline(folder))
+    assert (done.exit_code, done.counts["kept"]) == (0, 6)
+    rows = explain.ledger(str(folder / "run"), ["doc_id", "source"]).to_pylist()
+    assert len({r["doc_id"] for r in rows}) == len({r["source"]["file"] for r in rows}) == 6
+    assert runs.curate(folder, runs.text_pipeline(folder)).status == "unchanged"
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_work_starts(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    with open(os.path.join(os.fsencode(tmp_path), b"texts", b"caf\xe9.jsonl"), "wb") as f:
+        f.write((LINE % 1).encode())
+    with pytest.raises(UserError) as error:
+        runs.curate(tmp_path, runs.text_pipeline(tmp_path))
+    assert str(error.value).replace(str(tmp_path), "HERE") == (
+        "source 'texts': the name of the file b'caf\\xe9.jsonl' below HERE/texts is not UTF-8. Rename it, or leave it "
+        "out by another pattern than '**/*.jsonl'."
+    )

@@ -1,0 +1,65 @@
+"""Partition files: what goes in by partition comes out by partition, in order, whatever the runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curation.engine.shuffle import partition_files
+from curation.storage import Storage
+
+SCHEMA = pa.schema([("to", pa.uint32()), ("n", pa.int64()), ("text", pa.large_string())])
+BATCHES = st.lists(st.lists(st.tuples(st.integers(0, 5), st.text(max_size=5)), max_size=12), max_size=6)
+
+
+def _write(storage: Storage, path: str, batches: list[list[tuple[int, str]]], start: int) -> list[tuple[int, int, str]]:
+    writer = partition_files.PartitionWriter(storage, path, SCHEMA)
+    rows = []
+    for batch in batches:
+        part = [(to, start + len(rows) + i, text) for i, (to, text) in enumerate(batch)]
+        columns = list(zip(*part, strict=True)) if part else [[], [], []]
+        writer.add(
+            pa.RecordBatch.from_arrays(
+                [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+            )
+        )
+        rows += part
+    writer.close()
+    return rows
+
+
+@settings(deadline=None, max_examples=40)
+@given(BATCHES, BATCHES, st.sampled_from([1, 40, 1 << 25]))
+def test_every_row_reaches_its_partition_in_order(tmp_path_factory, one, two, run_bytes) -> None:
+    storage = Storage(str(tmp_path_factory.mktemp("x")))
+    saved, partition_files.RUN_BYTES = partition_files.RUN_BYTES, run_bytes
+    try:
+        rows = _write(storage, "a", one, 0) + _write(storage, "b", two, 1000)
+    finally:
+        partition_files.RUN_BYTES = saved
+    partition_files.merge(storage, ["a", "b"], "merged")
+    for partition in range(6):
+        expected = [(n, t) for to, n, t in rows if to == partition]
+        for files in (["a", "b"], ["merged"]):
+            got = [
+                r
+                for b in partition_files.read(storage, files, [partition])
+                for r in b.select(["n", "text"]).to_pylist()
+            ]
+            assert [(r["n"], r["text"]) for r in got] == expected
+    both = [r["n"] for b in partition_files.read(storage, ["a", "b"], [1, 2]) for r in b.to_pylist()]
+    assert both == [n for p in (1, 2) for to, n, _ in rows if to == p]
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    _write(storage, "a", [[(0, "x")]], 0)
+    whole = (tmp_path / "a").read_bytes()
+    for damaged in (b"", whole[:-1], whole[:20], whole + b"x"):
+        (tmp_path / "a").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"truncated|damaged"):
+            list(partition_files.read(storage, ["a"], [0]))

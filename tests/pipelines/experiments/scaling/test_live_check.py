@@ -1,0 +1,171 @@
+"""The ladder, and a run watched by it: curves that a formula writes down, and once for real with data gone wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from benchmarks import ladder as benchmark
+from benchmarks import planted_mix as planted
+from curation.core.errors import UserError
+from pipelines.experiments.mix import proxy_workers
+from pipelines.experiments.scaling import Fit, backtest, fit, ladder, live_check, live_run, read, scaling_law
+from training import config
+
+LAW = scaling_law.Law(E=2.0, A=30.0, B=400.0, alpha=0.4, beta=0.45)
+TRAINING: dict[str, Any] = {
+    "iterations": 1, "model": {"preset": None, "layers": 1, "width": 32, "heads": 2, "kv_heads": 2, "ffn": 64,
+    "tied": True}, "data": {"sequence": 64}, "batch": {"windows": 8}, "device": "cpu", "precision": "fp32",
+}  # fmt: skip
+
+
+def _written(folder: Path, width: int, iterations: int, change: Callable[[np.ndarray], np.ndarray] | None = None,
+             *, upto: int | None = None) -> Path:  # fmt: skip
+    """A training run as its directory shows it, its loss falling to the law's; change: of the losses."""
+    folder.mkdir(parents=True)
+    value = TRAINING | {"iterations": iterations, "model": TRAINING["model"] | {"width": width}}
+    (folder / "train.yaml").write_text(config.parse(yaml.safe_dump(value)).dump())
+    (folder / "data.json").write_text(json.dumps({"tokenizer": {"vocab": 256}, "root": str(folder / "gone")}))
+    (folder / "metrics.jsonl").write_text("")
+    point = live_run.curve(folder).point
+    at = np.arange(1, iterations + 1)
+    loss = LAW.loss(point.n, point.d) * (1 + 0.8 * np.exp(-6 * at / iterations))
+    loss = loss * np.exp(np.random.default_rng(width + iterations).normal(0, 0.01, iterations))
+    entries = [
+        {"kind": "train", "iteration": int(i), "loss": float(x)}
+        for i, x in zip(at, change(loss) if change else loss, strict=True)
+    ]
+    entries = entries[:upto]
+    if upto is None:
+        entries.append({"kind": "validation", "iteration": iterations, "loss": float(loss[-1]), "domains": {}})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rungs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("ladder")
+    for width in (32, 64, 96):
+        for iterations in (200, 400, 800):
+            _written(folder / f"w{width}-i{iterations}", width, iterations)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def fitted(rungs: str) -> Fit:
+    return fit(read(rungs), resamples=50)
+
+
+@pytest.mark.parametrize(
+    ("change", "incident"),
+    [
+        (None, False),
+        (lambda loss: loss * np.where(np.arange(len(loss)) < 300, 1, 1.15), True),  # from 60 % on
+        (lambda loss: loss * np.where(np.arange(len(loss)) < 300, 1, 0.8), True),  # too good: read before?
+        (lambda loss: np.where(np.arange(len(loss)) < 300, loss, np.nan), True),
+        (lambda loss: loss * np.where(np.arange(len(loss)) % 100 == 50, 1.3, 1), False),  # single spikes
+    ],
+)
+def test_departure(
+    fitted: Fit, rungs: str, tmp_path: Path, change: Callable[[np.ndarray], np.ndarray] | None, incident: bool
+) -> None:
+    run = live_run.curve(_written(tmp_path / "run", 80, 500, change))
+    left = live_check.departure(run, live_check.expected(fitted, live_check.ladder_curves(rungs), run))
+    assert (left is not None) == incident
+    assert left is None or 290 <= left.iteration <= 340
+
+
+def test_watch_by_the_command(rungs: str, tmp_path: Path, gristmill: Callable[..., tuple[int, str, str]]) -> None:
+    bad = str(_written(tmp_path / "bad", 80, 500, lambda loss: loss * np.where(np.arange(500) < 300, 1, 1.15)))
+    code, said, _ = gristmill("scaling", "watch", bad, "--ladder", rungs, "--json")
+    assert code == 3 and "the loss is above its predicted curve" in json.loads(said)["incident"]["message"]
+
+
+def test_watch_before_the_first_iteration(fitted: Fit, rungs: str, tmp_path: Path) -> None:
+    run = live_run.curve(_written(tmp_path / "run", 80, 500, upto=0))
+    assert live_check.departure(run, live_check.expected(fitted, live_check.ladder_curves(rungs), run)) is None
+
+
+def test_ladder_is_fitted_and_backtested(fitted: Fit, rungs: str) -> None:
+    assert len(fitted.table) == 9
+    n, d = 2 * fitted.table.n.max(), 2 * fitted.table.d.max()
+    assert float(fitted.law.loss(n, d)) == pytest.approx(float(LAW.loss(n, d)), rel=0.03)
+    assert backtest(fitted.table, resamples=20).error < 0.03
+
+
+def test_no_ladder_and_no_run(tmp_path: Path, rungs: str, gristmill: Callable[..., tuple[int, str, str]]) -> None:
+    run = _written(tmp_path / "few" / "one", 80, 500)
+    with pytest.raises(UserError, match="has 1 finished runs: a curve's shape takes three or more"):
+        live_check.ladder_curves(str(tmp_path / "few"))
+    code, _, err = gristmill("scaling", "watch", str(tmp_path), "--ladder", rungs)
+    assert code == 2 and "is not a training run" in " ".join(err.split())
+    code, _, err = gristmill("scaling", "watch", str(run), "--ladder", str(tmp_path / "nothing"))
+    assert code == 2 and "0 finished runs" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("base: {}\n", "sizes: Field required"),
+        ("base: {}\nsizes: [{width: 32}]\n", "sizes: Tuple should have at least 2 items"),
+        ("base: {}\nsizes: [{}, {}]\ntokens_per_param: [-1]\n", "tokens_per_param.0: Input should be greater than 0"),
+        ("base: {}\nsizes: [{}, {}]\nladder: 1\n", "ladder: Extra inputs"),
+        ("[", "cannot read this file"),
+    ],
+)
+def test_bad_ladder_files_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "ladder.yaml").write_text(text)
+    with pytest.raises(UserError, match=words):
+        ladder.load(str(tmp_path / "ladder.yaml"))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("planted")
+    planted.build(run, 1, tokens=300_000, held_out=2048)
+    return run
+
+
+def test_ladder_names_its_runs_by_size_and_tokens(shards: Path, tmp_path: Path) -> None:
+    sizes = ({"layers": 1, "width": 64, "heads": 2, "kv_heads": 2, "ffn": 96}, TRAINING["model"])
+    made = ladder.runs(ladder.Ladder(base=TRAINING, sizes=sizes, tokens_per_param=(2, 4)), str(shards), str(tmp_path))
+    names = [Path(p.folder).name for p in made]
+    assert names == sorted(names) and len(set(names)) == 4
+    for p, name in zip(made, names, strict=True):
+        n, d = (int(part[1:]) for part in name.split("-"))
+        assert d == p.settings["iterations"] * 8 * 64 and d / n == pytest.approx(2 if p in made[0::2] else 4, rel=0.02)
+    with pytest.raises(config.UserError, match="width 30 over 4 heads must be a whole"):
+        bad = ladder.Ladder(
+            base=TRAINING, sizes=({"layers": 1, "width": 30, "heads": 4, "kv_heads": 2, "ffn": 64},) * 2
+        )
+        ladder.runs(bad, str(shards), str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_shuffled_domain_is_noticed(shards: Path, tmp_path: Path) -> None:
+    """Nine real runs make the ladder; of two further ones the one whose domain c is shuffled at 60 % is an incident."""
+    base = benchmark.BASE | {"data": {"sequence": 64, "max_epochs": 50}, "batch": {"windows": 16}}
+    sizes = tuple({"layers": 1, "width": w, "heads": 2, "kv_heads": 2, "ffn": 2 * w} for w in (16, 24, 36))
+    rungs = ladder.runs(
+        ladder.Ladder(base=base, sizes=sizes, tokens_per_param=(4.0, 6.0, 9.0)), str(shards), str(tmp_path / "ladder")
+    )
+    assert ladder.train(rungs, proxy_workers.inline) == 9 and ladder.train(rungs, proxy_workers.inline) == 0
+    table = read(str(tmp_path / "ladder"))
+    assert len(backtest(table, resamples=20).rows) == 3
+    curves, made = live_check.ladder_curves(str(tmp_path / "ladder")), fit(table, resamples=50)
+    for domain in (None, "c"):
+        folder = tmp_path / f"watched-{domain}"
+        benchmark.watched(shards, folder, base, sizes[1] | {"width": 28}, 6.0, 5, domain)
+        seen = live_run.curve(folder / "run")
+        left = live_check.departure(seen, live_check.expected(made, curves, seen))
+        if domain is None:
+            assert left is None
+        else:
+            assert left is not None and left.iteration >= 0.6 * seen.iterations and "above" in left.message

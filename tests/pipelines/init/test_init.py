@@ -1,0 +1,177 @@
+"""`gristmill init`: five kinds of input, each looked at and then curated by the file that came out, unchanged."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pipelines.init import draft_pipeline, scan_input
+from tests.curation.engine import runs
+
+WORDS = "the mill turns grain into flour while water runs under a wheel and people wait for bread in the morning"
+
+
+def text(i: int, words: int = 90) -> str:
+    """A text of its own: the same words from another place on, with numbers between."""
+    all_words = WORDS.split()
+    return " ".join(
+        f"{all_words[(i * 7 + k * (1 + i % 5)) % len(all_words)]}{k if k % 9 == i % 9 else ''}" for k in range(words)
+    )
+
+
+def odd_records(count: int = 40) -> list[dict[str, object]]:
+    return [
+        {
+            "storyKey": f"s{i}", "Headline": f"Number {i}", "bodyMarkup": text(i),
+            "permaLink": f"https://a{i % 3}.example/{i}", "released_on": f"2024-03-{i % 28 + 1:02d}", "tags": ["x"],
+        }
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def write_tree(folder: Path) -> None:
+    (folder / "deep" / "er").mkdir(parents=True)
+    for i in range(12):
+        (folder / f"{i}.txt").write_text(text(i))
+        (folder / "deep" / f"{i}.md").write_text("# Title\n\n" + text(100 + i))
+        (folder / "deep" / "er" / f"m{i}.py").write_text(f"import os\n\n\ndef f{i}(x):\n    return x + {i}\n")
+    (folder / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(60))
+    (folder / "table.csv").write_text("a,b\n1,2\n")
+    (folder / "empty.txt").write_text("")
+    (folder / ".hidden").write_text("not to be read")
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The input that the test's parameter names."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    kind = request.param
+    if kind in ("warc", "mix"):
+        data = request.getfixturevalue("data")
+        runs.cut_warc(data / "crawl" / "docs-00.warc.gz", folder / "pages.warc.gz", 0, 120)
+    if kind in ("jsonl", "mix"):  # compressed, and by its name plain text
+        with gzip.open(folder / "dump.txt.gz", "wt", encoding="utf-8") as f:
+            f.writelines(json.dumps(r) + "\n" for r in odd_records())
+    if kind in ("parquet", "mix"):
+        rows = [{"doc": r["bodyMarkup"], "src": r["permaLink"], "n": i} for i, r in enumerate(odd_records())]
+        pq.write_table(pa.Table.from_pylist(rows), folder / "part-0.parquet")
+    if kind in ("tree", "mix"):
+        write_tree(folder / "texts" if kind == "mix" else folder)
+    return folder
+
+
+EXPECTED = {
+    "warc": [("warc", "web", ["**/*.warc.gz"], {})],
+    "jsonl": [
+        (
+            "text",
+            "web",
+            ["**/*.txt.gz"],
+            {"text": "bodyMarkup", "url": "permaLink", "date": "released_on", "format": "jsonl"},
+        )
+    ],
+    "parquet": [("text", "web", ["**/*.parquet"], {"text": "doc", "url": "src"})],
+    "tree": [("text", "text", None, {}), ("text", "code", ["**/*.py"], {})],
+}
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    ["jsonl", "parquet", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("warc", "tree", "mix"))],
+    indirect=True,
+)
+def test_what_init_writes_runs_unchanged(gristmill, inputs, tmp_path, request):
+    kind = request.node.callspec.params["inputs"]
+    file = tmp_path / "drafted.yaml"
+    code, out, _ = gristmill("init", inputs, "-o", file, "--json")
+    assert code == 0
+    answer = json.loads(out)
+    if kind in EXPECTED:
+        seen = [(s["read"], s["domain"], s["patterns"], s["options"]) for s in answer["sources"]]
+        for (*found, patterns, options), (*wanted, wanted_patterns, wanted_options) in zip(
+            seen, EXPECTED[kind], strict=True
+        ):
+            assert (found, options) == (wanted, wanted_options)
+            assert wanted_patterns is None or patterns == wanted_patterns
+    else:
+        assert {(s["read"], s["format"]) for s in answer["sources"]} == {
+            ("warc", "warc"), ("text", "jsonl"), ("text", "parquet"), ("text", "text")
+        }  # fmt: skip
+    if kind in ("tree", "mix"):
+        assert {"image/png", "csv, not one JSON object a line", "empty"} == set(answer["left_out"])
+    before = file.read_bytes()
+    code, out, err = gristmill("curate", file, "--run", tmp_path / "run", "--executor", "inline", "--json")
+    assert code == 0, err
+    counts = json.loads(out)["counts"]
+    assert counts["kept"] > 0 and not any(
+        s["rule"] in ("unreadable", "mime") for s in counts["steps"] if s["step"] == "read"
+    )
+    if kind in ("tree", "mix"):  # every text once, and nothing that was left out
+        texts = [s for s in answer["sources"] if s["format"] == "text"]
+        assert sum(s["files"] for s in texts) == 36
+    if kind == "tree":
+        assert counts["read"]["records"] == 36
+    if kind in ("jsonl", "parquet"):
+        assert counts["read"]["records"] == 40
+        assert "off: would keep 0%" in before.decode()  # they repeat themselves as Gopher's rules do not allow
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("inputs", ["warc"], indirect=True)
+def test_what_was_seen_stands_in_the_file(inputs):
+    found = scan_input.look([str(inputs)])
+    made = draft_pipeline.write(found, "x", str(inputs))
+    assert "documents sampled" in made and "hosts: postgresql.docs.test" in made and "languages: en" in made
+    assert "language.code = 'en' AND language.score >= 0.5" in made and "\n  - heuristics: {sets: [gopher]}" in made
+
+
+def test_an_empty_folder_is_said(gristmill, tmp_path):
+    (tmp_path / "in").mkdir()
+    code, _, err = gristmill("init", tmp_path / "in", "-o", tmp_path / "x.yaml")
+    assert code == 2 and "there is no text in" in err and "expected WARC" in err
+    assert gristmill("init", tmp_path / "nowhere", "-o", tmp_path / "x.yaml")[0] == 2
+    assert not (tmp_path / "x.yaml").exists()
+
+
+def test_a_file_that_is_there_stays(gristmill, tmp_path):
+    write_tree(tmp_path / "in")
+    (tmp_path / "x.yaml").write_text("mine")
+    code, _, err = gristmill("init", tmp_path / "in", "-o", tmp_path / "x.yaml")
+    assert code == 2 and "--force" in err and (tmp_path / "x.yaml").read_text() == "mine"
+
+
+def test_globs_take_what_was_meant_and_nothing_else(tmp_path):
+    write_tree(tmp_path / "in")
+    (tmp_path / "in" / "a[b].txt").write_text(text(55))
+    found = scan_input.look([str(tmp_path / "in")])
+    from curation.storage import list_inputs
+
+    for group in found.groups:
+        matched = [f.path for p in group.patterns for f in list_inputs(group.root, p)]
+        assert sorted(matched) == sorted(f.path for f in group.files)
+
+
+def test_without_the_language_model_the_step_is_left_out(tmp_path):
+    write_tree(tmp_path / "in")
+    found = scan_input.look([str(tmp_path / "in")], language_model=str(tmp_path / "absent" / "model.bin"))
+    assert not found.identified
+    made = draft_pipeline.write(found, "x", str(tmp_path))
+    assert "gristmill models pull lid.176" in made
+    assert not any("language" in step for step in yaml.safe_load(made)["steps"])
+
+
+def test_names_with_odd_characters_stay_names(tmp_path):
+    folder = tmp_path / "a: b #c ${HOME}"
+    folder.mkdir()
+    (folder / "x.txt").write_text(text(1))
+    (tmp_path / "p.yaml").write_text(draft_pipeline.write(scan_input.look([str(folder)]), "p", str(tmp_path)))
+    from pipelines.cli.app import load_pipeline
+
+    assert load_pipeline(str(tmp_path / "p.yaml"), None).sources[0].root == str(folder)

@@ -1,0 +1,258 @@
+"""The plan against what torch counts: parameters, FLOPs, peak of live storages; and what it says where nothing fits."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Literal
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.memory_profile import LiveStorages
+from curation.core.errors import UserError
+from training.config import PRESETS, OptimizerConfig, parse
+from training.cost import model_stats
+from training.cost.cost_model import Live, plan
+from training.cost.device_specs import DEVICES, find, held, known
+from training.cost.model_stats import flops_per_token, memory, parameters
+from training.model.transformer import Model, Shape
+from training.optim.optimizers import build
+
+SHAPES = [
+    (Shape(2000, 3, 64, 4, 2, 192, False), 4, 128),
+    (Shape(8192, 2, 128, 8, 4, 352, True), 4, 128),
+    (Shape(1024, 4, 128, 4, 4, 384, True), 4, 256),
+    (Shape(32000, 2, 64, 4, 4, 128, True), 2, 128),
+    (Shape(512, 6, 96, 6, 3, 256, False, qk_norm=True), 4, 256),
+]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_parameters_equal(name: str, qk_norm: bool) -> None:
+    shape = Shape(vocab=128_256, **{**PRESETS[name], "qk_norm": qk_norm})
+    with torch.device("meta"):
+        model = Model(shape)
+    assert sum(parameters(shape).values()) == sum(p.numel() for p in model.parameters())
+
+
+def batch(shape: Shape, windows: int, sequence: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    tokens = torch.randint(0, shape.vocab, (windows, sequence + 1))
+    documents = torch.arange(sequence).expand(windows, -1) // 50
+    return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), documents
+
+
+@pytest.mark.parametrize(("shape", "windows", "sequence"), SHAPES)
+def test_flops_are_what_torch_counts(shape: Shape, windows: int, sequence: int) -> None:
+    """Forward and backward, with attention as plain products: torch's counter knows other kernels' work otherwise."""
+
+    def three_products(rows: object, weight: object, *_: object, out_shape: object = None, **__: object) -> int:
+        return 6 * rows[0] * weight[0] * weight[1]  # type: ignore[index]
+
+    model = Model(shape)
+    model.initialise(1)
+    model.attention_way = "sdpa"
+    loss = torch.ops.gristmill.linear_cross_entropy_rows
+    with FlopCounterMode(display=False, custom_mapping={loss: three_products}) as counter, sdpa_kernel(SDPBackend.MATH):
+        loss_sum, count, _ = model(*batch(shape, windows, sequence))
+        (loss_sum / count).backward()
+    expected = flops_per_token(shape, sequence)
+    assert counter.get_total_flops() == pytest.approx(expected.full * windows * sequence, rel=0.01)
+    assert expected.full - expected.causal == 6 * shape.layers * shape.width * sequence
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("shape", "windows", "sequence"), SHAPES)
+def test_peak_is_that_of_live_storages(
+    shape: Shape, windows: int, sequence: int, precision: str, recompute: bool
+) -> None:
+    """A whole iteration, AdamW included, within a tenth."""
+    live = lived(shape, windows, sequence, precision, recompute, "adamw")
+    found = memory(shape, windows, sequence, precision=precision, recompute=recompute, device="cpu")
+    assert found.peak == pytest.approx(live.peak, rel=0.1)
+    assert found.weights + found.moments == pytest.approx(live.known, rel=0.001)
+
+
+@pytest.mark.parametrize(("shape", "windows", "sequence"), SHAPES)
+def test_peak_with_muon(shape: Shape, windows: int, sequence: int) -> None:
+    live = lived(shape, windows, sequence, "bf16", False, "muon")
+    found = memory(shape, windows, sequence, precision="bf16", device="cpu", optimizer="muon")
+    assert found.peak == pytest.approx(live.peak, rel=0.1)
+    assert found.weights + found.moments == pytest.approx(live.known, rel=0.001)
+
+
+def lived(
+    shape: Shape, windows: int, sequence: int, precision: str, recompute: bool, kind: Literal["adamw", "muon"]
+) -> LiveStorages:
+    """What a second iteration, update and its measure included, held."""
+    model = Model(shape)
+    model.initialise(1)
+    model.recompute = recompute
+    optimizers = build(model, OptimizerConfig(kind=kind))
+    given = batch(shape, windows, sequence)
+
+    def iteration() -> None:
+        with torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else contextlib.nullcontext():
+            loss_sum, count, _ = model(*given)
+        (loss_sum / count).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizers.step(torch.tensor(0.0), measure=True)
+        optimizers.zero_grad()
+
+    iteration()
+    moments = [t for p in model.parameters() for t in optimizers.moments(p).values()]
+    with LiveStorages([*model.parameters(), *moments]) as live:
+        iteration()
+    return live
+
+
+def test_llama_3_8b() -> None:
+    shape = Shape(vocab=128_256, **PRESETS["8b"])
+    parts = parameters(shape)
+    assert sum(parts.values()) == 8_030_261_248
+    recipes = model_stats.recipes(sum(parts.values()))
+    assert [round(size / 1e9) for size in recipes.values()] == [96, 128]
+    flops = flops_per_token(shape, 8192)
+    assert flops.products == 6 * (8_030_261_248 - parts["embedding"] - parts["norms"])
+    assert flops.attention_full == 12 * 32 * 4096 * 8192
+
+
+FILE = (
+    "iterations: 1000\nmodel: {preset: 8b}\ndata: {sequence: 8192}\nbatch: {windows: 64, micro: 1}\nprecision: bf16\n"
+)
+
+
+def test_a_plan_and_its_time() -> None:
+    found = plan(parse(FILE), 128_256, device=DEVICES["h100"], gpus=8, mfu=0.4, price=2.0)
+    assert found.tokens == 64 * 8192 * 1000
+    seconds = found.tokens * found.flops.causal / (8 * 989.4e12 * 0.4)
+    assert found.days == pytest.approx(seconds / 86400)
+    assert found.cost == pytest.approx(seconds / 3600 * 8 * 2.0)
+    assert found.memory.weights == pytest.approx(8_030_261_248 * 4 / 8, rel=1e-6)
+    assert found.memory.peak < 0.92 * 80e9
+
+
+def test_what_does_not_fit_is_refused_with_what_would() -> None:
+    with pytest.raises(
+        UserError, match=r"GB are needed on each H100 SXM .* What would fit: .*--gpus \d+, batch.micro=1"
+    ):
+        plan(parse(FILE), 128_256, device=DEVICES["h100"])
+    big = parse(FILE.replace("micro: 1", "micro: 8"))
+    with pytest.raises(UserError, match=r"What would fit: batch.micro=\d") as caught:
+        plan(big, 128_256, device=DEVICES["h100"], gpus=8)
+    micro = int(str(caught.value).split("batch.micro=")[1][0])
+    assert micro < 8 and plan(
+        parse(FILE.replace("micro: 1", f"micro: {micro}")), 128_256, device=DEVICES["h100"], gpus=8
+    )
+    with pytest.raises(UserError, match="do not divide over 7 devices; 70 would"):
+        plan(parse(FILE), 128_256, device=DEVICES["h100"], gpus=7)
+    with pytest.raises(UserError, match="no device 'tpu'"):
+        find("tpu")
+
+
+GPT = "iterations: 1000\nmodel: {preset: 8b}\nprecision: bf16\n"
+GROWING = (
+    "iterations: 100\nmodel: {preset: 1b}\nbatch: {windows: 8}\nprecision: bf16\ndata: {sequence: 2048, changes: [%s]}"
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "gpus", "said"),
+    [
+        (GPT + "data: {sequence: 1000000}\nbatch: {windows: 1}", 1, "6145.4 GB are needed .* smaller model"),
+        (GPT + "batch: {windows: 1}", 8, "batch.windows 1 do not divide over 8 devices; 8 would"),
+        (GPT + "batch: {windows: 8}\nparallel: {shard: 3}", 8, "parallel.shard 3 does not divide 8 devices"),
+        (GPT + "batch: {windows: 8}\nparallel: {shard: 1}", 8, "What would fit: parallel.shard=8, batch.micro=1"),
+        (GROWING % "{at: 50, windows: 6}", 4, "batch.windows 6 do not divide over 4 devices; 8 would"),
+        (GROWING % "{at: 50, sequence: 65536}", 1, "851.5.*What would fit: recompute=true, batch.micro=2$"),
+        ("iterations: 9\nmodel: {preset: 1b}\ndata: {sequence: 2097152}\nbatch: {windows: 1}\nprecision: bf16", 1,
+         "What would fit: data.sequence=131072, recompute=true, batch.micro=1"),
+    ],
+)  # fmt: skip
+def test_silly_configurations(file: str, gpus: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        plan(parse(file), 128_256, device=DEVICES["h100"], gpus=gpus)
+
+
+def test_a_plan_knows_what_changes_on_the_way() -> None:
+    """Tokens and FLOPs are summed over the stages, memory is the largest one's; what comes after the end is nothing."""
+    changed = GROWING % "{at: 50, sequence: 8192, windows: 4}, {at: 500, sequence: 1048576}"
+    found = plan(parse(changed), 128_256, device=DEVICES["h100"], gpus=4)
+    first, last = (plan(parse(t), 128_256, device=DEVICES["h100"], gpus=4) for t in (
+        "iterations: 50\nmodel: {preset: 1b}\nbatch: {windows: 8}\nprecision: bf16\ndata: {sequence: 2048}",
+        "iterations: 50\nmodel: {preset: 1b}\nbatch: {windows: 4}\nprecision: bf16\ndata: {sequence: 8192}",
+    ))  # fmt: skip
+    assert found.tokens == first.tokens + last.tokens and found.total_flops == first.total_flops + last.total_flops
+    assert found.days == pytest.approx(first.days + last.days) and found.memory == last.memory
+    assert found.memory.peak > first.memory.peak
+
+
+def test_suggestions_fit() -> None:
+    """Each that is made is taken, and then fits."""
+    text = GPT + "data: {sequence: 8192}\nbatch: {windows: 32, micro: 16}"
+    with pytest.raises(UserError) as caught:
+        plan(parse(text), 128_256, device=DEVICES["b200"], gpus=2)
+    would = str(caught.value).partition("What would fit: ")[2].split("; or ")
+    assert len(would) == 3
+    for one in would:
+        options = dict(part.split("=") if "=" in part else part.split(" ") for part in one.split(", "))
+        gpus = int(options.pop("--gpus", 2))
+        assert plan(
+            parse(text, "t", [f"{k}={v}" for k, v in options.items()]), 128_256, device=DEVICES["b200"], gpus=gpus
+        )
+
+
+def test_live_figures() -> None:
+    config = parse(FILE)
+    shape = Shape(vocab=128_256, **PRESETS["8b"])
+    flops = flops_per_token(shape, 8192)
+    live = Live(config, shape, DEVICES["h100"], 16)
+    found = live.figures(3_000_000, 20.0, 8192, 60 * 10**9)
+    planned = plan(config, 128_256, device=DEVICES["h100"], gpus=16)
+    assert found["tokens_per_s"] == 150_000 and found["memory"] == 60 * 10**9
+    assert found["mfu"] == round(150_000 * flops.causal / (16 * 989.4e12), 4)
+    assert found["mfu_full"] == round(150_000 * flops.full / (16 * 989.4e12), 4) > found["mfu"]
+    assert found["of_plan"] == pytest.approx(150_000 / planned.tokens_per_second, abs=1e-4)
+    assert found["memory_of_plan"] == pytest.approx(60e9 / planned.memory.peak, abs=1e-4)
+    assert live.figures(3_000_000, 20.0, 2048, 1)["mfu"] < found["mfu"], "less attention for a token of a short window"
+    unknown = Live(config, shape, None, 8)
+    assert unknown.figures(10, 1.0, 8192, 5) == {"tokens_per_s": 10, "memory": 5}
+    cpu = find("cpu")
+    assert cpu.kind == "cpu" and cpu.memory > 2**30 and cpu.fp32 > 1e9 and 2**26 < held("cpu") < cpu.memory
+    assert "memory_of_plan" not in Live(config, shape, cpu, 1).figures(10, 1.0, 8192, 5)
+
+
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H200", "h200"), ("NVIDIA B200", "b200"),
+        ("NVIDIA A100-SXM4-40GB", "a100"), ("NVIDIA A100-PCIE-40GB", "a100"), ("NVIDIA H100 PCIe", None),
+        ("NVIDIA H100 NVL", None), ("NVIDIA H200 NVL", None), ("NVIDIA GH200 480GB", None), ("NVIDIA GB200", None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None), ("NVIDIA GeForce RTX 4090", None),
+    ],
+)  # fmt: skip
+def test_a_device_by_its_drivers_name(called: str, name: str | None) -> None:
+    assert known(called) is (None if name is None else DEVICES[name])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_peak_on_a_gpu() -> None:
+    shape, windows, sequence = Shape(vocab=50_304, **PRESETS["124m"]), 8, 1024
+    model = Model(shape)
+    model.initialise(1)
+    model.cuda()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    given = [t.cuda() for t in batch(shape, windows, sequence)]
+    for _ in range(2):
+        torch.cuda.reset_peak_memory_stats()
+        with torch.autocast("cuda", torch.bfloat16):
+            loss_sum, count, _ = model(*given)
+        (loss_sum / count).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    found = memory(shape, windows, sequence)
+    assert found.peak == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.1)

@@ -1,0 +1,135 @@
+"""Windows read from real shards: which tokens, in which order, where documents begin, and what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from curation import shards
+from curation.core.errors import UserError
+from training.config import DataConfig
+from training.data.data_order import OrderLog
+from training.data.dataset import IGNORE, Domain, collate, plan, validation
+
+
+def opened(run: Path, batch: int = 8, **config: Any) -> tuple[shards.Manifest, Any, OrderLog]:
+    manifest = shards.read_manifest(str(run))
+    data, log, _ = plan(manifest, DataConfig(**config), 17, batch, 10)
+    return manifest, data, log
+
+
+def test_windows_are_the_same_in_any_pieces(corpus: Path) -> None:
+    _, data, log = opened(corpus, sequence=64, block=128)
+    log = log.change(96, sequence=128, mix={"docs": 1}).change(120, mix={"code": 1, "docs": 1}, sequence=32)
+    whole = [(w.number, w.domain, w.epoch, w.shard, w.start, w.tokens.tolist()) for w in data.windows(log, 0, 200)]
+    assert [w[0] for w in whole] == list(range(200))
+    for step in (1, 3, 50):
+        _, again, _ = opened(corpus, sequence=64, block=128)
+        pieces = [w for j in range(0, 200, step) for w in again.windows(log, j, min(j + step, 200))]
+        assert [(w.number, w.domain, w.epoch, w.shard, w.start, w.tokens.tolist()) for w in pieces] == whole
+
+
+def test_an_epoch_reads_every_token_once(corpus: Path) -> None:
+    manifest, data, log = opened(corpus, sequence=64, block=256, weights={"docs": 1})
+    total = data.orders["docs"].total * 4
+    for epoch in (0, 1):
+        seen: Counter[tuple[int, int]] = Counter()
+        order = []
+        for w in data.windows(log, epoch * total, (epoch + 1) * total):
+            stream = data.domains["docs"].shard(w.shard).tokens
+            assert w.epoch == epoch and w.tokens.tolist() == stream[w.start : w.start + 65].tolist()
+            assert not w.tokens.flags.owndata
+            seen.update((w.shard, w.start + 1 + i) for i in range(64))
+            order.append((w.shard, w.start))
+        assert set(seen.values()) == {1}
+        tokens = manifest.splits["train"]["docs"].tokens
+        assert tokens - len(seen) == data.orders["docs"].remainder <= 2 * 256
+        assert order != sorted(order)
+
+
+def test_quotas_hold_at_every_prefix(corpus: Path) -> None:
+    _, data, log = opened(corpus, sequence=64)
+    assert log.segments[0].mix == {"code": 3, "docs": 2}
+    code = 0
+    for j, w in enumerate(data.windows(log, 0, 500), 1):
+        code += w.domain == "code"
+        assert abs(5 * code - 3 * j) < 5
+
+
+def test_documents_begin_where_their_eos_stands(corpus: Path) -> None:
+    _, data, log = opened(corpus, sequence=256)
+    more = 0
+    windows = data.windows(log, 0, 400)
+    for w in windows:
+        inputs = w.tokens[:-1]
+        assert w.starts.tolist() == sorted({0, *np.nonzero(inputs == 0)[0].tolist()})
+        shard = data.domains[w.domain].shard(w.shard)
+        ids = shard.documents.column("doc_id").to_pylist()
+        for i, doc in enumerate(data.doc_ids(w)):
+            at = w.start + int(w.starts[i])
+            row = int(np.searchsorted(shard.offsets, at, side="right")) - 1
+            assert bytes.fromhex(doc) == ids[row]
+        more += len(w.starts) > 1
+    assert more > 20
+    batch = collate(windows[:100], 256)
+    for row, w in enumerate(windows[:100]):
+        assert batch.tokens[row].tolist() == w.tokens[:-1].tolist()
+        assert batch.targets[row].tolist() == w.tokens[1:].tolist()
+        expected = np.searchsorted(w.starts, np.arange(256), side="right") - 1
+        assert batch.documents[row].tolist() == expected.tolist()
+
+
+def test_masked_documents_are_no_targets(corpus: Path) -> None:
+    _, data, log = opened(corpus, sequence=256)
+    several = next(w for w in data.windows(log, 0, 400) if len(w.starts) == 2)
+    masked = data.doc_ids(several)[1]
+    first = several.number // 8 * 8
+    plain = data.batch(log, first, first + 8)
+    batch = data.batch(log.change(first, masked=(masked,)), first, first + 8)
+    row, at = several.number - first, int(several.starts[1])
+    assert batch.tokens.equal(plain.tokens) and batch.documents.equal(plain.documents)
+    assert batch.targets[row, :at].equal(plain.targets[row, :at])
+    assert set(batch.targets[row, at:].tolist()) == {IGNORE}
+    for other, w in enumerate(data.windows(log, first, first + 8)):
+        if masked not in data.doc_ids(w):
+            assert batch.targets[other].equal(plain.targets[other])
+
+
+@pytest.mark.parametrize("length", [64, 250])
+def test_validation_reads_everything_once(corpus: Path, length: int) -> None:
+    manifest = shards.read_manifest(str(corpus))
+    domain = Domain("code", manifest, manifest.splits["validation"]["code"])
+    windows = list(validation(domain, length, None))
+    stream = domain.shard(0).tokens
+    assert [t for w in windows for t in w.tokens[1:].tolist()] == stream[1:].tolist()
+    batch = collate(windows[-2:], length)
+    short = len(windows[-1].tokens) - 1
+    assert short == (len(stream) - 1) % length
+    assert batch.targets[1, short:].tolist() == [IGNORE] * (length - short)
+    assert not set(batch.documents[1, :short].tolist()) & set(batch.documents[1, short:].tolist())
+    assert [w.start for w in validation(domain, length, 3)] == [0, length, 2 * length]
+
+
+def test_refusals(corpus: Path, tmp_path: Path, build: Any) -> None:
+    with pytest.raises(UserError, match=r"no domain web in .*; there are code, docs"):
+        opened(corpus, weights={"web": 1})
+    with pytest.raises(UserError, match=r"domain code is smaller than a block: .* a block needs 1000001"):
+        opened(corpus, sequence=1_000_000)
+    with pytest.raises(UserError, match="positive weights"):
+        opened(corpus, weights={"code": 0})
+    manifest = shards.read_manifest(str(corpus))
+    blocks = (159381 - 2) // 64 - 1  # docs: two shards
+    with pytest.raises(
+        UserError, match=r"domain docs would be read .* the cap is 1 epochs .* runs out in iteration (\d+)"
+    ) as e:
+        plan(manifest, DataConfig(sequence=64, weights={"docs": 1}, max_epochs=1), 17, 10, blocks)
+    total = plan(manifest, DataConfig(sequence=64, weights={"docs": 1}), 17, 10, 1)[0].orders["docs"].total
+    assert f"runs out in iteration {total // 10 + 1} of" in str(e.value)
+    plan(manifest, DataConfig(sequence=64, weights={"docs": 1}, max_epochs=1), 17, 10, total // 10)
+    tiny = build(tmp_path / "tiny", {"train/a": [[np.arange(1, 100)]]})
+    _, log, _ = plan(tiny, DataConfig(sequence=16), 17, 4, 10)
+    assert log.segments[0].mix == {"a": 1}, "without weights in either place: natural proportions"

@@ -1,0 +1,242 @@
+"""The promises about order as a whole: any world, any number of workers, any history of interruptions, exact quotas."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from curation import shards
+from curation.core.errors import UserError
+from training.config import DataConfig
+from training.data.block_order import DomainOrder
+from training.data.data_order import OrderLog, Segment
+from training.data.data_schedule import carry_on, share
+from training.data.dataloader import batches
+from training.data.dataset import Batch, Data, plan
+from training.data.mix_table import integer_mix
+from training.data.read_history import quota_errors, replay, seen
+
+WINDOWS, ITERATIONS = 96, 3
+CHANGES = (
+    {"at": 4, "weights": {"code": 1, "docs": 3}},
+    {"at": 7, "sequence": 128, "windows": 8},
+    {"at": 9, "sequence": 32, "weights": {"docs": 0.7, "code": 0.3}, "windows": 24},
+)
+
+
+def opened(run: Path, batch: int, iterations: int = 10, **config: Any) -> tuple[Data, OrderLog]:
+    data, log, _ = plan(shards.read_manifest(str(run)), DataConfig(**config), 17, batch, iterations)
+    return data, log
+
+
+def listed(parts: list[Batch]) -> list[tuple[str, list[int], list[int], list[int]]]:
+    """A batch as an ordered list of its windows."""
+    return [
+        (domain, x.tolist(), y.tolist(), d.tolist())
+        for part in parts
+        for domain, x, y, d in zip(part.domains, part.tokens, part.targets, part.documents, strict=True)
+    ]
+
+
+ALL = [(world, accumulation) for world in (1, 2, 3, 4, 8) for accumulation in (1, 2, 4)]
+CORNERS = [(1, 1), (3, 2), (8, 4)]
+
+
+@pytest.mark.parametrize(("workers", "worlds"), [(0, ALL), (2, CORNERS), pytest.param(2, ALL, marks=pytest.mark.slow)])
+def test_global_batches_are_the_same_lists_for_any_world(
+    corpus: Path, workers: int, worlds: list[tuple[int, int]]
+) -> None:
+    data, log = opened(corpus, WINDOWS, sequence=64)
+    whole = [listed([data.batch(log, *log.span(i))]) for i in range(ITERATIONS)]
+    assert len({str(w) for batch in whole for w in batch}) == WINDOWS * ITERATIONS
+    for world, accumulation in worlds:
+        again, _ = opened(corpus, WINDOWS, sequence=64)
+        options = {"world": world, "accumulation": accumulation, "workers": workers}
+        ranks = [list(batches(again, log, range(ITERATIONS), rank=r, **options)) for r in range(world)]
+        for i in range(ITERATIONS):
+            steps = [ranks[r][i][a] for a in range(accumulation) for r in range(world)]
+            assert listed(steps) == whole[i], (world, accumulation, i)
+
+
+def test_a_batch_that_cannot_be_dealt_names_the_nearest_that_can(corpus: Path) -> None:
+    with pytest.raises(UserError, match=r"batch of 96 cannot be dealt to 5 ranks × 2 steps .*; 90 or 100 can"):
+        share(96, 5, 2, 0)
+    with pytest.raises(UserError, match="; 8 can"):
+        share(6, 8, 1, 0)
+    data, log = opened(corpus, WINDOWS, sequence=64)
+    with pytest.raises(UserError, match="95 or 100 can"):
+        batches(data, log, range(3), world=5)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_and_resumed_at_other_worlds_every_window_once_an_epoch(corpus: Path, seed: int) -> None:
+    """A history of kills: each life begins at a checkpoint, with its own world size, and may lose work behind it."""
+    rng = random.Random(seed)
+    data, log = opened(corpus, WINDOWS, sequence=64, weights={"docs": 1})
+    epoch = data.orders["docs"].total
+    iterations = 2 * epoch // WINDOWS
+    kept: dict[int, list[tuple[int, int, int]]] = {}
+    at = 0
+    while at < iterations:
+        world, accumulation = rng.choice([1, 2, 3, 4, 8]), rng.choice([1, 2, 4])
+        life, _ = opened(corpus, WINDOWS, sequence=64, weights={"docs": 1})
+        log = OrderLog.from_dict(log.as_dict())  # all that a checkpoint holds
+        killed = min(iterations, at + rng.randint(1, iterations // 2))
+        for i in range(at, killed):
+            first = log.span(i)[0]
+            kept[i] = [
+                (w.epoch, w.shard, w.start)
+                for a in range(accumulation)
+                for r in range(world)
+                for w in life.windows(log, *(first + s for s in share(WINDOWS, world, accumulation, r)[a]))
+            ]
+        at = killed if killed == iterations else rng.randint(at, killed)  # back to the last checkpoint
+    read = Counter(w for i in range(iterations) for w in kept[i])
+    assert set(read.values()) == {1}
+    by_epoch = Counter(e for e, _, _ in read)
+    assert by_epoch[0] == epoch and sum(by_epoch.values()) == iterations * WINDOWS
+
+
+def check_mix(rng: random.Random, windows: int) -> None:
+    k = rng.randint(2, 50)
+    mix, _ = integer_mix({f"d{i}": rng.random() ** rng.choice([1, 4]) + 1e-9 for i in range(k)})
+    log = OrderLog.start(mix, 16, 16, 8)
+    total, n = sum(mix.values()), np.arange(1, windows + 1, dtype=np.int64)
+    (_, domains, ordinals), *rest = log.place(0, windows)
+    assert not rest
+    for i, quota in enumerate(mix.values()):
+        here = domains == i
+        assert int(np.abs(np.cumsum(here) * total - n * quota).max()) < total  # |read - quota| < 1, in integers
+        assert (ordinals[here] == np.arange(np.count_nonzero(here))).all()
+
+
+def test_quotas_hold_at_every_prefix_of_a_million_windows() -> None:
+    rng = random.Random(1)
+    for _ in range(4):
+        check_mix(rng, 1_000_000)
+
+
+@pytest.mark.slow
+def test_quotas_hold_at_every_prefix_of_a_million_windows_for_a_hundred_mixes() -> None:
+    rng = random.Random(2)
+    for _ in range(100):
+        check_mix(rng, 1_000_000)
+
+
+def test_three_changes_on_the_way_hold_their_quotas_and_caps(corpus: Path) -> None:
+    data, log = opened(corpus, 16, 40, sequence=64, block=128, changes=CHANGES, max_epochs=4)
+    assert [(s.window, s.sequence, s.batch) for s in log.segments] == [
+        (0, 64, 16),
+        (64, 64, 16),
+        (112, 128, 8),
+        (128, 32, 24),
+    ]
+    assert [log.span(i) for i in (0, 4, 7, 8, 9, 10)] == [
+        (0, 16),
+        (64, 80),
+        (112, 120),
+        (120, 128),
+        (128, 152),
+        (152, 176),
+    ]
+    assert [log.iteration(w) for w in (0, 63, 64, 111, 112, 127, 128, 152)] == [0, 3, 4, 6, 7, 8, 9, 10]
+    windows = log.span(40)[0]
+    counted = replay(log, data.orders, windows)
+    assert all(c.error < 1 for c in counted.values())
+    assert sum(c.windows for c in counted.values()) == windows
+    for name, count in counted.items():
+        mine = [w for w in data.windows(log, 0, windows) if w.domain == name]
+        assert count.windows == len(mine) and count.tokens == sum(len(w.tokens) - 1 for w in mine)
+        assert count.epochs < 4 and count.most - count.fewest <= 1
+    # twice the iterations would read more of docs than its cap
+    with pytest.raises(
+        UserError, match=r"domain docs would be read .* the cap is 0.05 epochs .* runs out in iteration"
+    ):
+        opened(corpus, 16, 40, sequence=64, block=128, changes=CHANGES, max_epochs=0.05)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_smaller_budget_reads_a_part_of_what_a_larger_one_reads(corpus: Path, data: st.DataObject) -> None:
+    """Sampling below an epoch is by keyed permutation: of each domain the smaller quota's inputs are among the
+    larger's, whatever weights, batch and iterations made the quotas."""
+    read: list[dict[str, list[tuple[int, int, int]]]] = []
+    for _ in range(2):
+        weight = data.draw(st.sampled_from([0.1, 0.35, 0.6, 0.9]))
+        batch, iterations = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 60))
+        weights = {"code": weight, "docs": 1 - weight}
+        reader, log = opened(corpus, batch, iterations, sequence=64, block=128, weights=weights)
+        found: dict[str, list[tuple[int, int, int]]] = {"code": [], "docs": []}
+        for w in reader.windows(log, 0, batch * iterations):
+            assert w.epoch == 0
+            found[w.domain].append((w.shard, w.start, len(w.tokens)))
+        read.append(found)
+    for domain in ("code", "docs"):
+        smaller, larger = sorted((r[domain] for r in read), key=len)
+        assert larger[: len(smaller)] == smaller and len(set(larger)) == len(larger)
+
+
+def test_a_change_on_resume_leaves_what_was_read_and_goes_by_the_new_configuration(corpus: Path) -> None:
+    manifest = shards.read_manifest(str(corpus))
+    data, log = opened(corpus, 16, 40, sequence=64, block=128)
+    log = log.change(80, masked=("00" * 16,))
+    before = [(w.domain, w.shard, w.start) for w in data.windows(log, 0, 160)]
+    same = carry_on(manifest, DataConfig(sequence=64, block=128), 17, 16, 40, log, 160)
+    assert same[1] is log
+    config = DataConfig(sequence=128, block=128, weights={"docs": 1}, changes=({"at": 12, "windows": 4},))
+    _, changed, _ = carry_on(manifest, config, 17, 16, 40, log, 160)
+    assert [(w.domain, w.shard, w.start) for w in data.windows(changed, 0, 160)] == before
+    assert [(s.window, s.batch, s.sequence, s.mix) for s in changed.segments[-2:]] == [
+        (160, 16, 128, {"docs": 1}),
+        (192, 4, 128, {"docs": 1}),
+    ]
+    assert changed.segments[-1].masked == ("00" * 16,)
+    replay(changed, data.orders, 400)
+    with pytest.raises(UserError, match="256 does not divide the block of 128"):
+        carry_on(manifest, DataConfig(sequence=256), 17, 16, 40, log, 160)
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def test_seen_is_what_the_windows_say(corpus: Path, batch: int) -> None:
+    data, log = opened(corpus, batch, 400, sequence=64, block=128, changes=CHANGES)
+    windows = log.span(400)[0] if batch == 1 else 2000
+    found: dict[str, list[int]] = {}
+    for w in data.windows(log, 0, windows):
+        for doc in data.doc_ids(w):
+            found.setdefault(doc, []).append(w.number)
+    for name, domain in data.domains.items():
+        for number in range(len(domain.shards)):
+            stream = domain.shard(number)
+            for row, doc in enumerate(stream.documents.column("doc_id").to_pylist()):
+                first, last = int(stream.offsets[row]), int(stream.offsets[row + 1])
+                readings = seen(log, data.orders[name], number, first, last, windows)
+                assert [r.window for r in readings] == found.get(doc.hex(), []), (name, number, row)
+                assert all(r.iteration == log.iteration(r.window) + 1 for r in readings)
+    assert max(map(len, found.values())) > 10
+
+
+@pytest.mark.parametrize("tokens", [[40, 33, 500], [16, 1000, 0, 17, 18], [2000]])
+def test_position_is_the_inverse_of_permuted(tokens: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.data.block_order.EXTENT_BYTES", 5 * 16 * 2)
+    monkeypatch.setattr("training.data.block_order.EXTENTS_IN_GROUP", 3)
+    domain = DomainOrder("web", tokens, 16, 2, seed=3)
+    for epoch in range(3):
+        at = np.arange(domain.total)
+        assert domain.position(epoch, domain.permuted(epoch, at)).tolist() == at.tolist()
+
+
+def test_a_damaged_log_is_found(corpus: Path) -> None:
+    data, log = opened(corpus, 16, 40, sequence=64, weights={"docs": 1})
+    good = log.change(32, mix={"docs": 2})
+    twice = OrderLog(64, (*good.segments[:1], Segment(32, {"docs": 5}, {"docs": 2}, 64, 16)))
+    replay(good, data.orders, 100)
+    with pytest.raises(ValueError, match="domain docs does not go on where it was"):
+        replay(twice, data.orders, 100)
+    assert quota_errors(log.segments[0], 100) == {"docs": 0}

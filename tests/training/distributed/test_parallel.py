@@ -1,0 +1,159 @@
+"""Several ranks on gloo: the same windows, the same losses, and checkpoints that any number of ranks reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+CONFIG = {
+    "iterations": 8,
+    "model": {"preset": "toy"},
+    "data": {"sequence": 64, "block": 128},
+    "batch": {"windows": 8, "micro": 2},
+    "optimizer": {"lr": 3e-3},
+    "evaluate": {"every": 4, "windows": 4},
+    "checkpoint": {"every": 4, "keep": 9},
+    "precision": "fp32",
+    "threads": 1,
+    "log_every": 1,
+    "hang_after": 60,
+}
+
+# Does one training after the other in one process group: starting Python and torch is most of a small test's time.
+SCRIPT = """
+import json, sys, torch
+from training.config import UserError, parse
+from training.train import train
+torch.set_num_threads(1)
+torch.distributed.init_process_group("cpu:gloo")
+for job in json.loads(sys.argv[1]):
+    try:
+        train(parse(json.dumps(job["config"])), job["data"], job["run"])
+    except UserError as error:
+        print(error)
+"""
+
+
+def launch(ranks: int, jobs: list[dict[str, Any]]) -> str:
+    """Runs the jobs on so many ranks, as torchrun would; what the first one printed."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, json.dumps(jobs)],
+            env={**os.environ, **address, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    try:
+        said = [child.communicate(timeout=240) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    for child, (_, errors) in zip(children, said, strict=True):
+        assert child.returncode == 0, errors[-3000:]
+    return said[0][0]
+
+
+def job(corpus: Path, run: Path, **changes: Any) -> dict[str, Any]:
+    settings = json.loads(json.dumps(CONFIG))
+    for key, value in changes.items():
+        place = settings
+        *above, last = key.split(".")
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return {"config": settings, "data": str(corpus), "run": str(run)}
+
+
+def losses(run: Path) -> list[float]:
+    """Training and validation losses, gradient norms and update ratios, in their order."""
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [e[k] for e in entries for k in ("loss", "grad_norm", "update_ratio") if e.get(k) is not None]
+
+
+def assert_close(a: Path, b: Path) -> None:
+    assert len(losses(a)) == len(losses(b)) >= 10
+    assert losses(a) == pytest.approx(losses(b), rel=1e-5)
+
+
+def test_two_ranks_are_one(corpus: Path, tmp_path: Path) -> None:
+    """AdamW and Muon, tied and not; and going on with one rank where two stopped, and the other way round."""
+    kinds = {"adamw": {}, "muon": {"optimizer.kind": "muon", "model.tied": False}}
+    short = {"iterations": 4, "schedule.kind": "constant", "schedule.warmup": 2}
+    long = {**short, "iterations": 8}
+    for ranks in (1, 2):
+        launch(ranks, [job(corpus, tmp_path / f"{k}{ranks}", **c, **long) for k, c in kinds.items()]
+               + [job(corpus, tmp_path / f"from{ranks}", **short)])  # fmt: skip
+    for ranks in (1, 2):
+        launch(3 - ranks, [job(corpus, tmp_path / f"from{ranks}", **long)])
+    for kind in kinds:
+        assert_close(tmp_path / f"{kind}1", tmp_path / f"{kind}2")
+    for ranks in (1, 2):
+        assert_close(tmp_path / "adamw1", tmp_path / f"from{ranks}")
+        files = sorted(p.name for p in (tmp_path / f"adamw{ranks}" / "checkpoints" / "00000008").glob("*.distcp"))
+        assert files == [f"__{rank}_0.distcp" for rank in range(ranks)]
+
+
+@pytest.mark.slow
+def test_a_hundred_iterations_over_one_two_and_four_ranks(corpus: Path, tmp_path: Path) -> None:
+    """The promise of the design: losses within 1e-5 over 100 iterations in fp32, whoever goes on for whom."""
+    base = {"schedule.kind": "constant", "schedule.warmup": 4, "checkpoint.every": 20, "evaluate.every": 50}
+    launch(1, [job(corpus, tmp_path / "one", **base, iterations=100)])
+    for end, ranks in ((20, 1), (40, 2), (60, 4), (80, 2), (100, 1)):
+        launch(ranks, [job(corpus, tmp_path / "many", **base, iterations=end)])
+    steps = [
+        {
+            e["iteration"]: e["loss"]
+            for e in map(json.loads, (tmp_path / run / "metrics.jsonl").open())
+            if e["kind"] == "train"
+        }
+        for run in ("one", "many")
+    ]
+    assert list(steps[0]) == list(steps[1]) == list(range(1, 101))
+    assert list(steps[0].values()) == pytest.approx(list(steps[1].values()), rel=1e-5)
+
+
+def test_a_mesh_of_two_dimensions_and_tasks(corpus: Path, tmp_path: Path) -> None:
+    """Two ranks, each with a whole copy (HSDP with shards of one): what is summed is the same.
+
+    Tasks read the model layer by layer; without a validation split nothing has gathered embedding and head for them.
+    """
+    bare = tmp_path / "bare"
+    shutil.copytree(corpus, bare)
+    manifest = bare / "result" / "shards" / "manifest.json"
+    manifest.write_text(
+        json.dumps({**(told := json.loads(manifest.read_text())), "splits": {**told["splits"], "validation": {}}})
+    )
+    rows = [{"question": "import", "choices": ["os", "x y z " * n], "answer": 0} for n in range(1, 4)]
+    (tmp_path / "choice.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "math.jsonl").write_text(json.dumps({"question": "1 + 1?", "answer": "#### 2"}) + "\n")
+    asked = {"iterations": 4, "evaluate.tasks": [str(tmp_path / f"{n}.jsonl") for n in ("choice", "math")]}
+    said = launch(2, [
+        job(corpus, tmp_path / "replicas", **{"parallel.shard": 1}, iterations=4),
+        job(corpus, tmp_path / "odd", **{"batch.windows": 9, "batch.micro": 3}, iterations=4),
+        job(bare, tmp_path / "tasks2", **asked),
+    ])  # fmt: skip
+    launch(1, [job(corpus, tmp_path / "one", iterations=4), job(bare, tmp_path / "tasks1", **asked)])
+    assert_close(tmp_path / "one", tmp_path / "replicas")
+    assert "a global batch of 9 cannot be dealt to 2 ranks" in said
+    figures = [[e["tasks"] for e in map(json.loads, (tmp_path / run / "metrics.jsonl").open()) if "tasks" in e]
+               for run in ("tasks1", "tasks2")]  # fmt: skip
+    assert len(figures[0]) == len(figures[1]) == 2
+    for a, b in zip(*figures, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)

@@ -1,0 +1,238 @@
+"""Checkpoints in Hugging Face's Llama format, and back: what transformers, vLLM and lm-eval load.
+
+The architecture is Llama's, parameter for parameter, so export is a change of names: `config.json`, `model.safetensors`
+(sharded with an index above 5 GB) and the tokenizer as it is. With QK-norm the same layout is Qwen3's, and exported as
+that. Nothing is transposed: both store a linear layer as [out, in], and both rotate the pairs (i, i + d/2).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curation.core.errors import UserError
+from training.checkpoint import save_load
+from training.config import DataConfig, ModelConfig, TrainConfig
+from training.model.transformer import Model, Shape
+from training.optim import optimizers
+
+SHARD = 5 * 10**9  # bytes a file, Hugging Face's own habit
+_LAYER = {
+    "attention_norm.weight": "input_layernorm.weight",
+    "attention.q.weight": "self_attn.q_proj.weight",
+    "attention.k.weight": "self_attn.k_proj.weight",
+    "attention.v.weight": "self_attn.v_proj.weight",
+    "attention.out.weight": "self_attn.o_proj.weight",
+    "attention.q_norm.weight": "self_attn.q_norm.weight",
+    "attention.k_norm.weight": "self_attn.k_norm.weight",
+    "ffn_norm.weight": "post_attention_layernorm.weight",
+    "ffn.gate.weight": "mlp.gate_proj.weight",
+    "ffn.up.weight": "mlp.up_proj.weight",
+    "ffn.down.weight": "mlp.down_proj.weight",
+}
+_ENDS = {"embedding.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}
+
+
+def theirs(name: str) -> str:
+    """Hugging Face's name of one of our parameters."""
+    if name.startswith("blocks."):
+        _, layer, rest = name.split(".", 2)
+        return f"model.layers.{layer}.{_LAYER[rest]}"
+    return _ENDS.get(name, "lm_head.weight")
+
+
+def hf_config(shape: Shape, *, eos: int, positions: int, dtype: torch.dtype) -> dict[str, Any]:
+    """config.json of a shape. `positions`: the longest window it was trained on."""
+    kind = "qwen3" if shape.qk_norm else "llama"
+    return {
+        "architectures": ["Qwen3ForCausalLM" if shape.qk_norm else "LlamaForCausalLM"],
+        "model_type": kind,
+        "vocab_size": shape.vocab,
+        "hidden_size": shape.width,
+        "intermediate_size": shape.ffn,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.width // shape.heads,
+        "hidden_act": "silu",
+        "max_position_embeddings": positions,
+        "rms_norm_eps": shape.norm_eps,
+        "rope_theta": shape.rope_theta,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": shape.tied,
+        "bos_token_id": eos,  # every document is opened by it
+        "eos_token_id": eos,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def export(run_dir: str, out_dir: str, *, dtype: torch.dtype = torch.bfloat16) -> Path:
+    """Writes the newest undamaged checkpoint of a run as a Hugging Face model; `out_dir` must not exist or be empty.
+
+    Raises UserError where there is no checkpoint or the folder is taken, CheckpointError where all are damaged.
+    """
+    from training.evaluation.generate import load
+
+    loaded = load(run_dir)
+    out = Path(out_dir)
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out_dir} is not empty; name another folder")
+    temporary = out.with_name(out.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write(loaded.model, temporary, eos=loaded.eos, positions=loaded.sequence, dtype=dtype)
+    shutil.copy(loaded.tokenizer_file, temporary / "tokenizer.json")
+    said = loaded.tokenizer.id_to_token(loaded.eos)
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": said,
+        "bos_token": said,
+        "model_max_length": loaded.sequence,
+        "clean_up_tokenization_spaces": False,
+    }
+    _json(temporary / "tokenizer_config.json", settings)
+    if out.exists():
+        out.rmdir()
+    temporary.rename(out)
+    return out
+
+
+def write(model: Model, folder: Path, *, eos: int, positions: int, dtype: torch.dtype, shard: int = SHARD) -> None:
+    """config.json and the weights, in files of at most `shard` bytes."""
+    from safetensors.torch import save_file
+
+    _json(folder / "config.json", hf_config(model.shape, eos=eos, positions=positions, dtype=dtype))
+    _json(folder / "generation_config.json", {"bos_token_id": eos, "eos_token_id": eos})
+    files: list[dict[str, Tensor]] = [{}]
+    held = 0
+    for name, parameter in model.named_parameters():  # a tied head appears once, as the embedding
+        tensor = parameter.detach().to("cpu", dtype).contiguous()
+        if files[-1] and held + tensor.nbytes > shard:
+            files.append({})
+            held = 0
+        files[-1][theirs(name)] = tensor
+        held += tensor.nbytes
+    names = ["model.safetensors"]
+    if len(files) > 1:
+        names = [f"model-{i + 1:05d}-of-{len(files):05d}.safetensors" for i in range(len(files))]
+        where = {key: name for name, tensors in zip(names, files, strict=True) for key in tensors}
+        total = sum(t.nbytes for tensors in files for t in tensors.values())
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        _json(folder / "model.safetensors.index.json", index)
+    for name, tensors in zip(names, files, strict=True):
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+
+
+def load_hf(folder: str) -> Model:
+    """A model from a folder in Hugging Face's Llama or Qwen3 format, weights in fp32.
+
+    Raises UserError for what our decoder is not: biases, scaled rotary positions, other activations, missing weights.
+    """
+    root = Path(folder)
+    shape = shape_of(root)
+    model = Model(shape)
+    ours = {theirs(name): parameter for name, parameter in model.named_parameters()}
+    seen = set()
+    with torch.no_grad():
+        for name, tensor in _weights(root):
+            if name == "lm_head.weight" and shape.tied:
+                continue
+            if name not in ours:
+                raise UserError(f"{folder}: {name} is no part of a Llama decoder without biases")
+            if tensor.shape != ours[name].shape:
+                raise UserError(f"{folder}: {name} is {list(tensor.shape)}, config.json says {list(ours[name].shape)}")
+            ours[name].copy_(tensor)
+            seen.add(name)
+    missing = sorted(set(ours) - seen)
+    if missing:
+        raise UserError(f"{folder}: {len(missing)} weights are missing, {missing[0]} first")
+    return model
+
+
+def shape_of(root: Path) -> Shape:
+    """The sizes in a Hugging Face config.json. Raises UserError for a decoder that is not ours."""
+    try:
+        told = json.loads((root / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{root}: no config.json of a Hugging Face model: {error}") from error
+    kind = told.get("model_type")
+    if kind not in ("llama", "qwen3"):
+        raise UserError(f"{root}: model_type {kind!r}; llama and qwen3 are what can be imported")
+    rope = told.get("rope_parameters") or told.get("rope_scaling") or {}
+    if rope.get("rope_type", rope.get("type", "default")) != "default":
+        raise UserError(f"{root}: scaled rotary positions ({rope}) are not supported")
+    wrong = [k for k in ("attention_bias", "mlp_bias") if told.get(k)]
+    wrong += ["hidden_act"] if told.get("hidden_act", "silu") != "silu" else []
+    width, heads = told["hidden_size"], told["num_attention_heads"]
+    wrong += ["head_dim"] if (told.get("head_dim") or width // heads) * heads != width else []
+    if wrong:
+        raise UserError(f"{root}: {', '.join(f'{k}={told[k]}' for k in wrong)} is not supported")
+    return Shape(
+        vocab=told["vocab_size"],
+        layers=told["num_hidden_layers"],
+        width=width,
+        heads=heads,
+        kv_heads=told.get("num_key_value_heads") or heads,
+        ffn=told["intermediate_size"],
+        tied=bool(told.get("tie_word_embeddings", False)),
+        rope_theta=float(rope.get("rope_theta") or told.get("rope_theta") or 10_000.0),
+        norm_eps=float(told.get("rms_norm_eps", 1e-6)),
+        qk_norm=kind == "qwen3",
+    )
+
+
+def import_hf(folder: str, run_dir: str) -> Path:
+    """Writes a Hugging Face model as a run's checkpoint of iteration 0, which `init_from` and `export` read.
+
+    Raises UserError as `load_hf` does, and where the run exists.
+    """
+    run, root = Path(run_dir), Path(folder)
+    if (run / "checkpoints").exists():
+        raise UserError(f"{run_dir} has checkpoints already; name another run")
+    model = load_hf(folder)
+    told = json.loads((root / "config.json").read_text())
+    eos = told.get("eos_token_id")
+    eos = int(eos[0] if isinstance(eos, list) else eos or 0)
+    sizes = {k: v for k, v in vars(model.shape).items() if k != "vocab"}
+    config = TrainConfig(
+        iterations=1,
+        model=ModelConfig(preset=None, **sizes),
+        data=DataConfig(sequence=min(told.get("max_position_embeddings", 2048), 8192)),
+    )
+    run.mkdir(parents=True, exist_ok=True)
+    if (root / "tokenizer.json").exists():
+        shutil.copy(root / "tokenizer.json", run / "tokenizer.json")
+    tokenizer = {"file": "tokenizer.json", "kind": "imported", "eos": eos, "vocab": model.shape.vocab}
+    _json(run / "data.json", {"manifest": None, "root": folder, "tokenizer": tokenizer})
+    (run / "train.yaml").write_text(config.dump())
+    state = {"iteration": 0, "shape": vars(model.shape)}
+    with save_load.Saver(run / "checkpoints", background=False) as saver:
+        saver.save(0, model, optimizers.build(model, config.optimizer), state, save_load.Retention(1, None, None))
+    return run / "checkpoints" / f"{0:08d}"
+
+
+def _weights(root: Path) -> Iterator[tuple[str, Tensor]]:
+    from safetensors import safe_open
+
+    files = sorted(root.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{root}: no .safetensors here")
+    for file in files:
+        with safe_open(file, framework="pt") as f:
+            for name in f.keys():  # noqa: SIM118 - not a dict
+                yield name, f.get_tensor(name)
+
+
+def _json(path: Path, value: dict[str, Any]) -> None:
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(json.dumps(value, indent=2) + "\n")
+        f.flush()
+        os.fsync(f.fileno())

@@ -1,0 +1,284 @@
+"""Checkpoints that are whole or not there, and that show when they are damaged.
+
+A checkpoint is a directory named by its iteration: tensors as torch.distributed.checkpoint writes them (so another
+number of ranks can read them), `state.json` for everything else, and `manifest.json` with the size and SHA-256 of all.
+Training copies its tensors and goes on; a thread of each rank writes them under a temporary name, flushes them to disk
+and sends its checksums to the first rank, which writes the manifest and renames: a name of digits is a whole
+checkpoint. Loading checks the checksums and goes back to the one before where they differ, saying so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
+from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
+
+from curation.core.atomic_files import flush
+from training.distributed.parallel import Ranks
+from training.optim.optimizers import Optimizers
+
+MANIFEST, STATE, FORMAT = "manifest.json", "state.json", 2
+_NAME = re.compile(r"\d{8,}")
+ONE = Ranks(0, 1, torch.device("cpu"))
+
+# Said whenever one process saves or loads alone, in its own thread too, where a context would not reach.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+
+
+class CheckpointError(Exception):
+    """A checkpoint that is damaged or does not belong to this run."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What loading found: the `state` that was saved, where, and what it had to say about others."""
+
+    path: Path
+    state: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What stays: the last `keep`, multiples of `every`, and the `good` one with the next that may become good."""
+
+    keep: int
+    every: int | None = None
+    good: int | None = None
+
+    def stays(self, iterations: Collection[int]) -> set[int]:
+        """The iterations of checkpoints that are not removed."""
+        ordered = sorted(iterations)
+        stay = set(ordered[-self.keep :])
+        if self.every:
+            stay |= {i for i in ordered if i % self.every == 0}
+        if self.good is not None:
+            stay |= {*[i for i in ordered if i <= self.good][-1:], *[i for i in ordered if i > self.good][:1]}
+        return stay
+
+
+def _nothing(_: str) -> None:
+    pass
+
+
+def tensors(model: nn.Module, optimizers: Optimizers | None) -> dict[str, Any]:
+    """Weights and, with optimizers, their moments, by parameter name; what is saved, and what loading fills."""
+    names = dict(model.named_parameters())  # a tied head appears once
+    state: dict[str, Any] = {"model": {name: p.detach() for name, p in names.items()}}
+    if optimizers is not None:
+        state["optimizer"] = {name: optimizers.moments(p) for name, p in names.items()}
+    return state
+
+
+class Saver:
+    """Writes the checkpoints of a run, one at a time, behind training's back."""
+
+    def __init__(
+        self, folder: Path, ranks: Ranks = ONE, *, background: bool = True, failpoint: Callable[[str], None] = _nothing
+    ) -> None:
+        """`failpoint` is called before every step at which a crash must do no harm."""
+        self.folder, self.ranks, self.background, self._failpoint = folder, ranks, background, failpoint
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.wait()
+            elif self._pending is not None and self.ranks.world == 1:
+                with contextlib.suppress(Exception):  # the first error is the one to hear of
+                    self._pending.result()
+        finally:
+            self._thread.shutdown(wait=kind is None)
+
+    def wait(self) -> None:
+        """Until the last checkpoint is whole; raises what went wrong with it."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def save(
+        self, iteration: int, model: nn.Module, optimizers: Optimizers, state: dict[str, Any], retention: Retention
+    ) -> None:
+        """Takes a copy of the tensors and returns; `state`: what else there is to know, as JSON. Collective."""
+        self.wait()
+        temporary = self.folder / f"{iteration:08d}.tmp"
+        self.ranks.agree(lambda: clean(self.folder))
+        self._failpoint("write tensors")
+        content, alone = tensors(model, optimizers), self.ranks.world == 1
+        written: Any = None
+        if self.background:
+            written = async_save(content, checkpoint_id=temporary, process_group=self.ranks.files, no_dist=alone)
+        else:
+            save_tensors(content, checkpoint_id=temporary, process_group=self.ranks.files, no_dist=alone)
+        text = json.dumps(state, sort_keys=True)
+        self._pending = self._thread.submit(self._commit, written, temporary, iteration, text, retention)
+        if not self.background:
+            self.wait()
+
+    def _commit(self, written: Any, temporary: Path, iteration: int, state: str, retention: Retention) -> None:
+        if written is not None:
+            written.result()
+        sums = {}
+        for path in sorted(temporary.glob(f"__{self.ranks.rank}_*")):
+            self._failpoint(f"fsync {path.name}")
+            flush(path)
+            sums[path.name] = _entry(path)
+        every: list[Any] = [sums]
+        if self.ranks.world > 1:
+            every = [None] * self.ranks.world
+            dist.all_gather_object(every, sums, group=self.ranks.files)
+        if self.ranks.first:
+            self._finish(temporary, iteration, state, {k: v for part in every for k, v in part.items()}, retention)
+        if self.ranks.world > 1:
+            dist.barrier(group=self.ranks.files)
+
+    def _finish(self, temporary: Path, iteration: int, state: str, files: Any, retention: Retention) -> None:
+        """The first rank's part: state, manifest, the name that makes it a checkpoint, and the removal of old ones."""
+        final = self.folder / f"{iteration:08d}"
+        self._write(temporary / STATE, state)
+        for name in (".metadata", STATE):
+            files[name] = _entry(temporary / name)
+        manifest = {"format": FORMAT, "iteration": iteration, "files": dict(sorted(files.items()))}
+        self._write(temporary / MANIFEST, json.dumps(manifest, sort_keys=True))
+        for path in (temporary / ".metadata", temporary):
+            self._failpoint(f"fsync {path.name}")
+            flush(path)
+        if final.exists():  # a damaged one that loading went back past
+            self._failpoint("rename old")
+            final.rename(final.with_suffix(".old"))
+        self._failpoint("rename")
+        temporary.rename(final)
+        self._failpoint("fsync folder")
+        flush(self.folder)
+        stay = retention.stays([int(p.name) for p in checkpoints(self.folder)])
+        for path in [final.with_suffix(".old"), *checkpoints(self.folder)]:
+            if path.exists() and (path.suffix or int(path.name) not in stay):
+                self._failpoint(f"remove {path.name}")
+                remove(path)
+
+    def _write(self, path: Path, text: str) -> None:
+        self._failpoint(f"write {path.name}")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            self._failpoint(f"fsync {path.name}")
+            os.fsync(f.fileno())
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((p for p in folder.iterdir() if _NAME.fullmatch(p.name)), key=lambda p: int(p.name))
+
+
+def clean(folder: Path) -> None:
+    """Removes what a crash left half written or half removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.suffix in (".tmp", ".old"):
+            shutil.rmtree(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a checkpoint: first its name, then its files, so that half a one never has a name of digits."""
+    shutil.rmtree(path if path.suffix else path.rename(path.with_suffix(".old")))
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Compares every file of a checkpoint with its manifest; returns its state. Raises CheckpointError."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        files, iteration = manifest["files"], manifest["iteration"]
+        if int(path.name) != iteration or manifest["format"] != FORMAT or STATE not in files:
+            raise CheckpointError(f"{path}: the manifest is of another checkpoint or format")
+        for name, entry in files.items():
+            if _entry(path / name, entry["bytes"]) != entry:
+                raise CheckpointError(f"{path}: {name} is not as it was written (size or checksum differs)")
+        state: dict[str, Any] = json.loads((path / STATE).read_text())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from error
+    return state
+
+
+def newest(folder: Path, upto: int | None = None) -> Loaded | None:
+    """The newest undamaged checkpoint (not past iteration `upto`), without its tensors; None where there is none.
+
+    Raises CheckpointError where there are checkpoints and all are damaged: starting over is for a person to decide.
+    """
+    notes: list[str] = []
+    for path in reversed([p for p in checkpoints(folder) if upto is None or int(p.name) <= upto]):
+        try:
+            return Loaded(path, verify(path), tuple(notes))
+        except CheckpointError as error:
+            notes.append(f"{error}; going back to the one before")
+    if notes:
+        raise CheckpointError(
+            f"{folder}: no checkpoint is undamaged ({len(notes)} tried); remove them to start from the beginning"
+        )
+    return None
+
+
+def overview(folder: Path) -> list[dict[str, Any]]:
+    """Iteration, bytes, tokens, incidents and whether the guard calls it good, of each checkpoint; None: unreadable.
+
+    Reads no tensors; `verify` does.
+    """
+    rows: list[dict[str, Any]] = []
+    for path in checkpoints(folder):
+        try:
+            state = json.loads((path / STATE).read_text())
+            known = {"tokens": state["tokens"], "incidents": state["guard"]["incidents"]}
+            good = state["guard"]["good"]
+        except (OSError, ValueError, KeyError, TypeError):
+            known, good = {"tokens": None, "incidents": None}, None
+        size = sum(f.stat().st_size for f in path.iterdir())
+        rows.append({"iteration": int(path.name), "bytes": size, **known, "good": good})
+    newest_good = next((r["good"] for r in reversed(rows) if r["good"] is not None), None)
+    return [{**r, "good": None if r["good"] is None else r["iteration"] == newest_good} for r in rows]
+
+
+def locate(place: str) -> Path:
+    """The checkpoint that a run, its `checkpoints` folder or a checkpoint itself stands for. Raises CheckpointError."""
+    path = Path(place)
+    if _NAME.fullmatch(path.name) and (path / MANIFEST).exists():
+        verify(path)
+        return path
+    found = newest(path / "checkpoints") or newest(path)
+    if found is None:
+        raise CheckpointError(f"{place}: no checkpoint here")
+    return found.path
+
+
+def restore(path: Path, model: nn.Module, optimizers: Optimizers | None, ranks: Ranks = ONE) -> None:
+    """Fills model and optimizers from a checkpoint of any number of ranks; without optimizers, the weights only."""
+    load_tensors(tensors(model, optimizers), checkpoint_id=path, process_group=ranks.host, no_dist=ranks.world == 1)
+
+
+def _entry(path: Path, size: int | None = None) -> dict[str, Any]:
+    """Size and SHA-256; a file whose size is not `size` is not read."""
+    length = path.stat().st_size
+    if size is not None and length != size:
+        return {"bytes": length}
+    with open(path, "rb") as f:
+        return {"bytes": length, "sha256": hashlib.file_digest(f, "sha256").hexdigest()}

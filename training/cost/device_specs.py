@@ -1,0 +1,131 @@
+"""What devices can do: memory and dense peak in bf16 and fp32 by their data sheets, this machine's CPU by measurement.
+
+Sparse peaks are twice as high and no one trains with them. Memory is the data sheet's in decimal GB; drivers give about
+6 % more (79.1 GiB for "80 GB", 178.35 GiB for "180 GB"), a reserve until the device itself is asked. Prices are no
+property of a device and are asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import cache
+
+from curation.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Device:
+    """memory in bytes; bf16 and fp32 in dense FLOP/s (fp32 without TF32); `source`: where the figures are from."""
+
+    name: str
+    kind: str  # cuda or cpu
+    memory: int
+    bf16: float
+    fp32: float
+    source: str
+
+    def peak(self, precision: str) -> float:
+        """FLOP/s in the type that products are computed in."""
+        return self.fp32 if precision == "fp32" else self.bf16
+
+
+DEVICES = {
+    "a100": Device("A100 SXM 80 GB", "cuda", 80 * 10**9, 312e12, 19.5e12, "NVIDIA A100 data sheet, 2021"),
+    "h100": Device("H100 SXM", "cuda", 80 * 10**9, 989.4e12, 67e12, "NVIDIA H100 data sheet: 1,979 sparse"),
+    "h200": Device("H200 SXM", "cuda", 141 * 10**9, 989.4e12, 67e12, "NVIDIA H200 data sheet: 1,979 sparse"),
+    "b200": Device("B200", "cuda", 180 * 10**9, 2250e12, 75e12, "NVIDIA HGX/DGX B200 data sheet: 4,500 sparse"),
+}
+
+
+def find(name: str | None) -> Device:
+    """A device by its name in the table, `cpu` for this machine's; None: the GPU that is here, else the CPU.
+
+    Raises UserError for a name that is not in the table.
+    """
+    if name is None:
+        import torch
+
+        if not torch.cuda.is_available():
+            return this_cpu()
+        called = torch.cuda.get_device_name()
+        here = known(called)
+        if here is None:
+            raise UserError(f"{called} is not in the table of devices ({', '.join(DEVICES)}, cpu); name one: --device")
+        return replace(here, memory=torch.cuda.get_device_properties().total_memory)
+    if name == "cpu":
+        return this_cpu()
+    if name not in DEVICES:
+        raise UserError(f"no device {name!r}; there are {', '.join(DEVICES)} and cpu")
+    return DEVICES[name]
+
+
+def known(called: str) -> Device | None:
+    """The device of the table that a driver's name stands for.
+
+    None for what only sounds like one: a GB200, a GH200 and a MIG slice are others, and Hopper's PCIe and NVL cards
+    reach less (H100: 756 and 835 TFLOP/s). Memory differs within a name (A100: 40 and 80 GB); `find` asks the device.
+    """
+    words = re.findall(r"[a-z0-9]+", called.lower())
+    name = next((k for k in DEVICES if k in words), None)
+    other = {"mig"} if name == "a100" else {"mig", "pcie", "nvl"}
+    return None if name is None or other & set(words) else DEVICES[name]
+
+
+def here(kind: str) -> Device | None:
+    """The device of this process; None for a GPU of which no peak is known."""
+    if kind == "cpu":
+        return this_cpu()
+    try:
+        return find(None)
+    except UserError:
+        return None
+
+
+def native_bf16(kind: str) -> bool:
+    """Whether products in bf16 are the processor's own here, and not emulated."""
+    import torch
+
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+def held(kind: str) -> int:
+    """The most bytes that this process has held at once: tensors on its GPU, or all that is resident on a CPU."""
+    if kind == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def this_cpu() -> Device:
+    """This machine: its memory, and what its matrix products reach with the threads that torch has now."""
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    threads = torch.get_num_threads()
+    peaks = _product_rate("bfloat16", threads), _product_rate("float32", threads)
+    return Device(f"CPU, {threads} threads", "cpu", memory, *peaks, "measured here: the best of six products")
+
+
+@cache
+def _product_rate(dtype: str, threads: int) -> float:
+    """FLOP/s of a square product, large enough to fill the threads and no larger: 30 ms on one core of 2023."""
+    import torch
+
+    size = 512 if threads <= 4 else 2048
+    a = torch.ones(size, size, dtype=getattr(torch, dtype))
+    best = float("inf")
+    for _ in range(6):
+        begin = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best

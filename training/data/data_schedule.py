@@ -1,0 +1,142 @@
+"""The order of a whole run, decided before its first iteration: what is read when, and whether there is enough of it.
+
+A run begins with one mix, sequence length and global batch; `data.changes` says which of them is another from an
+iteration on (annealing towards better data, a growing batch, a longer context at the end). All of it becomes segments
+of the order log. What cannot be read to the end is refused here and not a week later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from curation.core.errors import UserError
+from curation.shards import Manifest
+from training.config import DataConfig
+from training.data.data_order import OrderLog
+from training.data.mix_table import OrderError, integer_mix
+
+if TYPE_CHECKING:
+    from training.data.dataset import Data
+
+Settings = dict[str, Any]  # mix, sequence and batch, as OrderLog.change takes them
+
+
+def plan(
+    manifest: Manifest, config: DataConfig, seed: int, batch: int, iterations: int
+) -> tuple[Data, OrderLog, float]:
+    """The data and the order log of a new run, and the largest error of an integer mix against its weights.
+
+    Raises UserError for what cannot be read: no weights, an unknown or too small domain, a change that does not fit,
+    and a mix that would read a domain more often than the cap on epochs allows, naming the iteration at which that
+    would happen.
+    """
+    block = config.block or max([config.sequence, *(c.sequence or 0 for c in config.changes)])
+    try:
+        stages, rounding = _stages(manifest, config, batch)
+        first, changes = stages[0][1], stages[1:]
+        log = OrderLog.start(first["mix"], block, first["sequence"], first["batch"])
+        log = _follow(log, changes, iterations)
+    except OrderError as error:
+        raise UserError(f"data: {error}") from error
+    return _open(manifest, config, seed, log, iterations), log, rounding
+
+
+def carry_on(
+    manifest: Manifest, config: DataConfig, seed: int, batch: int, iterations: int, log: OrderLog, window: int
+) -> tuple[Data, OrderLog, float]:
+    """As `plan`, for a run whose log was read up to `window`, the first of an iteration.
+
+    What was read stays as it was, masked documents stay masked, and from there on it goes by this configuration; where
+    that says what the log says, the log comes back unchanged.
+    """
+    now = log.iteration(window)
+    try:
+        stages, rounding = _stages(manifest, config, batch)
+        current = [settings for at, settings in stages if at <= now][-1]
+        kept = OrderLog(log.block, tuple(s for s in log.segments if s.window <= window))
+        last = kept.segments[-1]
+        if current != {"mix": last.mix, "sequence": last.sequence, "batch": last.batch}:
+            kept = kept.change(window, **current)
+        kept = _follow(kept, [(at, settings) for at, settings in stages if at > now], iterations)
+    except OrderError as error:
+        raise UserError(f"data: {error} (the block is the unit of the order, set when the run began)") from error
+    return _open(manifest, config, seed, kept, iterations), log if kept == log else kept, rounding
+
+
+def _stages(manifest: Manifest, config: DataConfig, batch: int) -> tuple[list[tuple[int, Settings]], float]:
+    """(iteration, all that holds from it on), from iteration 0; and the largest rounding of a mix."""
+    mix, rounding = integer_mix(config.weights or natural(manifest))
+    stages: list[tuple[int, Settings]] = [(0, {"mix": mix, "sequence": config.sequence, "batch": batch})]
+    for change in config.changes:
+        settings = dict(stages[-1][1])
+        if change.weights is not None:
+            settings["mix"], error = integer_mix(change.weights)
+            rounding = max(rounding, error)
+        settings["sequence"] = change.sequence or settings["sequence"]
+        settings["batch"] = change.windows or settings["batch"]
+        stages.append((change.at, settings))
+    return stages, rounding
+
+
+def _follow(log: OrderLog, stages: Sequence[tuple[int, Settings]], iterations: int) -> OrderLog:
+    for at, settings in stages:
+        if at < iterations:
+            log = log.change(log.span(at)[0], **settings)
+    return log
+
+
+def natural(manifest: Manifest) -> dict[str, float]:
+    """The weights of the manifest's mix, or without one every domain by its tokens."""
+    if manifest.mix.weights:
+        return dict(manifest.mix.weights)
+    sizes = {d: shards.tokens for d, shards in manifest.splits.get("train", {}).items()}
+    total = sum(sizes.values()) or 1
+    return {d: n / total for d, n in sizes.items()}
+
+
+def _open(manifest: Manifest, config: DataConfig, seed: int, log: OrderLog, iterations: int) -> Data:
+    from training.data.dataset import Data
+
+    names = sorted({d for segment in log.segments for d in segment.mix})
+    data = Data(manifest, seed, log.block, names, config.cache << 20)
+    cap = config.max_epochs or manifest.mix.max_epochs
+    if cap is not None:
+        refuse_exhaustion(data, log, cap, iterations)
+    return data
+
+
+def refuse_exhaustion(data: Data, log: OrderLog, cap: float, iterations: int) -> None:
+    """Raises UserError where a domain would be read more than `cap` times, naming the iteration in which it ends."""
+    for name, read in log.read(log.span(iterations)[0]).items():
+        allowed = cap * data.orders[name].total * log.block
+        if read <= allowed:
+            continue
+        low, high = 0, iterations  # the first iteration after which the domain was read too often
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if log.read(log.span(middle)[0]).get(name, 0) <= allowed else (low, middle)
+        tokens = data.orders[name].total * log.block
+        raise UserError(
+            f"domain {name} would be read {read / tokens:.2f} times and the cap is {cap:g} epochs of {tokens} tokens: "
+            f"it runs out in iteration {high} of {iterations}; lower its weight or the iterations, "
+            "or raise data.max_epochs"
+        )
+
+
+def share(batch: int, world: int, accumulation: int, rank: int) -> list[tuple[int, int]]:
+    """Which windows of a global batch a rank takes in each step of accumulation, as ranges within the batch.
+
+    Step a takes the a-th part of the batch and rank r the r-th part of that, so the batch read step by step and rank by
+    rank is the batch in order, whatever the world. Raises UserError where it cannot be dealt evenly, naming the nearest
+    that can.
+    """
+    parts = world * accumulation
+    if batch % parts:
+        near = [n for n in (batch // parts * parts, (batch // parts + 1) * parts) if n]
+        raise UserError(
+            f"batch.windows: a global batch of {batch} cannot be dealt to {world} ranks × {accumulation} steps of "
+            f"accumulation; {' or '.join(map(str, near))} can"
+        )
+    size = batch // parts
+    return [((a * world + rank) * size, (a * world + rank + 1) * size) for a in range(accumulation)]

@@ -1,0 +1,179 @@
+"""Ranks: how many processes train one model, which device each has, and what they tell each other.
+
+The model is split with FSDP2 (`fully_shard`): every rank keeps a share of each weight, gradient and moment in fp32 and
+gathers a block when it is needed. With `parallel.shard` smaller than the number of ranks the mesh is two-dimensional
+(HSDP): shards inside a group, replicas across. One process needs none of it and uses none of it.
+
+Gradients are *summed* over ranks, and the loss is divided by the targets of the whole batch, so that masked documents
+and uneven ranks weigh what they should. torchrun and Ray set the environment that `join` reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.experimental import implicit_replication
+
+from curation.core.errors import UserError
+from training.config import TrainConfig
+from training.model.transformer import Model, Shape
+
+T = TypeVar("T")
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of a run. All methods but `first` are collective: every rank calls them."""
+
+    rank: int
+    world: int
+    device: torch.device
+    mesh: DeviceMesh | None = None  # None: one process, nothing is sharded
+    host: dist.ProcessGroup | None = None  # gloo, for what the ranks tell each other
+    files: dist.ProcessGroup | None = None  # gloo again, for the thread that writes checkpoints
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Summed over ranks, in place; on the device, nobody waits for it."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def same(self, *scalars: Tensor) -> tuple[Tensor, ...]:
+        """Scalars that all ranks have computed alike, made the same to the bit; NaN becomes infinity."""
+        if self.world == 1:
+            return scalars
+        packed = torch.stack([s.double() for s in scalars]).nan_to_num(nan=torch.inf, posinf=torch.inf)
+        dist.all_reduce(packed, dist.ReduceOp.MAX)
+        return tuple(packed.unbind())
+
+    def agree(self, ask: Callable[[], T]) -> T:
+        """What rank 0 finds, on every rank; an exception there is raised everywhere."""
+        if self.world == 1:
+            return ask()
+        answer: list[Any] = [None, None]
+        if self.first:
+            try:
+                answer[0] = ask()
+            except Exception as error:
+                answer[1] = error
+        dist.broadcast_object_list(answer, src=0, group=self.host)
+        if answer[1] is not None:
+            raise answer[1]
+        return answer[0]  # type: ignore[no-any-return]
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier(group=self.host)
+
+
+@contextlib.contextmanager
+def join(device: str, shard: int | None) -> Iterator[Ranks]:
+    """The ranks of this launch: one under plain python, WORLD_SIZE under torchrun, the workers under Ray Train.
+
+    Raises UserError where `parallel.shard` does not divide the number of ranks.
+    """
+    ours = not dist.is_initialized()
+    world = int(os.environ.get("WORLD_SIZE", "1")) if ours else dist.get_world_size()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    place = torch.device("cuda", local) if device == "cuda" else torch.device("cpu")
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    if world == 1:
+        yield Ranks(0, 1, place)
+        return
+    if ours:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "cpu:gloo")
+    try:
+        size = shard or world
+        if world % size:
+            raise UserError(f"parallel.shard {size} does not divide {world} ranks")
+        shape, names = ((world,), ("shard",)) if size == world else ((world // size, size), ("replicate", "shard"))
+        mesh = init_device_mesh(device, shape, mesh_dim_names=names)
+        yield Ranks(dist.get_rank(), world, place, mesh, dist.new_group(backend="gloo"), dist.new_group(backend="gloo"))
+    finally:
+        if ours:
+            dist.destroy_process_group()
+
+
+def build(shape: Shape, config: TrainConfig, ranks: Ranks) -> Model:
+    """The initialised model, on this rank's device and, with several ranks, sharded; no rank ever holds all of it."""
+    if ranks.mesh is None:
+        model = Model(shape)
+        model.initialise(config.seed)
+        model.to(ranks.device)
+        return _prepared(model, config)
+    with torch.device("meta"):
+        model = _prepared(Model(shape), config)
+    compute = None if config.precision == "fp32" else TYPES[config.precision]
+    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=TYPES[config.parallel.reduce])
+    for block in model.blocks:
+        fully_shard(block, mesh=ranks.mesh, mp_policy=policy)
+    fully_shard(model, mesh=ranks.mesh, mp_policy=policy)  # embedding, last norm and head: gathered for all of forward
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
+    model.to_empty(device=ranks.device)
+    if shape.tied:
+        model.head.weight = model.embedding.weight
+    with implicit_replication():  # each rank draws a whole matrix and keeps its rows
+        model.initialise(config.seed)
+    return model
+
+
+def _prepared(model: Model, config: TrainConfig) -> Model:
+    """Recomputation and compiling, which come before sharding."""
+    model.recompute = config.recompute
+    if config.compile:
+        model.compile_blocks()
+    return model
+
+
+def gather(model: Model) -> None:
+    """Makes the layers of a sharded model usable one by one: only a whole forward pass gathers embedding and head."""
+    if isinstance(model, FSDPModule):
+        one = torch.zeros(1, 1, dtype=torch.int64, device=model.norm.weight.device)
+        with torch.no_grad():
+            model(one, one, one)
+
+
+def release(model: Model) -> None:
+    """Gives back what a forward pass without a backward one has gathered: until then the weights are not the shards."""
+    if isinstance(model, FSDPModule):
+        model.reshard()
+
+
+def autocast(config: TrainConfig, ranks: Ranks) -> AbstractContextManager[Any]:
+    """Mixed precision for one process; sharded, FSDP's policy casts weights as it gathers them."""
+    if config.precision == "fp32" or ranks.mesh is not None:
+        return contextlib.nullcontext()
+    return torch.autocast(ranks.device.type, TYPES[config.precision])
+
+
+def eager(config: TrainConfig) -> AbstractContextManager[Any]:
+    """Compiled blocks run as they were written: for what has many shapes, such as tasks and lone documents.
+
+    A graph is made for a shape and for any shape, and torch stops a run that asks for more than a few others.
+    """
+    return torch.compiler.set_stance("force_eager") if config.compile else contextlib.nullcontext()
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor that may be sharded, gathered."""
+    return value.full_tensor() if isinstance(value, DTensor) else value

@@ -1,0 +1,89 @@
+"""The same training under Ray Train (V2): workers that are placed, watched and started again, elastic by option.
+
+Ray starts the processes and forms their group; each then calls `train`, as torchrun's would. What a run has done is in
+its own directory, on a file system that all nodes share: a restarted group, of the same size or another, goes on from
+the last checkpoint there, and Ray's own Result is not looked at. Only this file imports Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from curation.core.errors import UserError
+from training.checkpoint.save_load import CheckpointError
+from training.config import TrainConfig, parse
+from training.train import TrainResult, finished, train
+
+FAILED = "failed.json"  # what a worker has to say to the user: Ray would try again and wrap it
+
+
+def fit(
+    config: TrainConfig,
+    data_dir: str | Sequence[str],
+    run_dir: str,
+    *,
+    workers: int | tuple[int, int],
+    failures: int = 3,
+    address: str | None = None,
+    cpus: float = 1,
+) -> TrainResult:
+    """Trains on `workers` Ray workers (a GPU each where config.device says so), or as many of (least, most) as fit.
+
+    `failures`: how often the group is started again after losing a worker. Raises what `train` raises, and RuntimeError
+    where the workers died more often than that.
+    """
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    run = Path(run_dir).resolve()
+    run.mkdir(parents=True, exist_ok=True)
+    (run / FAILED).unlink(missing_ok=True)
+    if not ray.is_initialized():
+        ray.init(address=address, log_to_driver=False)
+    gpu = config.device == "cuda"
+    places = [data_dir] if isinstance(data_dir, str) else data_dir
+    data = [p if "://" in p else str(Path(p).resolve()) for p in places]
+    scaling: dict[str, Any] = {"num_workers": workers, "use_gpu": gpu, "resources_per_worker": {"CPU": cpus}}
+    if gpu:
+        scaling["resources_per_worker"]["GPU"] = 1
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"config": config.dump(), "data": data, "run": str(run)},
+        scaling_config=ScalingConfig(**scaling),
+        run_config=RunConfig(
+            name="gristmill", storage_path=str(run / "ray"), failure_config=FailureConfig(max_failures=failures)
+        ),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        raise RuntimeError(f"{run}: the workers failed more than {failures} times: {error}") from error
+    if (run / FAILED).exists():
+        said = json.loads((run / FAILED).read_text())
+        raise {"UserError": UserError, "CheckpointError": CheckpointError}.get(said["kind"], RuntimeError)(said["text"])
+    return finished(run)
+
+
+def _worker(task: dict[str, Any]) -> None:
+    """On each worker. An error that the user has to mend is no failure of the machine: trying again would not help."""
+    from ray.train import get_context
+    from ray.train.torch import get_device
+
+    from curation.shards import ShardError
+
+    device = get_device()
+    context = get_context()
+    os.environ["LOCAL_RANK"] = str(getattr(device, "index", None) or 0)
+    try:
+        train(parse(task["config"], "train.yaml"), task["data"], task["run"])
+    except (UserError, CheckpointError, ShardError) as error:
+        if context.get_world_rank() == 0:
+            said = {"kind": type(error).__name__, "text": str(error)}
+            (Path(task["run"]) / FAILED).write_text(json.dumps(said))

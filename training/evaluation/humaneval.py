@@ -1,0 +1,126 @@
+"""HumanEval's form: a function is written from its head and docstring, and its tests are run.
+
+pass@k is the unbiased estimate of Chen et al. 2021 (equation 1): with c of n samples right, 1 - C(n - c, k) / C(n, k).
+Running what a model wrote is off unless asked for. It then runs in a process of its own: an empty environment and
+directory, no input, limits on processor time, memory, files and wall time; it starts no other process, opens no
+connection, and changes no file outside its directory. Right is a program that reaches its end: one that leaves before
+its tests (`exit(0)`) is wrong. All of that stops accidents; it is no prison: the readable files stay reachable, and
+who looks for a way around Python's audit hooks finds one. For models one does not trust, use a container on top.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from curation.core.errors import UserError
+from training.evaluation.generate import Trained, say
+from training.evaluation.tasks import Result
+
+# Where HumanEval's reference stops a completion: the next thing at the left margin.
+STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n@", "\nassert ")
+SECONDS, BYTES = 10, 1 << 30
+
+REACHED = 77  # the exit code of a program that came to its end
+CHANGES = [
+    "os.chmod", "os.chown", "os.exec", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.link", "os.mkdir",
+    "os.posix_spawn", "os.putenv", "os.remove", "os.rename", "os.rmdir", "os.spawn", "os.symlink", "os.system",
+    "os.truncate", "os.utime", "pty.spawn", "subprocess.Popen",
+]  # fmt: skip
+
+# What stands before a program, in its process: limits, and an audit hook (PEP 578), which nothing can take away again.
+_RUNNER = """import os, resource, sys
+seconds, size, reached, changes = {seconds}, {size}, {reached}, {changes}
+folder = os.path.realpath(os.getcwd())
+for kind, most in (("CPU", seconds), ("AS", size), ("FSIZE", 1 << 20), ("NOFILE", 32), ("CORE", 0), ("NPROC", 0)):
+    resource.setrlimit(getattr(resource, "RLIMIT_" + kind), (most, most))
+writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+def hook(event, given, inside=folder + os.sep, whole=os.path.realpath, text=os.fsdecode):
+    if event in changes or event.startswith(("socket.", "ctypes.", "shutil.")):
+        raise PermissionError(event)
+    if event == "open" and given[2] & writing and not isinstance(given[0], int):
+        if not whole(text(given[0])).startswith(inside):
+            raise PermissionError(text(given[0]))
+
+with open("program.py", "rb") as f:
+    program = compile(f.read(), "program.py", "exec", dont_inherit=True)
+sys.addaudithook(hook)
+exec(program, {{"__name__": "__main__"}})
+os._exit(reached)
+"""
+
+
+def pass_at(n: int, right: int, k: int) -> float:
+    """The chance that one of k samples is right, estimated from n samples of which `right` are."""
+    return 1.0 if n - right < k else 1.0 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def passes(program: str, seconds: float = SECONDS, size: int = BYTES) -> bool:
+    """Whether a program reaches its end without an error, within its limits. It runs; see the head of this file."""
+    runner = _RUNNER.format(seconds=math.ceil(seconds), size=size, reached=REACHED, changes=CHANGES)
+    with tempfile.TemporaryDirectory() as folder:
+        # In a file: an argument holds 128 KiB at most, and longer tests are not rare
+        Path(folder, "program.py").write_bytes(program.encode("utf-8", errors="surrogatepass"))
+        running = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", runner],
+            cwd=folder,
+            env={"TMPDIR": folder},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            return running.wait(2 * seconds) == REACHED
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            if running.poll() is None:
+                os.killpg(running.pid, signal.SIGKILL)
+                running.wait()
+
+
+def cut(completion: str) -> str:
+    """A completion up to the end of the function."""
+    ends = [i for stop in STOPS if (i := completion.find(stop)) >= 0]
+    return completion[: min(ends)] if ends else completion
+
+
+def code_task(
+    trained: Trained, task: str, rows: Sequence[dict[str, Any]], *, run_code: bool, samples: int, tokens: int
+) -> Result:
+    """pass@1 and, with 10 samples or more, pass@10. One sample is greedy; several are drawn at temperature 0.8.
+
+    Raises UserError unless `run_code` says that what the model writes may run here.
+    """
+    if not run_code:
+        raise UserError(f"{task}: scoring this runs code that the model wrote, on this machine; allow it: --run-code")
+    temperature, top_p = (0.0, None) if samples == 1 else (0.8, 0.95)
+    rights = []
+    for number, row in enumerate(rows):
+        ids = [trained.eos, *trained.encode(row["prompt"])]
+        right = 0
+        for sample in range(samples):
+            generator = torch.Generator().manual_seed(number * 1009 + sample)
+
+            def ends(said: list[int]) -> bool:
+                text = trained.decode(said)
+                return cut(text) != text
+
+            said = cut(trained.decode(say(trained, ids, tokens, temperature, None, top_p, generator, ends)))
+            right += passes(f"{row['prompt']}{said}\n{row['test']}\ncheck({row['entry_point']})\n")
+        rights.append(right)
+    figures = {
+        f"pass@{k}": sum(pass_at(samples, r, k) for r in rights) / len(rights) for k in (1, 10, 100) if k <= samples
+    }
+    return Result(task, "code", len(rows), figures)

@@ -1,0 +1,104 @@
+"""Our checkpoints as a model of EleutherAI's lm-evaluation-harness, so that all its tasks run on them (extra `eval`).
+
+    from training.evaluation.lm_eval_adapter import adapter
+    lm_eval.simple_evaluate(model=adapter("runs/web/train/small"), tasks=["arc_easy"])
+
+Or by name, as `lm_eval:arc_easy` among the tasks of `gristmill evaluate` and of `evaluate.tasks` in the training file.
+Likelihoods are those of tasks.py, so both give the same accuracy on the same task.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from curation.core.errors import UserError
+from training.evaluation.generate import Trained, load, say
+from training.evaluation.tasks import likelihoods
+
+
+def adapter(run_dir: str, device: str = "cpu") -> Any:
+    """The newest checkpoint of a run as an lm_eval LM. Raises UserError where lm-eval is not installed."""
+    return wrap(load(run_dir, device))
+
+
+def known(task: str) -> tuple[Any, str]:
+    """lm-eval's TaskManager that knows a task, NAME or FOLDER/NAME, and its name. Raises UserError where none does."""
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise UserError(f"lm_eval:{task}: lm-eval is not installed; pip install 'gristmill[eval]'") from error
+
+    folder, _, name = task.rpartition("/")
+    manager = TaskManager(include_path=folder or None)
+    if name not in manager.all_tasks:
+        raise UserError(f"lm_eval:{task}: lm-eval has no task {name!r}; lm-eval --tasks list shows those that it has")
+    return manager, name
+
+
+def score(trained: Trained, task: str, limit: int | None) -> tuple[int, dict[str, float]]:
+    """How many questions were asked, and lm-eval's figures, without its estimates of their errors."""
+    import lm_eval
+
+    manager, name = known(task)
+    found = lm_eval.simple_evaluate(
+        model=wrap(trained), tasks=[name], task_manager=manager, limit=limit, bootstrap_iters=0, log_samples=False
+    )
+    assert found is not None  # of rank 0, and here every rank is one
+    figures = {
+        key.removesuffix(",none").replace(",", "_"): float(value)
+        for key, value in found["results"][name].items()
+        if isinstance(value, (int, float)) and "_stderr" not in key
+    }
+    return sum(n["effective"] for n in found["n-samples"].values()), figures
+
+
+def wrap(trained: Trained) -> Any:
+    """A model in memory as an lm_eval LM."""
+    try:
+        from lm_eval.api.model import LM
+    except ImportError as error:
+        raise UserError("lm-eval is not installed; pip install 'gristmill[eval]'") from error
+
+    class Gristmill(LM):  # type: ignore[misc,unused-ignore]
+        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+            return likelihoods(trained, [r.args for r in requests])
+
+        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+            return [rolling(trained, r.args[0]) for r in requests]
+
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+            return [until(trained, *r.args) for r in requests]
+
+    return Gristmill()
+
+
+@torch.no_grad()
+def rolling(trained: Trained, text: str) -> float:
+    """The log-likelihood of a whole text in nats, in windows that follow each other; every token counts once."""
+    ids = torch.tensor([trained.eos, *trained.encode(text)], device=trained.model.embedding.weight.device)
+    total = 0.0
+    for begin in range(0, len(ids) - 1, trained.sequence):
+        part = ids[begin : begin + trained.sequence + 1][None]
+        _, _, nll = trained.model(part[:, :-1], part[:, 1:], torch.zeros_like(part[:, 1:]))
+        total -= float(nll.double().sum())
+    return total
+
+
+def until(trained: Trained, context: str, settings: dict[str, Any]) -> str:
+    """What the model writes after a context, up to the first of settings' `until`."""
+    stops = settings.get("until") or []
+    stops = [stops] if isinstance(stops, str) else list(stops)
+    temperature = float(settings.get("temperature", 0.0)) if settings.get("do_sample") else 0.0
+    tokens = int(settings.get("max_gen_toks", 256))
+
+    def ends(said: list[int]) -> bool:
+        return any(s in trained.decode(said) for s in stops)
+
+    generator = torch.Generator().manual_seed(int(settings.get("seed", 17)))
+    ids = [trained.eos, *trained.encode(context)]
+    text = trained.decode(say(trained, ids, tokens, temperature, None, None, generator, ends))
+    for stop in stops:
+        text = text.partition(stop)[0]
+    return text

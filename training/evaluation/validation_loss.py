@@ -1,0 +1,105 @@
+"""Loss, perplexity and bits per byte on the validation split, by domain.
+
+The loss is the mean negative log-likelihood a token, in nats; perplexity is its exponential. Bits per byte is the
+summed likelihood in bits over the UTF-8 bytes of the text that these tokens spell, so it compares models of any
+tokenizer. The bytes are the domain's bytes a token times the tokens predicted: exact when the whole domain is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from curation.core.errors import UserError
+from curation.shards import read_manifest
+from training.data.dataset import IGNORE, Domain, collate, validation
+from training.model.transformer import Model
+
+if TYPE_CHECKING:
+    from training.evaluation.generate import Trained
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model scored on one domain; bits_per_byte is None where the manifest does not know the bytes."""
+
+    loss: float
+    perplexity: float
+    bits_per_byte: float | None
+    tokens: int
+    windows: int
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model,
+    domains: Mapping[str, Domain],
+    *,
+    length: int,
+    micro: int,
+    limit: int | None,
+    device: torch.device,
+    autocast: AbstractContextManager[Any],
+) -> dict[str, Score]:
+    """Scores the first `limit` windows (None: all) of each domain; a domain without a single target is left out."""
+    scores = {}
+    for name, domain in domains.items():
+        total, tokens, windows = 0.0, 0, 0
+        stream = validation(domain, length, limit)
+        while group := list(islice(stream, micro)):
+            batch = collate(group, length).to(device)
+            with autocast:
+                _, _, nll = model(batch.tokens, batch.targets, batch.documents)
+            total += nll.double().sum().item()
+            tokens += int((batch.targets != IGNORE).sum())
+            windows += len(group)
+        if not tokens:
+            continue
+        loss = total / tokens
+        size = text_bytes(domain)
+        bits = total / math.log(2) / (size * tokens) if size else None
+        scores[name] = Score(loss, math.exp(min(loss, 700.0)), bits, tokens, windows)
+    return scores
+
+
+def text_bytes(domain: Domain) -> float | None:
+    """The bytes of text that a token of a domain stands for, on average; None where the manifest does not know."""
+    return sum(e.text_bytes for e in domain.entries) / sum(e.tokens for e in domain.entries) or None
+
+
+def mean_loss(scores: Mapping[str, Score]) -> float | None:
+    """The loss over all domains' tokens together."""
+    tokens = sum(s.tokens for s in scores.values())
+    return sum(s.loss * s.tokens for s in scores.values()) / tokens if tokens else None
+
+
+def score_run(trained: Trained, data_dir: str, limit: int | None) -> dict[str, dict[str, Any]]:
+    """A trained model's scores on the validation split of a run, by domain, as plain values.
+
+    Raises UserError where the run was tokenized by another tokenizer or has no validation split.
+    """
+    manifest = read_manifest(data_dir)
+    held_out = {n: Domain(n, manifest, s) for n, s in manifest.splits.get("validation", {}).items() if s.tokens > 1}
+    if not held_out:
+        raise UserError(f"{data_dir} has no validation split")
+    told = manifest.tokenizer
+    if hashlib.sha256(trained.tokenizer_file.read_bytes()).hexdigest() != told.sha256:
+        raise UserError(f"{data_dir} was tokenized by another tokenizer than {trained.tokenizer_file}")
+    scores = evaluate(
+        trained.model,
+        held_out,
+        length=trained.sequence,
+        micro=8,
+        limit=limit,
+        device=trained.model.embedding.weight.device,
+        autocast=contextlib.nullcontext(),
+    )
+    return {name: asdict(s) for name, s in scores.items()}

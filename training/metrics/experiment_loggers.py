@@ -1,0 +1,172 @@
+"""Where a run's figures go besides its own JSONL files: TensorBoard always, Weights & Biases and MLflow by option.
+
+One function takes every entry of the log (see journal.py) and hands it on as numbers by name and iteration: losses,
+also by domain, gradient norm, learning rate, tokens/s, perplexity, bits per byte, tasks, events. Wherever the
+iteration goes back, after a restart or a rollback, TensorBoard is told to forget what came after.
+
+A service that fails must not end a training: it is said once, and the run goes on without it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from curation.core.errors import UserError
+
+Entry = dict[str, Any]
+
+
+class Service(Protocol):
+    """Takes numbers by name, and ends."""
+
+    def write(self, iteration: int, numbers: dict[str, float]) -> None: ...
+    def close(self) -> None: ...
+
+
+class Logs:
+    """Hands entries to services; `with Logs(...) as logs: train(..., report=logs)`."""
+
+    def __init__(
+        self, run: Path, to: Sequence[str] = (), then: Callable[[Entry], None] | None = None, settings: Any = None
+    ) -> None:
+        """`to`: wandb, mlflow; `then` is called with every entry as well; `settings`: what the services show as config.
+
+        Raises UserError for a service that is unknown or not installed.
+        """
+        self._then = then
+        self._services: list[Service] = [TensorBoard(run / "tensorboard")]
+        for name in to:
+            if name not in SERVICES:
+                raise UserError(f"log_to: no service {name!r}; there are {', '.join(SERVICES)}")
+            try:
+                self._services.append(SERVICES[name](run, settings))
+            except ImportError as error:
+                raise UserError(f"log_to: {name} is not installed; pip install 'gristmill[logs]'") from error
+
+    def __enter__(self) -> Logs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for service in self._services:
+            self._try(service, service.close)
+
+    def __call__(self, entry: Entry) -> None:
+        found = dict(numbers(entry))
+        if found:
+            for service in list(self._services):
+                self._try(service, functools.partial(service.write, int(entry["iteration"]), found))
+        if self._then is not None:
+            self._then(entry)
+
+    def _try(self, service: Service, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:
+            self._services = [s for s in self._services if s is not service]
+            warnings.warn(f"{type(service).__name__}: {error}; going on without it", stacklevel=2)
+
+
+_BY_DOMAIN = {"bits_per_byte": "bits_per_byte", "domain_tokens": "tokens"}  # of a training entry, and their names here
+
+
+def numbers(entry: Entry) -> Iterator[tuple[str, float]]:
+    """The finite numbers of an entry, by the name under which services show them."""
+    kind = entry.get("kind", "train")
+    for key, value in entry.items():
+        if key in ("kind", "iteration", "domains", "tasks", *_BY_DOMAIN):
+            continue
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            yield f"{kind}/{key}", float(value)
+    if isinstance(entry.get("loss"), float) and kind in ("train", "validation"):
+        yield f"{kind}/perplexity", _perplexity(entry["loss"])
+    if kind == "event":
+        yield f"event/{entry['event']}", 1.0
+    for name, value in (entry.get("tasks") or {}).items():
+        yield f"tasks/{name}", float(value)
+    for domain, value in (entry.get("domains") or {}).items():
+        if isinstance(value, dict):
+            figures = value
+        else:
+            figures = {"loss": value} | ({} if value is None else {"perplexity": _perplexity(value)})
+            figures |= {name: (entry.get(key) or {}).get(domain) for key, name in _BY_DOMAIN.items()}
+        for key, number in figures.items():
+            if isinstance(number, (int, float)) and math.isfinite(number):
+                yield f"{kind}/{domain}/{key}", float(number)
+
+
+def _perplexity(loss: float) -> float:
+    return math.exp(min(loss, 700.0))
+
+
+class TensorBoard:
+    """Event files in the run's folder `tensorboard`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: Any = None
+        self._last = -1
+
+    def write(self, iteration: int, numbers: dict[str, float]) -> None:
+        if self._writer is None or iteration < self._last:
+            self._open(iteration)
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, iteration)
+        self._last = iteration
+
+    def _open(self, iteration: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.close()
+        self._writer = SummaryWriter(str(self._folder), purge_step=iteration)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class Wandb:
+    """Weights & Biases; the run's path names it, so that a resumed run goes on in the same one."""
+
+    def __init__(self, run: Path, settings: Any) -> None:
+        import wandb
+
+        name = "-".join(run.resolve().parts[-3:])
+        self._run = wandb.init(id=name, name=name, resume="allow", config=settings, dir=str(run))
+        # Its own steps only ever rise: what follows a rollback, and the rollback, would be dropped
+        self._run.define_metric("*", step_metric="iteration")
+
+    def write(self, iteration: int, numbers: dict[str, float]) -> None:
+        self._run.log({"iteration": iteration, **numbers})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class MLflow:
+    """MLflow, on the tracking server that its own variables name."""
+
+    def __init__(self, run: Path, settings: Any) -> None:
+        import mlflow
+
+        self._mlflow = mlflow
+        marker = run / "mlflow.id"
+        known = marker.read_text() if marker.exists() else None
+        active = mlflow.start_run(run_id=known, run_name=run.name)
+        if known is None:
+            run.mkdir(parents=True, exist_ok=True)
+            marker.write_text(active.info.run_id)
+            mlflow.log_dict(settings or {}, "train.json")
+
+    def write(self, iteration: int, numbers: dict[str, float]) -> None:
+        self._mlflow.log_metrics({k.replace("@", "_at_"): v for k, v in numbers.items()}, step=iteration)
+
+    def close(self) -> None:
+        self._mlflow.end_run()
+
+
+SERVICES: dict[str, Callable[[Path, Any], Service]] = {"wandb": Wandb, "mlflow": MLflow}

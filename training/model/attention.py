@@ -1,0 +1,153 @@
+"""Causal attention in which documents do not attend to each other.
+
+A window holds several documents, or the tail of one. Position i may look at position j <= i of the same document and
+at nothing else, so a packed window gives every document what it would get alone (rotary positions are relative, so
+where in the window it stands does not matter). Nothing is padded and nothing is dropped.
+
+Four ways, equal in result, chosen by device: document by document on a CPU (attention_cpu.py), the places where
+documents begin for the variable-length flash kernel (GPU in 16 bits; costs nothing for other documents), a block mask
+for flex_attention (GPU in fp32, or where the kernel is missing; skips blocks of 128 that hold no pair), and a mask of
+all pairs for SDPA (other devices).
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.model.attention_cpu import attention_by_document
+
+Way = Literal["documents", "varlen", "flex", "sdpa"]
+
+
+class Spans(NamedTuple):
+    """The documents of a batch laid end to end: int32 edges, documents + 1 and padded with the end; and the longest."""
+
+    edges: Tensor
+    longest: int
+
+
+Layout = Any  # Tensor (documents in ints, sdpa in floats) | None (sdpa), Spans (varlen) or flex_attention's BlockMask
+
+
+@cache
+def varlen_options() -> dict[str, Any] | None:
+    """Arguments that make torch's variable-length attention causal, in this version of torch; None: it has none."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    has = inspect.signature(varlen_attn).parameters
+    causal: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in has else {"is_causal": True}
+    return causal | ({"enable_gqa": True} if "enable_gqa" in has else {})
+
+
+def way(device: torch.device, dtype: torch.dtype) -> Way:
+    """How attention of this type is computed on this device."""
+    if device.type != "cuda":
+        return "documents" if device.type == "cpu" else "sdpa"
+    return "varlen" if dtype in (torch.bfloat16, torch.float16) and varlen_options() is not None else "flex"
+
+
+def layout(documents: Tensor, way: Way, dtype: torch.dtype = torch.float32) -> Layout:
+    """What `attend` needs to know of a batch; documents: int [batch, length], rising; dtype: that of the queries."""
+    if way == "documents":
+        return documents
+    if way == "varlen":
+        return spans(documents)
+    if way == "flex":
+        return block_mask(documents)
+    mask = document_mask(documents)
+    if mask is None:
+        return None
+    # What SDPA would make of a bool mask again in every layer, and keep for backward in each
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
+
+
+def document_mask(documents: Tensor) -> Tensor | None:
+    """The mask of a batch: bool [batch, 1, length, length], True where attention is allowed.
+
+    None where every window is one document: plain causal attention, for which SDPA has faster kernels. (Not while
+    compiling: a graph must not depend on the data.)
+    """
+    if not torch.compiler.is_compiling() and bool((documents == documents[:, :1]).all()):
+        return None
+    same = documents[:, None, :, None] == documents[:, None, None, :]
+    return same.tril()
+
+
+def spans(documents: Tensor) -> Spans:
+    """The edges of a batch's documents. Their number is padded to a power of two, so that few shapes are compiled."""
+    b, n = documents.shape
+    first = torch.ones(b, n, dtype=torch.bool, device=documents.device)
+    first[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    begins = first.flatten().nonzero()[:, 0].to(torch.int32)
+    edges = torch.full((1 << len(begins).bit_length(),), b * n, dtype=torch.int32, device=documents.device)
+    edges[: len(begins)] = begins
+    return Spans(edges, n)
+
+
+def block_mask(documents: Tensor) -> Any:
+    """flex_attention's BlockMask of a batch."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def allowed(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return (i >= j) & (documents[b, i] == documents[b, j])
+
+    b, n = documents.shape
+    return create_block_mask(allowed, b, None, n, n, device=documents.device.type)
+
+
+@cache
+def _flex() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    # Plain flex_attention materialises all scores; the fused kernel exists only compiled. Shapes stay what they are.
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Layout) -> Tensor:
+    """Scaled dot-product attention; q [b, heads, n, d], k and v [b, kv_heads, m, d] with kv_heads dividing heads.
+
+    With a layout n = m; without one it is causal, aligned at the end: the n queries are the last of the m positions
+    (m > n while generating with a cache).
+    """
+    if isinstance(mask, Spans):
+        return _varlen(q, k, v, mask)
+    if mask is not None and not isinstance(mask, Tensor):
+        flex = _flex() if q.is_cuda and not torch.compiler.is_compiling() else _plain_flex()
+        out: Tensor = flex(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+        return out
+    if mask is not None and mask.dtype in (torch.int32, torch.int64):
+        return attention_by_document(q, k, v, mask)
+    n, m = q.shape[2], k.shape[2]
+    if mask is None and n != m:
+        if n == 1:  # one new position sees everything before it
+            return F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        mask = torch.ones(n, m, dtype=torch.bool, device=q.device).tril(m - n)
+    gqa = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=gqa)
+
+
+def _plain_flex() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return flex_attention
+
+
+def _varlen(q: Tensor, k: Tensor, v: Tensor, spans: Spans) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    options = varlen_options()
+    assert options is not None
+    b, heads, n, d = q.shape
+    if heads != k.shape[1] and "enable_gqa" not in options:
+        k, v = (t.repeat_interleave(heads // t.shape[1], dim=1) for t in (k, v))
+    q, k, v = (t.transpose(1, 2).reshape(b * n, -1, d) for t in (q, k, v))
+    out: Any = varlen_attn(q, k, v, spans.edges, spans.edges, spans.longest, spans.longest, **options)
+    return out.view(b, n, heads, d).transpose(1, 2)  # type: ignore[no-any-return]

@@ -1,0 +1,215 @@
+"""A Llama-style decoder (Touvron et al. 2023; Dubey et al. 2024), whole in one file.
+
+Pre-normalised blocks: RMSNorm (Zhang & Sennrich 2019), attention with rotary positions (Su et al. 2021) and grouped
+key-value heads (Ainslie et al. 2023), SwiGLU (Shazeer 2020); no biases. The loss is taken inside `forward`, so that the
+logits of a batch never exist and, with a sharded head, the head is gathered where it is used.
+
+Initialisation: normal with standard deviation sqrt(2 / (5 * width)) for every matrix (Nguyen & Salazar 2019, as in
+GPT-NeoX-20B), and that over sqrt(2 * layers) for the two that write into the residual stream (Radford et al. 2019),
+norms one. Each parameter draws from a generator seeded by (seed, its name), so that neither order nor sharding matters.
+Optionally queries and keys are normalised by head before the rotation (Dehghani et al. 2023; one scale for each of a
+head's places, as in Qwen3), which bounds attention's logits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from training.model.attention import Layout, Way, attend, layout, way
+from training.model.loss import linear_cross_entropy
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model. `ffn`: inner width of SwiGLU; `kv_heads` divides `heads` divides `width`."""
+
+    vocab: int
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    ffn: int
+    tied: bool  # the head is the embedding
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+    qk_norm: bool = False  # RMSNorm of queries and keys, by head
+
+
+Cache = list[tuple[Tensor, Tensor]]  # a layer: keys and values [batch, kv_heads, positions so far, head width]
+
+
+def rotary(length: int, width: int, theta: float, start: int = 0, device: torch.device | None = None) -> Tensor:
+    """Rotation angles [length, width / 2] of positions start..start+length-1: position * theta^(-2i / width)."""
+    frequency = theta ** (-torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
+    return torch.arange(start, start + length, dtype=torch.float32, device=device)[:, None] * frequency
+
+
+def turns(angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines [length, width] for `rotate`, from angles [length, width / 2]."""
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates the pairs (i, i + d/2) of x [..., length, d] by `turns`, in fp32; Hugging Face pairs them alike."""
+    wide = x.float()
+    # Two halves, exchanged as rows of two: a roll within a row is what compilers for CPUs do not vectorise.
+    halves = wide.view(*x.shape[:-1], 2, -1).flip(-2).flatten(-2)
+    return torch.addcmul(wide * cos, halves, sin).to(x.dtype)
+
+
+def once(x: Tensor) -> Tensor:
+    """Under autocast, x in its type: else every layer that reads x makes, and keeps for backward, a copy of its own."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
+class Attention(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.head = shape.width // shape.heads
+        self.q = nn.Linear(shape.width, shape.heads * self.head, bias=False)
+        self.k = nn.Linear(shape.width, shape.kv_heads * self.head, bias=False)
+        self.v = nn.Linear(shape.width, shape.kv_heads * self.head, bias=False)
+        self.out = nn.Linear(shape.heads * self.head, shape.width, bias=False)
+        self.q_norm = nn.RMSNorm(self.head, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Layout, past: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        b, n, _ = x.shape
+        x = once(x)
+        q, k, v = (layer(x).view(b, n, -1, self.head).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
+        if past is not None:
+            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
+        return self.out(attend(q, k, v, mask).transpose(1, 2).reshape(b, n, -1)), (k, v)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.gate = nn.Linear(shape.width, shape.ffn, bias=False)
+        self.up = nn.Linear(shape.width, shape.ffn, bias=False)
+        self.down = nn.Linear(shape.ffn, shape.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = once(x)
+        down: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+        return down
+
+
+class Block(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(shape.width, eps=shape.norm_eps)
+        self.attention = Attention(shape)
+        self.ffn_norm = nn.RMSNorm(shape.width, eps=shape.norm_eps)
+        self.ffn = FeedForward(shape)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Layout, past: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        attended, present = self.attention(self.attention_norm(x), cos, sin, mask, past)
+        x = x + attended
+        return x + self.ffn(self.ffn_norm(x)), present
+
+
+class Model(nn.Module):
+    """Tokens in; loss, count and per-token NLL out where targets are given, else logits.
+
+    `recompute`: blocks keep only their input for backward and run again there (Chen et al. 2016): a third more work for
+    a fraction of the activations. `attention_way`: how attention is computed; None: as `attention.way` says.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.recompute = False
+        self.attention_way: Way | None = None
+        self.fused_loss = False
+        self.embedding = nn.Embedding(shape.vocab, shape.width)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = nn.RMSNorm(shape.width, eps=shape.norm_eps)
+        self.head = nn.Linear(shape.width, shape.vocab, bias=False)
+        if shape.tied:
+            self.head.weight = self.embedding.weight
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Has torch.compile make one graph of each block, and of the loss's passes. Call it before sharding."""
+        self.fused_loss = options.get("backend", "inductor") == "inductor"
+        for block in self.blocks:
+            block.compile(fullgraph=True, **options)
+
+    def hidden(self, tokens: Tensor, mask: Layout, cache: Cache | None = None) -> Tensor:
+        """The normalised output of the last block, [batch, length, width]; `cache` grows by these positions."""
+        x = self.embedding(tokens)
+        start = cache[0][0].shape[2] if cache else 0
+        shape = self.shape
+        cos, sin = turns(rotary(tokens.shape[1], shape.width // shape.heads, shape.rope_theta, start, tokens.device))
+        for i, block in enumerate(self.blocks):
+            if self.recompute and cache is None and torch.is_grad_enabled():
+                x = checkpoint(_first, block, x, cos, sin, mask, use_reentrant=False)
+                continue
+            x, present = block(x, cos, sin, mask, cache[i] if cache and i < len(cache) else None)
+            if cache is not None:
+                cache[i : i + 1] = [present]
+        normalised: Tensor = self.norm(x)
+        return normalised
+
+    def forward(
+        self, tokens: Tensor, targets: Tensor, documents: Tensor, z_loss: float = 0.0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """loss_sum, count and nll [batch, length] (see `linear_cross_entropy`) of int tensors [batch, length].
+
+        documents: the number of each position's document within its window; targets: -100 where there is none.
+        """
+        device = tokens.device
+        dtype = (
+            torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else self.norm.weight.dtype
+        )
+        mask = layout(documents, self.attention_way or way(device, dtype), dtype)
+        hidden = self.hidden(tokens, mask)
+        return linear_cross_entropy(hidden, self.head.weight, targets, z_loss=z_loss, fused=self.fused_loss)
+
+    @torch.no_grad()
+    def next_logits(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """fp32 logits [batch, vocabulary] of what follows `tokens` [batch, n] after what the cache holds."""
+        logits: Tensor = self.head(self.hidden(tokens, None, cache)[:, -1])
+        return logits.float()
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Draws all weights, as the head of this file says."""
+        deviation = math.sqrt(2 / (5 * self.shape.width))
+        for name, parameter in self.named_parameters():
+            if parameter.dim() < 2:
+                parameter.fill_(1.0)
+                continue
+            residual = name.endswith(("attention.out.weight", "ffn.down.weight"))
+            draw = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(draw, "little") >> 1)
+            values = torch.empty(parameter.shape, dtype=torch.float32)
+            values.normal_(
+                0, deviation / math.sqrt(2 * self.shape.layers) if residual else deviation, generator=generator
+            )
+            parameter.copy_(values)
+
+    def parameters_count(self) -> int:
+        """Parameters, a tied head counted once."""
+        return sum(p.numel() for p in self.parameters())
+
+
+def _first(block: nn.Module, *args: Any) -> Tensor:
+    """A block's output without its keys and values."""
+    out: Tensor = block(*args)[0]
+    return out

@@ -1,0 +1,224 @@
+"""The optimizer and its learning rate.
+
+AdamW (Loshchilov & Hutter 2019), decay on what gains from shrinking; or Muon for the matrices of the blocks (Jordan et
+al. 2024): momentum made orthogonal by five Newton-Schulz iterations, scaled by 0.2 sqrt(max(rows, columns)) so that one
+learning rate and decay fit both (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
+
+Every update can be left out by a flag on the device (`step(skip)`), so that nobody waits for the host to have looked at
+the loss. The learning rate is a function of the iteration, so that resuming needs no scheduler state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from training.config import OptimizerConfig, ScheduleConfig
+
+# The quintic a x + b x^3 + c x^5 whose slope at zero is steep: singular values end between 0.7 and 1.2 (Jordan 2024)
+NEWTON_SCHULZ, ROUNDS = (3.4445, -4.7750, 2.0315), 5
+
+
+def orthogonal(matrix: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """The matrix [m, n] with its singular values brought near one, computed in `dtype`."""
+    a, b, c = NEWTON_SCHULZ
+    x = matrix.to(dtype)
+    wide = x.T if len(x) > x.shape[1] else x
+    wide = wide / wide.norm().clamp(min=1e-7)
+    for _ in range(ROUNDS):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide.T if len(x) > x.shape[1] else wide
+
+
+class Muon(torch.optim.Optimizer):
+    """torch.optim.Muon's update (adjust_lr_fn "match_rms_adamw", Nesterov) on whole matrices whatever their sharding.
+
+    torch's own would multiply shards: the sums of partial bf16 products differ by rank count. Here each rank gathers
+    one matrix at a time, so that any number of ranks takes the same step; the iterations are done on every rank.
+    They are in bf16 as usual, but in fp32 where training is: bf16 made 4e-5 of the loss's last bits in four iterations.
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float, weight_decay: float, momentum: float,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:  # fmt: skip
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.dtype = dtype
+        self.found_inf: Tensor | None = None
+        self.measured: list[Tensor] | None = None  # where not None, takes the norm of each update (of this rank's rows)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p, group["lr"], group["weight_decay"], group["momentum"])
+
+    def _update(self, p: Tensor, lr: float, weight_decay: float, momentum: float) -> None:
+        state = self.state[p]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(p)
+        buffer, gradient = state["momentum_buffer"], p.grad
+        assert gradient is not None
+        moved = buffer.lerp(gradient, 1 - momentum)
+        look = gradient.lerp(moved, momentum)
+        whole = look.full_tensor() if isinstance(look, DTensor) else look
+        change = orthogonal(whole, self.dtype).to(p.dtype)
+        if isinstance(p, DTensor):
+            change = _shard_like(change, p)
+        new = (p * (1 - lr * weight_decay)).sub_(change, alpha=lr * 0.2 * math.sqrt(max(p.shape)))
+        if self.found_inf is not None:
+            skip = (self.found_inf > 0).to(p.device)
+            moved, new = _either(skip, buffer, moved), _either(skip, p, new)
+        if self.measured is not None:
+            self.measured.append(_norm(new - p))
+        buffer.copy_(moved)
+        p.copy_(new)
+
+
+def _shard_like(whole: Tensor, p: DTensor) -> DTensor:
+    """This rank's part of a tensor that every rank has, without communication."""
+    from torch.distributed.tensor import Replicate
+
+    replicated = DTensor.from_local(whole, p.device_mesh, [Replicate()] * p.device_mesh.ndim, run_check=False)
+    return replicated.redistribute(p.device_mesh, p.placements)
+
+
+def _norm(x: Tensor) -> Tensor:
+    """float64, of this rank's shard."""
+    norm: Tensor = torch.linalg.vector_norm(x.to_local() if isinstance(x, DTensor) else x, dtype=torch.float64)
+    return norm
+
+
+def _adamw_norm(p: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
+    """The norm of the update that AdamW has just made, from what it left behind.
+
+    w' = (1 - lr decay) w - lr u with u = m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps), and w' and u are known.
+    """
+    w, m, v = (t.to_local() if isinstance(t, DTensor) else t for t in (p, state["exp_avg"], state["exp_avg_sq"]))
+    (b1, b2), lr, step = group["betas"], group["lr"], state["step"]
+    update = m / (v / (1 - b2**step)).sqrt_().add_(group["eps"]).mul_(1 - b1**step)
+    kept = 1 - lr * group["weight_decay"]
+    return _norm(update.mul_(-lr).add_(w, alpha=kept - 1).div_(kept))
+
+
+def _either(flag: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """a where the flag is set, else b; by shard."""
+    if isinstance(a, DTensor) and isinstance(b, DTensor):
+        local = torch.where(flag, a.to_local(), b.to_local())
+        return DTensor.from_local(local, a.device_mesh, a.placements, shape=a.shape, stride=a.stride(), run_check=False)
+    return torch.where(flag, a, b)
+
+
+class Optimizers:
+    """One or two optimizers over disjoint parameters that step together, or not at all."""
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self.parts = tuple(parts)
+
+    def set_rate(self, rate: float) -> None:
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+
+    def step(self, skip: Tensor | None = None, *, measure: bool = False) -> Tensor | None:
+        """Updates the parameters unless `skip`, a scalar on their device, is above zero.
+
+        The flag goes where torch's GradScaler puts its own: fused AdamW reads it inside the kernel and counts no step.
+        With `measure`, returns the squared norms of the update and of the weights, of this rank's shards: float64 [2].
+        That is two more passes over the parameters: something for every so many iterations.
+        """
+        for part in self.parts:
+            if isinstance(part, Muon):
+                part.measured = [] if measure else None
+            part.grad_scale, part.found_inf = None, skip  # type: ignore[attr-defined]
+            part.step()
+        return self._measure(skip) if measure else None
+
+    @torch.no_grad()
+    def _measure(self, skip: Tensor | None) -> Tensor:
+        changes, weights = [], []
+        for part in self.parts:
+            if isinstance(part, Muon):
+                changes += part.measured or []
+            for group in part.param_groups:
+                for p in group["params"]:
+                    weights.append(_norm(p))
+                    if not isinstance(part, Muon) and part.state[p]:
+                        changes.append(_adamw_norm(p, part.state[p], group))
+        changed, held = (torch.stack(norms).square().sum() for norms in (changes, weights))
+        return torch.stack((changed if skip is None else torch.where(skip > 0, 0.0, changed), held))
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def moments(self, p: nn.Parameter) -> dict[str, Tensor]:
+        """The state of a parameter, as tensors; zeros before its first step, as that step would begin from."""
+        owner = next(o for o in self.parts if any(p is q for g in o.param_groups for q in g["params"]))
+        if not owner.state[p]:
+            if isinstance(owner, Muon):
+                owner.state[p] = {"momentum_buffer": torch.zeros_like(p)}
+            else:
+                owner.state[p] = {
+                    "step": torch.zeros((), dtype=torch.float32, device=p.device),
+                    "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
+                    "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
+                }
+        return dict(owner.state[p])
+
+
+def build(model: nn.Module, config: OptimizerConfig, *, exact: bool = False) -> Optimizers:
+    """The optimizers of a model's parameters, in the order of their names' definition; `exact`: Muon in fp32."""
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}  # a tied head is one of them
+    named = dict(model.named_parameters())
+    head = {id(p) for n, p in named.items() if n.startswith("head.")}
+    muon = [
+        p
+        for p in named.values()
+        if config.kind == "muon" and p.dim() == 2 and id(p) not in embeddings and id(p) not in head
+    ]
+    ours = {id(p) for p in muon}
+    kept: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    for name, p in named.items():
+        if id(p) in ours:
+            continue
+        kind = "embeddings" if id(p) in embeddings else "biases" if name.endswith("bias") else "norms"
+        plain = id(p) not in embeddings and p.dim() >= 2
+        (decayed if plain or kind not in config.no_decay else kept).append(p)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    groups = [g for g in groups if g["params"]]
+    parts: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    ]
+    if muon:
+        dtype = torch.float32 if exact else torch.bfloat16
+        parts.append(Muon(muon, config.lr, config.weight_decay, config.momentum, dtype))
+    return Optimizers(parts)
+
+
+def learning_rate(iteration: int, iterations: int, peak: float, config: ScheduleConfig) -> float:
+    """The learning rate of iteration 0..iterations-1.
+
+    Rises linearly over `warmup` iterations, reaching `peak` at the last of them. Then: constant; cosine, half a wave
+    from `peak` down to `final * peak` at the last iteration; or wsd (warm-up, stable, decay; Hu et al. 2024, MiniCPM),
+    `peak` until the last `decay` share of the iterations and from there down to `final * peak`: linearly, as 1 - sqrt
+    of the share done (Hägele et al. 2024, which found it best), or half a cosine wave.
+    """
+    warmup = max(1, iterations // 20) if config.warmup is None else config.warmup
+    if iteration < warmup:
+        return peak * (iteration + 1) / warmup
+    if config.kind == "constant":
+        return peak
+    begin = max(warmup, iterations - round(config.decay * iterations)) if config.kind == "wsd" else warmup
+    done = (iteration - begin + 1) / max(1, iterations - begin) if iteration >= begin else 0.0
+    form = config.form if config.kind == "wsd" else "cosine"
+    share = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "sqrt": 1 - math.sqrt(done)}[form]
+    return peak * (config.final + (1 - config.final) * share)
