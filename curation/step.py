@@ -93,8 +93,8 @@ class Corpus:
     text_bytes: int
     tasks: int  # documents live in this many tasks, numbered from 0
     seed: int
-    # With `against`: the first task of each later run. Those before it hold documents of earlier runs, which come first
-    # in every order of priority, in the order of the runs. The figures above count them in.
+    # With `prior_run`: the first task of each later run. Those before it hold documents of earlier runs, which come
+    # first in every order of priority, in the order of the runs. The figures above count them in.
     eras: tuple[int, ...] = ()
 
     def era(self, task: int) -> int:
@@ -205,7 +205,7 @@ class GlobalStep(Step):
     rewrites: ClassVar[bool] = False
     # The directory of a run whose documents, as they reached this step there, come before this run's. A step that has
     # the option honours `Corpus.eras`; the engine gives it the tasks of both.
-    against: str | None = None
+    prior_run: str | None = None
 
     def expressions(self) -> Mapping[str, str]:
         """SQL over a document's base columns and signals of earlier steps, each under a name that starts with "@".

@@ -1,6 +1,6 @@
-"""What a run remembers of having forgotten: its own quarantine list, and what stays as it was in the next generation.
+"""What a run remembers of having forgotten: its own exclude list, and what stays as it was in the next generation.
 
-    quarantine.jsonl     documents and URLs that this run leaves out, an input of it from then on
+    exclude.jsonl     documents and URLs that this run leaves out, an input of it from then on
     generation.json      the number of the generation that the next result is, and what is pinned for it
     pinned/              the tokenizer and the quantiles of the generation before
     generations/<n>/     the shards of an older generation, for trainings that still read it
@@ -22,13 +22,13 @@ from curation import storage
 from curation.config.pipeline import Pipeline, Tokenizer
 from curation.storage import Storage
 
-QUARANTINE, STATE, MANIFEST = "quarantine.jsonl", "generation.json", "result/shards/manifest.json"
+EXCLUDE, STATE, MANIFEST = "exclude.jsonl", "generation.json", "result/shards/manifest.json"
 
 
 def applied(store: Storage, pipeline: Pipeline) -> Pipeline:
-    """The pipeline as this run is to read it: with its own quarantine list and what is pinned."""
-    if store.exists(QUARANTINE):
-        pipeline = dataclasses.replace(pipeline, quarantine=(*pipeline.quarantine, store.url(QUARANTINE)))
+    """The pipeline as this run is to read it: with its own exclude list and what is pinned."""
+    if store.exists(EXCLUDE):
+        pipeline = dataclasses.replace(pipeline, exclude=(*pipeline.exclude, store.url(EXCLUDE)))
     pins = _state(store)
     tokenizer, quantiles = pins.get("tokenizer"), pins.get("quantiles")
     if tokenizer and tokenizer["of"] == _tokenizer_of(pipeline):
@@ -44,14 +44,14 @@ def number(store: Storage) -> int:
 
 
 def listed(store: Storage) -> list[dict[str, Any]]:
-    """What is on the run's own quarantine list."""
-    if not store.exists(QUARANTINE):
+    """What is on the run's own exclude list."""
+    if not store.exists(EXCLUDE):
         return []
-    return [json.loads(line) for line in store.read_bytes(QUARANTINE).splitlines() if line.strip()]
+    return [json.loads(line) for line in store.read_bytes(EXCLUDE).splitlines() if line.strip()]
 
 
 def begin(store: Storage, pipeline: Pipeline, entries: Sequence[dict[str, str]]) -> None:
-    """Adds entries to the run's quarantine list and makes the next result a new generation.
+    """Adds entries to the run's exclude list and makes the next result a new generation.
 
     pipeline   as in its file, not as `applied`. Done again after an interruption, it changes nothing.
     """
@@ -75,7 +75,7 @@ def begin(store: Storage, pipeline: Pipeline, entries: Sequence[dict[str, str]])
     store.write_json(STATE, pins)
     lines = [*listed(store), *entries]
     text = "".join(json.dumps(e, sort_keys=True, ensure_ascii=False) + "\n" for e in lines)
-    store.write_bytes(QUARANTINE, text.encode())
+    store.write_bytes(EXCLUDE, text.encode())
 
 
 def keep(store: Storage) -> None:

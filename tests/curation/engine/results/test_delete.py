@@ -57,16 +57,16 @@ def corpus(seed: int, families: int = 4, versions: int = 5) -> list[dict[str, An
     return rows
 
 
-def tree(quarantine: list[str] | None = None, **changes: Any) -> dict[str, Any]:
+def tree(exclude: list[str] | None = None, **changes: Any) -> dict[str, Any]:
     source = {"name": "texts", "domain": "web", "read": "text", "root": "texts", "path": "*.jsonl", "id": "id"}
     steps: list[Any] = [
         {"heuristics": {"sets": ["gopher"]}, "keep": dict.fromkeys(RULES)},
         "exact_dedup",
-        {"minhash_dedup": {"ngram": 2, "threshold": 0.8, "bands": 20, "rows": 4}},
+        {"minhash_dedup": {"ngram": 2, "threshold": 0.8, "num_bands": 20, "rows_per_band": 4}},
         {"toxicity": {}, "keep": {"toxicity": None, "q": "toxicity.score <= quantile(toxicity.score, 0.9)"}},
     ]
     tokenizer = {"train": {"kind": "bpe", "vocab": 400}}
-    base = {"name": "forgetting", "sources": [source], "quarantine": quarantine or [], "steps": steps}
+    base = {"name": "forgetting", "sources": [source], "exclude": exclude or [], "steps": steps}
     return base | {"validation": 0.1, "tokenizer": tokenizer, "engine": {"task_bytes": 2048}} | changes
 
 
@@ -237,7 +237,7 @@ def test_what_cannot_be_forgotten(tmp_path: Path) -> None:
     before = runs.tree_bytes(tmp_path / "run")
     with pytest.raises(UserError, match="no record"):
         take_out(tmp_path / "run", urls=["http://e.org/0/0", "http://e.org/none"])
-    assert not (tmp_path / "run" / "quarantine.jsonl").exists()
+    assert not (tmp_path / "run" / "exclude.jsonl").exists()
     assert runs.tree_bytes(tmp_path / "run") == before
 
 
@@ -301,7 +301,7 @@ def test_a_tombstone_leaves_nothing_of_a_document_and_everything_else_where_it_w
     take_out(run_dir, documents=[doc])  # and the next result is without it
     assert without_generation(run_dir) == fresh(tmp_path, "fresh", "pins", [url])
     shards.read_manifest(str(run_dir / "generations" / "0"), verify=True)
-    (run_dir / "quarantine.jsonl").write_text("")  # taken back: the erased shards do not come back as they are
+    (run_dir / "exclude.jsonl").write_text("")  # taken back: the erased shards do not come back as they are
     (run_dir / "generation.json").unlink()
     runs.curate(tmp_path, tree(), "run")
     assert shards.read_manifest(str(run_dir), verify=True).dumps() == digest
