@@ -1,6 +1,6 @@
 """What a pipeline is: the sections of its file as typed values, and the checked whole that the engine runs.
 
-`config.load` makes a `Pipeline` from a file; nothing here reads or decides anything.
+`load_pipeline` makes a `Pipeline` from a file; nothing here reads or decides anything.
 """
 
 from __future__ import annotations
@@ -9,15 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from curation.config.rules import ParsedRule
-from curation.core.yaml_lines import Located
+from curation.core.schema import Strict
+from curation.core.yaml_lines import YamlTree
 from curation.step import GlobalStep, MapStep, Reader
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class Mix(Strict):
@@ -153,18 +150,18 @@ class Pipeline:
     store_raw: bool
     quantiles: str | None
     engine: Engine
-    places: Located
+    tree: YamlTree
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default and override in place. Paths stand as in the file, so that a pipeline moved
         to another folder is the same one."""
-        paths = self.places.tree.get("tokenizer") or {}
+        paths = self.tree.root.get("tokenizer") or {}
         written_tokenizer = {k: paths[k] for k in FILES if paths.get(k)}
         return {
             "name": self.name,
             "seed": self.seed,
             "sources": [dict(s.written) for s in self.sources],
-            "exclude": list(self.places.tree.get("exclude") or []),
+            "exclude": list(self.tree.root.get("exclude") or []),
             "steps": [
                 {
                     "step": e.kind,
@@ -181,6 +178,6 @@ class Pipeline:
             "validation": self.validation,
             "retention": self.retention,
             "store_raw": self.store_raw,
-            "quantiles": self.places.tree.get("quantiles"),
+            "quantiles": self.tree.root.get("quantiles"),
             "engine": self.engine.model_dump(),
         }

@@ -111,12 +111,12 @@ def _as_file(pipeline: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     """The resolved pipeline in the form of a pipeline file: what is default left out, rules taken away as null."""
     from curation.config.catalogue import STEPS
     from curation.config.step_options import build, find_class
-    from curation.core.yaml_lines import Located
+    from curation.core.yaml_lines import YamlTree
 
     steps: list[dict[str, Any]] = []
     for s in pipeline["steps"]:
         try:
-            at = Located(run.get("file") or "", {})
+            at = YamlTree(run.get("file") or "", {})
             own = dict(build(find_class(s["step"], STEPS, at, (), "step"), s["options"], at, (), s["name"]).rules())
         except UserError:  # a step of the user's own whose file is gone
             own = {}

@@ -6,14 +6,14 @@ import os
 from typing import Any
 
 from curation import models
+from curation.config.load_pipeline import load_pipeline
 from curation.storage import Storage
 from pipelines.cards.dataset import front_matter, licence_id, table
-from pipelines.cli.app import load_pipeline
 
 
 def write_recipe(file: str, folder: str) -> str:
     """Writes FOLDER/NAME.md, the card of a pipeline file. Raises UserError as loading it does."""
-    pipeline = load_pipeline(file, None)
+    pipeline = load_pipeline(file)
     path = os.path.join(folder, f"{pipeline.name}.md")
     Storage(folder).write_bytes(f"{pipeline.name}.md", _recipe(file, pipeline).encode())
     return path

@@ -19,7 +19,7 @@ def is_training_file(path: str) -> bool:
     """Whether a YAML file trains rather than curates: it has `iterations` and no `sources`."""
     from curation.core import yaml_lines
 
-    tree = yaml_lines.load(path, variables=_Anything()).tree
+    tree = yaml_lines.load(path, variables=_Anything()).root
     return isinstance(tree, dict) and "iterations" in tree and "sources" not in tree
 
 

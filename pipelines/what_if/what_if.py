@@ -359,17 +359,17 @@ def _steps(store: Storage, run_dir: str) -> tuple[list[Step], str | None, bool]:
     quantiles were pinned to those of another run."""
     from curation.config.catalogue import STEPS
     from curation.config.step_options import find_class
-    from curation.core.yaml_lines import Located
+    from curation.core.yaml_lines import YamlTree
 
     pipeline = yaml.safe_load(store.read_bytes("pipeline.yaml"))
     written = pipeline["steps"]
     if not written:
         raise UserError(f"what-if: {run_dir} has no steps, so no rules")
-    located = Located("pipeline.yaml", {})
+    tree = YamlTree("pipeline.yaml", {})
     steps, language = [], None
     for entry in written:
         try:
-            needs_all = issubclass(find_class(entry["step"], STEPS, located, (), "step"), GlobalStep)
+            needs_all = issubclass(find_class(entry["step"], STEPS, tree, (), "step"), GlobalStep)
         except UserError:  # a step of the user's own that is not here
             needs_all = False
         steps.append(Step(entry["name"], needs_all, dict(entry["rules"]), dict(entry["rules"])))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curation.config import load as config
+from curation.config.load_pipeline import load_stored_pipeline
 from curation.core.errors import UserError
 from curation.engine.results import erase_tokens, explain, generations
 from curation.engine.runtime import lock
@@ -55,7 +55,7 @@ def forget(
         raise UserError(f"{run_dir} is not a finished run: let `gristmill curate` finish first, or name another")
     if "file" not in made:
         raise UserError(f"{run_dir} was made by an older version, which did not note its pipeline file: curate it once")
-    pipeline = config.stored(made["file"], _tree(store), catalogue=catalogue, readers=readers)
+    pipeline = load_stored_pipeline(made["file"], _tree(store), catalogue=catalogue, readers=readers)
     found = [explain.explain(run_dir, key) for key in (*documents, *urls)]  # refuses what the run never saw
     have = {(e.get("doc_id"), e.get("url")) for e in generations.listed(store)}
     entries = [{"doc_id": d} for d in documents if (d, None) not in have]

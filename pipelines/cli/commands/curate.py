@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.app import RUN, AsJson, File, Quiet, RunDir, Sets, app, load_pipeline, make_console
+from pipelines.cli.app import RUN, AsJson, File, Quiet, RunDir, Sets, app, make_console
 
 
 @app.command(rich_help_panel=RUN)
@@ -39,12 +39,13 @@ def curate(
     quiet: Quiet = False,
 ) -> None:
     """Curate what a pipeline file says. Again, it goes on where it was, or says that nothing is left to do."""
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime import run as engine
     from pipelines.monitor.progress import Display
 
     if executor not in ("ray", "inline"):
         raise typer.BadParameter(f"{executor!r} is no executor; expected ray or inline", param_hint="--executor")
-    pipeline = load_pipeline(file, sets)
+    pipeline = load_pipeline(file, sets=sets or ())
     run_dir = run or os.path.join("runs", pipeline.name)
     console = make_console(quiet or as_json)
     with Display(console, quiet=quiet or as_json) as display:

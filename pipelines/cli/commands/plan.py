@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.app import RUN, AsJson, Sets, app, load_pipeline, make_console
+from pipelines.cli.app import RUN, AsJson, Sets, app, make_console
 
 
 @app.command(rich_help_panel=RUN)
@@ -35,9 +35,10 @@ def plan(
         answer = training_plan(file, sets or [], data, vocab, gpus, device, mfu, price)
         print(json.dumps(answer)) if as_json else show_training_plan(answer)
         return
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime import run as engine
 
-    pipeline = load_pipeline(file, sets)
+    pipeline = load_pipeline(file, sets=sets or ())
     answer = engine.plan(pipeline, run or os.path.join("runs", pipeline.name))
     if as_json:
         print(json.dumps(answer, default=str))

@@ -381,7 +381,7 @@ def test_truth_pairs_of_the_articles(data, size):
         ({"threshold": 1 / 3}, "at most 6 decimals"),
         ({"ngram": 0}, "ngram is 0"),
         ({"num_bands": None}, "both num_bands and rows_per_band"),
-        ({"rows": 0}, "at least 1"),
+        ({"rows_per_band": 0}, "at least 1"),
         ({"scope": " "}, "scope is empty"),
         ({"num_bands": 256, "rows_per_band": 1}, "is 1 to 255"),
     ],

@@ -60,8 +60,8 @@ def test_the_same_again_does_nothing_and_starts_nothing(tmp_path: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
     code = (
         "import sys, time; started = time.monotonic()\n"
-        "from curation import config; from curation.engine import run; from curation.config.catalogue import READERS, STEPS\n"
-        "made = config.load(sys.argv[1], catalogue=STEPS, readers=READERS)\n"
+        "from curation.config.load_pipeline import load_pipeline; from curation.engine.runtime import run\n"
+        "made = load_pipeline(sys.argv[1])\n"
         "result = run.curate(made, sys.argv[2])\n"
         "heavy = [m for m in ('ray', 'fasttext', 'numba', 'torch', 'tokenizers') if m in sys.modules]\n"
         "print(result.status, result.executed, result.exit_code, heavy, time.monotonic() - started)\n"
