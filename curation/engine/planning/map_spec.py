@@ -61,7 +61,7 @@ class MapSpec:
     key: str
     decision: str  # fingerprint of all that decides: names the generation of what is written
     source: int = 0
-    pieces: Sequence[InputSplit] = ()
+    splits: Sequence[InputSplit] = ()
     limit: int | None = None
     poison: Sequence[tuple[str, str]] = ()  # (doc_id in hex, reason)
     state: Mapping[str, Any] | None = None  # of the phase before

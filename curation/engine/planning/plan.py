@@ -307,7 +307,7 @@ def tasks(
 ) -> list[MapSpec]:
     """The input cut into tasks: large files split where that is exact, small ones grouped, in order of path.
 
-    A task's pieces are of one source. `cuts` are pieces of large files, by (source, path). A group ends at a file whose
+    A task's splits are of one source. `cuts` are splits of large files, by (source, path). A group ends at a file whose
     own path says so, with a chance of its share of a task, and at twice a task's size: so a file that comes, goes or
     grows leaves the groups of all others alone but for a few beside it, where filling tasks up one after another would
     deal all files behind it anew. `limit` is spread over the tasks, so that a first look sees all of the input.
@@ -330,13 +330,13 @@ def tasks(
 
         for file in listed:
             whole = InputSplit(file.path, file.size, file.version)
-            for piece in (cuts or {}).get((number, file.path)) or _split(source, whole, target):
-                length = (piece.stop or file.size) - (piece.start or 0) if piece.stop or piece.start else file.size
+            for split in (cuts or {}).get((number, file.path)) or _split(source, whole, target):
+                length = (split.stop or file.size) - (split.start or 0) if split.stop or split.start else file.size
                 if group and size + length > 2 * target:
                     end()
-                group.append(piece)
+                group.append(split)
                 size += length
-                if piece.start is not None or _ends_group(file.path, length / target):
+                if split.start is not None or _ends_group(file.path, length / target):
                     end()
         end()
     if limit is not None:
@@ -364,8 +364,8 @@ def task_bytes(total: int) -> int:
     return size
 
 
-def _key(reader: str, pieces: Sequence[InputSplit]) -> str:
-    parts = [(p.path, p.size, p.version, p.start, p.stop, dict(p.extra or {})) for p in pieces]
+def _key(reader: str, splits: Sequence[InputSplit]) -> str:
+    parts = [(p.path, p.size, p.version, p.start, p.stop, dict(p.extra or {})) for p in splits]
     return storage.fingerprint([reader, parts])[:24]
 
 

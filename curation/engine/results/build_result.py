@@ -24,9 +24,9 @@ def build(phases: Phases) -> Result:
     code = fingerprint.module_fingerprint(ledger.__file__)
     rows = phases.stages("ledger", storage.fingerprint([code, str(types)]), ledger.stages(everything, types))
     urls = phases.stages("ledger", code, ledger.url_stages(everything))
-    if sum(f["rows"] for f in rows.facts if f) != everything.documents:
+    if sum(f["rows"] for f in rows.outputs if f) != everything.documents:
         raise AssertionError(
-            f"the ledger has {sum(f['rows'] for f in rows.facts if f)} rows for {everything.documents} records"
+            f"the ledger has {sum(f['rows'] for f in rows.outputs if f)} rows for {everything.documents} records"
         )
     made.staged += rows.staged + urls.staged
     build_shards.build(phases, made)

@@ -272,7 +272,7 @@ class Driver:
 
         whole = probe(0, 0, True)
         if whole is None:
-            files = ", ".join(p.path for p in spec.pieces)
+            files = ", ".join(p.path for p in spec.splits)
             raise RunFailed(
                 f"reading one of these files kills its worker: {files}. Take the file out of the source's path (or put "
                 "its URL on the quarantine list of the storage) and run again."

@@ -5,7 +5,8 @@ which files its stages wrote. A later run takes those tasks before its own, as i
 find their rows written and look at no document again (`Stage.again`), and texts are read where they lie, of those
 documents that have a candidate among the new ones.
 
-The note is cache/index/<step>.json: {kin, seed, documents, text_bytes, eras, tasks: [{key, state}], stages}.
+The note is cache/index/<step>.json:
+{kin, seed, documents, text_bytes, prior_run_boundaries, tasks: [{key, state}], stages}.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Before:
 
     documents: int
     text_bytes: int
-    eras: tuple[int, ...]
+    prior_run_boundaries: tuple[int, ...]
     tasks: Sequence[Task]
     stages: Mapping[str, Any]
     fingerprint: str
@@ -49,7 +50,7 @@ def save(store: Storage, step: GlobalStep, corpus: Corpus, tasks: Sequence[Task]
             "seed": corpus.seed,
             "documents": corpus.documents,
             "text_bytes": corpus.text_bytes,
-            "eras": list(corpus.eras),
+            "prior_run_boundaries": list(corpus.prior_run_boundaries),
             "tasks": [{"key": t.key, "state": t.state} for t in tasks],
             "stages": stages,
         }
@@ -81,7 +82,7 @@ def load(step: GlobalStep, seed: int) -> Before | None:
         name: {kind: [store.url(f) for f in files] for kind, files in s.items()} for name, s in note["stages"].items()
     }
     print_ = storage.digest(store.read_bytes(path))
-    return Before(note["documents"], note["text_bytes"], tuple(note["eras"]), tasks, stages, print_)
+    return Before(note["documents"], note["text_bytes"], tuple(note["prior_run_boundaries"]), tasks, stages, print_)
 
 
 def _kin(step: GlobalStep) -> str:

@@ -1,4 +1,4 @@
-"""Where a map task's rows come from: its pieces of input, the base store of an earlier run, or the phase before.
+"""Where a map task's rows come from: its splits of input, the base store of an earlier run, or the phase before.
 
 And reading's own rules: what the reader could not make a document of, poison, the quarantine list, the sample.
 """
@@ -93,10 +93,10 @@ class Intake:
         """The readers' own batches with the number of their first row. What is unreadable goes to `unread`."""
         source = self.phase.sources[self.spec.source]
         lo = 0
-        for piece in self.spec.pieces:
+        for split in self.spec.splits:
             try:
                 for batch in source.reader.read(
-                    piece, source.root, collection=source.collection, domain=source.domain, rows=self.phase.batch_rows
+                    split, source.root, collection=source.collection, domain=source.domain, rows=self.phase.batch_rows
                 ):
                     if self.spec.limit is not None and lo + batch.num_rows >= self.spec.limit:
                         yield lo, batch.slice(0, self.spec.limit - lo)
@@ -106,7 +106,7 @@ class Intake:
                         lo += batch.num_rows
             except (UnreadableFile, PermissionError, FileNotFoundError) as e:
                 if not isinstance(e, UnreadableFile):
-                    e = UnreadableFile(piece.path, type(e).__name__, 0, piece.size)
+                    e = UnreadableFile(split.path, type(e).__name__, 0, split.size)
                 reason = self.scrub.reason(e.reason)
                 self.unread.append({"path": e.path, "reason": reason, "offset": e.offset, "length": e.length})
 

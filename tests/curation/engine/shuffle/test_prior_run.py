@@ -72,8 +72,8 @@ def union(tables: list[pa.Table], **near: Any) -> dict[bytes, tuple[str | None, 
     found: dict[bytes, tuple[str | None, dict[str, Any] | None]] = {}
     for step in (ExactDedup(), MinHashDedup(**(NEAR | near))):
         plain = stages.corpus_of(tables)
-        eras = tuple(range(1, len(tables)))
-        corpus = Corpus(plain.documents, plain.text_bytes, plain.tasks, plain.seed, eras)
+        prior_run_boundaries = tuple(range(1, len(tables)))
+        corpus = Corpus(plain.documents, plain.text_bytes, plain.tasks, plain.seed, prior_run_boundaries)
         ran = stages.run(step.stages(corpus), tables, expressions=dict(step.expressions()))
         told = stages.signals(ran, tables)
         left = []
@@ -127,7 +127,7 @@ def test_earlier_pairs_are_not_compared_again(tmp_path: Path) -> None:
 
     def sent(run_dir: Path) -> dict[str, int]:
         told = json.loads((run_dir / "run.json").read_text())["stages"]["minhash_dedup"]
-        return dict(next(s["tally"] for s in told if s["stage"] == "send"))
+        return dict(next(s["counters"] for s in told if s["stage"] == "send"))
 
     assert sent(tmp_path / "run2")["known"] == sent(tmp_path / "run1")["sent"] > 0
     # and the run that it is against is as it was
