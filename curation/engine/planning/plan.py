@@ -24,8 +24,8 @@ from curation.config.pipeline import Pipeline
 from curation.config.rules import ParsedRule, Quantile
 from curation.core.errors import UserError
 from curation.engine.planning import fingerprint as identity
+from curation.engine.planning import prior_run
 from curation.engine.planning.map_spec import MapSpec, Op, Source
-from curation.engine.shuffle import prior_run
 from curation.engine.tasks.input_rows import url_key
 from curation.packing import mixing, shard_writer
 from curation.step import GlobalStep, InputSplit, MapStep, Step

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from curation import storage
+from curation.engine.execution.phases import Phases
 from curation.engine.planning import fingerprint
 from curation.engine.results import build_shards, ledger
 from curation.engine.results.publish import Result
-from curation.engine.runtime.phases import Phases
 from curation.step import Corpus
 
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from curation import document, shards, storage
 from curation.config.pipeline import Pipeline
+from curation.engine.execution.phases import Phases
 from curation.engine.planning import fingerprint
 from curation.engine.planning.mix_groups import Grouping
 from curation.engine.results import generations
 from curation.engine.results.publish import Result
-from curation.engine.runtime.phases import Phases
 from curation.packing import document_writer, shard_writer
 from curation.packing.tokenizer import fertility, train_tokenizer
 from curation.step import Corpus

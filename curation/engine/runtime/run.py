@@ -14,16 +14,15 @@ from curation import storage
 from curation.config import rules
 from curation.config.pipeline import Pipeline
 from curation.core.errors import UserError
+from curation.engine.execution.driver import Driver, Progress, Silent, disk_full, is_disk_full
+from curation.engine.execution.executors import Executor
+from curation.engine.execution.phases import Phases, PoisonFound, planned
 from curation.engine.planning import fingerprint as identity
 from curation.engine.planning import plan as planning
-from curation.engine.planning import split_archives
+from curation.engine.planning import prior_run, split_archives
 from curation.engine.planning.plan import Plan
 from curation.engine.results import build_result, generations, publish
 from curation.engine.runtime import lock
-from curation.engine.runtime.driver import Driver, Progress, Silent, disk_full, is_disk_full
-from curation.engine.runtime.executors import Executor
-from curation.engine.runtime.phases import Phases, PoisonFound, planned
-from curation.engine.shuffle import prior_run
 from curation.step import Corpus, GlobalStep
 from curation.storage import Storage, Written, failpoint
 
@@ -91,7 +90,7 @@ def curate(
 def _starter(
     executor: str | Callable[[], Executor], address: str | None, workers: int | None
 ) -> Callable[[], Executor]:
-    from curation.engine.runtime import executors
+    from curation.engine.execution import executors
 
     if callable(executor):
         return executor

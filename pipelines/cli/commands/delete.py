@@ -37,7 +37,7 @@ def forget(
     they are but for the tokens of these documents, which become EOS; the run's next result leaves them out.
     """
     from curation.config.catalogue import READERS, STEPS
-    from curation.engine.results.delete import delete_documents
+    from curation.engine.runtime.delete import delete_documents
     from pipelines.cli.commands.curate import show_result, write_cards
     from pipelines.monitor.progress import Display
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from curation.core.errors import UserError
-from curation.engine.runtime.driver import MAX_DEATHS, MEMORY_GROWTH, RunFailed
-from curation.engine.runtime.executors import TASK_MEMORY, Inline, Outcome
+from curation.engine.execution.driver import MAX_DEATHS, MEMORY_GROWTH, RunFailed
+from curation.engine.execution.executors import TASK_MEMORY, Inline, Outcome
 from tests.curation.engine import tiny
 
 

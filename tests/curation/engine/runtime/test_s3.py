@@ -19,8 +19,8 @@ import pytest
 from curation import storage
 from curation.config.catalogue import READERS, STEPS
 from curation.core.errors import UserError
-from curation.engine.results.delete import delete_documents
 from curation.engine.runtime import lock
+from curation.engine.runtime.delete import delete_documents
 from curation.engine.runtime.run import curate
 from curation.storage import Storage
 from tests.curation.engine import runs, test_against, tiny

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.engine.results import explain
-from curation.engine.runtime.driver import RunFailed
+from curation.engine.execution.driver import RunFailed
 from curation.storage import Storage
 from pipelines import report
 from tests.curation.engine import runs

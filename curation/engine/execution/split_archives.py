@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from curation import storage
+from curation.engine.execution.driver import Driver, Phase
 from curation.engine.planning import fingerprint
 from curation.engine.planning.map_spec import Source
 from curation.engine.planning.plan import Plan, target_bytes
-from curation.engine.runtime.driver import Driver, Phase
 from curation.step import InputSplit, UnreadableFile
 
 # A file of fewer tasks' worth than this stays whole.

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from curation.core.errors import UserError
+from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, Outcome, WorkerDiffers
 from curation.engine.planning.map_spec import MapSpec, Poisoned
-from curation.engine.runtime.executors import TASK_MEMORY, Executor, Function, Outcome, WorkerDiffers
 from curation.storage import Storage, failpoint
 
 MAX_DEATHS = 3  # of the worker under one task before its records are searched for the one that kills

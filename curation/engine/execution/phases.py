@@ -12,13 +12,12 @@ from typing import Any
 from curation import storage
 from curation.config.rules import Quantile
 from curation.core.errors import UserError
+from curation.engine.execution.driver import Driver, Phase, RunFailed
 from curation.engine.planning import fingerprint as identity
 from curation.engine.planning.map_spec import MapPhase, MapSpec, Op
 from curation.engine.planning.plan import Plan, PlannedOp, Segment, behind, bind
-from curation.engine.runtime.driver import Driver, Phase, RunFailed
-from curation.engine.shuffle import quantiles
-from curation.engine.shuffle.prior_run import Before, Task
-from curation.engine.tasks import map_task
+from curation.engine.planning.prior_run import Before, Task
+from curation.engine.tasks import map_task, quantiles
 from curation.engine.tasks.stage_task import MergePhase, MergeSpec, StagePhase, StageSpec, run_merge, run_stage
 from curation.step import StagePlan, StageResult
 

@@ -20,7 +20,7 @@ from curation import shards, storage
 from curation.config.catalogue import READERS, STEPS
 from curation.core.errors import UserError
 from curation.engine.results import explain, generations
-from curation.engine.results.delete import Deletion, delete_documents
+from curation.engine.runtime.delete import Deletion, delete_documents
 from tests.curation.engine import runs
 
 VOCABULARY = [f"w{i}" for i in range(400)]

@@ -18,10 +18,10 @@ from typing import Any
 
 from curation.config import load as config
 from curation.core.errors import UserError
+from curation.engine.execution.driver import Progress
+from curation.engine.execution.executors import Executor
 from curation.engine.results import erase_tokens, explain, generations
 from curation.engine.runtime import lock
-from curation.engine.runtime.driver import Progress
-from curation.engine.runtime.executors import Executor
 from curation.engine.runtime.run import RunResult, curate
 from curation.storage import Storage
 

@@ -21,7 +21,7 @@ from curation.engine.results import explain
 from curation.step import Corpus
 from tests.curation import stages
 from tests.curation.engine import runs
-from tests.curation.engine.results.test_delete import VOCABULARY
+from tests.curation.engine.runtime.test_delete import VOCABULARY
 
 NEAR: dict[str, Any] = {"ngram": 2, "threshold": 0.7, "bands": 20, "rows": 3}
 
