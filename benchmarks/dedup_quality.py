@@ -208,7 +208,7 @@ def bucket(data: Path, work: Path) -> None:
     for members in (25_000, 50_000, 100_000):
         n = members * 4 // 3
         texts = [" ".join([*boilerplate, *make.words(36)[10:25]]) for _ in range(n)]  # of two pieces, so all differ
-        _, counters, costs, figures = run(work, [str(k) for k in range(n)], texts, bands=1, rows=1)
+        _, counters, costs, figures = run(work, [str(k) for k in range(n)], texts, num_bands=1, rows_per_band=1)
         cpu, pairs = sum(costs.values()), counters["pairs"]
         print(f"{n:>10,}{largest(texts):>14,}{pairs['met']:>13,}{pairs['skipped']:>10,}{pairs['unmet']:>16,}"
               f"{cpu:>8.1f}{1e6 * cpu / n:>10.0f} µs{figures['peak']:>9.0f}")  # fmt: skip

@@ -93,7 +93,7 @@ class Corpus:
     text_bytes: int
     tasks: int  # documents live in this many tasks, numbered from 0
     seed: int
-    # First task of each run after the earliest, for a step with `against`: tasks below the first boundary are of the
+    # First task of each run after the earliest, for a step with `prior_run`: tasks below the first boundary are of the
     # earliest run. Documents of earlier runs come first in every order of priority; the figures above include them.
     prior_run_boundaries: tuple[int, ...] = ()
 
@@ -208,7 +208,7 @@ class GlobalStep(Step):
     rewrites: ClassVar[bool] = False
     # The directory of a run whose documents, as they reached this step there, come before this run's. A step that has
     # the option follows `Corpus.prior_run_boundaries`; the engine gives it the tasks of both.
-    against: str | None = None
+    prior_run: str | None = None
 
     def expressions(self) -> Mapping[str, str]:
         """SQL over a document's base columns and signals of earlier steps, each under a name that starts with "@".

@@ -34,15 +34,16 @@ class ExactDedup(GlobalStep):
     """Keeps one of the documents whose normalised text is the same.
 
     normalise  what counts as the same text: none, whitespace, words or template (normalise.py says which is which)
-    against    the directory of an earlier run with this step under the same options: its documents come first, so texts
-               that it has are duplicates here. Its hashes are read, its texts are not. It may itself be against another
+    prior_run  the directory of an earlier run with this step under the same options: its documents come first, so texts
+               that it has are duplicates here. Its hashes are read, its texts are not. That run may have a prior run
+               of its own
 
     Signals: duplicate; of, the doc_id (hex) of the kept document where this is a duplicate; copies, how many
     documents a kept one stands for (itself included), null on duplicates.
     """
 
     normalise: Form = "whitespace"
-    against: str | None = None
+    prior_run: str | None = None
     name: str = "exact_dedup"
 
     @property

@@ -275,7 +275,7 @@ class Driver:
             files = ", ".join(p.path for p in spec.splits)
             raise RunFailed(
                 f"reading one of these files kills its worker: {files}. Take the file out of the source's path (or put "
-                "its URL on the quarantine list of the storage) and run again."
+                "its URL on the exclude list of the storage) and run again."
             )
         lo, hi = 0, int(whole["rows"])
         while hi - lo > 1:

@@ -74,7 +74,7 @@ class Phases:
         shared = MapPhase(
             run=self.storage.root, sources=plan.sources, ops=ops, first=first, base_store=base_store,
             text_store=text_store, types=plan.types, scrubber=plan.scrubber, scrub_before=plan.scrub_before,
-            quarantine_ids=plan.quarantine_ids, quarantine_urls=plan.quarantine_urls,
+            excluded_ids=plan.excluded_ids, excluded_urls=plan.excluded_urls,
             batch_rows=plan.pipeline.engine.batch_rows, keep_dropped_text=plan.pipeline.retention == "all",
             sample=self.sample, seed=plan.pipeline.seed,
         )  # fmt: skip
@@ -120,7 +120,7 @@ class Phases:
                 "text": text_store,
                 "base": base_store,
                 "engine": identity.module_fingerprint(map_task.__file__),
-                "quarantine": plan.quarantine_fingerprint if segment.index == 0 else None,
+                "exclude": plan.exclude_fingerprint if segment.index == 0 else None,
                 "sample": [self.sample, plan.pipeline.seed] if self.sample is not None else None,
                 "retention": plan.pipeline.retention == "all",
             }

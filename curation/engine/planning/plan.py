@@ -83,9 +83,9 @@ class Plan:
     files: list[list[storage.InputFile]]  # a list a source
     fingerprint: str  # of the whole run: equal means nothing to do
     base_fingerprint: str
-    quarantine_ids: Mapping[bytes, str | None]
-    quarantine_urls: Mapping[str, str | None]
-    quarantine_fingerprint: str
+    excluded_ids: Mapping[bytes, str | None]
+    excluded_urls: Mapping[str, str | None]
+    exclude_fingerprint: str
     step_fingerprints: dict[str, str] = field(default_factory=dict)
     pinned: dict[Quantile, Any] = field(default_factory=dict)  # quantiles of another run, not computed on this one's
 
@@ -120,10 +120,10 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
     base = storage.fingerprint([environment, scrub])
     sources = [Source(s.reader, s.root, s.collection, s.domain) for s in pipeline.sources]
     files = [_files(s.name, s.root, s.path) for s in pipeline.sources]
-    ids, urls, quarantine = _quarantine(pipeline.quarantine)
+    ids, urls, exclude = _exclude_lists(pipeline.exclude)
     plan = Plan(
         pipeline, [], {s.name: pa.struct(list(s.signals)) for s in steps}, scrubber, scrub_before, sources, files, "",
-        base, ids, urls, quarantine, own,
+        base, ids, urls, exclude, own,
     )  # fmt: skip
     plan.segments = _segments(plan, base)
     if pipeline.quantiles:
@@ -137,8 +137,8 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
             "engine": _engine_code(),
             "environment": environment,
             "files": [[(f.path, f.size, f.version) for f in listed] for listed in files],
-            "quarantine": quarantine,
-            "against": [_against(step, pipeline.seed) for step in steps],
+            "exclude": exclude,
+            "prior_run": [_prior_run(step, pipeline.seed) for step in steps],
             "quantiles": sorted([str(q), str(value)] for q, value in plan.pinned.items()),
             "limit": limit,
             "sample": sample,
@@ -148,7 +148,7 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
     return plan
 
 
-def _against(step: Step, seed: int) -> str | None:
+def _prior_run(step: Step, seed: int) -> str | None:
     """Of what an earlier run left for this step, refused here if it is not there or not alike."""
     earlier = prior_run.load(step, seed) if isinstance(step, GlobalStep) else None
     return earlier.fingerprint if earlier is not None else None
@@ -208,8 +208,8 @@ def _tokenizer_fingerprint(pipeline: Pipeline) -> Any:
     return list(identity.file_checksums([path])) if path else None
 
 
-def _quarantine(paths: Sequence[str]) -> tuple[dict[bytes, str | None], dict[str, str | None], str]:
-    """The ids and URLs on quarantine lists (JSONL: doc_id or url, reason, by) with what the first entry of each says,
+def _exclude_lists(paths: Sequence[str]) -> tuple[dict[bytes, str | None], dict[str, str | None], str]:
+    """The ids and URLs on exclude lists (JSONL: doc_id or url, reason, by) with what the first entry of each says,
     and a fingerprint of it all."""
     import json
 
@@ -218,7 +218,7 @@ def _quarantine(paths: Sequence[str]) -> tuple[dict[bytes, str | None], dict[str
     for path in paths:
         fs, inner = storage.filesystem(path)
         if not fs.exists(inner):
-            raise UserError(f"the quarantine list {path} does not exist (an empty file is a valid list)")
+            raise UserError(f"the exclude list {path} does not exist (an empty file is a valid list)")
         with fs.open(inner, "rb") as f:
             for number, line in enumerate(f.read().splitlines(), 1):
                 if not line.strip():

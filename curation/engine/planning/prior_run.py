@@ -1,4 +1,4 @@
-"""What an earlier run left of a global step, for a step that is `against` it.
+"""What an earlier run left of a global step, for a step that has it as `prior_run`.
 
 A run notes, for each of its global steps, where its documents stood when they reached it (the states of its tasks) and
 which files its stages wrote. A later run takes those tasks before its own, as if it had read their input too: stages
@@ -43,7 +43,7 @@ class Before:
 
 
 def save(store: Storage, step: GlobalStep, corpus: Corpus, tasks: Sequence[Task], stages: Mapping[str, Any]) -> None:
-    """Notes what a later run needs to be against this one. Steps without stages to use again leave nothing."""
+    """Saves what a later run needs to have this one as its prior run. Steps without reusable stages save nothing."""
     if stages:
         note = {
             "kin": _kin(step),
@@ -58,24 +58,25 @@ def save(store: Storage, step: GlobalStep, corpus: Corpus, tasks: Sequence[Task]
 
 
 def load(step: GlobalStep, seed: int) -> Before | None:
-    """What the run that the step is against left; None for a step that is against none.
+    """What the step's prior run saved; None for a step without one.
 
     Raises UserError for a run without it, and for one that was made with other options.
     """
-    if step.against is None:
+    if step.prior_run is None:
         return None
-    store = Storage(step.against)
+    store = Storage(step.prior_run)
     path = f"cache/index/{step.name}.json"
     if not store.exists(path):
         raise UserError(
-            f"{step.name}: against {step.against}, which is no run with a step {step.name!r} and its cache: name the "
-            "directory of a finished run whose pipeline has that step and whose `retention` is not none"
+            f"{step.name}: prior_run {step.prior_run}, which is no run with a step {step.name!r} and its cache: name "
+            "the directory of a finished run whose pipeline has that step and whose `retention` is not none"
         )
     note = store.read_json(path)
     if (note["kin"], note["seed"]) != (_kin(step), seed):
         raise UserError(
-            f"{step.name}: against {step.against}, where the step had other options, another seed or another version "
-            "of the code; only what was made alike can be compared: curate that run again, or change this one's options"
+            f"{step.name}: prior_run {step.prior_run}, where the step had other options, another seed or another "
+            "version of the code; only what was made alike can be compared: curate that run again, or change this "
+            "one's options"
         )
     tasks = [Task(t["key"], _absolute(store, t["state"])) for t in note["tasks"]]
     stages = {
@@ -86,8 +87,8 @@ def load(step: GlobalStep, seed: int) -> Before | None:
 
 
 def _kin(step: GlobalStep) -> str:
-    """Of the step but for what it is against."""
-    return storage.fingerprint([identity.code_fingerprint(type(step)), identity.options(step) | {"against": None}])
+    """Of the step but for its prior run."""
+    return storage.fingerprint([identity.code_fingerprint(type(step)), identity.options(step) | {"prior_run": None}])
 
 
 def _absolute(store: Storage, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""What a run remembers of having forgotten: its own quarantine list, and what stays as it was in the next generation.
+"""What a run remembers of having forgotten: its own exclude list, and what stays as it was in the next generation.
 
-    quarantine.jsonl     documents and URLs that this run leaves out, an input of it from then on
-    generation.json      the number of the generation that the next result is, and what is pinned for it
-    pinned/              the tokenizer and the quantiles of the generation before
-    generations/<n>/     the shards of an older generation, for trainings that still read it
+    deleted_documents.jsonl   documents and URLs that were deleted from this run: an exclude list of its own
+    generation.json           the number of the generation that the next result is, and what is pinned for it
+    pinned/                   the tokenizer and the quantiles of the generation before
+    generations/<n>/          the shards of an older generation, for trainings that still read it
 
 A generation is a state of `result/shards` that trainings may be reading. Rules that are changed make the result anew
 under the same number; forgetting raises it, and keeps what was there. Tokenizer and quantiles are pinned so that
@@ -26,9 +26,9 @@ DELETED, STATE, MANIFEST = "deleted_documents.jsonl", "generation.json", "result
 
 
 def applied(store: Storage, pipeline: Pipeline) -> Pipeline:
-    """The pipeline as this run is to read it: with its own quarantine list and what is pinned."""
+    """The pipeline as this run is to read it: with the documents deleted from it and what is pinned."""
     if store.exists(DELETED):
-        pipeline = dataclasses.replace(pipeline, quarantine=(*pipeline.quarantine, store.url(DELETED)))
+        pipeline = dataclasses.replace(pipeline, exclude=(*pipeline.exclude, store.url(DELETED)))
     pins = _state(store)
     tokenizer, quantiles = pins.get("tokenizer"), pins.get("quantiles")
     if tokenizer and tokenizer["of"] == _tokenizer_of(pipeline):

@@ -1,12 +1,12 @@
 """Forgetting documents: what a run would be had they never been there, by deciding again over what is stored.
 
-Documents go onto the run's quarantine list, and the run is brought to the state that follows. Nothing new is needed for
-it: reading drops them by the rule `quarantine`, deduplication decides again (whoever was removed because of them may
+Documents go onto the run's exclude list, and the run is brought to the state that follows. Nothing new is needed for
+it: reading drops them by the rule `exclude`, deduplication decides again (whoever was removed because of them may
 come back, and remove others in turn), documents that come back get the signals they miss, and the result is written as
 a new generation. What has been looked at is not looked at again: signals lie in their stores, signatures and verified
 pairs in the files of the stages that made them (`Stage.again`).
 
-The result is that of a fresh run with the same quarantine list whose tokenizer and quantiles are pinned to those of the
+The result is that of a fresh run with the same exclude list whose tokenizer and quantiles are pinned to those of the
 generation before. The shards of that generation stay where trainings find them (generations.py).
 """
 

@@ -14,12 +14,13 @@ from curation import storage
 from curation.config import rules
 from curation.config.pipeline import Pipeline
 from curation.core.errors import UserError
+from curation.engine.execution import split_archives
 from curation.engine.execution.driver import Driver, Progress, Silent, disk_full, is_disk_full
 from curation.engine.execution.executors import Executor
 from curation.engine.execution.phases import Phases, PoisonFound, planned
 from curation.engine.planning import fingerprint as identity
 from curation.engine.planning import plan as planning
-from curation.engine.planning import prior_run, split_archives
+from curation.engine.planning import prior_run
 from curation.engine.planning.plan import Plan
 from curation.engine.results import build_result, generations, publish
 from curation.engine.runtime import lock

@@ -19,7 +19,7 @@ def forget(
     urls: Annotated[
         list[str] | None, typer.Option("--url", help="All documents of a URL, as crawled. Repeats.")
     ] = None,
-    reason: Annotated[str, typer.Option(help="Noted on the quarantine list.")] = "",
+    reason: Annotated[str, typer.Option(help="Noted on the exclude list.")] = "",
     tombstone: Annotated[
         bool, typer.Option("--tombstone", help="Erase the tokens where they lie, for trainings under way.")
     ] = False,

@@ -33,7 +33,9 @@ PIPELINE: dict[str, Any] = {
     "name": "near",
     "seed": 3,
     "sources": [{"name": "texts", "domain": "web", "read": "text", "root": "texts", "path": "*.jsonl"}],
-    "steps": [{"minhash_dedup": {"bands": 20, "rows": 3, "priority": "length(text) / 100", "scope": "domain"}}],
+    "steps": [
+        {"minhash_dedup": {"num_bands": 20, "rows_per_band": 3, "priority": "length(text) / 100", "scope": "domain"}}
+    ],
 }
 FINE = {"engine": {"task_bytes": 4096, "batch_rows": 16}}
 

@@ -57,16 +57,16 @@ def corpus(seed: int, families: int = 4, versions: int = 5) -> list[dict[str, An
     return rows
 
 
-def tree(quarantine: list[str] | None = None, **changes: Any) -> dict[str, Any]:
+def tree(exclude: list[str] | None = None, **changes: Any) -> dict[str, Any]:
     source = {"name": "texts", "domain": "web", "read": "text", "root": "texts", "path": "*.jsonl", "id": "id"}
     steps: list[Any] = [
         {"heuristics": {"sets": ["gopher"]}, "keep": dict.fromkeys(RULES)},
         "exact_dedup",
-        {"minhash_dedup": {"ngram": 2, "threshold": 0.8, "bands": 20, "rows": 4}},
+        {"minhash_dedup": {"ngram": 2, "threshold": 0.8, "num_bands": 20, "rows_per_band": 4}},
         {"toxicity": {}, "keep": {"toxicity": None, "q": "toxicity.score <= quantile(toxicity.score, 0.9)"}},
     ]
     tokenizer = {"train": {"kind": "bpe", "vocab": 400}}
-    base = {"name": "deletion", "sources": [source], "quarantine": quarantine or [], "steps": steps}
+    base = {"name": "deletion", "sources": [source], "exclude": exclude or [], "steps": steps}
     return base | {"validation": 0.1, "tokenizer": tokenizer, "engine": {"task_bytes": 2048}} | changes
 
 
