@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 # Parameters of newsletters, advertisements and sessions: the page is the same without them. `*` stands for the rest.
-TRACKING = (
+TRACKING_PARAMETERS = (
     *("utm_*", "gclid", "dclid", "fbclid", "msclkid", "yclid", "igshid", "mc_cid", "mc_eid", "_ga", "ref_src"),
     *("phpsessid", "jsessionid", "sid"),
 )
@@ -23,7 +23,7 @@ _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
-def normalise(url: str, ignore: Sequence[str] = TRACKING) -> str:
+def canonicalize_url(url: str, ignore: Sequence[str] = TRACKING_PARAMETERS) -> str:
     """What a URL is compared by: see the top of this file. What is no URL is itself."""
     try:
         parts = urlsplit(url.strip())

@@ -19,7 +19,7 @@ import xxhash
 from curation import document
 
 BATCH_BYTES = 1 << 24
-MAX_REASON = 4096  # whole, as what it quotes is scrubbed later, and half a value would not be recognized
+MAX_REASON_CHARS = 4096  # whole, as what it quotes is scrubbed later, and half a value would not be recognized
 _DATE = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?)?\s*(Z|[+-]\d\d:?\d\d)?\s*$", re.I
 )
@@ -28,7 +28,7 @@ _COMPACT = re.compile(r"\d{8}(?:\d{4,10})?$")
 
 
 @dataclass
-class Row:
+class SourceRow:
     """One record as a reader made it out. `drop` is (rule, value) for a record that is no document."""
 
     doc_id: bytes
@@ -43,7 +43,7 @@ class Row:
     bytes: int | None = None
     drop: tuple[str, str] | None = None
 
-    def settle(self) -> Row:
+    def finalize(self) -> SourceRow:
         """The row as the schema wants it: a clean text, or none and a reason."""
         if self.drop is None:
             self.text = document.clean_text(self.text or "")
@@ -51,12 +51,12 @@ class Row:
                 self.drop = ("empty", "")
         if self.drop is not None:
             self.text = None
-            self.drop = (self.drop[0], clean(self.drop[1])[:MAX_REASON])
-        self.url = clean(self.url) if self.url else None
+            self.drop = (self.drop[0], clean_string(self.drop[1])[:MAX_REASON_CHARS])
+        self.url = clean_string(self.url) if self.url else None
         return self
 
 
-class Keys:
+class RecordKeys:
     """Record keys that are unique in their file: the second `x` is `x#2`. `seen` counts those of earlier pieces.
 
     No two records share a key whatever their ids are: an id that looks like a repeat (`x#2`) is always counted
@@ -67,28 +67,28 @@ class Keys:
         self.counts = dict(seen or {})
 
     def unique(self, key: str) -> str:
-        mark = key_mark(key)
+        mark = hash_key(key)
         count = self.counts[mark] = self.counts.get(mark, 0) + 1
         marked = f"id:{key}" if key.startswith(("@", "lost@", "id:")) else key
         return marked if count == 1 and not _REPEAT.search(key) else f"{marked}#{count}"
 
 
-def key_mark(key: str) -> str:
+def hash_key(key: str) -> str:
     """What a record key is counted by: a hash, since counts are stored and a key may be whatever a crawl says."""
     return xxhash.xxh3_128_hexdigest(key.encode("utf-8", "surrogateescape"))
 
 
-def place(number: int) -> str:
+def position_key(number: int) -> str:
     """The key of a record without an id: its decompressed offset, or its row."""
     return f"@{number}"
 
 
-def clean(value: str) -> str:
+def clean_string(value: str) -> str:
     """A short string (URL, reason) as UTF-8 can hold it."""
     return document.clean_text(value)
 
 
-def source(file: str, kind: str, offset: int | None, length: int | None, row: int | None = None) -> dict[str, Any]:
+def provenance(file: str, kind: str, offset: int | None, length: int | None, row: int | None = None) -> dict[str, Any]:
     """The provenance struct `record.SOURCE`."""
     return {"file": file, "kind": kind, "offset": offset, "length": length, "row": row}
 
@@ -97,7 +97,7 @@ def meta_json(fields: Mapping[str, Any]) -> str | None:
     """Canonical JSON of what else the source gave; null for nothing."""
     if not fields:
         return None
-    return clean(json.dumps(_plain(fields), sort_keys=True, ensure_ascii=False, separators=(",", ":")))
+    return clean_string(json.dumps(_plain(fields), sort_keys=True, ensure_ascii=False, separators=(",", ":")))
 
 
 def _plain(value: Any) -> Any:
@@ -150,26 +150,26 @@ def _utc(value: datetime.datetime) -> datetime.datetime:
     return value.replace(microsecond=0)
 
 
-def batches(rows: Iterator[Row], domain: str, size: int) -> Iterator[pa.RecordBatch]:
+def batch_rows(rows: Iterator[SourceRow], domain: str, size: int) -> Iterator[pa.RecordBatch]:
     """Groups rows into batches of `record.READ_BATCH`. An error of `rows` comes after the rows before it."""
-    pending: list[Row] = []
+    pending: list[SourceRow] = []
     weight = 0
     try:
         for row in rows:
-            pending.append(row.settle())
+            pending.append(row.finalize())
             weight += len(row.text or "") + len(row.meta or "")
             if len(pending) >= size or weight >= BATCH_BYTES:
-                yield _batch(pending, domain)
+                yield _record_batch(pending, domain)
                 pending, weight = [], 0
     except Exception:
         if pending:
-            yield _batch(pending, domain)
+            yield _record_batch(pending, domain)
         raise
     if pending:
-        yield _batch(pending, domain)
+        yield _record_batch(pending, domain)
 
 
-def _batch(rows: list[Row], domain: str) -> pa.RecordBatch:
+def _record_batch(rows: list[SourceRow], domain: str) -> pa.RecordBatch:
     read = [{"mime": r.mime, "charset": r.charset, "status": r.status, "bytes": r.bytes} for r in rows]
     drop = [None if r.drop is None else {"rule": r.drop[0], "value": r.drop[1]} for r in rows]
     columns: list[list[Any]] = [

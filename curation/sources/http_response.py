@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from curation.step import RecordError
 
 MAX_PAYLOAD = 1 << 27  # 128 MiB decoded: a decompression bomb is a drop, not a dead worker
-_STATUS = re.compile(rb"(?:HTTP/\d(?:\.\d)?|ICY)[ \t]+(\d{3})")
-_END = re.compile(rb"\r?\n\r?\n")
+_STATUS_LINE = re.compile(rb"(?:HTTP/\d(?:\.\d)?|ICY)[ \t]+(\d{3})")
+_HEADER_END = re.compile(rb"\r?\n\r?\n")
 _PRINTABLE = re.compile(rb"[\t\n\r\x20-\x7e]{16}|[\t\n\r\x20-\x7e]*$")
-_CHUNK = re.compile(rb"\s*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_CHUNK_SIZE = re.compile(rb"\s*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 
 @dataclass
@@ -31,39 +31,39 @@ class Response:
     note: str = ""
 
 
-def parse_fields(block: bytes) -> dict[str, str]:
+def parse_headers(block: bytes) -> dict[str, str]:
     """`Name: value` lines, folded ones joined, names in lower case, the first of a repeated name."""
     fields: dict[str, str] = {}
     name = ""
     for line in block.replace(b"\r\n", b"\n").split(b"\n"):
         if line[:1] in (b" ", b"\t"):
             if name:
-                fields[name] += " " + _text(line.strip())
+                fields[name] += " " + _decode_header(line.strip())
             continue
         key, colon, value = line.partition(b":")
-        name = _text(key.strip()).lower() if colon else ""
+        name = _decode_header(key.strip()).lower() if colon else ""
         if name in fields:
             name = ""  # and its folded lines
         if name:
-            fields[name] = _text(value.strip())
+            fields[name] = _decode_header(value.strip())
     return fields
 
 
-def _text(data: bytes) -> str:
+def _decode_header(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return data.decode("latin-1")
 
 
-def parse(block: bytes) -> Response:
+def parse_response(block: bytes) -> Response:
     """The response in a record's block, its body decoded of transfer and content encodings. Raises RecordError."""
-    status = _STATUS.match(block)
+    status = _STATUS_LINE.match(block)
     if not status:
         raise RecordError("no HTTP status line")
-    end = _END.search(block)
+    end = _HEADER_END.search(block)
     head, body = (block[: end.start()], block[end.end() :]) if end else (block, b"")
-    headers = parse_fields(head.partition(b"\n")[2])
+    headers = parse_headers(head.partition(b"\n")[2])
     notes = []
     if "chunked" in headers.get("transfer-encoding", "").lower():
         body, note = unchunk(body)
@@ -79,7 +79,7 @@ def unchunk(body: bytes) -> tuple[bytes, str]:
     """Undoes the chunked transfer encoding (RFC 9112, section 7.1), if the body is chunked at all; and a note."""
     parts: list[bytes] = []
     at = 0
-    while match := _CHUNK.match(body, at):
+    while match := _CHUNK_SIZE.match(body, at):
         size = int(match[1], 16)
         if size == 0:
             return b"".join(parts), ""
