@@ -1,7 +1,8 @@
 """One document a URL: a page crawled twice, or under two spellings of its address, stays once.
 
-    same      as curation/canonical_url.py compares them: without scheme, `www.`, fragment and tracking parameters, among others
-    stays     by `prefer`: the latest, the earliest or the longest document; of equals the first by keyed hash of doc_id
+    same      by their canonical form (curation/canonical_url.py): without scheme, `www.`, fragment, tracking
+    parameters, ... stays     by `prefer`: the latest, the earliest or the longest document; of equals the first by
+    keyed hash of doc_id
 
 Each document sends 60 bytes to the partition of its URL's hash. URLs are compared as they are stored, so where `pii`
 has taken personal data out of two, what is left decides.

@@ -1,6 +1,6 @@
-"""Rows on their way to a batch: what every reader fills in, and where a batch is cut.
+"""Builds Arrow batches from the records that readers produce: row type, record keys, dates, metadata.
 
-A batch ends at `rows` rows or 16 MiB of text, whichever is first; nothing about a row depends on it.
+A batch ends after the requested number of rows or 16 MiB of text, whichever comes first; rows do not depend on it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import xxhash
 from curation import document
 
 BATCH_BYTES = 1 << 24
-MAX_REASON_CHARS = 4096  # whole, as what it quotes is scrubbed later, and half a value would not be recognized
+MAX_REASON_CHARS = 4096  # long: personal data in it is scrubbed later, and half a value would not be recognized
 _DATE = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?)?\s*(Z|[+-]\d\d:?\d\d)?\s*$", re.I
 )
@@ -29,7 +29,7 @@ _COMPACT = re.compile(r"\d{8}(?:\d{4,10})?$")
 
 @dataclass
 class SourceRow:
-    """One record as a reader made it out. `drop` is (rule, value) for a record that is no document."""
+    """One record as a reader parsed it. `drop` is (rule, value) for a record that is not a document."""
 
     doc_id: bytes
     source: dict[str, Any]
@@ -44,7 +44,7 @@ class SourceRow:
     drop: tuple[str, str] | None = None
 
     def finalize(self) -> SourceRow:
-        """The row as the schema wants it: a clean text, or none and a reason."""
+        """Cleans the text and the URL; a row without text gets a drop reason. Returns itself."""
         if self.drop is None:
             self.text = document.clean_text(self.text or "")
             if not self.text or self.text.isspace():
@@ -57,10 +57,10 @@ class SourceRow:
 
 
 class RecordKeys:
-    """Record keys that are unique in their file: the second `x` is `x#2`. `seen` counts those of earlier pieces.
+    """Makes record keys unique within a file: the second `x` is `x#2`. `seen` holds the counts of earlier splits.
 
-    No two records share a key whatever their ids are: an id that looks like a repeat (`x#2`) is always counted
-    (`x#2#1`), one that looks like a place (`@5`, see `place`) is marked (`id:@5`).
+    No two records share a key whatever their ids are: an id that looks like a repeat (`x#2`) always gets a count
+    (`x#2#1`), one that looks like a position (`@5`, see `position_key`) a prefix (`id:@5`).
     """
 
     def __init__(self, seen: Mapping[str, int] | None = None) -> None:
@@ -74,7 +74,7 @@ class RecordKeys:
 
 
 def hash_key(key: str) -> str:
-    """What a record key is counted by: a hash, since counts are stored and a key may be whatever a crawl says."""
+    """Hash of a record key, by which repeats are counted: counts are stored, and a key may be any text of a crawl."""
     return xxhash.xxh3_128_hexdigest(key.encode("utf-8", "surrogateescape"))
 
 
@@ -84,24 +84,24 @@ def position_key(number: int) -> str:
 
 
 def clean_string(value: str) -> str:
-    """A short string (URL, reason) as UTF-8 can hold it."""
+    """A short string (URL, reason) as valid UTF-8: see `document.clean_text`."""
     return document.clean_text(value)
 
 
 def provenance(file: str, kind: str, offset: int | None, length: int | None, row: int | None = None) -> dict[str, Any]:
-    """The provenance struct `record.SOURCE`."""
+    """Where a record is stored: the struct `document.SOURCE`."""
     return {"file": file, "kind": kind, "offset": offset, "length": length, "row": row}
 
 
 def meta_json(fields: Mapping[str, Any]) -> str | None:
-    """Canonical JSON of what else the source gave; null for nothing."""
+    """Canonical JSON of a record's other fields; None for none."""
     if not fields:
         return None
     return clean_string(json.dumps(_plain(fields), sort_keys=True, ensure_ascii=False, separators=(",", ":")))
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN, no bytes, no dates."""
+    """The value as JSON can hold it: no NaN, bytes or dates."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):
@@ -116,14 +116,15 @@ def _plain(value: Any) -> Any:
 
 
 def parse_date(value: Any) -> datetime.datetime | None:
-    """A date in UTC without zone: from ISO 8601 text, ARC's digits, seconds since 1970, a datetime; else None."""
+    """A date in UTC without zone from ISO 8601 text, ARC's digits, seconds since 1970 or a datetime; else None."""
     try:
         if isinstance(value, datetime.datetime):
             return _utc(value)
         if isinstance(value, datetime.date):
             return datetime.datetime(value.year, value.month, value.day)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            seconds = value / 1000 if abs(value) > 1e11 else value  # milliseconds, from the year 5138 on
+            # larger numbers (past the year 5138) are milliseconds
+            seconds = value / 1000 if abs(value) > 1e11 else value
             return datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=int(seconds))
         if not isinstance(value, str):
             return None
@@ -151,7 +152,8 @@ def _utc(value: datetime.datetime) -> datetime.datetime:
 
 
 def batch_rows(rows: Iterator[SourceRow], domain: str, size: int) -> Iterator[pa.RecordBatch]:
-    """Groups rows into batches of `record.READ_BATCH`. An error of `rows` comes after the rows before it."""
+    """Groups rows into batches of `document.READ_BATCH`. Rows before an error of `rows` are yielded before it is
+    raised."""
     pending: list[SourceRow] = []
     weight = 0
     try:

@@ -1,10 +1,10 @@
-"""Bytes to text, losing nothing that the page's author meant.
+"""Decodes bytes to text: finds the charset of a page from its byte order mark, its declarations and its bytes.
 
-A page can name its charset four times over (byte order mark, HTTP header, meta tag, its own bytes) and be wrong in
-three. The order here: a byte order mark is never wrong. Valid UTF-8 with anything beyond ASCII in it is UTF-8, whatever
-a single-byte label says, since text in those charsets is next to never valid UTF-8 by accident. Then what is declared,
-header before meta, if the bytes decode under it. Then what the bytes look like to resiliparse's detector (Mozilla's
-chardet method). Labels mean what the WHATWG Encoding Standard says (latin1 is windows-1252, gb2312 is gb18030, ...).
+A page can declare its charset in an HTTP header and in a meta tag, and both can be wrong. The order here: a byte order
+mark is trusted. Valid UTF-8 is UTF-8, whatever a single-byte label says, because text in those charsets is almost never
+valid UTF-8 by accident. Then the declared charset, header before meta, if the bytes decode under it. Then what
+resiliparse's detector (Mozilla's chardet method) finds. Labels have the meaning that the WHATWG Encoding Standard gives
+them (latin1 is windows-1252, gb2312 is gb18030, ...).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16le"), (b"\xfe\xff", "u
 _META = re.compile(rb"<meta[^>]{0,512}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.\-]+)", re.I)
 _XML = re.compile(rb"^\s*<\?xml[^>]{0,256}?encoding\s*=\s*[\"']([A-Za-z0-9_:.\-]+)", re.I)
 _PRESCAN_BYTES = 4096  # browsers look at 1024 bytes; pages in crawls have longer heads
-_DETECT_BYTES = 1 << 16  # bytes the detector sees; its verdict does not change after the first tens of kilobytes
-_MAX_UNDECODABLE = 0.01  # share of undecodable characters above which a declared charset is not believed
+_DETECT_BYTES = 1 << 16  # bytes given to the detector; its result does not change after the first tens of kilobytes
+_MAX_UNDECODABLE = 0.01  # share of undecodable characters above which a declared charset is ignored
 
-# Canonical name -> (Python codec, further labels). After https://encoding.spec.whatwg.org/#names-and-labels; the labels
-# are those seen in the wild. Python's windows-125x reject bytes that the standard maps to C1 controls; see _decode.
+# Canonical name -> (Python codec, further labels), from https://encoding.spec.whatwg.org/#names-and-labels, with labels
+# seen in the wild. Python's windows-125x reject bytes that the standard maps to C1 controls; see _decode_as.
 _CHARSETS: dict[str, tuple[str, str]] = {
     "utf-8": ("utf-8", "utf8 unicode-1-1-utf-8 unicode11utf8 x-unicode20utf8 utf-8-sig utf_8 utf8mb4"),
     "utf-16le": ("utf-16-le", "utf-16 ucs-2 unicode iso-10646-ucs-2 csunicode unicodefeff"),
@@ -88,11 +88,12 @@ _ESCAPE_MARKERS = {
     "iso-2022-jp": b"\x1b",
     "iso-2022-kr": b"\x0e",
     "hz-gb-2312": b"~{",
-}  # seven-bit: ASCII until this appears
+}  # seven-bit charsets: plain ASCII without it
 
 
 def _decode_c1_control(error: UnicodeError) -> tuple[str, int]:
-    """A byte that a single-byte charset leaves open is the control of that number, as the standard has it."""
+    """Decodes a byte that a single-byte charset leaves undefined as the C1 control of that number, as the standard
+    does."""
     assert isinstance(error, UnicodeDecodeError)
     return "".join(chr(b) if 0x80 <= b <= 0x9F else "\ufffd" for b in error.object[error.start : error.end]), error.end
 
@@ -102,7 +103,7 @@ codecs.register_error("gristmill-c1", _decode_c1_control)
 
 @dataclass(frozen=True)
 class Decoded:
-    """Text, the charset it was decoded from (WHATWG name), and who said so: bom, utf-8, header, meta, content."""
+    """Text, its charset (WHATWG name), and what decided it: bom, utf-8, header, meta or content."""
 
     text: str
     charset: str
@@ -110,7 +111,7 @@ class Decoded:
 
 
 def canonical_name(label: str | None) -> str | None:
-    """The WHATWG name of a charset label, or None for one that it does not know (`utf-7`, `none`, typing errors)."""
+    """The WHATWG name of a charset label; None for a label that the standard does not know (`utf-7`, `none`, typos)."""
     if not label:
         return None
     key = label.strip().strip("\"'").lower()
@@ -118,9 +119,9 @@ def canonical_name(label: str | None) -> str | None:
 
 
 def decode(data: bytes, header: str | None = None, *, html: bool = True) -> Decoded:
-    """Decodes a payload. `header` is the label of the HTTP header or null; `html` says whether meta tags count.
+    """Decodes a payload. `header` is the charset of the HTTP header, if any; `html`: whether meta tags count.
 
-    Never raises: what no charset explains becomes U+FFFD.
+    Never raises: bytes that cannot be decoded become U+FFFD.
     """
     for bom, name in _BOMS:
         if data.startswith(bom):
@@ -139,7 +140,7 @@ def decode(data: bytes, header: str | None = None, *, html: bool = True) -> Deco
             return Decoded(text, "utf-8", "utf-8" if first != "utf-8" else labels[0][1])
     for name, by in escaped or labels:
         if name in _ESCAPE_MARKERS and _ESCAPE_MARKERS[name] not in data:
-            continue  # seven-bit charset without its escape: plain ASCII, or wrongly labelled
+            continue  # a seven-bit charset without its escape: plain ASCII, or wrongly labelled
         if by == "meta" and name.startswith("utf-16"):
             continue  # a meta tag that could be read as ASCII is not in UTF-16
         text = _decode_as(data, name)
@@ -176,7 +177,7 @@ def _decode_as(data: bytes, name: str) -> str:
 
 
 def _detect_utf16(data: bytes) -> str | None:
-    """UTF-16 without a mark shows by its zeros: every other byte of Latin text."""
+    """Detects UTF-16 without a byte order mark by its zeros: every other byte of Latin text is one."""
     head = data[:4096]
     if head.count(0) <= 0.2 * len(head):
         return None
@@ -187,14 +188,14 @@ def _detect_utf16(data: bytes) -> str | None:
 
 
 def _detect(data: bytes) -> str:
-    """What the bytes look like. UTF-8 with a few errors in it shows by their fewness."""
+    """The charset that the bytes look like. UTF-8 with a few errors is recognized by how few they are."""
     text = data.decode("utf-8", "replace")
     beyond = len(text) - len(text.encode("ascii", "ignore"))
     if beyond and text.count("\ufffd") <= 0.1 * beyond:
         return "utf-8"
     from resiliparse.parse.encoding import detect_encoding
 
-    start = next((i for i, b in enumerate(data) if b >= 0x80), 0)  # where there is something to see
+    start = next((i for i, b in enumerate(data) if b >= 0x80), 0)  # the first byte that is not ASCII
     start = max(0, start - 1024)
     found = canonical_name(detect_encoding(data[start : start + _DETECT_BYTES], html5_compatible=False))
     return found if found and found != "utf-8" else "windows-1252"

@@ -1,11 +1,11 @@
-"""The decompressed bytes of a stored file, which know where they are stored.
+"""Reads the decompressed bytes of a file and keeps track of where in the file they are stored.
 
 Archives are chains of small compressed *members* (gzip members, zstd or lz4 frames), so that one record can be fetched
-by the offset and length of its member. A `Stream` hides the chain: callers see one run of bytes, and ask it where
-members begin. Damage is not an exception here: the stream ends early and says in `damage` where and why, so that
-whoever frames records can keep what came before and `resync` at the next member.
+by the offset and length of its member. A `CompressedStream` hides the chain: callers read one run of bytes and ask
+where members start. Damage is not an exception here: the stream ends early and says in `damage` where and why, so that
+the caller can keep the records before it and `resync` at the next member.
 
-The compression is told by the first bytes, never by the name: crawls are full of `.warc.gz` that are not gzip.
+The compression is detected from the first bytes, never from the name: crawls are full of `.warc.gz` that are not gzip.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import IO, Any
 
 GZIP, ZSTD, LZ4 = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 _MAGIC = {GZIP: "gzip", ZSTD: "zstd", LZ4: "lz4", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
-_ZSTD_DICTIONARY_FRAME = b"\x5d\x2a\x4d\x18"  # the skippable frame that holds a .warc.zst file's dictionary
+_ZSTD_DICTIONARY_FRAME = b"\x5d\x2a\x4d\x18"  # the skippable frame that holds the dictionary of a .warc.zst file
 _CHUNK = 1 << 16
-_ZSTD_CHUNK = 1 << 13  # a zstd block can make 128 KiB of 4 bytes: 8 KiB in are at most 256 MiB out
-_PROBE_BYTES = 512  # decompressed bytes looked at to believe that a member begins here
+_ZSTD_CHUNK = 1 << 13  # a zstd block can expand 4 bytes to 128 KiB: 8 KiB in are at most 256 MiB out
+_PROBE_BYTES = 512  # decompressed bytes that decide whether a member starts here
 
 
 def detect_compression(first: bytes) -> str:
-    """`gzip`, `zstd`, `lz4`, `bz2`, `xz`, or `` for plain bytes, from a file's first bytes (8 are enough)."""
+    """`gzip`, `zstd`, `lz4`, `bz2`, `xz`, or `` for plain bytes, by a file's first bytes (8 are enough)."""
     for magic, name in _MAGIC.items():
         if first.startswith(magic):
             return name
@@ -34,22 +34,22 @@ def detect_compression(first: bytes) -> str:
 
 
 def _is_skippable_frame(first: bytes) -> bool:
-    """Frames of application data that zstd and lz4 readers pass over (RFC 8878, section 3.1.2)."""
+    """Whether a frame of application data starts here, which zstd and lz4 readers skip (RFC 8878, section 3.1.2)."""
     return len(first) >= 4 and 0x50 <= first[0] <= 0x5F and first[1:4] == b"\x2a\x4d\x18"
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Why a stream ended before its file did. `stored` is where the broken member begins."""
+    """Why a stream ended before its file did. `offset`: where in the file the broken member starts."""
 
     reason: str
     offset: int
-    truncated: bool  # the file just stops; nothing that is there is wrong
+    truncated: bool  # the file is cut off; the bytes before the cut are sound
 
 
 @dataclass(frozen=True)
 class MemberStart:
-    """A member begins: at `position` of the decompressed bytes, at `stored` of the file."""
+    """Where a member starts: at `position` of the decompressed bytes and at `offset` of the file."""
 
     position: int
     offset: int
@@ -58,7 +58,8 @@ class MemberStart:
 class CompressedStream:
     """Reads decompressed bytes from `start` (a member's first byte) up to `stop` of a seekable binary file.
 
-    `position` counts decompressed bytes from `base`. What was read since the last `release` can be gone back to.
+    `position` counts decompressed bytes from `base`. `seek_back` can return to any position since the last
+    `discard_consumed`.
     """
 
     def __init__(self, file: IO[bytes], *, start: int = 0, stop: int | None = None, base: int = 0) -> None:
@@ -71,9 +72,9 @@ class CompressedStream:
         self._base = base  # position of the buffer's first byte
         self._cursor = 0  # index into the buffer of the next byte
         self._file_position = start  # file offset of the first byte not yet given to a decoder
-        self._undecoded = b""  # read from the file, not yet given to a decoder (starts at _stored)
+        self._undecoded = b""  # read from the file, not yet given to a decoder (starts at _file_position)
         self._decoder: Any = None
-        self._member_bytes_out = 0  # bytes the current member has given so far
+        self._member_bytes_out = 0  # decompressed bytes of the current member so far
         self.member_starts: list[MemberStart] = [] if self._compression else [MemberStart(base, start)]
         self._damage: Damage | None = None
         self.ended = start >= self.stop
@@ -88,11 +89,11 @@ class CompressedStream:
 
     @property
     def damage(self) -> Damage | None:
-        """Why there is no more, once everything that could be decompressed has been read; None at a sound end."""
+        """Why the stream ended, once all that could be decompressed has been read; None at a sound end."""
         return self._damage if self._cursor == len(self._buffer) else None
 
     def clear_damage(self) -> None:
-        """Takes a damaged end for a sound one: what it cost has been accounted for."""
+        """Treats a damaged end as a sound one, after the caller has accounted for the loss."""
         self._damage = None
 
     def file_offset(self, position: int) -> int:
@@ -100,8 +101,8 @@ class CompressedStream:
         return self.member_starts[0].offset + position - self.member_starts[0].position
 
     def member_start_between(self, first: int, last: int) -> int | None:
-        """Where in the file the member is stored that begins between two positions (both included), if one does;
-        the end of the stream counts as a beginning."""
+        """File offset of the member that starts between two positions (both included), or None; the end of the stream
+        counts as a start."""
         for mark in self.member_starts:
             if first <= mark.position <= last:
                 return mark.offset
@@ -114,11 +115,11 @@ class CompressedStream:
         return None
 
     def last_member_start(self, first: int, last: int) -> MemberStart | None:
-        """The last member that begins between two positions (both included)."""
+        """The last member that starts between two positions (both included)."""
         return next((m for m in reversed(self.member_starts) if first <= m.position <= last), None)
 
     def peek(self, size: int) -> bytes:
-        """The next `size` bytes, fewer at the end, without moving on."""
+        """The next `size` bytes, fewer at the end, without consuming them."""
         while len(self._buffer) - self._cursor < size and self._decompress_more():
             pass
         return bytes(self._buffer[self._cursor : self._cursor + size])
@@ -129,7 +130,7 @@ class CompressedStream:
         return data
 
     def skip(self, size: int) -> int:
-        """Moves on by up to `size` bytes without keeping them; how many there were."""
+        """Skips up to `size` bytes without keeping them; returns how many there were."""
         done = 0
         while done < size:
             step = len(self.peek(min(size - done, _CHUNK)))
@@ -141,12 +142,12 @@ class CompressedStream:
         return done
 
     def seek_back(self, position: int) -> None:
-        """Goes back to a position not before the last `release`."""
+        """Goes back to a position not before the last `discard_consumed`."""
         assert self._base <= position <= self._base + len(self._buffer)
         self._cursor = position - self._base
 
     def discard_consumed(self) -> None:
-        """Forgets everything before the current position."""
+        """Frees the buffer before the current position."""
         del self._buffer[: self._cursor]
         self._base += self._cursor
         self._cursor = 0
@@ -166,8 +167,8 @@ class CompressedStream:
                 return self.read(limit)
 
     def resync(self, plausible: Callable[[bytes], bool]) -> int | None:
-        """After damage: continues at the next member whose first bytes are `plausible`. Returns where it is stored, or
-        None where the file has no such member. Bytes in between are lost; positions go on as if they did not exist."""
+        """After damage: continues at the next member whose first bytes are `plausible`. Returns its file offset, or
+        None where there is no such member. Bytes in between are lost; positions continue as if they did not exist."""
         assert self._damage is not None
         magic = {"gzip": GZIP, "zstd": ZSTD, "lz4": LZ4}.get(self._compression)
         at = self._damage.offset + 1
@@ -197,7 +198,7 @@ class CompressedStream:
         return -1
 
     def _decompress_prefix(self, at: int) -> bytes:
-        """The first decompressed bytes of what may be a member; what comes before an error counts."""
+        """The first decompressed bytes of what may be a member, up to an error if there is one."""
         self._file.seek(at)
         decoder, out = self._new_decoder(), b""
         while len(out) < _PROBE_BYTES and not decoder.eof and at < self.stop:
@@ -229,7 +230,7 @@ class CompressedStream:
         return self._decompress()
 
     def _begin_member(self) -> bool:
-        if len(self._undecoded) < 8:  # a header at the edge of a chunk
+        if len(self._undecoded) < 8:  # the header may continue in the next chunk
             self._file.seek(self._file_position)
             self._undecoded = self._file.read(min(_CHUNK, self.stop - self._file_position))
         if self._compression in ("zstd", "lz4") and _is_skippable_frame(self._undecoded):
@@ -269,9 +270,9 @@ class CompressedStream:
         return True
 
     def _recover_broken_chunk(self) -> bytes:
-        """What the broken chunk still gives. A decoder that fails keeps what it had made of that chunk to itself, and
-        how the file falls into chunks depends on where reading began; so the member is decoded again and the last
-        chunk fed byte by byte, which gives the same bytes wherever one came from."""
+        """What can still be decompressed of the broken chunk. A decoder that fails does not return what it had made of
+        the chunk, and where chunks begin depends on where reading began; so the member is decoded again and its last
+        chunk fed byte by byte, which gives the same bytes for any start."""
         decoder, out, skip = self._new_decoder(), bytearray(), self._member_bytes_out
         at = self._member_start
         self._file.seek(at)
@@ -320,8 +321,8 @@ class CompressedStream:
         return lambda: None
 
     def _zstd_dictionary(self) -> Any:
-        """The dictionary that a .warc.zst file carries in a skippable frame before its first record, plain or itself
-        compressed (the IIPC's Zstandard Compression for WARC Files 1.0)."""
+        """The dictionary that a .warc.zst file holds in a skippable frame before its first record, plain or compressed
+        itself (IIPC, Zstandard Compression for WARC Files 1.0)."""
         import zstandard
 
         self._file.seek(0)
@@ -333,5 +334,5 @@ class CompressedStream:
             try:
                 data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
             except zstandard.ZstdError:
-                return None  # every member will then say that it needs a dictionary
+                return None  # every member will then fail and name the missing dictionary
         return zstandard.ZstdCompressionDict(data)

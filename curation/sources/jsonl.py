@@ -1,8 +1,8 @@
-"""JSON Lines as documents: one line, one record, whatever is wrong with it.
+"""Reads JSON Lines: every line is a record, and a bad line becomes a drop with its reason.
 
-A line that is no JSON object, or has no text, is a drop that says so, and the next line is read. Invalid UTF-8 and lone
-surrogate escapes become U+FFFD, so that a document is not lost for one bad character; a byte order mark and CR before
-LF are passed over; blank lines are no records.
+Invalid UTF-8 and lone surrogate escapes become U+FFFD, so that a document is not lost for one bad character; a byte
+order mark and CR before LF are ignored; blank lines are not records. (pyarrow.json stops at the first bad line and
+gives no byte offsets, which provenance needs.)
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from curation.sources.batch_builder import RecordKeys, SourceRow, meta_json, par
 from curation.sources.compressed_stream import CompressedStream, detect_compression
 from curation.step import InputSplit, RecordError, UnreadableFile
 
-MAX_LINE = 1 << 28  # 256 MiB: a longer line is a drop, and never in memory
+MAX_LINE = 1 << 28  # 256 MiB: a longer line becomes a drop and is never held in memory
 _FIELDS_SHOWN = 8
 
 
 @dataclass
 class FieldMapping:
-    """How the fields of one file's records become rows: which field or column is what. `id` empty: the place in the
-    file is the key."""
+    """Names of the fields or columns that hold text, id, URL and date. `id` empty: the position in the file is the
+    key."""
 
     collection: str
     piece: InputSplit
@@ -39,7 +39,7 @@ class FieldMapping:
         self.keys = RecordKeys((self.piece.extra or {}).get("seen"))
 
     def to_row(self, value: dict[str, Any], where: dict[str, Any], at: str, size: int | None) -> SourceRow:
-        """A row from one record of any format. `at` is its key where it has no id, `size` its bytes."""
+        """Makes a row of one record of any format. `at`: its key if it has no id; `size`: its bytes."""
         value = dict(value)
         key = value.get(self.id) if self.id else None
         if key is None or key == "":
@@ -69,7 +69,7 @@ class FieldMapping:
         return row
 
     def unreadable_row(self, where: dict[str, Any], at: str, reason: str) -> SourceRow:
-        """A row for a record that cannot be read."""
+        """Makes a dropped row for a record that cannot be read."""
         return SourceRow(self._doc_id(at), where, drop=("unreadable", reason))
 
     def _doc_id(self, key: str) -> bytes:
@@ -77,7 +77,7 @@ class FieldMapping:
 
 
 def read_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Iterator[SourceRow]:
-    """The rows of a file or of a byte range of a plain one: a line belongs to the range that its first byte is in."""
+    """Rows of a file, or of a byte range of an uncompressed one: a line belongs to the range of its first byte."""
     stream = _open(file, piece, piece.start or 0)
     stop = piece.size if piece.stop is None else piece.stop
     number = -1
@@ -100,7 +100,7 @@ def read_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Itera
                 stream.discard_consumed()
         elif not (line := line.removeprefix(b"\xef\xbb\xbf") if at == 0 else line).strip():
             continue
-        # A line inside compressed data has a number, and no bytes of its own.
+        # A line inside compressed data is located by its number, not by bytes.
         spot = (None, None, number) if stream.compressed else (at, stream.position - at, None)
         where = provenance(piece.path, "jsonl", *spot)
         try:
@@ -112,7 +112,7 @@ def read_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Itera
 
 
 def read_original(file: IO[bytes], where: Mapping[str, Any]) -> bytes:
-    """A line as stored, without its end."""
+    """A line as stored, without its line end."""
     if where["offset"] is not None:
         file.seek(where["offset"])
         return file.read(where["length"]).rstrip(b"\r\n")
@@ -124,7 +124,7 @@ def read_original(file: IO[bytes], where: Mapping[str, Any]) -> bytes:
 
 
 def split_file(file: IO[bytes], piece: InputSplit, target: int) -> list[InputSplit]:
-    """Byte ranges of about `target` bytes of a plain file; the file whole if it is compressed."""
+    """Splits an uncompressed file into byte ranges of about `target` bytes; a compressed one is a single split."""
     if detect_compression(file.read(8)) or piece.size < 2 * target:
         return [piece]
     count = max(1, piece.size // target)
@@ -133,7 +133,8 @@ def split_file(file: IO[bytes], piece: InputSplit, target: int) -> list[InputSpl
 
 
 def _open(file: IO[bytes], piece: InputSplit, start: int) -> CompressedStream:
-    """A stream at the first line that begins at or after `start`. It may read past the range: the last line does."""
+    """A stream at the first line that begins at or after `start`. It reads past the range, to the end of its last
+    line."""
     head = file.read(4)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise UnreadableFile(piece.path, "in UTF-16; JSON Lines are UTF-8", 0, piece.size)
@@ -148,7 +149,8 @@ def _open(file: IO[bytes], piece: InputSplit, start: int) -> CompressedStream:
 def _row_for_damage(
     stream: CompressedStream, piece: InputSplit, fields: FieldMapping, at: int, number: int
 ) -> SourceRow:
-    """The end of a broken compressed file: a line cut off by the end is a record; behind an error there may be many."""
+    """A row for a line cut off by the end of a truncated file. Raises UnreadableFile for other damage: it may hide
+    many."""
     damage = stream.damage
     assert damage is not None
     if not damage.truncated:
@@ -157,7 +159,7 @@ def _row_for_damage(
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
-    """One JSON object. Raises RecordError."""
+    """Parses one line as a JSON object. Raises RecordError."""
     try:
         value = json.loads(line.decode("utf-8", "replace"), parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:

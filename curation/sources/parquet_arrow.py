@@ -1,7 +1,7 @@
-"""Parquet and Arrow files as documents: a row is a record, and its number is its place.
+"""Reads Parquet and Arrow files: every row is a record, located by its row number.
 
-Row groups are read one at a time. One that is broken costs its own rows, each a drop, since the footer says how many
-they are; so do broken values in an Arrow batch, but a batch that cannot be read at all ends its file.
+Row groups are read one at a time. The rows of a broken one become drops, since the footer says how many there are; so
+do rows with broken values in an Arrow batch. A batch that cannot be read at all ends its file.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from curation.sources.batch_builder import SourceRow, meta_json, position_key, p
 from curation.sources.jsonl import FieldMapping
 from curation.step import InputSplit, RecordError, UnreadableFile
 
-_ROWS_AT_ONCE = 256  # rows turned into Python objects at a time
+_ROWS_AT_ONCE = 256  # rows converted to Python objects at a time
 _ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 
 
 def read_parquet_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Iterator[SourceRow]:
-    """The rows of a Parquet file, or of its row groups from piece.start up to piece.stop."""
+    """Rows of a Parquet file, or of its row groups from piece.start up to piece.stop."""
     table = _open_parquet(file, piece)
     _require_text_column(table.schema_arrow, piece, fields)
     first, stop = piece.start or 0, table.num_row_groups if piece.stop is None else piece.stop
@@ -43,7 +43,7 @@ def read_parquet_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) 
 
 
 def read_arrow_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Iterator[SourceRow]:
-    """The rows of an Arrow IPC file or stream."""
+    """Rows of an Arrow IPC file or stream."""
     number = 0
     for batch in _arrow_batches(file, piece):
         if number == 0:
@@ -64,13 +64,13 @@ def read_arrow_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) ->
 
 
 def split_file(file: IO[bytes], piece: InputSplit, target: int) -> list[InputSplit]:
-    """Runs of row groups of about `target` stored bytes each. A file that cannot be read stays whole."""
+    """Splits a file into runs of row groups of about `target` stored bytes. An unreadable file is a single split."""
     try:
         meta = pq.read_metadata(file)
     except _ERRORS:
         return [piece]
-    # By unpacked sizes, which stand in the footer itself; asking for those of columns makes pyarrow end the process
-    # where a footer is damaged.
+    # By uncompressed sizes, which the footer has for whole row groups. (Asking pyarrow for the sizes of columns ends
+    # the process where a footer is damaged.)
     sizes = [meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)]
     unpacked = target * max(1, sum(sizes)) / max(1, piece.size)
     bounds, size = [0], 0
@@ -86,7 +86,7 @@ def split_file(file: IO[bytes], piece: InputSplit, target: int) -> list[InputSpl
 
 
 def read_original(file: IO[bytes], where: Mapping[str, Any]) -> bytes:
-    """A row as JSON. Raises RecordError where it is not there."""
+    """A row as JSON. Raises RecordError for a row that does not exist."""
     wanted = where["row"]
     piece = InputSplit(where["file"], 0, "")
     if where["kind"] == "arrow":
@@ -142,7 +142,7 @@ def _arrow_batches(file: IO[bytes], piece: InputSplit) -> Iterator[pa.RecordBatc
 
 
 def _validate_batch(batch: pa.RecordBatch) -> None:
-    """Raises one of `_ERRORS` for a batch whose buffers or names a damaged file has spoilt."""
+    """Raises one of `_ERRORS` for a batch with damaged buffers or names."""
     batch.validate()
     assert batch.schema.names is not None  # decodes them
 
@@ -154,8 +154,8 @@ def _require_text_column(schema: pa.Schema, piece: InputSplit, fields: FieldMapp
 
 
 def _to_dicts(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Rows as dicts; strings that are not UTF-8 (writers do not always check) with U+FFFD. Raises ArrowInvalid where
-    a damaged file has offsets that point outside of its buffers: pyarrow would follow them."""
+    """Rows as dicts; invalid UTF-8 in strings (writers do not always check) becomes U+FFFD. Raises ArrowInvalid where a
+    damaged file has offsets outside its buffers: pyarrow would follow them."""
     arrays = []
     for column in map(_readable, batch.columns):
         column.validate(full=True)
@@ -168,7 +168,7 @@ def _to_dicts(batch: pa.RecordBatch) -> list[dict[str, Any]]:
 
 
 def _to_python(column: pa.Array) -> list[Any]:
-    """The values; null for a date that Python's calendar (years 1 to 9999) does not have."""
+    """The values as Python objects; None for a date outside Python's calendar (years 1 to 9999)."""
     try:
         return list(column.to_pylist())
     except OverflowError:
@@ -182,7 +182,7 @@ def _to_python(column: pa.Array) -> list[Any]:
 
 
 def _readable(column: pa.Array) -> pa.Array:
-    """The column in a type whose values Python can hold: strings as bytes, no dictionaries, no nanoseconds."""
+    """The column as a type that converts to Python objects: strings as bytes, no dictionaries, no nanoseconds."""
     kind = column.type
     if isinstance(column, pa.DictionaryArray):
         column.validate(full=True)

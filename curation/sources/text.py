@@ -1,7 +1,6 @@
-"""`read: text`: everything that is no archive. JSON Lines, Parquet, Arrow by suffix; any other file is one document.
+"""The reader `read: text`: JSON Lines, Parquet and Arrow files by suffix; any other file is one document.
 
-The suffix is looked at without that of a compression: `a.jsonl.zst` is JSON Lines. The compression itself is told by
-the file's first bytes.
+A compression suffix is ignored: `a.jsonl.zst` is JSON Lines. The compression itself is detected from the first bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from curation.sources.jsonl import FieldMapping
 from curation.sources.warc import detect_binary_type
 from curation.step import InputSplit, UnreadableFile
 
-MAX_FILE = 1 << 27  # 128 MiB: a larger text file is no document
+MAX_FILE = 1 << 27  # 128 MiB: a larger text file becomes a drop
 _SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -36,20 +35,23 @@ _HTML = (".html", ".htm", ".xhtml")
 
 
 def format_by_suffix(path: str) -> str:
-    """`jsonl`, `parquet`, `arrow` or `text`: what a file is by its name."""
+    """`jsonl`, `parquet`, `arrow` or `text`: the format of a file by its name."""
     return _SUFFIXES.get(posixpath.splitext(document.strip_compression(path))[1].lower(), "text")
 
 
 def is_html_path(path: str) -> bool:
-    """Whether a file's name says that it is a page."""
+    """Whether a file's name says that it is HTML."""
     return posixpath.splitext(document.strip_compression(path))[1].lower() in _HTML
 
 
 @dataclass
 class TextReader:
-    """Options of `read: text`. `text`, `id`, `url`, `date` name the fields or columns; every other goes to `meta`.
-    `id` empty: a record's place is its key. `mime` text/html: the texts are HTML, for `extract` to look at. `format`:
-    what the files are, whatever their suffix says; `text` makes each of them one document."""
+    """Reads text files and tables.
+
+    text, id, url, date  names of the fields or columns; all others go to `meta`. `id` empty: the position is the key
+    mime                 text/html: the texts are HTML, for the step `extract`
+    format               the format of all files, whatever their suffix; `text`: each file is one document
+    """
 
     text: str = "text"
     id: str = ""
@@ -59,8 +61,8 @@ class TextReader:
     format: Literal["auto", "jsonl", "parquet", "arrow", "text"] = "auto"
 
     def split(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
-        """Plain JSON Lines by byte ranges, Parquet by row groups. Whole where `id` is set: whether an id repeats is
-        known only to who has read the whole file."""
+        """Splits uncompressed JSON Lines by byte ranges and Parquet by row groups. With `id` a file is a single split:
+        whether an id repeats is known only after reading all of it."""
         kind = self._kind(piece.path)
         if self.id or kind not in ("jsonl", "parquet") or piece.start is not None:
             return [piece]
@@ -74,8 +76,8 @@ class TextReader:
     def read(
         self, piece: InputSplit, root: str, *, collection: str, domain: str, rows: int
     ) -> Iterator[pa.RecordBatch]:
-        """Batches of `record.READ_BATCH`, one row for each line, row or file. Raises UnreadableFile for a file that is
-        not what its suffix says, and for what lies behind damage."""
+        """Batches of `document.READ_BATCH`, one row for each line, row or file. Raises UnreadableFile for a file that
+        is not in the format of its suffix, and for the part of a file after damage."""
         return batch_rows(self._rows(piece, root, collection), domain, rows)
 
     def original(self, source: Mapping[str, Any], root: str) -> bytes:
@@ -104,7 +106,7 @@ class TextReader:
                 yield self._document(file, piece, collection)
 
     def _document(self, file: IO[bytes], piece: InputSplit, collection: str) -> SourceRow:
-        """One file as one document."""
+        """Reads a file as one document."""
         row = SourceRow(
             document.doc_id(collection, piece.path, position_key(0)), provenance(piece.path, "text", 0, piece.size)
         )

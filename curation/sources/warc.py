@@ -1,7 +1,8 @@
-"""`read: warc`: archives of crawls (WARC, WET, ARC; plain, gzip, zstd, lz4) as documents and reasons.
+"""The reader `read: warc`: reads web archives (WARC, WET, ARC; plain, gzip, zstd, lz4) record by record.
 
-Every record becomes a row: a page with status 200 and a type that holds text becomes a document, everything else a
-drop that says what it was. `records` frames them, `http` unpacks them, `charset` decodes them.
+Every record becomes a row: a page with status 200 and a text media type becomes a document, anything else a drop with
+its reason. warc_records.py finds where records begin and end, http_response.py parses responses, charset.py decodes
+text.
 """
 
 from __future__ import annotations
@@ -47,26 +48,27 @@ _MAGIC_NUMBERS = {
     b"OggS": "audio/ogg",
     b"\xd0\xcf\x11\xe0": "application/x-ole-storage",
 }
-_CONTROL_BYTES = bytes(b for b in range(32) if b not in b"\t\n\v\f\r\x1b")  # of which text has next to none
+# control characters that text almost never has
+_CONTROL_BYTES = bytes(b for b in range(32) if b not in b"\t\n\v\f\r\x1b")
 _META_HEADERS = ("content-language", "last-modified")
 
 
 @dataclass
 class WarcReader:
-    """Options of `read: warc`. `mimes`: the media types that are documents; others are dropped by rule `mime`."""
+    """Reads web archives. `mimes`: the media types that are documents; others are dropped by rule `mime`."""
 
     mimes: list[str] = field(default_factory=lambda: list(DOCUMENT_MIMES))
 
     def split(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
-        """The file as it is: where members begin is not known without reading it all (see `index`)."""
+        """A single split: where members start is not known without reading the whole file (see `index`)."""
         return [piece]
 
     def index(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
-        """Cuts an archive exactly, into pieces of about `target` stored bytes that begin at a record and its member.
+        """Splits an archive into pieces of about `target` stored bytes, each starting at a record and its member.
 
-        Reads the whole file once (decompressing it, no more). Each piece carries what its reader must know of those
-        before it: the decompressed position, and how often record ids that come again were seen. A damaged archive
-        stays whole: how far its damage reaches depends on what comes after.
+        Reads and decompresses the whole file once. Each split carries what its reader must know of the ones before it:
+        the decompressed position, and how often record ids that occur again were seen. A damaged archive is a single
+        split: how far its damage reaches depends on what comes after.
         """
         cuts: list[tuple[int, int]] = []  # stored offset, position
         ids: list[dict[str, int]] = [{}]
@@ -101,12 +103,12 @@ class WarcReader:
     def read(
         self, piece: InputSplit, root: str, *, collection: str, domain: str, rows: int
     ) -> Iterator[pa.RecordBatch]:
-        """Batches of `record.READ_BATCH`, one row for each record. Raises UnreadableFile for a file that is no archive
-        and for what lies behind damage that nothing readable follows."""
+        """Batches of `document.READ_BATCH`, one row for each record. Raises UnreadableFile for a file that is not an
+        archive and for the end of a file after damage that no readable member follows."""
         return batch_rows(self._rows(piece, root, collection), domain, rows)
 
     def original(self, source: Mapping[str, Any], root: str) -> bytes:
-        """The record with its headers, as stored but decompressed. Raises RecordError where it cannot be read."""
+        """A record with its headers, decompressed. Raises RecordError where it cannot be read."""
         offset, length, row = source["offset"], source["length"], source["row"]
         with storage.open_input(root, source["file"]) as file:
             stream = CompressedStream(file, start=offset, stop=None if length is None else offset + length)
@@ -153,14 +155,14 @@ class WarcReader:
         return row
 
     def _document(self, item: Record, row: SourceRow) -> None:
-        """Fills in what the record holds, or why it is no document."""
+        """Fills in the document that the record holds, or the reason why it is not one."""
         fields, meta = item.fields, dict[str, str]()
         content_type = fields.get("content-type", "") if item.format == "warc" else fields.get("type", "")
         header_charset, body = None, item.content
         if item.type not in ("response", "resource", "conversion"):
             row.drop = ("record_type", item.type or "none")
             return
-        if (row.url or "").startswith("metadata:"):  # wget keeps its log and arguments as resources
+        if (row.url or "").startswith("metadata:"):  # wget stores its log and arguments as resources
             row.drop = ("record_type", f"{item.type}: metadata")
             return
         if item.type == "response":
@@ -206,7 +208,7 @@ def _parse_content_type(value: str) -> tuple[str, str | None]:
 
 
 def _detect_mime(body: bytes, identified: str) -> str:
-    """The media type of a payload whose server named none."""
+    """The media type of a payload whose server sent none."""
     if identified:
         return identified.partition(";")[0].strip().lower()
     if _HTML_START.match(body[:4096].removeprefix(b"\xef\xbb\xbf")):
@@ -215,7 +217,7 @@ def _detect_mime(body: bytes, identified: str) -> str:
 
 
 def detect_binary_type(body: bytes) -> str:
-    """What a payload is that no text begins with; `` for what may be text."""
+    """The media type of binary data, by its first bytes; `` for what may be text."""
     for magic, mime in _MAGIC_NUMBERS.items():
         if body.startswith(magic):
             return mime
@@ -224,7 +226,7 @@ def detect_binary_type(body: bytes) -> str:
         return ""
     even, odd = head[::2].count(0), head[1::2].count(0)
     if even + odd > 0.2 * len(head) and min(even, odd) * 4 <= max(even, odd):
-        return ""  # UTF-16 has its zeros on one side
+        return ""  # UTF-16: the zeros are all at even or all at odd offsets
     if len(head) - len(head.translate(None, _CONTROL_BYTES)) > 0.03 * len(head):
         return "application/octet-stream"
     return ""

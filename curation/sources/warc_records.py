@@ -1,10 +1,10 @@
-"""Where one record of a WARC or ARC ends and the next begins, exactly, also in archives that are damaged.
+"""Splits a WARC or ARC archive into its records, exactly, and also where the archive is damaged.
 
-fastwarc is faster at this, but it passes over bytes that it cannot frame without saying so, stops for good where a
-member is broken, and knows no ARC; an archive whose every record is accounted for needs its own framing. (Framing is
-under a tenth of the time that reading and extracting a page takes.) The rules: a record is as long as it says if a
-record, a member or the end follows. If not, it reaches to where the next one really begins (a damaged length), and
-says so in `note`. What is in no record at all is a record with a `problem`.
+fastwarc is faster, but it skips bytes that it cannot parse without saying so, stops for good at a broken member, and
+does not read ARC; to account for every record we need our own parser. (It takes under a tenth of the time that reading
+and extracting a page takes.) The rules: a record is as long as its header says if a record, a member or the end of the
+file follows. If not, its length is damaged: it extends to where the next record really begins, and `note` says so.
+Bytes that belong to no record become a record with a `problem`.
 
 Formats: ISO 28500 (WARC 1.1), also WARC/0.x; the Internet Archive's ARC 1 and 2.
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from curation.sources.compressed_stream import CompressedStream, Damage
 from curation.sources.http_response import parse_headers
 
-MAX_CONTENT = 1 << 27  # 128 MiB: what is larger is a film, not a page; its record is a drop, its bytes never in memory
+MAX_CONTENT = 1 << 27  # 128 MiB: no page is larger; a larger record becomes a drop and is never held in memory
 _MAX_HEADER = 1 << 20
 _MAX_LINE = 1 << 16
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
@@ -35,24 +35,24 @@ _BLANK_BYTES = b"\r\n\t \0"
 
 @dataclass
 class Record:
-    """One record as framed. `problem` is why it cannot be used; `note` what was amiss but mended."""
+    """One record of an archive. `problem`: why it cannot be used; `note`: what was damaged but could be repaired."""
 
     format: str  # warc or arc
     position: int  # decompressed offset, the same however the file is compressed
     offset: int  # in the file as stored: the member, or the record itself in a plain file
     length: int | None  # as stored; null where several records share a member
-    row: int | None  # then: which record from that member's start on this is
+    row: int | None  # then: its number, counted from that member's start
     type: str = ""
     fields: dict[str, str] = field(default_factory=dict)
     header_bytes: bytes = b""
     content: bytes = b""
     problem: str = ""
     note: str = ""
-    lost: bool = False  # stands for a stretch of the file in which no record could be read
+    lost: bool = False  # True for a part of the file in which no record could be read
 
 
 def archive_format(first: bytes) -> str:
-    """`warc`, `arc` or `` for something else, from the first decompressed bytes."""
+    """`warc`, `arc` or `` for anything else, by the first decompressed bytes."""
     first = first.lstrip(_BLANK_BYTES)
     if first.startswith(b"WARC/"):
         return "warc"
@@ -60,10 +60,10 @@ def archive_format(first: bytes) -> str:
 
 
 def read_records(stream: CompressedStream, format: str) -> Iterator[Record]:
-    """All records of an archive of one format, in stored order, then the end or `stream.damage`.
+    """Yields all records of an archive in stored order.
 
-    After the last record, `stream.damage` is set if what follows in the file could not be read; a truncated record at
-    the end is yielded (with its problem) and sets nothing.
+    After the last one, `stream.damage` is set if the rest of the file could not be read; a truncated record at the end
+    is yielded (with its problem) and does not set it.
     """
     framing = _RecordReader(stream, format)
     while True:
@@ -81,15 +81,15 @@ def read_records(stream: CompressedStream, format: str) -> Iterator[Record]:
 
 
 class _RecordReader:
-    """Walks a stream record by record."""
+    """Reads a stream record by record."""
 
     def __init__(self, stream: CompressedStream, format: str) -> None:
         self.stream, self.format = stream, format
         self.member_offset, self.records_since_member = stream.member_starts[0].offset if stream.member_starts else 0, 0
-        self.current: Record | None = None  # being read when the stream broke
+        self.current: Record | None = None  # the record being read
 
     def next_record(self) -> Record | None:
-        """The next whole record; None where the stream ends or breaks (then `open` is the record that broke)."""
+        """The next record; None where the stream ends or breaks (then `current` is the record that broke)."""
         stream = self.stream
         self.current = None
         before = stream.position
@@ -123,8 +123,8 @@ class _RecordReader:
         return self._finish_record(record)
 
     def recover_after_damage(self, damage: Damage) -> Record | None:
-        """After damage: what is lost up to the next readable member, as a record with a problem; None where nothing
-        readable follows and `stream.damage` stands for the rest."""
+        """After damage: a record with a problem for the bytes up to the next readable member; None where no such member
+        follows and `stream.damage` covers the rest."""
         stream, start, opened = self.stream, damage.offset, self.current
         if damage.truncated:
             following: int | None = stream.stop
@@ -139,8 +139,8 @@ class _RecordReader:
         return lost
 
     def _start_record(self, before: int, start: int) -> Record:
-        """A record that begins here, after blank lines from `before` on. Its place is set for good in `_closed`, when
-        it is known where it ends."""
+        """A record that begins here, after blank lines from `before` on. `_finish_record` completes its location, when
+        its end is known."""
         mark = self.stream.last_member_start(before, start)
         if not self.stream.compressed:
             return Record(self.format, start, self.stream.file_offset(start), None, None)
@@ -163,8 +163,8 @@ class _RecordReader:
             stream.skip(1)
         if stream.damage and stream.damage.offset == record.offset:
             if not stream.damage.truncated:
-                return None  # the member's checksum, say, does not hold
-            record.note = record.note or "all there, but the compressed data ends early"
+                return None  # for example, the member's checksum is wrong
+            record.note = record.note or "complete, but the compressed data ends early"
             stream.clear_damage()
         member_end = stream.member_start_between(end, stream.position)
         if member_end is not None and not record.row:
@@ -174,16 +174,12 @@ class _RecordReader:
         return record
 
     def _read_warc_header(self, record: Record) -> int | None:
-        """Reads the header block; the content's length, or None with `problem` set."""
+        """Reads the header block; returns the content's length, or None with `problem` set."""
         stream = self.stream
         size = 4096
-        while (
-            not (end := _HEADER_END.search(header_bytes := stream.peek(size)))
-            and len(header_bytes) == size
-            and size < _MAX_HEADER
-        ):
+        while not (end := _HEADER_END.search(head := stream.peek(size))) and len(head) == size and size < _MAX_HEADER:
             size *= 2
-        if not _WARC_LINE.match(header_bytes):
+        if not _WARC_LINE.match(head):
             record.problem = "bytes that belong to no record"
             return None
         if not end:
@@ -220,7 +216,7 @@ class _RecordReader:
         return None
 
     def _record_follows(self, position: int) -> bool:
-        """Whether a record, a member or the end comes next, after blank lines. Stays where it is."""
+        """Whether a record, a member or the end comes next, after blank lines. Does not move the stream."""
         stream = self.stream
         for size in (4, 64, 1 << 16):
             ahead = stream.peek(size + 64)
@@ -231,17 +227,18 @@ class _RecordReader:
         if not rest or stream.member_start_between(position, after) is not None:
             return True
         line = stream.peek(_MAX_LINE).lstrip(_BLANK_BYTES)
-        if b"\n" not in line and len(line) < _MAX_LINE // 2:  # cut off by the end: what it was going to be
+        if b"\n" not in line and len(line) < _MAX_LINE // 2:  # cut off by the end of the file: does it start like one?
             return line.startswith(b"WARC/"[: len(line)]) if self.format == "warc" else True
         return bool(_WARC_LINE.match(line) if self.format == "warc" else _ARC_LINE.match(line))
 
     def _extend_to_next_record(self, record: Record, body: int, claimed: int) -> None:
-        """Takes the record to where the next one begins: a line that opens a record, a member, or the end."""
+        """Extends the record to where the next one begins: at a line that starts a record, at a member, or at the
+        end."""
         stream = self.stream
         stream.seek_back(body)
         found = bytearray()
         while len(found) <= MAX_CONTENT:
-            # A line that opens a record is searched beyond the record's own first line.
+            # Searched from the last chunk on, with an overlap: the line may have begun in the one before.
             match = _NEXT_RECORD[self.format].search(found, max(0, len(found) - 2 * _MAX_LINE))
             cuts = [m.position - body for m in stream.member_starts if body < m.position <= body + len(found)]
             cuts += [match.start()] if match else []

@@ -148,7 +148,9 @@ def test_broken_compressed_lines_keep_what_came_before(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(stored)
     got = []
     with pytest.raises(UnreadableFile) as caught:
-        for batch in TextReader().read(piece(tmp_path, "a.jsonl.gz"), str(tmp_path), collection="c", domain="d", rows=7):
+        for batch in TextReader().read(
+            piece(tmp_path, "a.jsonl.gz"), str(tmp_path), collection="c", domain="d", rows=7
+        ):
             got += batch.to_pylist()
     assert len(got) >= 3000
     assert (caught.value.offset, caught.value.length) == (len(first), len(stored) - len(first))
@@ -267,7 +269,8 @@ def test_folder_files(tmp_path: Path) -> None:
 def test_large_texts_make_small_batches(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", *({"text": "x" * 7_000_000} for _ in range(6)))
     sizes = [
-        b.num_rows for b in TextReader().read(piece(tmp_path, "a.jsonl"), str(tmp_path), collection="c", domain="d", rows=999)
+        b.num_rows
+        for b in TextReader().read(piece(tmp_path, "a.jsonl"), str(tmp_path), collection="c", domain="d", rows=999)
     ]
     assert sizes == [3, 3]
 

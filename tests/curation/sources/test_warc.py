@@ -421,7 +421,9 @@ def test_on_another_filesystem(data: Path) -> None:
     name = "sample-0000.warc.gz"
     stored = (data / "warc_edge" / name).read_bytes()
     fsspec.filesystem("memory").pipe(f"/crawl/{name}", stored)
-    batches = WarcReader().read(InputSplit(name, len(stored), ""), "memory://crawl", collection="c", domain="web", rows=64)
+    batches = WarcReader().read(
+        InputSplit(name, len(stored), ""), "memory://crawl", collection="c", domain="web", rows=64
+    )
     got = [row for batch in batches for row in batch.to_pylist()]
     assert got == rows(data / "warc_edge", name)
     assert WarcReader().original(got[5]["source"], "memory://crawl").startswith(b"WARC/1.0\r\n")
