@@ -35,10 +35,10 @@ def plan(
         answer = training_plan(file, sets or [], data, vocab, gpus, device, mfu, price)
         print(json.dumps(answer)) if as_json else show_training_plan(answer)
         return
-    from curation.engine.runtime import run as engine
+    from curation.engine.runtime.status import plan_run
 
     pipeline = load_pipeline(file, sets)
-    answer = engine.plan(pipeline, run or os.path.join("runs", pipeline.name))
+    answer = plan_run(pipeline, run or os.path.join("runs", pipeline.name))
     if as_json:
         print(json.dumps(answer, default=str))
     else:
