@@ -7,7 +7,7 @@ the file's first bytes.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
@@ -57,6 +57,9 @@ class Text:
     date: str = "date"
     mime: Literal["text/plain", "text/html"] = "text/plain"
     format: Literal["auto", "jsonl", "parquet", "arrow", "text"] = "auto"
+
+    def packages(self) -> Sequence[str]:
+        return ("resiliparse",)  # its detector of encodings
 
     def split(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
         """Plain JSON Lines by byte ranges, Parquet by row groups. Whole where `id` is set: whether an id repeats is

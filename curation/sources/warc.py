@@ -7,7 +7,7 @@ drop that says what it was. `records` frames them, `http` unpacks them, `charset
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,9 @@ class Warc:
     """Options of `read: warc`. `mimes`: the media types that are documents; others are dropped by rule `mime`."""
 
     mimes: list[str] = field(default_factory=lambda: list(DOCUMENT_MIMES))
+
+    def packages(self) -> Sequence[str]:
+        return ("resiliparse",)  # its detector of encodings
 
     def split(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
         """The file as it is: where members begin is not known without reading it all (see `index`)."""
