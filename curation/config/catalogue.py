@@ -22,6 +22,6 @@ STEPS: dict[str, str | type] = {
 }
 
 READERS: dict[str, str | type] = {
-    "warc": "curation.sources.warc:Warc",
-    "text": "curation.sources.text:Text",
+    "warc": "curation.sources.warc:WarcReader",
+    "text": "curation.sources.text:TextReader",
 }
