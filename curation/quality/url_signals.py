@@ -34,6 +34,7 @@ import xxhash
 
 from curation import document, models
 from curation.core.errors import UserError
+from curation.core.packages import describe_missing
 from curation.step import MapStep
 
 UT1 = "ut1"  # the word for the lists inside datatrove
@@ -86,6 +87,9 @@ class Urls(MapStep):
             rules["soft_words"] = f"{self.name}.soft_words < 2"
             rules["subword"] = f"NOT {self.name}.subword"
         return rules
+
+    def packages(self) -> Sequence[str]:
+        return ("tldextract", "datatrove") if self.words or UT1 in self.lists else ("tldextract",)
 
     def inputs(self) -> Sequence[str]:
         """The lists, packaged ones too: another version of them is another step."""
@@ -181,9 +185,7 @@ def _lines(path: Path) -> Iterator[str]:
 def _assets(name: str) -> Path:
     found = importlib.util.find_spec("datatrove")
     if found is None or not found.submodule_search_locations:
-        raise UserError(
-            f"step {name}: its lists come with datatrove, which is not installed; try: pip install datatrove"
-        )
+        raise UserError(f"step {name}: its lists are part of datatrove: {describe_missing(['datatrove'])}")
     return Path(found.submodule_search_locations[0]) / "assets"
 
 

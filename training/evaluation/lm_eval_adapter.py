@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from curation.core.errors import UserError
+from curation.core.packages import require
 from training.evaluation.generate import Trained, load, say
 from training.evaluation.tasks import likelihoods
 
@@ -25,10 +26,8 @@ def adapter(run_dir: str, device: str = "cpu") -> Any:
 
 def known(task: str) -> tuple[Any, str]:
     """lm-eval's TaskManager that knows a task, NAME or FOLDER/NAME, and its name. Raises UserError where none does."""
-    try:
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise UserError(f"lm_eval:{task}: lm-eval is not installed; pip install 'gristmill[eval]'") from error
+    require(f"lm_eval:{task}", ["lm_eval"])
+    from lm_eval.tasks import TaskManager
 
     folder, _, name = task.rpartition("/")
     manager = TaskManager(include_path=folder or None)
@@ -56,10 +55,8 @@ def score(trained: Trained, task: str, limit: int | None) -> tuple[int, dict[str
 
 def wrap(trained: Trained) -> Any:
     """A model in memory as an lm_eval LM."""
-    try:
-        from lm_eval.api.model import LM
-    except ImportError as error:
-        raise UserError("lm-eval is not installed; pip install 'gristmill[eval]'") from error
+    require("lm_eval adapter", ["lm_eval"])
+    from lm_eval.api.model import LM
 
     class Gristmill(LM):  # type: ignore[misc,unused-ignore]
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
