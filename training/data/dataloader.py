@@ -66,7 +66,7 @@ def dataset(
     shuffling and has no state. Raises UserError for a mix that would read a domain more often than max_epochs, which is
     by default what the run was made for.
     """
-    settings = DataConfig(sequence=sequence, weights=weights, max_epochs=max_epochs)
+    settings = DataConfig(seq_len=sequence, weights=weights, max_epochs=max_epochs)
     data, log, _ = plan(read_manifest(run), settings, seed, windows, iterations)
     return Iterations(data, log, count=iterations)
 

@@ -82,9 +82,9 @@ def load(run_dir: str, device: str = "cpu") -> Trained:
     model = Model(Shape(**found.state["shape"]))
     save_load.restore(found.path, model, None)
     model.eval().to(device)
-    state, length = found.state, config.data.sequence
+    state, length = found.state, config.data.seq_len
     if "order" in state:  # an imported model has none
-        length = OrderLog.from_dict(state["order"]).longest(state["windows"])
+        length = OrderLog.from_dict(state["order"]).longest(state["sequences"])
     return Trained(model, tokenizer, file, int(data["tokenizer"]["eos"]), length)
 
 

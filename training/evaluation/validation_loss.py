@@ -35,7 +35,7 @@ class Score:
     perplexity: float
     bits_per_byte: float | None
     tokens: int
-    windows: int
+    sequences: int
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ def test_groups_are_asked_for_once_whole_and_before_they_are_read(
         asked.append((os.readlink(f"/proc/self/fd/{file}"), at, length))
 
     monkeypatch.setattr(prefetch.os, "posix_fadvise", advise)
-    data, log, _ = plan(shards.read_manifest(str(corpus)), DataConfig(sequence=64, weights={"docs": 1}), 17, 8, 10)
+    data, log, _ = plan(shards.read_manifest(str(corpus)), DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10)
     order, domain = data.orders["docs"], data.domains["docs"]
     for first in range(0, order.total, 8):
         data.batch(log, first, min(first + 8, order.total))

@@ -234,7 +234,7 @@ def test_training_runs_no_code(tmp_path: Path) -> None:
     file = tmp_path / "he.jsonl"
     file.write_text(json.dumps({"prompt": "def f():\n", "test": "pass", "entry_point": "f"}))
     with pytest.raises(UserError, match="he would run what the model writes, which training does not; score it after"):
-        tasks_of(parse("iterations: 1", "t", {"evaluate.tasks": [str(file)]}))
+        tasks_of(parse("steps: 1", "t", {"evaluate.tasks": [str(file)]}))
 
 
 def test_math(model: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
