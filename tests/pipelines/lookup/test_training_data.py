@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from warcio.archiveiterator import ArchiveIterator
 
 from curation import shards
-from curation.canonical_url import normalise
+from curation.canonical_url import canonicalize_url
 from curation.core.errors import UserError
 from curation.dedup.minhash import jaccard, shingles
 from curation.packing.tokenizer.encode import Encoder
@@ -130,7 +130,7 @@ def check_split(run: Path, similar: float) -> None:
     split = sides(run)
     columns = ["doc_id", "url", "text"]
     rows = pq.read_table(run / "result" / "documents", columns=columns).to_pylist()
-    for key in (lambda r: r["text"], lambda r: normalise(r["url"])):
+    for key in (lambda r: r["text"], lambda r: canonicalize_url(r["url"])):
         held = {key(r) for r in rows if split[r["doc_id"]] == "validation"}
         assert not held & {key(r) for r in rows if split[r["doc_id"]] == "train"}
     grams = jaccard.Sets.of(shingles.shingle_sets(pa.array([r["text"] for r in rows], pa.large_string())))
@@ -167,7 +167,7 @@ def test_the_split_parts_neither_pages_crawled_again_nor_duplicates_that_the_rul
     rows = pq.read_table(tmp_path / "run" / "result" / "documents").to_pylist()
     by_address: dict[str, set[str]] = {}
     for row in rows:
-        by_address.setdefault(normalise(row["url"]), set()).add(split[row["doc_id"]])
+        by_address.setdefault(canonicalize_url(row["url"]), set()).add(split[row["doc_id"]])
         for step in ("exact_dedup", "minhash_dedup"):
             kept = row[step]["of"]
             assert kept is None or split[bytes.fromhex(kept)] == split[row["doc_id"]]
