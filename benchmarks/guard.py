@@ -27,7 +27,7 @@ import torch
 
 from curation import shards
 from training.config import GuardConfig, parse
-from training.data.dataset import plan
+from training.data.data_schedule import new_data_order
 from training.stability.spike_detection import Guard
 from training.train import TrainResult, train
 
@@ -112,7 +112,7 @@ def write_both(
     write(clean, train_documents, held_out)
     config = parse(json.dumps(CONFIG))
     size = config.batch.windows
-    reader, order, _ = plan(shards.read_manifest(str(clean)), config.data, seed, size, config.iterations)
+    reader, order, _ = new_data_order(shards.read_manifest(str(clean)), config.data, seed, size, config.iterations)
     read: dict[int, set[int]] = {}  # document -> iterations
     for w in reader.windows(order, 0, len(train_documents) * (LENGTH + 1) // (LENGTH * size) * size):
         for doc in reader.doc_ids(w):
@@ -173,7 +173,9 @@ def experiment(files: Sequence[Path], seeds: Sequence[int], iterations: int, cou
 def spiked(data: Path, seed: int, log: list[dict[str, Any]], bad: set[str]) -> dict[str, float]:
     """The largest z of loss and gradient norm among an unguarded run's iterations that read one of these documents."""
     config = parse(json.dumps(CONFIG))
-    reader, order, _ = plan(shards.read_manifest(str(data)), config.data, seed, config.batch.windows, config.iterations)
+    reader, order, _ = new_data_order(
+        shards.read_manifest(str(data)), config.data, seed, config.batch.windows, config.iterations
+    )
     size = config.batch.windows
     events = [e for e in log if e.get("event") == "anomaly"]
     ours = [

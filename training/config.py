@@ -48,7 +48,7 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class ModelConfig(_Strict):
+class ModelSection(_Strict):
     """The model's sizes: a preset, single figures over it, or all of them. The vocabulary is the tokenizer's."""
 
     preset: str | None = "demo"
@@ -75,7 +75,7 @@ class ModelConfig(_Strict):
         return {"preset": name, **PRESETS[name], **value}
 
     @model_validator(mode="after")
-    def _fits(self) -> ModelConfig:
+    def _fits(self) -> ModelSection:
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(f"width {self.width} over {self.heads} heads must be a whole, even head width")
         if self.heads % self.kv_heads:
@@ -218,7 +218,7 @@ class TrainConfig(_Strict):
 
     iterations: Count
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 17
-    model: ModelConfig = Field(default_factory=lambda: ModelConfig(**PRESETS["demo"]))
+    model: ModelSection = Field(default_factory=lambda: ModelSection(**PRESETS["demo"]))
     data: DataConfig = DataConfig()
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
