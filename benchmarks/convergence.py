@@ -27,8 +27,8 @@ from benchmarks.crawl_mix import curated
 from benchmarks.plain import PlainLlama
 from curation.shards import Manifest, read_manifest
 from training.config import TrainConfig
-from training.data.dataset import Domain, held_out
-from training.evaluation.validation_loss import evaluate, mean_loss
+from training.data.token_streams import DomainStream, validation_streams
+from training.evaluation.validation_loss import evaluate_domains, mean_loss
 from training.metrics.metrics_log import METRICS, read
 from training.train import shape, train
 
@@ -67,7 +67,7 @@ def plain(config: TrainConfig, manifest: Manifest) -> Curve:
         [
             domain.shard(i).tokens.astype(np.int64)
             for name, split in manifest.splits["train"].items()
-            for domain in [Domain(name, manifest, split)]
+            for domain in [DomainStream(name, manifest, split)]
             for i in range(len(domain.entries))
         ]
     )
@@ -81,8 +81,8 @@ def plain(config: TrainConfig, manifest: Manifest) -> Curve:
     last, length, warmup = config.steps, config.data.seq_len, config.steps // 20
 
     def score() -> float:
-        found = evaluate(
-            model.held, held_out(manifest, {}), length=length, micro=config.batch.global_size,
+        found = evaluate_domains(
+            model.held, validation_streams(manifest, {}), length=length, micro=config.batch.global_size,
             limit=config.evaluate.sequences, device=torch.device("cpu"),
             autocast=torch.autocast("cpu", torch.bfloat16),
         )  # fmt: skip

@@ -27,7 +27,7 @@ import torch
 
 from curation import shards
 from training.config import GuardConfig, parse
-from training.data.dataset import plan
+from training.data.data_schedule import new_data_order
 from training.stability.spike_detection import Guard
 from training.train import TrainResult, train
 
@@ -120,7 +120,7 @@ def write_both(
     write(clean, train_documents, held_out)
     config = parse(json.dumps(CONFIG))
     size = config.batch.global_size
-    reader, order, _ = plan(shards.read_manifest(str(clean)), config.data, seed, size, config.steps)
+    reader, order, _ = new_data_order(shards.read_manifest(str(clean)), config.data, seed, size, config.steps)
     read: dict[int, set[int]] = {}  # document -> steps
     for w in reader.windows(order, 0, len(train_documents) * (LENGTH + 1) // (LENGTH * size) * size):
         for doc in reader.doc_ids(w):
@@ -181,7 +181,9 @@ def experiment(files: Sequence[Path], seeds: Sequence[int], steps: int, count: i
 def spiked(data: Path, seed: int, log: list[dict[str, Any]], bad: set[str]) -> dict[str, float]:
     """The largest z of loss and gradient norm among an unguarded run's steps that read one of these documents."""
     config = parse(json.dumps(CONFIG))
-    reader, order, _ = plan(shards.read_manifest(str(data)), config.data, seed, config.batch.global_size, config.steps)
+    reader, order, _ = new_data_order(
+        shards.read_manifest(str(data)), config.data, seed, config.batch.global_size, config.steps
+    )
     size = config.batch.global_size
     events = [e for e in log if e.get("event") == "anomaly"]
     ours = [

@@ -191,9 +191,9 @@ def reader(name: str, folder: Path) -> Callable[[], Any]:
     if name == "gristmill":
         from curation.shards import read_manifest
         from training.data.data_order import OrderLog
-        from training.data.dataset import Data
+        from training.data.dataset import TokenDataset
 
-        data = Data(read_manifest(str(folder / "shards")), 17, T, ["code"])
+        data = TokenDataset(read_manifest(str(folder / "shards")), 17, T, ["code"])
         log = OrderLog.start({"code": 1}, T, T, BATCH)
         place = iter(range(1 << 40))
 
@@ -290,12 +290,12 @@ def first_batch(folder: Path) -> dict[str, float]:
     """Seconds to open a manifest of 20,000 shards, and from there to the batch of step 1,000,000."""
     from curation.shards import read_manifest
     from training.data.data_order import OrderLog
-    from training.data.dataset import Data
+    from training.data.dataset import TokenDataset
 
     begin = time.perf_counter()
     manifest = read_manifest(str(folder / "shards" / "many.json"))
     opened = time.perf_counter()
-    data = Data(manifest, 17, T, ["code"])
+    data = TokenDataset(manifest, 17, T, ["code"])
     log = OrderLog.start({"code": 1}, T, T, BATCH)
     data.batch(log, 1_000_000 * BATCH, 1_000_001 * BATCH)
     done = time.perf_counter()
@@ -308,7 +308,7 @@ def from_s3(folder: Path) -> dict[str, float]:
 
     from curation.shards import read_manifest
     from training.data.data_order import OrderLog
-    from training.data.dataset import Data
+    from training.data.dataset import TokenDataset
 
     os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
     child = subprocess.Popen(
@@ -331,7 +331,7 @@ def from_s3(folder: Path) -> dict[str, float]:
             s3.put_file(local.path(entry), f"bench/{entry.path}")
         manifest = read_manifest("s3://bench")
         size = 2 * sum(e.tokens for _, _, e in manifest.entries())
-        data = Data(manifest, 17, T, ["code"], cache_bytes=size // 10)
+        data = TokenDataset(manifest, 17, T, ["code"], cache_bytes=size // 10)
         log = OrderLog.start({"code": 1}, T, T, BATCH)
         steps = data.orders["code"].total // BATCH
         begin = time.perf_counter()

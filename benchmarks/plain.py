@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.model.transformer import Shape
+from training.model.transformer import ModelConfig
 
 
 class GPTBlock(nn.Module):
@@ -66,7 +66,7 @@ class GPT(nn.Module):
 class PlainLlama(nn.Module):
     """Parameters have the names of training.model.transformer.Model, so that weights can be handed over."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
         from training.model.transformer import Model
 

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.plain import GPT
-from training.cost.model_stats import flops_per_token, parameters
-from training.model.transformer import Model, Shape
+from training.cost.model_stats import flops_per_token, parameter_counts
+from training.model.transformer import Model, ModelConfig
 
 
 class Ours(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
         self.model = Model(shape)
         self.model.initialise(1)
@@ -72,8 +72,8 @@ def main() -> None:
         f"torch {torch.__version__}, {a.threads} threads, {a.layers} layers, width {a.width}, {a.windows} x {a.length}"
     )
     for vocab in a.vocab:
-        shape = Shape(vocab, a.layers, a.width, heads, heads, a.width * 8 // 3, True)
-        ours = sum(v for k, v in parameters(shape).items() if k not in ("embedding", "head"))
+        shape = ModelConfig(vocab, a.layers, a.width, heads, heads, a.width * 8 // 3, True)
+        ours = sum(v for k, v in parameter_counts(shape).items() if k not in ("embedding", "head"))
         gpt = sum(
             p.numel()
             for n, p in GPT(vocab, a.layers, a.width, heads, a.length).named_parameters()

@@ -22,20 +22,23 @@ from training.checkpoint.resume import chosen_device, settle, write_head
 from training.checkpoint.save_load import Retention, Saver
 from training.config import TrainConfig
 from training.cost import device_specs
-from training.cost.cost_model import Live
+from training.cost.cost_model import LiveStats
+from training.data.batch import Batch
 from training.data.data_order import OrderLog
-from training.data.data_schedule import carry_on, plan, share
-from training.data.dataset import Batch, Data, held_out
+from training.data.data_schedule import new_data_order, rank_slices, resume_data_order
+from training.data.dataset import TokenDataset
+from training.data.token_streams import validation_streams
 from training.distributed.parallel import Ranks, autocast, build, eager, gather, join, release, whole
 from training.distributed.watchdog import Preempted, Watch, watch
-from training.evaluation.tasks import score_tasks, tasks_of
-from training.evaluation.validation_loss import Score, evaluate, mean_loss, text_bytes
+from training.evaluation.tasks import read_tasks, score_tasks
+from training.evaluation.validation_loss import ValidationScore, bytes_per_token, evaluate_domains, mean_loss
 from training.metrics.experiment_loggers import Logs
 from training.metrics.metrics_log import METRICS, Journal, Report, goodput, last_scores, read
 from training.metrics.step_metrics import Meter
-from training.model.transformer import Shape
+from training.model.transformer import ModelConfig
 from training.optim import optimizers as optim
-from training.optim.loss_scale import Scaler
+from training.optim.loss_scale import LossScaler
+from training.optim.lr_schedule import learning_rate
 from training.stability import find_spike_documents, rollback
 from training.stability.spike_detection import Guard
 
@@ -48,7 +51,7 @@ class TrainResult:
     sequences: int
     tokens: int
     loss: float | None  # of the last step; None where nothing was left to do
-    validation: dict[str, Score]
+    validation: dict[str, ValidationScore]
     checkpoint: Path
     resumed_from: int  # the step at which this call began
     notes: tuple[str, ...]  # rounding of the mix, damaged checkpoints, remainders
@@ -82,15 +85,15 @@ def _loop(
 ) -> TrainResult:
     saved = ranks.agree(lambda: rollback.latest(run))
     data, order, rounding = _order(config, manifest, saved)
-    evaluated = held_out(manifest, config.data.validation)
-    asked = ranks.agree(lambda: tasks_of(config))
+    evaluated = validation_streams(manifest, config.data.validation)
+    asked = ranks.agree(lambda: read_tasks(config))
     notes = [f"the mix was rounded to {order.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
     notes += [
         f"{n}: {o.remainder:,} of {o.tokens.sum():,} tokens are no target in an epoch" for n, o in data.orders.items()
     ]
     notes += data.notes
     for segment in order.segments:
-        share(segment.batch, ranks.world, 1, ranks.rank)  # now, and not where it begins
+        rank_slices(segment.batch, ranks.world, 1, ranks.rank)  # now, and not where it begins
     if ranks.first:
         for note in data.notes:
             if report is not None:
@@ -100,11 +103,11 @@ def _loop(
     if config.init_from is not None:
         checkpoint.restore(checkpoint.locate(config.init_from), model, None, ranks)
     model.norm.register_forward_hook(lambda *_: watcher.alive())  # evaluating and blaming are no hang either
-    optimizers = optim.build(model, config.optimizer, exact=config.precision == "fp32")
-    scaler = Scaler(ranks.device, config.precision == "fp16")
+    optimizers = optim.build_optimizers(model, config.optimizer, exact=config.precision == "fp32")
+    scaler = LossScaler(ranks.device, config.precision == "fp16")
     guard = Guard(config.guard, ranks.device, overflow=scaler.enabled)
-    meter = Meter(ranks, {name: text_bytes(domain) for name, domain in data.domains.items()})
-    live = Live(config, model.shape, device_specs.here(ranks.device.type), ranks.world)
+    meter = Meter(ranks, {name: bytes_per_token(domain) for name, domain in data.domains.items()})
+    live = LiveStats(config, model.shape, device_specs.current_device(ranks.device.type), ranks.world)
     micro, every = config.batch.micro_size or config.batch.global_size, config.checkpoint.every
     goes_back = config.guard.action == "rollback"
     at = _At(0, 0, 0, order)
@@ -145,11 +148,11 @@ def _loop(
             stays = Retention(config.checkpoint.keep, config.checkpoint.keep_every, guard.good if goes_back else None)
             saver.save(at.step, model, optimizers, state, stays)
 
-        def score() -> dict[str, Score]:
+        def score() -> dict[str, ValidationScore]:
             model.eval()
             tasks = {}
             with eager(config):
-                found = evaluate(
+                found = evaluate_domains(
                     model,
                     evaluated,
                     length=config.data.seq_len,
@@ -167,7 +170,7 @@ def _loop(
             journal.write(kind="validation", step=at.step, loss=mean_loss(found), domains=domains, **tasks)
             return found
 
-        scores: dict[str, Score] = {}
+        scores: dict[str, ValidationScore] = {}
         loss: float | None = None
         if saved is not None:
             at = load(saved)
@@ -178,9 +181,9 @@ def _loop(
                 save()
         while at.step < config.steps:
             first, last = at.order.span(at.step)
-            rate = optim.learning_rate(at.step, config.steps, config.optimizer.lr, config.schedule)
+            rate = learning_rate(at.step, config.steps, config.optimizer.lr, config.schedule)
             optimizers.set_rate(rate)
-            ((mine, end_of_mine),) = share(last - first, ranks.world, 1, ranks.rank)
+            ((mine, end_of_mine),) = rank_slices(last - first, ranks.world, 1, ranks.rank)
             batch = data.batch(at.order, first + mine, first + end_of_mine)
             targets = meter.targets(batch)
             count = targets.sum().clamp(min=1).float()
@@ -214,7 +217,7 @@ def _loop(
                 continue
 
             readings, stop = meter.read()
-            held = device_specs.held(ranks.device.type)
+            held = device_specs.peak_memory(ranks.device.type)
             for reading in readings:
                 loss = reading.loss
                 if event := reading.event():
@@ -289,17 +292,19 @@ class _At:
         return _At(self.step + 1, last, self.tokens + self.tokens_of(first, last), self.order)
 
 
-def _order(config: TrainConfig, manifest: Manifest, saved: checkpoint.Loaded | None) -> tuple[Data, OrderLog, float]:
+def _order(
+    config: TrainConfig, manifest: Manifest, saved: checkpoint.Loaded | None
+) -> tuple[TokenDataset, OrderLog, float]:
     """What is read when: by the configuration, behind what the log of a checkpoint says was read."""
     about = (manifest, config.data, config.seed, config.batch.global_size, config.steps)
     if saved is None:
-        return plan(*about)
-    return carry_on(*about, OrderLog.from_dict(saved.state["order"]), saved.state["sequences"])
+        return new_data_order(*about)
+    return resume_data_order(*about, OrderLog.from_dict(saved.state["order"]), saved.state["sequences"])
 
 
-def shape(config: TrainConfig, vocab: int) -> Shape:
+def shape(config: TrainConfig, vocab: int) -> ModelConfig:
     """The model's sizes, as the configuration and the tokenizer have it."""
-    return Shape(vocab=vocab, **config.model.model_dump(exclude={"preset"}))
+    return ModelConfig(vocab=vocab, **config.model.model_dump(exclude={"preset"}))
 
 
 def _micro_batches(batch: Batch, micro: int) -> Iterator[Batch]:

@@ -43,10 +43,10 @@ def test_loss_and_step() -> None:
 def test_the_plain_decoder_is_ours() -> None:
     """Loss and gradients of the convergence benchmark's reference are those of the model, documents included."""
     from benchmarks.plain import PlainLlama
-    from training.model.transformer import Shape
+    from training.model.transformer import ModelConfig
 
     plain = PlainLlama(
-        Shape(
+        ModelConfig(
             vocab=60,
             num_layers=2,
             hidden_size=32,

@@ -16,9 +16,9 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from curation.core.errors import UserError
 from curation.shards import read_manifest
+from training.checkpoint.load_model import load_model
 from training.config import TrainConfig, parse
 from training.evaluation import validation_loss
-from training.evaluation.generate import load
 from training.evaluation.task_files import read_task
 from training.evaluation.tasks import evaluate_task
 from training.model.transformer import Model
@@ -76,7 +76,7 @@ def test_tasks_in_the_loop(corpus: Path, plain: Path, tasks: list[str], tmp_path
     scored = [e for e in entries(tmp_path / "run") if e["kind"] == "validation"]
     assert [e["step"] for e in scored] == [0, 6, 12]
     assert all(set(e["tasks"]) == NAMES for e in scored)
-    after = load(str(tmp_path / "run"))
+    after = load_model(str(tmp_path / "run"))
     found = {
         f"{r.task}.{k}": v for r in (evaluate_task(after, read_task(t)) for t in tasks) for k, v in r.figures.items()
     }
@@ -139,7 +139,7 @@ def test_a_longer_context_is_what_the_model_has(corpus: Path, tmp_path: Path) ->
     for end, length in ((3, 64), (4, 128), (8, 128)):
         train(config(steps=end, **{"data.changes": CHANGES, "schedule.kind": "constant", "schedule.warmup_steps": 2}),
               str(corpus), str(tmp_path / "run"))  # fmt: skip
-        assert load(str(tmp_path / "run")).sequence == length
+        assert load_model(str(tmp_path / "run")).sequence == length
 
 
 def test_a_long_evaluation_is_no_hang(

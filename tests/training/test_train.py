@@ -22,9 +22,10 @@ from pipelines.lookup.training_data import Readings, trace_token
 from training.checkpoint import save_load
 from training.config import PRESETS, TrainConfig, parse
 from training.data import data_schedule
-from training.data.dataset import Data, plan
+from training.data.data_schedule import new_data_order
+from training.data.dataset import TokenDataset
 from training.metrics.metrics_log import last_scores
-from training.model.transformer import Model, Shape
+from training.model.transformer import Model, ModelConfig
 from training.optim import optimizers
 from training.train import train
 
@@ -48,8 +49,8 @@ def config(**changes: Any) -> TrainConfig:
 
 def contents(path: Path) -> dict[str, torch.Tensor]:
     """Weights and moments of a checkpoint, by name."""
-    model = Model(Shape(**save_load.verify(path)["shape"]))
-    optimizer = optimizers.build(model, config().optimizer)
+    model = Model(ModelConfig(**save_load.verify(path)["shape"]))
+    optimizer = optimizers.build_optimizers(model, config().optimizer)
     save_load.restore(path, model, optimizer)
     state = save_load.tensors(model, optimizer)
     flat = {f"model.{n}": t for n, t in state["model"].items()}
@@ -267,9 +268,9 @@ def test_one_step_equals_a_hand_written_one_in_float64(corpus: Path, tmp_path: P
     first = config(steps=1, **{"schedule.warmup_steps": 4, "optimizer.max_grad_norm": 0.5})
     train(first, str(corpus), str(tmp_path / "run"))
     manifest = shards.read_manifest(str(corpus))
-    data, log, _ = plan(manifest, first.data, first.seed, 8, 1)
+    data, log, _ = new_data_order(manifest, first.data, first.seed, 8, 1)
     batch = data.batch(log, 0, 8)
-    model = Model(Shape(vocab=1024, **PRESETS["toy"]))
+    model = Model(ModelConfig(vocab=1024, **PRESETS["toy"]))
     model.initialise(first.seed)
     model.double()
     loss, count, _ = model(batch.tokens, batch.targets, batch.documents)
@@ -387,18 +388,18 @@ def test_changes_on_the_way_are_what_the_loop_reads(
     """Mix, sequence length and batch from a step on: the batches that the loop gets, interrupted or not."""
     settings = config(steps=14, log_every=10, **{"data.changes": CHANGES})
     manifest = shards.read_manifest(str(corpus))
-    data, log, _ = plan(manifest, settings.data, settings.seed, 8, 14)
+    data, log, _ = new_data_order(manifest, settings.data, settings.seed, 8, 14)
     assert len(log.segments) == 4
     given: list[tuple[int, int, tuple[int, ...], tuple[str, ...]]] = []
-    batch = Data.batch
+    batch = TokenDataset.batch
 
-    def noted(self: Data, order: Any, first: int, last: int) -> Any:
+    def noted(self: TokenDataset, order: Any, first: int, last: int) -> Any:
         made = batch(self, order, first, last)
         given.append((first, last, tuple(made.tokens.shape), made.domains))
         assert made.tokens.equal(batch(data, log, first, last).tokens)
         return made
 
-    monkeypatch.setattr(Data, "batch", noted)
+    monkeypatch.setattr(TokenDataset, "batch", noted)
     whole = train(settings, str(corpus), str(tmp_path / "whole"))
     shapes = [(8, 64)] * 7 + [(4, 128)] * 4 + [(16, 32)] * 3
     assert [g[2] for g in given] == shapes and [g[:2] for g in given] == [log.span(i) for i in range(14)]
@@ -476,7 +477,7 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused_before_it_comes(
 
     def share(batch: int, world: int, accumulation: int, rank: int) -> list[tuple[int, int]]:
         asked.append(batch)
-        return data_schedule.share(batch, 4, accumulation, rank)
+        return data_schedule.rank_slices(batch, 4, accumulation, rank)
 
     monkeypatch.setattr(module, "share", share)
     with pytest.raises(UserError, match=r"a global batch of 6 cannot be dealt to 4 ranks .*; 4 or 8 can"):

@@ -20,7 +20,7 @@ from torch import Tensor
 from curation.core.errors import UserError
 from training.checkpoint import save_load
 from training.config import DataConfig, ModelSection, TrainConfig
-from training.model.transformer import Model, Shape
+from training.model.transformer import Model, ModelConfig
 from training.optim import optimizers
 
 SHARD = 5 * 10**9  # bytes a file, Hugging Face's own habit
@@ -48,7 +48,7 @@ def theirs(name: str) -> str:
     return _ENDS.get(name, "lm_head.weight")
 
 
-def hf_config(shape: Shape, *, eos: int, positions: int, dtype: torch.dtype) -> dict[str, Any]:
+def hf_config(shape: ModelConfig, *, eos: int, positions: int, dtype: torch.dtype) -> dict[str, Any]:
     """config.json of a shape. `positions`: the longest window it was trained on."""
     kind = "qwen3" if shape.qk_norm else "llama"
     return {
@@ -79,9 +79,9 @@ def export(run_dir: str, out_dir: str, *, dtype: torch.dtype = torch.bfloat16) -
 
     Raises UserError where there is no checkpoint or the folder is taken, CheckpointError where all are damaged.
     """
-    from training.evaluation.generate import load
+    from training.checkpoint.load_model import load_model
 
-    loaded = load(run_dir)
+    loaded = load_model(run_dir)
     out = Path(out_dir)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out_dir} is not empty; name another folder")
@@ -157,7 +157,7 @@ def load_hf(folder: str) -> Model:
     return model
 
 
-def shape_of(root: Path) -> Shape:
+def shape_of(root: Path) -> ModelConfig:
     """The sizes in a Hugging Face config.json. Raises UserError for a decoder that is not ours."""
     try:
         told = json.loads((root / "config.json").read_text())
@@ -175,7 +175,7 @@ def shape_of(root: Path) -> Shape:
     wrong += ["head_dim"] if (told.get("head_dim") or width // heads) * heads != width else []
     if wrong:
         raise UserError(f"{root}: {', '.join(f'{k}={told[k]}' for k in wrong)} is not supported")
-    return Shape(
+    return ModelConfig(
         vocab=told["vocab_size"],
         num_layers=told["num_hidden_layers"],
         hidden_size=width,
@@ -215,7 +215,9 @@ def import_hf(folder: str, run_dir: str) -> Path:
     (run / "train.yaml").write_text(config.dump())
     state = {"step": 0, "shape": vars(model.shape)}
     with save_load.Saver(run / "checkpoints", background=False) as saver:
-        saver.save(0, model, optimizers.build(model, config.optimizer), state, save_load.Retention(1, None, None))
+        saver.save(
+            0, model, optimizers.build_optimizers(model, config.optimizer), state, save_load.Retention(1, None, None)
+        )
     return run / "checkpoints" / f"{0:08d}"
 
 

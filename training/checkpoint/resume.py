@@ -20,8 +20,8 @@ from curation.core.errors import UserError
 from curation.shards import Manifest, read_file
 from training.checkpoint import save_load
 from training.config import TrainConfig, parse
-from training.cost.device_specs import native_bf16
-from training.optim.optimizers import learning_rate
+from training.cost.device_specs import has_native_bf16
+from training.optim.lr_schedule import learning_rate
 
 FREE = (
     "evaluate.", "checkpoint.", "guard.", "log_every", "log_to", "hang_after", "exclude_list", "data.cache",
@@ -116,7 +116,7 @@ def decide(config: TrainConfig, earlier: TrainConfig | None) -> TrainConfig:
     if device == "auto":
         device = earlier.device if earlier else "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "auto":
-        precision = earlier.precision if earlier else "bf16" if native_bf16(device) else "fp32"
+        precision = earlier.precision if earlier else "bf16" if has_native_bf16(device) else "fp32"
     if threads is None:
         threads = earlier.threads if earlier else torch.get_num_threads()
     if device == "cuda" and not torch.cuda.is_available():

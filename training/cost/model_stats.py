@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from training.model.loss_columns import default_columns
 from training.model.loss_rows import default_rows
-from training.model.transformer import Shape
+from training.model.transformer import ModelConfig
 
 
-def parameters(shape: Shape) -> dict[str, int]:
+def parameter_counts(shape: ModelConfig) -> dict[str, int]:
     """Parameters by part; they add up to the model's."""
     head = shape.hidden_size // shape.num_heads
     kv = shape.num_kv_heads * head
@@ -48,9 +48,9 @@ class Flops:
         return self.products + self.attention_causal
 
 
-def flops_per_token(shape: Shape, sequence: int) -> Flops:
+def flops_per_token(shape: ModelConfig, sequence: int) -> Flops:
     """See `Flops`. Recomputation, and the product that the loss by columns makes twice, are no work of the model's."""
-    parts = parameters(shape)
+    parts = parameter_counts(shape)
     matrices = parts["attention"] + parts["feed-forward"] + shape.vocab * shape.hidden_size
     full = 12 * shape.num_layers * shape.hidden_size * sequence
     return Flops(6 * matrices, full, full // 2)
@@ -69,8 +69,8 @@ class Memory:
     peak: int
 
 
-def memory(
-    shape: Shape,
+def estimate_memory(
+    shape: ModelConfig,
     windows: int,
     sequence: int,
     *,
@@ -87,7 +87,7 @@ def memory(
     the blocks' matrices have one moment: 12). `accumulate`: gradients stand while a further micro-batch runs. `device`:
     cpu or cuda (torch keeps more for an RMSNorm on a CPU; the loss goes by columns there in 16 bits).
     """
-    parts = parameters(shape)
+    parts = parameter_counts(shape)
     count = sum(parts.values())
     own = -(-count // shards)
     single = (parts["attention"] + parts["feed-forward"]) // shards if optimizer == "muon" else 0
@@ -131,7 +131,7 @@ def memory(
     return Memory(4 * own, gradients, moments, casts, activations, loss, peak)
 
 
-def recipes(count: int) -> dict[str, int]:
+def state_bytes_by_recipe(count: int) -> dict[str, int]:
     """Bytes of weights, gradients and moments by recipe, before activations.
 
     The textbook's 12 a parameter: bf16 weights and gradients, fp32 moments; updates below a 256th of a weight are lost.

@@ -27,7 +27,7 @@ from torch.distributed.tensor.experimental import implicit_replication
 
 from curation.core.errors import UserError
 from training.config import TrainConfig
-from training.model.transformer import Model, Shape
+from training.model.transformer import Model, ModelConfig
 
 T = TypeVar("T")
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -111,7 +111,7 @@ def join(device: str, shard: int | None) -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def build(shape: Shape, config: TrainConfig, ranks: Ranks) -> Model:
+def build(shape: ModelConfig, config: TrainConfig, ranks: Ranks) -> Model:
     """The initialised model, on this rank's device and, with several ranks, sharded; no rank ever holds all of it."""
     if ranks.mesh is None:
         model = Model(shape)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.core import atomic_files
-from training.evaluation.validation_loss import Score
+from training.evaluation.validation_loss import ValidationScore
 
 Report = Callable[[dict[str, Any]], None]
 METRICS, SPEED, SESSIONS = "metrics.jsonl", "speed.jsonl", "sessions.jsonl"
@@ -116,12 +116,12 @@ def goodput(run: Path) -> dict[str, float]:
     }
 
 
-def last_scores(run: Path) -> dict[str, Score]:
+def last_scores(run: Path) -> dict[str, ValidationScore]:
     """The last evaluation in a run's log, by domain."""
-    scores: dict[str, Score] = {}
+    scores: dict[str, ValidationScore] = {}
     for entry in read(run / METRICS):
         if entry["kind"] == "validation":
-            scores = {name: Score(**s) for name, s in entry["domains"].items()}
+            scores = {name: ValidationScore(**s) for name, s in entry["domains"].items()}
     return scores
 
 

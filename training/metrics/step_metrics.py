@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.data.dataset import IGNORE, Batch
+from training.data.batch import IGNORE_INDEX, Batch
 from training.distributed.parallel import Ranks
 
 
@@ -76,7 +76,7 @@ class Meter:
 
     def targets(self, batch: Batch) -> Tensor:
         """Targets by domain, of all ranks: float64 [domains]."""
-        return self.ranks.sum(self._by_domain(batch, (batch.targets != IGNORE).sum(dim=1).double()))
+        return self.ranks.sum(self._by_domain(batch, (batch.targets != IGNORE_INDEX).sum(dim=1).double()))
 
     def losses(self, batch: Batch, nll: Tensor, stop: bool) -> Tensor:
         """Summed NLL by domain [domains], and how many ranks wish to stop: float64 [domains + 1] over all ranks.

@@ -29,7 +29,7 @@ from curation.core import atomic_files
 from curation.core.errors import UserError
 from curation.shards import Shard
 from training.data.data_order import OrderLog
-from training.data.dataset import Data
+from training.data.dataset import TokenDataset
 from training.stability.spike_detection import NORMAL
 
 WITNESSES = 512  # quiet documents, at most: a median and a MAD are good to a few per cent by then
@@ -103,7 +103,7 @@ def apply(log: OrderLog, incident: Incident) -> OrderLog:
     return changed
 
 
-def documents(data: Data, log: OrderLog, spans: Iterable[tuple[int, int]]) -> Iterator[Document]:
+def documents(data: TokenDataset, log: OrderLog, spans: Iterable[tuple[int, int]]) -> Iterator[Document]:
     """The documents in these windows, each piece widened within its document to the length of a window; not masked."""
     seen: set[tuple[str, int, int, int]] = set()
     for first, last in spans:
@@ -170,7 +170,7 @@ def judge(
 
 
 def blame(
-    data: Data,
+    data: TokenDataset,
     log: OrderLog,
     bad: Sequence[tuple[int, int]],
     before: Sequence[tuple[int, int]],

@@ -19,7 +19,7 @@ from training.checkpoint import save_load
 from training.checkpoint.save_load import Loaded
 from training.config import TrainConfig
 from training.data.data_order import OrderLog
-from training.data.dataset import Data
+from training.data.dataset import TokenDataset
 from training.distributed.parallel import Ranks, whole
 from training.metrics.metrics_log import METRICS, Journal, read
 from training.model.transformer import Model
@@ -84,7 +84,7 @@ def tell(journal: Journal, new: list[Incident], quarantine: str | None, ranks: R
 
 
 def investigate(
-    config: TrainConfig, run: Path, ranks: Ranks, guard: Guard, data: Data, log: OrderLog, model: Model
+    config: TrainConfig, run: Path, ranks: Ranks, guard: Guard, data: TokenDataset, log: OrderLog, model: Model
 ) -> Incident:
     """Puts a checkpoint's weights into the model, finds who did it, and writes the incident down. Collective.
 
@@ -100,12 +100,13 @@ def investigate(
     first = flagged[0] - 1  # as steps are counted from 0 here
     near = list(range(max(0, first - config.guard.spike_window), first))
     far = [i for i in range(first) if i + 1 not in flagged][-max(1, -(-QUIET // config.batch.global_size)) :]
-    way, model.attention_way = model.attention_way, "sdpa"  # flex would be compiled for every length of a document
+    backend = model.attention_backend
+    model.attention_backend = "sdpa"  # flex would be compiled for every length of a document
     blamed, suspects, witnesses = find_spike_documents.blame(
         data, log, [log.span(i - 1) for i in flagged], [log.span(i) for i in near], [log.span(i) for i in far],
         _measure(model, ranks), config.guard.blame_z,
     )  # fmt: skip
-    model.attention_way = way
+    model.attention_backend = backend
     events = ranks.agree(lambda: _events(run, flagged))
     masked = sorted({d for s in log.segments for d in s.masked} | {b.doc_id for b in blamed})
     found = Incident(

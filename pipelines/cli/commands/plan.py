@@ -67,7 +67,7 @@ def training_plan(
     }
     if data is not None:
         from curation.shards import read_manifest
-        from training.data.data_schedule import plan as order
+        from training.data.data_schedule import new_data_order as order
 
         manifest = read_manifest(data)
         vocab = manifest.tokenizer.vocab
@@ -76,10 +76,10 @@ def training_plan(
         order(manifest, config.data, config.seed, config.batch.global_size, config.steps)  # refuses as training would
     if vocab is not None:
         from training.cost import cost_model
-        from training.cost.device_specs import find
+        from training.cost.device_specs import find_device
 
-        found = cost_model.plan(
-            config, vocab, device=find(device), gpus=gpus, mfu=mfu or cost_model.ASSUMED_MFU, price=price
+        found = cost_model.plan_training(
+            config, vocab, device=find_device(device), gpus=gpus, mfu=mfu or cost_model.ASSUMED_MFU, price=price
         )
         answer |= cost_model.as_dict(found)
     return answer

@@ -13,7 +13,7 @@ from curation.core.errors import UserError
 from pipelines.experiments.scaling.scaling_law import Floats
 
 if TYPE_CHECKING:
-    from training.model.transformer import Shape
+    from training.model.transformer import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ def curve(folder: Path) -> Curve:
     return Curve(made, config.steps, at, np.array([float(e["loss"]) for e in entries]))
 
 
-def multiplied(shape: Shape) -> int:
+def multiplied(shape: ModelConfig) -> int:
     """Parameters that take part in a product: all but an embedding that is no head too, which is only looked up."""
-    from training.cost.model_stats import parameters
+    from training.cost.model_stats import parameter_counts
 
-    parts = parameters(shape)
+    parts = parameter_counts(shape)
     return sum(parts.values()) - (0 if shape.tie_embeddings else parts["embedding"])
 
 

@@ -15,15 +15,15 @@ from torch import nn
 from training.checkpoint import save_load
 from training.checkpoint.save_load import CheckpointError, Retention, Saver, newest, restore, verify
 from training.config import OptimizerConfig, parse
-from training.model.transformer import Model, Shape
-from training.optim.optimizers import Optimizers, build
+from training.model.transformer import Model, ModelConfig
+from training.optim.optimizers import Optimizers, build_optimizers
 from training.train import train
 
 
 def made(seed: int) -> tuple[nn.Module, Optimizers]:
     torch.manual_seed(seed)
     model = nn.Linear(3, 2)
-    optimizers = build(model, OptimizerConfig())
+    optimizers = build_optimizers(model, OptimizerConfig())
     model(torch.randn(4, 3)).sum().backward()
     optimizers.step()
     return model, optimizers
@@ -279,8 +279,8 @@ def test_power_lost_anywhere_in_a_run(corpus: Path, tmp_path: Path) -> None:
 def assert_same_tensors(a: Path, b: Path) -> None:
     found = []
     for path in (a, b):
-        model = Model(Shape(**verify(path)["shape"]))
-        optimizers = build(model, OptimizerConfig())
+        model = Model(ModelConfig(**verify(path)["shape"]))
+        optimizers = build_optimizers(model, OptimizerConfig())
         restore(path, model, optimizers)
         found.append(save_load.tensors(model, optimizers))
     for name, tensor in found[0]["model"].items():

@@ -12,13 +12,15 @@ import pytest
 from curation import shards
 from curation.core.errors import UserError
 from training.config import DataConfig
+from training.data.batch import IGNORE_INDEX, collate
 from training.data.data_order import OrderLog
-from training.data.dataset import IGNORE, Domain, collate, plan, validation
+from training.data.data_schedule import new_data_order
+from training.data.token_streams import DomainStream, iter_validation_sequences
 
 
 def opened(run: Path, batch: int = 8, **config: Any) -> tuple[shards.Manifest, Any, OrderLog]:
     manifest = shards.read_manifest(str(run))
-    data, log, _ = plan(manifest, DataConfig(**config), 17, batch, 10)
+    data, log, _ = new_data_order(manifest, DataConfig(**config), 17, batch, 10)
     return manifest, data, log
 
 
@@ -93,7 +95,7 @@ def test_masked_documents_are_no_targets(corpus: Path) -> None:
     row, at = several.number - first, int(several.starts[1])
     assert batch.tokens.equal(plain.tokens) and batch.documents.equal(plain.documents)
     assert batch.targets[row, :at].equal(plain.targets[row, :at])
-    assert set(batch.targets[row, at:].tolist()) == {IGNORE}
+    assert set(batch.targets[row, at:].tolist()) == {IGNORE_INDEX}
     for other, w in enumerate(data.windows(log, first, first + 8)):
         if masked not in data.doc_ids(w):
             assert batch.targets[other].equal(plain.targets[other])
@@ -102,16 +104,16 @@ def test_masked_documents_are_no_targets(corpus: Path) -> None:
 @pytest.mark.parametrize("length", [64, 250])
 def test_validation_reads_everything_once(corpus: Path, length: int) -> None:
     manifest = shards.read_manifest(str(corpus))
-    domain = Domain("code", manifest, manifest.splits["validation"]["code"])
-    windows = list(validation(domain, length, None))
+    domain = DomainStream("code", manifest, manifest.splits["validation"]["code"])
+    windows = list(iter_validation_sequences(domain, length, None))
     stream = domain.shard(0).tokens
     assert [t for w in windows for t in w.tokens[1:].tolist()] == stream[1:].tolist()
     batch = collate(windows[-2:], length)
     short = len(windows[-1].tokens) - 1
     assert short == (len(stream) - 1) % length
-    assert batch.targets[1, short:].tolist() == [IGNORE] * (length - short)
+    assert batch.targets[1, short:].tolist() == [IGNORE_INDEX] * (length - short)
     assert not set(batch.documents[1, :short].tolist()) & set(batch.documents[1, short:].tolist())
-    assert [w.start for w in validation(domain, length, 3)] == [0, length, 2 * length]
+    assert [w.start for w in iter_validation_sequences(domain, length, 3)] == [0, length, 2 * length]
 
 
 def test_refusals(corpus: Path, tmp_path: Path, build: Any) -> None:
@@ -124,12 +126,12 @@ def test_refusals(corpus: Path, tmp_path: Path, build: Any) -> None:
     manifest = shards.read_manifest(str(corpus))
     blocks = (159381 - 2) // 64 - 1  # docs: two shards
     with pytest.raises(
-        UserError, match=r"domain docs would be read .* the cap is 1 epochs .* runs out in iteration (\d+)"
+        UserError, match=r"domain docs would be read .* the cap is 1 epochs .* runs out in step (\d+)"
     ) as e:
-        plan(manifest, DataConfig(seq_len=64, weights={"docs": 1}, max_epochs=1), 17, 10, blocks)
-    total = plan(manifest, DataConfig(seq_len=64, weights={"docs": 1}), 17, 10, 1)[0].orders["docs"].total
-    assert f"runs out in iteration {total // 10 + 1} of" in str(e.value)
-    plan(manifest, DataConfig(seq_len=64, weights={"docs": 1}, max_epochs=1), 17, 10, total // 10)
+        new_data_order(manifest, DataConfig(seq_len=64, weights={"docs": 1}, max_epochs=1), 17, 10, blocks)
+    total = new_data_order(manifest, DataConfig(seq_len=64, weights={"docs": 1}), 17, 10, 1)[0].orders["docs"].total
+    assert f"runs out in step {total // 10 + 1} of" in str(e.value)
+    new_data_order(manifest, DataConfig(seq_len=64, weights={"docs": 1}, max_epochs=1), 17, 10, total // 10)
     tiny = build(tmp_path / "tiny", {"train/a": [[np.arange(1, 100)]]})
-    _, log, _ = plan(tiny, DataConfig(seq_len=16), 17, 4, 10)
+    _, log, _ = new_data_order(tiny, DataConfig(seq_len=16), 17, 4, 10)
     assert log.segments[0].mix == {"a": 1}, "without weights in either place: natural proportions"

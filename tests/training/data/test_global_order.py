@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from curation import shards
 from curation.core.errors import UserError
 from training.config import DataConfig
+from training.data.batch import Batch
 from training.data.block_order import DomainOrder
 from training.data.data_order import OrderLog, Segment
-from training.data.data_schedule import carry_on, share
-from training.data.dataloader import batches
-from training.data.dataset import Batch, Data, plan
+from training.data.data_schedule import new_data_order, rank_slices, resume_data_order
+from training.data.dataloader import build_dataloader
+from training.data.dataset import TokenDataset
 from training.data.mix_table import integer_mix
-from training.data.read_history import quota_errors, replay, seen
+from training.data.read_history import find_reads, quota_errors, replay_order
 
 WINDOWS, ITERATIONS = 96, 3
 CHANGES = (
@@ -31,8 +32,8 @@ CHANGES = (
 )
 
 
-def opened(run: Path, batch: int, iterations: int = 10, **config: Any) -> tuple[Data, OrderLog]:
-    data, log, _ = plan(shards.read_manifest(str(run)), DataConfig(**config), 17, batch, iterations)
+def opened(run: Path, batch: int, iterations: int = 10, **config: Any) -> tuple[TokenDataset, OrderLog]:
+    data, log, _ = new_data_order(shards.read_manifest(str(run)), DataConfig(**config), 17, batch, iterations)
     return data, log
 
 
@@ -59,7 +60,7 @@ def test_global_batches_are_the_same_lists_for_any_world(
     for world, accumulation in worlds:
         again, _ = opened(corpus, WINDOWS, seq_len=64)
         options = {"world": world, "accumulation": accumulation, "workers": workers}
-        ranks = [list(batches(again, log, range(ITERATIONS), rank=r, **options)) for r in range(world)]
+        ranks = [list(build_dataloader(again, log, range(ITERATIONS), rank=r, **options)) for r in range(world)]
         for i in range(ITERATIONS):
             steps = [ranks[r][i][a] for a in range(accumulation) for r in range(world)]
             assert listed(steps) == whole[i], (world, accumulation, i)
@@ -67,12 +68,12 @@ def test_global_batches_are_the_same_lists_for_any_world(
 
 def test_a_batch_that_cannot_be_dealt_names_the_nearest_that_can(corpus: Path) -> None:
     with pytest.raises(UserError, match=r"batch of 96 cannot be dealt to 5 ranks × 2 steps .*; 90 or 100 can"):
-        share(96, 5, 2, 0)
+        rank_slices(96, 5, 2, 0)
     with pytest.raises(UserError, match="; 8 can"):
-        share(6, 8, 1, 0)
+        rank_slices(6, 8, 1, 0)
     data, log = opened(corpus, WINDOWS, seq_len=64)
     with pytest.raises(UserError, match="95 or 100 can"):
-        batches(data, log, range(3), world=5)
+        build_dataloader(data, log, range(3), world=5)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -95,7 +96,7 @@ def test_killed_and_resumed_at_other_worlds_every_window_once_an_epoch(corpus: P
                 (w.epoch, w.shard, w.start)
                 for a in range(accumulation)
                 for r in range(world)
-                for w in life.windows(log, *(first + s for s in share(WINDOWS, world, accumulation, r)[a]))
+                for w in life.windows(log, *(first + s for s in rank_slices(WINDOWS, world, accumulation, r)[a]))
             ]
         at = killed if killed == iterations else rng.randint(at, killed)  # back to the last checkpoint
     read = Counter(w for i in range(iterations) for w in kept[i])
@@ -148,7 +149,7 @@ def test_three_changes_on_the_way_hold_their_quotas_and_caps(corpus: Path) -> No
     ]
     assert [log.iteration(w) for w in (0, 63, 64, 111, 112, 127, 128, 152)] == [0, 3, 4, 6, 7, 8, 9, 10]
     windows = log.span(40)[0]
-    counted = replay(log, data.orders, windows)
+    counted = replay_order(log, data.orders, windows)
     assert all(c.error < 1 for c in counted.values())
     assert sum(c.windows for c in counted.values()) == windows
     for name, count in counted.items():
@@ -186,19 +187,19 @@ def test_a_change_on_resume_leaves_what_was_read_and_goes_by_the_new_configurati
     data, log = opened(corpus, 16, 40, seq_len=64, shuffle_block=128)
     log = log.change(80, masked=("00" * 16,))
     before = [(w.domain, w.shard, w.start) for w in data.windows(log, 0, 160)]
-    same = carry_on(manifest, DataConfig(seq_len=64, shuffle_block=128), 17, 16, 40, log, 160)
+    same = resume_data_order(manifest, DataConfig(seq_len=64, shuffle_block=128), 17, 16, 40, log, 160)
     assert same[1] is log
     config = DataConfig(seq_len=128, shuffle_block=128, weights={"docs": 1}, changes=({"at": 12, "global_size": 4},))
-    _, changed, _ = carry_on(manifest, config, 17, 16, 40, log, 160)
+    _, changed, _ = resume_data_order(manifest, config, 17, 16, 40, log, 160)
     assert [(w.domain, w.shard, w.start) for w in data.windows(changed, 0, 160)] == before
     assert [(s.window, s.batch, s.sequence, s.mix) for s in changed.segments[-2:]] == [
         (160, 16, 128, {"docs": 1}),
         (192, 4, 128, {"docs": 1}),
     ]
     assert changed.segments[-1].masked == ("00" * 16,)
-    replay(changed, data.orders, 400)
+    replay_order(changed, data.orders, 400)
     with pytest.raises(UserError, match="256 does not divide the block of 128"):
-        carry_on(manifest, DataConfig(seq_len=256), 17, 16, 40, log, 160)
+        resume_data_order(manifest, DataConfig(seq_len=256), 17, 16, 40, log, 160)
 
 
 @pytest.mark.parametrize("batch", [1, 16])
@@ -214,7 +215,7 @@ def test_seen_is_what_the_windows_say(corpus: Path, batch: int) -> None:
             stream = domain.shard(number)
             for row, doc in enumerate(stream.documents.column("doc_id").to_pylist()):
                 first, last = int(stream.offsets[row]), int(stream.offsets[row + 1])
-                readings = seen(log, data.orders[name], number, first, last, windows)
+                readings = find_reads(log, data.orders[name], number, first, last, windows)
                 assert [r.window for r in readings] == found.get(doc.hex(), []), (name, number, row)
                 assert all(r.iteration == log.iteration(r.window) + 1 for r in readings)
     assert max(map(len, found.values())) > 10
@@ -234,7 +235,7 @@ def test_a_damaged_log_is_found(corpus: Path) -> None:
     data, log = opened(corpus, 16, 40, seq_len=64, weights={"docs": 1})
     good = log.change(32, mix={"docs": 2})
     twice = OrderLog(64, (*good.segments[:1], Segment(32, {"docs": 5}, {"docs": 2}, 64, 16)))
-    replay(good, data.orders, 100)
+    replay_order(good, data.orders, 100)
     with pytest.raises(ValueError, match="domain docs does not go on where it was"):
-        replay(twice, data.orders, 100)
+        replay_order(twice, data.orders, 100)
     assert quota_errors(log.segments[0], 100) == {"docs": 0}

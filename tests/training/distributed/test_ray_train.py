@@ -20,7 +20,7 @@ from curation.core.errors import UserError
 from training.checkpoint import save_load
 from training.config import parse
 from training.distributed.ray_train import fit
-from training.model.transformer import Model, Shape
+from training.model.transformer import Model, ModelConfig
 
 CONFIG = {
     "steps": 24,
@@ -80,7 +80,7 @@ def kill_a_worker() -> None:
 def weights(run: Path) -> str:
     """SHA-256 over the final weights, by name."""
     path = save_load.checkpoints(run / "checkpoints")[-1]
-    model = Model(Shape(**save_load.verify(path)["shape"]))
+    model = Model(ModelConfig(**save_load.verify(path)["shape"]))
     save_load.restore(path, model, None)
     digest = hashlib.sha256()
     for name, p in sorted(model.named_parameters()):

@@ -9,18 +9,19 @@ import pytest
 import torch
 
 from training.config import OptimizerConfig, ScheduleConfig
-from training.model.transformer import Model, Shape
-from training.optim.optimizers import Muon, build, learning_rate
+from training.model.transformer import Model, ModelConfig
+from training.optim.lr_schedule import learning_rate
+from training.optim.optimizers import Muon, build_optimizers
 
 SHAPE = {"vocab": 10, "num_layers": 2, "hidden_size": 8, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 8}
 
 
 def groups(tied: bool, **config: Any) -> list[dict[str, set[str]]]:
     """Of each optimizer: the names that decay and those that don't."""
-    model = Model(Shape(**SHAPE, tie_embeddings=tied))
+    model = Model(ModelConfig(**SHAPE, tie_embeddings=tied))
     names = {id(p): n for n, p in model.named_parameters()}
     found = []
-    for part in build(model, OptimizerConfig(**config)).parts:
+    for part in build_optimizers(model, OptimizerConfig(**config)).parts:
         sets: dict[str, set[str]] = {"decays": set(), "stays": set()}
         for group in part.param_groups:
             sets["decays" if group["weight_decay"] else "stays"] |= {names[id(p)] for p in group["params"]}
@@ -68,9 +69,9 @@ def test_muon_is_torchs(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_a_skipped_step_leaves_everything_as_it_was(kind: str) -> None:
     """Whatever the gradient is: also one that is no number."""
-    model = Model(Shape(**SHAPE, tie_embeddings=True))
+    model = Model(ModelConfig(**SHAPE, tie_embeddings=True))
     model.initialise(1)
-    optimizers = build(model, OptimizerConfig(kind=kind))
+    optimizers = build_optimizers(model, OptimizerConfig(kind=kind))
 
     def step(value: float, skip: float) -> None:
         for p in model.parameters():
@@ -92,9 +93,9 @@ def test_a_skipped_step_leaves_everything_as_it_was(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_the_update_is_measured(kind: str) -> None:
     """Against the difference of the weights before and after; a skipped one is none."""
-    model = Model(Shape(**SHAPE, tie_embeddings=False))
+    model = Model(ModelConfig(**SHAPE, tie_embeddings=False))
     model.initialise(1)
-    optimizers = build(model, OptimizerConfig(kind=kind, lr=0.02, weight_decay=0.5))
+    optimizers = build_optimizers(model, OptimizerConfig(kind=kind, lr=0.02, weight_decay=0.5))
     generator = torch.Generator().manual_seed(2)
     for skip in (0.0, 0.0, 1.0, 0.0):
         for p in model.parameters():
