@@ -49,8 +49,8 @@ def related_stages(corpus: Corpus, most: int, clusters: Sequence[str]) -> StageP
     partitions = max(1, -(-corpus.documents // KEYS_PER_PARTITION))
     run = partial(_links, corpus.seed, list(clusters), partitions)
     yield Stage("links", run, _KEYS, partitions, at="documents")
-    found = yield Stage("shared", _shared, _SHARED, 1, tally=_count)
-    if found.tally.get("shared"):
+    found = yield Stage("shared", _shared, _SHARED, 1, counters=_count)
+    if found.counters.get("shared"):
         yield Stage("related", partial(_related, most), RELATED, corpus.tasks)
 
 
