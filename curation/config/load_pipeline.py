@@ -1,4 +1,4 @@
-"""Loads a pipeline file: YAML becomes a checked `Pipeline`, or an error that names file, line, key and what was expected.
+"""Loads a pipeline file: YAML becomes a checked `Pipeline`, or an error that says where, what and what to do.
 
 Everything is checked before any work starts: keys, types, steps, options, the SQL of rules and the signals they name,
 and that nothing unscrubbed would be written. What comes out are plain values and ready steps; nothing below this file
@@ -23,6 +23,7 @@ from curation.config.pipeline import FILES, File, Mix, Pipeline, Source, SourceF
 from curation.config.step_options import anchor, build, find_class, user_target
 from curation.core import yaml_lines
 from curation.core.errors import UserError
+from curation.core.packages import require
 from curation.core.renamed_keys import PIPELINE_KEYS, refuse_renamed
 from curation.core.schema import nearest, validate
 from curation.core.yaml_lines import Path, YamlTree
@@ -120,6 +121,8 @@ def _tokenizer(tokenizer: Tokenizer | None, tree: YamlTree) -> Tokenizer | None:
     if tokenizer.train is not None and tokenizer.eos is not None:
         where = tree.where("tokenizer", "eos")
         raise UserError(f"{where}: a trained tokenizer has an end-of-text token of its own\n  remove `eos`")
+    needed = ["sentencepiece"] if tokenizer.sentencepiece is not None else ["tokenizers", "tiktoken"]
+    require(f"{tree.where('tokenizer')}: tokenizer", needed)
     paths = {k: path_beside(tree.file, v) for k in FILES if (v := getattr(tokenizer, k)) is not None}
     return tokenizer.model_copy(update=paths)
 
@@ -153,6 +156,8 @@ def _source(i: int, tree: YamlTree, readers: Mapping[str, str | type]) -> Source
     cls = find_class(base.read, readers, tree, (*path, "read"), "reader")
     options = {k: v for k, v in written.items() if k not in SourceFile.model_fields}
     reader = build(cls, options, tree, path, f"the source {base.name!r} (read: {base.read})")
+    packages = reader.packages() if hasattr(reader, "packages") else ()
+    require(f"{tree.where(*path, 'read')}: reader {base.read}", packages)
     return Source(
         name=base.name,
         domain=domain,
@@ -249,6 +254,7 @@ def _step(i: int, item: Any, tree: YamlTree, catalogue: Mapping[str, str | type]
         step = anchor(step, step.models(), tree.file, must_exist=True)
         if isinstance(step, GlobalStep) and step.prior_run is not None:
             step = anchor(step, [step.prior_run], tree.file, must_exist=False)
+        require(f"step {step.name}", step.packages())
         step.check()  # after its paths are anchored: a check may look at its files
     except UserError as error:
         raise UserError(f"{tree.where(*path)}: {error}") from None

@@ -16,7 +16,7 @@ is decided depends on the documents, the options and the seed; not on tasks, par
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -123,6 +123,9 @@ class MinHashDedup(GlobalStep):
             found["@priority"] = f"CAST(({self.priority}\n) AS DOUBLE)"
         return found
 
+    def packages(self) -> Sequence[str]:
+        return ("datasketch", "numba")
+
     def check(self) -> None:
         if self.ngram < 1:
             raise UserError(f"{self.name}: ngram is {self.ngram}; a shingle has at least 1 word")
@@ -145,26 +148,27 @@ class MinHashDedup(GlobalStep):
             return signatures.choose_bands(self.threshold, NUM_PERM)
         return self.num_bands, self.rows_per_band
 
-    def comparison(self, seed: int, eras: tuple[int, ...] = ()) -> verify_candidates.Comparison:
+    def comparison(self, seed: int, prior_run_boundaries: tuple[int, ...] = ()) -> verify_candidates.Comparison:
         priority = "@priority" if self.priority is not None else None
         return verify_candidates.Comparison(
-            self.ngram, self.unit, self.threshold, self.similarity, seed, priority, eras
+            self.ngram, self.unit, self.threshold, self.similarity, seed, priority, prior_run_boundaries
         )
 
     def stages(self, corpus: Corpus) -> StagePlan:
         bands, rows = self.shape()
-        tasks, compared = corpus.tasks, self.comparison(corpus.seed, corpus.eras)
-        if len(corpus.eras) >= independent_set.RANKS // independent_set.LEVELS:
+        tasks, compared = corpus.tasks, self.comparison(corpus.seed, corpus.prior_run_boundaries)
+        boundaries = corpus.prior_run_boundaries
+        if len(boundaries) >= independent_set.RANKS // independent_set.LEVELS:
             raise UserError(
-                f"{self.name}: prior_run {self.prior_run} makes a chain of {len(corpus.eras) + 1} runs; the priority "
-                f"has room for {independent_set.RANKS // independent_set.LEVELS}: curate the earlier ones together once"
+                f"{self.name}: prior_run {self.prior_run} makes a chain of {len(boundaries) + 1} runs; the priority has "
+                f"room for {independent_set.RANKS // independent_set.LEVELS}: curate the earlier ones together once"
             )
         partitions = partitions_for(corpus.documents * bands)
-        looked, deal = partial(_bands, self, compared, partitions), partial(_deal, partitions)
-        yield Stage("bands", looked, _BANDS, partitions, at="documents", again="rows", deal=deal)
+        looked, repartition = partial(_bands, self, compared, partitions), partial(_repartition, partitions)
+        yield Stage("bands", looked, _BANDS, partitions, at="documents", reuse="rows", repartition=repartition)
         # of containment a sketch says nothing before the sizes are known
         differ = signatures.sketch_distance(self.threshold, bands * rows) if self.similarity == "jaccard" else 64
-        met = yield Stage("pairs", partial(_pairs, differ), _PAIRS, tasks, tally=_count_pairs)
+        met = yield Stage("pairs", partial(_pairs, differ), _PAIRS, tasks, counters=_count_pairs)
         send = partial(verify_candidates.send, compared)
         yield Stage(
             "send",
@@ -172,13 +176,19 @@ class MinHashDedup(GlobalStep):
             verify_candidates.SENT,
             tasks,
             at="documents",
-            tally=verify_candidates.count_sent,
-            again="earlier",
+            counters=verify_candidates.count_sent,
+            reuse="prior_run",
         )
-        homes = max(1, -(-met.tally.get("candidates", 0) // duplicate_edges.EDGES_PER_HOME))
+        homes = max(1, -(-met.counters.get("candidates", 0) // duplicate_edges.EDGES_PER_HOME))
         run = partial(verify_candidates.verify, compared, homes)
         yield Stage(
-            "edges", run, duplicate_edges.EDGES, homes, at="documents", tally=verify_candidates.count, again="earlier"
+            "edges",
+            run,
+            duplicate_edges.EDGES,
+            homes,
+            at="documents",
+            counters=verify_candidates.count,
+            reuse="prior_run",
         )
         yield from resolve_duplicates.stages(resolve_duplicates.Order(corpus.seed, self.similarity), homes, tasks)
 
@@ -231,7 +241,7 @@ def _bands(
         )
 
 
-def _deal(partitions: int, batch: pa.RecordBatch) -> pa.Array:
+def _repartition(partitions: int, batch: pa.RecordBatch) -> pa.Array:
     return pa.array((batch.column("key").to_numpy() % np.uint64(partitions)).astype(np.uint32))
 
 

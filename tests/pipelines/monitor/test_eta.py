@@ -144,7 +144,7 @@ def test_a_real_run_of_skewed_files(tmp_path: Path) -> None:
     """The engine at work on 60 files and one of a hundred times their size. Its step takes its time asleep, three
     seconds a MB, so that whoever else uses the machine does not decide the test."""
     from curation.config.load_pipeline import load_pipeline
-    from curation.engine.runtime.driver import Silent
+    from curation.engine.execution.driver import Silent
     from curation.engine.runtime.run import curate
 
     words = [f"word{i}" for i in range(500)]

@@ -126,9 +126,9 @@ def test_templates_do_not_chain_unrelated_documents():
     parts = cut(table, 3)
     ran = run_step(MinHashDedup(num_bands=40, rows_per_band=2), parts)
     assert not any(s["duplicate"] for s in signals(ran, parts).values())
-    pairs = ran.results[ran.names.index("pairs")].tally["met"]
+    pairs = ran.results[ran.names.index("pairs")].counters["met"]
     assert pairs > 120 * 119 / 2  # unverified, they would be one cluster
-    assert ran.results[ran.names.index("edges")].tally == {}
+    assert ran.results[ran.names.index("edges")].counters == {}
 
 
 @pytest.mark.parametrize("changed", [2, 5, 9])
@@ -287,9 +287,9 @@ def test_copies_cost_one_pair_each():
     found = signals(ran, parts)
     check(table, found)
     assert sum(not s["duplicate"] for s in found.values()) == 1
-    tally = ran.results[ran.names.index("pairs")].tally
-    assert tally["copies"] == 798 and tally["met"] <= 14 and tally["unmet"] == 0
-    assert ran.results[ran.names.index("edges")].tally == {"edges": 799}
+    counters = ran.results[ran.names.index("pairs")].counters
+    assert counters["copies"] == 798 and counters["met"] <= 14 and counters["unmet"] == 0
+    assert ran.results[ran.names.index("edges")].counters == {"edges": 799}
 
 
 def met(key, other, first):

@@ -103,8 +103,8 @@ def test_cuts_and_partitions_do_not_show(
     monkeypatch.setattr(resolve_duplicates, "stages", functools.partial(resolve_duplicates.stages, rounds=rounds))
     runs.curate(folder, PIPELINE | FINE, f"fine-{rounds}")
     assert runs.tree_bytes(folder / f"fine-{rounds}") == expected
-    trail = names(folder / f"fine-{rounds}")
-    assert ("forward" in trail) == (rounds == 1) and ("round 3" in trail) == (rounds == 8)
+    stages = names(folder / f"fine-{rounds}")
+    assert ("forward" in stages) == (rounds == 1) and ("round 3" in stages) == (rounds == 8)
 
 
 def test_workers_do_not_show(mill: tuple[Path, dict[str, str]]) -> None:
@@ -166,8 +166,8 @@ def test_the_edges_of_every_removal_are_stored_at_the_homes_of_both(
     tighten(monkeypatch)
     runs.curate(folder, PIPELINE, "stored")
     store = Storage(str(folder / "stored"))
-    trail = store.read_json("run.json")["stages"]["minhash_dedup"]
-    (stage,) = (s for s in trail if s["stage"] == "edges")
+    stages = store.read_json("run.json")["stages"]["minhash_dedup"]
+    (stage,) = (s for s in stages if s["stage"] == "edges")
     tasks = store.read_json(f"cache/phases/{stage['fingerprint']}.json")["tasks"].values()
     files = [f["path"] for t in tasks for f in t["files"]]
     homes = stage["partitions"]

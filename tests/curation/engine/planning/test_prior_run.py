@@ -21,7 +21,7 @@ from curation.engine.results import explain
 from curation.step import Corpus
 from tests.curation import stages
 from tests.curation.engine import runs
-from tests.curation.engine.results.test_delete import VOCABULARY
+from tests.curation.engine.runtime.test_delete import VOCABULARY
 
 NEAR: dict[str, Any] = {"ngram": 2, "threshold": 0.7, "num_bands": 20, "rows_per_band": 3}
 
@@ -72,8 +72,8 @@ def union(tables: list[pa.Table], **near: Any) -> dict[bytes, tuple[str | None, 
     found: dict[bytes, tuple[str | None, dict[str, Any] | None]] = {}
     for step in (ExactDedup(), MinHashDedup(**(NEAR | near))):
         plain = stages.corpus_of(tables)
-        eras = tuple(range(1, len(tables)))
-        corpus = Corpus(plain.documents, plain.text_bytes, plain.tasks, plain.seed, eras)
+        prior_run_boundaries = tuple(range(1, len(tables)))
+        corpus = Corpus(plain.documents, plain.text_bytes, plain.tasks, plain.seed, prior_run_boundaries)
         ran = stages.run(step.stages(corpus), tables, expressions=dict(step.expressions()))
         told = stages.signals(ran, tables)
         left = []
@@ -127,7 +127,7 @@ def test_earlier_pairs_are_not_compared_again(tmp_path: Path) -> None:
 
     def sent(run_dir: Path) -> dict[str, int]:
         told = json.loads((run_dir / "run.json").read_text())["stages"]["minhash_dedup"]
-        return dict(next(s["tally"] for s in told if s["stage"] == "send"))
+        return dict(next(s["counters"] for s in told if s["stage"] == "send"))
 
     assert sent(tmp_path / "run2")["known"] == sent(tmp_path / "run1")["sent"] > 0
     # and the prior run is as it was
@@ -159,7 +159,7 @@ def test_a_change_of_the_earlier_run_is_noticed(tmp_path: Path) -> None:
 def test_what_cannot_be_a_prior_run(tmp_path: Path) -> None:
     first, second = batches(3, 2)
     two = pipeline(tmp_path, "two", second, "run1")
-    with pytest.raises(UserError, match="is no run with a step 'exact_dedup'"):
+    with pytest.raises(UserError, match="is not a finished run with a step 'exact_dedup'"):
         runs.curate(tmp_path, two, "run2")
     runs.curate(tmp_path, pipeline(tmp_path, "one", first, None, threshold=0.8), "run1")
     with pytest.raises(UserError, match=r"minhash_dedup.*other options"):
