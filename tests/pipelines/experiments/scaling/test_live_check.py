@@ -114,11 +114,11 @@ def test_no_ladder_and_no_run(tmp_path: Path, rungs: str, gristmill: Callable[..
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("base: {}\n", "sizes: Field required"),
-        ("base: {}\nsizes: [{hidden_size: 32}]\n", "sizes: Tuple should have at least 2 items"),
-        ("base: {}\nsizes: [{}, {}]\ntokens_per_param: [-1]\n", "tokens_per_param.0: Input should be greater than 0"),
-        ("base: {}\nsizes: [{}, {}]\nladder: 1\n", "ladder: Extra inputs"),
-        ("[", "cannot read this file"),
+        ("base: {}\n", "the required key 'sizes' is missing"),
+        ("base: {}\nsizes: [{hidden_size: 32}]\n", "sizes: is .*\n  expected a list of 2 or more"),
+        ("base: {}\nsizes: [{}, {}]\ntokens_per_param: [-1]\n", "tokens_per_param.0.: is -1\n  expected more than 0"),
+        ("base: {}\nsizes: [{}, {}]\nladder: 1\n", "ladder.yaml:3: ladder: unknown key"),
+        ("[", "is not YAML"),
     ],
 )
 def test_bad_ladder_files_are_refused(tmp_path: Path, text: str, words: str) -> None:
