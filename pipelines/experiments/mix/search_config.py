@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from curation.core import yaml_lines
 from curation.core.schema import Section, validate
-from pipelines.experiments.mix.mixing_laws import FAMILIES
+from pipelines.experiments.mix.mixing_laws import FAMILIES, require_packages
 
 
 class ObjectiveConfig(Section):

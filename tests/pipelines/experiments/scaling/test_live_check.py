@@ -145,7 +145,7 @@ def test_ladder_names_its_runs_by_size_and_tokens(shards: Path, tmp_path: Path) 
     for p, name in zip(made, names, strict=True):
         n, d = (int(part[1:]) for part in name.split("-"))
         assert d == p.settings["steps"] * 8 * 64 and d / n == pytest.approx(2 if p in made[0::2] else 4, rel=0.02)
-    with pytest.raises(config.UserError, match="width 30 over 4 heads must be a whole"):
+    with pytest.raises(config.UserError, match="hidden_size 30 divided by num_heads 4 must be"):
         bad = ladder.Ladder(
             base=TRAINING,
             sizes=({"num_layers": 1, "hidden_size": 30, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 64},)
