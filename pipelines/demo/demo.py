@@ -154,7 +154,7 @@ def _train(file: str, run: str, console: Any) -> None:
 
     config = load(file)
     folder = os.path.join(run, "train", "demo")
-    with TrainLines(console, config.iterations) as lines:
+    with TrainLines(console, config.steps) as lines:
         result = train(config, run, folder, report=lines)
     for domain, score in sorted(result.validation.items()):
         console.print(f"        {domain}: validation loss {score.loss:.3f}", highlight=False)
