@@ -20,10 +20,10 @@ from training.config import parse
 from training.train import train
 
 text = '''
-iterations: 6
+steps: 6
 model: {preset: toy}
-data: {sequence: 32}
-batch: {windows: 4}
+data: {seq_len: 32}
+batch: {global_size: 4}
 precision: fp32
 threads: 1
 '''
