@@ -1,6 +1,6 @@
-"""Where a map task's rows come from: its splits of input, the base store of an earlier run, or the phase before.
+"""Gives a map task its rows: from its splits of input, the base store of an earlier run, or the phase before.
 
-And reading's own rules: what the reader could not make a document of, poison, the exclude list, the sample.
+Also applies the rules of reading: records without a document, the poison list, the exclude list, the sample.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import xxhash
 
 from curation.engine.planning.exclude_list import url_key
 from curation.engine.planning.map_spec import MapPhase, MapSpec
-from curation.engine.tasks import column_store as store
-from curation.engine.tasks.scrub import Scrub
+from curation.engine.tasks import column_store
+from curation.engine.tasks.scrub import Scrubber
 from curation.engine.tasks.task_documents import BASE, CHUNK, TaskDocuments
 from curation.step import UnreadableFile
 from curation.storage import Storage
 
 
 @dataclass
-class Intake:
+class InputRows:
     """The rows of one task, in chunks of ascending row numbers. After `chunks`: how many, and what was unreadable."""
 
     phase: MapPhase
     spec: MapSpec
     storage: Storage
-    scrub: Scrub
+    scrub: Scrubber
     rows: int = 0
     unread: list[dict[str, Any]] = field(default_factory=list)
 
@@ -40,7 +40,7 @@ class Intake:
         self._excluded_urls = {url_key(u): why for u, why in self.phase.excluded.urls.items()}
 
     def chunks(
-        self, previous: TaskDocuments | None, base: store.Reader | None, writer: store.Writer | None
+        self, previous: TaskDocuments | None, base: column_store.Reader | None, writer: column_store.Writer | None
     ) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
         """(row numbers, base columns, whether `text` is among them).
 
@@ -70,7 +70,7 @@ class Intake:
             if len(rows):
                 yield rows, previous.take(pa.array(rows), columns), False
 
-    def _from_input(self, writer: store.Writer | None) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
+    def _from_input(self, writer: column_store.Writer | None) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
         for lo, raw in self.read():
             rows = np.arange(lo, lo + raw.num_rows, dtype=np.int64)
             self.rows = lo + raw.num_rows

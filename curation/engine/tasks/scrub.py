@@ -28,7 +28,7 @@ class Failed(Exception):
 
 
 @dataclass(frozen=True)
-class Scrub:
+class Scrubber:
     """The scrubbing step of a pipeline (or none) at its position; signals of steps before it may hold raw text."""
 
     step: MapStep | None

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from curation import document
 from curation.config import rules
-from curation.engine.tasks import column_store as store
+from curation.engine.tasks import column_store
 from curation.storage import Storage
 
 # The base store: everything a reader says of a record but its text, and the key to look a URL up by. The key is of
@@ -77,12 +77,12 @@ class TaskDocuments:
         self.storage, self.task, self.state, self.types = storage, task, state, types
         self.expressions = expressions or {}
         self._computers: dict[tuple[str, ...], rules.Expressions] = {}
-        self._readers: dict[str, store.Reader] = {}
+        self._readers: dict[str, column_store.Reader] = {}
         self.shown = 0  # documents that `batches` gave
         self._passed = np.zeros(0, dtype=np.int64)
         self._drops = _load_decisions(storage, state.decisions)
 
-    def _reader(self, name: str) -> store.Reader:
+    def _reader(self, name: str) -> column_store.Reader:
         if name not in self._readers:
             if name == "text":
                 files, cols = self.state.text, None
@@ -90,7 +90,7 @@ class TaskDocuments:
                 files, cols = self.state.base, None
             else:
                 files, cols = self.state.signals.get(name, []), None
-            self._readers[name] = store.Reader(self.storage, files, cols)
+            self._readers[name] = column_store.Reader(self.storage, files, cols)
         return self._readers[name]
 
     def type_of(self, column: str) -> pa.DataType:
@@ -174,11 +174,11 @@ class TaskDocuments:
                 out[column] = self._drops.outcome(rows)
                 continue
             if column in ("text", "bytes"):
-                values, _ = store.align(rows, table("text"), column, self.type_of(column))
+                values, _ = column_store.align(rows, table("text"), column, self.type_of(column))
             elif head in BASE.names:
-                values, _ = store.align(rows, table("base"), head, self.type_of(head))
+                values, _ = column_store.align(rows, table("base"), head, self.type_of(head))
             else:
-                values, _ = store.align(rows, table(head), head, self.type_of(head))
+                values, _ = column_store.align(rows, table(head), head, self.type_of(head))
                 unreached = reached < self.state.ops[head] if reached is not None else np.zeros(0, dtype=bool)
                 if unreached.any():
                     keep = np.where(unreached, -1, np.arange(len(rows)))
