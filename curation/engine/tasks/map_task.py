@@ -308,11 +308,11 @@ class _MapTask:
 
     def _apply(self, op: Op, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, np.ndarray]:
         """The step's output for the rows it can do, and a mask of those on which it fails, which are remembered."""
-        out, failed = run_steps.apply(_map(op), (op.store, op.position), batch)
+        out, failed = run_steps.run_step(_map(op), (op.store, op.position), batch)
         for row, reason in failed.items():
             doc, file = batch.column("doc_id")[row].as_py().hex(), batch.column("source")[row].as_py()["file"]
             self.poisoned.append((doc, file, op.step.name, self.scrub.reason(reason)))
-        return out, run_steps.mask(failed, batch.num_rows)
+        return out, run_steps.failure_mask(failed, batch.num_rows)
 
     def _write(self, directory: str, rows: np.ndarray, name: str, values: pa.Array) -> None:
         if self.spec.probe is None:

@@ -114,7 +114,7 @@ def grown(run_dir: Path, to: Path, rows: int) -> list[tuple[bytes, str]]:
     to.mkdir(parents=True)
     shutil.copy(run_dir / "pipeline.yaml", to / "pipeline.yaml")
     rng = np.random.default_rng(3)
-    parts = ledger.partitions(rows)
+    parts = ledger.partition_count(rows)
     bits = parts.bit_length() - 1
     keys: list[list[np.ndarray]] = [[] for _ in range(parts)]
     ids_of: list[list[np.ndarray]] = [[] for _ in range(parts)]

@@ -210,7 +210,7 @@ def test_a_truncated_manifest_of_a_task_runs_it_again(whole: Whole, fast: Path) 
     result = tiny.run(whole.file, run_dir, progress=notes)
     assert result.executed == whole.executed - 1
     assert tiny.tree(run_dir) == whole.tree
-    assert any("is damaged: what it stood for runs again" in line for line in notes.said)
+    assert any("is damaged: its tasks run again" in line for line in notes.said)
     shutil.rmtree(run_dir)
 
 
@@ -371,7 +371,7 @@ def test_the_second_driver_is_told_who_the_first_is(whole: Whole, tmp_path: Path
         assert first.stdout.readline() == "held\n"
         with pytest.raises(UserError) as refused:
             tiny.run(whole.file, run_dir)
-        for said in (f"another driver is at work on {run_dir}", f"process {first.pid}", "--run"):
+        for said in (f"another driver is working in {run_dir}", f"process {first.pid}", "--run"):
             assert said in str(refused.value)
         out, _ = first.communicate("", timeout=60)
         assert out == "done\n"
