@@ -95,9 +95,8 @@ class Scrubber:
         except Exception as error:
             if self.step is None:
                 raise
-            if isinstance(
-                error, run_steps.SocketOpened
-            ):  # names only a step and a call; and the scrubbing step may be the one that opened it
+            # it names a step and a call only, and the scrubbing step may be the one that opened the socket
+            if isinstance(error, run_steps.SocketOpened):
                 raise run_steps.SocketOpened(str(error)) from None
             try:
                 clean = self._clean(error)
