@@ -1,4 +1,7 @@
-"""The same command again does nothing, and says so at once; changed input is noticed, and only its tasks run again."""
+"""The same command again does nothing; changed input is noticed, and only its tasks run again.
+
+Covers: split_input.py, fingerprints.py
+"""
 
 from __future__ import annotations
 

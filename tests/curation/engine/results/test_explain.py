@@ -1,4 +1,7 @@
-"""Where did this page go? For every id and URL, wherever it ended, at once, and without showing what was scrubbed."""
+"""Every id and URL is explained, wherever the document ended, at any ledger size, without unscrubbed text.
+
+Covers: ledger.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a person sees when something is wrong with what they gave: what it is, where, and what to do about it."""
+"""Messages for wrong input and configuration: what is wrong, where, and what to do about it.
+
+Covers: curation/engine/planning/exclude_list.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Many machines, and what goes wrong on one: it dies, a record kills its worker, memory runs out, packages differ."""
+"""Failures on a cluster: a node dies, a record kills its worker, memory runs out, packages differ.
+
+Covers: curation/engine/execution/driver.py, curation/engine/execution/executors.py
+Covers: curation/engine/execution/poison_list.py
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""Whatever dies, whenever: the same command again gives the result of an uninterrupted run and redoes nothing.
+"""A run that dies at any moment and is started again ends with the result of an uninterrupted one, redoing nothing.
 
 In one process first, at every boundary that storage and engine name (`storage.failpoint`): once as an exception, so
 that clean-up code runs, once as the disk that a kill would leave, half-written files and all. Then real kills of
 drivers and Ray workers over a real crawl.
+
+Covers: lock.py
+Covers: curation/engine/results/publish.py
 """
 
 from __future__ import annotations
