@@ -177,17 +177,17 @@ class Driver:
         shared = executor.share(phase.shared)
         queued = todo[::-1]  # taken from the end
         in_flight: dict[Any, int] = {}
-        tries = {i: _Attempts() for i in todo}
+        attempts = {i: _Attempts() for i in todo}
         while queued or in_flight:
             # twice the slots: a worker that ends finds its next task waiting, and an autoscaler sees demand
             while queued and len(in_flight) < 2 * executor.slots():
                 i = queued.pop()
                 commit = f"{directory}/{phase.ids[i]}.json"
-                tries[i].attempts += 1
+                attempts[i].starts += 1
                 slots = executor.slots()
-                self._log("start", phase, i, attempt=tries[i].attempts, bytes=sizes[i], slots=slots)
+                self._log("start", phase, i, attempt=attempts[i].starts, bytes=sizes[i], slots=slots)
                 self.progress.start(i, sizes[i], slots)
-                memory = TASK_MEMORY * MEMORY_GROWTH ** tries[i].out_of_memory
+                memory = TASK_MEMORY * MEMORY_GROWTH ** attempts[i].out_of_memory
                 in_flight[executor.submit(phase.function, shared, phase.specs[i], commit, memory)] = i
                 if slots == 1:
                     break
@@ -202,10 +202,10 @@ class Driver:
                     self.progress.task(outcome.value | {"index": i}, sizes[i])
                     continue
                 self._log("failed", phase, i, reason=outcome.death or repr(outcome.error)[:500])
-                self._after_failure(phase, i, outcome, tries[i], shared)
+                self._after_failure(phase, i, outcome, attempts[i], shared)
                 queued.append(i)
 
-    def _after_failure(self, phase: Phase, i: int, outcome: Outcome, tries: _Attempts, shared: Any) -> None:
+    def _after_failure(self, phase: Phase, i: int, outcome: Outcome, attempts: _Attempts, shared: Any) -> None:
         """Returns if the task may be tried again, perhaps with another specification; raises if not."""
         error = outcome.error
         if isinstance(error, Poisoned) and phase.without is not None:
@@ -223,26 +223,26 @@ class Driver:
             if is_disk_full(error):
                 raise disk_full(self.storage, error) from error
             if isinstance(error, (OSError, EOFError)) or type(error).__module__.startswith(("botocore", "aiohttp")):
-                tries.errors += 1
-                if tries.errors < MAX_ERRORS:
-                    time.sleep(0.5 * 2**tries.errors)
+                attempts.errors += 1
+                if attempts.errors < MAX_ERRORS:
+                    time.sleep(0.5 * 2**attempts.errors)
                     return
             trace = "".join(traceback.format_exception(error))[-4000:]
             raise RunFailed(
                 f"a task of phase {phase.name!r} fails: {type(error).__name__}: {error}\n{trace}"
             ) from error
         if outcome.node:
-            tries.nodes += 1
-            if tries.nodes < MAX_NODE_DEATHS:
+            attempts.nodes += 1
+            if attempts.nodes < MAX_NODE_DEATHS:
                 return
-            raise RunFailed(f"{tries.nodes} machines died under one task of phase {phase.name!r}: {outcome.death}")
-        tries.deaths += 1
-        tries.out_of_memory += outcome.memory
-        if tries.deaths < MAX_DEATHS:
+            raise RunFailed(f"{attempts.nodes} machines died under one task of phase {phase.name!r}: {outcome.death}")
+        attempts.deaths += 1
+        attempts.out_of_memory += outcome.memory
+        if attempts.deaths < MAX_DEATHS:
             return
         if phase.without is None or not isinstance(phase.specs[i], MapSpec):
             raise RunFailed(
-                f"the worker died {tries.deaths} times under one task of phase {phase.name!r}: {outcome.death}. "
+                f"the worker died {attempts.deaths} times under one task of phase {phase.name!r}: {outcome.death}. "
                 + (
                     "Give the nodes more memory."
                     if outcome.memory
@@ -250,11 +250,11 @@ class Driver:
                 )
             )
         self.progress.note(
-            f"a worker died {tries.deaths} times under task {phase.ids[i]}: searching for the record that kills it"
+            f"a worker died {attempts.deaths} times under task {phase.ids[i]}: searching for the record that kills it"
         )
         found = self._find_fatal_record(phase, phase.specs[i], shared)
         phase.specs[i], phase.ids[i] = phase.without(phase.specs[i], found)
-        tries.deaths = tries.out_of_memory = 0
+        attempts.deaths = attempts.out_of_memory = 0
 
     def _find_fatal_record(self, phase: Phase, spec: MapSpec, shared: Any) -> list[tuple[str, str, str, str]]:
         """Finds the record that kills its worker by bisection: runs parts of the task without writing anything."""
@@ -280,8 +280,8 @@ class Driver:
         if whole is None:
             files = ", ".join(p.path for p in spec.splits)
             raise RunFailed(
-                f"reading one of these files kills its worker: {files}. Take the file out of the source's path (or put "
-                "its URL on the exclude list of the storage) and run again."
+                f"reading one of these files kills its worker: {files}. Remove the file from the source's folder, "
+                "or change the source's `path` so that it does not match, and run again."
             )
         lo, hi = 0, int(whole["rows"])
         while hi - lo > 1:
@@ -315,7 +315,7 @@ class Driver:
 
 @dataclass
 class _Attempts:
-    attempts: int = 0
+    starts: int = 0
     deaths: int = 0
     nodes: int = 0
     out_of_memory: int = 0

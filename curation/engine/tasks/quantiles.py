@@ -54,7 +54,7 @@ def from_ordered_bits(bits: int) -> float:
 
 
 def run_histogram(phase: HistogramPhase, spec: HistogramSpec) -> dict[str, Any]:
-    """Counts the next 16 bits of every value with a known prefix, of the documents alive in these tasks."""
+    """Counts the next 16 bits of every value with a known prefix, of the documents that are left in these tasks."""
     storage = Storage(phase.run)
     counts: list[dict[str, dict[int, int]]] = [{} for _ in phase.quantiles]
     columns = sorted({c for q in phase.quantiles for c in (q.signal, q.by) if c})

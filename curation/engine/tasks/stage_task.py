@@ -142,10 +142,10 @@ def _prior_run(storage: Storage, spec: StageSpec) -> PriorRun:
 def _reused_rows(storage: Storage, stage: Stage, path: str, documents: TaskDocuments) -> Iterator[pa.RecordBatch]:
     """Rows of an earlier execution whose documents still reach the step; those documents are not shown again."""
     had = np.zeros(0, dtype=np.int64)
-    alive = documents.kept_rows(0, documents.state.rows)
+    kept = documents.kept_rows(0, documents.state.rows)
     for batch in partition_files.read_all(storage, path):
         rows = batch.column("address").to_numpy() & 0xFFFFFFFF
-        keep = np.isin(rows, alive)
+        keep = np.isin(rows, kept)
         had = np.union1d(had, rows[keep])
         batch = batch.filter(pa.array(keep))
         assert stage.repartition is not None

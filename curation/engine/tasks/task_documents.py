@@ -125,8 +125,8 @@ class TaskDocuments:
     def kept_rows(self, lo: int, hi: int) -> np.ndarray:
         """Rows lo <= row < hi that no decision has dropped."""
         rows = np.arange(lo, hi, dtype=np.int64)
-        alive: np.ndarray = rows[~self._dropped(rows)]
-        return alive
+        kept: np.ndarray = rows[~self._dropped(rows)]
+        return kept
 
     def take(self, addresses: pa.Array, columns: Sequence[str]) -> pa.RecordBatch:
         """The documents at `addresses`, in that order, repeats allowed."""
