@@ -197,7 +197,7 @@ class _MapTask:
         self.sum_out = (self.sum_out + id_checksum(chunk.batch.column("doc_id"))) & 0xFFFFFFFFFFFFFFFF
         for item in chunk.batch.column("domain").value_counts():
             self.domains[item["values"].as_py()] += item["counts"].as_py()
-        self._store_text(chunk)
+        self._store_kept_text(chunk)
 
     def _read_drops(self, rows: np.ndarray, batch: pa.RecordBatch) -> tuple[np.ndarray, pa.RecordBatch]:
         """Drops the rows that the rules of reading drop; returns the others."""
@@ -263,7 +263,8 @@ class _MapTask:
         if self.phase.keep_dropped_text and self.text.rewriters:
             last = self.text.rewriters[-1].position
             if op.position >= last:
-                self._store_text(chunk, out & (chunk.text_stage >= last))
+                _, have = self.stored.column(self.phase.text_store, chunk, "bytes", pa.int64())
+                self._store_text(chunk, out & (chunk.text_stage >= last) & ~have)
         self._drop(
             chunk.rows[where], op.position, [op.step.name] * len(where), [names[failed[i]] for i in where],
             [values[i] for i in where], evidence,
@@ -276,38 +277,38 @@ class _MapTask:
     ) -> None:  # fmt: skip
         for step, rule in zip(steps, names, strict=True):
             self.dropped[position, step, rule] += 1
-        # reasons are text like any other: what a reader or step says of a record may quote it
+        # a reason may quote the record's text
         stored = [v if v is None else self.scrub.text(v) for v in values]
         arrays = [pa.array(rows), pa.array([position] * len(rows), pa.int32()), steps, names, stored, evidence]
         if self.spec.probe is None:
             cast = [pa.array(a, f.type) for a, f in zip(arrays, DECISION, strict=True)]
             self._writer("decision", DECISION).add(pa.RecordBatch.from_arrays(cast, schema=DECISION))
 
-    def _store_text(self, chunk: Chunk, which: np.ndarray | None = None) -> None:
-        which = np.ones(len(chunk.rows), dtype=bool) if which is None else which
+    def _store_kept_text(self, chunk: Chunk) -> None:
+        """Stores the text of the rows that stay in the phase, where it is not stored yet, and counts its bytes."""
         if self.phase.text_store is None:
             if self.previous is not None:
                 sizes = self.previous.take(pa.array(chunk.rows), ["bytes"]).column("bytes")
                 self.text_bytes += pc.sum(sizes).as_py() or 0
             return
         sizes, have = self.stored.column(self.phase.text_store, chunk, "bytes", pa.int64())
-        new = which & ~have
-        alive = len(which) == int(which.sum())
-        if new.any():
-            self.text.bring(chunk, new, 1 << 30)
-            texts = chunk.batch.column("text").filter(pa.array(new))
-            lengths = pc.binary_length(texts).cast(pa.int64())
-            if self.spec.probe is None:
-                self.pending_text.append((chunk.rows[new], texts, lengths))
-            if alive:
-                self.text_bytes += pc.sum(lengths).as_py() or 0
-        if alive:
-            self.text_bytes += pc.sum(sizes.filter(pa.array(have))).as_py() or 0
+        lengths = self._store_text(chunk, ~have)
+        self.text_bytes += (pc.sum(sizes.filter(pa.array(have))).as_py() or 0) + (pc.sum(lengths).as_py() or 0)
+
+    def _store_text(self, chunk: Chunk, which: np.ndarray) -> pa.Array:
+        """Stores the text of the rows of the mask, as it is after the phase; returns the bytes of each."""
+        if which.any():
+            self.text.bring(chunk, which, 1 << 30)
+        texts = chunk.batch.column("text").filter(pa.array(which))
+        lengths = pc.binary_length(texts).cast(pa.int64())
+        if which.any() and self.spec.probe is None:
+            self.pending_text.append((chunk.rows[which], texts, lengths))
+        return lengths
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
     def _apply(self, op: Op, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, np.ndarray]:
-        """The step's output for the rows it can do, and a mask of those on which it fails, which are remembered."""
+        """The step's output for the rows that it does not fail on, and a mask of the others, which go to `poisoned`."""
         out, failed = run_steps.run_step(_map(op), (op.store, op.position), batch)
         for row, reason in failed.items():
             doc, file = batch.column("doc_id")[row].as_py().hex(), batch.column("source")[row].as_py()["file"]
