@@ -278,7 +278,7 @@ class _MapTask:
         for step, rule in zip(steps, names, strict=True):
             self.dropped[position, step, rule] += 1
         # a reason may quote the record's text
-        stored = [v if v is None else self.scrub.text(v) for v in values]
+        stored = self.scrub.strings(pa.array(values, pa.string())).to_pylist()
         arrays = [pa.array(rows), pa.array([position] * len(rows), pa.int32()), steps, names, stored, evidence]
         if self.spec.probe is None:
             cast = [pa.array(a, f.type) for a, f in zip(arrays, DECISION, strict=True)]
