@@ -99,7 +99,7 @@ def gather(run_dir: str) -> Facts:
         manifest=store.read_json("result/shards/manifest.json")
         if store.exists("result/shards/manifest.json")
         else None,
-        generation=generations.number(store),
+        generation=generations.next_generation(store),
         deleted=len(generations.deleted_entries(store)),
         made=_day(store),
     )

@@ -55,9 +55,9 @@ def train(
         if address is not None:
             import ray
 
-            from curation.engine.execution.executors import reach
+            from curation.engine.execution.executors import connect_to_cluster
 
-            reach(ray, address, log_to_driver=False)
+            connect_to_cluster(ray, address, log_to_driver=False)
         console.print(f"on Ray; gristmill watch {run_dir} shows how it goes", style="dim", highlight=False)
         result = fit(settings, data, run_dir, workers=_workers(workers), address=address)
     else:
