@@ -72,7 +72,7 @@ def call(*arguments: str) -> Any:
 
 def check_every_document(run: Path) -> int:
     """Decoding a document's tokens gives the kept text; its WARC member at (offset, length) is its page."""
-    manifest = shards.read_manifest(str(run), verify=True)
+    manifest = shards.verify_manifest(shards.read_manifest(str(run)))
     assert manifest.tokenizer.lossless
     encoder = Encoder(shards.read_file(manifest.path(manifest.tokenizer.file)))
     kept = {r["doc_id"]: r for r in pq.read_table(run / "result" / "documents").to_pylist()}
