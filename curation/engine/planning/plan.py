@@ -107,8 +107,8 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
     for step in steps:
         step.check()
     weights = None if pipeline.mix.weights == "natural" else dict(pipeline.mix.weights)
-    mixing.check(weights, pipeline.mix.budget, pipeline.mix.max_epochs)
-    shard_writer.check(pipeline.validation, pipeline.shards.tokens_per_shard)
+    mixing.check_mix_options(weights, pipeline.mix.budget, pipeline.mix.max_epochs)
+    shard_writer.check_shard_options(pipeline.validation, pipeline.shards.tokens_per_shard)
     own = {step.name: identity.step_fingerprint(step) for step in steps}
     scrubber, scrub_before = None, 0
     for position, step in enumerate(steps):

@@ -32,14 +32,14 @@ def build(phases: Phases, made: Result) -> None:
         seed=plan.pipeline.seed,
     )
     code = fingerprint.module_fingerprint(document_writer.__file__)
-    train_tokenizer.refuse_empty(corpus)
+    train_tokenizer.refuse_empty_corpus(corpus)
     schema = pa.schema(
         [*(pa.field(c, _type(c)) for c in KEPT_COLUMNS), *(pa.field(n, t) for n, t in plan.types.items())]
     )
     kept = phases.stages(
         "documents",
         storage.fingerprint([code, str(schema), corpus.seed]),
-        document_writer.documents_stages(corpus, schema),
+        document_writer.document_stages(corpus, schema),
     )
     if sum(f["documents"] for f in kept.facts if f) != corpus.documents:
         raise AssertionError(f"documents/ has {[dict(f) for f in kept.facts]} for {corpus.documents} kept documents")
@@ -100,7 +100,7 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
     )
     made.staged += trained.staged + dealt.staged
     weights = None if pipeline.mix.weights == "natural" else dict(pipeline.mix.weights)
-    manifest = shard_writer.manifest(
+    manifest = shard_writer.build_manifest(
         dealt.facts,
         info,
         weights=weights,
@@ -118,7 +118,7 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
     made.counts["tokens"] = {
         name: {domain: entry.tokens for domain, entry in domains.items()} for name, domains in manifest.splits.items()
     }
-    tally = next(stage["tally"] for stage in dealt.trail if stage["stage"] == "tokens")
+    tally = next(stage["tally"] for stage in dealt.trail if stage["stage"] == "tokenize")
     made.counts["fertility"] = fertility.fertility(manifest, tally)
     made.counts["tokenizer"] = {k: v for k, v in trained.facts[0].items() if k != "sha256"}
 
