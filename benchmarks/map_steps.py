@@ -95,7 +95,7 @@ def heuristics(batches: Sequence[pa.RecordBatch], few: Sequence[str]) -> None:
     """Each set alone and all together, beside datatrove's filters."""
     from datatrove.pipeline import filters
 
-    from curation.quality.c4_line_filter import C4Lines
+    from curation.quality.c4_line_filter import C4LineFilter
     from curation.quality.heuristics.heuristics import Heuristics
 
     quality, repetition = filters.GopherQualityFilter(), filters.GopherRepetitionFilter()
@@ -108,7 +108,7 @@ def heuristics(batches: Sequence[pa.RecordBatch], few: Sequence[str]) -> None:
     ):
         wanted = ">= 20 MB/s and >= 100x wanted" if len(sets) > 1 else ""
         row(name, step_speed(Heuristics(sets=sets), batches), block_speed(blocks, few), None, wanted)  # type: ignore[arg-type]
-    row("c4_lines", step_speed(C4Lines(), batches), None, None)
+    row("c4_line_filter", step_speed(C4LineFilter(), batches), None, None)
 
 
 def language(batches: Sequence[pa.RecordBatch], few: Sequence[str]) -> None:

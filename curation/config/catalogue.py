@@ -6,7 +6,7 @@ STEPS: dict[str, str | type] = {
     "extract": "curation.extract.extract:Extract",
     "urls": "curation.quality.url_signals:Urls",
     "language": "curation.quality.language:Language",
-    "c4_lines": "curation.quality.c4_line_filter:C4Lines",
+    "c4_line_filter": "curation.quality.c4_line_filter:C4LineFilter",
     "heuristics": "curation.quality.heuristics.heuristics:Heuristics",
     "perplexity": "curation.quality.perplexity.perplexity:Perplexity",
     "classifier": "curation.quality.classifier.classifier:Classifier",

@@ -69,8 +69,8 @@ class UrlDedup(GlobalStep):
 
     def stages(self, corpus: Corpus) -> StagePlan:
         partitions = max(1, -(-corpus.documents // ROWS_PER_PARTITION))
-        run, deal = partial(_send, self, partitions), partial(_deal, partitions)
-        yield Stage("urls", run, _SENT, partitions, at="documents", again="rows", deal=deal)
+        run, repartition = partial(_send, self, partitions), partial(_repartition, partitions)
+        yield Stage("urls", run, _SENT, partitions, at="documents", reuse="rows", repartition=repartition)
         yield Stage("decide", partial(_decide, corpus.seed), _DECIDED)
 
 
@@ -86,7 +86,7 @@ def _send(
         yield pa.RecordBatch.from_arrays(columns, schema=_SENT)
 
 
-def _deal(partitions: int, batch: pa.RecordBatch) -> pa.Array:
+def _repartition(partitions: int, batch: pa.RecordBatch) -> pa.Array:
     return pa.array((words(batch.column("hash"))[:, 1] % np.uint64(partitions)).astype(np.uint32))
 
 

@@ -63,5 +63,5 @@ def _write_file(
                 selected = pa.Table.from_batches([batch]).select(columns.names).cast(columns)
                 writer.write_table(selected, row_group_size=ROWS_PER_GROUP)
                 count += batch.num_rows
-    out.facts.update(path=path, documents=count)
+    out.outputs.update(path=path, documents=count)
     return iter(())

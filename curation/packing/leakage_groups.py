@@ -49,8 +49,8 @@ def leakage_group_stages(corpus: Corpus, max_texts: int, clusters: Sequence[str]
     partitions = max(1, -(-corpus.documents // KEYS_PER_PARTITION))
     run = partial(_document_keys, corpus.seed, list(clusters), partitions)
     yield Stage("leakage_keys", run, _KEYS, partitions, at="documents")
-    found = yield Stage("shared_keys", _shared_keys, _SHARED, 1, tally=_count)
-    if found.tally.get("shared"):
+    found = yield Stage("shared_keys", _shared_keys, _SHARED, 1, counters=_count)
+    if found.counters.get("shared"):
         yield Stage("leakage_groups", partial(_connect_groups, max_texts), LEAKAGE_GROUPS, corpus.tasks)
 
 

@@ -93,23 +93,23 @@ def shard_stages(
         yield from leakage_groups.leakage_group_stages(corpus, int(validation * corpus.documents), clusters)
     for stage in train_validation_split.survey_stages(corpus, route):
         survey = yield stage
-    domains = sorted(name.removeprefix("documents/") for name in survey.tally if name.startswith("documents/"))
+    domains = sorted(name.removeprefix("documents/") for name in survey.counters if name.startswith("documents/"))
     for domain in domains:
         if not _DOMAIN.fullmatch(domain):
-            what = f"{survey.tally[f'documents/{domain}']:,} documents have the domain {domain!r}"
+            what = f"{survey.counters[f'documents/{domain}']:,} documents have the domain {domain!r}"
             raise UserError(f"{what}; a domain is a directory name: use letters, digits, '.', '_' and '-'")
     layout: dict[tuple[str, str], tuple[int, int]] = {}  # (split, domain) -> first bucket, bits
     buckets = 0
     for name, share in ((train_validation_split.TRAIN, 1.0), (train_validation_split.VALIDATION, validation)):
         for domain in domains:
-            size = survey.tally[f"text_bytes/{domain}"] + survey.tally[f"documents/{domain}"]
+            size = survey.counters[f"text_bytes/{domain}"] + survey.counters[f"documents/{domain}"]
             depth = hash_prefix_bits(int(size * share), min(BUCKET_BYTES, tokens_per_shard))
             layout[name, domain] = (buckets, depth)
             buckets += 1 << depth
     schema = _rows_schema(encoder.vocab)
     run = partial(_tokenize, corpus.seed, tokenizer, encoder.sha256, eos, validation, layout, route, language)
-    counted = yield Stage("tokenize", run, schema, buckets, at="documents", tally=_count_tokens)
-    places = _assign_buckets(layout, counted.tally, tokens_per_shard)
+    counted = yield Stage("tokenize", run, schema, buckets, at="documents", counters=_count_tokens)
+    places = _assign_buckets(layout, counted.counters, tokens_per_shard)
     groups = [sorted(group) for _, group in sorted(_buckets_by_shard(places).items())]
     write = partial(_write_shard, schema, encoder.vocab, encoder.eos, encoder.sha256, places)
     yield Stage("shards", write, pa.schema([]), groups=groups, sink=True)
@@ -129,12 +129,12 @@ ShardPlace = tuple[str, str, int]  # split, domain, index of the shard
 
 
 def _assign_buckets(
-    layout: Mapping[tuple[str, str], tuple[int, int]], tally: Mapping[str, int], tokens_per_shard: int
+    layout: Mapping[tuple[str, str], tuple[int, int]], counters: Mapping[str, int], tokens_per_shard: int
 ) -> dict[int, ShardPlace]:
     """The shard of each non-empty bucket."""
     places: dict[int, ShardPlace] = {}
     for (name, domain), (first, depth) in layout.items():
-        tokens = [tally.get(f"tokens/{first + i}", 0) for i in range(1 << depth)]
+        tokens = [counters.get(f"tokens/{first + i}", 0) for i in range(1 << depth)]
         level = min(depth, hash_prefix_bits(sum(tokens), tokens_per_shard))
         while level < depth and max(_sum_neighbours(tokens, level)) > shards.MAX_TOKENS:
             level += 1  # an average of 2^30 with one above it
@@ -213,14 +213,14 @@ def _count_tokens(batch: pa.RecordBatch) -> Mapping[str, int]:
     if batch.num_rows == 0:
         return LanguageCounts.from_metadata(batch)
     buckets, where = np.unique(batch.column("to").to_numpy(), return_inverse=True)
-    tally: dict[str, int] = {}
+    counters: dict[str, int] = {}
     tokens = pc.list_value_length(batch.column("tokens")).to_numpy() + 1
     text = batch.column("text_bytes").to_numpy()
     for what, values in zip(COUNTED, (np.ones_like(tokens), tokens, text), strict=True):
         sums = np.zeros(len(buckets), np.int64)
         np.add.at(sums, where, values)
-        tally.update((f"{what}/{bucket}", int(n)) for bucket, n in zip(buckets, sums, strict=True))
-    return tally
+        counters.update((f"{what}/{bucket}", int(n)) for bucket, n in zip(buckets, sums, strict=True))
+    return counters
 
 
 def _write_shard(
@@ -255,13 +255,13 @@ def _write_shard(
             for i, (doc_id, url, source, size) in enumerate(zip(*columns, strict=True)):
                 writer.add(values[offsets[i] : offsets[i + 1]], doc_id, url, source, text_bytes=size)
         info = writer.close()
-    out.facts.update(split=name, domain=domain, path=path, sha256=file.sha.hexdigest(), bytes=file.size)
-    out.facts.update(documents=info.documents, tokens=info.tokens, text_bytes=info.text_bytes)
+    out.outputs.update(split=name, domain=domain, path=path, sha256=file.sha.hexdigest(), bytes=file.size)
+    out.outputs.update(documents=info.documents, tokens=info.tokens, text_bytes=info.text_bytes)
     return iter(())
 
 
 def build_manifest(
-    facts: Iterable[Mapping[str, Any]],
+    outputs: Iterable[Mapping[str, Any]],
     tokenizer: shards.TokenizerInfo,
     *,
     weights: Mapping[str, float] | None = None,
@@ -281,7 +281,7 @@ def build_manifest(
         train_validation_split.TRAIN: {},
         train_validation_split.VALIDATION: {},
     }
-    for fact in sorted((f for f in facts if f), key=lambda f: str(f["path"])):
+    for fact in sorted((f for f in outputs if f), key=lambda f: str(f["path"])):
         numbers = (fact[k] for k in ("documents", "tokens", "text_bytes", "sha256", "bytes"))
         splits[fact["split"]].setdefault(fact["domain"], []).append(shards.ShardEntry(fact["path"], *numbers))
     by_split = {s: {d: shards.DomainShards(tuple(e)) for d, e in sorted(v.items())} for s, v in splits.items()}

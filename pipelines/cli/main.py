@@ -31,7 +31,7 @@ _INTERRUPTED = 130  # what Typer makes of Ctrl-C
 _SAID = (
     ("curation.step", "UserError", 2),
     ("training.config", "UserError", 2),
-    ("curation.engine.runtime.driver", "RunFailed", 1),
+    ("curation.engine.execution.driver", "RunFailed", 1),
     ("curation.shards", "ShardError", 1),
     ("training.data.mix_table", "OrderError", 1),
     ("training.checkpoint.save_load", "CheckpointError", 1),

@@ -95,7 +95,7 @@ def _prepare(crawl: str, folder: str, environment: str) -> None:
     options = {"dim": 16, "wordNgrams": 1, "bucket": 0, "epoch": 10, "lr": 0.5}
     fit(halves, os.path.join(folder, "prose.bin"), options=options)
     _write_lines(
-        os.path.join(folder, "quarantine.jsonl"),
+        os.path.join(folder, "exclude.jsonl"),
         [{"url": d["url"], "reason": "trained the demo's reference models"} for d in held_out + held_out_code],
     )
     asked = [p for d in prose if _bucket(d["url"]) == 1 for p in _passages(d["text"], 400)[1:2]]

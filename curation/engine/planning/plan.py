@@ -24,8 +24,8 @@ from curation.config.pipeline import Pipeline
 from curation.config.rules import ParsedRule, Quantile
 from curation.core.errors import UserError
 from curation.engine.planning import fingerprint as identity
+from curation.engine.planning import prior_run
 from curation.engine.planning.map_spec import MapSpec, Op, Source
-from curation.engine.shuffle import prior_run
 from curation.engine.tasks.input_rows import url_key
 from curation.packing import mixing, shard_writer
 from curation.step import GlobalStep, InputSplit, MapStep, Step
@@ -83,9 +83,9 @@ class Plan:
     files: list[list[storage.InputFile]]  # a list a source
     fingerprint: str  # of the whole run: equal means nothing to do
     base_fingerprint: str
-    quarantine_ids: Mapping[bytes, str | None]
-    quarantine_urls: Mapping[str, str | None]
-    quarantine_fingerprint: str
+    excluded_ids: Mapping[bytes, str | None]
+    excluded_urls: Mapping[str, str | None]
+    exclude_fingerprint: str
     step_fingerprints: dict[str, str] = field(default_factory=dict)
     pinned: dict[Quantile, Any] = field(default_factory=dict)  # quantiles of another run, not computed on this one's
 
@@ -120,10 +120,10 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
     base = storage.fingerprint([environment, scrub])
     sources = [Source(s.reader, s.root, s.collection, s.domain) for s in pipeline.sources]
     files = [_files(s.name, s.root, s.path) for s in pipeline.sources]
-    ids, urls, quarantine = _quarantine(pipeline.quarantine)
+    ids, urls, exclude = _exclude_lists(pipeline.exclude)
     plan = Plan(
         pipeline, [], {s.name: pa.struct(list(s.signals)) for s in steps}, scrubber, scrub_before, sources, files, "",
-        base, ids, urls, quarantine, own,
+        base, ids, urls, exclude, own,
     )  # fmt: skip
     plan.segments = _segments(plan, base)
     if pipeline.quantiles:
@@ -137,8 +137,8 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
             "engine": _engine_code(),
             "environment": environment,
             "files": [[(f.path, f.size, f.version) for f in listed] for listed in files],
-            "quarantine": quarantine,
-            "against": [_against(step, pipeline.seed) for step in steps],
+            "exclude": exclude,
+            "prior_run": [_prior_run(step, pipeline.seed) for step in steps],
             "quantiles": sorted([str(q), str(value)] for q, value in plan.pinned.items()),
             "limit": limit,
             "sample": sample,
@@ -148,7 +148,7 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
     return plan
 
 
-def _against(step: Step, seed: int) -> str | None:
+def _prior_run(step: Step, seed: int) -> str | None:
     """Of what an earlier run left for this step, refused here if it is not there or not alike."""
     earlier = prior_run.load(step, seed) if isinstance(step, GlobalStep) else None
     return earlier.fingerprint if earlier is not None else None
@@ -208,8 +208,8 @@ def _tokenizer_fingerprint(pipeline: Pipeline) -> Any:
     return list(identity.file_checksums([path])) if path else None
 
 
-def _quarantine(paths: Sequence[str]) -> tuple[dict[bytes, str | None], dict[str, str | None], str]:
-    """The ids and URLs on quarantine lists (JSONL: doc_id or url, reason, by) with what the first entry of each says,
+def _exclude_lists(paths: Sequence[str]) -> tuple[dict[bytes, str | None], dict[str, str | None], str]:
+    """The ids and URLs on exclude lists (JSONL: doc_id or url, reason, by) with what the first entry of each says,
     and a fingerprint of it all."""
     import json
 
@@ -218,7 +218,7 @@ def _quarantine(paths: Sequence[str]) -> tuple[dict[bytes, str | None], dict[str
     for path in paths:
         fs, inner = storage.filesystem(path)
         if not fs.exists(inner):
-            raise UserError(f"the quarantine list {path} does not exist (an empty file is a valid list)")
+            raise UserError(f"the exclude list {path} does not exist (an empty file is a valid list)")
         with fs.open(inner, "rb") as f:
             for number, line in enumerate(f.read().splitlines(), 1):
                 if not line.strip():
@@ -307,7 +307,7 @@ def tasks(
 ) -> list[MapSpec]:
     """The input cut into tasks: large files split where that is exact, small ones grouped, in order of path.
 
-    A task's pieces are of one source. `cuts` are pieces of large files, by (source, path). A group ends at a file whose
+    A task's splits are of one source. `cuts` are splits of large files, by (source, path). A group ends at a file whose
     own path says so, with a chance of its share of a task, and at twice a task's size: so a file that comes, goes or
     grows leaves the groups of all others alone but for a few beside it, where filling tasks up one after another would
     deal all files behind it anew. `limit` is spread over the tasks, so that a first look sees all of the input.
@@ -330,13 +330,13 @@ def tasks(
 
         for file in listed:
             whole = InputSplit(file.path, file.size, file.version)
-            for piece in (cuts or {}).get((number, file.path)) or _split(source, whole, target):
-                length = (piece.stop or file.size) - (piece.start or 0) if piece.stop or piece.start else file.size
+            for split in (cuts or {}).get((number, file.path)) or _split(source, whole, target):
+                length = (split.stop or file.size) - (split.start or 0) if split.stop or split.start else file.size
                 if group and size + length > 2 * target:
                     end()
-                group.append(piece)
+                group.append(split)
                 size += length
-                if piece.start is not None or _ends_group(file.path, length / target):
+                if split.start is not None or _ends_group(file.path, length / target):
                     end()
         end()
     if limit is not None:
@@ -364,8 +364,8 @@ def task_bytes(total: int) -> int:
     return size
 
 
-def _key(reader: str, pieces: Sequence[InputSplit]) -> str:
-    parts = [(p.path, p.size, p.version, p.start, p.stop, dict(p.extra or {})) for p in pieces]
+def _key(reader: str, splits: Sequence[InputSplit]) -> str:
+    parts = [(p.path, p.size, p.version, p.start, p.stop, dict(p.extra or {})) for p in splits]
     return storage.fingerprint([reader, parts])[:24]
 
 

@@ -14,20 +14,21 @@ from curation import storage
 from curation.config import rules
 from curation.config.pipeline import Pipeline
 from curation.core.errors import UserError
+from curation.engine.execution import split_archives
+from curation.engine.execution.driver import Driver, Progress, Silent, disk_full, is_disk_full
+from curation.engine.execution.executors import Executor
+from curation.engine.execution.phases import Phases, PoisonFound, planned
 from curation.engine.planning import fingerprint as identity
 from curation.engine.planning import plan as planning
-from curation.engine.planning import split_archives
+from curation.engine.planning import prior_run
 from curation.engine.planning.plan import Plan
 from curation.engine.results import build_result, generations, publish
 from curation.engine.runtime import lock
-from curation.engine.runtime.driver import Driver, Progress, Silent, disk_full, is_disk_full
-from curation.engine.runtime.executors import Executor
-from curation.engine.runtime.phases import Phases, PoisonFound, planned
-from curation.engine.shuffle import prior_run
 from curation.step import Corpus, GlobalStep
 from curation.storage import Storage, Written, failpoint
 
 DONE, UNCHANGED, QUARANTINED = "done", "unchanged", "quarantined"
+FORMAT = 2  # of run.json and the files beside it: 1 had other names for keys and for the list of deleted documents
 
 
 @dataclass
@@ -90,7 +91,7 @@ def curate(
 def _starter(
     executor: str | Callable[[], Executor], address: str | None, workers: int | None
 ) -> Callable[[], Executor]:
-    from curation.engine.runtime import executors
+    from curation.engine.execution import executors
 
     if callable(executor):
         return executor
@@ -107,9 +108,15 @@ def _done(plan: Plan, poison: str) -> str:
 
 def _read_run(store: Storage) -> dict[str, Any] | None:
     try:
-        return dict(store.read_json("run.json")) if store.exists("run.json") else None
+        made = dict(store.read_json("run.json")) if store.exists("run.json") else None
     except (json.JSONDecodeError, UnicodeDecodeError):
         return None  # a damaged disk's: what was committed is found by its manifests, and run.json written anew
+    if made is not None and made.get("format") != FORMAT:
+        raise UserError(
+            f"{store.root} was made by another version of gristmill: its run.json has the format "
+            f"{made.get('format', 1)}, this version reads {FORMAT}. Curate into a new directory (--run)."
+        )
+    return made
 
 
 def _same_pipeline(store: Storage, pipeline: Pipeline) -> None:
@@ -175,7 +182,7 @@ def _run_global(phases: Phases, step: GlobalStep) -> None:
         text_bytes=sum(m["text_bytes"] for m in phases.manifests) + (earlier.text_bytes if earlier else 0),
         tasks=len(phases.manifests) + (len(earlier.tasks) if earlier else 0),
         seed=seed,
-        eras=(*earlier.eras, len(earlier.tasks)) if earlier else (),
+        prior_run_boundaries=(*earlier.prior_run_boundaries, len(earlier.tasks)) if earlier else (),
     )
     fingerprint = storage.fingerprint([phases.plan.step_fingerprints[step.name], corpus.seed])
     heads = [c.partition(".")[0] for n, sql in step.expressions().items() for c in rules.parse(n, sql, "").columns]
@@ -210,7 +217,9 @@ def _write_header(store: Storage, plan: Plan) -> None:
     store.write_bytes("pipeline.yaml", text.encode())
     made = _read_run(store)
     if made is None:
-        store.write_json("run.json", {"name": plan.pipeline.name, "unread": [], "counts": {}, "done": None})
+        store.write_json(
+            "run.json", {"format": FORMAT, "name": plan.pipeline.name, "unread": [], "counts": {}, "done": None}
+        )
     elif made.get("done") is not None:
         store.write_json("run.json", made | {"done": None})
     if store.local:
@@ -232,6 +241,7 @@ def _write_run(
     store.write_json(
         "run.json",
         {
+            "format": FORMAT,
             "name": plan.pipeline.name,
             "file": _absolute(plan.pipeline.file),
             "limit": limit,
@@ -250,7 +260,7 @@ def _write_run(
             "unread": unread,
             "phases": costs,
             "files": sorted((w.as_dict() for w in files), key=lambda w: w["path"]),
-            "stages": {name: joined.trail for name, joined in phases.joins.items()},
+            "stages": {name: joined.stage_fingerprints for name, joined in phases.joins.items()},
         },
     )
 
@@ -332,7 +342,7 @@ def plan(pipeline: Pipeline, run_dir: str) -> dict[str, Any]:
         "input_bytes": made.input_bytes,
         "tasks": len(specs),
         "largest_task_bytes": max(
-            (sum((p.stop or p.size) - (p.start or 0) for p in s.pieces) for s in specs), default=0
+            (sum((p.stop or p.size) - (p.start or 0) for p in s.splits) for s in specs), default=0
         ),
         "phases": phases,
         "free_bytes": store.free_bytes(),

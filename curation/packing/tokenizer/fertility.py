@@ -42,7 +42,7 @@ class LanguageCounts:
         return {name.decode(): int(n) for name, n in (batch.schema.metadata or {}).items()}
 
 
-def fertility(made: shards.Manifest, tally: Mapping[str, int]) -> dict[str, dict[str, dict[str, float]]]:
+def fertility(made: shards.Manifest, counters: Mapping[str, int]) -> dict[str, dict[str, dict[str, float]]]:
     """Bytes of text per token (EOS not counted): {"domains": {name: {"documents", "tokens", "text_bytes",
     "bytes_per_token"}}, "languages": ...}. Domains cover both splits; languages come from the stage `tokenize`."""
     domains: dict[str, list[int]] = {}
@@ -51,8 +51,10 @@ def fertility(made: shards.Manifest, tally: Mapping[str, int]) -> dict[str, dict
             known = domains.setdefault(domain, [0, 0, 0])
             counts = entries.documents, entries.tokens - entries.documents, entries.text_bytes
             known[:] = [a + b for a, b in zip(known, counts, strict=True)]
-    codes = sorted(name.removeprefix("documents/language/") for name in tally if name.startswith("documents/language/"))
-    languages = {code: [tally[f"{what}/language/{code}"] for what in COUNTED] for code in codes}
+    codes = sorted(
+        name.removeprefix("documents/language/") for name in counters if name.startswith("documents/language/")
+    )
+    languages = {code: [counters[f"{what}/language/{code}"] for what in COUNTED] for code in codes}
     return {
         what: {
             name: {

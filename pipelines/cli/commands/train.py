@@ -55,7 +55,7 @@ def train(
         if address is not None:
             import ray
 
-            from curation.engine.runtime.executors import reach
+            from curation.engine.execution.executors import reach
 
             reach(ray, address, log_to_driver=False)
         console.print(f"on Ray; gristmill watch {run_dir} shows how it goes", style="dim", highlight=False)

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from curation.core.errors import UserError
-from curation.engine.runtime.driver import Silent
+from curation.engine.execution.driver import Silent
 from pipelines.cli.text_output import TrainLines
 from pipelines.monitor import terminal_view
 from pipelines.monitor.run_snapshot import snapshot

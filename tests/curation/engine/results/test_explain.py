@@ -43,7 +43,7 @@ def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 {"name": "crawl", "read": "warc", "root": "crawl", "path": "*.warc.gz"},
                 {"name": "texts", "read": "text", "root": "texts", "path": "*.jsonl"},
             ],
-            "quarantine": ["bad.jsonl"],
+            "exclude": ["bad.jsonl"],
             "steps": [
                 {"extract": {}, "keep": {"empty": "extract.chars > 260"}},
                 {"language": {}, "keep": {"language": "language.code <> 'fr'"}},

@@ -184,7 +184,7 @@ def test_a_probability_is_taken_by_its_odds(tmp_path: Path) -> None:
 def test_from_runs_to_a_run(tmp_path: Path, data: Path) -> None:
     """Two runs without rules, an ensemble fitted on them, and a run that decides by it."""
     rows = runs.sentences(data, ["en", "de"], 150)
-    steps = [{"language": {}}, {"heuristics": {"sets": ["gopher"]}, "only": "domain = 'none'"}]
+    steps = [{"language": {}}, {"heuristics": {"sets": ["gopher"]}, "where": "domain = 'none'"}]
     for name, some in (("english", rows[:150]), ("german", rows[150:])):
         runs.write_jsonl(tmp_path / name / "texts" / "a.jsonl", some)
         assert runs.curate(tmp_path / name, pipeline(steps)).exit_code == 0

@@ -12,13 +12,12 @@ from typing import Any
 from curation import storage
 from curation.config.rules import Quantile
 from curation.core.errors import UserError
+from curation.engine.execution.driver import Driver, Phase, RunFailed
 from curation.engine.planning import fingerprint as identity
 from curation.engine.planning.map_spec import MapPhase, MapSpec, Op
 from curation.engine.planning.plan import Plan, PlannedOp, Segment, behind, bind
-from curation.engine.runtime.driver import Driver, Phase, RunFailed
-from curation.engine.shuffle import quantiles
-from curation.engine.shuffle.prior_run import Before, Task
-from curation.engine.tasks import map_task
+from curation.engine.planning.prior_run import Before, Task
+from curation.engine.tasks import map_task, quantiles
 from curation.engine.tasks.stage_task import MergePhase, MergeSpec, StagePhase, StageSpec, run_merge, run_stage
 from curation.step import StagePlan, StageResult
 
@@ -34,10 +33,12 @@ class Stages:
     tasks: list[Task] = field(default_factory=list)  # of earlier runs and of this one
     remembered: dict[str, Any] = field(default_factory=dict)  # files of the stages that may be used again
     fingerprint: str = ""
-    facts: list[Mapping[str, Any]] = field(default_factory=list)  # of sinks, in order of tasks
+    outputs: list[Mapping[str, Any]] = field(default_factory=list)  # of sinks, in order of tasks
     staged: list[dict[str, Any]] = field(default_factory=list)  # result files of sinks: path, bytes, sha256
     first: int = 0  # number of this run's first task: those before it are of earlier runs
-    trail: list[dict[str, Any]] = field(default_factory=list)  # stage, fingerprint, partitions, tally of each
+    stage_fingerprints: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # stage, fingerprint, partitions, counters of each
 
 
 class Phases:
@@ -47,7 +48,7 @@ class Phases:
         self.driver, self.plan, self.sample = driver, plan, sample
         self.storage = driver.storage
         self.specs = specs
-        self.sizes = [sum(_length(p) for p in s.pieces) for s in specs]
+        self.sizes = [sum(_length(p) for p in s.splits) for s in specs]
         self.poison = _read_poison(self.storage)
         self.manifests: list[dict[str, Any]] = []  # of the latest map phase
         self.history: list[tuple[Segment, list[dict[str, Any]]]] = []
@@ -73,7 +74,7 @@ class Phases:
         shared = MapPhase(
             run=self.storage.root, sources=plan.sources, ops=ops, first=first, base_store=base_store,
             text_store=text_store, types=plan.types, scrubber=plan.scrubber, scrub_before=plan.scrub_before,
-            quarantine_ids=plan.quarantine_ids, quarantine_urls=plan.quarantine_urls,
+            excluded_ids=plan.excluded_ids, excluded_urls=plan.excluded_urls,
             batch_rows=plan.pipeline.engine.batch_rows, keep_dropped_text=plan.pipeline.retention == "all",
             sample=self.sample, seed=plan.pipeline.seed,
         )  # fmt: skip
@@ -119,7 +120,7 @@ class Phases:
                 "text": text_store,
                 "base": base_store,
                 "engine": identity.module_fingerprint(map_task.__file__),
-                "quarantine": plan.quarantine_fingerprint if segment.index == 0 else None,
+                "exclude": plan.exclude_fingerprint if segment.index == 0 else None,
                 "sample": [self.sample, plan.pipeline.seed] if self.sample is not None else None,
                 "retention": plan.pipeline.retention == "all",
             }
@@ -140,7 +141,7 @@ class Phases:
     _by_key: dict[str, dict[str, list[str]]] | None = None
 
     def _with_poison(self, spec: MapSpec, common: str) -> MapSpec:
-        files = {p.path for p in spec.pieces}
+        files = {p.path for p in spec.splits}
         mine = sorted((e["doc_id"], e["reason"]) for e in self.poison if e["file"] in files)
         return dataclasses.replace(spec, poison=mine, decision=storage.fingerprint([common, mine]))
 
@@ -218,29 +219,38 @@ class Phases:
                     files = self._merge(label, trail, files, len(groups))
                 states = [t.state for t in tasks] if stage.at == "documents" else [None] * len(groups)
                 specs = [StageSpec(i, files, list(g), s) for i, (g, s) in enumerate(zip(groups, states, strict=True))]
-                earlier = memory.get(stage.name) if stage.again else None
-                if earlier is not None and stage.again == "earlier":
+                earlier = memory.get(stage.name) if stage.reuse else None
+                if earlier is not None and stage.reuse == "prior_run":
                     trail = storage.fingerprint([trail, used])
                 if earlier is not None:
-                    left = [*earlier["left"], *[None] * (len(specs) - len(earlier["left"]))]
-                    specs = [dataclasses.replace(s, given=earlier["given"], left=left[s.index]) for s in specs]
+                    wrote = [*earlier["outputs"], *[None] * (len(specs) - len(earlier["outputs"]))]
+                    specs = [
+                        dataclasses.replace(s, prior_inputs=earlier["inputs"], prior_output=wrote[s.index])
+                        for s in specs
+                    ]
                 shared = StagePhase(self.storage.root, trail, stage, self.plan.types, expressions or {})
                 ids = [f"{i:06d}" for i in range(len(specs))]
                 manifests = self.driver.run(Phase(f"{label}: {stage.name}", trail, run_stage, shared, specs, ids))
-                if stage.again:
-                    remembered[stage.name] = {"given": files, "left": [m["files"][0]["path"] for m in manifests]}
-                tally: Counter[str] = Counter()
+                if stage.reuse:
+                    remembered[stage.name] = {"inputs": files, "outputs": [m["files"][0]["path"] for m in manifests]}
+                counters: Counter[str] = Counter()
                 for m in manifests:
-                    tally.update(m.get("tally", {}))
+                    counters.update(m.get("counters", {}))
                     if stage.sink:
                         done.staged += [f | {"directory": f"cache/out/{trail}"} for f in m["files"]]
-                done.facts = [m["facts"] for m in manifests] if stage.sink else []
+                done.outputs = [m["outputs"] for m in manifests] if stage.sink else []
                 files = [] if stage.sink else [m["files"][0]["path"] for m in manifests]
-                done.trail.append({"stage": stage.name, "fingerprint": trail, "partitions": stage.partitions,
-                                   "tally": dict(sorted(tally.items())),
-                                   "shown": sum(m.get("shown", 0) for m in manifests)})  # fmt: skip
+                done.stage_fingerprints.append(
+                    {
+                        "stage": stage.name,
+                        "fingerprint": trail,
+                        "partitions": stage.partitions,
+                        "counters": dict(sorted(counters.items())),
+                        "shown": sum(m.get("shown", 0) for m in manifests),
+                    }
+                )
                 done.files, done.fingerprint, partitions, n = files, trail, stage.partitions, n + 1
-                stage = plan.send(StageResult(dict(sorted(tally.items())), done.facts))
+                stage = plan.send(StageResult(dict(sorted(counters.items())), done.outputs))
         except StopIteration:
             if remembered:  # all of the step's stages at once: what one was given is what another answered for
                 self.storage.write_json(path, {"base": base, "used": memory, "stages": remembered})
@@ -311,8 +321,8 @@ def _task_id(spec: MapSpec) -> str:
     return f"{spec.key}.{spec.decision[:16]}"
 
 
-def _length(piece: Any) -> int:
-    return int((piece.stop if piece.stop is not None else piece.size) - (piece.start or 0))
+def _length(split: Any) -> int:
+    return int((split.stop if split.stop is not None else split.size) - (split.start or 0))
 
 
 def _read_poison(store: storage.Storage) -> list[dict[str, str]]:

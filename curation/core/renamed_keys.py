@@ -1,0 +1,33 @@
+"""Old names of configuration keys and commands, so that an error can say what replaced them.
+
+The only file that may hold old names. It goes at version 1.0.
+
+A key is written as its path without list indexes: `steps.where` stands beside a step's name, and
+`steps.minhash_dedup.num_bands` is an option of that step. The value is what the error offers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+PIPELINE_KEYS: dict[str, str] = {
+    "quarantine": "exclude",
+    "steps.only": "where",
+    "steps.c4_lines": "c4_line_filter",
+    "steps.exact_dedup.against": "prior_run",
+    "steps.minhash_dedup.against": "prior_run",
+    "steps.minhash_dedup.bands": "num_bands",
+    "steps.minhash_dedup.rows": "rows_per_band",
+}
+
+TRAINING_KEYS: dict[str, str] = {}
+
+COMMANDS: dict[str, str] = {}
+
+
+def renamed(path: Sequence[str | int], names: Mapping[str, str]) -> str | None:
+    """The sentence for the path of an old key, such as "`only` was renamed to `where`"; None for any other path."""
+    if not path or isinstance(path[-1], int):  # an item of a list: its key was named already
+        return None
+    key = ".".join(str(part) for part in path if not isinstance(part, int))
+    return f"`{key.rpartition('.')[2]}` was renamed to `{names[key]}`" if key in names else None
