@@ -22,9 +22,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import xxhash
 
 from curation.core.errors import UserError
 from curation.dedup.minhash import (
@@ -36,6 +34,7 @@ from curation.dedup.minhash import (
     signatures,
     verify_candidates,
 )
+from curation.dedup.scope import check_scope, scope_expression, scope_salts
 from curation.seeded_hash import mix
 from curation.step import Corpus, Documents, GlobalStep, Stage, StagePlan
 
@@ -60,13 +59,6 @@ _BANDS = pa.schema(
 _PAIRS = pa.schema([("to", pa.uint32()), ("better", pa.int64()), ("worse", pa.int64())])
 
 
-# Words that `scope` knows; anything else is SQL as it stands.
-_SCOPES = {
-    "source": "domain || chr(10) || regexp_extract(source.file, '^(.*)/', 1)",
-    "language": "language.code",
-}
-
-
 @dataclass(frozen=True)
 class MinHashDedup(GlobalStep):
     """Removes documents that are verified similar to one that is kept.
@@ -78,8 +70,9 @@ class MinHashDedup(GlobalStep):
     similarity    jaccard: shared shingles among those of either; containment: among those of the document of lower
                   priority, which is then inside the other one. The LSH finds pairs by their Jaccard in either case,
                   so to find short documents inside long ones give it many bands of few rows
-    scope         all; source: documents are compared with those of the same domain whose files lie in the same folder
-                  (a dump); language: of the same language.code; or any SQL: within equal values
+    scope         which documents are compared: all; site, those of one host; source, of the same domain and source
+                  folder (a dump); language, of the same language.code; or SQL such as domain: those of equal value
+                  (scope.py)
     priority      SQL, a number: the document of the higher one stays. Its whole part counts, from 0 to 31, and among
                   equals the first by keyed hash of doc_id. Null: the length in bytes, one more for each doubling.
                   Say, quality in 8 steps, then length in 4: `4 * floor(8 * quality.score) + least(3, length(url) / 64)`
@@ -116,9 +109,7 @@ class MinHashDedup(GlobalStep):
         return ["of", "similarity"]
 
     def expressions(self) -> Mapping[str, str]:
-        found = {}
-        if self.scope != "all":
-            found["@scope"] = f"CAST(({_SCOPES.get(self.scope, self.scope)}\n) AS VARCHAR)"
+        found = dict(scope_expression(self.scope))
         if self.priority is not None:
             found["@priority"] = f"CAST(({self.priority}\n) AS DOUBLE)"
         return found
@@ -135,9 +126,9 @@ class MinHashDedup(GlobalStep):
         bands, rows = self.num_bands, self.rows_per_band
         if bands is not None and rows is not None and not (1 <= bands <= 255 and rows >= 1):
             raise UserError(f"{self.name}: num_bands ({bands}) is 1 to 255 and rows_per_band ({rows}) at least 1")
-        for option in ("scope", "priority"):
-            if getattr(self, option) is not None and not getattr(self, option).strip():
-                raise UserError(f"{self.name}: {option} is empty; leave it out, or give SQL such as domain")
+        check_scope(self.name, self.scope)
+        if self.priority is not None and not self.priority.strip():
+            raise UserError(f"{self.name}: priority is empty; leave it out, or give SQL such as quality.score")
 
     def shape(self) -> tuple[int, int]:
         """(num_bands, rows_per_band) as given or chosen."""
@@ -198,15 +189,6 @@ def partitions_for(rows: int) -> int:
     return max(1, -(-rows // size))
 
 
-def _salt(scope: pa.Array) -> npt.NDArray[np.uint64]:
-    """A number for the scope of each document, the same for equal scopes."""
-    coded = scope.dictionary_encode()
-    hashes = [xxhash.xxh3_64_intdigest(v.encode()) for v in coded.dictionary.to_pylist()]
-    index = coded.indices.fill_null(len(hashes)).to_numpy()
-    salts: npt.NDArray[np.uint64] = np.array([*hashes, 0], np.uint64)[index]
-    return salts
-
-
 def _bands(
     step: MinHashDedup, compared: verify_candidates.Comparison, partitions: int, rows: Iterator[pa.RecordBatch],
     documents: Documents,
@@ -216,7 +198,7 @@ def _bands(
         signature, content = signatures.signatures_and_contents(
             batch.column("text"), ngram=step.ngram, num_perm=bands * depth, unit=step.unit
         )
-        salt = _salt(batch.column("@scope")) if step.scope != "all" else None
+        salt = scope_salts(batch)
         keys = signatures.band_keys(signature, bands, depth, salt)
         rank = independent_set.rank(compared.levels(batch, documents.task), batch.column("doc_id"), compared.seed)
         some = np.flatnonzero(content != 0)  # without shingles: similar to nothing
