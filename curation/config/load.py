@@ -21,6 +21,7 @@ from curation.config.pipeline import FILES, File, Mix, Pipeline, Source, SourceF
 from curation.config.step_options import anchor, build, find_class, nearest, user_target
 from curation.core import yaml_lines as yaml_file
 from curation.core.errors import UserError
+from curation.core.packages import require
 from curation.core.renamed_keys import PIPELINE_KEYS, renamed
 from curation.core.yaml_lines import Located
 from curation.step import GlobalStep, MapStep
@@ -83,6 +84,11 @@ def _pipeline(
         if tokenizer.train is not None and tokenizer.eos is not None:
             where = located.where("tokenizer", "eos")
             raise UserError(f"{where}: a trained tokenizer has an end-of-text token of its own\n  take `eos` out")
+        kind = "sentencepiece" if tokenizer.sentencepiece is not None else "tokenizers"
+        try:
+            require("tokenizer", [kind] if kind == "sentencepiece" else [kind, "tiktoken"])
+        except UserError as error:
+            raise UserError(f"{located.where('tokenizer')}: {error}") from None
         moved = {k: yaml_file.beside(path, v) for k in FILES if (v := getattr(tokenizer, k)) is not None}
         tokenizer = tokenizer.model_copy(update=moved)
     return Pipeline(
@@ -184,6 +190,10 @@ def _source(i: int, located: Located, readers: Mapping[str, str | type]) -> Sour
     cls = find_class(base.read, readers, located, (*path, "read"), "reader")
     options = {k: v for k, v in written.items() if k not in SourceFile.model_fields}
     reader = build(cls, options, located, path, f"the source {base.name!r} (read: {base.read})")
+    try:
+        require(f"reader {base.read}", reader.packages() if hasattr(reader, "packages") else ())
+    except UserError as error:
+        raise UserError(f"{located.where(*path, 'read')}: {error}") from None
     return Source(
         name=base.name,
         domain=domain,
@@ -280,6 +290,7 @@ def _step(i: int, item: Any, located: Located, catalogue: Mapping[str, str | typ
         step = anchor(step, step.models(), located.file, must_exist=True)
         if isinstance(step, GlobalStep) and step.prior_run is not None:
             step = anchor(step, [step.prior_run], located.file, must_exist=False)
+        require(f"step {step.name}", step.packages())
         step.check()  # after its paths are anchored: a check may look at its files
     except UserError as error:
         raise UserError(f"{located.where(*path)}: {error}") from None

@@ -20,7 +20,36 @@ PIPELINE_KEYS: dict[str, str] = {
     "steps.minhash_dedup.rows": "rows_per_band",
 }
 
-TRAINING_KEYS: dict[str, str] = {}
+TRAINING_KEYS: dict[str, str] = {
+    "iterations": "steps",
+    "model.width": "hidden_size",
+    "model.ffn": "intermediate_size",
+    "model.layers": "num_layers",
+    "model.heads": "num_heads",
+    "model.kv_heads": "num_kv_heads",
+    "model.tied": "tie_embeddings",
+    "data.sequence": "seq_len",
+    "data.block": "shuffle_block",
+    "data.changes.sequence": "seq_len",
+    "data.changes.windows": "global_size",
+    "batch.windows": "global_size",
+    "batch.micro": "micro_size",
+    "optimizer.clip": "max_grad_norm",
+    "schedule.warmup": "warmup_steps",
+    "schedule.decay": "decay_fraction",
+    "schedule.form": "decay_type",
+    "schedule.final": "min_lr_ratio",
+    "evaluate.windows": "sequences",
+    "guard.least": "warmup_steps",
+    "guard.z": "z_threshold",
+    "guard.confirm": "spike_count",
+    "guard.within": "spike_window",
+    "guard.largest_share": "max_masked_fraction",
+    "parallel.shard": "dp_shard",
+    "parallel.reduce": "reduce_dtype",
+    "quarantine": "exclude_list",
+    "recompute": "activation_checkpointing",
+}
 
 COMMANDS: dict[str, str] = {}
 

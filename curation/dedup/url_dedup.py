@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from curation.canonical_url import TRACKING, normalise
+from curation.canonical_url import TRACKING_PARAMETERS, canonicalize_url
 from curation.dedup import keep_one
 from curation.step import Corpus, Documents, GlobalStep, Stage, StagePlan
 
@@ -45,7 +45,7 @@ class UrlDedup(GlobalStep):
     """
 
     prefer: Literal["latest", "earliest", "longest"] = "latest"
-    ignore: list[str] = field(default_factory=lambda: list(TRACKING))
+    ignore: list[str] = field(default_factory=lambda: list(TRACKING_PARAMETERS))
     name: str = "url_dedup"
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ def _hash(
 ) -> Iterator[pa.RecordBatch]:
     for batch in documents.batches(["doc_id", *step.reads]):
         batch = batch.filter(pc.is_valid(batch.column("url")))
-        urls = [normalise(u, step.ignore) for u in batch.column("url").to_pylist()]
+        urls = [canonicalize_url(u, step.ignore) for u in batch.column("url").to_pylist()]
         hashes = pa.array([xxhash.xxh3_128_digest(u.encode("utf-8", "surrogatepass")) for u in urls], pa.binary(16))
         to = keep_one.partition_of(hashes, partitions)
         columns = [to, hashes, pa.array(_priority(step, batch)), batch.column("doc_id"), batch.column("address")]

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from curation.canonical_url import normalise
+from curation.canonical_url import canonicalize_url
 from curation.seeded_hash import U64, keyed, mix
 from curation.step import Corpus, Documents, Stage, StagePlan
 
@@ -72,7 +72,7 @@ def _document_keys(
         keys, key_rows = text.tolist(), list(range(len(text)))
         for row, url in enumerate(batch.column("url").to_pylist()):
             if url and url.strip():
-                keys.append(xxhash.xxh3_64_intdigest(normalise(url).encode(), seed=1))
+                keys.append(xxhash.xxh3_64_intdigest(canonicalize_url(url).encode(), seed=1))
                 key_rows.append(row)
         ids = batch.column("doc_id").to_pylist()
         for name in clusters:

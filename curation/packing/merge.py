@@ -21,7 +21,7 @@ import pyarrow as pa
 import xxhash
 
 from curation import shards
-from curation.canonical_url import normalise
+from curation.canonical_url import canonicalize_url
 from curation.core.errors import UserError
 from curation.packing.shard_writer import hash_prefix_bits
 from curation.packing.tokenizer.encode import Encoder
@@ -85,11 +85,13 @@ def write_token_documents(
         raise UserError("there are no documents to write")
     validation = [d for (split, _), found in groups.items() if split == VALIDATION for d in found]
     texts = {_token_hash(d) for d in validation}
-    urls = {normalise(d.url) for d in validation if d.url and d.url.strip()}
+    urls = {canonicalize_url(d.url) for d in validation if d.url and d.url.strip()}
     if validation:
         for (split, _), found in groups.items():
             if split == TRAIN:
-                kept = [d for d in found if _token_hash(d) not in texts and not (d.url and normalise(d.url) in urls)]
+                kept = [
+                    d for d in found if _token_hash(d) not in texts and not (d.url and canonicalize_url(d.url) in urls)
+                ]
                 removed += len(found) - len(kept)
                 found[:] = kept
     os.makedirs(root, exist_ok=True)

@@ -79,7 +79,7 @@ def gather(run_dir: str) -> Facts:
     import yaml
 
     from curation.engine.results import generations
-    from curation.engine.runtime.run import read_run
+    from curation.engine.runtime.run_record import read_run
 
     store = Storage(run_dir)
     run = read_run(store)

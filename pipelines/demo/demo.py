@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
+from curation.core.packages import require
 from pipelines.monitor.progress import Display, duration
 
 HELD_OUT = 8  # one document in so many trains the reference model and the classifier
@@ -26,6 +27,7 @@ PROMPT = "This module provides"
 
 def demo(folder: str, *, executor: str = "ray", console: Any) -> str:
     """Builds, curates, trains, reports; returns the report's path. Raises as the parts do."""
+    require("gristmill demo", ["warcio", "torch"])
     started = time.monotonic()
     os.makedirs(folder, exist_ok=True)
     for name, copy in (("demo.yaml", "demo.yaml"), ("demo_train.yaml", "train.yaml")):
@@ -152,7 +154,7 @@ def _train(file: str, run: str, console: Any) -> None:
 
     config = load(file)
     folder = os.path.join(run, "train", "demo")
-    with TrainLines(console, config.iterations) as lines:
+    with TrainLines(console, config.steps) as lines:
         result = train(config, run, folder, report=lines)
     for domain, score in sorted(result.validation.items()):
         console.print(f"        {domain}: validation loss {score.loss:.3f}", highlight=False)

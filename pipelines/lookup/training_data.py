@@ -30,7 +30,7 @@ class Readings:
         """Raises UserError for a folder without a training run, or whose shards are others by now."""
         from training.config import parse
         from training.data.data_order import OrderLog
-        from training.data.data_schedule import plan
+        from training.data.data_schedule import new_data_order
 
         paths = {name: os.path.join(run_dir, name) for name in ("train.yaml", "data.json")}
         if not all(os.path.isfile(p) for p in paths.values()):
@@ -44,18 +44,20 @@ class Readings:
             raise UserError(
                 f"{run_dir} was trained on other shards than {self.manifest.root} has now: what it read is not there"
             )
-        self.data, self.log, _ = plan(self.manifest, config.data, config.seed, config.batch.windows, config.iterations)
-        self.iterations = config.iterations
+        self.data, self.log, _ = new_data_order(
+            self.manifest, config.data, config.seed, config.batch.global_size, config.steps
+        )
+        self.steps = config.steps
         self.windows = 0  # read so far
         state = _newest_state(run_dir)
         if state is not None:
             self.log = OrderLog.from_dict(state["order"])
-            self.windows = int(state["windows"])
+            self.windows = int(state["sequences"])
 
     def step(self, number: int) -> list[dict[str, Any]]:
-        """The windows of an iteration (from 1, as the training log counts), each with its documents."""
+        """The windows of a step (from 1, as the training log counts), each with its documents."""
         if number < 1:
-            raise UserError(f"--step {number}: iterations count from 1, as in metrics.jsonl")
+            raise UserError(f"--step {number}: steps count from 1, as in metrics.jsonl")
         first, last = self.log.span(number - 1)
         answer = []
         for window in self.data.windows(self.log, first, last):
@@ -85,13 +87,13 @@ class Readings:
 
     def verify(self) -> dict[str, Any]:
         """Replays what the run has read (before its first checkpoint: what it will read) and counts."""
-        from training.data.read_history import replay
+        from training.data.read_history import replay_order
 
-        windows = self.windows or self.log.span(self.iterations)[0]
-        counted = replay(self.log, self.data.orders, windows)
+        windows = self.windows or self.log.span(self.steps)[0]
+        counted = replay_order(self.log, self.data.orders, windows)
         return {
             "windows": windows,
-            "iterations": self.log.iteration(windows - 1) + 1 if windows else 0,
+            "steps": self.log.iteration(windows - 1) + 1 if windows else 0,
             "segments": len(self.log.segments),
             "domains": {name: vars(count) for name, count in counted.items()},
         }
@@ -99,7 +101,7 @@ class Readings:
     def seen(self, doc_id: str) -> dict[str, Any]:
         """Where the run read a document so far; of several runs' shards more than one may hold it. Raises UserError for
         an id that no shard holds."""
-        from training.data.read_history import seen
+        from training.data.read_history import find_reads
 
         places = find_document(self.manifest, doc_id)
         split, domain, number, row = next((p for p in places if p[0] == "train"), places[0])
@@ -111,7 +113,7 @@ class Readings:
                 offsets = self.data.domains[domain].shard(number).offsets
                 first, last = int(offsets[row]), int(offsets[row + 1])
                 tokens = last - first
-                readings += seen(self.log, self.data.orders[domain], number, first, last, self.windows)
+                readings += find_reads(self.log, self.data.orders[domain], number, first, last, self.windows)
         told = [vars(r) for r in sorted(readings, key=lambda r: r.window)]
         return {**answer, **({"tokens": tokens} if tokens else {}), "readings": told}
 

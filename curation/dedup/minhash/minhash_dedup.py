@@ -16,7 +16,7 @@ is decided depends on the documents, the options and the seed; not on tasks, par
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -113,6 +113,9 @@ class MinHashDedup(GlobalStep):
         if self.priority is not None:
             found["@priority"] = f"CAST(({self.priority}\n) AS DOUBLE)"
         return found
+
+    def packages(self) -> Sequence[str]:
+        return ("datasketch", "numba")
 
     def check(self) -> None:
         if self.ngram < 1:

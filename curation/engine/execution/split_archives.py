@@ -14,7 +14,8 @@ from curation import storage
 from curation.engine.execution.driver import Driver, Phase
 from curation.engine.planning import fingerprint
 from curation.engine.planning.map_spec import Source
-from curation.engine.planning.plan import Plan, target_bytes
+from curation.engine.planning.plan import Plan
+from curation.engine.planning.split_input import target_bytes
 from curation.step import InputSplit, UnreadableFile
 
 # A file of fewer tasks' worth than this stays whole.

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.engine.planning.exclude_list import ExcludeList
 from curation.step import InputSplit, MapStep, Reader, Step
 
 
@@ -45,8 +46,7 @@ class MapPhase:
     types: Mapping[str, pa.DataType]  # struct type of every step of the pipeline
     scrubber: MapStep | None
     scrub_before: int  # strings of steps before this position go through the scrubber
-    excluded_ids: Mapping[bytes, str | None]  # with what the list says about each
-    excluded_urls: Mapping[str, str | None]
+    excluded: ExcludeList
     batch_rows: int
     keep_dropped_text: bool
     sample: float | None

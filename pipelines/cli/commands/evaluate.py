@@ -27,7 +27,7 @@ def evaluate(
 ) -> None:
     """Score a trained model: perplexity and bits per byte by domain, choices by likelihood, math, code by writing."""
     from curation.core.errors import UserError
-    from training.evaluation.generate import load
+    from training.checkpoint.load_model import load_model
     from training.evaluation.task_files import read_task
     from training.evaluation.tasks import evaluate_task
 
@@ -36,7 +36,7 @@ def evaluate(
     asked = [read_task(path, limit) for path in tasks or ()]
     if any(t.kind == "code" for t in asked) and not run_code:
         raise UserError("scoring code runs what the model wrote, on this machine; allow it: --run-code")
-    trained = load(run, device)
+    trained = load_model(run, device)
     answer: dict[str, Any] = {"run": run}
     if data is not None:
         from training.evaluation.validation_loss import score_run

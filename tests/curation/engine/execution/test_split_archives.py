@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from curation.engine.results import explain
-from curation.sources.warc import Warc
+from curation.sources.warc import WarcReader
 from curation.step import InputSplit, UnreadableFile
 from tests.curation.engine import runs
 
@@ -50,7 +50,7 @@ def by_hand(folder: Path) -> tuple[Counter[str], list[str]]:
     for path in sorted((folder / "edge").iterdir()):
         split = InputSplit(path.name, path.stat().st_size, "")
         try:
-            for batch in Warc().read(split, str(folder / "edge"), collection="edge", domain="web", rows=100):
+            for batch in WarcReader().read(split, str(folder / "edge"), collection="edge", domain="web", rows=100):
                 rows[path.name] += batch.num_rows
         except UnreadableFile:
             none.append(path.name)

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 from curation.core.errors import UserError
+from curation.engine.planning.exclude_list import url_key
 from curation.engine.results import explain, ledger
-from curation.engine.tasks.input_rows import url_key
 from tests.curation.engine import runs
 
 STEPS = ["extract", "language", "heuristics", "exact_dedup", "minhash_dedup", "toxicity"]
