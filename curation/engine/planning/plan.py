@@ -96,8 +96,8 @@ def make_plan(pipeline: Pipeline, *, limit: int | None = None, sample: float | N
     for step in steps:
         step.check()
     weights = None if pipeline.mix.weights == "natural" else dict(pipeline.mix.weights)
-    mixing.check(weights, pipeline.mix.budget, pipeline.mix.max_epochs)
-    shard_writer.check(pipeline.validation, pipeline.shards.tokens_per_shard)
+    mixing.check_mix_options(weights, pipeline.mix.budget, pipeline.mix.max_epochs)
+    shard_writer.check_shard_options(pipeline.validation, pipeline.shards.tokens_per_shard)
     own = {step.name: fingerprints.step_fingerprint(step) for step in steps}
     scrubber, scrub_before = None, 0
     for position, step in enumerate(steps):

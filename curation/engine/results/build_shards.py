@@ -35,14 +35,14 @@ def build_documents_and_shards(phases: Phases, made: ResultFiles) -> None:
         seed=plan.pipeline.seed,
     )
     code = fingerprints.module_fingerprint(document_writer.__file__)
-    train_tokenizer.refuse_empty(corpus)
+    train_tokenizer.refuse_empty_corpus(corpus)
     schema = pa.schema(
         [*(pa.field(c, _type(c)) for c in KEPT_COLUMNS), *(pa.field(n, t) for n, t in plan.types.items())]
     )
     kept = phases.stages(
         "documents",
         storage.fingerprint([code, str(schema), corpus.seed]),
-        document_writer.documents_stages(corpus, schema),
+        document_writer.document_stages(corpus, schema),
     )
     if sum(f["documents"] for f in kept.outputs if f) != corpus.documents:
         raise AssertionError(f"documents/ has {[dict(f) for f in kept.outputs]} for {corpus.documents} kept documents")
@@ -103,7 +103,7 @@ def _shards(phases: Phases, made: ResultFiles, corpus: Corpus) -> None:
     )
     made.staged += trained.staged + packed.staged
     weights = None if pipeline.mix.weights == "natural" else dict(pipeline.mix.weights)
-    manifest = shard_writer.manifest(
+    manifest = shard_writer.build_manifest(
         packed.outputs,
         info,
         weights=weights,
@@ -121,7 +121,7 @@ def _shards(phases: Phases, made: ResultFiles, corpus: Corpus) -> None:
     made.counts["tokens"] = {
         name: {domain: entry.tokens for domain, entry in domains.items()} for name, domains in manifest.splits.items()
     }
-    counters = next(stage["counters"] for stage in packed.stage_fingerprints if stage["stage"] == "tokens")
+    counters = next(stage["counters"] for stage in packed.stage_fingerprints if stage["stage"] == "tokenize")
     made.counts["fertility"] = fertility.fertility(manifest, counters)
     made.counts["tokenizer"] = {k: v for k, v in trained.outputs[0].items() if k != "sha256"}
 

@@ -134,18 +134,18 @@ def merge(
     tokens_per_shard: Annotated[int, typer.Option(min=1, max=1 << 30)] = 50_000_000,
 ) -> None:
     """One run's shards of several: each document once, all in one order, no validation text in training."""
-    from curation.packing.merge import merge as run
+    from curation.packing.merge import merge_runs
 
-    _say(run(out, runs, tokens_per_shard), out)
+    _say(merge_runs(out, runs, tokens_per_shard), out)
 
 
 def _say(made: Any, out: str) -> None:
     entries = list(made.manifest.entries())
     documents = sum(e.documents for *_, e in entries)
     print(f"{out}: {documents:,} documents, {sum(e.tokens for *_, e in entries):,} tokens in {len(entries)} shards")
-    if made.repeated or made.held_out:
-        held = f"{made.held_out:,} training texts or pages that validation has"
-        print(f"left out: {made.repeated:,} repeated ids, {held}")
+    if made.duplicate_ids or made.removed_from_training:
+        held = f"{made.removed_from_training:,} training texts or pages that validation has"
+        print(f"left out: {made.duplicate_ids:,} repeated ids, {held}")
 
 
 @shards_app.command("export")
@@ -155,10 +155,10 @@ def export(
     out: Annotated[str, typer.Option(help="The folder to write to.")],
 ) -> None:
     """Shards in a format that others read."""
-    from curation.packing.export_formats import export as write
+    from curation.packing.export_formats import export_shards
     from curation.shards import read_manifest
 
-    for path in write(read_manifest(run), _format(to), out):
+    for path in export_shards(read_manifest(run), _format(to), out):
         print(path)
 
 
@@ -177,19 +177,19 @@ def import_shards(
     """Token files of others as a run's shards, so that training reads them."""
     import itertools
 
-    from curation.packing.export_formats import read
-    from curation.packing.merge import gather
+    from curation.packing.import_formats import read_token_file
+    from curation.packing.merge import write_token_documents
     from curation.packing.tokenizer.encode import Encoder
-    from curation.packing.tokenizer.load_tokenizer import load
+    from curation.packing.tokenizer.load_tokenizer import load_tokenizer
 
     for path in (*files, *(validation or ())):
         if not os.path.exists(path):
             raise typer.BadParameter(f"{path}: no such file")
-    data, chosen = load(tokenizer), _format(kind)
+    data, chosen = load_tokenizer(tokenizer), _format(kind)
     end = Encoder(data, eos=eos).eos
-    parts = [read(path, chosen, end, domain) for path in files]
-    parts += [read(path, chosen, end, domain, "validation") for path in validation or ()]
-    _say(gather(out, itertools.chain.from_iterable(parts), data, eos=eos), out)
+    parts = [read_token_file(path, chosen, end, domain) for path in files]
+    parts += [read_token_file(path, chosen, end, domain, "validation") for path in validation or ()]
+    _say(write_token_documents(out, itertools.chain.from_iterable(parts), data, eos=eos), out)
 
 
 def _format(name: str) -> Any:
