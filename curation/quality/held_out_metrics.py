@@ -104,7 +104,7 @@ def summary_table(rows: Sequence[tuple[str, int, HeldOutMetrics]]) -> str:
     for label, trained, measured in rows:
         lines.append(
             f"| {label} | {trained:,} | {measured.positives:,} of {measured.samples:,} "
-            f"| {_three_decimals(measured.auc)} | {_three_decimals(measured.expected_calibration_error)} |"
+            f"| {_three_decimals(measured.auc)} | {_three_decimals(measured.ece)} |"
         )
     return "\n".join(lines)
 
