@@ -1,10 +1,10 @@
 """Removes the lines that C4 would not keep (`c4_line_filter`); whether the document stays is for rules to decide.
 
-C4 (Raffel et al. 2020, section 2.2) drops lines and documents in one go; `heuristics` counts with its eyes and
-changes nothing. This step is the other half, for recipes that go on with the lines that are left, as FineWeb does: its
-own rules see the text behind C4's. Line by line as in C4's published code: three words or more, none over 1,000
-characters, no javascript, no policies, an end in terminal punctuation (unless `terminal` is off, as in FineWeb);
-citations such as [1] and [edit] and white space around a line go too.
+C4 (Raffel et al. 2020, section 2.2) removes lines and drops documents in one pass; `heuristics` computes its statistics
+and changes nothing. This step does the other half, for recipes that continue with the remaining lines, as FineWeb does:
+its own rules see the text after C4's. A line is kept as in C4's published code: three words or more, none over 1,000
+characters, no "javascript", no policies, terminal punctuation at its end (unless `terminal` is off, as in FineWeb);
+citations such as [1] and [edit] and white space around a line are removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from curation.step import MapStep
 
 @dataclass
 class C4LineFilter(MapStep):
-    """Rewrites the text to the lines that C4 keeps. Signals: `lines` that had something on them, and how many `kept`.
+    """Rewrites the text to the lines that C4 keeps. Signals: `lines` that were not blank, and how many were `kept`.
 
     terminal  whether a line must end in . ? ! " or ' (C4: yes; FineWeb: no)
     """
@@ -37,11 +37,11 @@ class C4LineFilter(MapStep):
         return pa.schema([("lines", pa.int64()), ("kept", pa.int64())])
 
     def rules(self) -> Mapping[str, str]:
-        """Something must be left."""
+        """Drops documents with no line left."""
         return {"empty": f"{self.name}.kept > 0"}
 
     def open(self) -> None:
-        """Compiles the kernels where they are not in the cache, and makes the table of characters."""
+        """Compiles the kernels unless they are cached, and builds the table of character classes."""
         import curation.quality.heuristics.line_kernels  # noqa: F401
         from curation.quality.heuristics.word_kernels import character_classes
 
@@ -51,7 +51,7 @@ class C4LineFilter(MapStep):
         return {**self.__dict__, "_classes": None}
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The batch with what is left of the texts; a null text becomes an empty one."""
+        """The batch with the remaining text and the signals; a null text becomes an empty one."""
         import numpy as np
 
         from curation.quality.heuristics.line_kernels import c4_keep
