@@ -42,8 +42,8 @@ class C4LineFilter(MapStep):
 
     def open(self) -> None:
         """Compiles the kernels unless they are cached, and builds the table of character classes."""
-        import curation.quality.heuristics.line_kernels  # noqa: F401
-        from curation.quality.heuristics.word_kernels import character_classes
+        import curation.quality.heuristics.c4_kernels  # noqa: F401
+        from curation.quality.heuristics.character_classes import character_classes
 
         self._classes = character_classes()
 
@@ -54,8 +54,8 @@ class C4LineFilter(MapStep):
         """The batch with the remaining text and the signals; a null text becomes an empty one."""
         import numpy as np
 
-        from curation.quality.heuristics.line_kernels import c4_keep
-        from curation.quality.heuristics.word_kernels import decode
+        from curation.quality.heuristics.c4_kernels import write_kept_lines
+        from curation.quality.heuristics.character_classes import decode
 
         if self._classes is None:
             self.open()
@@ -70,7 +70,7 @@ class C4LineFilter(MapStep):
         ends, counts = np.zeros(rows + 1, np.int64), np.zeros((rows, 2), np.int64)
         for i in range(rows):
             n = decode(data, where[i], where[i + 1], self._classes, code, flags)
-            ends[i + 1] = c4_keep(code, flags, n, not self.terminal, out, ends[i], counts[i])
+            ends[i + 1] = write_kept_lines(code, flags, n, not self.terminal, out, ends[i], counts[i])
         kept = pa.LargeStringArray.from_buffers(rows, pa.py_buffer(ends), pa.py_buffer(out[: ends[-1]]))
         fields = list(self.signals)
         signals = pa.StructArray.from_arrays([pa.array(counts[:, i]) for i in range(2)], fields=fields)
