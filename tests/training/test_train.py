@@ -18,7 +18,7 @@ import torch
 
 from curation import shards
 from curation.core.errors import UserError
-from pipelines.lookup.training_data import Readings, trace_token
+from pipelines.lookup.training_data import TrainingData, trace_token
 from training.checkpoint import save_load
 from training.config import PRESETS, TrainConfig, parse
 from training.data import data_schedule
@@ -411,7 +411,7 @@ def test_changes_on_the_way_are_what_the_loop_reads(
         train(settings, str(corpus), str(tmp_path / "part"), report=report)
     train(settings, str(corpus), str(tmp_path / "part"))
     assert_equal_runs(tmp_path / "whole", tmp_path / "part")
-    assert Readings(str(tmp_path / "part")).verify()["segments"] == 4
+    assert TrainingData(str(tmp_path / "part")).verify()["segments"] == 4
 
 
 def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -> None:
@@ -423,7 +423,7 @@ def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -
     assert json.loads((tmp_path / "whole" / "data.json").read_text())["roots"] == [
         str(corpus / "result/shards"), other.root,
     ]  # fmt: skip
-    readings = Readings(str(tmp_path / "whole"))
+    readings = TrainingData(str(tmp_path / "whole"))
     read = readings.step(2)
     assert {w["domain"] for w in read} == {"code", "docs", "new"}
     new = next(w for w in read if w["domain"] == "new")
