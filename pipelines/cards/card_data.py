@@ -51,7 +51,7 @@ class CardData:
     rows: int  # rows of the ledger over which signals were counted
     manifest: dict[str, Any] | None
     generation: int
-    forgotten: int
+    deleted: int
     made: str | None  # date of run.json, for a local run
     limits: list[str] = field(default_factory=list)
 
@@ -78,7 +78,7 @@ def gather(run_dir: str) -> CardData:
     import yaml
 
     from curation.engine.results import generations
-    from curation.engine.runtime.run import read_run
+    from curation.engine.runtime.run_record import read_run
 
     store = Storage(run_dir)
     run = read_run(store)
@@ -99,7 +99,7 @@ def gather(run_dir: str) -> CardData:
         if store.exists("result/shards/manifest.json")
         else None,
         generation=generations.number(store),
-        forgotten=len(generations.listed(store)),
+        deleted=len(generations.deleted_entries(store)),
         made=_date(store),
     )
     card.limits = _known_limits(card)
@@ -248,7 +248,7 @@ def _known_limits(card: CardData) -> list[str]:
         limits.append("Toxic text was not removed: the pipeline has no toxicity step.")
     if not kinds & {"exact_dedup", "minhash_dedup", "line_dedup", "url_dedup"}:
         limits.append("Duplicates were not removed: the pipeline has no deduplication step.")
-    unmet = sum(t.get("tally", {}).get("unmet", 0) for trail in run["stages"].values() for t in trail)
+    unmet = sum(t.get("counters", {}).get("unmet", 0) for stages in run["stages"].values() for t in stages)
     if unmet:
         limits.append(f"{unmet:,} members of very large buckets were not compared with all others (see docs/dedup.md).")
     if "decontaminate" not in kinds:

@@ -99,8 +99,8 @@ def _summary(card: CardData) -> str:
         text_ += f"; {tokens:,} tokens"
     text_ += f". Curated by Gristmill {__version__}; fingerprint `{card.run['fingerprint']}`"
     text_ += f", generation {card.generation}."
-    if card.forgotten:
-        text_ += f" {card.forgotten:,} documents or URLs were deleted since the first generation."
+    if card.deleted:
+        text_ += f" {card.deleted:,} documents or URLs were deleted since the first generation."
     return text_
 
 
@@ -144,16 +144,16 @@ def _step_name(step: dict[str, Any]) -> str:
 def _deduplication(card: CardData) -> list[str]:
     rows = []
     for step in card.steps:
-        trail = card.run["stages"].get(step["name"])
-        if trail is None or "dedup" not in step["step"]:
+        stages = card.run["stages"].get(step["name"])
+        if stages is None or "dedup" not in step["step"]:
             continue
-        tally: Counter[str] = Counter()
-        for stage in trail:
+        counters: Counter[str] = Counter()
+        for stage in stages:
             for key in ("candidates", "met", "skipped", "unmet", "edges"):
-                tally[key] += stage.get("tally", {}).get(key, 0)
+                counters[key] += stage.get("counters", {}).get(key, 0)
         dropped = sum(r["dropped"] for r in step["rules"].values())
         share = dropped / step["reached"] if step["reached"] else 0.0
-        found = [f"{tally[k]:,}" if "minhash" in step["step"] else "" for k in ("met", "edges", "unmet")]
+        found = [f"{counters[k]:,}" if "minhash" in step["step"] else "" for k in ("met", "edges", "unmet")]
         rows.append([_step_name(step), f"{step['reached']:,}", f"{dropped:,}", f"{share:.1%}", *found])
     if not rows:
         return []

@@ -10,9 +10,9 @@ from curation.storage import Storage
 
 def update_cards(run_dir: str) -> None:
     """Writes the cards of a run that is done, unless they describe its result already."""
-    from curation.engine.runtime.run import status
+    from curation.engine.runtime.status import run_status
 
-    if status(run_dir)["state"] == "done" and not are_current(Storage(run_dir)):
+    if run_status(run_dir)["state"] == "done" and not are_current(Storage(run_dir)):
         write_cards(run_dir)
 
 

@@ -31,7 +31,7 @@ _INTERRUPTED = 130  # the exit code that Typer gives for Ctrl-C
 # does not import them.
 _USER_ERRORS = (
     ("curation.core.errors", "UserError", 2),
-    ("curation.engine.runtime.driver", "RunFailed", 1),
+    ("curation.engine.execution.driver", "RunFailed", 1),
     ("curation.shards", "ShardError", 1),
     ("training.data.mix_table", "OrderError", 1),
     ("training.checkpoint.save_load", "CheckpointError", 1),
@@ -68,6 +68,11 @@ def main() -> NoReturn:
             kind = getattr(sys.modules.get(module), name, None)
             if kind is not None and isinstance(error, kind):
                 _fail(str(error), code)
+        if isinstance(error, ImportError):
+            from curation.core.packages import explain_import_error
+
+            if missing := explain_import_error(error):
+                _fail(missing, 2)
         if type(error).__module__.split(".")[0] in _OBJECT_STORES:
             _fail(
                 f"the object store cannot be used: {error}\n  keys come from the environment (AWS_ACCESS_KEY_ID, "

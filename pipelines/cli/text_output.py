@@ -14,11 +14,14 @@ from pipelines.number_format import format_bytes, format_duration
 
 
 def is_training_file(path: str) -> bool:
-    """Whether a YAML file is a training file rather than a pipeline file: it has `iterations` and no `sources`."""
+    """Whether a YAML file is a training file, not a pipeline file: it has a number of `steps` and no `sources`."""
     from curation.core import yaml_lines
+    from curation.core.renamed_keys import TRAINING_KEYS
 
     tree = yaml_lines.load(path, variables=_AnyVariable()).tree
-    return isinstance(tree, dict) and "iterations" in tree and "sources" not in tree
+    if not isinstance(tree, dict) or "sources" in tree or isinstance(tree.get("steps"), list):
+        return False
+    return "steps" in tree or any(key in tree for key, new in TRAINING_KEYS.items() if new == "steps")
 
 
 class _AnyVariable(dict[str, str]):
@@ -68,7 +71,7 @@ def show_training_plan(console: Console, answer: dict[str, Any]) -> None:
         console.print(f"{name:>22}  {value}", highlight=False, markup=False, soft_wrap=True)
 
     line("training file", answer["training"])
-    line("steps", f"{answer['iterations']:,} of {answer['tokens_per_iteration']:,} tokens")
+    line("steps", f"{answer['steps']:,} of {answer['tokens_per_step']:,} tokens")
     line("tokens", f"{answer['tokens']:,}")
     if "epochs" in answer:
         line("epochs", f"{answer['epochs']:.2f} of {sum(answer['available_tokens'].values()):,} tokens")

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
+from curation.core.packages import require
 from pipelines.monitor.progress import ProgressDisplay
 from pipelines.number_format import format_duration
 
@@ -27,6 +28,7 @@ PROMPT = "This module provides"
 
 def run_demo(folder: str, *, executor: str = "ray", console: Any) -> str:
     """Crawls, curates, trains and reports; returns the path of the report. Raises what these parts raise."""
+    require("gristmill demo", ["warcio", "torch"])
     started = time.monotonic()
     os.makedirs(folder, exist_ok=True)
     for name, copy in (("demo.yaml", "demo.yaml"), ("demo_train.yaml", "train.yaml")):
@@ -96,7 +98,7 @@ def _prepare(crawl: str, folder: str, environment: str) -> None:
     options = {"dim": 16, "wordNgrams": 1, "bucket": 0, "epoch": 10, "lr": 0.5}
     fit(halves, os.path.join(folder, "prose.bin"), options=options)
     _write_lines(
-        os.path.join(folder, "quarantine.jsonl"),
+        os.path.join(folder, "exclude.jsonl"),
         [{"url": d["url"], "reason": "trained the demo's reference models"} for d in held_out + held_out_code],
     )
     asked = [p for d in prose if _bucket(d["url"]) == 1 for p in _passages(d["text"], 400)[1:2]]
@@ -154,7 +156,7 @@ def _train(file: str, run: str, console: Any) -> None:
 
     config = load(file)
     folder = os.path.join(run, "train", "demo")
-    with TrainingProgress(console, config.iterations) as progress:
+    with TrainingProgress(console, config.steps) as progress:
         result = train(config, run, folder, report=progress)
     for domain, score in sorted(result.validation.items()):
         console.print(f"        {domain}: validation loss {score.loss:.3f}", highlight=False)

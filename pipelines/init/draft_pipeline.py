@@ -105,7 +105,7 @@ def _value(value: Any) -> str:
 
 def _steps(scan: InputScan, domains: list[str]) -> list[str]:
     prose = [g for g in scan.groups if g.format.domain != "code"]
-    only = ["    only: domain <> 'code'"] if "code" in domains else []
+    where = ["    where: domain <> 'code'"] if "code" in domains else []
     lines = ["steps:"]
     if any(g.format.html for g in scan.groups):
         lines += [
@@ -114,7 +114,7 @@ def _steps(scan: InputScan, domains: list[str]) -> list[str]:
             "",
         ]
     if prose:
-        lines += [*_language(scan, prose, only), ""]
+        lines += [*_language(scan, prose, where), ""]
     lines += [
         "  # replaces personal data (e-mail addresses, telephone and card numbers, …) before anything is stored",
         "  - pii: {}",
@@ -128,7 +128,7 @@ def _steps(scan: InputScan, domains: list[str]) -> list[str]:
             else ("# ", f"off: they would keep only {share:.0%} of the sample")
         )
         lines += [f"  # Gopher's quality and repetition rules ({why}); other sets: `c4`, `fineweb`"]
-        lines += [f"  {off}- heuristics: {{sets: [gopher]}}", *(f"  {off}{o[2:]}" for o in only), ""]
+        lines += [f"  {off}- heuristics: {{sets: [gopher]}}", *(f"  {off}{o[2:]}" for o in where), ""]
     return [
         *lines,
         "  # exact duplicates, then near-duplicates: 72 % of 5-word shingles in common, verified pair by pair",
@@ -138,7 +138,7 @@ def _steps(scan: InputScan, domains: list[str]) -> list[str]:
     ]
 
 
-def _language(scan: InputScan, prose: list[Group], only: list[str]) -> list[str]:
+def _language(scan: InputScan, prose: list[Group], where: list[str]) -> list[str]:
     counts = sum((g.languages for g in prose), type(prose[0].languages)())
     total = sum(counts.values())
     lines = ["  # identifies the language of each document, with a score; FineWeb requires 0.65"]
@@ -156,7 +156,7 @@ def _language(scan: InputScan, prose: list[Group], only: list[str]) -> list[str]
         codes = codes[:1]
     listed = ", ".join(f"'{c}'" for c in codes)
     rule = f"language.code = {listed}" if len(codes) == 1 else f"language.code IN ({listed})"
-    return [*lines, "  - language: {}", f'    keep: {{language: "{rule} AND language.score >= 0.5"}}', *only]
+    return [*lines, "  - language: {}", f'    keep: {{language: "{rule} AND language.score >= 0.5"}}', *where]
 
 
 def _end(scan: InputScan, domains: list[str]) -> list[str]:

@@ -43,10 +43,10 @@ class InputScan:
 
 def make_reader(group: Group) -> Any:
     """The reader of the group, with its options."""
-    from curation.sources.text import Text
-    from curation.sources.warc import Warc
+    from curation.sources.text import TextReader
+    from curation.sources.warc import WarcReader
 
-    return Warc() if group.format.read == "warc" else Text(**reader_options(group))
+    return WarcReader() if group.format.read == "warc" else TextReader(**reader_options(group))
 
 
 def reader_options(group: Group) -> dict[str, Any]:

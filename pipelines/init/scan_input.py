@@ -75,11 +75,11 @@ def _by_reader_options(
     form: FileFormat, files: Sequence[storage.InputFile]
 ) -> dict[tuple[str, str], list[storage.InputFile]]:
     """Files by (format, media type): the options that their reader needs because the suffix does not say it."""
-    from curation.sources.text import by_suffix, is_html
+    from curation.sources.text import format_by_suffix, is_html_path
 
     parts: dict[tuple[str, str], list[storage.InputFile]] = {}
     for file in files:
-        read_as = "auto" if form.read == "warc" or by_suffix(file.path) == form.form else form.form
-        named = form.read == "warc" or (form.form == "text" and is_html(file.path))
+        read_as = "auto" if form.read == "warc" or format_by_suffix(file.path) == form.form else form.form
+        named = form.read == "warc" or (form.form == "text" and is_html_path(file.path))
         parts.setdefault((read_as, "text/html" if form.html and not named else "text/plain"), []).append(file)
     return parts

@@ -1,6 +1,6 @@
-"""Takes a stored rule apart into the SQL its author wrote and the condition that its step's `only` added.
+"""Takes a stored rule apart into the SQL its author wrote and the condition that its step's `where` added.
 
-The pipeline loader stores a rule of a step with `only` as `NOT coalesce((only), FALSE) OR (rule)`.
+The pipeline loader stores a rule of a step with `where` as `NOT coalesce((where), FALSE) OR (rule)`.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ def split_rule(sql: str) -> tuple[str, str]:
     found = LIMITED_RULE.fullmatch(sql)
     if not found:
         return " ".join(sql.split()), ""
-    only = found[1].removeprefix("NOT coalesce((").removesuffix("), FALSE) OR ")
-    return " ".join(found[2].split()), " ".join(only.split())
+    where = found[1].removeprefix("NOT coalesce((").removesuffix("), FALSE) OR ")
+    return " ".join(found[2].split()), " ".join(where.split())

@@ -30,7 +30,7 @@ class TrainingData:
         """Raises UserError for a folder without a training run, or if its shards have changed since."""
         from training.config import parse
         from training.data.data_order import OrderLog
-        from training.data.data_schedule import plan
+        from training.data.data_schedule import new_data_order
 
         paths = {name: os.path.join(run_dir, name) for name in ("train.yaml", "data.json")}
         if not all(os.path.isfile(p) for p in paths.values()):
@@ -44,30 +44,32 @@ class TrainingData:
             raise UserError(
                 f"{run_dir} was trained on shards that {self.manifest.root} no longer has, so what it read is unknown"
             )
-        self.data, self.log, _ = plan(self.manifest, config.data, config.seed, config.batch.windows, config.iterations)
-        self.iterations = config.iterations
-        self.windows = 0  # read so far
+        self.data, self.log, _ = new_data_order(
+            self.manifest, config.data, config.seed, config.batch.global_size, config.steps
+        )
+        self.steps = config.steps
+        self.sequences_read = 0
         state = _newest_state(run_dir)
         if state is not None:
             self.log = OrderLog.from_dict(state["order"])
-            self.windows = int(state["windows"])
+            self.sequences_read = int(state["sequences"])
 
     def step(self, number: int) -> list[dict[str, Any]]:
-        """The windows of an iteration (from 1, as the training log counts), each with its documents."""
+        """The sequences of a step (counted from 1, as in metrics.jsonl), each with its documents."""
         if number < 1:
-            raise UserError(f"--step {number}: iterations count from 1, as in metrics.jsonl")
+            raise UserError(f"--step {number}: steps count from 1, as in metrics.jsonl")
         first, last = self.log.span(number - 1)
         answer = []
-        for window in self.data.windows(self.log, first, last):
-            shard = self.data.domains[window.domain].shard(window.shard)
-            rows = shard.documents.slice(window.document, len(window.starts)).to_pylist()
+        for sequence in self.data.windows(self.log, first, last):
+            shard = self.data.domains[sequence.domain].shard(sequence.shard)
+            rows = shard.documents.slice(sequence.document, len(sequence.starts)).to_pylist()
             answer.append(
                 {
-                    "window": window.number,
-                    "domain": window.domain,
-                    "epoch": window.epoch,
-                    "shard": self.data.domains[window.domain].shards[window.shard].path,
-                    "token": window.start,
+                    "sequence": sequence.number,
+                    "domain": sequence.domain,
+                    "epoch": sequence.epoch,
+                    "shard": self.data.domains[sequence.domain].shards[sequence.shard].path,
+                    "token": sequence.start,
                     "documents": [
                         {
                             "doc_id": row["doc_id"].hex(),
@@ -76,7 +78,7 @@ class TrainingData:
                             "inputs": [int(start), int(end)],
                         }
                         for row, start, end in zip(
-                            rows, window.starts, [*window.starts[1:], len(window.tokens) - 1], strict=True
+                            rows, sequence.starts, [*sequence.starts[1:], len(sequence.tokens) - 1], strict=True
                         )
                     ],
                 }
@@ -85,15 +87,18 @@ class TrainingData:
 
     def verify(self) -> dict[str, Any]:
         """Replays what the run has read (before its first checkpoint: what it will read) and counts it."""
-        from training.data.read_history import replay
+        from training.data.read_history import replay_order
 
-        windows = self.windows or self.log.span(self.iterations)[0]
-        counted = replay(self.log, self.data.orders, windows)
+        sequences = self.sequences_read or self.log.span(self.steps)[0]
+        counted = replay_order(self.log, self.data.orders, sequences)
         return {
-            "windows": windows,
-            "iterations": self.log.iteration(windows - 1) + 1 if windows else 0,
+            "sequences": sequences,
+            "steps": self.log.iteration(sequences - 1) + 1 if sequences else 0,
             "segments": len(self.log.segments),
-            "domains": {name: vars(count) for name, count in counted.items()},
+            "domains": {
+                name: {key if key != "windows" else "sequences": value for key, value in vars(count).items()}
+                for name, count in counted.items()
+            },
         }
 
     def document_reads(self, doc_id: str) -> dict[str, Any]:
@@ -101,21 +106,23 @@ class TrainingData:
 
         Trained on several runs, more than one may contain it. Raises UserError for an id that no shard contains.
         """
-        from training.data.read_history import seen
+        from training.data.read_history import find_reads
 
         places = find_document(self.manifest, doc_id)
         split, domain, number, row = next((p for p in places if p[0] == "train"), places[0])
         entry = self.manifest.splits[split][domain][number]
         answer: dict[str, Any] = {"doc_id": doc_id, "split": split, "domain": domain, "shard": entry.path, "row": row}
-        reads, tokens = [], 0
+        reads: list[Any] = []
+        tokens = 0
         for split, domain, number, row in places:
             if split == "train" and domain in self.data.orders:
                 offsets = self.data.domains[domain].shard(number).offsets
                 first, last = int(offsets[row]), int(offsets[row + 1])
                 tokens = last - first
-                reads += seen(self.log, self.data.orders[domain], number, first, last, self.windows)
-        rows = [vars(r) for r in sorted(reads, key=lambda r: r.window)]
-        return {**answer, **({"tokens": tokens} if tokens else {}), "readings": rows}
+                reads += find_reads(self.log, self.data.orders[domain], number, first, last, self.sequences_read)
+        reads.sort(key=lambda r: r.window)
+        rows = [{"step": r.iteration, "sequence": r.window, "epoch": r.epoch} for r in reads]
+        return {**answer, **({"tokens": tokens} if tokens else {}), "reads": rows}
 
 
 def _newest_state(run_dir: str) -> Any:

@@ -34,7 +34,7 @@ class Training:
     events: list[dict[str, Any]] = field(default_factory=list)  # of the spike guard
     incidents: list[dict[str, Any]] = field(default_factory=list)
     sessions: list[dict[str, Any]] = field(default_factory=list)
-    windows: int = 0
+    sequences: int = 0
     tokens: int = 0
     seconds: float = 0.0
     planned_seconds: float = 0.0  # time of these steps by the plan; 0: unknown
@@ -47,13 +47,13 @@ class Training:
         return dict(self.scores[-1]["domains"]) if self.scores else {}
 
     @property
-    def iteration(self) -> int:
+    def step(self) -> int:
         return self.train[-1][0] if self.train else 0
 
     @property
     def planned(self) -> int | None:
         """Steps that the training file asks for."""
-        value = self.config.get("iterations")
+        value = self.config.get("steps")
         return int(value) if value is not None else None
 
 
@@ -81,9 +81,9 @@ def read(folder: str) -> Training:
         _add_entry(made, entry)
     for entry in read_lines(os.path.join(folder, "speed.jsonl")):
         made.seconds += entry["seconds"]
-        made.speed.append((entry["iteration"], entry["tokens_per_s"]))
+        made.speed.append((entry["step"], entry["tokens_per_s"]))
         if "mfu" in entry:
-            made.mfu.append((entry["iteration"], entry["mfu"]))
+            made.mfu.append((entry["step"], entry["mfu"]))
             made.planned_seconds += entry["seconds"] * entry["of_plan"]
         made.latest_speed = entry
     made.sessions = list(read_lines(os.path.join(folder, "sessions.jsonl")))
@@ -101,7 +101,7 @@ def read(folder: str) -> Training:
 
 def _add_entry(made: Training, entry: Mapping[str, Any]) -> None:
     """Adds an entry of metrics.jsonl."""
-    i = entry["iteration"]
+    i = entry["step"]
     if entry["kind"] == "train":
         curves = {"loss": made.train, "lr": made.lr, "grad_norm": made.grad_norm, "update_ratio": made.update_ratio}
         for key, line in curves.items():
@@ -110,7 +110,7 @@ def _add_entry(made: Training, entry: Mapping[str, Any]) -> None:
         for domain, loss in (entry.get("domains") or {}).items():
             if loss is not None:
                 made.domains.setdefault(domain, []).append((i, loss))
-        made.tokens, made.windows = entry["tokens"], entry.get("windows", 0)
+        made.tokens, made.sequences = entry["tokens"], entry.get("sequences", 0)
     elif entry["kind"] == "event":
         made.events.append(dict(entry))
     elif entry["kind"] == "validation":
@@ -146,9 +146,9 @@ def describe_event(event: Mapping[str, Any]) -> str:
         masked = (
             f"{len(event['blamed'])} documents masked" if event["blamed"] else "no document identified as the cause"
         )
-        return f"step {event['confirmed']}: loss spike, rolled back to step {event['iteration']}, {masked}"
+        return f"step {event['confirmed']}: loss spike, rolled back to step {event['step']}, {masked}"
     names = {"skip": "update skipped", "anomaly": "anomaly", "overflow": "fp16 overflow, update skipped"}
-    line = f"step {event['iteration']}: {names.get(event['event'], event['event'])}"
+    line = f"step {event['step']}: {names.get(event['event'], event['event'])}"
     if "grad_norm" in event:
         norm = "not finite" if event["grad_norm"] is None else f"{event['grad_norm']:.3g}"
         line += f", gradient norm {norm}"

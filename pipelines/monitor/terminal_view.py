@@ -107,10 +107,10 @@ def _warnings(snapshot: dict[str, Any]) -> list[Text]:
 def _training(snapshot: dict[str, Any]) -> list[Any]:
     parts: list[Any] = [_title(snapshot, format_duration(snapshot["seconds"]))]
     planned = snapshot["planned"]
-    share = snapshot["iteration"] / planned if planned else 0.0
+    share = snapshot["step"] / planned if planned else 0.0
     full = round(24 * min(1.0, share))
     left = "" if not snapshot["left"] else f", about {format_duration(snapshot['left'])} left"
-    of = f"{snapshot['iteration']:,} of {planned:,} steps" if planned else f"{snapshot['iteration']:,} steps"
+    of = f"{snapshot['step']:,} of {planned:,} steps" if planned else f"{snapshot['step']:,} steps"
     parts.append(Text.assemble(("━" * full, "green"), ("━" * (24 - full), "dim"), f" {of}{left}"))
     parts.append(
         Text(f"{snapshot['tokens']:,} tokens, {snapshot['tokens_per_s']:,.0f} tokens/s over the last 50 steps", "dim")

@@ -50,20 +50,20 @@ class TrainingProgress:
             self.console.print(describe_event(entry), style="yellow", highlight=False, markup=False)
         elif entry["kind"] == "validation":
             domains = ", ".join(f"{d} {s['loss']:.3f}" for d, s in entry["domains"].items())
-            self.console.print(f"step {entry['iteration']}/{self.steps}: validation loss {domains}", highlight=False)
+            self.console.print(f"step {entry['step']}/{self.steps}: validation loss {domains}", highlight=False)
         elif entry["kind"] == "train" and self._bar is not None:
-            line = f"{entry['iteration']:,}/{self.steps:,}, {self._status(entry, brief=True)}"
-            self._bar.update(self._bar.task_ids[0], completed=entry["iteration"], description=line)
+            line = f"{entry['step']:,}/{self.steps:,}, {self._status(entry, brief=True)}"
+            self._bar.update(self._bar.task_ids[0], completed=entry["step"], description=line)
         elif entry["kind"] == "train" and self._speed and time.monotonic() - self._last_line > LINE_EVERY:
             self._last_line = time.monotonic()
-            line = f"step {entry['iteration']}/{self.steps}: {self._status(entry)}"
+            line = f"step {entry['step']}/{self.steps}: {self._status(entry)}"
             self.console.print(line, style="dim", highlight=False)
 
     def _status(self, entry: dict[str, Any], *, brief: bool = False) -> str:
         """Loss, speed and time left; unless `brief` also memory, and both compared with the plan."""
         parts = ["loss " + ("not finite" if entry["loss"] is None else f"{entry['loss']:.3f}")]
         if self._speed:
-            left = (self.steps - entry["iteration"]) * self._speed["seconds"]
+            left = (self.steps - entry["step"]) * self._speed["seconds"]
             mfu = f"MFU {self._speed['mfu']:.1%}" if "mfu" in self._speed else ""
             parts += [f"{self._speed['tokens_per_s']:,.0f} tokens/s", mfu if brief else efficiency_line(self._speed)]
             parts.append(f"{format_duration(left)} left")

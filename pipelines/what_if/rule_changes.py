@@ -52,7 +52,7 @@ def load_steps(store: Storage, run_dir: str) -> tuple[list[Step], str | None, bo
 def apply_change(steps: Sequence[Step], text: str) -> dict[str, str | None]:
     """Applies one `--set` to the steps and returns {step, rule, before, after}.
 
-    `only:` of a step limits its new rules too. Raises UserError for a key that names no rule, or more than one.
+    `where:` of a step limits its new rules too. Raises UserError for a key that names no rule, or more than one.
     """
     key, equals, sql = text.partition("=")
     key, sql = key.strip(), sql.strip()

@@ -96,7 +96,7 @@ def delete(
     stay in place and the tokens of these documents become EOS; the next `gristmill curate` writes shards without them.
     """
     from curation.config.catalogue import READERS, STEPS
-    from curation.engine.results.delete import forget as delete_documents
+    from curation.engine.runtime.delete import delete_documents
     from pipelines.cards.write_cards import update_cards
     from pipelines.monitor.progress import ProgressDisplay
     from pipelines.monitor.run_result import print_result

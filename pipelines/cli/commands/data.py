@@ -25,14 +25,14 @@ def verify_order(run: TrainingDir, as_json: AsJson = False) -> None:
         return
     console = make_console()
     console.print(
-        f"{answer['windows']:,} sequences in {answer['iterations']:,} steps; the mix, sequence length or batch size "
+        f"{answer['sequences']:,} sequences in {answer['steps']:,} steps; the mix, sequence length or batch size "
         f"changed {answer['segments'] - 1} times",
         highlight=False,
     )
     for name, count in answer["domains"].items():
         console.print(
-            f"{name}: {count['windows']:,} sequences, {count['epochs']:.3f} epochs; every token read {count['fewest']} "
-            f"to {count['most']} times, {count['skipped']:,} skipped; up to {count['error']:.3f} sequences off the mix",
+            f"{name}: {count['sequences']:,} sequences, {count['epochs']:.3f} epochs; tokens read {count['fewest']} "
+            f"to {count['most']} times, {count['skipped']:,} skipped; at most {count['error']:.3f} off the mix",
             highlight=False,
         )
 
@@ -53,7 +53,7 @@ def inspect_step(
     console = make_console()
     for sequence in answer:
         place = f"{sequence['shard']} from token {sequence['token']:,}, epoch {sequence['epoch']}"
-        line = f"sequence {sequence['window']:,}  {sequence['domain']}  {place}"
+        line = f"sequence {sequence['sequence']:,}  {sequence['domain']}  {place}"
         console.print(line, highlight=False, markup=False)
         for document in sequence["documents"]:
             line = f"    {document['doc_id']}  {document['url'] or ''}"
@@ -118,8 +118,8 @@ def find_document(
     console = make_console()
     place = f"{answer['split']}, {answer['domain']}, row {answer['row']} of {answer['shard']}"
     console.print(place, highlight=False, markup=False)
-    if not answer["readings"]:
+    if not answer["reads"]:
         console.print("not read so far")
-    for read in answer["readings"]:
-        line = f"step {read['iteration']:,}  sequence {read['window']:,}  epoch {read['epoch']}"
+    for read in answer["reads"]:
+        line = f"step {read['step']:,}  sequence {read['sequence']:,}  epoch {read['epoch']}"
         console.print(line, highlight=False)

@@ -33,7 +33,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model: perplexity and bits per byte by domain; multiple choice, math and code tasks."""
     from curation.core.errors import UserError
-    from training.evaluation.generate import load
+    from training.checkpoint.load_model import load_model
     from training.evaluation.task_files import read_task
     from training.evaluation.tasks import evaluate_task
 
@@ -42,7 +42,7 @@ def evaluate(
     loaded = [read_task(path, limit) for path in tasks or ()]
     if any(t.kind == "code" for t in loaded) and not run_code:
         raise UserError("code tasks execute what the model wrote, on this machine; allow it with --run-code")
-    model = load(run, device)
+    model = load_model(run, device)
     answer: dict[str, Any] = {"run": run}
     if data is not None:
         from training.evaluation.validation_loss import score_run

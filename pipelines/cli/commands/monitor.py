@@ -14,7 +14,7 @@ from pipelines.cli.app import AsJson, RunDir, app, make_console
 @app.command()
 def status(run: RunDir, as_json: AsJson = False) -> None:
     """Show the state of a curation run: finished phases, open tasks, files that could not be read."""
-    from curation.engine.runtime.run import status as run_status
+    from curation.engine.runtime.status import run_status
     from pipelines.cli.text_output import show_status
 
     answer = run_status(run)

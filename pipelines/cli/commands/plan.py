@@ -36,7 +36,7 @@ def plan(
         answer = plan_training(file, sets or [], data, vocab, gpus, device, mfu, price)
         print(json.dumps(answer)) if as_json else show_training_plan(make_console(), answer)
         return
-    from curation.engine.runtime.run import plan as plan_run
+    from curation.engine.runtime.status import plan_run
 
     pipeline = load_pipeline(file, sets)
     answer = plan_run(pipeline, run or os.path.join("runs", pipeline.name))
@@ -56,7 +56,7 @@ def plan_training(
     mfu: float | None,
     price: float | None,
 ) -> dict[str, Any]:
-    """The plan of a training file, see `training.cost.cost_model.plan`.
+    """The plan of a training file, see `training.cost.cost_model.plan_training`.
 
     With `data` also the epochs over it; without `data` and `vocab` only steps and tokens.
     """
@@ -65,25 +65,26 @@ def plan_training(
     config = load(path, sets)
     answer: dict[str, Any] = {
         "training": path,
-        "iterations": config.iterations,
-        "tokens_per_iteration": config.batch.windows * config.data.sequence,
-        "tokens": sum(count * windows * sequence for count, windows, sequence in config.stages()),
+        "steps": config.steps,
+        "tokens_per_step": config.batch.global_size * config.data.seq_len,
+        "tokens": sum(steps * global_size * seq_len for steps, global_size, seq_len in config.stages()),
     }
     if data is not None:
         from curation.shards import read_manifest
-        from training.data.data_schedule import plan as order
+        from training.data.data_schedule import new_data_order
 
         manifest = read_manifest(data)
         vocab = manifest.tokenizer.vocab
         available = {d: s.tokens for d, s in manifest.splits["train"].items()}
         answer |= {"available_tokens": available, "epochs": answer["tokens"] / max(1, sum(available.values()))}
-        order(manifest, config.data, config.seed, config.batch.windows, config.iterations)  # refuses as training would
+        # refuses what training would refuse
+        new_data_order(manifest, config.data, config.seed, config.batch.global_size, config.steps)
     if vocab is not None:
         from training.cost import cost_model
-        from training.cost.device_specs import find
+        from training.cost.device_specs import find_device
 
-        found = cost_model.plan(
-            config, vocab, device=find(device), gpus=gpus, mfu=mfu or cost_model.ASSUMED_MFU, price=price
+        found = cost_model.plan_training(
+            config, vocab, device=find_device(device), gpus=gpus, mfu=mfu or cost_model.ASSUMED_MFU, price=price
         )
         answer |= cost_model.as_dict(found)
     return answer

@@ -51,14 +51,14 @@ def train(
             param_hint="--run",
         )
     console = make_console(quiet or os.environ.get("RANK", "0") != "0")
-    progress = TrainingProgress(console, settings.iterations)
+    progress = TrainingProgress(console, settings.steps)
     if workers is not None:
         from training.distributed.ray_train import fit
 
         if address is not None:
             import ray
 
-            from curation.engine.runtime.executors import reach
+            from curation.engine.execution.executors import reach
 
             reach(ray, address, log_to_driver=False)
         console.print(f"training on Ray; follow it with gristmill watch {run_dir}", style="dim", highlight=False)
@@ -79,7 +79,7 @@ def train(
     if result.masked:
         line = f"{len(result.masked)} documents masked; see {run_dir}/incidents"
         console.print(line, style="yellow", highlight=False)
-    console.print(f"{run_dir}: {result.iterations} steps, {result.tokens:,} tokens", highlight=False)
+    console.print(f"{run_dir}: {result.steps} steps, {result.tokens:,} tokens", highlight=False)
 
 
 def _workers(text: str) -> int | tuple[int, int]:
@@ -110,7 +110,7 @@ def list_checkpoints(run: TrainingDir, as_json: AsJson = False) -> None:
     for row in rows:
         tokens, incidents = (f"{row[k]:,}" if row[k] is not None else "?" for k in ("tokens", "incidents"))
         good = "damaged" if row["good"] is None else "yes" if row["good"] else ""
-        table.add_row(f"{row['iteration']:,}", tokens, format_bytes(row["bytes"]), incidents, good)
+        table.add_row(f"{row['step']:,}", tokens, format_bytes(row["bytes"]), incidents, good)
     make_console().print(table)
 
 

@@ -130,7 +130,7 @@ def _training(run: str) -> Side:
     t = training_run.read(run)
     out = Side(t.name, run, "training", training=t, settings=dict(_flat(t.config)))
     figures = out.figures
-    figures["totals", "iterations"] = t.iteration
+    figures["totals", "steps"] = t.step
     figures["totals", "tokens"] = t.tokens
     if t.train:
         last = t.train[-max(5, len(t.train) // 20) :]

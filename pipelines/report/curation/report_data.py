@@ -114,7 +114,7 @@ def gather(run_dir: str) -> ReportData:
     """Reads a finished run. Raises UserError for a directory without one."""
     import yaml
 
-    from curation.engine.runtime.run import read_run
+    from curation.engine.runtime.run_record import read_run
 
     store = Storage(run_dir)
     run = read_run(store)

@@ -114,7 +114,7 @@ def _of_rule(step: str, name: str, text: str, computed: Mapping[Quantile, Any]) 
 
 
 def _as_written(text: str, constant: Mapping[str, Any]) -> str | None:
-    """The rule as written with `{}` instead of the number, without the condition that `only` added: changing the rule
+    """The rule as written with `{}` instead of the number, without the condition that `where` added: changing the rule
     adds it again. None if this version of the parser does not give the length of the number."""
     if "query_location_length" not in constant:
         return None

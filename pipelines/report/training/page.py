@@ -42,7 +42,7 @@ def _sections(training: Training) -> list[Section]:
 def tiles(t: Training) -> list[tuple[str, str, str]]:
     """The key figures."""
     planned = f"of {t.planned:,} planned" if t.planned else ""
-    shown = [("steps", f"{t.iteration:,}", planned), ("tokens read", format_count(t.tokens), "")]
+    shown = [("steps", f"{t.step:,}", planned), ("tokens read", format_count(t.tokens), "")]
     if t.train:
         shown.append(("training loss", f"{_final_mean(t.train):.3f}", f"from {t.train[0][1]:.3f}"))
     if t.scores:
@@ -75,7 +75,7 @@ def smooth(line: Line, most: int = 60) -> list[tuple[float, float]]:
 
 
 def marks(t: Training) -> dict[float, str]:
-    return {float(e.get("confirmed", e["iteration"])): describe_event(e) for e in t.events}
+    return {float(e.get("confirmed", e["step"])): describe_event(e) for e in t.events}
 
 
 def loss(t: Training) -> str:
@@ -121,7 +121,7 @@ def evaluation(t: Training) -> str:
     if t.tasks:
         last = t.tasks[-1]
         done = [[escape(k), f"{v:.4g}"] for k, v in sorted(last["tasks"].items())]
-        out += table([f"task, at step {last['iteration']:,}", "score"], done, (1,), "tasks")
+        out += table([f"task, at step {last['step']:,}", "score"], done, (1,), "tasks")
     return out
 
 
@@ -140,14 +140,14 @@ def _incident(i: Mapping[str, Any]) -> str:
         name = f"<code>{escape(d['doc_id'])}</code><br>{escape(d.get('url') or _place(d.get('source')))}"
         numbers = [f"{d['tokens']:,}", f"{d['loss']:.3f}", f"{d['z_loss']:.1f}", f"{d['gradient']:.3g}"]
         rows.append([name, escape(d["domain"]), *numbers, f"{d['z_gradient']:.1f}"])
-    anomalies = ", ".join(str(a["iteration"]) for a in i["anomalies"][:8])
+    anomalies = ", ".join(str(a["step"]) for a in i["anomalies"][:8])
     head = ["document", "domain", "tokens", "loss", "loss z-score", "gradient norm", "gradient z-score"]
     blamed = table(head, rows, range(2, 7), f"documents that caused incident {i['number']}") if rows else ""
     return (
         f"<h3>Incident {i['number']}, confirmed at step {i['confirmed']:,}</h3><p>Rolled back to step "
         f"{i['good']:,}. Anomalous steps: {anomalies}. {i['suspects']:,} suspect documents were scored against "
         f"{i['witnesses']:,} documents of normal steps; {len(i['blamed'])} identified as the cause, {len(i['masked'])} "
-        f"masked from sequence {i['window']:,} on.</p>{blamed}"
+        f"masked from sequence {i['sequence']:,} on.</p>{blamed}"
     )
 
 
@@ -159,7 +159,7 @@ def plan(t: Training) -> str:
     """What the training file asks for and what happened; sequences by domain and their quota in the mix."""
     rows = []
     if t.planned:
-        rows.append(["steps", f"{t.planned:,}", f"{t.iteration:,}", _share(t.iteration, t.planned)])
+        rows.append(["steps", f"{t.planned:,}", f"{t.step:,}", _share(t.step, t.planned)])
     each = _tokens_per_step(t)
     if t.planned and each:
         want = t.planned * each
@@ -196,7 +196,7 @@ def _tokens_per_step(t: Training) -> int:
     return (
         0
         if data.get("changes")
-        else int((t.config.get("batch") or {}).get("windows", 0)) * int(data.get("sequence", 0))
+        else int((t.config.get("batch") or {}).get("global_size", 0)) * int(data.get("seq_len", 0))
     )
 
 
@@ -212,17 +212,17 @@ def _quotas(t: Training) -> dict[str, tuple[float, int]]:
 
     try:
         data = TrainingData(t.folder)
-        counted = data.verify() if data.windows else {"domains": {}}
+        counted = data.verify() if data.sequences_read else {"domains": {}}
     except (UserError, ShardError, OrderError, OSError):
         return {}
     quota: dict[str, float] = {}
-    ends = [s.window for s in data.log.segments[1:]] + [data.windows]
+    ends = [s.window for s in data.log.segments[1:]] + [data.sequences_read]
     for segment, end in zip(data.log.segments, ends, strict=True):
         for domain, n in segment.mix.items():
-            quota[domain] = quota.get(domain, 0.0) + max(0, min(end, data.windows) - segment.window) * n / sum(
+            quota[domain] = quota.get(domain, 0.0) + max(0, min(end, data.sequences_read) - segment.window) * n / sum(
                 segment.mix.values()
             )
-    return {d: (quota.get(d, 0.0), int(c["windows"])) for d, c in counted["domains"].items()}
+    return {d: (quota.get(d, 0.0), int(c["sequences"])) for d, c in counted["domains"].items()}
 
 
 def _sample(t: Training) -> str:

@@ -211,12 +211,15 @@ def test_a_training_has_a_page_of_its_own(tiny):
     parsed = Page((tiny / "train" / "tiny" / "report.html").read_text("utf-8"))
     assert path.endswith("tiny/report.html") and parsed.open == []
     assert [a["id"] for t, a in parsed.elements if t == "section"] == [
-        *("overview", "loss", "optimization", "evaluation", "incidents", "plan", "says")
+        *("overview", "loss", "optimization", "evaluation", "incidents", "plan", "sample")
     ]
     read = training_run.read(str(tiny / "train" / "tiny"))
     planned = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", training.plan(read))
     assert training.plan(read).count("<tr>") == 6
-    for row in (["tokens a second", "77", "96", "125.0%"], ["memory on the first device", "4.0 GB", "3.0 GB", "75.0%"]):
+    for row in (
+        ["tokens per second", "77", "96", "125.0%"],
+        ["memory on the first device", "4.0 GB", "3.0 GB", "75.0%"],
+    ):
         at = planned.index(row[0])
         assert planned[at : at + 4] == row
     assert ("MFU", "50.0%", "of the devices' peak") in training.tiles(read)
@@ -266,8 +269,8 @@ def test_what_is_read_again_is_scrubbed(small_run, tmp_path):
 
 def test_curves_of_odd_losses():
     assert charts.curves("loss", {"a": []}) == ""
-    marked = charts.curves("loss", {"a": [(1, 2.0), (3, 1.0)]}, marks={2: "iteration 2: <spike>"})
-    assert marked.count('class="mark"') == 1 and "<title>iteration 2: &lt;spike&gt;</title>" in marked
+    marked = charts.curves("loss", {"a": [(1, 2.0), (3, 1.0)]}, marks={2: "step 2: <spike>"})
+    assert marked.count('class="mark"') == 1 and "<title>step 2: &lt;spike&gt;</title>" in marked
     one = charts.curves("loss", {"a": [(1, 2.0)], "b": [(1, float("nan"))]})
     assert "<polyline" in one and "nan" not in one
     assert len(charts.downsample([(i, 1.0) for i in range(100_000)])) <= 600

@@ -61,9 +61,9 @@ def test_trainings(tiny, tmp_path):
 
 def test_what_cannot_be_compared(small_run, tiny, tmp_path):
     for runs, said in (
-        ([str(small_run)], "two runs or more"),
-        ([str(small_run), str(tiny / "train" / "tiny")], "runs of one kind"),
-        ([str(small_run), str(tmp_path)], "is no run"),
+        ([str(small_run)], "at least two runs"),
+        ([str(small_run), str(tiny / "train" / "tiny")], "runs of the same kind"),
+        ([str(small_run), str(tmp_path)], "is not a run"),
     ):
         with pytest.raises(UserError, match=said):
             compare.compare_runs(runs)
