@@ -23,7 +23,9 @@ class Mix(Strict):
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | Literal["natural"] = "natural"
     budget: Annotated[int, Field(gt=0)] | None = None  # tokens in all; null: everything once
     max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    groups: dict[str, str] = {}  # name -> SQL: documents for which it is TRUE have this domain, the first one's
+    groups: dict[str, str] = Field(
+        default_factory=dict
+    )  # name -> SQL: documents for which it is TRUE have this domain, the first one's
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0  # above 1: small domains weigh more
     shortfall: Literal["refuse", "redistribute"] = "refuse"  # a domain that lacks tokens for its share
 
@@ -76,8 +78,8 @@ class File(Strict):
     name: str | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 17
     sources: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    exclude: list[str] = []
-    steps: list[Any] = []
+    exclude: list[str] = Field(default_factory=list)
+    steps: list[Any] = Field(default_factory=list)
     mix: Mix = Mix()
     tokenizer: Tokenizer | None = None
     shards: Shards = Shards()
