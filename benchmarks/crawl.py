@@ -25,12 +25,12 @@ def pages(data: Path, files: Sequence[str] = ("docs-0*.warc.gz",), rows: int = 2
     """Batches of crawled pages as the WARC reader gives them, HTML in `text`; dropped records left out."""
     import pyarrow.compute as pc
 
-    from curation.sources.warc import Warc
+    from curation.sources.warc import WarcReader
     from curation.step import InputSplit
 
     for path in sorted(p for pattern in files for p in (data / "crawl").glob(pattern)):
         piece = InputSplit(path.name, path.stat().st_size, "")
-        for batch in Warc().read(piece, str(path.parent), collection="crawl", domain="web", rows=rows):
+        for batch in WarcReader().read(piece, str(path.parent), collection="crawl", domain="web", rows=rows):
             yield batch.filter(pc.is_null(batch.column("drop")))
 
 

@@ -28,14 +28,22 @@ HOSTS = {
     "code": ("django", "git", "devref", "debmake", "policy"),
 }
 PROXY = {
-    "iterations": 200,
-    "model": {"preset": None, "layers": 2, "width": 64, "heads": 2, "kv_heads": 2, "ffn": 192, "tied": True},
-    "data": {"sequence": 128, "max_epochs": 20},
-    "batch": {"windows": 8},
+    "steps": 200,
+    "model": {
+        "preset": None,
+        "num_layers": 2,
+        "hidden_size": 64,
+        "num_heads": 2,
+        "num_kv_heads": 2,
+        "intermediate_size": 192,
+        "tie_embeddings": True,
+    },
+    "data": {"seq_len": 128, "max_epochs": 20},
+    "batch": {"global_size": 8},
     "optimizer": {"lr": 0.005},
     "precision": "fp32",
     "device": "cpu",
-    "evaluate": {"every": 100, "windows": 48},
+    "evaluate": {"every": 100, "sequences": 48},
     "checkpoint": {"every": 100, "keep": 1},
 }
 

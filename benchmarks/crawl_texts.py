@@ -14,7 +14,7 @@ DATA = Path(os.environ.get("GRISTMILL_TEST_DATA", Path(__file__).resolve().paren
 def batches(engine: str = "resiliparse", files: int = 4, rows: int = 256) -> list[pa.RecordBatch]:
     """Batches with the column `text`: main text of every page of the first `files` archives, empty ones left out."""
     from curation.extract.extract import Extract
-    from curation.sources.warc import Warc
+    from curation.sources.warc import WarcReader
     from curation.step import InputSplit
 
     root = DATA / "crawl"
@@ -26,7 +26,7 @@ def batches(engine: str = "resiliparse", files: int = 4, rows: int = 256) -> lis
     texts: list[str] = []
     for name in names:
         piece = InputSplit(name, (root / name).stat().st_size, "")
-        for batch in Warc().read(piece, str(root), collection="crawl", domain="web", rows=rows):
+        for batch in WarcReader().read(piece, str(root), collection="crawl", domain="web", rows=rows):
             documents = batch.filter(pc.is_null(pc.struct_field(batch.column("drop"), "rule")))
             texts += [text for text in extract(documents).column("text").to_pylist() if text and not text.isspace()]
     return [

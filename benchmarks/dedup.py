@@ -89,10 +89,10 @@ def measured(size: int, data: Path, work: Path) -> dict[str, Any]:
     for p in mine:
         name = p["name"].removeprefix("minhash_dedup: ")
         print(f"{name:32}{p['tasks']:>7}{p['seconds']:>10.2f}{p['cpu']:>9.2f}{p['peak']:>9.0f}{p['written']:>9.1f}")
-    trail = json.loads((run_dir / "run.json").read_text())["stages"]["minhash_dedup"]
-    for stage in trail:
-        if stage["tally"]:
-            print(f"  {stage['stage']}: " + ", ".join(f"{k} {v:,}" for k, v in stage["tally"].items()))
+    stages = json.loads((run_dir / "run.json").read_text())["stages"]["minhash_dedup"]
+    for stage in stages:
+        if stage["counters"]:
+            print(f"  {stage['stage']}: " + ", ".join(f"{k} {v:,}" for k, v in stage["counters"].items()))
     print(f"stages {figures['stages']:.1f} CPU s; whole run {figures['cpu']:.1f} CPU s, {figures['wall']:.1f} s; "
           f"peak {figures['peak']:.0f} MB")  # fmt: skip
     shutil.rmtree(run_dir)

@@ -58,7 +58,7 @@ def run(work: Path, ids: list[str], texts: list[str], per_file: int = planted.FI
     for row in ledger:
         said = row["minhash_dedup"]
         found[name[row["doc_id"].hex()]] = (name[said["of"]], said["similarity"]) if said["duplicate"] else None
-    trail = json.loads((run_dir / "run.json").read_text())["stages"]["minhash_dedup"]
+    stages = json.loads((run_dir / "run.json").read_text())["stages"]["minhash_dedup"]
     costs = {}
     for path in (run_dir / "cache" / "phases").iterdir():
         merged = json.loads(path.read_text())
@@ -66,7 +66,7 @@ def run(work: Path, ids: list[str], texts: list[str], per_file: int = planted.FI
             costs[merged["name"].removeprefix("minhash_dedup: ")] = sum(
                 t["cost"]["cpu_seconds"] for t in merged["tasks"].values()
             )
-    return found, {s["stage"]: s["tally"] for s in trail}, costs, json.loads(done.stdout.splitlines()[-1])
+    return found, {s["stage"]: s["counters"] for s in stages}, costs, json.loads(done.stdout.splitlines()[-1])
 
 
 def one_run(file: str, run_dir: str) -> None:
@@ -142,11 +142,11 @@ def articles(data: Path, work: Path) -> None:
 def traps(data: Path, work: Path) -> None:
     ids, texts = planted.templates(planted.pieces(data), 5, 1000)
     text = dict(zip(ids, texts, strict=True))
-    found, tally, *_ = run(work, ids, texts)
+    found, counters, *_ = run(work, ids, texts)
     removed, wrong = checked(found, text, 0.72)
     print(f"\n{len(ids):,} unrelated pages of 5 templates, Jaccard of two of one template "
           f"{exact(text['template-0-0'], text['template-0-1']):.2f}")  # fmt: skip
-    met = tally["pairs"]
+    met = counters["pairs"]
     print(f"gristmill: {met['met']:,} pairs met, {met['skipped']:,} skipped by their sketches, {removed} documents "
           f"removed, {wrong} of them wrongly")  # fmt: skip
     print(f"connected components of the same LSH, unverified: {components(texts):,} removed")
@@ -208,8 +208,8 @@ def bucket(data: Path, work: Path) -> None:
     for members in (25_000, 50_000, 100_000):
         n = members * 4 // 3
         texts = [" ".join([*boilerplate, *make.words(36)[10:25]]) for _ in range(n)]  # of two pieces, so all differ
-        _, tally, costs, figures = run(work, [str(k) for k in range(n)], texts, bands=1, rows=1)
-        cpu, pairs = sum(costs.values()), tally["pairs"]
+        _, counters, costs, figures = run(work, [str(k) for k in range(n)], texts, num_bands=1, rows_per_band=1)
+        cpu, pairs = sum(costs.values()), counters["pairs"]
         print(f"{n:>10,}{largest(texts):>14,}{pairs['met']:>13,}{pairs['skipped']:>10,}{pairs['unmet']:>16,}"
               f"{cpu:>8.1f}{1e6 * cpu / n:>10.0f} µs{figures['peak']:>9.0f}")  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Training iterations on one GPU: tokens/s, MFU and memory, beside torch.compile of the plain loss. Needs no Ray.
+"""Training steps on one GPU: tokens/s, MFU and memory, beside torch.compile of the plain loss. Needs no Ray.
 
 python -m benchmarks.gpu_train [--shape 124m 1b 8b] [--sequence 2048 8192] [--seconds 15]
 
@@ -31,7 +31,7 @@ from training.model.linear_cross_entropy import linear_cross_entropy
 from training.model.transformer import Model, ModelConfig
 
 VOCAB = 128_256
-TOKENS = {"124m": 65_536, "1b": 16_384, "8b": 8_192, "toy": 512}  # in an iteration, so that activations fit
+TOKENS = {"124m": 65_536, "1b": 16_384, "8b": 8_192, "toy": 512}  # in a step, so that activations fit
 
 
 def batch(tokens: int, sequence: int, vocab: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,7 +90,7 @@ def measure(
     with torch.device("meta"):
         model = (Model if loss == "ours" else PlainLoss)(shape)
     model.to_empty(device=device)
-    if shape.tied:
+    if shape.tie_embeddings:
         model.head.weight = model.embedding.weight
     torch.manual_seed(0)
     with torch.no_grad():
@@ -104,7 +104,7 @@ def measure(
     given = batch(TOKENS[name], sequence, shape.vocab, device)
     count = given[0].numel()
 
-    def iteration() -> None:
+    def training_step() -> None:
         with contextlib.nullcontext() if large else torch.autocast(device, torch.bfloat16):
             loss_sum, _, _ = model(*given)
         (loss_sum / count).backward()
@@ -114,13 +114,13 @@ def measure(
         model.zero_grad(set_to_none=True)
 
     for _ in range(3):
-        iteration()
+        training_step()
     sync(device)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     begin, done = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:
-        iteration()
+        training_step()
         done += 1
         sync(device)
     rate = done * count / (time.perf_counter() - begin)

@@ -95,7 +95,7 @@ def heuristics(batches: Sequence[pa.RecordBatch], few: Sequence[str]) -> None:
     """Each set alone and all together, beside datatrove's filters."""
     from datatrove.pipeline import filters
 
-    from curation.quality.c4_line_filter import C4Lines
+    from curation.quality.c4_line_filter import C4LineFilter
     from curation.quality.heuristics.heuristics import Heuristics
 
     quality, repetition = filters.GopherQualityFilter(), filters.GopherRepetitionFilter()
@@ -108,7 +108,7 @@ def heuristics(batches: Sequence[pa.RecordBatch], few: Sequence[str]) -> None:
     ):
         wanted = ">= 20 MB/s and >= 100x wanted" if len(sets) > 1 else ""
         row(name, step_speed(Heuristics(sets=sets), batches), block_speed(blocks, few), None, wanted)  # type: ignore[arg-type]
-    row("c4_lines", step_speed(C4Lines(), batches), None, None)
+    row("c4_line_filter", step_speed(C4LineFilter(), batches), None, None)
 
 
 def language(batches: Sequence[pa.RecordBatch], few: Sequence[str]) -> None:
@@ -146,7 +146,7 @@ def others(batches: Sequence[pa.RecordBatch]) -> None:
     """What else stands in the FineWeb recipe."""
     from datatrove.pipeline.formatters import PIIFormatter
 
-    from curation.quality.url_signals import Urls
+    from curation.quality.url_signals import UrlSignals
     from curation.safety.pii.pii import Pii
 
     texts = [t for b in batches for t in b.column("text").to_pylist()]
@@ -154,7 +154,7 @@ def others(batches: Sequence[pa.RecordBatch]) -> None:
     peer = size(texts) / timed(lambda: [formatter.format(t) for t in texts], 1)
     row("pii e-mail, IP", step_speed(Pii(entities=["EMAIL_ADDRESS", "IP_ADDRESS"]), batches), peer, None,
         "finds by presidio, theirs by two expressions")  # fmt: skip
-    row("urls", step_speed(Urls(), batches), None, None, "reads no text: MB that pass by")
+    row("urls", step_speed(UrlSignals(), batches), None, None, "reads no text: MB that pass by")
 
 
 def main() -> None:

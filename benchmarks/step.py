@@ -1,4 +1,4 @@
-"""A whole training iteration beside nanoGPT's architecture, at equal non-embedding parameters and FLOPs.
+"""A whole training step beside nanoGPT's architecture, at equal non-embedding parameters and FLOPs.
 
 python -m benchmarks.step [--vocab 65 50304] [--mode eager compiled] [--precision fp32] [--repeats 5]
 
@@ -34,7 +34,7 @@ class Ours(nn.Module):
         return loss_sum / count
 
 
-def iteration(model: nn.Module, precision: str, compiled: bool) -> Callable[[Tensor, Tensor, Tensor], float]:
+def training_step(model: nn.Module, precision: str, compiled: bool) -> Callable[[Tensor, Tensor, Tensor], float]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1, fused=True)
     call: nn.Module = model
     if compiled and isinstance(model, Ours):
@@ -91,7 +91,7 @@ def main() -> None:
                 models: dict[str, nn.Module] = {"ours": Ours(shape)}
                 for loss in ["plain", "torch"] if vocab > 1000 else ["plain"]:
                     models[f"nanoGPT, {loss} loss"] = GPT(vocab, a.layers, a.width, heads, a.length, loss)
-                runs = {k: iteration(m, precision, mode == "compiled") for k, m in models.items()}
+                runs = {k: training_step(m, precision, mode == "compiled") for k, m in models.items()}
                 wall, cpu = dict.fromkeys(runs, float("inf")), dict.fromkeys(runs, float("inf"))
                 for turn in range(a.repeats + 2):
                     for name, run in runs.items():

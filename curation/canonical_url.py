@@ -1,8 +1,9 @@
-"""What a URL is compared by, so that a page crawled under two spellings of its address is one page.
+"""Reduces a URL to a canonical form, so that two spellings of one page's address compare equal.
 
-Scheme and `www.` do not count; the host is in lower case, without a default port; the path is without `.` and `..`, a
-trailing slash or needless escapes (RFC 3986, section 6.2.2); the fragment is dropped; parameters of the query are
-sorted, those that only say where a visitor came from left out.
+Scheme and `www.` are removed; the host is in lower case, without a default port; the path is without `.` and `..`, a
+trailing slash or needless escapes (RFC 3986, section 6.2.2); the fragment is removed; query parameters are sorted,
+tracking parameters removed. (w3lib, url-normalize and courlan each keep at least the scheme and `www.`;
+docs/decisions.md compares them.)
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-# Parameters of newsletters, advertisements and sessions: the page is the same without them. `*` stands for the rest.
-TRACKING = (
+# Parameters of newsletters, advertisements and sessions, without which the page is the same. `*` matches any suffix.
+TRACKING_PARAMETERS = (
     *("utm_*", "gclid", "dclid", "fbclid", "msclkid", "yclid", "igshid", "mc_cid", "mc_eid", "_ga", "ref_src"),
     *("phpsessid", "jsessionid", "sid"),
 )
@@ -23,12 +24,13 @@ _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
-def normalise(url: str, ignore: Sequence[str] = TRACKING) -> str:
-    """What a URL is compared by: see the top of this file. What is no URL is itself."""
+def canonicalize_url(url: str, ignore: Sequence[str] = TRACKING_PARAMETERS) -> str:
+    """The canonical form of a URL, without its scheme: `//host/path?query`. A string that is not a URL is returned as
+    it is."""
     try:
         parts = urlsplit(url.strip())
         port = parts.port
-    except ValueError:  # a port or an IPv6 address that is none
+    except ValueError:  # an invalid port or IPv6 address
         return url
     if not parts.hostname:
         return url
@@ -48,7 +50,7 @@ def normalise(url: str, ignore: Sequence[str] = TRACKING) -> str:
 
 
 def _unescaped(part: str) -> str:
-    """Escapes of characters that need none are taken away; the others are in upper case."""
+    """Decodes percent-escapes of unreserved characters; writes the others in upper case."""
 
     def one(match: re.Match[str]) -> str:
         char = chr(int(match[1], 16))

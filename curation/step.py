@@ -55,6 +55,10 @@ class Step:
         """Model names or paths it loads; their checksums are part of the fingerprint, absent ones are refused."""
         return ()
 
+    def packages(self) -> Sequence[str]:
+        """Modules that it imports where it works, with the options it has; a run without one of them is refused."""
+        return ()
+
     def inputs(self) -> Sequence[str]:
         """Paths or globs of other files it reads (evaluation sets, lists); contents are part of the fingerprint."""
         return ()
@@ -87,23 +91,23 @@ class MapStep(Step):
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a global step may know before it plans: figures of the documents that reach it."""
+    """Size of the documents that reach a global step: what it may plan its stages by."""
 
     documents: int
     text_bytes: int
     tasks: int  # documents live in this many tasks, numbered from 0
     seed: int
-    # With `against`: the first task of each later run. Those before it hold documents of earlier runs, which come first
-    # in every order of priority, in the order of the runs. The figures above count them in.
-    eras: tuple[int, ...] = ()
+    # First task of each run after the earliest, for a step with `prior_run`: tasks below the first boundary are of the
+    # earliest run. Documents of earlier runs come first in every order of priority; the figures above include them.
+    prior_run_boundaries: tuple[int, ...] = ()
 
-    def era(self, task: int) -> int:
-        """Which run the documents of a task came with, 0 the earliest."""
-        return sum(task >= first for first in self.eras)
+    def run_number(self, task: int) -> int:
+        """Which run the documents of a task belong to; 0 is the earliest."""
+        return sum(task >= first for first in self.prior_run_boundaries)
 
 
 class Documents(Protocol):
-    """The documents of one task that are still alive, for a stage that runs `at="documents"`."""
+    """The documents of one task that no rule has dropped so far, for a stage that runs `at="documents"`."""
 
     task: int
 
@@ -119,28 +123,30 @@ class Documents(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """One parallel phase of a global step: rows in, rows out, each row marked with where it goes.
+    """One parallel phase of a global step: rows in, rows out, each row marked with its destination partition.
 
     The first stage runs once a task of documents (`at="documents"`). Its rows go to `partitions` partitions, by
     their column `to` (uint32); the next stage runs once a partition (`at="partition"`) or, where it must see the
     documents again, once a task (`at="documents"`: then `to` is the task, address >> 32).
 
-    run        at="documents": run(rows, documents); at="partition": run(rows). `rows` iterates over the batches
-               sent to this task, in the order of the tasks that sent them (so the same on every run); it is empty
-               for the first stage. Yields batches of `schema`.
-    schema     what it yields; has `to: uint32`, unless it is the last stage or a sink.
-    groups     which partitions each task of *this* stage takes together; default: each by itself.
-    tally      counts added up over all yielded batches; the sums come back from the stage's `yield`.
-    sink       the stage writes files of the result: run takes a further argument `out` (see `Output`), yields
-               nothing, and returns through `out.facts`.
-    again      what of an earlier run over the same input may be used again, where code, options and the columns that
-               the step reads are the same: "rows" (of a first stage with a column `address`: rows of a document hang
-               on that document alone, so those of documents that still stand are taken over, dealt out by `deal`, and
-               `documents` shows the others only), or "earlier" (run takes a further argument, see `Earlier`). What
-               comes after must not depend on the order of rows.
+    run          at="documents": run(rows, documents); at="partition": run(rows). `rows` iterates over the batches
+                 sent to this task, in the order of the tasks that sent them (so the same on every run); it is empty
+                 for the first stage. Yields batches of `schema`.
+    schema       schema of what it yields; includes `to: uint32`, unless it is the last stage or a sink.
+    groups       which partitions each task of *this* stage takes together; default: each by itself.
+    counters     counts of one yielded batch, by name; the sums over all batches come back from the stage's `yield`.
+    sink         the stage writes files of the result: run takes a further argument `out` (see `Output`), yields
+                 nothing, and returns through `out.outputs`.
+    reuse        what an earlier execution of this stage left that may be used again, where code, options and the
+                 columns that the step reads are the same. "rows": the first stage's rows, which depend on one
+                 document each (column `address`); rows of documents that still reach the step are copied,
+                 `repartition` gives their destinations (the number of partitions may have changed), and `documents`
+                 shows only the others. "prior_run": `run` takes a further argument, see `PriorRun`. Later stages
+                 must not depend on the order of rows.
+    repartition  the destination partition (uint32) of each row of a batch that is copied.
 
-    The last stage of a GlobalStep yields `address: int64` and the step's signals, a row for each document that the
-    step has something to say about; for the others its signals are null (so write rules accordingly).
+    The last stage of a GlobalStep yields `address: int64` and the step's signals, one row for each document that the
+    step has a result for; all others have null signals (so write rules accordingly).
     """
 
     name: str
@@ -149,26 +155,27 @@ class Stage:
     partitions: int = 1
     at: str = "partition"
     groups: Sequence[Sequence[int]] | None = None
-    tally: Callable[[pa.RecordBatch], Mapping[str, int]] | None = None
+    counters: Callable[[pa.RecordBatch], Mapping[str, int]] | None = None
     sink: bool = False
-    again: Literal["rows", "earlier"] | None = None
-    deal: Callable[[pa.RecordBatch], pa.Array] | None = None
+    reuse: Literal["rows", "prior_run"] | None = None
+    repartition: Callable[[pa.RecordBatch], pa.Array] | None = None
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """What the same task of the same stage was sent and what it yielded in an earlier run; nothing if there was none.
+class PriorRun:
+    """What this task of this stage read and wrote in an earlier execution; both are empty if there was none.
 
-    Texts and all else that the step reads were the same for the documents in it; other documents may have stood."""
+    The documents in it have the same text and the same signals that the step reads. Which documents reach the step
+    may differ."""
 
-    given: Callable[[], Iterator[pa.RecordBatch]]
-    left: Callable[[], Iterator[pa.RecordBatch]]
+    inputs: Callable[[], Iterator[pa.RecordBatch]]
+    outputs: Callable[[], Iterator[pa.RecordBatch]]
 
 
 class Output(Protocol):
     """Where a sink stage writes: files that appear in the result tree together, when the task is committed."""
 
-    facts: dict[str, Any]  # JSON-able; given to whoever ran the stage, in order of tasks
+    outputs: dict[str, Any]  # JSON-able; goes into `StageResult.outputs`
 
     def create(self, path: str) -> Any:
         """A context manager over a binary file object for `result/<path>`; checksummed and atomic."""
@@ -181,10 +188,10 @@ class Output(Protocol):
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a finished stage tells the generator that planned it."""
+    """Result of a finished stage, sent to the generator that planned it."""
 
-    tally: Mapping[str, int]
-    facts: Sequence[Mapping[str, Any]]  # one a task, for sinks
+    counters: Mapping[str, int]
+    outputs: Sequence[Mapping[str, Any]]  # of sinks: one a task, in order
 
 
 StagePlan = Generator[Stage, StageResult, None]
@@ -204,8 +211,8 @@ class GlobalStep(Step):
 
     rewrites: ClassVar[bool] = False
     # The directory of a run whose documents, as they reached this step there, come before this run's. A step that has
-    # the option honours `Corpus.eras`; the engine gives it the tasks of both.
-    against: str | None = None
+    # the option follows `Corpus.prior_run_boundaries`; the engine gives it the tasks of both.
+    prior_run: str | None = None
 
     def expressions(self) -> Mapping[str, str]:
         """SQL over a document's base columns and signals of earlier steps, each under a name that starts with "@".
@@ -225,7 +232,7 @@ class GlobalStep(Step):
 
 @dataclass(frozen=True)
 class InputSplit:
-    """A part of one input file: all of it, or an exact range of it. Pieces never cut a record."""
+    """A part of one input file: all of it, or an exact range of it. Splits never cut a record."""
 
     path: str  # below the source's root
     size: int  # bytes of the whole file as stored
@@ -236,15 +243,18 @@ class InputSplit:
 
 
 class Reader(Protocol):
-    """How files of one kind become documents. A dataclass, like a step: its fields are the source's options."""
+    """How files of one kind become documents. A dataclass, like a step: its fields are the source's options.
 
-    def split(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
-        """Cuts a whole file into pieces of about `target` bytes where that is exact, else returns it as it is.
+    It may have a method `packages`, which is to a reader what `Step.packages` is to a step.
+    """
+
+    def split(self, whole: InputSplit, /, root: str, target: int) -> list[InputSplit]:
+        """Cuts a whole file into splits of about `target` bytes where that is exact, else returns it as it is.
         Cheap: looks at no more than a footer or a few kilobytes around each cut."""
         ...
 
     def read(
-        self, piece: InputSplit, root: str, *, collection: str, domain: str, rows: int
+        self, split: InputSplit, /, root: str, *, collection: str, domain: str, rows: int
     ) -> Iterator[pa.RecordBatch]:
         """Batches of `record.READ_BATCH`, at most `rows` rows each, smaller where rows are large.
 
@@ -254,5 +264,5 @@ class Reader(Protocol):
         ...
 
     def original(self, source: Mapping[str, Any], root: str) -> bytes:
-        """The record as stored (decompressed), from a document's `source`: what explain and trace show."""
+        """The record as stored (decompressed), from a document's `source`: what `explain` and `trace-token` show."""
         ...

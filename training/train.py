@@ -45,18 +45,18 @@ from training.stability.spike_detection import Guard
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended: figures of its last iteration and evaluation, and what it has to say."""
+    """How a run ended: figures of its last step and evaluation, and what it has to say."""
 
-    iterations: int
-    windows: int
+    steps: int
+    sequences: int
     tokens: int
-    loss: float | None  # of the last iteration; None where nothing was left to do
+    loss: float | None  # of the last step; None where nothing was left to do
     validation: dict[str, ValidationScore]
     checkpoint: Path
-    resumed_from: int  # the iteration at which this call began
+    resumed_from: int  # the step at which this call began
     notes: tuple[str, ...]  # rounding of the mix, damaged checkpoints, remainders
     masked: tuple[str, ...] = ()  # doc_ids of the documents that the guard masked
-    goodput: float | None = None  # share of the time since the first start that went into iterations that stand
+    goodput: float | None = None  # share of the time since the first start that went into steps that stand
 
 
 def train(
@@ -70,7 +70,7 @@ def train(
     """
     run = Path(run_dir)
     with contextlib.ExitStack() as stack:
-        ranks = stack.enter_context(join(chosen_device(config), config.parallel.shard))
+        ranks = stack.enter_context(join(chosen_device(config), config.parallel.dp_shard))
         manifest = read_manifest(data_dir)
         config = ranks.agree(lambda: settle(config, run, manifest))
         watcher = stack.enter_context(watch(config.hang_after))
@@ -108,13 +108,13 @@ def _loop(
     guard = Guard(config.guard, ranks.device, overflow=scaler.enabled)
     meter = Meter(ranks, {name: bytes_per_token(domain) for name, domain in data.domains.items()})
     live = LiveStats(config, model.shape, device_specs.current_device(ranks.device.type), ranks.world)
-    micro, every = config.batch.micro or config.batch.windows, config.checkpoint.every
+    micro, every = config.batch.micro_size or config.batch.global_size, config.checkpoint.every
     goes_back = config.guard.action == "rollback"
     at = _At(0, 0, 0, order)
 
     with contextlib.ExitStack() as stack:
         saver = stack.enter_context(Saver(run / "checkpoints", ranks, background=config.checkpoint.background))
-        begin = saved.state["iteration"] if saved else -1
+        begin = saved.state["step"] if saved else -1
         seen = saved.state["guard"]["incidents"] if saved else 0
         journal = stack.enter_context(
             Journal(run if ranks.first else None, begin, report, incidents=seen, ranks=ranks.world)
@@ -126,17 +126,19 @@ def _loop(
             scaler.load_state_dict(state["scaler"])
             known = ranks.agree(lambda: find_spike_documents.incidents(run / "incidents"))
             log, new = rollback.adopt(found, guard, _order(config, manifest, found)[1], known)
-            rollback.tell(journal, new, config.quarantine, ranks)
+            rollback.tell(journal, new, config.exclude_list, ranks)
             if known and goes_back:
                 documents = sum(s.documents for s in manifest.splits["train"].values())
-                find_spike_documents.refuse(known, len(known[-1].masked) / documents, config.guard.largest_share, run)
-            return _At(state["iteration"], state["windows"], state["tokens"], log)
+                find_spike_documents.refuse(
+                    known, len(known[-1].masked) / documents, config.guard.max_masked_fraction, run
+                )
+            return _At(state["step"], state["sequences"], state["tokens"], log)
 
         def save() -> None:
             journal.sync()
             state = {
-                "iteration": at.iteration,
-                "windows": at.windows,
+                "step": at.step,
+                "sequences": at.sequences,
                 "tokens": at.tokens,
                 "order": at.order.as_dict(),
                 "scaler": scaler.state_dict(),
@@ -144,7 +146,7 @@ def _loop(
                 "shape": asdict(model.shape),
             }
             stays = Retention(config.checkpoint.keep, config.checkpoint.keep_every, guard.good if goes_back else None)
-            saver.save(at.iteration, model, optimizers, state, stays)
+            saver.save(at.step, model, optimizers, state, stays)
 
         def score() -> dict[str, ValidationScore]:
             model.eval()
@@ -153,19 +155,19 @@ def _loop(
                 found = evaluate_domains(
                     model,
                     evaluated,
-                    length=config.data.sequence,
+                    length=config.data.seq_len,
                     micro=micro,
-                    limit=config.evaluate.windows,
+                    limit=config.evaluate.sequences,
                     device=ranks.device,
                     autocast=autocast(config, ranks),
                 )
                 if asked:
                     gather(model)
                     with autocast(config, ranks):
-                        tasks = score_tasks(asked, manifest, run, model, at.order.longest(at.windows))
+                        tasks = score_tasks(asked, manifest, run, model, at.order.longest(at.sequences))
             release(model)
             domains = {name: asdict(s) for name, s in found.items()}
-            journal.write(kind="validation", iteration=at.iteration, loss=mean_loss(found), domains=domains, **tasks)
+            journal.write(kind="validation", step=at.step, loss=mean_loss(found), domains=domains, **tasks)
             return found
 
         scores: dict[str, ValidationScore] = {}
@@ -177,9 +179,9 @@ def _loop(
             scores = score()
             if goes_back:
                 save()
-        while at.iteration < config.iterations:
-            first, last = at.order.span(at.iteration)
-            rate = learning_rate(at.iteration, config.iterations, config.optimizer.lr, config.schedule)
+        while at.step < config.steps:
+            first, last = at.order.span(at.step)
+            rate = learning_rate(at.step, config.steps, config.optimizer.lr, config.schedule)
             optimizers.set_rate(rate)
             ((mine, end_of_mine),) = rank_slices(last - first, ranks.world, 1, ranks.rank)
             batch = data.batch(at.order, first + mine, first + end_of_mine)
@@ -195,23 +197,23 @@ def _loop(
                 scaler.scaled(loss_sum / count).backward()  # type: ignore[no-untyped-call]
                 losses.append(nll.double().sum(dim=1))
             scaler.unscale(model.parameters())
-            norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)).float()
+            norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm)).float()
             sums = meter.losses(batch, torch.cat(losses), watcher.stop)
             mean, norm = ranks.same(sums[:-1].sum() / count, norm)
-            skip, anomaly, z = guard.judge(at.iteration + 1, mean, norm)
-            measures = (at.iteration + 1) % config.log_every == 0
+            skip, anomaly, z = guard.judge(at.step + 1, mean, norm)
+            measures = (at.step + 1) % config.log_every == 0
             update = optimizers.step(skip, measure=measures)
             optimizers.zero_grad()
             scaler.update(norm)
 
             at = at.after(first, last)
             meter.add(
-                at.iteration, (first, last), at.tokens, rate,
+                at.step, (first, last), at.tokens, rate,
                 targets=targets, losses=sums, loss=mean, norm=norm, skip=skip, anomaly=anomaly, z=z, update=update,
             )  # fmt: skip
             watcher.alive()
-            end, evaluates = at.iteration == config.iterations, at.iteration % config.evaluate.every == 0
-            if not (end or evaluates or at.iteration % every == 0 or at.iteration % config.log_every == 0):
+            end, evaluates = at.step == config.steps, at.step % config.evaluate.every == 0
+            if not (end or evaluates or at.step % every == 0 or at.step % config.log_every == 0):
                 continue
 
             readings, stop = meter.read()
@@ -222,40 +224,40 @@ def _loop(
                     journal.write(**event)
                 journal.write(**reading.entry(), domain_tokens=at.order.read(reading.span[1]))
                 sequence, read = at.order.segment(reading.span[0]).sequence, at.tokens_of(*reading.span)
-                journal.clock(reading.iteration, reading.seconds, live.figures(read, reading.seconds, sequence, held))
+                journal.clock(reading.step, reading.seconds, live.figures(read, reading.seconds, sequence, held))
             if config.guard.action == "off" and loss is not None and not torch.isfinite(torch.tensor(loss)):
                 raise UserError(
-                    f"the loss is {loss} in iteration {at.iteration} of {run}; lower optimizer.lr "
-                    f"(now {config.optimizer.lr:g}), lengthen schedule.warmup or train in bf16 instead of fp16"
+                    f"the loss is {loss} in step {at.step} of {run}; lower optimizer.lr "
+                    f"(now {config.optimizer.lr:g}), lengthen schedule.warmup_steps or train in bf16 instead of fp16"
                 )
-            if guard.look(at.iteration, every):
+            if guard.look(at.step, every):
                 saver.wait()
                 with eager(config):
                     rollback.investigate(config, run, ranks, guard, data, at.order, model)
                 good = ranks.agree(lambda: rollback.latest(run))
                 assert good is not None
-                journal.cut(good.state["iteration"], good.state["guard"]["incidents"])
+                journal.cut(good.state["step"], good.state["guard"]["incidents"])
                 at = load(good)
                 meter.forget()
                 continue
             if end or evaluates:
                 scores = score()
-            if end or stop or at.iteration % every == 0:
+            if end or stop or at.step % every == 0:
                 save()
             meter.restart()
             if stop and not end:
                 saver.wait()
-                journal.end("preempted", at.iteration)
-                raise Preempted(f"{run}: stopped by SIGTERM after iteration {at.iteration}; the same command goes on")
+                journal.end("preempted", at.step)
+                raise Preempted(f"{run}: stopped by SIGTERM after step {at.step}; the same command goes on")
         saver.wait()
-        journal.end("done", at.iteration)
+        journal.end("done", at.step)
         if not scores:  # nothing was left to do
             scores = ranks.agree(lambda: last_scores(run))
     final = checkpoint.checkpoints(run / "checkpoints")[-1]
     masked = tuple(sorted({d for s in at.order.segments for d in s.masked}))
     useful = goodput(run).get("goodput") if ranks.first else None
     return TrainResult(
-        at.iteration, at.windows, at.tokens, loss, scores, final, max(begin, 0), tuple(notes), masked, useful
+        at.step, at.sequences, at.tokens, loss, scores, final, max(begin, 0), tuple(notes), masked, useful
     )
 
 
@@ -268,36 +270,36 @@ def finished(run: Path) -> TrainResult:
     losses = [e["loss"] for e in read(run / METRICS) if e["kind"] == "train"]
     masked = tuple(sorted({d for s in order.segments for d in s.masked}))
     return TrainResult(
-        state["iteration"], state["windows"], state["tokens"], losses[-1] if losses else None, last_scores(run),
+        state["step"], state["sequences"], state["tokens"], losses[-1] if losses else None, last_scores(run),
         last.path, 0, last.notes, masked, goodput(run).get("goodput"),
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _At:
-    """Where training is: iterations done, windows and tokens read, and the order log, from which the rest follows."""
+    """Where training is: steps done, windows and tokens read, and the order log, from which the rest follows."""
 
-    iteration: int
-    windows: int
+    step: int
+    sequences: int
     tokens: int
     order: OrderLog
 
     def tokens_of(self, first: int, last: int) -> int:
-        """Inputs in the windows of an iteration."""
+        """Inputs in the windows of a step."""
         return (last - first) * self.order.segment(first).sequence
 
     def after(self, first: int, last: int) -> _At:
-        return _At(self.iteration + 1, last, self.tokens + self.tokens_of(first, last), self.order)
+        return _At(self.step + 1, last, self.tokens + self.tokens_of(first, last), self.order)
 
 
 def _order(
     config: TrainConfig, manifest: Manifest, saved: checkpoint.Loaded | None
 ) -> tuple[TokenDataset, OrderLog, float]:
     """What is read when: by the configuration, behind what the log of a checkpoint says was read."""
-    about = (manifest, config.data, config.seed, config.batch.windows, config.iterations)
+    about = (manifest, config.data, config.seed, config.batch.global_size, config.steps)
     if saved is None:
         return new_data_order(*about)
-    return resume_data_order(*about, OrderLog.from_dict(saved.state["order"]), saved.state["windows"])
+    return resume_data_order(*about, OrderLog.from_dict(saved.state["order"]), saved.state["sequences"])
 
 
 def shape(config: TrainConfig, vocab: int) -> ModelConfig:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 STEPS: dict[str, str | type] = {
     "extract": "curation.extract.extract:Extract",
-    "urls": "curation.quality.url_signals:Urls",
+    "urls": "curation.quality.url_signals:UrlSignals",
     "language": "curation.quality.language:Language",
-    "c4_lines": "curation.quality.c4_line_filter:C4Lines",
+    "c4_line_filter": "curation.quality.c4_line_filter:C4LineFilter",
     "heuristics": "curation.quality.heuristics.heuristics:Heuristics",
     "perplexity": "curation.quality.perplexity.perplexity:Perplexity",
     "classifier": "curation.quality.classifier.classifier:Classifier",
@@ -22,6 +22,6 @@ STEPS: dict[str, str | type] = {
 }
 
 READERS: dict[str, str | type] = {
-    "warc": "curation.sources.warc:Warc",
-    "text": "curation.sources.text:Text",
+    "warc": "curation.sources.warc:WarcReader",
+    "text": "curation.sources.text:TextReader",
 }

@@ -21,12 +21,14 @@ from curation.config.pipeline import FILES, File, Mix, Pipeline, Source, SourceF
 from curation.config.step_options import anchor, build, find_class, nearest, user_target
 from curation.core import yaml_lines as yaml_file
 from curation.core.errors import UserError
+from curation.core.packages import require
+from curation.core.renamed_keys import PIPELINE_KEYS, renamed
 from curation.core.yaml_lines import Located
 from curation.step import GlobalStep, MapStep
 
 _SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # a name that is also a folder's
 _SQL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # a name that SQL takes without quotes
-_BESIDE = ("keep", "only")  # keys that stand beside a step's name
+_BESIDE = ("keep", "where")  # keys that stand beside a step's name
 _TAKEN = {*document.BASE.names, "read", "drop", "address", "to", "step", "rule", "value", "evidence"}
 
 
@@ -63,6 +65,7 @@ def _pipeline(
 ) -> Pipeline:
     if not isinstance(located.tree, dict):
         raise UserError(f"{path}: holds no mapping\n  expected the keys {', '.join(File.model_fields)}")
+    _refuse_renamed(located)
     top = _validate(File, located.tree, located, ())
     name = top.name or re.sub(r"\.ya?ml$", "", path.rpartition("/")[2])
     _check_name(name, located, ("name",), "a pipeline's name")
@@ -81,6 +84,11 @@ def _pipeline(
         if tokenizer.train is not None and tokenizer.eos is not None:
             where = located.where("tokenizer", "eos")
             raise UserError(f"{where}: a trained tokenizer has an end-of-text token of its own\n  take `eos` out")
+        kind = "sentencepiece" if tokenizer.sentencepiece is not None else "tokenizers"
+        try:
+            require("tokenizer", [kind] if kind == "sentencepiece" else [kind, "tiktoken"])
+        except UserError as error:
+            raise UserError(f"{located.where('tokenizer')}: {error}") from None
         moved = {k: yaml_file.beside(path, v) for k in FILES if (v := getattr(tokenizer, k)) is not None}
         tokenizer = tokenizer.model_copy(update=moved)
     return Pipeline(
@@ -88,7 +96,7 @@ def _pipeline(
         name=name,
         seed=top.seed,
         sources=sources,
-        quarantine=tuple(yaml_file.beside(path, q) for q in top.quarantine),
+        exclude=tuple(yaml_file.beside(path, x) for x in top.exclude),
         steps=steps,
         mix=top.mix,
         tokenizer=tokenizer,
@@ -100,6 +108,14 @@ def _pipeline(
         engine=top.engine,
         places=located,
     )
+
+
+def _refuse_renamed(located: Located) -> None:
+    """Raises UserError that names every old key of the file and what replaced it."""
+    paths = [*located.places, *(("steps", item) for item in located.tree.get("steps") or () if isinstance(item, str))]
+    found = [(path, message) for path in paths if (message := renamed(path, PIPELINE_KEYS))]
+    if found:
+        raise UserError("\n".join(f"{located.where(*path)}: {message}" for path, message in found))
 
 
 def _validate(model: type[Any], value: Any, located: Located, path: yaml_file.Path) -> Any:
@@ -174,6 +190,10 @@ def _source(i: int, located: Located, readers: Mapping[str, str | type]) -> Sour
     cls = find_class(base.read, readers, located, (*path, "read"), "reader")
     options = {k: v for k, v in written.items() if k not in SourceFile.model_fields}
     reader = build(cls, options, located, path, f"the source {base.name!r} (read: {base.read})")
+    try:
+        require(f"reader {base.read}", reader.packages() if hasattr(reader, "packages") else ())
+    except UserError as error:
+        raise UserError(f"{located.where(*path, 'read')}: {error}") from None
     return Source(
         name=base.name,
         domain=domain,
@@ -246,8 +266,8 @@ def _step(i: int, item: Any, located: Located, catalogue: Mapping[str, str | typ
         got = f"the keys {', '.join(kinds)}" if kinds else repr(item)
         raise UserError(
             f"{located.where('steps', i)}: is {got}\n"
-            "  expected one step with its options, such as `language: {model: lid.176}`; `keep:` and `only:` may stand "
-            "beside it"
+            "  expected one step with its options, such as `language: {model: lid.176}`; only `keep:` and `where:` may "
+            "follow it"
         )
     kind = kinds[0]
     path: yaml_file.Path = ("steps", i, kind)
@@ -268,12 +288,13 @@ def _step(i: int, item: Any, located: Located, catalogue: Mapping[str, str | typ
     try:
         step = anchor(step, step.inputs(), located.file, must_exist=False)
         step = anchor(step, step.models(), located.file, must_exist=True)
-        if isinstance(step, GlobalStep) and step.against is not None:
-            step = anchor(step, [step.against], located.file, must_exist=False)
+        if isinstance(step, GlobalStep) and step.prior_run is not None:
+            step = anchor(step, [step.prior_run], located.file, must_exist=False)
+        require(f"step {step.name}", step.packages())
         step.check()  # after its paths are anchored: a check may look at its files
     except UserError as error:
         raise UserError(f"{located.where(*path)}: {error}") from None
-    keep = _only(i, _keep(i, kind, step, entry.get("keep"), located), entry.get("only"), located)
+    keep = _where(i, _keep(i, kind, step, entry.get("keep"), located), entry.get("where"), located)
     parsed = tuple(rules.parse(n, sql, located.where("steps", i, "keep", n)) for n, sql in keep.items())
     target = user_target(kind, located.file) if kind not in catalogue else f"{cls.__module__}:{cls.__qualname__}"
     return StepEntry(step, kind, target, keep, parsed, options, located.where(*path).split(": ")[0]), path
@@ -300,15 +321,15 @@ def _keep(i: int, kind: str, step: MapStep | GlobalStep, given: Any, located: Lo
     return merged
 
 
-def _only(i: int, keep: dict[str, str], only: Any, located: Located) -> dict[str, str]:
-    """The rules, asked of those documents only for which the SQL of `only:` is TRUE; all others pass."""
-    if only is None:
+def _where(i: int, keep: dict[str, str], condition: Any, located: Located) -> dict[str, str]:
+    """The rules, asked of those documents only for which the SQL of `where:` is TRUE; all others pass."""
+    if condition is None:
         return keep
-    where = located.where("steps", i, "only")
-    if not isinstance(only, str):
-        raise UserError(f"{where}: is {only!r}\n  expected SQL in quotes, such as \"domain = 'web'\"")
-    rules.parse("only", only, where)
-    return {name: f"NOT coalesce(({only}), FALSE) OR ({sql})" for name, sql in keep.items()}
+    where = located.where("steps", i, "where")
+    if not isinstance(condition, str):
+        raise UserError(f"{where}: is {condition!r}\n  expected SQL in quotes, such as \"domain = 'web'\"")
+    rules.parse("where", condition, where)
+    return {name: f"NOT coalesce(({condition}), FALSE) OR ({sql})" for name, sql in keep.items()}
 
 
 def _check_scrubbed(entries: Sequence[StepEntry]) -> None:

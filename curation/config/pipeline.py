@@ -79,7 +79,7 @@ class File(Strict):
     name: str | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 17
     sources: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    quarantine: list[str] = []
+    exclude: list[str] = []
     steps: list[Any] = []
     mix: Mix = Mix()
     tokenizer: Tokenizer | None = None
@@ -143,7 +143,7 @@ class Pipeline:
     name: str
     seed: int
     sources: tuple[Source, ...]
-    quarantine: tuple[str, ...]  # absolute paths or URLs
+    exclude: tuple[str, ...]  # absolute paths or URLs
     steps: tuple[StepEntry, ...]
     mix: Mix
     tokenizer: Tokenizer | None
@@ -164,7 +164,7 @@ class Pipeline:
             "name": self.name,
             "seed": self.seed,
             "sources": [dict(s.written) for s in self.sources],
-            "quarantine": list(self.places.tree.get("quarantine") or []),
+            "exclude": list(self.places.tree.get("exclude") or []),
             "steps": [
                 {
                     "step": e.kind,

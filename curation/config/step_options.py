@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from curation.core.errors import UserError
+from curation.core.packages import explain_import_error
 from curation.core.yaml_lines import Located, Path, beside
 
 
@@ -79,7 +80,9 @@ def load_class(target: str, where: str = "") -> type:
         try:
             importlib.import_module(module_name)
         except ImportError as error:
-            raise UserError(f"{prefix}{module_name} cannot be imported: {error}") from error
+            missing = explain_import_error(error)
+            reason = f": {missing}" if missing else f" cannot be imported: {error}"
+            raise UserError(f"{prefix}{module_name}{reason}") from error
     found = getattr(sys.modules[module_name], class_name, None)
     if not isinstance(found, type):
         raise UserError(f"{prefix}{target.rpartition(':')[0]} has no class {class_name}")

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from curation.core.errors import UserError
+from curation.core.renamed_keys import PIPELINE_KEYS, renamed
 from curation.storage import is_remote, open_input
 
 _INT = re.compile(r"[-+]?[0-9][0-9_]*")
@@ -182,7 +183,7 @@ def _find(located: Located, key: str, place: str) -> Path:
         return tuple(key.split("."))
     names: list[str] = []
     for i, item in enumerate(items):
-        kind = next((k for k in item if k not in ("keep", "only")), None) if isinstance(item, dict) else item
+        kind = next((k for k in item if k not in ("keep", "where")), None) if isinstance(item, dict) else item
         if not isinstance(kind, str):
             continue
         options = item.get(kind) if isinstance(item, dict) else None
@@ -202,8 +203,10 @@ def _find(located: Located, key: str, place: str) -> Path:
             if head == "sources":
                 return (head, i, *below.split("."))
             first, dot, rule = below.partition(".")
-            if below == "only":
-                return (head, i, "only")
+            if below == "where":
+                return (head, i, "where")
+            if message := renamed((head, below), PIPELINE_KEYS):
+                raise UserError(f"{place}: {message}")
             return (head, i, "keep", rule) if first == "keep" and dot else (head, i, kind, *below.split("."))
         names += [n for n in called if isinstance(n, str)]
     raise UserError(
@@ -212,7 +215,7 @@ def _find(located: Located, key: str, place: str) -> Path:
 
 
 def _value(text: str, path: Path, place: str) -> Any:
-    if path[0] == "steps" and len(path) > 2 and path[2] in ("keep", "only"):
+    if path[0] == "steps" and len(path) > 2 and path[2] in ("keep", "where"):
         return None if text in ("null", "~", "") else text  # SQL: a colon or a quote in it is not YAML's
     try:
         node = yaml.compose(text, Loader=_Loader)

@@ -34,15 +34,16 @@ class ExactDedup(GlobalStep):
     """Keeps one of the documents whose normalised text is the same.
 
     normalise  what counts as the same text: none, whitespace, words or template (normalise.py says which is which)
-    against    the directory of an earlier run with this step under the same options: its documents come first, so texts
-               that it has are duplicates here. Its hashes are read, its texts are not. It may itself be against another
+    prior_run  the directory of an earlier run with this step under the same options: its documents come first, so texts
+               that it has are duplicates here. Its hashes are read, its texts are not. That run may have a prior run
+               of its own
 
     Signals: duplicate; of, the doc_id (hex) of the kept document where this is a duplicate; copies, how many
     documents a kept one stands for (itself included), null on duplicates.
     """
 
     normalise: Form = "whitespace"
-    against: str | None = None
+    prior_run: str | None = None
     name: str = "exact_dedup"
 
     @property
@@ -57,9 +58,9 @@ class ExactDedup(GlobalStep):
 
     def stages(self, corpus: Corpus) -> StagePlan:
         partitions = max(1, -(-corpus.documents // ROWS_PER_PARTITION))
-        run, deal = partial(_hash, self.normalise, partitions), partial(_deal, partitions)
-        yield Stage("hash", run, _HASHED, partitions, at="documents", again="rows", deal=deal)
-        yield Stage("decide", partial(_decide, corpus.seed, corpus.eras), _DECIDED)
+        run, repartition = partial(_hash, self.normalise, partitions), partial(_repartition, partitions)
+        yield Stage("hash", run, _HASHED, partitions, at="documents", reuse="rows", repartition=repartition)
+        yield Stage("decide", partial(_decide, corpus.seed, corpus.prior_run_boundaries), _DECIDED)
 
 
 def text_hash(text: str, normalise: str = "none") -> bytes:
@@ -77,20 +78,20 @@ def _hash(
         yield pa.RecordBatch.from_arrays(arrays, schema=_HASHED)
 
 
-def _deal(partitions: int, batch: pa.RecordBatch) -> pa.Array:
+def _repartition(partitions: int, batch: pa.RecordBatch) -> pa.Array:
     return pa.array((words(batch.column("hash"))[:, 1] % np.uint64(partitions)).astype(np.uint32))
 
 
-def _decide(seed: int, eras: Sequence[int], rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _decide(seed: int, prior_run_boundaries: Sequence[int], rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     table = pa.Table.from_batches(rows, _HASHED).combine_chunks()
     n = table.num_rows
     if n == 0:
         return
     hashes, ids = words(table["hash"]), words(table["doc_id"])
     rank = keyed(table["doc_id"], seed, "exact_dedup")
-    era = np.searchsorted(np.array(eras, np.int64), table["address"].to_numpy() >> 32, "right")
+    run_number = np.searchsorted(np.array(prior_run_boundaries, np.int64), table["address"].to_numpy() >> 32, "right")
     # the doc_id only breaks ties of its own hash; together they order every two documents
-    order = np.lexsort((ids[:, 1], ids[:, 0], rank, era, hashes[:, 1], hashes[:, 0]))
+    order = np.lexsort((ids[:, 1], ids[:, 0], rank, run_number, hashes[:, 1], hashes[:, 0]))
     hashes = hashes[order]
     first = np.concatenate([[True], (hashes[1:] != hashes[:-1]).any(axis=1)])
     starts = np.flatnonzero(first)

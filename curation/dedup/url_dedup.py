@@ -1,7 +1,8 @@
 """One document a URL: a page crawled twice, or under two spellings of its address, stays once.
 
-    same      as curation/canonical_url.py compares them: without scheme, `www.`, fragment and tracking parameters, among others
-    stays     by `prefer`: the latest, the earliest or the longest document; of equals the first by keyed hash of doc_id
+    same      by their canonical form (curation/canonical_url.py): without scheme, `www.`, fragment, tracking
+    parameters, ... stays     by `prefer`: the latest, the earliest or the longest document; of equals the first by
+    keyed hash of doc_id
 
 Each document sends 60 bytes to the partition of its URL's hash. URLs are compared as they are stored, so where `pii`
 has taken personal data out of two, what is left decides.
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from curation.canonical_url import TRACKING, normalise
+from curation.canonical_url import TRACKING_PARAMETERS, canonicalize_url
 from curation.seeded_hash import keyed, words
 from curation.step import Corpus, Documents, GlobalStep, Stage, StagePlan
 
@@ -51,7 +52,7 @@ class UrlDedup(GlobalStep):
     """
 
     prefer: Literal["latest", "earliest", "longest"] = "latest"
-    ignore: list[str] = field(default_factory=lambda: list(TRACKING))
+    ignore: list[str] = field(default_factory=lambda: list(TRACKING_PARAMETERS))
     name: str = "url_dedup"
 
     def __post_init__(self) -> None:
@@ -69,8 +70,8 @@ class UrlDedup(GlobalStep):
 
     def stages(self, corpus: Corpus) -> StagePlan:
         partitions = max(1, -(-corpus.documents // ROWS_PER_PARTITION))
-        run, deal = partial(_send, self, partitions), partial(_deal, partitions)
-        yield Stage("urls", run, _SENT, partitions, at="documents", again="rows", deal=deal)
+        run, repartition = partial(_send, self, partitions), partial(_repartition, partitions)
+        yield Stage("urls", run, _SENT, partitions, at="documents", reuse="rows", repartition=repartition)
         yield Stage("decide", partial(_decide, corpus.seed), _DECIDED)
 
 
@@ -79,14 +80,14 @@ def _send(
 ) -> Iterator[pa.RecordBatch]:
     for batch in documents.batches(["doc_id", *step.reads]):
         batch = batch.filter(pc.is_valid(batch.column("url")))
-        urls = [normalise(u, step.ignore) for u in batch.column("url").to_pylist()]
+        urls = [canonicalize_url(u, step.ignore) for u in batch.column("url").to_pylist()]
         hashes = pa.array([xxhash.xxh3_128_digest(u.encode("utf-8", "surrogatepass")) for u in urls], pa.binary(16))
         to = (words(hashes)[:, 1] % np.uint64(partitions)).astype(np.uint32)
         columns = [pa.array(to), hashes, pa.array(_worth(step, batch)), batch.column("doc_id"), batch.column("address")]
         yield pa.RecordBatch.from_arrays(columns, schema=_SENT)
 
 
-def _deal(partitions: int, batch: pa.RecordBatch) -> pa.Array:
+def _repartition(partitions: int, batch: pa.RecordBatch) -> pa.Array:
     return pa.array((words(batch.column("hash"))[:, 1] % np.uint64(partitions)).astype(np.uint32))
 
 

@@ -1,18 +1,17 @@
-"""`extract`: HTML in, the text that the page is about out.
+"""The step `extract`: turns HTML into the plain text of its main content.
 
-Three engines. `auto` is Gristmill's own (extract_blocks, extract_main, extract_text): trafilatura's quality at several
-times its speed, with code, tables and lists in their line structure. `resiliparse` is the fastest, and keeps more of
-what stands around the text; `trafilatura` is for comparing with corpora that were made with it. Where `auto` finds no
-content on a page that has text (a page that is all links, say), the whole page's text stands in for it.
+Three engines. `auto` is Gristmill's own (blocks.py, main_content.py, plain_text.py): trafilatura's quality at several
+times its speed, and code, tables and lists keep their lines. `resiliparse` is the fastest and keeps more of what
+surrounds the text; `trafilatura` is for comparison with corpora made with it. Where `auto` finds no content on a page
+that has text (a page of links only, say), it returns the text of the whole page.
 
-A page that an engine cannot take is not an error: its text is empty and rule `empty` drops it.
+A page that an engine cannot handle is not an error: its text is empty and rule `empty` drops it.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -20,23 +19,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import document
-from curation.core.errors import UserError
 from curation.extract import blocks, main_content, plain_text
 from curation.step import MapStep
 
 HTML = ("text/html", "application/xhtml+xml")
-_ENOUGH = 25  # characters: below it `auto` takes the whole page instead
-_LONGEST_TITLE = 1000
-_DEEPEST = 5000
-_BODY = re.compile(r"</head|<body", re.IGNORECASE)
+_MIN_MAIN_TEXT_CHARS = 25  # with less, `auto` takes the text of the whole page
+_MAX_TITLE_CHARS = 1000
+_MAX_NESTING = 5000
+_BODY_START = re.compile(r"</head|<body", re.IGNORECASE)
 _TITLE = re.compile(r"<title", re.IGNORECASE)
 _ROOT = re.compile(r"<html", re.IGNORECASE)
-_NO_FRAMES = re.compile(r"<noframes[^>]*>(.*?)</noframes", re.IGNORECASE | re.DOTALL)
+_NOFRAMES = re.compile(r"<noframes[^>]*>(.*?)</noframes", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Extracted:
-    """What extraction makes of one page. `problem` says why there is no text, else empty."""
+class ExtractedPage:
+    """The text of one page. `problem`: why there is no text, else empty."""
 
     text: str
     title: str = ""
@@ -48,8 +46,8 @@ class Extracted:
 class Extract(MapStep):
     """Rewrites `text` of rows whose `read.mime` is HTML to plain text; other rows keep theirs.
 
-    Signals: `title` and `language` (what the page's own `lang` says; both null where it says nothing), `html_chars` and
-    `chars` (before and after; Unicode characters), `problem` (null, or why a page gave nothing).
+    Signals: `title` and `language` (what the page declares; null where it declares none), `html_chars` and `chars`
+    (Unicode characters before and after), `problem` (why no text was found, else null).
     """
 
     engine: Literal["auto", "resiliparse", "trafilatura"] = "auto"
@@ -76,10 +74,9 @@ class Extract(MapStep):
         """A document must have text."""
         return {"empty": f"{self.name}.chars > 0"}
 
-    def check(self) -> None:
-        """Refuses an engine that is not installed."""
-        if importlib.util.find_spec("trafilatura" if self.engine == "trafilatura" else "resiliparse") is None:
-            raise UserError(f"extract: engine {self.engine!r} is not installed; try: pip install trafilatura")
+    def packages(self) -> Sequence[str]:
+        own = ("trafilatura", "lxml_html_clean") if self.engine == "trafilatura" else ()
+        return ("resiliparse", *own) if self.engine != "auto" else ("resiliparse", "numba")
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch with plain text, and the signals."""
@@ -91,10 +88,10 @@ class Extract(MapStep):
         for i, (text, mime) in enumerate(zip(texts, mimes, strict=True)):
             if text is None or mime not in HTML:
                 continue
-            found = _extract(engine, text)
+            found = _run_engine(engine, text)
             texts[i] = document.clean_text(found.text).strip()
-            titles[i] = found.title[:_LONGEST_TITLE] or None
-            languages[i] = found.language[:35] or None  # the longest tag BCP 47 speaks of
+            titles[i] = found.title[:_MAX_TITLE_CHARS] or None
+            languages[i] = found.language[:35] or None  # the longest language tag that BCP 47 asks software to support
             before[i] = len(text)
             problems[i] = found.problem or None
         plain = pa.array(texts, pa.large_string())
@@ -105,85 +102,88 @@ class Extract(MapStep):
         return document.with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=fields))
 
 
-def extract(html: str, engine: Literal["auto", "resiliparse", "trafilatura"] = "auto") -> Extracted:
-    """One page. Never raises for what is in it."""
+def extract(html: str, engine: Literal["auto", "resiliparse", "trafilatura"] = "auto") -> ExtractedPage:
+    """Extracts the text of one page. Never raises, whatever the page contains."""
     html = html if html.isascii() else html.encode("utf-8", "replace").decode("utf-8")  # no lone surrogates
-    return _extract(ENGINES[engine], html)
+    return _run_engine(ENGINES[engine], html)
 
 
-def _extract(engine: Callable[[str], Extracted], html: str) -> Extracted:
+def _run_engine(engine: Callable[[str], ExtractedPage], html: str) -> ExtractedPage:
     try:
-        if engine is not _auto and _too_deep(html):
-            return Extracted("", problem=f"elements nested deeper than {_DEEPEST}")
+        if engine is not _extract_auto and _nested_too_deep(html):
+            return ExtractedPage("", problem=f"elements nested deeper than {_MAX_NESTING}")
         found = engine(html)
-    except Exception as error:  # whatever three parsers may raise on what people publish: the page is a drop
-        return Extracted("", problem=f"{type(error).__name__}: {error}")
-    return Extracted(found.text, document.clean_text(found.title), document.clean_text(found.language), found.problem)
+    except Exception as error:  # parsers may raise anything on pages found in the wild: the page becomes a drop
+        return ExtractedPage("", problem=f"{type(error).__name__}: {error}")
+    return ExtractedPage(
+        found.text, document.clean_text(found.title), document.clean_text(found.language), found.problem
+    )
 
 
-def _too_deep(html: str) -> bool:
-    """Whether a page is nested so deeply that parsers with work quadratic in depth would be at it for minutes (100,000
-    deep: 226 s in resiliparse). Only pages with very many open tags are parsed for it; `auto` needs no such guard."""
-    if html.count("<") <= _DEEPEST:
+def _nested_too_deep(html: str) -> bool:
+    """Whether a page is nested so deeply that a parser whose work is quadratic in depth would take minutes (100,000
+    levels: 226 s in resiliparse). Only pages with very many open tags are parsed to find out; `auto` does not need this
+    guard."""
+    if html.count("<") <= _MAX_NESTING:
         return False
     import numpy as np
 
-    from curation.extract.html_walk_kernel import nesting
+    from curation.extract.html_tag_kernels import max_open_tags
 
     data = html.encode("utf-8", "replace")
-    if 2 * nesting(np.frombuffer(data, np.uint8), len(data)) <= _DEEPEST:
+    if 2 * max_open_tags(np.frombuffer(data, np.uint8), len(data)) <= _MAX_NESTING:
         return False
-    page = blocks.read(html)
+    page = blocks.parse_page(html)
     depth = [1] * len(page.tag)
     for node in range(1, len(depth)):
         depth[node] = depth[page.parent[node]] + 1
-    return max(depth, default=0) > _DEEPEST
+    return max(depth, default=0) > _MAX_NESTING
 
 
-def _auto(html: str) -> Extracted:
-    page = blocks.read(html)
+def _extract_auto(html: str) -> ExtractedPage:
+    page = blocks.parse_page(html)
     title, language = page.title, page.language
-    if not page.text and (frames := _NO_FRAMES.search(html)):  # all that a page of frames has to say
-        page = blocks.read(frames[1])
-    text = plain_text.render(page, main_content.content(page))
-    if len(text) < _ENOUGH:
+    if not page.text and (frames := _NOFRAMES.search(html)):  # all the text that a page of frames has
+        page = blocks.parse_page(frames[1])
+    text = plain_text.render(page, main_content.main_content_blocks(page))
+    if len(text) < _MIN_MAIN_TEXT_CHARS:
         text = max(text, plain_text.render(page, list(range(len(page.text)))), key=len)
-    return Extracted(text, title, language)
+    return ExtractedPage(text, title, language)
 
 
-def _resiliparse(html: str) -> Extracted:
+def _extract_resiliparse(html: str) -> ExtractedPage:
     from resiliparse.extract.html2text import extract_plain_text
 
     html = html[: blocks.MAX_HTML]
-    return Extracted(extract_plain_text(html, main_content=True, alt_texts=False), *_head(html))
+    return ExtractedPage(extract_plain_text(html, main_content=True, alt_texts=False), *_title_and_language(html))
 
 
-def _trafilatura(html: str) -> Extracted:
+def _extract_trafilatura(html: str) -> ExtractedPage:
     import trafilatura
 
     html = html[: blocks.MAX_HTML]
     text = trafilatura.extract(html, include_comments=False)
-    return Extracted(text or "", *_head(html), "" if text else "trafilatura found no content")
+    return ExtractedPage(text or "", *_title_and_language(html), "" if text else "trafilatura found no content")
 
 
-def _head(html: str) -> tuple[str, str]:
-    """Title and language, for the engines that do not say.
+def _title_and_language(html: str) -> tuple[str, str]:
+    """Title and language, for the engines that do not return them.
 
-    Only what stands before the body is parsed, an eighth of the time that pages take whole; a page that says neither
-    there is parsed whole, if the rest looks as if it said more.
+    Only what comes before the body is parsed, in an eighth of the time that whole pages take; a page that declares
+    neither there is parsed whole if the rest looks as if it declared one.
     """
     from resiliparse.parse.html import HTMLTree
 
-    body = _BODY.search(html)
+    body = _BODY_START.search(html)
     end = body.start() if body else len(html)
-    title, language = blocks.head(HTMLTree.parse(html[:end]))
+    title, language = blocks.title_and_language(HTMLTree.parse(html[:end]))
     if (not title and _TITLE.search(html, end)) or (not language and _ROOT.search(html, end)):
-        return blocks.head(HTMLTree.parse(html))
+        return blocks.title_and_language(HTMLTree.parse(html))
     return title, language
 
 
-ENGINES: Mapping[str, Callable[[str], Extracted]] = {
-    "auto": _auto,
-    "resiliparse": _resiliparse,
-    "trafilatura": _trafilatura,
+ENGINES: Mapping[str, Callable[[str], ExtractedPage]] = {
+    "auto": _extract_auto,
+    "resiliparse": _extract_resiliparse,
+    "trafilatura": _extract_trafilatura,
 }

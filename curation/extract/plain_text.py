@@ -1,53 +1,54 @@
-"""Blocks as plain text that keeps their line structure.
+"""Writes blocks as plain text with their line structure.
 
-Paragraphs and headings are set apart by blank lines; list items begin with `- ` or their number, indented by the
-depth of their list; a table's rows are lines of cells between ` | `; code keeps every space.
+Blank lines separate paragraphs and headings; list items begin with `- ` or their number, indented by the depth of their
+list; a table row is a line of cells separated by ` | `; code keeps every space.
 """
 
 from __future__ import annotations
 
-from curation.extract.blocks import Page
-from curation.extract.main_content import layout_rows
+from curation.extract.blocks import PageBlocks
+from curation.extract.main_content import layout_table_rows
 
 
-def render(page: Page, chosen: list[int]) -> str:
+def render(page: PageBlocks, chosen: list[int]) -> str:
     """The text of the chosen blocks (indices in page order)."""
-    places = _Places(page)
-    layout = layout_rows(page)
+    ancestors = _Ancestors(page)
+    layout = layout_table_rows(page)
     out: list[str] = []
     items: set[int] = set()
     last_row = last_cell = last_item = -1
     for i in chosen:
-        node, text = page.node[i], page.text[i]
-        row, cell, item = places.row(node), places.cell(node), places.item(node)
+        node, text = page.container[i], page.text[i]
+        row, cell, item = ancestors.row(node), ancestors.cell(node), ancestors.item(node)
         if row >= 0 and row not in layout:
             text = " ".join(text.split()) if page.tag[node] != "pre" else text
             if row == last_row:
                 out.append((" " if cell == last_cell else " | ") + text)
             else:
-                out.append(("\n" if last_row >= 0 and places.table(row) == places.table(last_row) else "\n\n") + text)
+                out.append(
+                    ("\n" if last_row >= 0 and ancestors.table(row) == ancestors.table(last_row) else "\n\n") + text
+                )
             last_row, last_cell, last_item = row, cell, -1
             continue
         last_row = last_cell = -1
         if item >= 0 and item not in items:
             items.add(item)
-            indent = "  " * (places.depth(item) - 1)
-            text = indent + places.bullet(item) + text
-            same_list = last_item >= 0 and places.outermost(item) == places.outermost(last_item)
+            indent = "  " * (ancestors.depth(item) - 1)
+            text = indent + ancestors.bullet(item) + text
+            same_list = last_item >= 0 and ancestors.outermost(item) == ancestors.outermost(last_item)
             out.append(("\n" if same_list else "\n\n") + text)
         elif item >= 0 and item == last_item:
-            out.append("\n" + "  " * places.depth(item) + text if page.tag[node] != "pre" else "\n" + text)
+            out.append("\n" + "  " * ancestors.depth(item) + text if page.tag[node] != "pre" else "\n" + text)
         else:
             out.append("\n\n" + text)
         last_item = item
     return "".join(out).strip("\n")
 
 
-class _Places:
-    """For a container, the list item, table row and cell it stands in: the nearest above it, or -1."""
+class _Ancestors:
+    """For each container the list item, table row, cell and table it is in: the nearest above it, or -1."""
 
-    def __init__(self, page: Page) -> None:
-        self.page = page
+    def __init__(self, page: PageBlocks) -> None:
         self._item: list[int] = []
         self._row: list[int] = []
         self._cell: list[int] = []
@@ -60,7 +61,7 @@ class _Places:
             up = page.parent[node]
             above = up >= 0
             table = node if tag == "table" else self._table[up] if above else -1
-            opens = tag == "table"  # rows and items of what is around a table are not those of its cells
+            opens = tag == "table"  # rows and cells around a nested table are not those of its own cells
             self._table.append(table)
             self._row.append(node if tag == "tr" else -1 if opens else self._row[up] if above else -1)
             self._cell.append(node if tag in ("td", "th") else -1 if opens else self._cell[up] if above else -1)
@@ -89,7 +90,7 @@ class _Places:
         return min(8, max(1, self._depth[item]))  # deeper lists are not indented further
 
     def outermost(self, item: int) -> int:
-        """The list that holds the item and is in no other."""
+        """The outermost list that holds the item."""
         return self._outermost[item]
 
     def bullet(self, item: int) -> str:

@@ -22,7 +22,7 @@ ROWS_PER_GROUP = 1024  # as many as Spill hands over at once: a few megabytes of
 
 
 def documents_stages(corpus: Corpus, columns: pa.Schema) -> StagePlan:
-    """Writes documents/<index>.parquet with these columns, doc_id among them; facts: the path and rows of each."""
+    """Writes documents/<index>.parquet with these columns, doc_id among them; outputs: the path and rows of each."""
     own = [pa.field("to", pa.uint32()), pa.field("key", pa.uint64())]
     rest = [f for f in columns if f.name != "doc_id"]
     schema = pa.schema([*own, pa.field("doc_id", pa.binary(16)), *rest])
@@ -61,5 +61,5 @@ def _write(
                 chosen = pa.Table.from_batches([batch]).select(columns.names).cast(columns)
                 writer.write_table(chosen, row_group_size=ROWS_PER_GROUP)
                 count += batch.num_rows
-    out.facts.update(path=path, documents=count)
+    out.outputs.update(path=path, documents=count)
     return iter(())

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from curation.canonical_url import normalise
+from curation.canonical_url import canonicalize_url
 from curation.seeded_hash import U64, keyed, mix
 from curation.step import Corpus, Documents, Stage, StagePlan
 
@@ -49,8 +49,8 @@ def related_stages(corpus: Corpus, most: int, clusters: Sequence[str]) -> StageP
     partitions = max(1, -(-corpus.documents // KEYS_PER_PARTITION))
     run = partial(_links, corpus.seed, list(clusters), partitions)
     yield Stage("links", run, _KEYS, partitions, at="documents")
-    found = yield Stage("shared", _shared, _SHARED, 1, tally=_count)
-    if found.tally.get("shared"):
+    found = yield Stage("shared", _shared, _SHARED, 1, counters=_count)
+    if found.counters.get("shared"):
         yield Stage("related", partial(_related, most), RELATED, corpus.tasks)
 
 
@@ -72,7 +72,7 @@ def _links(
         keys, who = text.tolist(), list(range(len(text)))
         for row, url in enumerate(batch.column("url").to_pylist()):
             if url and url.strip():
-                keys.append(xxhash.xxh3_64_intdigest(normalise(url).encode(), seed=1))
+                keys.append(xxhash.xxh3_64_intdigest(canonicalize_url(url).encode(), seed=1))
                 who.append(row)
         ids = batch.column("doc_id").to_pylist()
         for name in clusters:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import xxhash
 
 from curation import shards
-from curation.canonical_url import normalise
+from curation.canonical_url import canonicalize_url
 from curation.core.errors import UserError
 from curation.packing.shard_writer import bits
 from curation.packing.tokenizer.encode import Encoder
@@ -84,11 +84,13 @@ def gather(
         raise UserError("there are no documents to write")
     validates = [d for (split, _), found in groups.items() if split == VALIDATION for d in found]
     texts = {_content(d) for d in validates}
-    pages = {normalise(d.url) for d in validates if d.url and d.url.strip()}
+    pages = {canonicalize_url(d.url) for d in validates if d.url and d.url.strip()}
     if validates:
         for (split, _), found in groups.items():
             if split == TRAIN:
-                kept = [d for d in found if _content(d) not in texts and not (d.url and normalise(d.url) in pages)]
+                kept = [
+                    d for d in found if _content(d) not in texts and not (d.url and canonicalize_url(d.url) in pages)
+                ]
                 held_out += len(found) - len(kept)
                 found[:] = kept
     os.makedirs(root, exist_ok=True)

@@ -74,7 +74,7 @@ def shard_stages(
     clusters: Sequence[str] = (),
     language: str | None = None,
 ) -> StagePlan:
-    """Writes shards/<split>/<domain>/<index>.arrow; each sink task's facts are an entry for `manifest`.
+    """Writes shards/<split>/<domain>/<index>.arrow; each sink task's outputs are an entry for `manifest`.
 
     tokenizer   path or URL of the run's tokenizer.json, loaded once a worker process
     eos         name of its end-of-text token, where it is none of the usual
@@ -92,23 +92,23 @@ def shard_stages(
         yield from leakage_groups.related_stages(corpus, int(validation * corpus.documents), clusters)
     for stage in train_validation_split.survey_stages(corpus, route):
         survey = yield stage
-    domains = sorted(name.removeprefix("documents/") for name in survey.tally if name.startswith("documents/"))
+    domains = sorted(name.removeprefix("documents/") for name in survey.counters if name.startswith("documents/"))
     for domain in domains:
         if not _DOMAIN.fullmatch(domain):
-            what = f"{survey.tally[f'documents/{domain}']:,} documents have the domain {domain!r}"
+            what = f"{survey.counters[f'documents/{domain}']:,} documents have the domain {domain!r}"
             raise UserError(f"{what}; a domain is a directory: give them one of letters, digits, '.', '_' and '-'")
     layout: dict[tuple[str, str], tuple[int, int]] = {}  # (split, domain) -> first bucket, bits
     buckets = 0
     for name, share in ((train_validation_split.TRAIN, 1.0), (train_validation_split.VALIDATION, validation)):
         for domain in domains:
-            size = survey.tally[f"text_bytes/{domain}"] + survey.tally[f"documents/{domain}"]
+            size = survey.counters[f"text_bytes/{domain}"] + survey.counters[f"documents/{domain}"]
             depth = bits(int(size * share), min(BUCKET_BYTES, tokens_per_shard))
             layout[name, domain] = (buckets, depth)
             buckets += 1 << depth
     schema = _rows_schema(encoder.vocab)
     run = partial(_tokens, corpus.seed, tokenizer, encoder.sha256, eos, validation, layout, route, language)
-    counted = yield Stage("tokens", run, schema, buckets, at="documents", tally=_count)
-    places = _places(layout, counted.tally, tokens_per_shard)
+    counted = yield Stage("tokens", run, schema, buckets, at="documents", counters=_count)
+    places = _places(layout, counted.counters, tokens_per_shard)
     groups = [sorted(group) for _, group in sorted(_by_place(places).items())]
     write = partial(_write, schema, encoder.vocab, encoder.eos, encoder.sha256, places)
     yield Stage("shards", write, pa.schema([]), groups=groups, sink=True)
@@ -126,12 +126,12 @@ Place = tuple[str, str, int]  # split, domain, index of the shard
 
 
 def _places(
-    layout: Mapping[tuple[str, str], tuple[int, int]], tally: Mapping[str, int], tokens_per_shard: int
+    layout: Mapping[tuple[str, str], tuple[int, int]], counters: Mapping[str, int], tokens_per_shard: int
 ) -> dict[int, Place]:
     """The shard of each bucket that holds documents."""
     places: dict[int, Place] = {}
     for (name, domain), (first, depth) in layout.items():
-        tokens = [tally.get(f"tokens/{first + i}", 0) for i in range(1 << depth)]
+        tokens = [counters.get(f"tokens/{first + i}", 0) for i in range(1 << depth)]
         level = min(depth, bits(sum(tokens), tokens_per_shard))
         while level < depth and max(_sums(tokens, level)) > shards.MAX_TOKENS:
             level += 1  # an average of 2^30 with one above it
@@ -210,14 +210,14 @@ def _count(batch: pa.RecordBatch) -> Mapping[str, int]:
     if batch.num_rows == 0:
         return Spoken.read(batch)
     buckets, where = np.unique(batch.column("to").to_numpy(), return_inverse=True)
-    tally: dict[str, int] = {}
+    counters: dict[str, int] = {}
     tokens = pc.list_value_length(batch.column("tokens")).to_numpy() + 1
     text = batch.column("text_bytes").to_numpy()
     for what, values in zip(COUNTED, (np.ones_like(tokens), tokens, text), strict=True):
         sums = np.zeros(len(buckets), np.int64)
         np.add.at(sums, where, values)
-        tally.update((f"{what}/{bucket}", int(n)) for bucket, n in zip(buckets, sums, strict=True))
-    return tally
+        counters.update((f"{what}/{bucket}", int(n)) for bucket, n in zip(buckets, sums, strict=True))
+    return counters
 
 
 def _write(
@@ -252,13 +252,13 @@ def _write(
             for i, (doc_id, url, source, size) in enumerate(zip(*columns, strict=True)):
                 writer.add(values[offsets[i] : offsets[i + 1]], doc_id, url, source, text_bytes=size)
         info = writer.close()
-    out.facts.update(split=name, domain=domain, path=path, sha256=file.sha.hexdigest(), bytes=file.size)
-    out.facts.update(documents=info.documents, tokens=info.tokens, text_bytes=info.text_bytes)
+    out.outputs.update(split=name, domain=domain, path=path, sha256=file.sha.hexdigest(), bytes=file.size)
+    out.outputs.update(documents=info.documents, tokens=info.tokens, text_bytes=info.text_bytes)
     return iter(())
 
 
 def manifest(
-    facts: Iterable[Mapping[str, Any]],
+    outputs: Iterable[Mapping[str, Any]],
     tokenizer: shards.TokenizerInfo,
     *,
     weights: Mapping[str, float] | None = None,
@@ -270,7 +270,7 @@ def manifest(
     generation: int = 0,
     fingerprint: str = "",
 ) -> shards.Manifest:
-    """The manifest of the shards that `shard_stages` wrote, from its sink's facts, in reading order.
+    """The manifest of the shards that `shard_stages` wrote, from its sink's outputs, in reading order.
 
     Raises UserError where the mix asks for what is not there (see `mixing.plan`).
     """
@@ -278,7 +278,7 @@ def manifest(
         train_validation_split.TRAIN: {},
         train_validation_split.VALIDATION: {},
     }
-    for fact in sorted((f for f in facts if f), key=lambda f: str(f["path"])):
+    for fact in sorted((f for f in outputs if f), key=lambda f: str(f["path"])):
         numbers = (fact[k] for k in ("documents", "tokens", "text_bytes", "sha256", "bytes"))
         splits[fact["split"]].setdefault(fact["domain"], []).append(shards.ShardEntry(fact["path"], *numbers))
     whole = {s: {d: shards.DomainShards(tuple(e)) for d, e in sorted(v.items())} for s, v in splits.items()}

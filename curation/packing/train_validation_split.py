@@ -93,10 +93,10 @@ def survey_stages(corpus: Corpus, route: Route | None = None) -> tuple[Stage, St
     """Two stages: every task of documents is sent one row a domain, with its count, bytes and extremes.
 
     The first may be sent rows of `RELATED`; every task gets its own of them again behind the second.
-    The tally of the second is `documents/<domain>` and `text_bytes/<domain>`.
+    The counters of the second is `documents/<domain>` and `text_bytes/<domain>`.
     """
     first = Stage("survey", partial(_survey, corpus.seed, route), _DOMAINS, 1, at="documents")
-    return first, Stage("extremes", partial(_extremes, corpus.tasks), _DOMAINS, corpus.tasks, tally=_count)
+    return first, Stage("extremes", partial(_extremes, corpus.tasks), _DOMAINS, corpus.tasks, counters=_count)
 
 
 def domains(batch: pa.RecordBatch, route: Route | None) -> list[str]:
@@ -158,12 +158,12 @@ def _extremes(tasks: int, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordB
 
 
 def _count(batch: pa.RecordBatch) -> Mapping[str, int]:
-    tally: dict[str, int] = {}
+    counters: dict[str, int] = {}
     for row in batch.to_pylist():
         if row["to"] == 0 and row["domain"] is not None:  # every task gets the same rows: they count once
-            tally[f"documents/{row['domain']}"] = row["documents"]
-            tally[f"text_bytes/{row['domain']}"] = row["text_bytes"]
-    return tally
+            counters[f"documents/{row['domain']}"] = row["documents"]
+            counters[f"text_bytes/{row['domain']}"] = row["text_bytes"]
+    return counters
 
 
 def read_sides(rows: Iterator[pa.RecordBatch]) -> Sides:

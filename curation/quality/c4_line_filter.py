@@ -1,4 +1,4 @@
-"""`c4_lines`: takes out of a text the lines that C4 would not keep, and leaves the verdict on the document to rules.
+"""Removes the lines that C4 would not keep (`c4_line_filter`); whether the document stays is for rules to decide.
 
 C4 (Raffel et al. 2020, section 2.2) drops lines and documents in one go; `heuristics` counts with its eyes and
 changes nothing. This step is the other half, for recipes that go on with the lines that are left, as FineWeb does: its
@@ -9,7 +9,7 @@ citations such as [1] and [edit] and white space around a line go too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,14 +20,14 @@ from curation.step import MapStep
 
 
 @dataclass
-class C4Lines(MapStep):
+class C4LineFilter(MapStep):
     """Rewrites the text to the lines that C4 keeps. Signals: `lines` that had something on them, and how many `kept`.
 
     terminal  whether a line must end in . ? ! " or ' (C4: yes; FineWeb: no)
     """
 
     terminal: bool = True
-    name: str = "c4_lines"
+    name: str = "c4_line_filter"
 
     rewrites: ClassVar[bool] = True
     _classes: Any = field(init=False, repr=False, compare=False, default=None)
@@ -35,6 +35,9 @@ class C4Lines(MapStep):
     @property
     def signals(self) -> pa.Schema:
         return pa.schema([("lines", pa.int64()), ("kept", pa.int64())])
+
+    def packages(self) -> Sequence[str]:
+        return ("numba", "regex")
 
     def rules(self) -> Mapping[str, str]:
         """Something must be left."""

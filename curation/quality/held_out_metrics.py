@@ -23,7 +23,7 @@ Truth = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Cut:
+class ThresholdMetrics:
     """What a rule `score >= threshold` would do to the held-out samples."""
 
     threshold: float
@@ -33,31 +33,37 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Figures:
+class HeldOutMetrics:
     """Held-out figures of one score against the truth."""
 
-    held_out: int  # positive samples
-    samples: int  # all of them
+    positives: int  # samples of the label
+    samples: int  # all held-out samples
     auc: float  # area under the ROC curve: how often a positive sample outranks another; nan without either
     ece: float  # expected calibration error; nan without samples
-    cuts: tuple[Cut, ...]
+    thresholds: tuple[ThresholdMetrics, ...]
 
 
-def figures(values: Values, positive: Truth) -> Figures:
+def measure_scores(values: Values, positive: Truth) -> HeldOutMetrics:
     """Everything of the above; values: (n,) in [0, 1]."""
-    cuts = []
+    thresholds = []
     for threshold in THRESHOLDS:
         chosen = values >= threshold
         hits, count = int((chosen & positive).sum()), int(chosen.sum())
-        cuts.append(
-            Cut(
+        thresholds.append(
+            ThresholdMetrics(
                 threshold,
                 hits / count if count else float("nan"),
                 hits / int(positive.sum()) if positive.any() else float("nan"),
                 count / len(values) if len(values) else float("nan"),
             )
         )
-    return Figures(int(positive.sum()), len(values), auc(values, positive), ece(values, positive), tuple(cuts))
+    return HeldOutMetrics(
+        int(positive.sum()),
+        len(values),
+        auc(values, positive),
+        expected_calibration_error(values, positive),
+        tuple(thresholds),
+    )
 
 
 def auc(values: Values, positive: Truth) -> float:
@@ -70,7 +76,7 @@ def auc(values: Values, positive: Truth) -> float:
     return float((rank[positive].sum() - yes * (yes + 1) / 2) / (yes * no))
 
 
-def ece(values: Values, positive: Truth) -> float:
+def expected_calibration_error(values: Values, positive: Truth) -> float:
     """sum over bins of |sum of values - positives| / n; nan without samples."""
     if not len(values):
         return float("nan")
@@ -79,26 +85,26 @@ def ece(values: Values, positive: Truth) -> float:
     return float(np.abs(gap).sum() / len(values))
 
 
-def table(measured: Figures) -> str:
+def threshold_table(measured: HeldOutMetrics) -> str:
     """The thresholds as a Markdown table."""
     rows = ["| threshold | selected | precision | recall |", "|---|---|---|---|"]
-    for cut in measured.cuts:
-        cells = (_shown(cut.selected), _shown(cut.precision), _shown(cut.recall))
+    for cut in measured.thresholds:
+        cells = (_three_decimals(cut.selected), _three_decimals(cut.precision), _three_decimals(cut.recall))
         rows.append(f"| {cut.threshold:.2f} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
-def _shown(value: float) -> str:
+def _three_decimals(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.3f}"
 
 
-def summary(rows: Sequence[tuple[str, int, Figures]]) -> str:
+def summary_table(rows: Sequence[tuple[str, int, HeldOutMetrics]]) -> str:
     """(label, samples trained on, figures) as a Markdown table."""
     lines = ["| label | trained on | held out | AUC | ECE |", "|---|---|---|---|---|"]
     for label, trained, measured in rows:
         lines.append(
-            f"| {label} | {trained:,} | {measured.held_out:,} of {measured.samples:,} "
-            f"| {_shown(measured.auc)} | {_shown(measured.ece)} |"
+            f"| {label} | {trained:,} | {measured.positives:,} of {measured.samples:,} "
+            f"| {_three_decimals(measured.auc)} | {_three_decimals(measured.expected_calibration_error)} |"
         )
     return "\n".join(lines)
 

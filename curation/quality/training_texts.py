@@ -20,7 +20,7 @@ from curation import document, storage
 from curation.core.errors import UserError
 
 
-def expand(paths: Iterable[str]) -> list[str]:
+def expand_paths(paths: Iterable[str]) -> list[str]:
     """Files, folders (everything below them) and globs, on any filesystem, as files sorted within each.
 
     Raises UserError for what matches nothing.
@@ -40,22 +40,22 @@ def expand(paths: Iterable[str]) -> list[str]:
     return found
 
 
-def texts(paths: Iterable[str], field: str = "text") -> Iterator[str]:
+def read_texts(paths: Iterable[str], field: str = "text") -> Iterator[str]:
     """Every text of every file, in the order of `expand`. Raises UserError for a record without a string `field`."""
-    for path in expand(paths):
+    for path in expand_paths(paths):
         with storage.open_input("", path) as file:
             kind = os.path.splitext(document.strip_compression(path))[1].lower()
             if kind in (".parquet", ".pq"):
                 yield from _parquet(file, path, field)
                 continue
-            lines = _decompressed(file, path)
+            lines = _open_decompressed(file, path)
             try:
                 yield from _jsonl(lines, path, field) if kind in (".jsonl", ".json", ".ndjson") else _plain(lines)
             except (OSError, EOFError, ValueError, zlib.error, zstandard.ZstdError) as e:
                 raise UserError(f"{path}: cannot be read as {kind or 'text'} ({e})") from e
 
 
-def _decompressed(file: IO[bytes], path: str) -> Iterable[bytes]:
+def _open_decompressed(file: IO[bytes], path: str) -> Iterable[bytes]:
     if path.endswith(".gz"):
         return gzip.open(file)
     if path.endswith((".zst", ".zstd")):

@@ -34,17 +34,18 @@ import xxhash
 
 from curation import document, models
 from curation.core.errors import UserError
+from curation.core.packages import describe_missing
 from curation.step import MapStep
 
 UT1 = "ut1"  # the word for the lists inside datatrove
-_ARCHIVE = "url_filterblacklists*.tar.gz"
-_WORDS = ("banned_words.txt", "soft_banned_words.txt", "banned_subwords.txt")
-_NO_WORD = re.compile(r"[^a-zA-Z0-9]+")
+_UT1_ARCHIVE = "url_filterblacklists*.tar.gz"
+_WORD_LISTS = ("banned_words.txt", "soft_banned_words.txt", "banned_subwords.txt")
+_NON_ALPHANUMERIC = re.compile(r"[^a-zA-Z0-9]+")
 _FORMAT = b"1"  # part of the name of a list's file in the cache
 
 
 @dataclass
-class Urls(MapStep):
+class UrlSignals(MapStep):
     """Signals: `host` and `domain` (what was registered, say bbc.co.uk; null for a numeric address), both lower case;
     `listed`: null, or what of the URL is on a list: domain, host or url; `hard_words`, `soft_words`: how many words of
     each list stand in the URL, in the case of the list; `subword`: whether a banned string stands in its letters.
@@ -58,9 +59,9 @@ class Urls(MapStep):
     name: str = "urls"
 
     reads: ClassVar[tuple[str, ...]] = ("url",)
-    _hashes: list[Any] = field(init=False, repr=False, compare=False, default_factory=list)
-    _lexicon: Any = field(init=False, repr=False, compare=False, default=None)
-    _suffixes: Any = field(init=False, repr=False, compare=False, default=None)
+    _block_lists: list[Any] = field(init=False, repr=False, compare=False, default_factory=list)
+    _words: Any = field(init=False, repr=False, compare=False, default=None)
+    _suffix_list: Any = field(init=False, repr=False, compare=False, default=None)
 
     @property
     def signals(self) -> pa.Schema:
@@ -87,11 +88,14 @@ class Urls(MapStep):
             rules["subword"] = f"NOT {self.name}.subword"
         return rules
 
+    def packages(self) -> Sequence[str]:
+        return ("tldextract", "datatrove") if self.words or UT1 in self.lists else ("tldextract",)
+
     def inputs(self) -> Sequence[str]:
         """The lists, packaged ones too: another version of them is another step."""
         own = [path for path in self.lists if path != UT1]
-        packaged = [str(_archive(self.name))] if UT1 in self.lists else []
-        return (*own, *packaged, *(str(_assets(self.name) / w) for w in _WORDS if self.words))
+        packaged = [str(_ut1_archive(self.name))] if UT1 in self.lists else []
+        return (*own, *packaged, *(str(_datatrove_assets(self.name) / w) for w in _WORD_LISTS if self.words))
 
     def check(self) -> None:
         """Refuses lists that are not there."""
@@ -103,45 +107,47 @@ class Urls(MapStep):
         """Maps the lists (making their file first, where it is not in the cache: about 5 s for UT1)."""
         import tldextract
 
-        self._suffixes = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
-        self._hashes = [_mapped(_archive(self.name) if p == UT1 else Path(p)) for p in self.lists]
-        self._lexicon = _Lexicon.of(_assets(self.name)) if self.words else _Lexicon(frozenset(), frozenset(), None)
+        self._suffix_list = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
+        self._block_lists = [_map_hashes(_ut1_archive(self.name) if p == UT1 else Path(p)) for p in self.lists]
+        self._words = (
+            _WordLists.of(_datatrove_assets(self.name)) if self.words else _WordLists(frozenset(), frozenset(), None)
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_hashes": [], "_lexicon": None, "_suffixes": None}
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Adds the signals."""
-        if self._lexicon is None:
+        if self._words is None:
             self.open()
-        rows = [self._one(url) for url in batch.column("url").to_pylist()]
+        rows = [self._signals_of(url) for url in batch.column("url").to_pylist()]
         column = pa.array(rows, pa.struct(list(self.signals)))
         return document.with_column(batch, self.name, column)
 
-    def _one(self, url: str | None) -> dict[str, Any]:
+    def _signals_of(self, url: str | None) -> dict[str, Any]:
         if url is None:
             return {"host": None, "domain": None, "listed": None, "hard_words": 0, "soft_words": 0, "subword": False}
         host, domain = self.split(url)
-        words = set(_NO_WORD.split(url))
-        subword = self._lexicon.subword
+        words = set(_NON_ALPHANUMERIC.split(url))
+        subword = self._words.subword
         return {
             "host": host,
             "domain": domain,
-            "listed": self._listed(url, host, domain),
-            "hard_words": len(words & self._lexicon.hard),
-            "soft_words": len(words & self._lexicon.soft),
-            "subword": subword is not None and subword.search(_NO_WORD.sub("", url).lower()) is not None,
+            "listed": self._listed_part(url, host, domain),
+            "hard_words": len(words & self._words.hard),
+            "soft_words": len(words & self._words.soft),
+            "subword": subword is not None and subword.search(_NON_ALPHANUMERIC.sub("", url).lower()) is not None,
         }
 
     def split(self, url: str) -> tuple[str | None, str | None]:
         """(host, registered domain) of a URL; None for what it does not have."""
-        found = self._suffixes(url)
+        found = self._suffix_list(url)
         host = ".".join(part for part in (found.subdomain, found.domain, found.suffix) if part).lower()
         domain = f"{found.domain}.{found.suffix}".lower() if found.domain and found.suffix else None
         return host or None, domain
 
-    def _listed(self, url: str, host: str | None, domain: str | None) -> str | None:
-        if not self._hashes:
+    def _listed_part(self, url: str, host: str | None, domain: str | None) -> str | None:
+        if not self._block_lists:
             return None
         asked = [(domain, "domain")] if domain else []
         above = host
@@ -149,8 +155,8 @@ class Urls(MapStep):
             asked.append((above, "host"))
             above = above.partition(".")[2] if domain else None  # parts of a numeric address name nothing
         asked.append((url, "url"))
-        keys = np.array([_key(text.encode("utf-8", "surrogateescape")) for text, _ in asked], np.uint64)
-        for hashes in self._hashes:
+        keys = np.array([_hash(text.encode("utf-8", "surrogateescape")) for text, _ in asked], np.uint64)
+        for hashes in self._block_lists:
             at = np.minimum(np.searchsorted(hashes, keys), max(0, len(hashes) - 1))
             hit = np.flatnonzero(hashes[at] == keys) if len(hashes) else at[:0]
             if len(hit):
@@ -159,48 +165,47 @@ class Urls(MapStep):
 
 
 @dataclass(frozen=True)
-class _Lexicon:
+class _WordLists:
     hard: frozenset[str]
     soft: frozenset[str]
     subword: re.Pattern[str] | None
 
     @staticmethod
-    def of(folder: Path) -> _Lexicon:
+    def of(folder: Path) -> _WordLists:
         """The three lists as datatrove reads them: comments out, letters and digits only, lower case."""
         hard, soft, sub = (
-            frozenset(w for w in (_NO_WORD.sub("", s).lower() for s in _lines(folder / n)) if w) for n in _WORDS
+            frozenset(w for w in (_NON_ALPHANUMERIC.sub("", s).lower() for s in _read_lines(folder / n)) if w)
+            for n in _WORD_LISTS
         )
-        return _Lexicon(hard, soft, re.compile("|".join(sorted(map(re.escape, sub)))) if sub else None)
+        return _WordLists(hard, soft, re.compile("|".join(sorted(map(re.escape, sub)))) if sub else None)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _read_lines(path: Path) -> Iterator[str]:
     with open(path, encoding="utf-8") as f:
         yield from (line.rstrip("\r\n") for line in f if line.strip() and not line.startswith("#"))
 
 
-def _assets(name: str) -> Path:
+def _datatrove_assets(name: str) -> Path:
     found = importlib.util.find_spec("datatrove")
     if found is None or not found.submodule_search_locations:
-        raise UserError(
-            f"step {name}: its lists come with datatrove, which is not installed; try: pip install datatrove"
-        )
+        raise UserError(f"step {name}: its lists are part of datatrove: {describe_missing(['datatrove'])}")
     return Path(found.submodule_search_locations[0]) / "assets"
 
 
-def _archive(name: str) -> Path:
-    archives = sorted(_assets(name).glob(_ARCHIVE))
+def _ut1_archive(name: str) -> Path:
+    archives = sorted(_datatrove_assets(name).glob(_UT1_ARCHIVE))
     if not archives:
         raise UserError(
-            f"step {name}: this datatrove carries no {_ARCHIVE}; install datatrove 0.3 to 0.10, or own lists"
+            f"step {name}: this datatrove carries no {_UT1_ARCHIVE}; install datatrove 0.3 to 0.10, or own lists"
         )
     return archives[-1]
 
 
-def _key(text: bytes) -> int:
+def _hash(text: bytes) -> int:
     return xxhash.xxh3_64_intdigest(text)
 
 
-def _mapped(path: Path) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def _map_hashes(path: Path) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """The sorted hashes of a list (a text file, or an archive of some), mapped from the cache; made there if need be.
     Where nothing can be written they are made in memory."""
     with open(path, "rb") as f:
@@ -210,7 +215,7 @@ def _mapped(path: Path) -> np.ndarray[Any, np.dtype[np.uint64]]:
     if os.path.isfile(cached):
         with contextlib.suppress(ValueError, OSError):
             return np.load(cached, mmap_mode="r")  # type: ignore[no-any-return]
-    hashes = np.unique(np.array(list(_hashed(path)), np.uint64))
+    hashes = np.unique(np.array(list(_hash_lines(path)), np.uint64))
     temporary = f"{cached}.{uuid.uuid4().hex[:12]}.tmp.npy"
     try:
         os.makedirs(os.path.dirname(cached), exist_ok=True)
@@ -222,20 +227,20 @@ def _mapped(path: Path) -> np.ndarray[Any, np.dtype[np.uint64]]:
     return hashes
 
 
-def _hashed(path: Path) -> Iterator[int]:
+def _hash_lines(path: Path) -> Iterator[int]:
     if not path.name.endswith(".tar.gz"):
         with open(path, "rb") as file:
-            yield from _keys_of(file)
+            yield from _hash_file_lines(file)
         return
     with tarfile.open(path, "r:gz") as archive:
         for member in archive:
             inside = archive.extractfile(member)
             if inside is not None:
-                yield from _keys_of(inside)
+                yield from _hash_file_lines(inside)
 
 
-def _keys_of(file: IO[bytes]) -> Iterator[int]:
+def _hash_file_lines(file: IO[bytes]) -> Iterator[int]:
     for line in file:
         line = line.strip()
         if line and not line.startswith(b"#"):
-            yield _key(line)
+            yield _hash(line)

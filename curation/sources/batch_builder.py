@@ -1,6 +1,6 @@
-"""Rows on their way to a batch: what every reader fills in, and where a batch is cut.
+"""Builds Arrow batches from the records that readers produce: row type, record keys, dates, metadata.
 
-A batch ends at `rows` rows or 16 MiB of text, whichever is first; nothing about a row depends on it.
+A batch ends after the requested number of rows or 16 MiB of text, whichever comes first; rows do not depend on it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import xxhash
 from curation import document
 
 BATCH_BYTES = 1 << 24
-MAX_REASON = 4096  # whole, as what it quotes is scrubbed later, and half a value would not be recognized
+MAX_REASON_CHARS = 4096  # long: personal data in it is scrubbed later, and half a value would not be recognized
 _DATE = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?)?\s*(Z|[+-]\d\d:?\d\d)?\s*$", re.I
 )
@@ -28,8 +28,8 @@ _COMPACT = re.compile(r"\d{8}(?:\d{4,10})?$")
 
 
 @dataclass
-class Row:
-    """One record as a reader made it out. `drop` is (rule, value) for a record that is no document."""
+class SourceRow:
+    """One record as a reader parsed it. `drop` is (rule, value) for a record that is not a document."""
 
     doc_id: bytes
     source: dict[str, Any]
@@ -43,65 +43,65 @@ class Row:
     bytes: int | None = None
     drop: tuple[str, str] | None = None
 
-    def settle(self) -> Row:
-        """The row as the schema wants it: a clean text, or none and a reason."""
+    def finalize(self) -> SourceRow:
+        """Cleans the text and the URL; a row without text gets a drop reason. Returns itself."""
         if self.drop is None:
             self.text = document.clean_text(self.text or "")
             if not self.text or self.text.isspace():
                 self.drop = ("empty", "")
         if self.drop is not None:
             self.text = None
-            self.drop = (self.drop[0], clean(self.drop[1])[:MAX_REASON])
-        self.url = clean(self.url) if self.url else None
+            self.drop = (self.drop[0], clean_string(self.drop[1])[:MAX_REASON_CHARS])
+        self.url = clean_string(self.url) if self.url else None
         return self
 
 
-class Keys:
-    """Record keys that are unique in their file: the second `x` is `x#2`. `seen` counts those of earlier pieces.
+class RecordKeys:
+    """Makes record keys unique within a file: the second `x` is `x#2`. `seen` holds the counts of earlier splits.
 
-    No two records share a key whatever their ids are: an id that looks like a repeat (`x#2`) is always counted
-    (`x#2#1`), one that looks like a place (`@5`, see `place`) is marked (`id:@5`).
+    No two records share a key whatever their ids are: an id that looks like a repeat (`x#2`) always gets a count
+    (`x#2#1`), one that looks like a position (`@5`, see `position_key`) a prefix (`id:@5`).
     """
 
     def __init__(self, seen: Mapping[str, int] | None = None) -> None:
         self.counts = dict(seen or {})
 
     def unique(self, key: str) -> str:
-        mark = key_mark(key)
+        mark = hash_key(key)
         count = self.counts[mark] = self.counts.get(mark, 0) + 1
         marked = f"id:{key}" if key.startswith(("@", "lost@", "id:")) else key
         return marked if count == 1 and not _REPEAT.search(key) else f"{marked}#{count}"
 
 
-def key_mark(key: str) -> str:
-    """What a record key is counted by: a hash, since counts are stored and a key may be whatever a crawl says."""
+def hash_key(key: str) -> str:
+    """Hash of a record key, by which repeats are counted: counts are stored, and a key may be any text of a crawl."""
     return xxhash.xxh3_128_hexdigest(key.encode("utf-8", "surrogateescape"))
 
 
-def place(number: int) -> str:
+def position_key(number: int) -> str:
     """The key of a record without an id: its decompressed offset, or its row."""
     return f"@{number}"
 
 
-def clean(value: str) -> str:
-    """A short string (URL, reason) as UTF-8 can hold it."""
+def clean_string(value: str) -> str:
+    """A short string (URL, reason) as valid UTF-8: see `document.clean_text`."""
     return document.clean_text(value)
 
 
-def source(file: str, kind: str, offset: int | None, length: int | None, row: int | None = None) -> dict[str, Any]:
-    """The provenance struct `record.SOURCE`."""
+def provenance(file: str, kind: str, offset: int | None, length: int | None, row: int | None = None) -> dict[str, Any]:
+    """Where a record is stored: the struct `document.SOURCE`."""
     return {"file": file, "kind": kind, "offset": offset, "length": length, "row": row}
 
 
 def meta_json(fields: Mapping[str, Any]) -> str | None:
-    """Canonical JSON of what else the source gave; null for nothing."""
+    """Canonical JSON of a record's other fields; None for none."""
     if not fields:
         return None
-    return clean(json.dumps(_plain(fields), sort_keys=True, ensure_ascii=False, separators=(",", ":")))
+    return clean_string(json.dumps(_plain(fields), sort_keys=True, ensure_ascii=False, separators=(",", ":")))
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN, no bytes, no dates."""
+    """The value as JSON can hold it: no NaN, bytes or dates."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):
@@ -116,14 +116,15 @@ def _plain(value: Any) -> Any:
 
 
 def parse_date(value: Any) -> datetime.datetime | None:
-    """A date in UTC without zone: from ISO 8601 text, ARC's digits, seconds since 1970, a datetime; else None."""
+    """A date in UTC without zone from ISO 8601 text, ARC's digits, seconds since 1970 or a datetime; else None."""
     try:
         if isinstance(value, datetime.datetime):
             return _utc(value)
         if isinstance(value, datetime.date):
             return datetime.datetime(value.year, value.month, value.day)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            seconds = value / 1000 if abs(value) > 1e11 else value  # milliseconds, from the year 5138 on
+            # larger numbers (past the year 5138) are milliseconds
+            seconds = value / 1000 if abs(value) > 1e11 else value
             return datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=int(seconds))
         if not isinstance(value, str):
             return None
@@ -150,26 +151,27 @@ def _utc(value: datetime.datetime) -> datetime.datetime:
     return value.replace(microsecond=0)
 
 
-def batches(rows: Iterator[Row], domain: str, size: int) -> Iterator[pa.RecordBatch]:
-    """Groups rows into batches of `record.READ_BATCH`. An error of `rows` comes after the rows before it."""
-    pending: list[Row] = []
+def batch_rows(rows: Iterator[SourceRow], domain: str, size: int) -> Iterator[pa.RecordBatch]:
+    """Groups rows into batches of `document.READ_BATCH`. Rows before an error of `rows` are yielded before it is
+    raised."""
+    pending: list[SourceRow] = []
     weight = 0
     try:
         for row in rows:
-            pending.append(row.settle())
+            pending.append(row.finalize())
             weight += len(row.text or "") + len(row.meta or "")
             if len(pending) >= size or weight >= BATCH_BYTES:
-                yield _batch(pending, domain)
+                yield _record_batch(pending, domain)
                 pending, weight = [], 0
     except Exception:
         if pending:
-            yield _batch(pending, domain)
+            yield _record_batch(pending, domain)
         raise
     if pending:
-        yield _batch(pending, domain)
+        yield _record_batch(pending, domain)
 
 
-def _batch(rows: list[Row], domain: str) -> pa.RecordBatch:
+def _record_batch(rows: list[SourceRow], domain: str) -> pa.RecordBatch:
     read = [{"mime": r.mime, "charset": r.charset, "status": r.status, "bytes": r.bytes} for r in rows]
     drop = [None if r.drop is None else {"rule": r.drop[0], "value": r.drop[1]} for r in rows]
     columns: list[list[Any]] = [

@@ -1,10 +1,10 @@
-"""Bytes to text, losing nothing that the page's author meant.
+"""Decodes bytes to text: finds the charset of a page from its byte order mark, its declarations and its bytes.
 
-A page can name its charset four times over (byte order mark, HTTP header, meta tag, its own bytes) and be wrong in
-three. The order here: a byte order mark is never wrong. Valid UTF-8 with anything beyond ASCII in it is UTF-8, whatever
-a single-byte label says, since text in those charsets is next to never valid UTF-8 by accident. Then what is declared,
-header before meta, if the bytes decode under it. Then what the bytes look like to resiliparse's detector (Mozilla's
-chardet method). Labels mean what the WHATWG Encoding Standard says (latin1 is windows-1252, gb2312 is gb18030, ...).
+A page can declare its charset in an HTTP header and in a meta tag, and both can be wrong. The order here: a byte order
+mark is trusted. Valid UTF-8 is UTF-8, whatever a single-byte label says, because text in those charsets is almost never
+valid UTF-8 by accident. Then the declared charset, header before meta, if the bytes decode under it. Then what
+resiliparse's detector (Mozilla's chardet method) finds. Labels have the meaning that the WHATWG Encoding Standard gives
+them (latin1 is windows-1252, gb2312 is gb18030, ...).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16le"), (b"\xfe\xff", "utf-16be"))
 _META = re.compile(rb"<meta[^>]{0,512}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.\-]+)", re.I)
 _XML = re.compile(rb"^\s*<\?xml[^>]{0,256}?encoding\s*=\s*[\"']([A-Za-z0-9_:.\-]+)", re.I)
-_PRESCAN = 4096  # browsers look at 1024 bytes; pages in crawls have longer heads
-_DETECT = 1 << 16  # bytes the detector sees; its verdict does not change after the first tens of kilobytes
-_TOLERATED = 0.01  # share of undecodable characters above which a declared charset is not believed
+_PRESCAN_BYTES = 4096  # browsers look at 1024 bytes; pages in crawls have longer heads
+_DETECT_BYTES = 1 << 16  # bytes given to the detector; its result does not change after the first tens of kilobytes
+_MAX_UNDECODABLE = 0.01  # share of undecodable characters above which a declared charset is ignored
 
-# Canonical name -> (Python codec, further labels). After https://encoding.spec.whatwg.org/#names-and-labels; the labels
-# are those seen in the wild. Python's windows-125x reject bytes that the standard maps to C1 controls; see _decode.
+# Canonical name -> (Python codec, further labels), from https://encoding.spec.whatwg.org/#names-and-labels, with labels
+# seen in the wild. Python's windows-125x reject bytes that the standard maps to C1 controls; see _decode_as.
 _CHARSETS: dict[str, tuple[str, str]] = {
     "utf-8": ("utf-8", "utf8 unicode-1-1-utf-8 unicode11utf8 x-unicode20utf8 utf-8-sig utf_8 utf8mb4"),
     "utf-16le": ("utf-16-le", "utf-16 ucs-2 unicode iso-10646-ucs-2 csunicode unicodefeff"),
@@ -84,29 +84,34 @@ _MULTIBYTE = frozenset(
         "iso-2022-kr",
     )
 )
-_ESCAPED = {"iso-2022-jp": b"\x1b", "iso-2022-kr": b"\x0e", "hz-gb-2312": b"~{"}  # seven-bit: ASCII until this appears
+_ESCAPE_MARKERS = {
+    "iso-2022-jp": b"\x1b",
+    "iso-2022-kr": b"\x0e",
+    "hz-gb-2312": b"~{",
+}  # seven-bit charsets: plain ASCII without it
 
 
-def _c1(error: UnicodeError) -> tuple[str, int]:
-    """A byte that a single-byte charset leaves open is the control of that number, as the standard has it."""
+def _decode_c1_control(error: UnicodeError) -> tuple[str, int]:
+    """Decodes a byte that a single-byte charset leaves undefined as the C1 control of that number, as the standard
+    does."""
     assert isinstance(error, UnicodeDecodeError)
     return "".join(chr(b) if 0x80 <= b <= 0x9F else "\ufffd" for b in error.object[error.start : error.end]), error.end
 
 
-codecs.register_error("gristmill-c1", _c1)
+codecs.register_error("gristmill-c1", _decode_c1_control)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Text, the charset it was decoded from (WHATWG name), and who said so: bom, utf-8, header, meta, content."""
+    """Text, its charset (WHATWG name), and what decided it: bom, utf-8, header, meta or content."""
 
     text: str
     charset: str
-    told_by: str
+    decided_by: str
 
 
-def canonical(label: str | None) -> str | None:
-    """The WHATWG name of a charset label, or None for one that it does not know (`utf-7`, `none`, typing errors)."""
+def canonical_name(label: str | None) -> str | None:
+    """The WHATWG name of a charset label; None for a label that the standard does not know (`utf-7`, `none`, typos)."""
     if not label:
         return None
     key = label.strip().strip("\"'").lower()
@@ -114,65 +119,65 @@ def canonical(label: str | None) -> str | None:
 
 
 def decode(data: bytes, header: str | None = None, *, html: bool = True) -> Decoded:
-    """Decodes a payload. `header` is the label of the HTTP header or null; `html` says whether meta tags count.
+    """Decodes a payload. `header` is the charset of the HTTP header, if any; `html`: whether meta tags count.
 
-    Never raises: what no charset explains becomes U+FFFD.
+    Never raises: bytes that cannot be decoded become U+FFFD.
     """
     for bom, name in _BOMS:
         if data.startswith(bom):
-            return Decoded(_decode(data[len(bom) :], name), name, "bom")
-    declared = [(canonical(header), "header")]
+            return Decoded(_decode_as(data[len(bom) :], name), name, "bom")
+    declared = [(canonical_name(header), "header")]
     if html:
-        declared.append((_from_markup(data), "meta"))
+        declared.append((_declared_in_markup(data), "meta"))
     labels = [(name, by) for name, by in declared if name]
     first = labels[0][0] if labels else None
-    escaped = [label for label in labels if label[0] in _ESCAPED and _ESCAPED[label[0]] in data]
-    if wide := _two_byte(data):
-        return Decoded(_decode(data, wide), wide, "content")
+    escaped = [label for label in labels if label[0] in _ESCAPE_MARKERS and _ESCAPE_MARKERS[label[0]] in data]
+    if wide := _detect_utf16(data):
+        return Decoded(_decode_as(data, wide), wide, "content")
     if first not in _MULTIBYTE and not escaped:
-        text = _utf8(data)
+        text = _decode_utf8(data)
         if text is not None:  # ASCII is UTF-8 too, whatever is declared
             return Decoded(text, "utf-8", "utf-8" if first != "utf-8" else labels[0][1])
     for name, by in escaped or labels:
-        if name in _ESCAPED and _ESCAPED[name] not in data:
-            continue  # seven-bit charset without its escape: plain ASCII, or wrongly labelled
+        if name in _ESCAPE_MARKERS and _ESCAPE_MARKERS[name] not in data:
+            continue  # a seven-bit charset without its escape: plain ASCII, or wrongly labelled
         if by == "meta" and name.startswith("utf-16"):
             continue  # a meta tag that could be read as ASCII is not in UTF-16
-        text = _decode(data, name)
-        if text.count("\ufffd") <= _TOLERATED * len(text):
+        text = _decode_as(data, name)
+        if text.count("\ufffd") <= _MAX_UNDECODABLE * len(text):
             return Decoded(text, name, by)
-    text = _utf8(data)
+    text = _decode_utf8(data)
     if text is not None:
         return Decoded(text, "utf-8", "utf-8")
     name = _detect(data)
-    return Decoded(_decode(data, name), name, "content")
+    return Decoded(_decode_as(data, name), name, "content")
 
 
-def _from_markup(data: bytes) -> str | None:
-    head = data[:_PRESCAN]
+def _declared_in_markup(data: bytes) -> str | None:
+    head = data[:_PRESCAN_BYTES]
     for pattern in (_XML, _META):
         for match in pattern.finditer(head):
-            if name := canonical(match.group(1).decode("ascii")):
+            if name := canonical_name(match.group(1).decode("ascii")):
                 return name
     return None
 
 
-def _utf8(data: bytes) -> str | None:
+def _decode_utf8(data: bytes) -> str | None:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return None
 
 
-def _decode(data: bytes, name: str) -> str:
+def _decode_as(data: bytes, name: str) -> str:
     codec = _CHARSETS[name][0]
     if name in _MULTIBYTE or name == "utf-8":
         return data.decode(codec, "replace")
     return data.decode(codec, "gristmill-c1")
 
 
-def _two_byte(data: bytes) -> str | None:
-    """UTF-16 without a mark shows by its zeros: every other byte of Latin text."""
+def _detect_utf16(data: bytes) -> str | None:
+    """Detects UTF-16 without a byte order mark by its zeros: every other byte of Latin text is one."""
     head = data[:4096]
     if head.count(0) <= 0.2 * len(head):
         return None
@@ -183,14 +188,14 @@ def _two_byte(data: bytes) -> str | None:
 
 
 def _detect(data: bytes) -> str:
-    """What the bytes look like. UTF-8 with a few errors in it shows by their fewness."""
+    """The charset that the bytes look like. UTF-8 with a few errors is recognized by how few they are."""
     text = data.decode("utf-8", "replace")
     beyond = len(text) - len(text.encode("ascii", "ignore"))
     if beyond and text.count("\ufffd") <= 0.1 * beyond:
         return "utf-8"
     from resiliparse.parse.encoding import detect_encoding
 
-    start = next((i for i, b in enumerate(data) if b >= 0x80), 0)  # where there is something to see
+    start = next((i for i, b in enumerate(data) if b >= 0x80), 0)  # the first byte that is not ASCII
     start = max(0, start - 1024)
-    found = canonical(detect_encoding(data[start : start + _DETECT], html5_compatible=False))
+    found = canonical_name(detect_encoding(data[start : start + _DETECT_BYTES], html5_compatible=False))
     return found if found and found != "utf-8" else "windows-1252"

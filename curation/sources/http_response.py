@@ -1,8 +1,8 @@
-"""An HTTP response as an archive holds it: status line, headers, and a body under its encodings.
+"""Parses an archived HTTP response: status, headers, and the body decoded of transfer and content encodings.
 
-Archives keep what the server sent, and servers lie: `chunked` bodies that are not, `gzip` bodies that were unpacked on
-the way to the archive. So an encoding is undone where the bytes bear it out, and left alone where they do not. A body
-that stops early is read as far as it goes and noted; one that is wrong inside is unreadable.
+Archives keep what the server sent, and headers can be wrong: `chunked` bodies that are not, `gzip` bodies that were
+decompressed before they were archived. So an encoding is undone only where the bytes confirm it. A body that ends early
+is read as far as it goes, with a note; one that is wrong inside is unreadable. (http.client does neither: it raises.)
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 
 from curation.step import RecordError
 
-MAX_PAYLOAD = 1 << 27  # 128 MiB decoded: a decompression bomb is a drop, not a dead worker
-_STATUS = re.compile(rb"(?:HTTP/\d(?:\.\d)?|ICY)[ \t]+(\d{3})")
-_END = re.compile(rb"\r?\n\r?\n")
+MAX_PAYLOAD = 1 << 27  # 128 MiB decoded: a decompression bomb becomes a drop and cannot exhaust a worker's memory
+_STATUS_LINE = re.compile(rb"(?:HTTP/\d(?:\.\d)?|ICY)[ \t]+(\d{3})")
+_HEADER_END = re.compile(rb"\r?\n\r?\n")
 _PRINTABLE = re.compile(rb"[\t\n\r\x20-\x7e]{16}|[\t\n\r\x20-\x7e]*$")
-_CHUNK = re.compile(rb"\s*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_CHUNK_SIZE = re.compile(rb"\s*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 
 @dataclass
 class Response:
-    """`headers` have lower-case names; of a repeated one the first counts. `note` says what is amiss, else empty."""
+    """`headers` have lower-case names; the first of a repeated one counts. `note`: what was damaged, else empty."""
 
     status: int
     headers: dict[str, str]
@@ -31,39 +31,39 @@ class Response:
     note: str = ""
 
 
-def parse_fields(block: bytes) -> dict[str, str]:
+def parse_headers(block: bytes) -> dict[str, str]:
     """`Name: value` lines, folded ones joined, names in lower case, the first of a repeated name."""
     fields: dict[str, str] = {}
     name = ""
     for line in block.replace(b"\r\n", b"\n").split(b"\n"):
         if line[:1] in (b" ", b"\t"):
             if name:
-                fields[name] += " " + _text(line.strip())
+                fields[name] += " " + _decode_header(line.strip())
             continue
         key, colon, value = line.partition(b":")
-        name = _text(key.strip()).lower() if colon else ""
+        name = _decode_header(key.strip()).lower() if colon else ""
         if name in fields:
             name = ""  # and its folded lines
         if name:
-            fields[name] = _text(value.strip())
+            fields[name] = _decode_header(value.strip())
     return fields
 
 
-def _text(data: bytes) -> str:
+def _decode_header(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return data.decode("latin-1")
 
 
-def parse(block: bytes) -> Response:
-    """The response in a record's block, its body decoded of transfer and content encodings. Raises RecordError."""
-    status = _STATUS.match(block)
+def parse_response(block: bytes) -> Response:
+    """Parses a record's block; the body comes decoded of transfer and content encodings. Raises RecordError."""
+    status = _STATUS_LINE.match(block)
     if not status:
         raise RecordError("no HTTP status line")
-    end = _END.search(block)
+    end = _HEADER_END.search(block)
     head, body = (block[: end.start()], block[end.end() :]) if end else (block, b"")
-    headers = parse_fields(head.partition(b"\n")[2])
+    headers = parse_headers(head.partition(b"\n")[2])
     notes = []
     if "chunked" in headers.get("transfer-encoding", "").lower():
         body, note = unchunk(body)
@@ -76,10 +76,11 @@ def parse(block: bytes) -> Response:
 
 
 def unchunk(body: bytes) -> tuple[bytes, str]:
-    """Undoes the chunked transfer encoding (RFC 9112, section 7.1), if the body is chunked at all; and a note."""
+    """(body without the chunked transfer encoding of RFC 9112, section 7.1, a note). A body that is not chunked
+    stays."""
     parts: list[bytes] = []
     at = 0
-    while match := _CHUNK.match(body, at):
+    while match := _CHUNK_SIZE.match(body, at):
         size = int(match[1], 16)
         if size == 0:
             return b"".join(parts), ""
@@ -96,7 +97,8 @@ def unchunk(body: bytes) -> tuple[bytes, str]:
 
 
 def decompress(body: bytes, coding: str) -> tuple[bytes, str]:
-    """Undoes one content coding; and a note. An unknown one, or one that the bytes do not bear out, changes nothing."""
+    """(body without one content coding, a note). A coding that is unknown or that the bytes contradict changes
+    nothing."""
     if coding in ("gzip", "x-gzip"):
         return _inflate(body, 31) if body.startswith(b"\x1f\x8b") else (body, "")
     if coding == "deflate":
@@ -145,7 +147,7 @@ def _unzstd(body: bytes) -> tuple[bytes, str]:
 
 
 def _unbrotli(body: bytes) -> tuple[bytes, str]:
-    """Brotli has no magic, so what is no brotli but begins as text does is taken for a body already unpacked."""
+    """Brotli has no magic number, so a body that is not Brotli but starts like text counts as already decompressed."""
     import pyarrow as pa
 
     out = bytearray()

@@ -1,8 +1,8 @@
-"""JSON Lines as documents: one line, one record, whatever is wrong with it.
+"""Reads JSON Lines: every line is a record, and a bad line becomes a drop with its reason.
 
-A line that is no JSON object, or has no text, is a drop that says so, and the next line is read. Invalid UTF-8 and lone
-surrogate escapes become U+FFFD, so that a document is not lost for one bad character; a byte order mark and CR before
-LF are passed over; blank lines are no records.
+Invalid UTF-8 and lone surrogate escapes become U+FFFD, so that a document is not lost for one bad character; a byte
+order mark and CR before LF are ignored; blank lines are not records. (pyarrow.json stops at the first bad line and
+gives no byte offsets, which provenance needs.)
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from itertools import pairwise
 from typing import IO, Any
 
 from curation import document
-from curation.sources.batch_builder import Keys, Row, meta_json, parse_date, place, source
-from curation.sources.compressed_stream import Stream, compression
+from curation.sources.batch_builder import RecordKeys, SourceRow, meta_json, parse_date, position_key, provenance
+from curation.sources.compressed_stream import CompressedStream, detect_compression
 from curation.step import InputSplit, RecordError, UnreadableFile
 
-MAX_LINE = 1 << 28  # 256 MiB: a longer line is a drop, and never in memory
+MAX_LINE = 1 << 28  # 256 MiB: a longer line becomes a drop and is never held in memory
 _FIELDS_SHOWN = 8
 
 
 @dataclass
-class Fields:
-    """How the fields of one file's records become rows: which field or column is what. `id` empty: the place in the
-    file is the key."""
+class FieldMapping:
+    """Names of the fields or columns that hold text, id, URL and date. `id` empty: the position in the file is the
+    key."""
 
     collection: str
     piece: InputSplit
@@ -36,17 +36,17 @@ class Fields:
     mime: str
 
     def __post_init__(self) -> None:
-        self.keys = Keys((self.piece.extra or {}).get("seen"))
+        self.keys = RecordKeys((self.piece.extra or {}).get("seen"))
 
-    def row(self, value: dict[str, Any], where: dict[str, Any], at: str, size: int | None) -> Row:
-        """A row from one record of any format. `at` is its key where it has no id, `size` its bytes."""
+    def to_row(self, value: dict[str, Any], where: dict[str, Any], at: str, size: int | None) -> SourceRow:
+        """Makes a row of one record of any format. `at`: its key if it has no id; `size`: its bytes."""
         value = dict(value)
         key = value.get(self.id) if self.id else None
         if key is None or key == "":
             key = at
         else:
             key = self.keys.unique(key if isinstance(key, str) else json.dumps(key, sort_keys=True, default=str))
-        row = Row(self._doc_id(key), where, mime=self.mime, charset="utf-8", bytes=size)
+        row = SourceRow(self._doc_id(key), where, mime=self.mime, charset="utf-8", bytes=size)
         url = value.get(self.url)
         if isinstance(url, str):
             row.url = url
@@ -68,27 +68,27 @@ class Fields:
         row.meta = meta_json(value)
         return row
 
-    def lost(self, where: dict[str, Any], at: str, reason: str) -> Row:
-        """A row for a record that cannot be read."""
-        return Row(self._doc_id(at), where, drop=("unreadable", reason))
+    def unreadable_row(self, where: dict[str, Any], at: str, reason: str) -> SourceRow:
+        """Makes a dropped row for a record that cannot be read."""
+        return SourceRow(self._doc_id(at), where, drop=("unreadable", reason))
 
     def _doc_id(self, key: str) -> bytes:
         return document.doc_id(self.collection, self.piece.path, key)
 
 
-def rows(file: IO[bytes], piece: InputSplit, fields: Fields) -> Iterator[Row]:
-    """The rows of a file or of a byte range of a plain one: a line belongs to the range that its first byte is in."""
+def read_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Iterator[SourceRow]:
+    """Rows of a file, or of a byte range of an uncompressed one: a line belongs to the range of its first byte."""
     stream = _open(file, piece, piece.start or 0)
     stop = piece.size if piece.stop is None else piece.stop
     number = -1
     while True:
-        stream.release()
+        stream.discard_consumed()
         at = stream.position
         if not stream.compressed and at >= stop:
             return
         line = stream.readline(MAX_LINE)
         if stream.damage and not line.endswith(b"\n"):
-            yield _damaged(stream, piece, fields, at, number + 1)
+            yield _row_for_damage(stream, piece, fields, at, number + 1)
             return
         if not line:
             return
@@ -97,65 +97,69 @@ def rows(file: IO[bytes], piece: InputSplit, fields: Fields) -> Iterator[Row]:
         if len(line) == MAX_LINE and not line.endswith(b"\n"):
             problem = f"line longer than {MAX_LINE} bytes"
             while (rest := stream.readline(1 << 20)) and not rest.endswith(b"\n"):
-                stream.release()
+                stream.discard_consumed()
         elif not (line := line.removeprefix(b"\xef\xbb\xbf") if at == 0 else line).strip():
             continue
-        # A line inside compressed data has a number, and no bytes of its own.
+        # A line inside compressed data is located by its number, not by bytes.
         spot = (None, None, number) if stream.compressed else (at, stream.position - at, None)
-        where = source(piece.path, "jsonl", *spot)
+        where = provenance(piece.path, "jsonl", *spot)
         try:
             if problem:
                 raise RecordError(problem)
-            yield fields.row(parse(line), where, place(at), len(line))
+            yield fields.to_row(parse_line(line), where, position_key(at), len(line))
         except RecordError as error:
-            yield fields.lost(where, place(at), str(error))
+            yield fields.unreadable_row(where, position_key(at), str(error))
 
 
-def original(file: IO[bytes], where: Mapping[str, Any]) -> bytes:
-    """A line as stored, without its end."""
+def read_original(file: IO[bytes], where: Mapping[str, Any]) -> bytes:
+    """A line as stored, without its line end."""
     if where["offset"] is not None:
         file.seek(where["offset"])
         return file.read(where["length"]).rstrip(b"\r\n")
-    stream = Stream(file)
+    stream = CompressedStream(file)
     for _ in range(where["row"]):
         stream.readline(MAX_LINE)
-        stream.release()
+        stream.discard_consumed()
     return stream.readline(MAX_LINE).rstrip(b"\r\n")
 
 
-def cut(file: IO[bytes], piece: InputSplit, target: int) -> list[InputSplit]:
-    """Byte ranges of about `target` bytes of a plain file; the file whole if it is compressed."""
-    if compression(file.read(8)) or piece.size < 2 * target:
+def split_file(file: IO[bytes], piece: InputSplit, target: int) -> list[InputSplit]:
+    """Splits an uncompressed file into byte ranges of about `target` bytes; a compressed one is a single split."""
+    if detect_compression(file.read(8)) or piece.size < 2 * target:
         return [piece]
     count = max(1, piece.size // target)
     bounds = [piece.size * i // count for i in range(count + 1)]
     return [InputSplit(piece.path, piece.size, piece.version, a, b) for a, b in pairwise(bounds)]
 
 
-def _open(file: IO[bytes], piece: InputSplit, start: int) -> Stream:
-    """A stream at the first line that begins at or after `start`. It may read past the range: the last line does."""
+def _open(file: IO[bytes], piece: InputSplit, start: int) -> CompressedStream:
+    """A stream at the first line that begins at or after `start`. It reads past the range, to the end of its last
+    line."""
     head = file.read(4)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise UnreadableFile(piece.path, "in UTF-16; JSON Lines are UTF-8", 0, piece.size)
     if not start:
-        return Stream(file)
-    stream = Stream(file, start=start - 1, base=start - 1)
+        return CompressedStream(file)
+    stream = CompressedStream(file, start=start - 1, base=start - 1)
     while (line := stream.readline(1 << 20)) and not line.endswith(b"\n"):
-        stream.release()  # the middle of a line that began in an earlier range
+        stream.discard_consumed()  # the middle of a line that began in an earlier range
     return stream
 
 
-def _damaged(stream: Stream, piece: InputSplit, fields: Fields, at: int, number: int) -> Row:
-    """The end of a broken compressed file: a line cut off by the end is a record; behind an error there may be many."""
+def _row_for_damage(
+    stream: CompressedStream, piece: InputSplit, fields: FieldMapping, at: int, number: int
+) -> SourceRow:
+    """A row for a line cut off by the end of a truncated file. Raises UnreadableFile for other damage: it may hide
+    many."""
     damage = stream.damage
     assert damage is not None
     if not damage.truncated:
-        raise UnreadableFile(piece.path, damage.reason, damage.stored, piece.size - damage.stored)
-    return fields.lost(source(piece.path, "jsonl", None, None, number), f"lost@{at}", damage.reason)
+        raise UnreadableFile(piece.path, damage.reason, damage.offset, piece.size - damage.offset)
+    return fields.unreadable_row(provenance(piece.path, "jsonl", None, None, number), f"lost@{at}", damage.reason)
 
 
-def parse(line: bytes) -> dict[str, Any]:
-    """One JSON object. Raises RecordError."""
+def parse_line(line: bytes) -> dict[str, Any]:
+    """Parses one line as a JSON object. Raises RecordError."""
     try:
         value = json.loads(line.decode("utf-8", "replace"), parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""Parquet and Arrow files as documents: a row is a record, and its number is its place.
+"""Reads Parquet and Arrow files: every row is a record, located by its row number.
 
-Row groups are read one at a time. One that is broken costs its own rows, each a drop, since the footer says how many
-they are; so do broken values in an Arrow batch, but a batch that cannot be read at all ends its file.
+Row groups are read one at a time. The rows of a broken one become drops, since the footer says how many there are; so
+do rows with broken values in an Arrow batch. A batch that cannot be read at all ends its file.
 """
 
 from __future__ import annotations
@@ -13,64 +13,64 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.sources.batch_builder import Row, meta_json, place, source
-from curation.sources.jsonl import Fields
+from curation.sources.batch_builder import SourceRow, meta_json, position_key, provenance
+from curation.sources.jsonl import FieldMapping
 from curation.step import InputSplit, RecordError, UnreadableFile
 
-_ROWS = 256  # rows turned into Python objects at a time
+_ROWS_AT_ONCE = 256  # rows converted to Python objects at a time
 _ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 
 
-def parquet_rows(file: IO[bytes], piece: InputSplit, fields: Fields) -> Iterator[Row]:
-    """The rows of a Parquet file, or of its row groups from piece.start up to piece.stop."""
-    table = _parquet(file, piece)
-    _has_text(table.schema_arrow, piece, fields)
+def read_parquet_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Iterator[SourceRow]:
+    """Rows of a Parquet file, or of its row groups from piece.start up to piece.stop."""
+    table = _open_parquet(file, piece)
+    _require_text_column(table.schema_arrow, piece, fields)
     first, stop = piece.start or 0, table.num_row_groups if piece.stop is None else piece.stop
     sizes = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
     for group in range(first, stop):
         number = sum(sizes[:group])
         end = number + sizes[group]
         try:
-            for batch in table.iter_batches(_ROWS, row_groups=[group]):
-                for value in _values(batch):
-                    where = source(piece.path, "parquet", None, None, number)
-                    yield fields.row(value, where, place(number), None)
+            for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=[group]):
+                for value in _to_dicts(batch):
+                    where = provenance(piece.path, "parquet", None, None, number)
+                    yield fields.to_row(value, where, position_key(number), None)
                     number += 1
         except _ERRORS as error:
             for lost in range(number, end):
-                where = source(piece.path, "parquet", None, None, lost)
-                yield fields.lost(where, place(lost), _brief(error))
+                where = provenance(piece.path, "parquet", None, None, lost)
+                yield fields.unreadable_row(where, position_key(lost), _first_line(error))
 
 
-def arrow_rows(file: IO[bytes], piece: InputSplit, fields: Fields) -> Iterator[Row]:
-    """The rows of an Arrow IPC file or stream."""
+def read_arrow_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Iterator[SourceRow]:
+    """Rows of an Arrow IPC file or stream."""
     number = 0
     for batch in _arrow_batches(file, piece):
         if number == 0:
-            _has_text(batch.schema, piece, fields)
-        for start in range(0, batch.num_rows, _ROWS):
-            part = batch.slice(start, _ROWS)
+            _require_text_column(batch.schema, piece, fields)
+        for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
+            part = batch.slice(start, _ROWS_AT_ONCE)
             values: list[dict[str, Any]] = [{}] * part.num_rows
             problem = ""
             try:
-                values = _values(part)
+                values = _to_dicts(part)
             except _ERRORS as error:
-                problem = _brief(error)
+                problem = _first_line(error)
             for value in values:
-                where = source(piece.path, "arrow", None, None, number)
-                at = place(number)
-                yield fields.lost(where, at, problem) if problem else fields.row(value, where, at, None)
+                where = provenance(piece.path, "arrow", None, None, number)
+                at = position_key(number)
+                yield fields.unreadable_row(where, at, problem) if problem else fields.to_row(value, where, at, None)
                 number += 1
 
 
-def cut(file: IO[bytes], piece: InputSplit, target: int) -> list[InputSplit]:
-    """Runs of row groups of about `target` stored bytes each. A file that cannot be read stays whole."""
+def split_file(file: IO[bytes], piece: InputSplit, target: int) -> list[InputSplit]:
+    """Splits a file into runs of row groups of about `target` stored bytes. An unreadable file is a single split."""
     try:
         meta = pq.read_metadata(file)
     except _ERRORS:
         return [piece]
-    # By unpacked sizes, which stand in the footer itself; asking for those of columns makes pyarrow end the process
-    # where a footer is damaged.
+    # By uncompressed sizes, which the footer has for whole row groups. (Asking pyarrow for the sizes of columns ends
+    # the process where a footer is damaged.)
     sizes = [meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)]
     unpacked = target * max(1, sum(sizes)) / max(1, piece.size)
     bounds, size = [0], 0
@@ -85,24 +85,24 @@ def cut(file: IO[bytes], piece: InputSplit, target: int) -> list[InputSplit]:
     return [InputSplit(piece.path, piece.size, piece.version, a, b) for a, b in pairwise(bounds)]
 
 
-def original(file: IO[bytes], where: Mapping[str, Any]) -> bytes:
-    """A row as JSON. Raises RecordError where it is not there."""
+def read_original(file: IO[bytes], where: Mapping[str, Any]) -> bytes:
+    """A row as JSON. Raises RecordError for a row that does not exist."""
     wanted = where["row"]
     piece = InputSplit(where["file"], 0, "")
     if where["kind"] == "arrow":
         batches: Iterator[pa.RecordBatch] = _arrow_batches(file, piece)
     else:
-        table = _parquet(file, piece)
-        group, wanted = _group_of(table, wanted)
-        batches = table.iter_batches(_ROWS, row_groups=[group])
+        table = _open_parquet(file, piece)
+        group, wanted = _row_group_of(table, wanted)
+        batches = table.iter_batches(_ROWS_AT_ONCE, row_groups=[group])
     for batch in batches:
         if wanted < batch.num_rows:
-            return (meta_json(_values(batch.slice(wanted, 1))[0]) or "{}").encode()
+            return (meta_json(_to_dicts(batch.slice(wanted, 1))[0]) or "{}").encode()
         wanted -= batch.num_rows
     raise RecordError(f"{where['file']}: no row {where['row']}")
 
 
-def _group_of(table: pq.ParquetFile, row: int) -> tuple[int, int]:
+def _row_group_of(table: pq.ParquetFile, row: int) -> tuple[int, int]:
     for group in range(table.num_row_groups):
         count = table.metadata.row_group(group).num_rows
         if row < count:
@@ -111,13 +111,13 @@ def _group_of(table: pq.ParquetFile, row: int) -> tuple[int, int]:
     raise RecordError("no such row")
 
 
-def _parquet(file: IO[bytes], piece: InputSplit) -> pq.ParquetFile:
+def _open_parquet(file: IO[bytes], piece: InputSplit) -> pq.ParquetFile:
     try:
         table = pq.ParquetFile(file)
         assert table.schema_arrow.names is not None  # decodes them
         return table
     except _ERRORS as error:
-        raise UnreadableFile(piece.path, f"no Parquet file: {_brief(error)}", 0, piece.size) from error
+        raise UnreadableFile(piece.path, f"no Parquet file: {_first_line(error)}", 0, piece.size) from error
 
 
 def _arrow_batches(file: IO[bytes], piece: InputSplit) -> Iterator[pa.RecordBatch]:
@@ -130,36 +130,36 @@ def _arrow_batches(file: IO[bytes], piece: InputSplit) -> Iterator[pa.RecordBatc
             for i in range(reader.num_record_batches):
                 at = file.tell() if i else 0
                 batch = reader.get_batch(i)
-                _check(batch)
+                _validate_batch(batch)
                 yield batch
         else:
             for batch in pa.ipc.open_stream(file):
-                _check(batch)
+                _validate_batch(batch)
                 yield batch
                 at = file.tell()
     except _ERRORS as error:
-        raise UnreadableFile(piece.path, f"Arrow: {_brief(error)}", at, max(0, piece.size - at)) from error
+        raise UnreadableFile(piece.path, f"Arrow: {_first_line(error)}", at, max(0, piece.size - at)) from error
 
 
-def _check(batch: pa.RecordBatch) -> None:
-    """Raises one of `_ERRORS` for a batch whose buffers or names a damaged file has spoilt."""
+def _validate_batch(batch: pa.RecordBatch) -> None:
+    """Raises one of `_ERRORS` for a batch with damaged buffers or names."""
     batch.validate()
     assert batch.schema.names is not None  # decodes them
 
 
-def _has_text(schema: pa.Schema, piece: InputSplit, fields: Fields) -> None:
+def _require_text_column(schema: pa.Schema, piece: InputSplit, fields: FieldMapping) -> None:
     if fields.text not in schema.names:
         has = ", ".join(schema.names)
         raise UnreadableFile(piece.path, f"no column {fields.text!r}; it has {has}", 0, piece.size)
 
 
-def _values(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Rows as dicts; strings that are not UTF-8 (writers do not always check) with U+FFFD. Raises ArrowInvalid where
-    a damaged file has offsets that point outside of its buffers: pyarrow would follow them."""
+def _to_dicts(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows as dicts; invalid UTF-8 in strings (writers do not always check) becomes U+FFFD. Raises ArrowInvalid where a
+    damaged file has offsets outside its buffers: pyarrow would follow them."""
     arrays = []
     for column in map(_readable, batch.columns):
         column.validate(full=True)
-        values = _list(column)
+        values = _to_python(column)
         if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
             values = [None if v is None else v.decode("utf-8", "replace") for v in values]
         arrays.append(values)
@@ -167,8 +167,8 @@ def _values(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in zip(*arrays, strict=True)]
 
 
-def _list(column: pa.Array) -> list[Any]:
-    """The values; null for a date that Python's calendar (years 1 to 9999) does not have."""
+def _to_python(column: pa.Array) -> list[Any]:
+    """The values as Python objects; None for a date outside Python's calendar (years 1 to 9999)."""
     try:
         return list(column.to_pylist())
     except OverflowError:
@@ -182,7 +182,7 @@ def _list(column: pa.Array) -> list[Any]:
 
 
 def _readable(column: pa.Array) -> pa.Array:
-    """The column in a type whose values Python can hold: strings as bytes, no dictionaries, no nanoseconds."""
+    """The column as a type that converts to Python objects: strings as bytes, no dictionaries, no nanoseconds."""
     kind = column.type
     if isinstance(column, pa.DictionaryArray):
         column.validate(full=True)
@@ -198,5 +198,5 @@ def _readable(column: pa.Array) -> pa.Array:
     return column
 
 
-def _brief(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0]

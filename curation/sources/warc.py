@@ -1,13 +1,14 @@
-"""`read: warc`: archives of crawls (WARC, WET, ARC; plain, gzip, zstd, lz4) as documents and reasons.
+"""The reader `read: warc`: reads web archives (WARC, WET, ARC; plain, gzip, zstd, lz4) record by record.
 
-Every record becomes a row: a page with status 200 and a type that holds text becomes a document, everything else a
-drop that says what it was. `records` frames them, `http` unpacks them, `charset` decodes them.
+Every record becomes a row: a page with status 200 and a text media type becomes a document, anything else a drop with
+its reason. warc_records.py finds where records begin and end, http_response.py parses responses, charset.py decodes
+text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,17 +16,26 @@ import pyarrow as pa
 
 from curation import document, storage
 from curation.sources import charset, http_response
-from curation.sources.batch_builder import Keys, Row, batches, key_mark, meta_json, parse_date, place, source
-from curation.sources.compressed_stream import Stream
-from curation.sources.warc_records import MAX_CONTENT, Record, archive_format, records
+from curation.sources.batch_builder import (
+    RecordKeys,
+    SourceRow,
+    batch_rows,
+    hash_key,
+    meta_json,
+    parse_date,
+    position_key,
+    provenance,
+)
+from curation.sources.compressed_stream import CompressedStream
+from curation.sources.warc_records import MAX_CONTENT, Record, archive_format, read_records
 from curation.step import InputSplit, RecordError, UnreadableFile
 
 DOCUMENT_MIMES = ("text/html", "application/xhtml+xml", "text/plain")
-_UNTYPED = ("", "application/octet-stream", "unknown/unknown", "application/unknown", "text", "html", "unk")
-_MARKUP = re.compile(
+_UNSPECIFIC_MIMES = ("", "application/octet-stream", "unknown/unknown", "application/unknown", "text", "html", "unk")
+_HTML_START = re.compile(
     rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,2048}?-->\s*)*<(?:!doctype\s+html|html|head|body|title|meta)\b", re.I | re.S
 )
-_BINARY = {
+_MAGIC_NUMBERS = {
     b"%PDF-": "application/pdf",
     b"\x89PNG": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
@@ -38,34 +48,38 @@ _BINARY = {
     b"OggS": "audio/ogg",
     b"\xd0\xcf\x11\xe0": "application/x-ole-storage",
 }
-_CONTROLS = bytes(b for b in range(32) if b not in b"\t\n\v\f\r\x1b")  # of which text has next to none
-_META = ("content-language", "last-modified")
+# control characters that text almost never has
+_CONTROL_BYTES = bytes(b for b in range(32) if b not in b"\t\n\v\f\r\x1b")
+_META_HEADERS = ("content-language", "last-modified")
 
 
 @dataclass
-class Warc:
-    """Options of `read: warc`. `mimes`: the media types that are documents; others are dropped by rule `mime`."""
+class WarcReader:
+    """Reads web archives. `mimes`: the media types that are documents; others are dropped by rule `mime`."""
 
     mimes: list[str] = field(default_factory=lambda: list(DOCUMENT_MIMES))
 
+    def packages(self) -> Sequence[str]:
+        return ("resiliparse",)  # its detector of encodings
+
     def split(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
-        """The file as it is: where members begin is not known without reading it all (see `index`)."""
+        """A single split: where members start is not known without reading the whole file (see `index`)."""
         return [piece]
 
     def index(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
-        """Cuts an archive exactly, into pieces of about `target` stored bytes that begin at a record and its member.
+        """Splits an archive into pieces of about `target` stored bytes, each starting at a record and its member.
 
-        Reads the whole file once (decompressing it, no more). Each piece carries what its reader must know of those
-        before it: the decompressed position, and how often record ids that come again were seen. A damaged archive
-        stays whole: how far its damage reaches depends on what comes after.
+        Reads and decompresses the whole file once. Each split carries what its reader must know of the ones before it:
+        the decompressed position, and how often record ids that occur again were seen. A damaged archive is a single
+        split: how far its damage reaches depends on what comes after.
         """
         cuts: list[tuple[int, int]] = []  # stored offset, position
         ids: list[dict[str, int]] = [{}]
         last = 0
         with storage.open_input(root, piece.path) as file:
-            stream = Stream(file)
+            stream = CompressedStream(file)
             format = archive_format(stream.peek(1024))
-            for item in records(stream, format) if format else ():
+            for item in read_records(stream, format) if format else ():
                 if item.problem or item.note:
                     return [piece]
                 if not item.row and item.offset - last >= target:
@@ -73,7 +87,7 @@ class Warc:
                     ids.append({})
                     last = item.offset
                 if key := item.fields.get("warc-record-id", ""):
-                    mark = key_mark(key)
+                    mark = hash_key(key)
                     ids[-1][mark] = ids[-1].get(mark, 0) + 1
             if stream.damage:
                 return [piece]
@@ -92,45 +106,45 @@ class Warc:
     def read(
         self, piece: InputSplit, root: str, *, collection: str, domain: str, rows: int
     ) -> Iterator[pa.RecordBatch]:
-        """Batches of `record.READ_BATCH`, one row for each record. Raises UnreadableFile for a file that is no archive
-        and for what lies behind damage that nothing readable follows."""
-        return batches(self._rows(piece, root, collection), domain, rows)
+        """Batches of `document.READ_BATCH`, one row for each record. Raises UnreadableFile for a file that is not an
+        archive and for the end of a file after damage that no readable member follows."""
+        return batch_rows(self._rows(piece, root, collection), domain, rows)
 
     def original(self, source: Mapping[str, Any], root: str) -> bytes:
-        """The record with its headers, as stored but decompressed. Raises RecordError where it cannot be read."""
+        """A record with its headers, decompressed. Raises RecordError where it cannot be read."""
         offset, length, row = source["offset"], source["length"], source["row"]
         with storage.open_input(root, source["file"]) as file:
-            stream = Stream(file, start=offset, stop=None if length is None else offset + length)
+            stream = CompressedStream(file, start=offset, stop=None if length is None else offset + length)
             if length is not None and not row:
                 data = stream.read(MAX_CONTENT)
                 return data.lstrip(b"\r\n") if stream.compressed else data[:length]
-            for i, item in enumerate(records(stream, archive_format(stream.peek(1024)))):
+            for i, item in enumerate(read_records(stream, archive_format(stream.peek(1024)))):
                 if i == (row or 0):
-                    return item.head + item.content
+                    return item.header_bytes + item.content
         raise RecordError(f"{source['file']}: no record {row} in the member at {offset}")
 
-    def _rows(self, piece: InputSplit, root: str, collection: str) -> Iterator[Row]:
+    def _rows(self, piece: InputSplit, root: str, collection: str) -> Iterator[SourceRow]:
         extra = piece.extra or {}
-        keys = Keys(extra.get("seen"))
+        keys = RecordKeys(extra.get("seen"))
         with storage.open_input(root, piece.path) as file:
-            stream = Stream(file, start=piece.start or 0, stop=piece.stop, base=extra.get("position", 0))
+            stream = CompressedStream(file, start=piece.start or 0, stop=piece.stop, base=extra.get("position", 0))
             first = stream.peek(1024)
             format = archive_format(first)
             if not format:
                 found = f"begins with {first[:4]!r}" if first else "has no content"
                 reason = stream.damage.reason if stream.damage else f"neither WARC nor ARC: {found}"
                 raise UnreadableFile(piece.path, reason, piece.start or 0, stream.stop - (piece.start or 0))
-            for item in records(stream, format):
+            for item in read_records(stream, format):
                 yield self._row(item, piece.path, collection, keys)
             if stream.damage:
-                at = stream.damage.stored
+                at = stream.damage.offset
                 raise UnreadableFile(piece.path, stream.damage.reason, at, stream.stop - at)
 
-    def _row(self, item: Record, path: str, collection: str, keys: Keys) -> Row:
+    def _row(self, item: Record, path: str, collection: str, keys: RecordKeys) -> SourceRow:
         key = item.fields.get("warc-record-id", "")
-        key = keys.unique(key) if key else f"lost@{item.offset}" if item.lost else place(item.position)
-        where = source(path, item.format, item.offset, item.length, item.row)
-        row = Row(document.doc_id(collection, path, key), where)
+        key = keys.unique(key) if key else f"lost@{item.offset}" if item.lost else position_key(item.position)
+        where = provenance(path, item.format, item.offset, item.length, item.row)
+        row = SourceRow(document.doc_id(collection, path, key), where)
         fields = item.fields
         row.url = (fields.get("warc-target-uri") or fields.get("url") or "").strip().strip("<>") or None
         row.date = parse_date(fields.get("warc-date") or fields.get("date"))
@@ -143,15 +157,15 @@ class Warc:
             row.drop = ("unreadable", str(error))
         return row
 
-    def _document(self, item: Record, row: Row) -> None:
-        """Fills in what the record holds, or why it is no document."""
+    def _document(self, item: Record, row: SourceRow) -> None:
+        """Fills in the document that the record holds, or the reason why it is not one."""
         fields, meta = item.fields, dict[str, str]()
         content_type = fields.get("content-type", "") if item.format == "warc" else fields.get("type", "")
         header_charset, body = None, item.content
         if item.type not in ("response", "resource", "conversion"):
             row.drop = ("record_type", item.type or "none")
             return
-        if (row.url or "").startswith("metadata:"):  # wget keeps its log and arguments as resources
+        if (row.url or "").startswith("metadata:"):  # wget stores its log and arguments as resources
             row.drop = ("record_type", f"{item.type}: metadata")
             return
         if item.type == "response":
@@ -159,10 +173,10 @@ class Warc:
                 row.drop = ("record_type", "response: dns")
                 return
             if content_type.startswith("application/http") or item.format == "arc" or body.startswith(b"HTTP/"):
-                response = http_response.parse(body)
+                response = http_response.parse_response(body)
                 row.status, body = response.status, response.body
                 content_type = response.headers.get("content-type", "" if item.format == "warc" else content_type)
-                meta = {k.replace("-", "_"): response.headers[k] for k in _META if k in response.headers}
+                meta = {k.replace("-", "_"): response.headers[k] for k in _META_HEADERS if k in response.headers}
                 if response.note:
                     meta["damage"] = response.note
         if item.note:
@@ -172,42 +186,42 @@ class Warc:
                 meta[name.removeprefix("warc-").replace("-", "_")] = fields[name]
         row.bytes = len(body)
         row.meta = meta_json(meta)
-        row.mime, header_charset = _content_type(content_type)
+        row.mime, header_charset = _parse_content_type(content_type)
         if row.status is not None and row.status != 200:
             row.drop = ("http_status", str(row.status))
             return
-        if row.mime in _UNTYPED:
-            row.mime = _sniff(body, fields.get("warc-identified-payload-type", ""))
+        if row.mime in _UNSPECIFIC_MIMES:
+            row.mime = _detect_mime(body, fields.get("warc-identified-payload-type", ""))
         if row.mime not in self.mimes:
             row.drop = ("mime", row.mime)
         elif not body.strip():
             row.drop = ("empty", "")
-        elif binary := binary_type(body):
+        elif binary := detect_binary_type(body):
             row.drop = ("mime", f"{row.mime}: {binary}")
         else:
             decoded = charset.decode(body, header_charset, html=row.mime != "text/plain")
             row.text, row.charset = decoded.text, decoded.charset
 
 
-def _content_type(value: str) -> tuple[str, str | None]:
+def _parse_content_type(value: str) -> tuple[str, str | None]:
     """`Text/HTML; charset="x"` -> ("text/html", "x")."""
     mime, _, parameters = value.partition(";")
     match = re.search(r"charset\s*=\s*[\"']?([^\s\"';,]+)", parameters, re.I)
     return mime.partition(",")[0].strip().lower(), match[1] if match else None
 
 
-def _sniff(body: bytes, identified: str) -> str:
-    """The media type of a payload whose server named none."""
+def _detect_mime(body: bytes, identified: str) -> str:
+    """The media type of a payload whose server sent none."""
     if identified:
         return identified.partition(";")[0].strip().lower()
-    if _MARKUP.match(body[:4096].removeprefix(b"\xef\xbb\xbf")):
+    if _HTML_START.match(body[:4096].removeprefix(b"\xef\xbb\xbf")):
         return "text/html"
-    return binary_type(body) or "text/plain"
+    return detect_binary_type(body) or "text/plain"
 
 
-def binary_type(body: bytes) -> str:
-    """What a payload is that no text begins with; `` for what may be text."""
-    for magic, mime in _BINARY.items():
+def detect_binary_type(body: bytes) -> str:
+    """The media type of binary data, by its first bytes; `` for what may be text."""
+    for magic, mime in _MAGIC_NUMBERS.items():
         if body.startswith(magic):
             return mime
     head = body[:4096]
@@ -215,7 +229,7 @@ def binary_type(body: bytes) -> str:
         return ""
     even, odd = head[::2].count(0), head[1::2].count(0)
     if even + odd > 0.2 * len(head) and min(even, odd) * 4 <= max(even, odd):
-        return ""  # UTF-16 has its zeros on one side
-    if len(head) - len(head.translate(None, _CONTROLS)) > 0.03 * len(head):
+        return ""  # UTF-16: the zeros are all at even or all at odd offsets
+    if len(head) - len(head.translate(None, _CONTROL_BYTES)) > 0.03 * len(head):
         return "application/octet-stream"
     return ""

@@ -1,10 +1,10 @@
-"""Where one record of a WARC or ARC ends and the next begins, exactly, also in archives that are damaged.
+"""Splits a WARC or ARC archive into its records, exactly, and also where the archive is damaged.
 
-fastwarc is faster at this, but it passes over bytes that it cannot frame without saying so, stops for good where a
-member is broken, and knows no ARC; an archive whose every record is accounted for needs its own framing. (Framing is
-under a tenth of the time that reading and extracting a page takes.) The rules: a record is as long as it says if a
-record, a member or the end follows. If not, it reaches to where the next one really begins (a damaged length), and
-says so in `note`. What is in no record at all is a record with a `problem`.
+fastwarc is faster, but it skips bytes that it cannot parse without saying so, stops for good at a broken member, and
+does not read ARC; to account for every record we need our own parser. (It takes under a tenth of the time that reading
+and extracting a page takes.) The rules: a record is as long as its header says if a record, a member or the end of the
+file follows. If not, its length is damaged: it extends to where the next record really begins, and `note` says so.
+Bytes that belong to no record become a record with a `problem`.
 
 Formats: ISO 28500 (WARC 1.1), also WARC/0.x; the Internet Archive's ARC 1 and 2.
 """
@@ -15,120 +15,120 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from curation.sources.compressed_stream import Damage, Stream
-from curation.sources.http_response import parse_fields
+from curation.sources.compressed_stream import CompressedStream, Damage
+from curation.sources.http_response import parse_headers
 
-MAX_CONTENT = 1 << 27  # 128 MiB: what is larger is a film, not a page; its record is a drop, its bytes never in memory
-_MAX_HEAD = 1 << 20
+MAX_CONTENT = 1 << 27  # 128 MiB: no page is larger; a larger record becomes a drop and is never held in memory
+_MAX_HEADER = 1 << 20
 _MAX_LINE = 1 << 16
-_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
-_WARC = re.compile(rb"WARC/\d\.\d+[ \t]*\r?\n")
-_ARC = re.compile(
+_HEADER_END = re.compile(rb"\r?\n\r?\n")
+_WARC_LINE = re.compile(rb"WARC/\d\.\d+[ \t]*\r?\n")
+_ARC_LINE = re.compile(
     rb"[A-Za-z][A-Za-z0-9+.\-]*:[^\r\n]* [0-9A-Fa-f.:]+ \d{8,18} [^ \r\n]+(?: [^\r\n]+)? ([^ \r\n]+)\r?\n"
 )
-_NEXT = {
+_NEXT_RECORD = {
     "warc": re.compile(rb"(?:\r?\n)(?=WARC/\d\.\d+[ \t]*\r?\n)"),
     "arc": re.compile(rb"\n(?=[a-z][A-Za-z0-9+.\-]*:[^\r\n]{1,4096} [0-9A-Fa-f.:]+ \d{8,18} [^ \r\n]+ [^\r\n]+\n)"),
 }
-_BLANK = b"\r\n\t \0"
+_BLANK_BYTES = b"\r\n\t \0"
 
 
 @dataclass
 class Record:
-    """One record as framed. `problem` is why it cannot be used; `note` what was amiss but mended."""
+    """One record of an archive. `problem`: why it cannot be used; `note`: what was damaged but could be repaired."""
 
     format: str  # warc or arc
     position: int  # decompressed offset, the same however the file is compressed
     offset: int  # in the file as stored: the member, or the record itself in a plain file
     length: int | None  # as stored; null where several records share a member
-    row: int | None  # then: which record from that member's start on this is
+    row: int | None  # then: its number, counted from that member's start
     type: str = ""
     fields: dict[str, str] = field(default_factory=dict)
-    head: bytes = b""
+    header_bytes: bytes = b""
     content: bytes = b""
     problem: str = ""
     note: str = ""
-    lost: bool = False  # stands for a stretch of the file in which no record could be read
+    lost: bool = False  # True for a part of the file in which no record could be read
 
 
 def archive_format(first: bytes) -> str:
-    """`warc`, `arc` or `` for something else, from the first decompressed bytes."""
-    first = first.lstrip(_BLANK)
+    """`warc`, `arc` or `` for anything else, by the first decompressed bytes."""
+    first = first.lstrip(_BLANK_BYTES)
     if first.startswith(b"WARC/"):
         return "warc"
-    return "arc" if first.startswith(b"filedesc:") or _ARC.match(first) else ""
+    return "arc" if first.startswith(b"filedesc:") or _ARC_LINE.match(first) else ""
 
 
-def records(stream: Stream, format: str) -> Iterator[Record]:
-    """All records of an archive of one format, in stored order, then the end or `stream.damage`.
+def read_records(stream: CompressedStream, format: str) -> Iterator[Record]:
+    """Yields all records of an archive in stored order.
 
-    After the last record, `stream.damage` is set if what follows in the file could not be read; a truncated record at
-    the end is yielded (with its problem) and sets nothing.
+    After the last one, `stream.damage` is set if the rest of the file could not be read; a truncated record at the end
+    is yielded (with its problem) and does not set it.
     """
-    framing = _Framing(stream, format)
+    framing = _RecordReader(stream, format)
     while True:
-        record = framing.next()
+        record = framing.next_record()
         if record is not None:
             yield record
         elif stream.damage is None:
             return
         else:
-            lost = framing.recover(stream.damage)
+            lost = framing.recover_after_damage(stream.damage)
             if lost is not None:
                 yield lost
             if stream.ended:
                 return
 
 
-class _Framing:
-    """Walks a stream record by record."""
+class _RecordReader:
+    """Reads a stream record by record."""
 
-    def __init__(self, stream: Stream, format: str) -> None:
+    def __init__(self, stream: CompressedStream, format: str) -> None:
         self.stream, self.format = stream, format
-        self.anchor, self.since = stream.marks[0].stored if stream.marks else 0, 0
-        self.open: Record | None = None  # being read when the stream broke
+        self.member_offset, self.records_since_member = stream.member_starts[0].offset if stream.member_starts else 0, 0
+        self.current: Record | None = None  # the record being read
 
-    def next(self) -> Record | None:
-        """The next whole record; None where the stream ends or breaks (then `open` is the record that broke)."""
+    def next_record(self) -> Record | None:
+        """The next record; None where the stream ends or breaks (then `current` is the record that broke)."""
         stream = self.stream
-        self.open = None
+        self.current = None
         before = stream.position
-        while (byte := stream.peek(1)) and byte in _BLANK:
+        while (byte := stream.peek(1)) and byte in _BLANK_BYTES:
             stream.skip(1)
-        stream.release()
+        stream.discard_consumed()
         if not byte:
             return None
         start = stream.position
-        record = self.open = self._placed(before, start)
-        known = self._warc_head(record) if self.format == "warc" else self._arc_head(record)
+        record = self.current = self._start_record(before, start)
+        known = self._read_warc_header(record) if self.format == "warc" else self._read_arc_header(record)
         if stream.damage:
             return None
         if known is None:
-            self._to_next(record, start, 0)
+            self._extend_to_next_record(record, start, 0)
         elif known > MAX_CONTENT:
             record.problem = f"larger than {MAX_CONTENT} bytes"
             record.content = stream.peek(1 << 16)
             if stream.skip(known) < known:
-                return None if stream.damage else self._cut_short(record, known)
-            stream.release()
+                return None if stream.damage else self._mark_truncated(record, known)
+            stream.discard_consumed()
         else:
             body = stream.position
             record.content = stream.read(known)
             if stream.damage:
                 return None
-            if len(record.content) < known or not self._at_boundary(stream.position):
-                self._to_next(record, body, known)
+            if len(record.content) < known or not self._record_follows(stream.position):
+                self._extend_to_next_record(record, body, known)
             if stream.damage:
                 return None
-        return self._closed(record)
+        return self._finish_record(record)
 
-    def recover(self, damage: Damage) -> Record | None:
-        """After damage: what is lost up to the next readable member, as a record with a problem; None where nothing
-        readable follows and `stream.damage` stands for the rest."""
-        stream, start, opened = self.stream, damage.stored, self.open
+    def recover_after_damage(self, damage: Damage) -> Record | None:
+        """After damage: a record with a problem for the bytes up to the next readable member; None where no such member
+        follows and `stream.damage` covers the rest."""
+        stream, start, opened = self.stream, damage.offset, self.current
         if damage.truncated:
             following: int | None = stream.stop
-            stream.forgive()
+            stream.clear_damage()
         else:
             following = stream.resync(lambda first: archive_format(first) == self.format)
         if following is None:
@@ -138,61 +138,65 @@ class _Framing:
             lost.row = opened.row
         return lost
 
-    def _placed(self, before: int, start: int) -> Record:
-        """A record that begins here, after blank lines from `before` on. Its place is set for good in `_closed`, when
-        it is known where it ends."""
-        mark = self.stream.last_mark(before, start)
+    def _start_record(self, before: int, start: int) -> Record:
+        """A record that begins here, after blank lines from `before` on. `_finish_record` completes its location, when
+        its end is known."""
+        mark = self.stream.last_member_start(before, start)
         if not self.stream.compressed:
-            return Record(self.format, start, self.stream.stored_at(start), None, None)
+            return Record(self.format, start, self.stream.file_offset(start), None, None)
         if mark:
-            self.anchor, self.since = mark.stored, 0
+            self.member_offset, self.records_since_member = mark.offset, 0
         else:
-            self.since += 1
-        return Record(self.format, start, self.anchor, None, self.since or None)
+            self.records_since_member += 1
+        return Record(self.format, start, self.member_offset, None, self.records_since_member or None)
 
-    def _closed(self, record: Record) -> Record | None:
+    def _finish_record(self, record: Record) -> Record | None:
         stream, end = self.stream, self.stream.position
         if not stream.compressed:
-            record.length = stream.stored_at(end) - record.offset
+            record.length = stream.file_offset(end) - record.offset
             return record
-        while (byte := stream.peek(1)) and byte in _BLANK and not stream.last_mark(stream.position, stream.position):
+        while (
+            (byte := stream.peek(1))
+            and byte in _BLANK_BYTES
+            and not stream.last_member_start(stream.position, stream.position)
+        ):
             stream.skip(1)
-        if stream.damage and stream.damage.stored == record.offset:
+        if stream.damage and stream.damage.offset == record.offset:
             if not stream.damage.truncated:
-                return None  # the member's checksum, say, does not hold
-            record.note = record.note or "all there, but the compressed data ends early"
-            stream.forgive()
-        member_end = stream.begins(end, stream.position)
+                return None  # for example, the member's checksum is wrong
+            record.note = record.note or "complete, but the compressed data ends early"
+            stream.clear_damage()
+        member_end = stream.member_start_between(end, stream.position)
         if member_end is not None and not record.row:
             record.length = member_end - record.offset
         elif record.row is None:
             record.row = 0
         return record
 
-    def _warc_head(self, record: Record) -> int | None:
-        """Reads the header block; the content's length, or None with `problem` set."""
+    def _read_warc_header(self, record: Record) -> int | None:
+        """Reads the header block; returns the content's length, or None with `problem` set."""
         stream = self.stream
         size = 4096
-        while not (end := _END_OF_HEAD.search(head := stream.peek(size))) and len(head) == size and size < _MAX_HEAD:
+        while not (end := _HEADER_END.search(head := stream.peek(size))) and len(head) == size and size < _MAX_HEADER:
             size *= 2
-        if not _WARC.match(head):
+        if not _WARC_LINE.match(head):
             record.problem = "bytes that belong to no record"
             return None
         if not end:
             record.problem = "the record's header does not end"
             return None
-        record.head = stream.read(end.end())
-        record.fields = parse_fields(record.head.partition(b"\n")[2])
+        record.header_bytes = stream.read(end.end())
+        record.fields = parse_headers(record.header_bytes.partition(b"\n")[2])
         record.type = record.fields.get("warc-type", "").lower()
-        return self._length(record, record.fields.get("content-length", ""))
+        return self._parse_length(record, record.fields.get("content-length", ""))
 
-    def _arc_head(self, record: Record) -> int | None:
+    def _read_arc_header(self, record: Record) -> int | None:
         line = self.stream.peek(_MAX_LINE).partition(b"\n")[0] + b"\n"
-        match = _ARC.match(line)
+        match = _ARC_LINE.match(line)
         if not match:
             record.problem = "bytes that belong to no record"
             return None
-        record.head = self.stream.read(len(line))
+        record.header_bytes = self.stream.read(len(line))
         # The URL may hold spaces: take the others from the right. ARC 2 has four more between type and length.
         parts = line.decode("utf-8", "replace").split()
         date = next(i for i in range(len(parts) - 2, 0, -1) if parts[i].isdigit() and 8 <= len(parts[i]) <= 18)
@@ -203,63 +207,64 @@ class _Framing:
             "type": parts[date + 1],
         }
         record.type = "filedesc" if line.startswith(b"filedesc:") else "response"
-        return self._length(record, parts[-1])
+        return self._parse_length(record, parts[-1])
 
-    def _length(self, record: Record, value: str) -> int | None:
+    def _parse_length(self, record: Record, value: str) -> int | None:
         if value.isascii() and value.isdigit() and len(value) < 16:
             return int(value)
         record.problem = f"no usable length: {value!r}" if value else "no length"
         return None
 
-    def _at_boundary(self, position: int) -> bool:
-        """Whether a record, a member or the end comes next, after blank lines. Stays where it is."""
+    def _record_follows(self, position: int) -> bool:
+        """Whether a record, a member or the end comes next, after blank lines. Does not move the stream."""
         stream = self.stream
         for size in (4, 64, 1 << 16):
             ahead = stream.peek(size + 64)
-            rest = ahead.lstrip(_BLANK)
+            rest = ahead.lstrip(_BLANK_BYTES)
             if rest or len(ahead) < size + 64:
                 break
         after = position + len(ahead) - len(rest)
-        if not rest or stream.begins(position, after) is not None:
+        if not rest or stream.member_start_between(position, after) is not None:
             return True
-        line = stream.peek(_MAX_LINE).lstrip(_BLANK)
-        if b"\n" not in line and len(line) < _MAX_LINE // 2:  # cut off by the end: what it was going to be
+        line = stream.peek(_MAX_LINE).lstrip(_BLANK_BYTES)
+        if b"\n" not in line and len(line) < _MAX_LINE // 2:  # cut off by the end of the file: does it start like one?
             return line.startswith(b"WARC/"[: len(line)]) if self.format == "warc" else True
-        return bool(_WARC.match(line) if self.format == "warc" else _ARC.match(line))
+        return bool(_WARC_LINE.match(line) if self.format == "warc" else _ARC_LINE.match(line))
 
-    def _to_next(self, record: Record, body: int, claimed: int) -> None:
-        """Takes the record to where the next one begins: a line that opens a record, a member, or the end."""
+    def _extend_to_next_record(self, record: Record, body: int, claimed: int) -> None:
+        """Extends the record to where the next one begins: at a line that starts a record, at a member, or at the
+        end."""
         stream = self.stream
-        stream.back_to(body)
+        stream.seek_back(body)
         found = bytearray()
         while len(found) <= MAX_CONTENT:
-            # A line that opens a record is searched beyond the record's own first line.
-            match = _NEXT[self.format].search(found, max(0, len(found) - 2 * _MAX_LINE))
-            cuts = [m.position - body for m in stream.marks if body < m.position <= body + len(found)]
+            # Searched from the last chunk on, with an overlap: the line may have begun in the one before.
+            match = _NEXT_RECORD[self.format].search(found, max(0, len(found) - 2 * _MAX_LINE))
+            cuts = [m.position - body for m in stream.member_starts if body < m.position <= body + len(found)]
             cuts += [match.start()] if match else []
             if cuts:
                 cut = min(cuts)
-                stream.back_to(body + cut)
-                self._mend(record, bytes(found[:cut]), claimed, at_end=False)
+                stream.seek_back(body + cut)
+                self._set_mended_content(record, bytes(found[:cut]), claimed, at_end=False)
                 return
             piece = stream.read(1 << 16)
             if not piece:
                 if not stream.damage:
-                    self._mend(record, bytes(found), claimed, at_end=True)
+                    self._set_mended_content(record, bytes(found), claimed, at_end=True)
                 return
             found += piece
         record.problem = record.problem or f"larger than {MAX_CONTENT} bytes"
 
-    def _mend(self, record: Record, content: bytes, claimed: int, *, at_end: bool) -> None:
+    def _set_mended_content(self, record: Record, content: bytes, claimed: int, *, at_end: bool) -> None:
         content = content.rstrip(b"\r\n") if len(content) > claimed or not at_end else content
         record.content = content
         if record.problem:
             return
         if at_end and len(content) < claimed:
-            self._cut_short(record, claimed)
+            self._mark_truncated(record, claimed)
         else:
             record.note = f"says {claimed} bytes and has {len(content)}"
 
-    def _cut_short(self, record: Record, claimed: int) -> Record:
+    def _mark_truncated(self, record: Record, claimed: int) -> Record:
         record.problem = f"the file ends before the {claimed} bytes of this record do"
         return record

@@ -99,8 +99,8 @@ def _opening(facts: Facts) -> str:
         said += f"; {tokens:,} tokens"
     said += f". Curated by Gristmill {__version__}; fingerprint `{facts.run['fingerprint']}`"
     said += f", generation {facts.generation}."
-    if facts.forgotten:
-        said += f" {facts.forgotten:,} documents or addresses were taken out since the first generation."
+    if facts.deleted:
+        said += f" {facts.deleted:,} documents or addresses were deleted since the first generation."
     return said
 
 
@@ -136,16 +136,16 @@ def _called(step: dict[str, Any]) -> str:
 def _deduplication(facts: Facts) -> list[str]:
     rows = []
     for step in facts.steps:
-        trail = facts.run["stages"].get(step["name"])
-        if trail is None or "dedup" not in step["step"]:
+        stages = facts.run["stages"].get(step["name"])
+        if stages is None or "dedup" not in step["step"]:
             continue
-        tally: Counter[str] = Counter()
-        for stage in trail:
+        counters: Counter[str] = Counter()
+        for stage in stages:
             for key in ("candidates", "met", "skipped", "unmet", "edges"):
-                tally[key] += stage.get("tally", {}).get(key, 0)
+                counters[key] += stage.get("counters", {}).get(key, 0)
         dropped = sum(r["dropped"] for r in step["rules"].values())
         share = dropped / step["reached"] if step["reached"] else 0.0
-        found = [f"{tally[k]:,}" if "minhash" in step["step"] else "" for k in ("met", "edges", "unmet")]
+        found = [f"{counters[k]:,}" if "minhash" in step["step"] else "" for k in ("met", "edges", "unmet")]
         rows.append([_called(step), f"{step['reached']:,}", f"{dropped:,}", f"{share:.1%}", *found])
     if not rows:
         return []

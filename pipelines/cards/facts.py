@@ -52,7 +52,7 @@ class Facts:
     rows: int  # of the ledger that signals were counted over
     manifest: dict[str, Any] | None
     generation: int
-    forgotten: int
+    deleted: int
     made: str | None  # the day of run.json, for a run on this machine
     limits: list[str] = field(default_factory=list)
 
@@ -79,7 +79,7 @@ def gather(run_dir: str) -> Facts:
     import yaml
 
     from curation.engine.results import generations
-    from curation.engine.runtime.run import read_run
+    from curation.engine.runtime.run_record import read_run
 
     store = Storage(run_dir)
     run = read_run(store)
@@ -100,7 +100,7 @@ def gather(run_dir: str) -> Facts:
         if store.exists("result/shards/manifest.json")
         else None,
         generation=generations.number(store),
-        forgotten=len(generations.listed(store)),
+        deleted=len(generations.deleted_entries(store)),
         made=_day(store),
     )
     facts.limits = _limits(facts)
@@ -235,7 +235,7 @@ def _limits(facts: Facts) -> list[str]:
         )
     if facts.generation:
         said.append(
-            f"This is generation {facts.generation}: documents were forgotten, and tokenizer and quantiles stayed "
+            f"This is generation {facts.generation}: documents were deleted, and tokenizer and quantiles stayed "
             "those of the generation before. A fresh run makes its own."
         )
     if "pii" not in kinds:
@@ -249,7 +249,7 @@ def _limits(facts: Facts) -> list[str]:
         said.append("Toxic text was not looked for.")
     if not kinds & {"exact_dedup", "minhash_dedup", "line_dedup", "url_dedup"}:
         said.append("Duplicates were not removed.")
-    unmet = sum(t.get("tally", {}).get("unmet", 0) for trail in run["stages"].values() for t in trail)
+    unmet = sum(t.get("counters", {}).get("unmet", 0) for stages in run["stages"].values() for t in stages)
     if unmet:
         said.append(f"{unmet:,} members of very large buckets were not compared with all others (see docs/dedup.md).")
     if "decontaminate" not in kinds:

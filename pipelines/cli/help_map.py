@@ -40,7 +40,7 @@ MAP: dict[str, dict[str, str]] = {
         "generate": "let the model write",
         "export": "to Hugging Face's format",
         "import": "from Hugging Face's format",
-        "order": "what an iteration read",
+        "order": "what a step read",
         "trace": "from a token back to the crawl",
         "seen": "when a training read a document",
     },

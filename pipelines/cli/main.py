@@ -14,13 +14,14 @@ from typing import Any, NoReturn
 
 import typer.main
 
+from curation.core.packages import explain_import_error
 from pipelines.cli.app import app, make_console
 from pipelines.cli.help_map import dress
 
 # Modules that add commands to the app, in the order in which help shows them.
 COMMANDS = (
-    *("init", "curating", "forget", "account", "looking", "watching", "card", "what_if", "shards", "order"),
-    *("training", "evaluate", "export", "models", "scaling", "mix", "completion"),
+    *("init", "curate", "delete", "plan", "inspect", "monitor", "card", "what_if", "shards", "data"),
+    *("train", "evaluate", "export", "models", "scaling", "mix", "completion"),
 )
 for _name in COMMANDS:
     importlib.import_module(f"pipelines.cli.commands.{_name}")
@@ -31,7 +32,7 @@ _INTERRUPTED = 130  # what Typer makes of Ctrl-C
 _SAID = (
     ("curation.step", "UserError", 2),
     ("training.config", "UserError", 2),
-    ("curation.engine.runtime.driver", "RunFailed", 1),
+    ("curation.engine.execution.driver", "RunFailed", 1),
     ("curation.shards", "ShardError", 1),
     ("training.data.mix_table", "OrderError", 1),
     ("training.checkpoint.save_load", "CheckpointError", 1),
@@ -62,6 +63,8 @@ def main() -> NoReturn:
             kind = getattr(sys.modules.get(module), name, None)
             if kind is not None and isinstance(error, kind):
                 _fail(str(error), code)
+        if isinstance(error, ImportError) and (missing := explain_import_error(error)):
+            _fail(missing, 2)
         if type(error).__module__.split(".")[0] in _STORES:
             _fail(
                 f"the object store cannot be used: {error}\n  keys are taken from the environment (AWS_ACCESS_KEY_ID, "

@@ -16,11 +16,14 @@ from pipelines.monitor.terminal_view import live
 
 
 def is_training_file(path: str) -> bool:
-    """Whether a YAML file trains rather than curates: it has `iterations` and no `sources`."""
+    """Whether a YAML file trains rather than curates: it has a number of `steps` and no `sources`."""
     from curation.core import yaml_lines
+    from curation.core.renamed_keys import TRAINING_KEYS
 
     tree = yaml_lines.load(path, variables=_Anything()).tree
-    return isinstance(tree, dict) and "iterations" in tree and "sources" not in tree
+    if not isinstance(tree, dict) or "sources" in tree or isinstance(tree.get("steps"), list):
+        return False
+    return "steps" in tree or any(key in tree for key, new in TRAINING_KEYS.items() if new == "steps")
 
 
 class _Anything(dict[str, str]):
@@ -163,11 +166,11 @@ def show_models(console: Console, rows: Sequence[Any]) -> None:
 class TrainLines:
     """What a training says while it goes: evaluations, and on a terminal a bar, else a line every 20 seconds.
 
-    `with TrainLines(console, iterations) as lines: train(..., report=lines)`.
+    `with TrainLines(console, steps) as lines: train(..., report=lines)`.
     """
 
-    def __init__(self, console: Console, iterations: int) -> None:
-        self.console, self.iterations = console, iterations
+    def __init__(self, console: Console, steps: int) -> None:
+        self.console, self.steps = console, steps
         self._spoken = time.monotonic()
         self._speed: dict[str, Any] = {}
         self._bar: Progress | None = None
@@ -176,7 +179,7 @@ class TrainLines:
     def __enter__(self) -> TrainLines:
         if self.console.is_terminal and not self.console.quiet:
             self._bar = Progress(BarColumn(12), TextColumn("{task.description}"), console=self.console, transient=True)
-            self._bar.add_task("", total=self.iterations)
+            self._bar.add_task("", total=self.steps)
             self._bar.start()
         return self
 
@@ -195,22 +198,20 @@ class TrainLines:
             self.console.print(_event(entry), style="yellow", highlight=False, markup=False)
         elif entry["kind"] == "validation":
             domains = ", ".join(f"{d} {s['loss']:.3f}" for d, s in entry["domains"].items())
-            self.console.print(
-                f"iteration {entry['iteration']}/{self.iterations}: validation {domains}", highlight=False
-            )
+            self.console.print(f"step {entry['step']}/{self.steps}: validation {domains}", highlight=False)
         elif entry["kind"] == "train" and self._bar is not None:
-            said = f"{entry['iteration']:,}/{self.iterations:,}, {self._said(entry, brief=True)}"
-            self._bar.update(self._bar.task_ids[0], completed=entry["iteration"], description=said)
+            said = f"{entry['step']:,}/{self.steps:,}, {self._said(entry, brief=True)}"
+            self._bar.update(self._bar.task_ids[0], completed=entry["step"], description=said)
         elif entry["kind"] == "train" and self._speed and time.monotonic() - self._spoken > 20:
             self._spoken = time.monotonic()
-            said = f"iteration {entry['iteration']}/{self.iterations}: {self._said(entry)}"
+            said = f"step {entry['step']}/{self.steps}: {self._said(entry)}"
             self.console.print(said, style="dim", highlight=False)
 
     def _said(self, entry: dict[str, Any], *, brief: bool = False) -> str:
         """Loss, speed and time left; not `brief`: memory and what the plan says of both as well."""
         said = ["loss " + ("no number" if entry["loss"] is None else f"{entry['loss']:.3f}")]
         if self._speed:
-            left = (self.iterations - entry["iteration"]) * self._speed["seconds"]
+            left = (self.steps - entry["step"]) * self._speed["seconds"]
             share = f"MFU {self._speed['mfu']:.1%}" if brief and "mfu" in self._speed else ""
             said += [f"{self._speed['tokens_per_s']:,.0f} tokens/s", share if brief else live(self._speed)]
             said.append(f"{duration(left)} left")
@@ -221,7 +222,7 @@ def _event(entry: dict[str, Any]) -> str:
     """What the guard did, in a line."""
     if entry["event"] == "rollback":
         who = f"{len(entry['blamed'])} documents blamed and masked" if entry["blamed"] else "nobody to blame"
-        return f"spike at iteration {entry['confirmed']}: back to iteration {entry['iteration']}, {who}"
+        return f"spike at step {entry['confirmed']}: back to step {entry['step']}, {who}"
     norm = "no number" if entry["grad_norm"] is None else f"{entry['grad_norm']:.3g}"
     what = {"skip": "update skipped", "anomaly": "out of the frame", "overflow": "fp16 overflow, update skipped"}
-    return f"iteration {entry['iteration']}: {what[entry['event']]}, gradient norm {norm}"
+    return f"step {entry['step']}: {what[entry['event']]}, gradient norm {norm}"

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
+from curation.core.packages import require
 from pipelines.monitor.progress import Display, duration
 
 HELD_OUT = 8  # one document in so many trains the reference model and the classifier
@@ -26,6 +27,7 @@ PROMPT = "This module provides"
 
 def demo(folder: str, *, executor: str = "ray", console: Any) -> str:
     """Builds, curates, trains, reports; returns the report's path. Raises as the parts do."""
+    require("gristmill demo", ["warcio", "torch"])
     started = time.monotonic()
     os.makedirs(folder, exist_ok=True)
     for name, copy in (("demo.yaml", "demo.yaml"), ("demo_train.yaml", "train.yaml")):
@@ -95,7 +97,7 @@ def _prepare(crawl: str, folder: str, environment: str) -> None:
     options = {"dim": 16, "wordNgrams": 1, "bucket": 0, "epoch": 10, "lr": 0.5}
     fit(halves, os.path.join(folder, "prose.bin"), options=options)
     _write_lines(
-        os.path.join(folder, "quarantine.jsonl"),
+        os.path.join(folder, "exclude.jsonl"),
         [{"url": d["url"], "reason": "trained the demo's reference models"} for d in held_out + held_out_code],
     )
     asked = [p for d in prose if _bucket(d["url"]) == 1 for p in _passages(d["text"], 400)[1:2]]
@@ -152,7 +154,7 @@ def _train(file: str, run: str, console: Any) -> None:
 
     config = load(file)
     folder = os.path.join(run, "train", "demo")
-    with TrainLines(console, config.iterations) as lines:
+    with TrainLines(console, config.steps) as lines:
         result = train(config, run, folder, report=lines)
     for domain, score in sorted(result.validation.items()):
         console.print(f"        {domain}: validation loss {score.loss:.3f}", highlight=False)

@@ -50,8 +50,8 @@ class Shape:
 
 def shape_of(root: str, file: storage.InputFile) -> Shape | str:
     """What a file is, or why it is no input."""
-    from curation.sources.compressed_stream import Stream
-    from curation.sources.warc import binary_type
+    from curation.sources.compressed_stream import CompressedStream
+    from curation.sources.warc import detect_binary_type
     from curation.sources.warc_records import archive_format
 
     if not file.size:
@@ -65,7 +65,7 @@ def shape_of(root: str, file: storage.InputFile) -> Shape | str:
                 return _table(_parquet_rows(stored), "parquet")
             if first[:6] == b"ARROW1" or first[:4] == b"\xff\xff\xff\xff":
                 return _table(_arrow_rows(stored), "arrow")
-            stream = Stream(stored)
+            stream = CompressedStream(stored)
             head = stream.peek(HEAD)
     except (OSError, ValueError) as error:
         return f"cannot be read ({str(error).partition(chr(10))[0]})"
@@ -73,7 +73,7 @@ def shape_of(root: str, file: storage.InputFile) -> Shape | str:
         return Shape("warc", "warc", "web", html=True)
     if not head.strip():
         return "empty"
-    if binary := binary_type(head):
+    if binary := detect_binary_type(head):
         return binary
     if head.lstrip().startswith(b"{") and (rows := _json_rows(head)) is not None:
         return _table(rows, "jsonl")

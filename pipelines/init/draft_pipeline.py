@@ -103,7 +103,7 @@ def _value(value: Any) -> str:
 
 def _steps(found: Look, domains: list[str]) -> list[str]:
     prose = [g for g in found.groups if g.shape.domain != "code"]
-    only = ["    only: domain <> 'code'"] if "code" in domains else []
+    where = ["    where: domain <> 'code'"] if "code" in domains else []
     lines = ["steps:"]
     if any(g.shape.html for g in found.groups):
         lines += [
@@ -112,7 +112,7 @@ def _steps(found: Look, domains: list[str]) -> list[str]:
             "",
         ]
     if prose:
-        lines += [*_language(found, prose, only), ""]
+        lines += [*_language(found, prose, where), ""]
     lines += [
         "  # e-mail addresses, telephone and card numbers and the like are masked; before anything is stored",
         "  - pii: {}",
@@ -124,7 +124,7 @@ def _steps(found: Look, domains: list[str]) -> list[str]:
             ("", f"keep {share:.0%} of the sample") if share >= LEAST else ("# ", f"off: would keep {share:.0%} of it")
         )
         lines += [f"  # Gopher's rules of quality and repetition ({why}); `c4` and `fineweb` are further sets"]
-        lines += [f"  {off}- heuristics: {{sets: [gopher]}}", *(f"  {off}{o[2:]}" for o in only), ""]
+        lines += [f"  {off}- heuristics: {{sets: [gopher]}}", *(f"  {off}{o[2:]}" for o in where), ""]
     return [
         *lines,
         "  # documents of the same text, then of nearly the same: 72 % of 5-word shingles, verified one by one",
@@ -134,7 +134,7 @@ def _steps(found: Look, domains: list[str]) -> list[str]:
     ]
 
 
-def _language(found: Look, prose: list[Group], only: list[str]) -> list[str]:
+def _language(found: Look, prose: list[Group], where: list[str]) -> list[str]:
     counts = sum((g.languages for g in prose), type(prose[0].languages)())
     total = sum(counts.values())
     lines = ["  # the language of each document, and how sure the model is of it; FineWeb asks for 0.65"]
@@ -152,7 +152,7 @@ def _language(found: Look, prose: list[Group], only: list[str]) -> list[str]:
         codes = codes[:1]
     listed = ", ".join(f"'{c}'" for c in codes)
     rule = f"language.code = {listed}" if len(codes) == 1 else f"language.code IN ({listed})"
-    return [*lines, "  - language: {}", f'    keep: {{language: "{rule} AND language.score >= 0.5"}}', *only]
+    return [*lines, "  - language: {}", f'    keep: {{language: "{rule} AND language.score >= 0.5"}}', *where]
 
 
 def _end(found: Look, domains: list[str]) -> list[str]:

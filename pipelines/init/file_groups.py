@@ -43,10 +43,10 @@ class Look:
 
 def make_reader(group: Group) -> Any:
     """The group's reader with its options."""
-    from curation.sources.text import Text
-    from curation.sources.warc import Warc
+    from curation.sources.text import TextReader
+    from curation.sources.warc import WarcReader
 
-    return Warc() if group.shape.read == "warc" else Text(**reader_options(group))
+    return WarcReader() if group.shape.read == "warc" else TextReader(**reader_options(group))
 
 
 def reader_options(group: Group) -> dict[str, Any]:

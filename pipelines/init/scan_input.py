@@ -71,11 +71,11 @@ def _chosen(files: list[storage.InputFile]) -> Iterable[storage.InputFile]:
 
 def _by_format(shape: Shape, files: Sequence[storage.InputFile]) -> dict[tuple[str, str], list[storage.InputFile]]:
     """Files by what their reader has to be told: a format and a media type that the suffix does not say."""
-    from curation.sources.text import by_suffix, is_html
+    from curation.sources.text import format_by_suffix, is_html_path
 
     parts: dict[tuple[str, str], list[storage.InputFile]] = {}
     for file in files:
-        told = "auto" if shape.read == "warc" or by_suffix(file.path) == shape.form else shape.form
-        named = shape.read == "warc" or (shape.form == "text" and is_html(file.path))
+        told = "auto" if shape.read == "warc" or format_by_suffix(file.path) == shape.form else shape.form
+        named = shape.read == "warc" or (shape.form == "text" and is_html_path(file.path))
         parts.setdefault((told, "text/html" if shape.html and not named else "text/plain"), []).append(file)
     return parts

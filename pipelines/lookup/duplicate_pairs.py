@@ -88,16 +88,16 @@ def _options(run_dir: str, step: str) -> dict[str, Any]:
 
 
 def _find(run_dir: str, step: str, doc: str) -> tuple[str, dict[str, Any]] | None:
-    """The run that holds a document: this one, or one that the step is against, however far back."""
+    """The run that holds a document: this one, or a prior run of the step, however far back."""
     while True:
         try:
             return run_dir, explain(run_dir, doc)
         except UserError:
-            against = _options(run_dir, step).get("against") if Storage(run_dir).exists("pipeline.yaml") else None
-            if not against:
+            prior_run = _options(run_dir, step).get("prior_run") if Storage(run_dir).exists("pipeline.yaml") else None
+            if not prior_run:
                 return None
         base = os.path.dirname(Storage(run_dir).read_json("run.json").get("file", ""))
-        run_dir = against if is_remote(against) else os.path.join(base, against)
+        run_dir = prior_run if is_remote(prior_run) else os.path.join(base, prior_run)
 
 
 def _text(run_dir: str, answer: Mapping[str, Any]) -> str | None:

@@ -45,19 +45,19 @@ class Readings:
                 f"{run_dir} was trained on other shards than {self.manifest.root} has now: what it read is not there"
             )
         self.data, self.log, _ = new_data_order(
-            self.manifest, config.data, config.seed, config.batch.windows, config.iterations
+            self.manifest, config.data, config.seed, config.batch.global_size, config.steps
         )
-        self.iterations = config.iterations
+        self.steps = config.steps
         self.windows = 0  # read so far
         state = _newest_state(run_dir)
         if state is not None:
             self.log = OrderLog.from_dict(state["order"])
-            self.windows = int(state["windows"])
+            self.windows = int(state["sequences"])
 
     def step(self, number: int) -> list[dict[str, Any]]:
-        """The windows of an iteration (from 1, as the training log counts), each with its documents."""
+        """The windows of a step (from 1, as the training log counts), each with its documents."""
         if number < 1:
-            raise UserError(f"--step {number}: iterations count from 1, as in metrics.jsonl")
+            raise UserError(f"--step {number}: steps count from 1, as in metrics.jsonl")
         first, last = self.log.span(number - 1)
         answer = []
         for window in self.data.windows(self.log, first, last):
@@ -89,11 +89,11 @@ class Readings:
         """Replays what the run has read (before its first checkpoint: what it will read) and counts."""
         from training.data.read_history import replay_order
 
-        windows = self.windows or self.log.span(self.iterations)[0]
+        windows = self.windows or self.log.span(self.steps)[0]
         counted = replay_order(self.log, self.data.orders, windows)
         return {
             "windows": windows,
-            "iterations": self.log.iteration(windows - 1) + 1 if windows else 0,
+            "steps": self.log.iteration(windows - 1) + 1 if windows else 0,
             "segments": len(self.log.segments),
             "domains": {name: vars(count) for name, count in counted.items()},
         }

@@ -151,12 +151,12 @@ def _count_lines(path: str) -> int:
 def training(folder: str, now: float) -> dict[str, Any]:
     """A training run."""
     t = training_run.read(folder)
-    ended = bool(t.planned) and t.iteration >= (t.planned or 0)
+    ended = bool(t.planned) and t.step >= (t.planned or 0)
     recent = [v for _, v in t.speed[-50:]]
     rate = len(recent) / sum(1 / v for v in recent) if recent else 0.0  # tokens over time, not a mean of rates
     shares = [v for _, v in t.mfu[-50:]]
-    each = t.tokens / t.iteration if t.iteration else 0
-    left = None if not (t.planned and rate) else max(0, t.planned - t.iteration) * each / rate
+    each = t.tokens / t.step if t.step else 0
+    left = None if not (t.planned and rate) else max(0, t.planned - t.step) * each / rate
     touched = os.path.getmtime(os.path.join(folder, "metrics.jsonl")) if t.train or t.scores else now
     quiet = now - touched > QUIET
     return {
@@ -164,7 +164,7 @@ def training(folder: str, now: float) -> dict[str, Any]:
         "name": t.name,
         "run": folder,
         "state": "done" if ended else "stopped, or at a long evaluation" if quiet else "at work",
-        "iteration": t.iteration,
+        "step": t.step,
         "planned": t.planned,
         "tokens": t.tokens,
         "tokens_per_s": round(rate, 1),

@@ -103,10 +103,10 @@ def _attention(seen: dict[str, Any]) -> list[Text]:
 def _training(seen: dict[str, Any]) -> list[Any]:
     parts: list[Any] = [_title(seen, duration(seen["seconds"]))]
     planned = seen["planned"]
-    share = seen["iteration"] / planned if planned else 0.0
+    share = seen["step"] / planned if planned else 0.0
     full = round(24 * min(1.0, share))
     left = "" if not seen["left"] else f", about {duration(seen['left'])} left"
-    of = f"{seen['iteration']:,} of {planned:,} iterations" if planned else f"{seen['iteration']:,} iterations"
+    of = f"{seen['step']:,} of {planned:,} steps" if planned else f"{seen['step']:,} steps"
     parts.append(Text.assemble(("━" * full, "green"), ("━" * (24 - full), "dim"), f" {of}{left}"))
     parts.append(Text(f"{seen['tokens']:,} tokens, {seen['tokens_per_s']:,.0f} tokens/s lately", "dim"))
     if told := live(seen):

@@ -382,7 +382,7 @@ LIMITED = re.compile(r"(NOT coalesce\(\(.*?\), FALSE\) OR )\((.*)\)", re.DOTALL)
 
 
 def _change(steps: Sequence[Step], text: str) -> dict[str, str | None]:
-    """Lays one `--set` over the steps; what was changed. `only:` of a step holds for its new rules too."""
+    """Lays one `--set` over the steps; what was changed. `where:` of a step holds for its new rules too."""
     key, equals, sql = text.partition("=")
     key, sql = key.strip(), sql.strip()
     if not equals or not key or not sql:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from curation.config import rules
 from curation.document import BASE
-from curation.step import Corpus, Earlier, Stage, StagePlan, StageResult
+from curation.step import Corpus, PriorRun, Stage, StagePlan, StageResult
 
 
 def documents(texts: Sequence[str], **columns: Sequence[Any]) -> pa.Table:
@@ -127,7 +127,7 @@ class FolderOutput:
     """A sink's output, written below a folder."""
 
     folder: Path
-    facts: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def create(self, path: str) -> Iterator[Any]:
@@ -173,8 +173,8 @@ def run(
             assert empty or partitions == len(tasks), "rows for documents go to as many partitions as there are tasks"
         else:
             takes = [list(g) for g in stage.groups] if stage.groups is not None else [[p] for p in range(partitions)]
-        yielded, facts = [], []
-        tally: Counter[str] = Counter()
+        yielded, outputs = [], []
+        counters: Counter[str] = Counter()
         for index, group in enumerate(takes):
             given = [t.filter(pc.is_in(t["to"], pa.array(group, pa.uint32()))) for t in sent]
             rows = [b for t in given for b in t.to_batches(max_chunksize=11)]
@@ -182,21 +182,21 @@ def run(
             arguments: list[Any] = [iter(rows)]
             if stage.at == "documents":
                 arguments.append(TaskDocuments(index, tasks[index], batch_rows, expressions or {}))
-            if stage.again == "earlier":  # there was no earlier run
-                arguments.append(Earlier(lambda: iter(()), lambda: iter(())))
+            if stage.reuse == "prior_run":  # there was no earlier run
+                arguments.append(PriorRun(lambda: iter(()), lambda: iter(())))
             if stage.sink:
                 assert folder is not None
                 out = FolderOutput(folder)
                 for _ in stage.run(*arguments, out):
                     raise AssertionError("a sink yields nothing")
-                facts.append(out.facts)
+                outputs.append(out.outputs)
                 continue
             batches = []
             for batch in stage.run(*arguments):
                 assert batch.schema.equals(stage.schema), f"{stage.name}: {batch.schema} is not {stage.schema}"
                 batches.append(batch)
-                if stage.tally is not None:
-                    tally.update(stage.tally(batch))
+                if stage.counters is not None:
+                    counters.update(stage.counters(batch))
             table = pa.Table.from_batches(batches, stage.schema)
             if "to" in stage.schema.names and table.num_rows:
                 assert pc.max(table["to"]).as_py() < stage.partitions, f"{stage.name}: beyond its partitions"
@@ -211,7 +211,7 @@ def run(
             )
             assert left == 0, "rows that no task takes"
         ran.names.append(stage.name)
-        ran.results.append(StageResult(dict(tally), facts))
+        ran.results.append(StageResult(dict(counters), outputs))
         ran.rows = None if stage.sink else pa.concat_tables(yielded) if yielded else stage.schema.empty_table()
         sent, partitions = yielded, stage.partitions
         try:
@@ -239,5 +239,5 @@ def signals(ran: Ran, tasks: Sequence[pa.Table]) -> dict[str, dict[str, Any]]:
 
 def pickle_roundtrip(stage: Stage) -> bool:
     """Stages travel to workers: everything they run must pickle."""
-    pickle.loads(pickle.dumps((stage.run, stage.tally)))
+    pickle.loads(pickle.dumps((stage.run, stage.counters)))
     return True

@@ -55,19 +55,19 @@ def hf_config(shape: ModelConfig, *, eos: int, positions: int, dtype: torch.dtyp
         "architectures": ["Qwen3ForCausalLM" if shape.qk_norm else "LlamaForCausalLM"],
         "model_type": kind,
         "vocab_size": shape.vocab,
-        "hidden_size": shape.width,
-        "intermediate_size": shape.ffn,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.width // shape.heads,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "head_dim": shape.hidden_size // shape.num_heads,
         "hidden_act": "silu",
         "max_position_embeddings": positions,
         "rms_norm_eps": shape.norm_eps,
         "rope_theta": shape.rope_theta,
         "attention_bias": False,
         "mlp_bias": False,
-        "tie_word_embeddings": shape.tied,
+        "tie_word_embeddings": shape.tie_embeddings,
         "bos_token_id": eos,  # every document is opened by it
         "eos_token_id": eos,
         "torch_dtype": str(dtype).removeprefix("torch."),
@@ -143,7 +143,7 @@ def load_hf(folder: str) -> Model:
     seen = set()
     with torch.no_grad():
         for name, tensor in _weights(root):
-            if name == "lm_head.weight" and shape.tied:
+            if name == "lm_head.weight" and shape.tie_embeddings:
                 continue
             if name not in ours:
                 raise UserError(f"{folder}: {name} is no part of a Llama decoder without biases")
@@ -177,12 +177,12 @@ def shape_of(root: Path) -> ModelConfig:
         raise UserError(f"{root}: {', '.join(f'{k}={told[k]}' for k in wrong)} is not supported")
     return ModelConfig(
         vocab=told["vocab_size"],
-        layers=told["num_hidden_layers"],
-        width=width,
-        heads=heads,
-        kv_heads=told.get("num_key_value_heads") or heads,
-        ffn=told["intermediate_size"],
-        tied=bool(told.get("tie_word_embeddings", False)),
+        num_layers=told["num_hidden_layers"],
+        hidden_size=width,
+        num_heads=heads,
+        num_kv_heads=told.get("num_key_value_heads") or heads,
+        intermediate_size=told["intermediate_size"],
+        tie_embeddings=bool(told.get("tie_word_embeddings", False)),
         rope_theta=float(rope.get("rope_theta") or told.get("rope_theta") or 10_000.0),
         norm_eps=float(told.get("rms_norm_eps", 1e-6)),
         qk_norm=kind == "qwen3",
@@ -190,7 +190,7 @@ def shape_of(root: Path) -> ModelConfig:
 
 
 def import_hf(folder: str, run_dir: str) -> Path:
-    """Writes a Hugging Face model as a run's checkpoint of iteration 0, which `init_from` and `export` read.
+    """Writes a Hugging Face model as a run's checkpoint of step 0, which `init_from` and `export` read.
 
     Raises UserError as `load_hf` does, and where the run exists.
     """
@@ -203,9 +203,9 @@ def import_hf(folder: str, run_dir: str) -> Path:
     eos = int(eos[0] if isinstance(eos, list) else eos or 0)
     sizes = {k: v for k, v in vars(model.shape).items() if k != "vocab"}
     config = TrainConfig(
-        iterations=1,
+        steps=1,
         model=ModelSection(preset=None, **sizes),
-        data=DataConfig(sequence=min(told.get("max_position_embeddings", 2048), 8192)),
+        data=DataConfig(seq_len=min(told.get("max_position_embeddings", 2048), 8192)),
     )
     run.mkdir(parents=True, exist_ok=True)
     if (root / "tokenizer.json").exists():
@@ -213,7 +213,7 @@ def import_hf(folder: str, run_dir: str) -> Path:
     tokenizer = {"file": "tokenizer.json", "kind": "imported", "eos": eos, "vocab": model.shape.vocab}
     _json(run / "data.json", {"manifest": None, "root": folder, "tokenizer": tokenizer})
     (run / "train.yaml").write_text(config.dump())
-    state = {"iteration": 0, "shape": vars(model.shape)}
+    state = {"step": 0, "shape": vars(model.shape)}
     with save_load.Saver(run / "checkpoints", background=False) as saver:
         saver.save(
             0, model, optimizers.build_optimizers(model, config.optimizer), state, save_load.Retention(1, None, None)

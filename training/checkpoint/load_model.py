@@ -48,9 +48,9 @@ def load_model(run_dir: str, device: str = "cpu") -> LoadedModel:
     model = Model(ModelConfig(**found.state["shape"]))
     save_load.restore(found.path, model, None)
     model.eval().to(device)
-    state, length = found.state, config.data.sequence
+    state, length = found.state, config.data.seq_len
     if "order" in state:  # an imported model has none
-        length = OrderLog.from_dict(state["order"]).longest(state["windows"])
+        length = OrderLog.from_dict(state["order"]).longest(state["sequences"])
     return LoadedModel(model, tokenizer, file, int(data["tokenizer"]["eos"]), length)
 
 

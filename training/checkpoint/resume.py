@@ -24,13 +24,21 @@ from training.cost.device_specs import has_native_bf16
 from training.optim.lr_schedule import learning_rate
 
 FREE = (
-    "evaluate.", "checkpoint.", "guard.", "log_every", "log_to", "hang_after", "quarantine", "data.cache",
+    "evaluate.", "checkpoint.", "guard.", "log_every", "log_to", "hang_after", "exclude_list", "data.cache",
     "data.max_epochs",
 )  # fmt: skip
 # and the number of ranks
-ROUNDING = ("batch.micro", "recompute", "compile", "parallel.", "threads", "device", "deterministic")
-ORDER = ("data.weights", "data.sequence", "data.changes", "batch.windows")  # new segments of the order log
-RATES = ("iterations", "schedule.")  # where what is done keeps its rates
+ROUNDING = (
+    "batch.micro_size",
+    "activation_checkpointing",
+    "compile",
+    "parallel.",
+    "threads",
+    "device",
+    "deterministic",
+)
+ORDER = ("data.weights", "data.seq_len", "data.changes", "batch.global_size")  # new segments of the order log
+RATES = ("steps", "schedule.")  # where what is done keeps its rates
 
 
 def settle(config: TrainConfig, run: Path, manifest: Manifest) -> TrainConfig:
@@ -74,12 +82,12 @@ def _may(key: str, allowed: tuple[str, ...]) -> bool:
 
 
 def _same_rates(earlier: TrainConfig, now: TrainConfig, done: int) -> bool:
-    """Whether the iterations already done had the learning rates that this configuration would give them."""
-    if now.iterations < done:
+    """Whether the steps already done had the learning rates that this configuration would give them."""
+    if now.steps < done:
         return False
 
     def rates(c: TrainConfig) -> list[float]:
-        return [learning_rate(i, c.iterations, c.optimizer.lr, c.schedule) for i in range(done)]
+        return [learning_rate(i, c.steps, c.optimizer.lr, c.schedule) for i in range(done)]
 
     return rates(earlier) == rates(now)
 

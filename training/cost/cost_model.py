@@ -56,14 +56,14 @@ def peak_stage_memory(
 
     def at(windows: int, sequence: int) -> Memory:
         share = max(1, windows // gpus)
-        few = min(micro or config.batch.windows, share)
+        few = min(micro or config.batch.global_size, share)
         return estimate_memory(
             shape,
             few,
             sequence,
             precision=_precision(config, device),
             recompute=recompute,
-            shards=min(gpus, config.parallel.shard or gpus),
+            shards=min(gpus, config.parallel.dp_shard or gpus),
             device=device.kind,
             accumulate=few < share,
             optimizer=config.optimizer.kind,
@@ -96,11 +96,14 @@ def plan_training(
     for _, windows, _ in config.stages():
         if windows % gpus:
             raise UserError(
-                f"batch.windows {windows} do not divide over {gpus} devices; {math.ceil(windows / gpus) * gpus} would"
+                f"batch.global_size {windows} does not divide over {gpus} devices; "
+                f"{math.ceil(windows / gpus) * gpus} would"
             )
-    if gpus % (config.parallel.shard or 1):
-        raise UserError(f"parallel.shard {config.parallel.shard} does not divide {gpus} devices")
-    found = peak_stage_memory(config, shape, device, gpus, micro=config.batch.micro, recompute=config.recompute)
+    if gpus % (config.parallel.dp_shard or 1):
+        raise UserError(f"parallel.dp_shard {config.parallel.dp_shard} does not divide {gpus} devices")
+    found = peak_stage_memory(
+        config, shape, device, gpus, micro=config.batch.micro_size, recompute=config.activation_checkpointing == "full"
+    )
     room = int(device.memory * USABLE)
     if found.peak > room:
         would = suggest_fits(config, shape, device, gpus, room)
@@ -110,7 +113,7 @@ def plan_training(
             f"{device.memory / 1e9:.0f} can be used ({', '.join(f'{k} {v / 1e9:.1f}' for k, v in parts.items())}). "
             + ("What would fit: " + "; or ".join(would) if would else "Nothing tried here would fit: a smaller model?")
         )
-    flops = flops_per_token(shape, config.data.sequence)
+    flops = flops_per_token(shape, config.data.seq_len)
     read = [
         (count * windows * sequence, flops_per_token(shape, sequence)) for count, windows, sequence in config.stages()
     ]
@@ -126,9 +129,9 @@ def plan_training(
         flops,
         found,
         state_bytes_by_recipe(total),
-        min(config.batch.micro or config.batch.windows, config.batch.windows // gpus),
-        config.iterations,
-        config.batch.windows * config.data.sequence,
+        min(config.batch.micro_size or config.batch.global_size, config.batch.global_size // gpus),
+        config.steps,
+        config.batch.global_size * config.data.seq_len,
         tokens,
         total_flops,
         mfu,
@@ -148,25 +151,29 @@ def suggest_fits(config: TrainConfig, shape: ModelConfig, device: Device, gpus: 
     def fits(to: TrainConfig, gpus: int, micro: int, recompute: bool) -> bool:
         return peak_stage_memory(to, shape, device, gpus, micro=micro, recompute=recompute).peak <= room
 
-    share = config.batch.windows // gpus
-    most = min(config.batch.micro or share, share)
+    share, recomputes = config.batch.global_size // gpus, config.activation_checkpointing == "full"
+    most = min(config.batch.micro_size or share, share)
     tries = [m for m in range(most, 0, -1) if share % m == 0]
-    would = [f"batch.micro={m}" for m in tries if fits(config, gpus, m, config.recompute)][:1]
-    if not config.recompute:
-        would += [f"recompute=true, batch.micro={m}" for m in tries if fits(config, gpus, m, True)][:1]
-    if config.parallel.shard is not None:
-        config = config.model_copy(update={"parallel": config.parallel.model_copy(update={"shard": None})})
-        if fits(config, gpus, 1, config.recompute):
-            would.append(f"parallel.shard={gpus}, batch.micro=1")
+    would = [f"batch.micro_size={m}" for m in tries if fits(config, gpus, m, recomputes)][:1]
+    if not recomputes:
+        would += [f"activation_checkpointing=full, batch.micro_size={m}" for m in tries if fits(config, gpus, m, True)][
+            :1
+        ]
+    if config.parallel.dp_shard is not None:
+        config = config.model_copy(update={"parallel": config.parallel.model_copy(update={"dp_shard": None})})
+        if fits(config, gpus, 1, recomputes):
+            would.append(f"parallel.dp_shard={gpus}, batch.micro_size=1")
     more = [g for g in (2**i for i in range(1, 13)) if g > gpus and not any(w % g for _, w, _ in config.stages())]
-    would += [f"--gpus {g}, batch.micro=1" for g in more if fits(config, g, 1, config.recompute)][:1]
+    would += [f"--gpus {g}, batch.micro_size=1" for g in more if fits(config, g, 1, recomputes)][:1]
     if not would:
-        would += [f"--gpus {g}, recompute=true, batch.micro=1" for g in more if fits(config, g, 1, True)][:1]
+        would += [
+            f"--gpus {g}, activation_checkpointing=full, batch.micro_size=1" for g in more if fits(config, g, 1, True)
+        ][:1]
     if not would and not config.data.changes:
-        for length in (config.data.sequence >> i for i in range(1, config.data.sequence.bit_length())):
-            data = config.data.model_copy(update={"sequence": length})
+        for length in (config.data.seq_len >> i for i in range(1, config.data.seq_len.bit_length())):
+            data = config.data.model_copy(update={"seq_len": length})
             if fits(config.model_copy(update={"data": data}), gpus, 1, True):
-                return [f"data.sequence={length}, recompute=true, batch.micro=1"]
+                return [f"data.seq_len={length}, activation_checkpointing=full, batch.micro_size=1"]
     return would
 
 
@@ -186,7 +193,12 @@ class LiveStats:
             None
             if device is None or device.kind == "cpu"
             else peak_stage_memory(
-                config, shape, device, ranks, micro=config.batch.micro, recompute=config.recompute
+                config,
+                shape,
+                device,
+                ranks,
+                micro=config.batch.micro_size,
+                recompute=config.activation_checkpointing == "full",
             ).peak
         )
 

@@ -44,7 +44,7 @@ class DomainOrder:
             raise OrderError(
                 f"domain {name} is smaller than a block: its largest shard has {max(tokens, default=0)} tokens, "
                 f"a block needs {block + 1} (sequence length {block} and the next token); "
-                "shorten data.sequence, give the domain more data, or set its weight to 0"
+                "shorten data.seq_len, give the domain more data, or set its weight to 0"
             )
         self.extent = min(max(1, EXTENT_BYTES // (block * itemsize)), self.total)
         self.extents = -(-self.total // self.extent)

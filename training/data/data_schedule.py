@@ -29,7 +29,7 @@ def new_data_order(
     and a mix that would read a domain more often than the cap on epochs allows, naming the iteration at which that
     would happen.
     """
-    block = config.block or max([config.sequence, *(c.sequence or 0 for c in config.changes)])
+    block = config.shuffle_block or max([config.seq_len, *(c.seq_len or 0 for c in config.changes)])
     try:
         stages, rounding = _stages(manifest, config, batch)
         first, changes = stages[0][1], stages[1:]
@@ -65,14 +65,14 @@ def resume_data_order(
 def _stages(manifest: Manifest, config: DataConfig, batch: int) -> tuple[list[tuple[int, Settings]], float]:
     """(iteration, all that holds from it on), from iteration 0; and the largest rounding of a mix."""
     mix, rounding = integer_mix(config.weights or default_weights(manifest))
-    stages: list[tuple[int, Settings]] = [(0, {"mix": mix, "sequence": config.sequence, "batch": batch})]
+    stages: list[tuple[int, Settings]] = [(0, {"mix": mix, "sequence": config.seq_len, "batch": batch})]
     for change in config.changes:
         settings = dict(stages[-1][1])
         if change.weights is not None:
             settings["mix"], error = integer_mix(change.weights)
             rounding = max(rounding, error)
-        settings["sequence"] = change.sequence or settings["sequence"]
-        settings["batch"] = change.windows or settings["batch"]
+        settings["sequence"] = change.seq_len or settings["sequence"]
+        settings["batch"] = change.global_size or settings["batch"]
         stages.append((change.at, settings))
     return stages, rounding
 
@@ -115,7 +115,7 @@ def check_epoch_cap(data: TokenDataset, log: OrderLog, cap: float, iterations: i
         tokens = data.orders[name].total * log.block
         raise UserError(
             f"domain {name} would be read {read / tokens:.2f} times and the cap is {cap:g} epochs of {tokens} tokens: "
-            f"it runs out in iteration {high} of {iterations}; lower its weight or the iterations, "
+            f"it runs out in step {high} of {iterations}; lower its weight or the number of steps, "
             "or raise data.max_epochs"
         )
 
@@ -131,7 +131,7 @@ def rank_slices(batch: int, world: int, accumulation: int, rank: int) -> list[tu
     if batch % parts:
         near = [n for n in (batch // parts * parts, (batch // parts + 1) * parts) if n]
         raise UserError(
-            f"batch.windows: a global batch of {batch} cannot be dealt to {world} ranks × {accumulation} steps of "
+            f"batch.global_size: a global batch of {batch} cannot be dealt to {world} ranks × {accumulation} steps of "
             f"accumulation; {' or '.join(map(str, near))} can"
         )
     size = batch // parts

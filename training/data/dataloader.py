@@ -67,7 +67,7 @@ def dataset(
     shuffling and has no state. Raises UserError for a mix that would read a domain more often than max_epochs, which is
     by default what the run was made for.
     """
-    settings = DataConfig(sequence=sequence, weights=weights, max_epochs=max_epochs)
+    settings = DataConfig(seq_len=sequence, weights=weights, max_epochs=max_epochs)
     data, log, _ = new_data_order(read_manifest(run), settings, seed, windows, iterations)
     return StepDataset(data, log, count=iterations)
 

@@ -34,7 +34,7 @@ class ValidationScore:
     perplexity: float
     bits_per_byte: float | None
     tokens: int
-    windows: int
+    sequences: int
 
 
 @torch.no_grad()

@@ -29,15 +29,18 @@ from training.model.linear_cross_entropy import linear_cross_entropy
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The sizes of a model. `ffn`: inner width of SwiGLU; `kv_heads` divides `heads` divides `width`."""
+    """The sizes of a model: `num_kv_heads` divides `num_heads`, which divides `hidden_size`.
+
+    `intermediate_size` is the inner width of SwiGLU.
+    """
 
     vocab: int
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    ffn: int
-    tied: bool  # the head is the embedding
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    intermediate_size: int
+    tie_embeddings: bool  # the head is the embedding
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
     qk_norm: bool = False  # RMSNorm of queries and keys, by head
@@ -75,11 +78,11 @@ def to_autocast_dtype(x: Tensor) -> Tensor:
 class Attention(nn.Module):
     def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
-        self.head = shape.width // shape.heads
-        self.q = nn.Linear(shape.width, shape.heads * self.head, bias=False)
-        self.k = nn.Linear(shape.width, shape.kv_heads * self.head, bias=False)
-        self.v = nn.Linear(shape.width, shape.kv_heads * self.head, bias=False)
-        self.out = nn.Linear(shape.heads * self.head, shape.width, bias=False)
+        self.head = shape.hidden_size // shape.num_heads
+        self.q = nn.Linear(shape.hidden_size, shape.num_heads * self.head, bias=False)
+        self.k = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head, bias=False)
+        self.v = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head, bias=False)
+        self.out = nn.Linear(shape.num_heads * self.head, shape.hidden_size, bias=False)
         self.q_norm = nn.RMSNorm(self.head, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(self.head, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
 
@@ -98,9 +101,9 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(shape.width, shape.ffn, bias=False)
-        self.up = nn.Linear(shape.width, shape.ffn, bias=False)
-        self.down = nn.Linear(shape.ffn, shape.width, bias=False)
+        self.gate = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
+        self.up = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
+        self.down = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = to_autocast_dtype(x)
@@ -111,9 +114,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(shape.width, eps=shape.norm_eps)
+        self.attention_norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
         self.attention = Attention(shape)
-        self.ffn_norm = nn.RMSNorm(shape.width, eps=shape.norm_eps)
+        self.ffn_norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
         self.ffn = FeedForward(shape)
 
     def forward(
@@ -137,11 +140,11 @@ class Model(nn.Module):
         self.recompute = False
         self.attention_backend: AttentionBackend | None = None
         self.compile_loss = False
-        self.embedding = nn.Embedding(shape.vocab, shape.width)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
-        self.norm = nn.RMSNorm(shape.width, eps=shape.norm_eps)
-        self.head = nn.Linear(shape.width, shape.vocab, bias=False)
-        if shape.tied:
+        self.embedding = nn.Embedding(shape.vocab, shape.hidden_size)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.num_layers))
+        self.norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
+        self.head = nn.Linear(shape.hidden_size, shape.vocab, bias=False)
+        if shape.tie_embeddings:
             self.head.weight = self.embedding.weight
 
     def compile_blocks(self, **options: Any) -> None:
@@ -156,7 +159,7 @@ class Model(nn.Module):
         start = cache[0][0].shape[2] if cache else 0
         shape = self.shape
         cos, sin = rope_tables(
-            rope_angles(tokens.shape[1], shape.width // shape.heads, shape.rope_theta, start, tokens.device)
+            rope_angles(tokens.shape[1], shape.hidden_size // shape.num_heads, shape.rope_theta, start, tokens.device)
         )
         for i, block in enumerate(self.blocks):
             if self.recompute and cache is None and torch.is_grad_enabled():
@@ -192,7 +195,7 @@ class Model(nn.Module):
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
         """Draws all weights, as the head of this file says."""
-        deviation = math.sqrt(2 / (5 * self.shape.width))
+        deviation = math.sqrt(2 / (5 * self.shape.hidden_size))
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
                 parameter.fill_(1.0)
@@ -202,7 +205,7 @@ class Model(nn.Module):
             generator = torch.Generator().manual_seed(int.from_bytes(draw, "little") >> 1)
             values = torch.empty(parameter.shape, dtype=torch.float32)
             values.normal_(
-                0, deviation / math.sqrt(2 * self.shape.layers) if residual else deviation, generator=generator
+                0, deviation / math.sqrt(2 * self.shape.num_layers) if residual else deviation, generator=generator
             )
             parameter.copy_(values)
 

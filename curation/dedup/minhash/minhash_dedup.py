@@ -16,7 +16,7 @@ is decided depends on the documents, the options and the seed; not on tasks, par
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -72,8 +72,8 @@ class MinHashDedup(GlobalStep):
     """Removes documents that are verified similar to one that is kept.
 
     ngram, unit   words (or characters) in a shingle; shingles.py says what a word is and what short documents do
-    bands, rows   the shape of the LSH: pairs of Jaccard s are looked at with a chance of 1 - (1 - s^rows)^bands; both
-                  null: chosen for the threshold within 112 permutations
+    num_bands     with rows_per_band the shape of the LSH: pairs of Jaccard s are compared with probability
+                  1 - (1 - s^rows_per_band)^num_bands; both null: chosen for the threshold within 112 permutations
     threshold     the similarity from which a pair counts as duplicates, exact
     similarity    jaccard: shared shingles among those of either; containment: among those of the document of lower
                   priority, which is then inside the other one. The LSH finds pairs by their Jaccard in either case,
@@ -84,10 +84,10 @@ class MinHashDedup(GlobalStep):
                   equals the first by keyed hash of doc_id. Null: the length in bytes, one more for each doubling.
                   Say, quality in 8 steps, then length in 4: `4 * floor(8 * quality.score) + least(3, length(url) / 64)`
 
-    against       the directory of an earlier run with this step under the same options: its documents come first, so
+    prior_run     the directory of an earlier run with this step under the same options: its documents come first, so
                   they stay as they were decided there, and what is similar to a kept one of them goes. Its signatures
-                  and verified pairs are used again; of its texts those are read that have a candidate here. It may
-                  itself be against another
+                  and verified pairs are used again; of its texts those are read that have a candidate here. That run
+                  may itself have a prior run
 
     Signals, for every document: duplicate; of, the doc_id (hex) of the kept document it is most similar to;
     similarity, exact; copies, how many documents a kept one stands for (itself included). The latter is null on
@@ -95,14 +95,14 @@ class MinHashDedup(GlobalStep):
     """
 
     ngram: int = 5
-    bands: int | None = 14
-    rows: int | None = 8
+    num_bands: int | None = 14
+    rows_per_band: int | None = 8
     threshold: float = 0.72
     similarity: Literal["jaccard", "containment"] = "jaccard"
     scope: str = "all"
     priority: str | None = None
     unit: Literal["words", "characters"] = "words"
-    against: str | None = None
+    prior_run: str | None = None
     name: str = "minhash_dedup"
 
     @property
@@ -123,6 +123,9 @@ class MinHashDedup(GlobalStep):
             found["@priority"] = f"CAST(({self.priority}\n) AS DOUBLE)"
         return found
 
+    def packages(self) -> Sequence[str]:
+        return ("datasketch", "numba")
+
     def check(self) -> None:
         if self.ngram < 1:
             raise UserError(f"{self.name}: ngram is {self.ngram}; a shingle has at least 1 word")
@@ -130,40 +133,42 @@ class MinHashDedup(GlobalStep):
             raise UserError(f"{self.name}: threshold is {self.threshold}; it is a similarity in (0, 1]")
         if jaccard.fraction(self.threshold).denominator > jaccard.FINEST:
             raise UserError(f"{self.name}: threshold is {self.threshold}; write it with at most 6 decimals")
-        if (self.bands is None) != (self.rows is None):
-            raise UserError(f"{self.name}: give both bands and rows, or both as null to have them chosen")
-        if self.bands is not None and self.rows is not None and not (1 <= self.bands <= 255 and self.rows >= 1):
-            raise UserError(f"{self.name}: bands ({self.bands}) are 1 to 255 and rows ({self.rows}) at least 1")
+        if (self.num_bands is None) != (self.rows_per_band is None):
+            raise UserError(f"{self.name}: give both num_bands and rows_per_band, or both as null to have them chosen")
+        bands, rows = self.num_bands, self.rows_per_band
+        if bands is not None and rows is not None and not (1 <= bands <= 255 and rows >= 1):
+            raise UserError(f"{self.name}: num_bands ({bands}) is 1 to 255 and rows_per_band ({rows}) at least 1")
         for option in ("scope", "priority"):
             if getattr(self, option) is not None and not getattr(self, option).strip():
                 raise UserError(f"{self.name}: {option} is empty; leave it out, or give SQL such as domain")
 
     def shape(self) -> tuple[int, int]:
-        """(bands, rows) as given or chosen."""
-        if self.bands is None or self.rows is None:
+        """(num_bands, rows_per_band) as given or chosen."""
+        if self.num_bands is None or self.rows_per_band is None:
             return signatures.choose_bands(self.threshold, NUM_PERM)
-        return self.bands, self.rows
+        return self.num_bands, self.rows_per_band
 
-    def comparison(self, seed: int, eras: tuple[int, ...] = ()) -> verify_candidates.Comparison:
+    def comparison(self, seed: int, prior_run_boundaries: tuple[int, ...] = ()) -> verify_candidates.Comparison:
         priority = "@priority" if self.priority is not None else None
         return verify_candidates.Comparison(
-            self.ngram, self.unit, self.threshold, self.similarity, seed, priority, eras
+            self.ngram, self.unit, self.threshold, self.similarity, seed, priority, prior_run_boundaries
         )
 
     def stages(self, corpus: Corpus) -> StagePlan:
         bands, rows = self.shape()
-        tasks, compared = corpus.tasks, self.comparison(corpus.seed, corpus.eras)
-        if len(corpus.eras) >= independent_set.RANKS // independent_set.LEVELS:
+        tasks, compared = corpus.tasks, self.comparison(corpus.seed, corpus.prior_run_boundaries)
+        boundaries = corpus.prior_run_boundaries
+        if len(boundaries) >= independent_set.RANKS // independent_set.LEVELS:
             raise UserError(
-                f"{self.name}: against {self.against} makes a chain of {len(corpus.eras) + 1} runs; the priority has "
+                f"{self.name}: prior_run {self.prior_run} makes a chain of {len(boundaries) + 1} runs; the priority has "
                 f"room for {independent_set.RANKS // independent_set.LEVELS}: curate the earlier ones together once"
             )
         partitions = partitions_for(corpus.documents * bands)
-        looked, deal = partial(_bands, self, compared, partitions), partial(_deal, partitions)
-        yield Stage("bands", looked, _BANDS, partitions, at="documents", again="rows", deal=deal)
+        looked, repartition = partial(_bands, self, compared, partitions), partial(_repartition, partitions)
+        yield Stage("bands", looked, _BANDS, partitions, at="documents", reuse="rows", repartition=repartition)
         # of containment a sketch says nothing before the sizes are known
         differ = signatures.sketch_distance(self.threshold, bands * rows) if self.similarity == "jaccard" else 64
-        met = yield Stage("pairs", partial(_pairs, differ), _PAIRS, tasks, tally=_count_pairs)
+        met = yield Stage("pairs", partial(_pairs, differ), _PAIRS, tasks, counters=_count_pairs)
         send = partial(verify_candidates.send, compared)
         yield Stage(
             "send",
@@ -171,13 +176,19 @@ class MinHashDedup(GlobalStep):
             verify_candidates.SENT,
             tasks,
             at="documents",
-            tally=verify_candidates.count_sent,
-            again="earlier",
+            counters=verify_candidates.count_sent,
+            reuse="prior_run",
         )
-        homes = max(1, -(-met.tally.get("candidates", 0) // duplicate_edges.EDGES_PER_HOME))
+        homes = max(1, -(-met.counters.get("candidates", 0) // duplicate_edges.EDGES_PER_HOME))
         run = partial(verify_candidates.verify, compared, homes)
         yield Stage(
-            "edges", run, duplicate_edges.EDGES, homes, at="documents", tally=verify_candidates.count, again="earlier"
+            "edges",
+            run,
+            duplicate_edges.EDGES,
+            homes,
+            at="documents",
+            counters=verify_candidates.count,
+            reuse="prior_run",
         )
         yield from resolve_duplicates.stages(resolve_duplicates.Order(corpus.seed, self.similarity), homes, tasks)
 
@@ -230,7 +241,7 @@ def _bands(
         )
 
 
-def _deal(partitions: int, batch: pa.RecordBatch) -> pa.Array:
+def _repartition(partitions: int, batch: pa.RecordBatch) -> pa.Array:
     return pa.array((batch.column("key").to_numpy() % np.uint64(partitions)).astype(np.uint32))
 
 

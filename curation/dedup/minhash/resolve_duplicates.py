@@ -68,8 +68,8 @@ def stages(order: Order, partitions: int, tasks: int, rounds: int = ROUNDS) -> S
     left = 1
     for number in range(1, rounds + 1):
         run = partial(one_round, order, at_home)
-        done = yield Stage(f"round {number}", run, EDGES, partitions, tally=count)
-        left = done.tally.get("open", 0)
+        done = yield Stage(f"round {number}", run, EDGES, partitions, counters=count)
+        left = done.counters.get("open", 0)
         if not left:
             break
     if left:
@@ -77,8 +77,8 @@ def stages(order: Order, partitions: int, tasks: int, rounds: int = ROUNDS) -> S
         ranges = independent_set.RANKS << bits
         yield Stage("deal", partial(deal, partial(by_range, order.seed, bits)), EDGES, ranges)
         run = partial(forward, order, bits, partitions)
-        yield Stage("forward", run, EDGES, partitions, groups=[list(range(ranges))], tally=count)
-    yield Stage("report", partial(report, order.measure), DECIDED, tasks, tally=count_decided)
+        yield Stage("forward", run, EDGES, partitions, groups=[list(range(ranges))], counters=count)
+    yield Stage("report", partial(report, order.measure), DECIDED, tasks, counters=count_decided)
     yield Stage("tell", tell, TOLD, at="documents")
 
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from curation.dedup.minhash import duplicate_edges, independent_set
 from curation.dedup.minhash.jaccard import Sets, compare, fraction
-from curation.step import Documents, Earlier
+from curation.step import Documents, PriorRun
 
 I64 = npt.NDArray[np.int64]
 
@@ -51,7 +51,7 @@ class Comparison:
     measure: independent_set.Measure
     seed: int
     priority: str | None = None  # the column that holds it; None: the length of the text, in doublings
-    eras: tuple[int, ...] = ()  # the first task of each later run: documents of earlier ones come first
+    prior_run_boundaries: tuple[int, ...] = ()  # the first task of each later run: documents of earlier ones come first
 
     def columns(self) -> list[str]:
         """What has to be known of a document that is compared."""
@@ -63,14 +63,14 @@ class Comparison:
         return Sets(*shingles.sets(texts, self.ngram, shingles.UNITS[self.unit]))
 
     def levels(self, batch: pa.RecordBatch, task: int) -> npt.NDArray[np.uint8]:
-        """The level of priority of each document of a batch of a task: 32 for each era."""
+        """The level of priority of each document of a batch of a task: 32 for each run."""
         from curation.dedup.minhash.shingles import buffers
 
-        era = np.uint8(independent_set.LEVELS * sum(task >= first for first in self.eras))
+        run_number = np.uint8(independent_set.LEVELS * sum(task >= first for first in self.prior_run_boundaries))
         if self.priority:
             values = batch.column(self.priority).to_numpy(zero_copy_only=False).astype(np.float64)
-            return independent_set.levels(values) + era
-        return independent_set.levels(independent_set.doublings(np.diff(buffers(batch.column("text"))[1]))) + era
+            return independent_set.levels(values) + run_number
+        return independent_set.levels(independent_set.doublings(np.diff(buffers(batch.column("text"))[1]))) + run_number
 
 
 def count(batch: pa.RecordBatch) -> Mapping[str, int]:
@@ -89,10 +89,10 @@ def count_sent(batch: pa.RecordBatch) -> Mapping[str, int]:
 
 
 def send(
-    compared: Comparison, rows: Iterator[pa.RecordBatch], documents: Documents, earlier: Earlier
+    compared: Comparison, rows: Iterator[pa.RecordBatch], documents: Documents, prior_run: PriorRun
 ) -> Iterator[pa.RecordBatch]:
     """Each better document's shingle set, a row for each task that has documents to compare with it."""
-    old = [np.concatenate(parts) for parts in zip(*_pairs(earlier.given()), strict=True)]
+    old = [np.concatenate(parts) for parts in zip(*_pairs(prior_run.inputs()), strict=True)]
     for better, worse in _pairs(rows):
         if old:
             known = _among(better, worse, *old)
@@ -189,7 +189,7 @@ def _pairs(rows: Iterator[pa.RecordBatch]) -> Iterator[tuple[I64, I64]]:
 
 
 def verify(
-    compared: Comparison, partitions: int, rows: Iterator[pa.RecordBatch], documents: Documents, earlier: Earlier
+    compared: Comparison, partitions: int, rows: Iterator[pa.RecordBatch], documents: Documents, prior_run: PriorRun
 ) -> Iterator[pa.RecordBatch]:
     """The pairs that reach the threshold, to the homes of both documents."""
     pending: list[pa.RecordBatch] = []
@@ -212,13 +212,13 @@ def verify(
             pending, size = [], 0
 
     if known:
-        yield from _known(known, earlier, partitions)
+        yield from _known(known, prior_run, partitions)
 
 
-def _known(pairs: list[tuple[I64, I64]], earlier: Earlier, partitions: int) -> Iterator[pa.RecordBatch]:
+def _known(pairs: list[tuple[I64, I64]], prior_run: PriorRun, partitions: int) -> Iterator[pa.RecordBatch]:
     """The edges of an earlier run among these pairs."""
     one, other = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    for batch in earlier.left():
+    for batch in prior_run.outputs():
         batch = batch.filter(pc.equal(batch.column("kind"), duplicate_edges.AT_WORSE))
         better, worse = batch.column("better").to_numpy(), batch.column("worse").to_numpy()
         # an edge found in parts of a very large bucket is there several times; and of documents of equal rank the

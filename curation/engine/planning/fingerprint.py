@@ -134,8 +134,15 @@ def _docstring(node: ast.AST) -> bool:
     return bool(body) and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
 
 
+def module_file(module: str) -> str:
+    """The source file of a module of the project, found without importing it."""
+    file = _file_of(module)
+    assert file is not None, module
+    return file
+
+
 def _file_of(module: str) -> str | None:
-    """The file of a module of the project, by its place: importing it to find out would load what it imports."""
+    """The file of a module of the project by its place, None for what is not one."""
     base = _ROOT.joinpath(*module.split("."))
     for file in (base.with_suffix(".py"), base / "__init__.py"):
         if file.is_file():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.engine.planning.exclude_list import ExcludeList
 from curation.step import InputSplit, MapStep, Reader, Step
 
 
@@ -45,8 +46,7 @@ class MapPhase:
     types: Mapping[str, pa.DataType]  # struct type of every step of the pipeline
     scrubber: MapStep | None
     scrub_before: int  # strings of steps before this position go through the scrubber
-    quarantine_ids: Mapping[bytes, str | None]  # with what the list says about each
-    quarantine_urls: Mapping[str, str | None]
+    excluded: ExcludeList
     batch_rows: int
     keep_dropped_text: bool
     sample: float | None
@@ -61,7 +61,7 @@ class MapSpec:
     key: str
     decision: str  # fingerprint of all that decides: names the generation of what is written
     source: int = 0
-    pieces: Sequence[InputSplit] = ()
+    splits: Sequence[InputSplit] = ()
     limit: int | None = None
     poison: Sequence[tuple[str, str]] = ()  # (doc_id in hex, reason)
     state: Mapping[str, Any] | None = None  # of the phase before

@@ -10,13 +10,11 @@ phase; a global step, or a rule that needs a quantile, ends it. Names of what is
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import xxhash
 
 from curation import storage
 from curation.config import rules
@@ -24,17 +22,11 @@ from curation.config.pipeline import Pipeline
 from curation.config.rules import ParsedRule, Quantile
 from curation.core.errors import UserError
 from curation.engine.planning import fingerprint as identity
-from curation.engine.planning.map_spec import MapSpec, Op, Source
-from curation.engine.shuffle import prior_run
-from curation.engine.tasks.input_rows import url_key
+from curation.engine.planning import prior_run
+from curation.engine.planning.exclude_list import ExcludeList, read_exclude_lists
+from curation.engine.planning.map_spec import Op, Source
 from curation.packing import mixing, shard_writer
-from curation.step import GlobalStep, InputSplit, MapStep, Step
-
-# Tasks of this size unless the pipeline says otherwise: small enough that 2 cores share the work evenly on a laptop's
-# crawl, large enough that 4,096 tasks read 8 GB. Beyond that tasks grow by fours, so that they seldom change.
-TASK_BYTES = 2 << 20
-MAX_TASKS = 4096
-MAX_TASK_BYTES = 512 << 20
+from curation.step import GlobalStep, MapStep, Step
 
 
 @dataclass(frozen=True)
@@ -83,9 +75,7 @@ class Plan:
     files: list[list[storage.InputFile]]  # a list a source
     fingerprint: str  # of the whole run: equal means nothing to do
     base_fingerprint: str
-    quarantine_ids: Mapping[bytes, str | None]
-    quarantine_urls: Mapping[str, str | None]
-    quarantine_fingerprint: str
+    excluded: ExcludeList
     step_fingerprints: dict[str, str] = field(default_factory=dict)
     pinned: dict[Quantile, Any] = field(default_factory=dict)  # quantiles of another run, not computed on this one's
 
@@ -94,7 +84,7 @@ class Plan:
         return sum(f.size for files in self.files for f in files)
 
 
-def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None = None) -> Plan:
+def make_plan(pipeline: Pipeline, *, limit: int | None = None, sample: float | None = None) -> Plan:
     """Looks at the input, checks what only now can be checked, and names everything. Reads no input file.
 
     Raises UserError for a source without files, an absent model or list, a limit or sample that is none.
@@ -120,10 +110,10 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
     base = storage.fingerprint([environment, scrub])
     sources = [Source(s.reader, s.root, s.collection, s.domain) for s in pipeline.sources]
     files = [_files(s.name, s.root, s.path) for s in pipeline.sources]
-    ids, urls, quarantine = _quarantine(pipeline.quarantine)
+    excluded = read_exclude_lists(pipeline.exclude)
     plan = Plan(
         pipeline, [], {s.name: pa.struct(list(s.signals)) for s in steps}, scrubber, scrub_before, sources, files, "",
-        base, ids, urls, quarantine, own,
+        base, excluded, own,
     )  # fmt: skip
     plan.segments = _segments(plan, base)
     if pipeline.quantiles:
@@ -134,11 +124,11 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
             # the first rule that fails and the first group that holds decide: their order is none of JSON's
             "order": [[list(e.rules) for e in pipeline.steps], list(pipeline.mix.groups)],
             "steps": own,
-            "engine": _engine_code(),
+            "engine": identity.module_fingerprint(identity.module_file("curation.engine.runtime.run")),
             "environment": environment,
             "files": [[(f.path, f.size, f.version) for f in listed] for listed in files],
-            "quarantine": quarantine,
-            "against": [_against(step, pipeline.seed) for step in steps],
+            "exclude": excluded.fingerprint(),
+            "prior_run": [_prior_run(step, pipeline.seed) for step in steps],
             "quantiles": sorted([str(q), str(value)] for q, value in plan.pinned.items()),
             "limit": limit,
             "sample": sample,
@@ -148,16 +138,10 @@ def make(pipeline: Pipeline, *, limit: int | None = None, sample: float | None =
     return plan
 
 
-def _against(step: Step, seed: int) -> str | None:
+def _prior_run(step: Step, seed: int) -> str | None:
     """Of what an earlier run left for this step, refused here if it is not there or not alike."""
-    earlier = prior_run.load(step, seed) if isinstance(step, GlobalStep) else None
+    earlier = prior_run.load_prior_run(step, seed) if isinstance(step, GlobalStep) else None
     return earlier.fingerprint if earlier is not None else None
-
-
-def _engine_code() -> str:
-    from curation.engine.runtime import run
-
-    return identity.module_fingerprint(run.__file__)
 
 
 def _files(name: str, root: str, path: str) -> list[storage.InputFile]:
@@ -206,44 +190,6 @@ def _pinned(path: str, segments: Sequence[Segment]) -> dict[Quantile, Any]:
 def _tokenizer_fingerprint(pipeline: Pipeline) -> Any:
     path = pipeline.tokenizer.file if pipeline.tokenizer is not None else None
     return list(identity.file_checksums([path])) if path else None
-
-
-def _quarantine(paths: Sequence[str]) -> tuple[dict[bytes, str | None], dict[str, str | None], str]:
-    """The ids and URLs on quarantine lists (JSONL: doc_id or url, reason, by) with what the first entry of each says,
-    and a fingerprint of it all."""
-    import json
-
-    ids: dict[bytes, str | None] = {}
-    urls: dict[str, str | None] = {}
-    for path in paths:
-        fs, inner = storage.filesystem(path)
-        if not fs.exists(inner):
-            raise UserError(f"the quarantine list {path} does not exist (an empty file is a valid list)")
-        with fs.open(inner, "rb") as f:
-            for number, line in enumerate(f.read().splitlines(), 1):
-                if not line.strip():
-                    continue
-                try:
-                    entry = json.loads(line)
-                    if entry.get("doc_id"):
-                        (doc,) = struct.unpack("16s", bytes.fromhex(entry["doc_id"]))
-                        ids.setdefault(doc, _why(entry))
-                    else:
-                        url_key(entry["url"])
-                        urls.setdefault(entry["url"], _why(entry))
-                except (ValueError, KeyError, AttributeError, TypeError, struct.error):
-                    raise UserError(
-                        f"{path}, line {number}: expected an object with `doc_id` (32 hexadecimal digits) or `url`, "
-                        f"found {line[:80].decode(errors='replace')}"
-                    ) from None
-    return ids, urls, storage.fingerprint([sorted((i.hex(), w) for i, w in ids.items()), sorted(urls.items())])
-
-
-def _why(entry: Mapping[str, Any]) -> str | None:
-    """What an entry says of itself: `a spike (by training)`."""
-    said = [str(entry[k]) if entry.get(k) else "" for k in ("reason", "by")]
-    reason, by = (s.encode("utf-8", "replace").decode() for s in said)
-    return f"{reason} (by {by})".lstrip() if by else reason or None
 
 
 def _segments(plan: Plan, base: str) -> list[Segment]:
@@ -297,84 +243,6 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
     return segments
 
 
-def target_bytes(plan: Plan) -> int:
-    """Stored bytes that a task aims at."""
-    return plan.pipeline.engine.task_bytes or task_bytes(plan.input_bytes)
-
-
-def tasks(
-    plan: Plan, *, limit: int | None = None, cuts: Mapping[tuple[int, str], list[InputSplit]] | None = None
-) -> list[MapSpec]:
-    """The input cut into tasks: large files split where that is exact, small ones grouped, in order of path.
-
-    A task's pieces are of one source. `cuts` are pieces of large files, by (source, path). A group ends at a file whose
-    own path says so, with a chance of its share of a task, and at twice a task's size: so a file that comes, goes or
-    grows leaves the groups of all others alone but for a few beside it, where filling tasks up one after another would
-    deal all files behind it anew. `limit` is spread over the tasks, so that a first look sees all of the input.
-    """
-    target = target_bytes(plan)
-    specs: list[MapSpec] = []
-    for number, (source, listed) in enumerate(zip(plan.sources, plan.files, strict=True)):
-        reader = storage.fingerprint(
-            [type(source.reader).__qualname__, identity.options(source.reader),
-             identity.code_fingerprint(type(source.reader)), source.collection, source.domain, plan.base_fingerprint]
-        )  # fmt: skip
-        group: list[InputSplit] = []
-        size = 0
-
-        def end(number: int = number, reader: str = reader) -> None:
-            nonlocal group, size
-            if group:
-                specs.append(MapSpec(len(specs), _key(reader, group), "", number, tuple(group)))
-            group, size = [], 0
-
-        for file in listed:
-            whole = InputSplit(file.path, file.size, file.version)
-            for piece in (cuts or {}).get((number, file.path)) or _split(source, whole, target):
-                length = (piece.stop or file.size) - (piece.start or 0) if piece.stop or piece.start else file.size
-                if group and size + length > 2 * target:
-                    end()
-                group.append(piece)
-                size += length
-                if piece.start is not None or _ends_group(file.path, length / target):
-                    end()
-        end()
-    if limit is not None:
-        share = -(-limit // max(1, len(specs)))
-        specs = [_limited(s, share) for s in specs]
-    return specs
-
-
-def _split(source: Source, whole: InputSplit, target: int) -> list[InputSplit]:
-    try:
-        return source.reader.split(whole, source.root, target)
-    except (PermissionError, FileNotFoundError):
-        return [whole]  # its task says that it cannot be read
-
-
-def _ends_group(path: str, share: float) -> bool:
-    return xxhash.xxh3_64_intdigest(path.encode("utf-8", "surrogateescape")) < share * 2.0**64
-
-
-def task_bytes(total: int) -> int:
-    """Bytes of input a task takes: TASK_BYTES, times four as often as it takes to stay within MAX_TASKS."""
-    size = TASK_BYTES
-    while total > size * MAX_TASKS and size < MAX_TASK_BYTES:
-        size *= 4
-    return size
-
-
-def _key(reader: str, pieces: Sequence[InputSplit]) -> str:
-    parts = [(p.path, p.size, p.version, p.start, p.stop, dict(p.extra or {})) for p in pieces]
-    return storage.fingerprint([reader, parts])[:24]
-
-
-def _limited(spec: MapSpec, share: int) -> MapSpec:
-    import dataclasses
-
-    return dataclasses.replace(spec, key=storage.fingerprint([spec.key, share])[:24], limit=share)
-
-
 def bind(segment: Segment, values: Mapping[Quantile, Any], stores: Mapping[str, str]) -> tuple[Op, ...]:
     """The segment's ops with quantiles put in, and for global steps the store that their stages' result goes to."""
     return tuple(
@@ -383,12 +251,12 @@ def bind(segment: Segment, values: Mapping[Quantile, Any], stores: Mapping[str, 
             op.step,
             op.position,
             {r.name: rules.substitute(r, values) if r.quantiles else r.sql for r in op.rules},
-            stores.get(op.step.name, op.store + behind(op.after, stores)),
+            stores.get(op.step.name, op.store + store_suffix(op.after, stores)),
         )
         for op in segment.ops
     )
 
 
-def behind(steps: Sequence[str], stores: Mapping[str, str]) -> str:
-    """What the name of a store ends with if what it holds was made of the signals of these global steps."""
+def store_suffix(steps: Sequence[str], stores: Mapping[str, str]) -> str:
+    """The suffix of a store's name: of what was computed from signals of these global steps, a fingerprint of those."""
     return "-" + storage.fingerprint([stores[name] for name in steps])[:16] if steps else ""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from curation import storage
+from curation.engine.execution.phases import Phases
 from curation.engine.planning import fingerprint
 from curation.engine.results import build_shards, ledger
 from curation.engine.results.publish import Result
-from curation.engine.runtime.phases import Phases
 from curation.step import Corpus
 
 
@@ -24,9 +24,9 @@ def build(phases: Phases) -> Result:
     code = fingerprint.module_fingerprint(ledger.__file__)
     rows = phases.stages("ledger", storage.fingerprint([code, str(types)]), ledger.stages(everything, types))
     urls = phases.stages("ledger", code, ledger.url_stages(everything))
-    if sum(f["rows"] for f in rows.facts if f) != everything.documents:
+    if sum(f["rows"] for f in rows.outputs if f) != everything.documents:
         raise AssertionError(
-            f"the ledger has {sum(f['rows'] for f in rows.facts if f)} rows for {everything.documents} records"
+            f"the ledger has {sum(f['rows'] for f in rows.outputs if f)} rows for {everything.documents} records"
         )
     made.staged += rows.staged + urls.staged
     build_shards.build(phases, made)

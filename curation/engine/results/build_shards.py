@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from curation import document, shards, storage
 from curation.config.pipeline import Pipeline
+from curation.engine.execution.phases import Phases
 from curation.engine.planning import fingerprint
 from curation.engine.planning.mix_groups import Grouping
 from curation.engine.results import generations
 from curation.engine.results.publish import Result
-from curation.engine.runtime.phases import Phases
 from curation.packing import document_writer, shard_writer
 from curation.packing.tokenizer import fertility, train_tokenizer
 from curation.step import Corpus
@@ -41,8 +41,8 @@ def build(phases: Phases, made: Result) -> None:
         storage.fingerprint([code, str(schema), corpus.seed]),
         document_writer.documents_stages(corpus, schema),
     )
-    if sum(f["documents"] for f in kept.facts if f) != corpus.documents:
-        raise AssertionError(f"documents/ has {[dict(f) for f in kept.facts]} for {corpus.documents} kept documents")
+    if sum(f["documents"] for f in kept.outputs if f) != corpus.documents:
+        raise AssertionError(f"documents/ has {[dict(f) for f in kept.outputs]} for {corpus.documents} kept documents")
     made.staged += kept.staged
     if plan.pipeline.tokenizer is not None:
         _shards(phases, made, corpus)
@@ -68,7 +68,7 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
         options = [*fingerprint.file_checksums([path]), wanted.eos]
         stages = train_tokenizer.load_tokenizer_stages(corpus, path=path, eos=wanted.eos)
     trained = phases.stages("tokenizer", storage.fingerprint([base, options]), stages)
-    file, info = trained.staged[0], train_tokenizer.tokenizer_info(trained.facts[0])
+    file, info = trained.staged[0], train_tokenizer.tokenizer_info(trained.outputs[0])
     groups = pipeline.mix.groups
     signals = [pa.field(n, t) for n, t in phases.plan.types.items()]
     known = pa.schema([*document.BASE, pa.field("read", document.READ), *signals])
@@ -101,7 +101,7 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
     made.staged += trained.staged + dealt.staged
     weights = None if pipeline.mix.weights == "natural" else dict(pipeline.mix.weights)
     manifest = shard_writer.manifest(
-        dealt.facts,
+        dealt.outputs,
         info,
         weights=weights,
         budget=pipeline.mix.budget,
@@ -118,9 +118,9 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
     made.counts["tokens"] = {
         name: {domain: entry.tokens for domain, entry in domains.items()} for name, domains in manifest.splits.items()
     }
-    tally = next(stage["tally"] for stage in dealt.trail if stage["stage"] == "tokens")
-    made.counts["fertility"] = fertility.fertility(manifest, tally)
-    made.counts["tokenizer"] = {k: v for k, v in trained.facts[0].items() if k != "sha256"}
+    counters = next(stage["counters"] for stage in dealt.stage_fingerprints if stage["stage"] == "tokens")
+    made.counts["fertility"] = fertility.fertility(manifest, counters)
+    made.counts["tokenizer"] = {k: v for k, v in trained.outputs[0].items() if k != "sha256"}
 
 
 def _data_fingerprint(pipeline: Pipeline, made: Result) -> str:

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from curation.core.errors import UserError
+from curation.engine.planning.exclude_list import url_key
 from curation.engine.results.ledger import BASE_COLUMNS, OUTCOME_COLUMNS, file_name
-from curation.engine.tasks.input_rows import url_key
 from curation.storage import Storage
 
 

@@ -1,9 +1,9 @@
-"""What a run remembers of having forgotten: its own quarantine list, and what stays as it was in the next generation.
+"""What a run remembers of having forgotten: its own exclude list, and what stays as it was in the next generation.
 
-    quarantine.jsonl     documents and URLs that this run leaves out, an input of it from then on
-    generation.json      the number of the generation that the next result is, and what is pinned for it
-    pinned/              the tokenizer and the quantiles of the generation before
-    generations/<n>/     the shards of an older generation, for trainings that still read it
+    deleted_documents.jsonl   documents and URLs that were deleted from this run: an exclude list of its own
+    generation.json           the number of the generation that the next result is, and what is pinned for it
+    pinned/                   the tokenizer and the quantiles of the generation before
+    generations/<n>/          the shards of an older generation, for trainings that still read it
 
 A generation is a state of `result/shards` that trainings may be reading. Rules that are changed make the result anew
 under the same number; forgetting raises it, and keeps what was there. Tokenizer and quantiles are pinned so that
@@ -22,13 +22,13 @@ from curation import storage
 from curation.config.pipeline import Pipeline, Tokenizer
 from curation.storage import Storage
 
-QUARANTINE, STATE, MANIFEST = "quarantine.jsonl", "generation.json", "result/shards/manifest.json"
+DELETED, STATE, MANIFEST = "deleted_documents.jsonl", "generation.json", "result/shards/manifest.json"
 
 
 def applied(store: Storage, pipeline: Pipeline) -> Pipeline:
-    """The pipeline as this run is to read it: with its own quarantine list and what is pinned."""
-    if store.exists(QUARANTINE):
-        pipeline = dataclasses.replace(pipeline, quarantine=(*pipeline.quarantine, store.url(QUARANTINE)))
+    """The pipeline as this run is to read it: with the documents deleted from it and what is pinned."""
+    if store.exists(DELETED):
+        pipeline = dataclasses.replace(pipeline, exclude=(*pipeline.exclude, store.url(DELETED)))
     pins = _state(store)
     tokenizer, quantiles = pins.get("tokenizer"), pins.get("quantiles")
     if tokenizer and tokenizer["of"] == _tokenizer_of(pipeline):
@@ -43,15 +43,15 @@ def number(store: Storage) -> int:
     return int(_state(store).get("number", 0))
 
 
-def listed(store: Storage) -> list[dict[str, Any]]:
-    """What is on the run's own quarantine list."""
-    if not store.exists(QUARANTINE):
+def deleted_entries(store: Storage) -> list[dict[str, Any]]:
+    """The documents and URLs deleted from this run so far."""
+    if not store.exists(DELETED):
         return []
-    return [json.loads(line) for line in store.read_bytes(QUARANTINE).splitlines() if line.strip()]
+    return [json.loads(line) for line in store.read_bytes(DELETED).splitlines() if line.strip()]
 
 
 def begin(store: Storage, pipeline: Pipeline, entries: Sequence[dict[str, str]]) -> None:
-    """Adds entries to the run's quarantine list and makes the next result a new generation.
+    """Adds entries to the list of deleted documents and makes the next result a new generation.
 
     pipeline   as in its file, not as `applied`. Done again after an interruption, it changes nothing.
     """
@@ -73,9 +73,9 @@ def begin(store: Storage, pipeline: Pipeline, entries: Sequence[dict[str, str]])
     elif "quantiles" in before and before["number"] == at + 1:  # begun before, and interrupted while it was made
         pins["quantiles"] = before["quantiles"]
     store.write_json(STATE, pins)
-    lines = [*listed(store), *entries]
+    lines = [*deleted_entries(store), *entries]
     text = "".join(json.dumps(e, sort_keys=True, ensure_ascii=False) + "\n" for e in lines)
-    store.write_bytes(QUARANTINE, text.encode())
+    store.write_bytes(DELETED, text.encode())
 
 
 def keep(store: Storage) -> None:

@@ -106,7 +106,7 @@ class _Ledger:
         table = table.take(pa.array(order, pa.int64()))
         with out.create(file_name("ledger", number, self.files)) as f:
             write_sorted(f, table)
-        out.facts["rows"] = table.num_rows
+        out.outputs["rows"] = table.num_rows
         return iter(())
 
 

@@ -1,6 +1,6 @@
-"""Where a map task's rows come from: its pieces of input, the base store of an earlier run, or the phase before.
+"""Where a map task's rows come from: its splits of input, the base store of an earlier run, or the phase before.
 
-And reading's own rules: what the reader could not make a document of, poison, the quarantine list, the sample.
+And reading's own rules: what the reader could not make a document of, poison, the exclude list, the sample.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from curation.engine.planning.exclude_list import url_key
 from curation.engine.planning.map_spec import MapPhase, MapSpec
 from curation.engine.tasks import column_store as store
 from curation.engine.tasks.scrub import Scrub
@@ -36,7 +37,7 @@ class Intake:
 
     def __post_init__(self) -> None:
         self._poison = {bytes.fromhex(i): reason for i, reason in self.spec.poison}
-        self._quarantined = {url_key(u): why for u, why in self.phase.quarantine_urls.items()}
+        self._excluded_urls = {url_key(u): why for u, why in self.phase.excluded.urls.items()}
 
     def chunks(
         self, previous: TaskDocuments | None, base: store.Reader | None, writer: store.Writer | None
@@ -93,10 +94,10 @@ class Intake:
         """The readers' own batches with the number of their first row. What is unreadable goes to `unread`."""
         source = self.phase.sources[self.spec.source]
         lo = 0
-        for piece in self.spec.pieces:
+        for split in self.spec.splits:
             try:
                 for batch in source.reader.read(
-                    piece, source.root, collection=source.collection, domain=source.domain, rows=self.phase.batch_rows
+                    split, source.root, collection=source.collection, domain=source.domain, rows=self.phase.batch_rows
                 ):
                     if self.spec.limit is not None and lo + batch.num_rows >= self.spec.limit:
                         yield lo, batch.slice(0, self.spec.limit - lo)
@@ -106,7 +107,7 @@ class Intake:
                         lo += batch.num_rows
             except (UnreadableFile, PermissionError, FileNotFoundError) as e:
                 if not isinstance(e, UnreadableFile):
-                    e = UnreadableFile(piece.path, type(e).__name__, 0, piece.size)
+                    e = UnreadableFile(split.path, type(e).__name__, 0, split.size)
                 reason = self.scrub.reason(e.reason)
                 self.unread.append({"path": e.path, "reason": reason, "offset": e.offset, "length": e.length})
 
@@ -116,23 +117,18 @@ class Intake:
         rules: list[str | None] = pc.struct_field(drop, "rule").to_pylist()
         values: list[str | None] = pc.struct_field(drop, "value").to_pylist()
         ids = batch.column("doc_id").to_pylist()
-        urls = batch.column("url_key").to_pylist() if self._quarantined else [None] * len(ids)
+        urls = batch.column("url_key").to_pylist() if self._excluded_urls else [None] * len(ids)
         for i, doc in enumerate(ids):
             if rules[i] is None:
                 if doc in self._poison:
                     rules[i], values[i] = "poison", self._poison[doc]
-                elif doc in self.phase.quarantine_ids:
-                    rules[i], values[i] = "quarantine", self.phase.quarantine_ids[doc]
-                elif (key := urls[i]) is not None and key in self._quarantined:
-                    rules[i], values[i] = "quarantine", self._quarantined[key]
+                elif doc in self.phase.excluded.doc_ids:
+                    rules[i], values[i] = "exclude", self.phase.excluded.doc_ids[doc]
+                elif (key := urls[i]) is not None and key in self._excluded_urls:
+                    rules[i], values[i] = "exclude", self._excluded_urls[key]
                 elif self.phase.sample is not None and not in_sample(doc, self.phase.sample, self.phase.seed):
                     rules[i] = "sample"
         return rules, [None if v is None else json.dumps(v, ensure_ascii=False) for v in values]
-
-
-def url_key(url: str) -> int:
-    """What a URL is looked up by: xxh3-64 of it as crawled."""
-    return xxhash.xxh3_64_intdigest(url.encode("utf-8", "surrogateescape"))
 
 
 def in_sample(doc_id: bytes, share: float, seed: int) -> bool:

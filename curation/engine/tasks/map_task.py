@@ -1,4 +1,4 @@
-"""A map task: rows of some pieces of input, through a chain of fused steps and rules, to stored columns and a decision.
+"""A map task: rows of some splits of input, through a chain of fused steps and rules, to stored columns and a decision.
 
 Signals are computed only for rows that are alive when their step comes and that no store has yet. So the same code
 does a first run (everything is missing), a re-decision (nothing is missing: the input is not even opened) and a

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from curation.engine.shuffle import partition_files
 from curation.engine.tasks.task_documents import State, TaskDocuments
-from curation.step import Earlier, Stage
+from curation.step import PriorRun, Stage
 from curation.storage import Storage, Written, failpoint
 
 
@@ -39,8 +39,8 @@ class StageSpec:
     files: Sequence[str]
     partitions: Sequence[int]
     state: Mapping[str, Any] | None = None
-    given: Sequence[str] = ()  # files that this task read in an earlier run that may be used again (`Stage.again`)
-    left: str | None = None  # and the one it wrote
+    prior_inputs: Sequence[str] = ()  # files that this task read in an earlier execution, see `Stage.reuse`
+    prior_output: str | None = None  # and the one it wrote
 
 
 @dataclass
@@ -49,7 +49,7 @@ class _Output:
 
     storage: Storage
     directory: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
     written: list[Written] = field(default_factory=list)
     _scratch: tempfile.TemporaryDirectory[str] | None = None
 
@@ -80,9 +80,9 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
         assert spec.state is not None
         documents = TaskDocuments(storage, spec.index, State.of(spec.state), phase.types, phase.expressions)
         args.append(documents)
-    if stage.again == "earlier":
-        args.append(_earlier(storage, spec))
-    tally: Counter[str] = Counter()
+    if stage.reuse == "prior_run":
+        args.append(_prior_run(storage, spec))
+    counters: Counter[str] = Counter()
     manifest: dict[str, Any] = {"index": spec.index}
     if stage.sink:
         out = _Output(storage, f"cache/out/{phase.fingerprint}")
@@ -91,7 +91,7 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
                 raise TypeError(f"stage {stage.name} is a sink and must not yield rows")
         finally:
             out.close()
-        manifest |= {"files": [w.as_dict() for w in sorted(out.written, key=lambda w: w.path)], "facts": out.facts}
+        manifest |= {"files": [w.as_dict() for w in sorted(out.written, key=lambda w: w.path)], "outputs": out.outputs}
     else:
         schema = stage.schema
         last = "to" not in schema.names
@@ -101,15 +101,15 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
             storage, f"cache/stages/{phase.fingerprint}/{spec.index:06d}.part", schema
         )
         try:
-            if stage.again == "rows" and spec.left is not None:
+            if stage.reuse == "rows" and spec.prior_output is not None:
                 assert documents is not None
-                for batch in _taken_over(storage, stage, spec.left, documents):
-                    if stage.tally is not None:
-                        tally.update(stage.tally(batch))
+                for batch in _reused_rows(storage, stage, spec.prior_output, documents):
+                    if stage.counters is not None:
+                        counters.update(stage.counters(batch))
                     writer.add(batch)
             for batch in stage.run(*args):
-                if stage.tally is not None:
-                    tally.update(stage.tally(batch))
+                if stage.counters is not None:
+                    counters.update(stage.counters(batch))
                 if last:
                     task = pa.array(batch.column("address").to_numpy() >> 32, pa.uint32())
                     batch = pa.RecordBatch.from_arrays([task, *batch.columns], names=["to", *batch.schema.names])
@@ -118,7 +118,7 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
         except BaseException as error:
             writer.abort(error)
             raise
-        manifest |= {"files": [written.as_dict()], "rows": writer.rows, "tally": dict(sorted(tally.items()))}
+        manifest |= {"files": [written.as_dict()], "rows": writer.rows, "counters": dict(sorted(counters.items()))}
     if documents is not None:
         manifest["shown"] = documents.shown
     failpoint(f"stage task {spec.index} before manifest")
@@ -130,26 +130,26 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
     return manifest
 
 
-def _earlier(storage: Storage, spec: StageSpec) -> Earlier:
-    """What this task was given and what it left, in the run that the specification names."""
+def _prior_run(storage: Storage, spec: StageSpec) -> PriorRun:
+    """What this task read and wrote in the execution that the specification names."""
 
-    def left() -> Iterator[pa.RecordBatch]:
-        return partition_files.read_all(storage, spec.left) if spec.left is not None else iter(())
+    def outputs() -> Iterator[pa.RecordBatch]:
+        return partition_files.read_all(storage, spec.prior_output) if spec.prior_output is not None else iter(())
 
-    return Earlier(lambda: partition_files.read(storage, spec.given, spec.partitions), left)
+    return PriorRun(lambda: partition_files.read(storage, spec.prior_inputs, spec.partitions), outputs)
 
 
-def _taken_over(storage: Storage, stage: Stage, left: str, documents: TaskDocuments) -> Iterator[pa.RecordBatch]:
-    """Rows of an earlier run whose documents still stand; those documents are not shown again."""
+def _reused_rows(storage: Storage, stage: Stage, path: str, documents: TaskDocuments) -> Iterator[pa.RecordBatch]:
+    """Rows of an earlier execution whose documents still reach the step; those documents are not shown again."""
     had = np.zeros(0, dtype=np.int64)
     alive = documents.alive(0, documents.state.rows)
-    for batch in partition_files.read_all(storage, left):
+    for batch in partition_files.read_all(storage, path):
         rows = batch.column("address").to_numpy() & 0xFFFFFFFF
-        stands = np.isin(rows, alive)
-        had = np.union1d(had, rows[stands])
-        batch = batch.filter(pa.array(stands))
-        assert stage.deal is not None  # there may be more partitions now, or fewer
-        yield batch.set_column(0, stage.schema.field(0), stage.deal(batch)) if batch.num_rows else batch
+        keep = np.isin(rows, alive)
+        had = np.union1d(had, rows[keep])
+        batch = batch.filter(pa.array(keep))
+        assert stage.repartition is not None
+        yield batch.set_column(0, stage.schema.field(0), stage.repartition(batch)) if batch.num_rows else batch
     documents.pass_over(had)
 
 

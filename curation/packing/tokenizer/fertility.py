@@ -1,7 +1,7 @@
 """How many bytes of text a token stands for, by domain and by language.
 
 Domains are in the manifest. Languages are not, so the task that tokenizes counts them and says so with a batch without
-rows, whose metadata the tally of its stage reads.
+rows, whose metadata the counters of its stage reads.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Spoken:
 
     @staticmethod
     def read(batch: pa.RecordBatch) -> dict[str, int]:
-        """The metadata as a tally."""
+        """The metadata as a counters."""
         return {name.decode(): int(n) for name, n in (batch.schema.metadata or {}).items()}
 
 
-def fertility(made: shards.Manifest, tally: Mapping[str, int]) -> dict[str, dict[str, dict[str, float]]]:
+def fertility(made: shards.Manifest, counters: Mapping[str, int]) -> dict[str, dict[str, dict[str, float]]]:
     """Bytes of text a token (EOS not counted): {"domains": {name: {"documents", "tokens", "text_bytes",
     "bytes_per_token"}}, "languages": ...}; domains over both splits, languages as the stage `tokens` counted them."""
     domains: dict[str, list[int]] = {}
@@ -50,8 +50,10 @@ def fertility(made: shards.Manifest, tally: Mapping[str, int]) -> dict[str, dict
             known = domains.setdefault(domain, [0, 0, 0])
             counts = entries.documents, entries.tokens - entries.documents, entries.text_bytes
             known[:] = [a + b for a, b in zip(known, counts, strict=True)]
-    codes = sorted(name.removeprefix("documents/language/") for name in tally if name.startswith("documents/language/"))
-    languages = {code: [tally[f"{what}/language/{code}"] for what in COUNTED] for code in codes}
+    codes = sorted(
+        name.removeprefix("documents/language/") for name in counters if name.startswith("documents/language/")
+    )
+    languages = {code: [counters[f"{what}/language/{code}"] for what in COUNTED] for code in codes}
     return {
         what: {
             name: {

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from curation.core.errors import UserError
+from curation.core.packages import require
 
 FILE = "tokenizer.model"
 
 
 def is_model(data: bytes) -> bool:
-    """Whether these bytes are a SentencePiece model."""
+    """Whether these bytes are a SentencePiece model. Raises UserError if the package that reads one is missing."""
+    require("tokenizer: a file that looks like a SentencePiece model", ["sentencepiece"])
     import sentencepiece
 
     try:

@@ -103,7 +103,7 @@ def _write(data: bytes, eos: str | None, out: Output, **more: int) -> None:
     encoder = Encoder(data, eos=eos)
     with out.create(f"shards/{encoder.file}") as f:
         f.write(data)
-    out.facts.update(
+    out.outputs.update(
         sha256=encoder.sha256,
         vocab=encoder.vocab,
         eos=encoder.eos,

@@ -50,11 +50,11 @@ class LabelReport:
 
     label: str
     trained: int
-    figures: held_out_metrics.Figures
+    metrics: held_out_metrics.HeldOutMetrics
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedClassifier:
     """A classifier that was trained, and how good it is on samples it never saw."""
 
     path: str
@@ -77,14 +77,14 @@ def train_classifier(
     learning_rate: float = 0.1,
     buckets: int = 2_000_000,
     quantise: bool = False,
-) -> Trained:
+) -> TrainedClassifier:
     """`gristmill models train classifier`: label -> files (text, JSONL, Parquet; folders or globs), a model at `out`
     and its card at `out`.md. `share` of the samples is held out.
 
     Arguments are fastText's, with its defaults but word bigrams, as DCLM has them; `quantise` makes the file some ten
     times smaller for a point of accuracy or so. Raises UserError for fewer than two labels, or a label without samples.
     """
-    pairs = ((label, text) for label, paths in sources.items() for text in training_texts.texts(paths, field))
+    pairs = ((label, text) for label, paths in sources.items() for text in training_texts.read_texts(paths, field))
     options = {
         "epoch": epochs,
         "dim": dimensions,
@@ -103,7 +103,7 @@ def fit(
     share: float = 0.1,
     options: Mapping[str, Any] | None = None,
     quantise: bool = False,
-) -> Trained:
+) -> TrainedClassifier:
     """Trains on (label, text) pairs; `options` go to fastText's train_supervised. Raises as `train_classifier`."""
     if not 0 < share < 1:
         raise UserError(f"held out {share}: expected a share between 0 and 1")
@@ -147,16 +147,16 @@ def fit(
     for label in labels:
         values = np.array([row.get(PREFIX + label, 0.0) for row in found], np.float64)
         count = sum(1 for _, name, _ in train if name == label)
-        reports.append(LabelReport(label, count, held_out_metrics.figures(values, truth == label)))
+        reports.append(LabelReport(label, count, held_out_metrics.measure_scores(values, truth == label)))
     best = np.array([max(row, key=row.__getitem__, default="") for row in found], dtype=object)
     accuracy = float((best == [PREFIX + label for label in truth]).mean()) if len(test) else float("nan")
-    trained = Trained(out, os.path.getsize(out), tuple(reports), accuracy, f"{out}.md")
+    trained = TrainedClassifier(out, os.path.getsize(out), tuple(reports), accuracy, f"{out}.md")
     facts = {"samples": len(train), "held_out": len(test), "quantised": quantise, "options": dict(options or {})}
     held_out_metrics.write_card(out, _card(trained, facts))
     return trained
 
 
-def _card(made: Trained, facts: Mapping[str, Any]) -> str:
+def _card(made: TrainedClassifier, facts: Mapping[str, Any]) -> str:
     options = ", ".join(f"{name} {value}" for name, value in sorted(facts["options"].items())) or "fastText's defaults"
     labels = ", ".join(f"`{row.label}`" for row in made.labels)
     parts = [
@@ -168,11 +168,11 @@ def _card(made: Trained, facts: Mapping[str, Any]) -> str:
         "same samples in the same environment give the same bytes. Equal texts count once for each time they occur.",
         "## Held-out figures",
         f"{facts['held_out']:,} samples, chosen by a hash of their text before training: accuracy {made.accuracy:.3f}.",
-        held_out_metrics.summary([(row.label, row.trained, row.figures) for row in made.labels]),
+        held_out_metrics.summary_table([(row.label, row.trained, row.metrics) for row in made.labels]),
         "AUC: how often a sample of the label outranks one of another. ECE: how far the probability is from the share "
         "that is really so, on average. Both hold for samples drawn like these, in their proportions; a crawl is not. "
         "fastText is often too sure of itself: set a threshold by the tables and on documents of your own.",
     ]
     for row in made.labels:
-        parts += [f"### `{row.label}` at a threshold", held_out_metrics.table(row.figures)]
+        parts += [f"### `{row.label}` at a threshold", held_out_metrics.threshold_table(row.metrics)]
     return "\n\n".join(parts)

@@ -34,7 +34,7 @@ _DIGITS = 9  # of stored numbers: what is beyond differs between linear algebra 
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedEnsemble:
     """An ensemble that was fitted, and how good it is on samples it never saw."""
 
     path: str
@@ -42,13 +42,13 @@ class Fitted:
     formula: Formula
     trained: int
     positives: int  # among the trained
-    figures: held_out_metrics.Figures
+    metrics: held_out_metrics.HeldOutMetrics
     alone: tuple[tuple[str, float], ...]  # held-out AUC of each signal by itself, the better way round
 
 
 def train_ensemble(
     sources: Mapping[str, Sequence[str]], signals: Sequence[str], out: str, *, label: str, share: float = 0.1
-) -> Fitted:
+) -> FittedEnsemble:
     """`gristmill models train ensemble`: label -> Parquet files, folders, globs or run directories; `label` is the one
     whose probability the score is. Writes the model (JSON) to `out` and its card to `out`.md.
 
@@ -81,7 +81,7 @@ def fit(
     *,
     label: str,
     share: float = 0.1,
-) -> Fitted:
+) -> FittedEnsemble:
     """values: (n, signals), NaN where absent; positive: (n,); hashes: (n,), by which `share` is held out."""
     if not 0 < share < 1:
         raise UserError(f"held out {share}: expected a share between 0 and 1")
@@ -100,13 +100,13 @@ def fit(
     )
     formula = Formula(label, stored[0], fitted)
     scores = formula.score([values[test, i] for i in range(len(signals))])
-    measured = held_out_metrics.figures(scores, positive[test])
+    measured = held_out_metrics.measure_scores(scores, positive[test])
     alone = []
     for i, signal in enumerate(signals):
         some = np.nan_to_num(values[test, i], nan=features[i].low)
         area = held_out_metrics.auc(some, positive[test])
         alone.append((signal, max(area, 1 - area) if not math.isnan(area) else area))
-    figures = {"auc": measured.auc, "ece": measured.ece, "samples": measured.samples, "positives": measured.held_out}
+    figures = {"auc": measured.auc, "ece": measured.ece, "samples": measured.samples, "positives": measured.positives}
     model = {
         "format": FORMAT,
         "label": label,
@@ -120,7 +120,7 @@ def fit(
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(json.dumps(model, indent=1, allow_nan=False) + "\n")
     os.replace(temporary, out)
-    made = Fitted(out, f"{out}.md", formula, len(trained), int(trained.sum()), measured, tuple(alone))
+    made = FittedEnsemble(out, f"{out}.md", formula, len(trained), int(trained.sum()), measured, tuple(alone))
     held_out_metrics.write_card(out, _card(made))
     return made
 
@@ -133,7 +133,7 @@ def _batches(paths: Sequence[str], signals: Sequence[str]) -> Iterator[pa.Record
     for path in paths:  # a run directory stands for its documents
         fs, inner = storage.filesystem(path)
         wanted.append(storage.join(path, "result", "documents") if fs.isdir(f"{inner}/result/documents") else path)
-    for path in training_texts.expand(wanted):
+    for path in training_texts.expand_paths(wanted):
         if not path.endswith((".parquet", ".pq")):
             continue
         with storage.open_input("", path) as file:
@@ -226,7 +226,7 @@ def _newton(design: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) ->
     return weights
 
 
-def _card(made: Fitted) -> str:
+def _card(made: FittedEnsemble) -> str:
     rows = ["| signal | as | weight | when absent | AUC alone |", "|---|---|---|---|---|"]
     for feature, (_, area) in zip(made.formula.features, made.alone, strict=True):
         rows.append(
@@ -243,11 +243,11 @@ def _card(made: Fitted) -> str:
             f"{made.formula.intercept:+.3f}.",
             "\n".join(rows),
             "## Held-out figures",
-            held_out_metrics.summary([(made.formula.label, made.positives, made.figures)]),
+            held_out_metrics.summary_table([(made.formula.label, made.positives, made.metrics)]),
             "AUC: how often a sample of the label outranks another. ECE: how far the score is from the share that is "
             "really so, on average. The score is a probability for documents drawn like the samples, in their "
             "proportions: where the label is rarer it is too high, and only its ranking holds.",
             "## At a threshold",
-            held_out_metrics.table(made.figures),
+            held_out_metrics.threshold_table(made.metrics),
         ]
     )

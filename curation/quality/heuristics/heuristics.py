@@ -17,7 +17,7 @@ them (`sentences`, `terminal_lines`), and only C4's verdict on the whole documen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -133,6 +133,9 @@ class Heuristics(MapStep):
     def rules(self) -> Mapping[str, str]:
         prefix = {"gopher_repetition": "gopher"}
         return {f"{prefix.get(s, s)}_{rule}": sql.format(s=self.name) for s in self._asked for rule, sql in _RULES[s]}
+
+    def packages(self) -> Sequence[str]:
+        return ("numba", "regex")
 
     def check(self) -> None:
         if not self.sets:

@@ -39,7 +39,7 @@ def curate(
     quiet: Quiet = False,
 ) -> None:
     """Curate what a pipeline file says. Again, it goes on where it was, or says that nothing is left to do."""
-    from curation.engine.runtime import run as engine
+    from curation.engine.runtime.run import curate as curate_run
     from pipelines.monitor.progress import Display
 
     if executor not in ("ray", "inline"):
@@ -48,7 +48,7 @@ def curate(
     run_dir = run or os.path.join("runs", pipeline.name)
     console = make_console(quiet or as_json)
     with Display(console, quiet=quiet or as_json) as display:
-        result = engine.curate(
+        result = curate_run(
             pipeline,
             run_dir,
             executor=executor,
@@ -70,11 +70,11 @@ def curate(
 
 def write_cards(run_dir: str) -> None:
     """card.md and croissant.json beside the result, unless they are there or the run stopped before it had one."""
-    from curation.engine.runtime import run as engine
+    from curation.engine.runtime.status import run_status
     from curation.storage import Storage
     from pipelines.cards.write import current, write
 
-    if engine.status(run_dir)["state"] == "done" and not current(Storage(run_dir)):
+    if run_status(run_dir)["state"] == "done" and not current(Storage(run_dir)):
         write(run_dir)
 
 
@@ -113,10 +113,10 @@ def _funnel(counts: dict[str, Any]) -> Any:
 @app.command(rich_help_panel=RUN)
 def status(run: RunDir, as_json: AsJson = False) -> None:
     """Where a run stands: phases done, tasks open, what could not be read."""
-    from curation.engine.runtime import run as engine
+    from curation.engine.runtime.status import run_status
     from pipelines.cli import text_output
 
-    answer = engine.status(run)
+    answer = run_status(run)
     if as_json:
         print(json.dumps(answer, default=str))
         return

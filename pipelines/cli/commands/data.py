@@ -9,7 +9,7 @@ import typer
 
 from pipelines.cli.app import LOOK, AsJson, app, make_console
 
-Step = Annotated[int | None, typer.Option(min=1, metavar="N", help="An iteration, from 1 as in metrics.jsonl.")]
+Step = Annotated[int | None, typer.Option(min=1, metavar="N", help="A step, from 1 as in metrics.jsonl.")]
 
 
 @app.command(rich_help_panel=LOOK)
@@ -19,7 +19,7 @@ def order(
     verify: Annotated[bool, typer.Option("--verify", help="Replay everything it read, and count.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What an iteration reads, or that all iterations read what they should. Computed from the order log; no GPU."""
+    """What a step reads, or that all steps read what they should. Computed from the order log; no GPU."""
     from pipelines.lookup.training_data import Readings
 
     if (step is None) is not verify:
@@ -39,7 +39,7 @@ def order(
                 console.print(heading, highlight=False, markup=False, soft_wrap=True)
         return
     console.print(
-        f"{answer['windows']:,} windows of {answer['iterations']:,} iterations in {answer['segments']} segments",
+        f"{answer['windows']:,} windows of {answer['steps']:,} steps in {answer['segments']} segments",
         highlight=False,
     )
     for name, count in answer["domains"].items():
@@ -98,7 +98,7 @@ def seen(
     document: Annotated[str, typer.Argument(metavar="DOC_ID", help="32 hex digits.")],
     as_json: AsJson = False,
 ) -> None:
-    """At which iterations a training run read a document."""
+    """At which steps a training run read a document."""
     from pipelines.lookup.training_data import Readings
 
     answer = Readings(run).seen(document)
@@ -115,6 +115,6 @@ def seen(
         console.print("not read so far")
     for reading in answer["readings"]:
         console.print(
-            f"iteration {reading['iteration']:,}  window {reading['window']:,}  epoch {reading['epoch']}",
+            f"step {reading['step']:,}  window {reading['window']:,}  epoch {reading['epoch']}",
             highlight=False,
         )

@@ -19,7 +19,7 @@ def forget(
     urls: Annotated[
         list[str] | None, typer.Option("--url", help="All documents of a URL, as crawled. Repeats.")
     ] = None,
-    reason: Annotated[str, typer.Option(help="Noted on the quarantine list.")] = "",
+    reason: Annotated[str, typer.Option(help="Noted on the exclude list.")] = "",
     tombstone: Annotated[
         bool, typer.Option("--tombstone", help="Erase the tokens where they lie, for trainings under way.")
     ] = False,
@@ -37,7 +37,7 @@ def forget(
     they are but for the tokens of these documents, which become EOS; the run's next result leaves them out.
     """
     from curation.config.catalogue import READERS, STEPS
-    from curation.engine.results.delete import forget as take_out
+    from curation.engine.runtime.delete import delete_documents
     from pipelines.cli.commands.curate import show_result, write_cards
     from pipelines.monitor.progress import Display
 
@@ -47,7 +47,7 @@ def forget(
         raise typer.BadParameter(f"{executor!r} is no executor; expected ray or inline", param_hint="--executor")
     console = make_console(quiet or as_json)
     with Display(console, quiet=quiet or as_json) as display:
-        done = take_out(
+        done = delete_documents(
             run, documents=documents or (), urls=urls or (), reason=reason, tombstone=tombstone, catalogue=STEPS,
             readers=READERS, executor=executor, address=address, workers=workers, progress=display,
         )  # fmt: skip

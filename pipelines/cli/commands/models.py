@@ -83,7 +83,7 @@ def models_train_classifier(
     made = train_classifier(_by_label(samples), out, field=field, epochs=epochs, quantise=quantise)
     print(f"{out}: accuracy {made.accuracy:.3f} on held-out samples")
     for row in made.labels:
-        print(f"  {row.label}: {row.trained:,} samples, AUC {row.figures.auc:.3f}, ECE {row.figures.ece:.3f}")
+        print(f"  {row.label}: {row.trained:,} samples, AUC {row.metrics.auc:.3f}, ECE {row.metrics.ece:.3f}")
     print(f"card: {made.card}")
 
 
@@ -101,7 +101,7 @@ def models_train_ensemble(
     from curation.quality.ensemble.train import train_ensemble
 
     made = train_ensemble(_by_label(samples), signal, out, label=label)
-    print(f"{out}: AUC {made.figures.auc:.3f}, ECE {made.figures.ece:.3f} on {made.figures.samples:,} held-out samples")
+    print(f"{out}: AUC {made.metrics.auc:.3f}, ECE {made.metrics.ece:.3f} on {made.metrics.samples:,} held-out samples")
     for name, area in made.alone:
         print(f"  {name} alone: AUC {area:.3f}")
     print(f"card: {made.card}")

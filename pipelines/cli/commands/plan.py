@@ -35,10 +35,10 @@ def plan(
         answer = training_plan(file, sets or [], data, vocab, gpus, device, mfu, price)
         print(json.dumps(answer)) if as_json else show_training_plan(answer)
         return
-    from curation.engine.runtime import run as engine
+    from curation.engine.runtime.status import plan_run
 
     pipeline = load_pipeline(file, sets)
-    answer = engine.plan(pipeline, run or os.path.join("runs", pipeline.name))
+    answer = plan_run(pipeline, run or os.path.join("runs", pipeline.name))
     if as_json:
         print(json.dumps(answer, default=str))
     else:
@@ -61,8 +61,8 @@ def training_plan(
     config = load(path, sets)
     answer: dict[str, Any] = {
         "training": path,
-        "iterations": config.iterations,
-        "tokens_per_iteration": config.batch.windows * config.data.sequence,
+        "steps": config.steps,
+        "tokens_per_step": config.batch.global_size * config.data.seq_len,
         "tokens": sum(count * windows * sequence for count, windows, sequence in config.stages()),
     }
     if data is not None:
@@ -73,7 +73,7 @@ def training_plan(
         vocab = manifest.tokenizer.vocab
         available = {d: s.tokens for d, s in manifest.splits["train"].items()}
         answer |= {"available_tokens": available, "epochs": answer["tokens"] / max(1, sum(available.values()))}
-        order(manifest, config.data, config.seed, config.batch.windows, config.iterations)  # refuses as training would
+        order(manifest, config.data, config.seed, config.batch.global_size, config.steps)  # refuses as training would
     if vocab is not None:
         from training.cost import cost_model
         from training.cost.device_specs import find_device
@@ -95,7 +95,7 @@ def show_training_plan(answer: dict[str, Any]) -> None:
         console.print(f"{name:>22}  {value}", highlight=False, markup=False, soft_wrap=True)
 
     line("training", answer["training"])
-    line("iterations", f"{answer['iterations']:,} of {answer['tokens_per_iteration']:,} tokens")
+    line("steps", f"{answer['steps']:,} of {answer['tokens_per_step']:,} tokens")
     line("tokens", f"{answer['tokens']:,}")
     if "epochs" in answer:
         line("epochs", f"{answer['epochs']:.2f} of {sum(answer['available_tokens'].values()):,} tokens")

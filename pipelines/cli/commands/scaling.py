@@ -160,15 +160,15 @@ def scaling_watch(
     curves, made = live_check.ladder_curves(ladder), fit(read(ladder), resamples=100)
     while True:
         left = live_check.departure(seen, live_check.expected(made, curves, seen))
-        if left is not None or not every or len(seen.loss) >= seen.iterations:
+        if left is not None or not every or len(seen.loss) >= seen.steps:
             break
         time.sleep(every)
         seen = live_run.curve(Path(run))
-    last = int(seen.iteration[-1]) if len(seen.iteration) else 0
+    last = int(seen.step[-1]) if len(seen.step) else 0
     if as_json:
-        print(json.dumps({"iteration": last, "incident": left.__dict__ | {"message": left.message} if left else None}))
+        print(json.dumps({"step": last, "incident": left.__dict__ | {"message": left.message} if left else None}))
     elif left is None:
-        print(f"{run}: on its predicted curve up to iteration {last:,} of {seen.iterations:,}")
+        print(f"{run}: on its predicted curve up to step {last:,} of {seen.steps:,}")
     else:
         print(f"{run}: {left.message}")
     raise typer.Exit(3 if left is not None else 0)

@@ -48,14 +48,14 @@ def train(
             param_hint="--run",
         )
     console = make_console(quiet or os.environ.get("RANK", "0") != "0")
-    lines = TrainLines(console, settings.iterations)
+    lines = TrainLines(console, settings.steps)
     if workers is not None:
         from training.distributed.ray_train import fit
 
         if address is not None:
             import ray
 
-            from curation.engine.runtime.executors import reach
+            from curation.engine.execution.executors import reach
 
             reach(ray, address, log_to_driver=False)
         console.print(f"on Ray; gristmill watch {run_dir} shows how it goes", style="dim", highlight=False)
@@ -69,7 +69,7 @@ def train(
         if note not in lines.notes:
             console.print(note, style="yellow", markup=False)
     if result.resumed_from:
-        console.print(f"went on from iteration {result.resumed_from}", highlight=False)
+        console.print(f"went on from step {result.resumed_from}", highlight=False)
     for domain, score in result.validation.items():
         bits = f", {score.bits_per_byte:.3f} bits per byte" if score.bits_per_byte is not None else ""
         console.print(f"{domain}: loss {score.loss:.3f}, perplexity {score.perplexity:.1f}{bits}", highlight=False)
@@ -77,7 +77,7 @@ def train(
         console.print(
             f"{len(result.masked)} documents masked; see {run_dir}/incidents", style="yellow", highlight=False
         )
-    console.print(f"{run_dir}: {result.iterations} iterations, {result.tokens:,} tokens", highlight=False)
+    console.print(f"{run_dir}: {result.steps} steps, {result.tokens:,} tokens", highlight=False)
 
 
 def _workers(text: str) -> int | tuple[int, int]:
@@ -93,7 +93,7 @@ def _workers(text: str) -> int | tuple[int, int]:
 def list_checkpoints(
     run: Annotated[str, typer.Argument(metavar="DIR", help="A training run's directory.")], as_json: AsJson = False
 ) -> None:
-    """The checkpoints of a run: iteration, bytes, tokens read, incidents so far, and which one the guard calls good."""
+    """The checkpoints of a run: step, bytes, tokens read, incidents so far, and which one the guard calls good."""
     import json
 
     from training.checkpoint.save_load import overview
@@ -106,13 +106,13 @@ def list_checkpoints(
 
     from pipelines.monitor.progress import size
 
-    table = Table("iteration", box=None, pad_edge=False)
+    table = Table("step", box=None, pad_edge=False)
     for column in ("tokens", "size", "incidents", "good"):
         table.add_column(column, justify="right")
     for row in rows:
         told = [f"{row[k]:,}" if row[k] is not None else "?" for k in ("tokens", "incidents")]
         good = "damaged" if row["good"] is None else "yes" if row["good"] else ""
-        table.add_row(f"{row['iteration']:,}", told[0], size(row["bytes"]), told[1], good)
+        table.add_row(f"{row['step']:,}", told[0], size(row["bytes"]), told[1], good)
     make_console().print(table)
 
 

@@ -64,7 +64,7 @@ class Outcome:
     predicted: dict[str, float]  # metrics of the recommended mix
     natural: dict[str, float]
     extrapolated: bool
-    stop: int | None  # the iteration at which runs are compared; None: not known (a table from elsewhere)
+    stop: int | None  # the step at which runs are compared; None: not known (a table from elsewhere)
     arms: tuple[Arm, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     trained: int = 0  # proxies trained by this call

@@ -128,7 +128,7 @@ def _training(run: str) -> Side:
     t = training_run.read(run)
     out = Side(t.name, run, "training", training=t, settings=dict(_flat(t.config)))
     figures = out.figures
-    figures["in all", "iterations"] = t.iteration
+    figures["in all", "steps"] = t.step
     figures["in all", "tokens"] = t.tokens
     if t.train:
         last = t.train[-max(5, len(t.train) // 20) :]

@@ -63,5 +63,5 @@ def _charts(found: Comparison, names: Sequence[str]) -> list[Section]:
     charts.append(("Gradient norm", {n: smooth(t.grad_norm) for n, t in trainings}))
     charts.append(("Learning rate", {n: t.lr for n, t in trainings}))
     charts.append(("Tokens a second", {n: smooth(t.speed) for n, t in trainings}))
-    drawn = "".join(figures.curves(title, lines, over="iteration") for title, lines in charts)
+    drawn = "".join(figures.curves(title, lines, over="step") for title, lines in charts)
     return [Section("curves", "Curves", f"<div class=pair>{drawn}</div>" if drawn else "")]

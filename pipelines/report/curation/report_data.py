@@ -115,7 +115,7 @@ def gather(run_dir: str) -> Findings:
     """Reads a finished run. Raises UserError for a directory that holds none."""
     import yaml
 
-    from curation.engine.runtime.run import read_run
+    from curation.engine.runtime.run_record import read_run
     from pipelines.lookup.duplicate_pairs import largest
 
     store = Storage(run_dir)

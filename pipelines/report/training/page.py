@@ -43,7 +43,7 @@ def _sections(training: Training) -> list[Section]:
 def tiles(t: Training) -> list[tuple[str, str, str]]:
     """The figures that matter most."""
     planned = f"of {t.planned:,} planned" if t.planned else ""
-    shown = [("iterations", f"{t.iteration:,}", planned), ("tokens read", short(t.tokens), "")]
+    shown = [("steps", f"{t.step:,}", planned), ("tokens read", short(t.tokens), "")]
     if t.train:
         shown.append(("training loss", f"{_end(t.train):.3f}", f"from {t.train[0][1]:.3f}"))
     if t.scores:
@@ -65,7 +65,7 @@ def tiles(t: Training) -> list[tuple[str, str, str]]:
 
 
 def _end(line: Line) -> float:
-    """The mean of the last twentieth of a curve, at least five points: one iteration's loss is mostly noise."""
+    """The mean of the last twentieth of a curve, at least five points: one step's loss is mostly noise."""
     last = line[-max(5, len(line) // 20) :]
     return sum(y for _, y in last) / len(last)
 
@@ -76,7 +76,7 @@ def smooth(line: Line, most: int = 60) -> list[tuple[float, float]]:
 
 
 def marks(t: Training) -> dict[float, str]:
-    return {float(e.get("confirmed", e["iteration"])): happened(e) for e in t.events}
+    return {float(e.get("confirmed", e["step"])): happened(e) for e in t.events}
 
 
 def loss(t: Training) -> str:
@@ -84,10 +84,10 @@ def loss(t: Training) -> str:
     trained: dict[str, Line] = {d: smooth(line) for d, line in sorted(t.domains.items())} or {
         "training": smooth(t.train)
     }
-    drawn = charts.curves("Training loss by domain", trained, marks=marks(t), unit="nats a token", over="iteration")
+    drawn = charts.curves("Training loss by domain", trained, marks=marks(t), unit="nats a token", over="step")
     drawn += charts.curves(
         "Validation loss by domain", dict(sorted(t.validation.items())), marks=marks(t),
-        unit="nats a token", over="iteration",
+        unit="nats a token", over="step",
     )  # fmt: skip
     return f"<div class=pair>{drawn}</div>" if drawn else ""
 
@@ -99,7 +99,7 @@ def machinery(t: Training) -> str:
         ("MFU", "", t.mfu), ("Update ratio", "", t.update_ratio),
     ]  # fmt: skip
     drawn = "".join(
-        charts.curves(name, {name.lower(): smooth(line, 240)}, 360.0, 140.0, marks(t), unit, "iteration")
+        charts.curves(name, {name.lower(): smooth(line, 240)}, 360.0, 140.0, marks(t), unit, "step")
         for name, unit, line in lines
         if line
     )
@@ -122,14 +122,14 @@ def evaluation(t: Training) -> str:
     if t.tasks:
         last = t.tasks[-1]
         done = [[escape(k), f"{v:.4g}"] for k, v in sorted(last["tasks"].items())]
-        out += table([f"task, at iteration {last['iteration']:,}", "score"], done, (1,), "tasks")
+        out += table([f"task, at step {last['step']:,}", "score"], done, (1,), "tasks")
     return out
 
 
 def incidents(t: Training) -> str:
     """What the guard did, with the documents that it blamed."""
     if not t.events and not t.incidents:
-        return "<p>None: no iteration left the frame.</p>" if t.train else ""
+        return "<p>None: no step left the frame.</p>" if t.train else ""
     told = "".join(f"<li>{escape(happened(e))}</li>" for e in t.events[-50:])
     parts = [f"<ul>{told}</ul>" if told else ""]
     return "".join(parts) + "".join(_incident(i) for i in t.incidents)
@@ -142,14 +142,14 @@ def _incident(i: Mapping[str, Any]) -> str:
         name = f"<code>{escape(d['doc_id'])}</code><br>{escape(d.get('url') or _place(d.get('source')))}"
         figures_ = [f"{d['tokens']:,}", f"{d['loss']:.3f}", f"{d['z_loss']:.1f}", f"{d['gradient']:.3g}"]
         rows.append([name, escape(d["domain"]), *figures_, f"{d['z_gradient']:.1f}"])
-    anomalies = ", ".join(str(a["iteration"]) for a in i["anomalies"][:8])
+    anomalies = ", ".join(str(a["step"]) for a in i["anomalies"][:8])
     head = ["document", "domain", "tokens", "loss", "z of loss", "gradient", "z of gradient"]
     blamed = table(head, rows, range(2, 7), f"documents blamed by incident {i['number']}") if rows else ""
     return (
-        f"<h3>Incident {i['number']}, confirmed at iteration {i['confirmed']:,}</h3><p>Back to iteration "
-        f"{i['good']:,}. Out of the frame: iterations {anomalies}. {i['suspects']:,} documents were scored beside "
-        f"{i['witnesses']:,} quiet ones; {len(i['blamed'])} blamed, {len(i['masked'])} masked from window "
-        f"{i['window']:,} on.</p>{blamed}"
+        f"<h3>Incident {i['number']}, confirmed at step {i['confirmed']:,}</h3><p>Back to step "
+        f"{i['good']:,}. Out of the frame: steps {anomalies}. {i['suspects']:,} documents were scored beside "
+        f"{i['witnesses']:,} quiet ones; {len(i['blamed'])} blamed, {len(i['masked'])} masked from sequence "
+        f"{i['sequence']:,} on.</p>{blamed}"
     )
 
 
@@ -161,7 +161,7 @@ def plan(t: Training) -> str:
     """What the training file asked for beside what happened; windows by domain beside their quota."""
     rows = []
     if t.planned:
-        rows.append(["iterations", f"{t.planned:,}", f"{t.iteration:,}", _share(t.iteration, t.planned)])
+        rows.append(["steps", f"{t.planned:,}", f"{t.step:,}", _share(t.step, t.planned)])
     each = _window_tokens(t)
     if t.planned and each:
         want = t.planned * each
@@ -184,7 +184,7 @@ def plan(t: Training) -> str:
     lost = sum(e["seconds"] for e in t.sessions if e["event"] == "lost")
     if starts:
         rows.append(["starts", "1", f"{starts}", ""])
-        rows.append(["time on iterations done again", "0 s", duration(lost), ""])
+        rows.append(["time on steps done again", "0 s", duration(lost), ""])
     return table(["", "planned", "actual", "share"], rows, (1, 2, 3), "plan against actual") if rows else ""
 
 
@@ -193,12 +193,12 @@ def _share(actual: float, planned: float) -> str:
 
 
 def _window_tokens(t: Training) -> int:
-    """Tokens of an iteration by the training file; 0 where changes over time make it several."""
+    """Tokens of a step by the training file; 0 where changes over time make it several."""
     data = t.config.get("data") or {}
     return (
         0
         if data.get("changes")
-        else int((t.config.get("batch") or {}).get("windows", 0)) * int(data.get("sequence", 0))
+        else int((t.config.get("batch") or {}).get("global_size", 0)) * int(data.get("seq_len", 0))
     )
 
 

@@ -16,7 +16,7 @@ from curation.core.errors import UserError
 
 @dataclass
 class Training:
-    """A training run, finished or not. Curves are lists of (iteration, value)."""
+    """A training run, finished or not. Curves are lists of (step, value)."""
 
     name: str
     folder: str
@@ -34,10 +34,10 @@ class Training:
     events: list[dict[str, Any]] = field(default_factory=list)  # what the guard did
     incidents: list[dict[str, Any]] = field(default_factory=list)
     sessions: list[dict[str, Any]] = field(default_factory=list)
-    windows: int = 0
+    sequences: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    planned_seconds: float = 0.0  # what these iterations would have taken by the plan; 0: not known
+    planned_seconds: float = 0.0  # what these steps would have taken by the plan; 0: not known
     live: dict[str, Any] = field(default_factory=dict)  # the newest line of speed.jsonl
     said: str | None = None  # a sample of what the model says
 
@@ -47,13 +47,13 @@ class Training:
         return dict(self.scores[-1]["domains"]) if self.scores else {}
 
     @property
-    def iteration(self) -> int:
+    def step(self) -> int:
         return self.train[-1][0] if self.train else 0
 
     @property
     def planned(self) -> int | None:
-        """Iterations asked for."""
-        value = self.config.get("iterations")
+        """Steps asked for."""
+        value = self.config.get("steps")
         return int(value) if value is not None else None
 
 
@@ -79,9 +79,9 @@ def read(folder: str) -> Training:
         _take(made, entry)
     for entry in lines(os.path.join(folder, "speed.jsonl")):
         made.seconds += entry["seconds"]
-        made.speed.append((entry["iteration"], entry["tokens_per_s"]))
+        made.speed.append((entry["step"], entry["tokens_per_s"]))
         if "mfu" in entry:
-            made.mfu.append((entry["iteration"], entry["mfu"]))
+            made.mfu.append((entry["step"], entry["mfu"]))
             made.planned_seconds += entry["seconds"] * entry["of_plan"]
         made.live = entry
     made.sessions = list(lines(os.path.join(folder, "sessions.jsonl")))
@@ -99,7 +99,7 @@ def read(folder: str) -> Training:
 
 def _take(made: Training, entry: Mapping[str, Any]) -> None:
     """An entry of metrics.jsonl."""
-    i = entry["iteration"]
+    i = entry["step"]
     if entry["kind"] == "train":
         curves = {"loss": made.train, "lr": made.lr, "grad_norm": made.grad_norm, "update_ratio": made.update_ratio}
         for key, line in curves.items():
@@ -108,7 +108,7 @@ def _take(made: Training, entry: Mapping[str, Any]) -> None:
         for domain, loss in (entry.get("domains") or {}).items():
             if loss is not None:
                 made.domains.setdefault(domain, []).append((i, loss))
-        made.tokens, made.windows = entry["tokens"], entry.get("windows", 0)
+        made.tokens, made.sequences = entry["tokens"], entry.get("sequences", 0)
     elif entry["kind"] == "event":
         made.events.append(dict(entry))
     elif entry["kind"] == "validation":
@@ -142,8 +142,7 @@ def happened(event: Mapping[str, Any]) -> str:
     """What the guard did, in a line."""
     if event["event"] == "rollback":
         return (
-            f"iteration {event['confirmed']}: spike; back to iteration {event['iteration']}, "
-            f"{len(event['blamed'])} documents masked"
+            f"step {event['confirmed']}: spike; back to step {event['step']}, {len(event['blamed'])} documents masked"
         )
     what = {"skip": "update skipped", "anomaly": "out of the frame", "overflow": "fp16 overflow, update skipped"}
-    return f"iteration {event['iteration']}: {what.get(event['event'], event['event'])}"
+    return f"step {event['step']}: {what.get(event['event'], event['event'])}"

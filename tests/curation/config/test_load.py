@@ -96,7 +96,7 @@ name: quick
 sources:
   - {name: web, read: text, root: crawl, path: "*.jsonl", field: body, tags: [a, b]}
   - {name: more, domain: code, collection: c, read: text, path: "**/*"}
-quarantine: [bad.jsonl]
+exclude: [bad.jsonl]
 steps:
   - language: {codes: [no, en], floor: 1}
     keep: {language: "language.code = 'en' AND language.score >= quantile(language.score, 0.2, by domain)", known: null}
@@ -131,7 +131,7 @@ def test_a_good_file(tmp_path):
     assert (web.domain, web.collection, web.root) == ("web", "web", f"{tmp_path}/crawl")
     assert web.reader == Text(field="body", tags=("a", "b"))
     assert (more.domain, more.collection, more.root, more.path) == ("code", "c", str(tmp_path), "**/*")
-    assert p.quarantine == (f"{tmp_path}/bad.jsonl",)
+    assert p.exclude == (f"{tmp_path}/bad.jsonl",)
     language, pii, dedup, decontaminate = p.steps
     assert language.step == Language(codes=["no", "en"], floor=1.0)
     assert list(language.rules) == ["score", "language"]
@@ -336,13 +336,13 @@ def test_bad_overrides(tmp_path, given, said):
 
 
 def test_rules_for_some_documents_only(tmp_path):
-    text = BASE + "steps: [{language: {}, keep: {known: null, a: language.code = 'en'}, only: domain = 'web'}]"
+    text = BASE + "steps: [{language: {}, keep: {known: null, a: language.code = 'en'}, where: domain = 'web'}]"
     p = load(tmp_path, text)
     assert p.steps[0].rules["a"] == "NOT coalesce((domain = 'web'), FALSE) OR (language.code = 'en')"
-    p = load(tmp_path, text, sets=["steps.language.only=domain <> 'code'"])
+    p = load(tmp_path, text, sets=["steps.language.where=domain <> 'code'"])
     assert p.steps[0].rules["score"] == "NOT coalesce((domain <> 'code'), FALSE) OR (language.score >= 0.5)"
-    assert "steps[0].only: rule 'only' is not SQL" in refused(tmp_path, text, sets=["steps.language.only=domain <"])
-    assert "steps[0].only: is 3" in refused(tmp_path, BASE + "steps: [{language: {}, only: 3}]")
+    assert "steps[0].where: rule 'where' is not SQL" in refused(tmp_path, text, sets=["steps.language.where=domain <"])
+    assert "steps[0].where: is 3" in refused(tmp_path, BASE + "steps: [{language: {}, where: 3}]")
 
 
 def test_a_step_of_ones_own_and_two_of_a_kind(tmp_path):

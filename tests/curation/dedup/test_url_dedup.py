@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.canonical_url import normalise
+from curation.canonical_url import canonicalize_url
 from curation.dedup import url_dedup
 from curation.dedup.url_dedup import UrlDedup
 from tests.curation.stages import corpus_of, cut, documents, run, signals
@@ -33,17 +33,17 @@ OTHER = [
 
 
 def test_spellings_of_one_address_are_one():
-    assert {normalise(u) for u in SAME} == {"//example.org/a/b?x=1&y=2"}
-    assert len({normalise(u) for u in OTHER}) == len(OTHER)
-    assert normalise("http://e.org") == normalise("https://e.org//") == "//e.org/"
-    assert normalise("http://e.org/%c3%a9%7E") == "//e.org/%C3%A9~"
-    assert normalise("http://e.org/?s=1&t=2", ["s"]) == "//e.org/?t=2"
+    assert {canonicalize_url(u) for u in SAME} == {"//example.org/a/b?x=1&y=2"}
+    assert len({canonicalize_url(u) for u in OTHER}) == len(OTHER)
+    assert canonicalize_url("http://e.org") == canonicalize_url("https://e.org//") == "//e.org/"
+    assert canonicalize_url("http://e.org/%c3%a9%7E") == "//e.org/%C3%A9~"
+    assert canonicalize_url("http://e.org/?s=1&t=2", ["s"]) == "//e.org/?t=2"
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=30) | st.text(alphabet="htp:/.%2Fa?=&#[]@", max_size=30).map("http://e.org/".__add__))
 def test_normalising_takes_anything(url):
-    assert isinstance(normalise(url), str)
+    assert isinstance(canonicalize_url(url), str)
 
 
 def decide(table, tasks=1, shuffle=None, **options):
@@ -79,7 +79,7 @@ def test_against_a_dictionary_and_any_layout(rows, prefer, tasks, shuffle):
         if url is None:
             assert doc.hex() not in found  # no row: its signals are null, and it stays
         else:
-            groups[normalise(url)].append((date, found[doc.hex()]))
+            groups[canonicalize_url(url)].append((date, found[doc.hex()]))
     for group in groups.values():
         dates = [d for d, _ in group if d is not None]
         (kept,) = [d for d, s in group if not s["duplicate"]]

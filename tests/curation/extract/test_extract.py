@@ -270,12 +270,12 @@ def test_quality_on_gold_pages(data: Path) -> None:
 
 def test_crawled_documentation(data: Path) -> None:
     """Pages of documentation: their code and lists come through, their navigation does not."""
-    from curation.sources.warc import Warc
+    from curation.sources.warc import WarcReader
     from curation.step import InputSplit
 
     name = "docs-00.warc.gz"
     piece = InputSplit(name, (data / "crawl" / name).stat().st_size, "")
-    batches = Warc().read(piece, str(data / "crawl"), collection="c", domain="web", rows=200)
+    batches = WarcReader().read(piece, str(data / "crawl"), collection="c", domain="web", rows=200)
     step = Extract()
     kept = empty = 0
     for item in batches:

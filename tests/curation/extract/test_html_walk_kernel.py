@@ -14,8 +14,8 @@ from resiliparse.parse.html import HTMLTree
 
 from benchmarks import crawl
 from curation.extract import blocks
-from curation.extract.blocks import _INLINE, _NEVER, _VOID, Page, _walk
-from curation.extract.html_walk_kernel import nesting
+from curation.extract.blocks import _INLINE, _NEVER_TEXT, _VOID, PageBlocks, _fill_blocks
+from curation.extract.html_tag_kernels import max_open_tags
 from tests.curation.extract.test_extract import MARKUP, ODD, PAGE
 
 RAW = re.compile(
@@ -54,8 +54,8 @@ def block(parts: list[str], verbatim: int) -> str:
     return plain(text.lstrip("\n").rstrip())
 
 
-def reference(source: str) -> Page:
-    page = Page()
+def reference(source: str) -> PageBlocks:
+    page = PageBlocks()
     parts: list[str] = []
     linked = verbatim = skipped = 0
     link, current = False, -1
@@ -65,8 +65,8 @@ def reference(source: str) -> Page:
         text = block(parts, verbatim)
         if text and not text.isspace():
             page.text.append(text)
-            page.linked.append(min(linked, len(text)))
-            page.node.append(current)
+            page.link_chars.append(min(linked, len(text)))
+            page.container.append(current)
         parts.clear()
         linked = 0
 
@@ -78,7 +78,7 @@ def reference(source: str) -> Page:
         parts.append(text if verbatim else text.replace("\n", " "))
         linked += len(text.strip()) if link else 0
         attributes = {} if closing else dict(ATTRIBUTE.findall(rest))
-        if not closing and (hidden(attributes) or name in _NEVER) and name not in _VOID and name != "body":
+        if not closing and (hidden(attributes) or name in _NEVER_TEXT) and name not in _VOID and name != "body":
             if name not in _INLINE:
                 flush()
             skipped = 1
@@ -113,16 +113,16 @@ def check(html: str) -> None:
     # `<a<b>` is an element named `a<b`, and only five kinds of white space end a name: more than these expressions tell
     if re.search(r"<[^ \t\n\f\r>]*<", source) or re.search(r"<[^>]*[^\S \t\n\f\r]", source):
         return
-    found, expected = Page(), reference(source)
-    _walk(source, found)
+    found, expected = PageBlocks(), reference(source)
+    _fill_blocks(source, found)
     assert found.text == expected.text
-    assert (found.tag, found.parent, found.names, found.node) == (
+    assert (found.tag, found.parent, found.names, found.container) == (
         expected.tag,
         expected.parent,
         expected.names,
-        expected.node,
+        expected.container,
     )
-    assert found.linked == pytest.approx(expected.linked, abs=3)  # of white space at the ends of links
+    assert found.link_chars == pytest.approx(expected.link_chars, abs=3)  # of white space at the ends of links
 
 
 MORE = st.lists(
@@ -161,7 +161,7 @@ def test_crawled_pages(data: Path) -> None:
 
 def test_containers_end_where_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "MAX_NODES", 10)
-    page = blocks.read("".join(f"<p>number {i}</p>" for i in range(30)))
+    page = blocks.parse_page("".join(f"<p>number {i}</p>" for i in range(30)))
     assert len(page.tag) == 10 and page.text == [f"number {i}" for i in range(9)]
 
 
@@ -179,4 +179,4 @@ def test_nesting_equals_the_reference(parts: list[str]) -> None:
             open_[key] -= 1
         deepest = max(deepest, open_.total())
     data = html.encode()
-    assert nesting(np.frombuffer(data, np.uint8), len(data)) == deepest
+    assert max_open_tags(np.frombuffer(data, np.uint8), len(data)) == deepest

@@ -161,7 +161,7 @@ def packed(table: Any, folder: Path, path: str) -> None:
     known = corpus_of([table], 17)
     loaded = run_stages(load_tokenizer_stages(known, path=path), [table], folder)
     made = run_stages(shard_stages(known, tokenizer=path, validation=0.1), [table], folder)
-    whole = manifest(made.results[-1].facts, tokenizer_info(loaded.results[-1].facts[0]), seed=17)
+    whole = manifest(made.results[-1].outputs, tokenizer_info(loaded.results[-1].outputs[0]), seed=17)
     (folder / "shards/manifest.json").write_bytes(whole.dumps())
 
 

@@ -47,9 +47,9 @@ def pack(table, folder: Path, tasks=1, order=None, seed=17, **options):
     parts = cut(table, tasks, order)
     known = corpus_of(parts, seed)
     trained = run(train_tokenizer_stages(known, vocab=400), parts, folder)
-    (fact,) = trained.results[-1].facts
+    (fact,) = trained.results[-1].outputs
     made = run(shard_stages(known, tokenizer=str(folder / "shards/tokenizer.json"), **options), parts, folder)
-    whole = manifest(made.results[-1].facts, tokenizer_info(fact), seed=seed)
+    whole = manifest(made.results[-1].outputs, tokenizer_info(fact), seed=seed)
     (folder / "shards/manifest.json").write_bytes(whole.dumps())
     return whole
 
@@ -207,33 +207,33 @@ def test_copies_of_a_text_are_on_one_side(tmp_path):
 
 def test_the_tokenizer_is_trained_on_a_sample_by_hash(tmp_path, monkeypatch):
     table = corpus()
-    facts, files = [], []
+    outputs, files = [], []
     for name, tasks, order in (("a", 1, None), ("b", 6, 2)):
         parts = cut(table, tasks, order)
         ran = run(train_tokenizer_stages(corpus_of(parts), vocab=300, sample_bytes=20_000), parts, tmp_path / name)
-        facts.append(ran.results[-1].facts[0])
+        outputs.append(ran.results[-1].outputs[0])
         files.append((tmp_path / name / "shards/tokenizer.json").read_bytes())
         assert ran.widest["train_tokenizer"] < 200  # of 300: what is not needed is not sent
-    assert facts[0] == facts[1] and files[0] == files[1]
-    assert 20_000 <= facts[0]["sample_bytes"] < 20_500
-    assert facts[0]["sha256"] == hashlib.sha256(files[0]).hexdigest()
+    assert outputs[0] == outputs[1] and files[0] == files[1]
+    assert 20_000 <= outputs[0]["sample_bytes"] < 20_500
+    assert outputs[0]["sha256"] == hashlib.sha256(files[0]).hexdigest()
     monkeypatch.setattr(train_tokenizer, "MOST_OF_ONE", 10)
     ran = run(train_tokenizer_stages(corpus_of([table]), vocab=300), [table], tmp_path / "c")
-    assert ran.results[-1].facts[0]["sample_bytes"] < 10 * 300 + 300
+    assert ran.results[-1].outputs[0]["sample_bytes"] < 10 * 300 + 300
 
 
 def test_a_tokenizer_from_outside(tmp_path, data):
     table = corpus(50)
     path = str(data / "tokenizer" / "gpt2_vocab.bpe")
     ran = run(load_tokenizer_stages(corpus_of([table]), path=path), [table], tmp_path / "result")
-    (fact,) = ran.results[-1].facts
+    (fact,) = ran.results[-1].outputs
     info = tokenizer_info(fact)
     assert (info.file, info.vocab, info.eos, info.kind) == ("tokenizer.json", 50257, 50256, "bpe")
     assert (fact["engine"], fact["lossless"]) == ("tiktoken", True)
     written = tmp_path / "result/shards/tokenizer.json"
     assert json.loads(written.read_text())["model"]["type"] == "BPE"
     made = run(shard_stages(corpus_of([table]), tokenizer=str(written)), [table], tmp_path / "result")
-    whole = manifest(made.results[-1].facts, info)
+    whole = manifest(made.results[-1].outputs, info)
     assert shards.open_shard(str(tmp_path / "result/shards" / whole.splits["train"]["web"].shards[0].path)).eos == 50256
 
 
@@ -244,13 +244,13 @@ def test_the_manifest_says_the_mix(tmp_path):
     made = run(
         shard_stages(corpus_of([table]), tokenizer=str(folder / "shards/tokenizer.json")), [table], tmp_path / "x"
     )
-    facts, info = made.results[-1].facts, shards.read_manifest(str(folder)).tokenizer
-    whole = manifest(facts, info, weights={"web": 3, "code": 1}, budget=4000, max_epochs=4, fingerprint="f" * 32)
+    outputs, info = made.results[-1].outputs, shards.read_manifest(str(folder)).tokenizer
+    whole = manifest(outputs, info, weights={"web": 3, "code": 1}, budget=4000, max_epochs=4, fingerprint="f" * 32)
     assert whole.mix.weights == {"web": 0.75, "code": 0.25} and whole.mix.budget == 4000
     assert whole.mix.epochs["web"] == 3000 / whole.splits["train"]["web"].tokens
     with pytest.raises(UserError, match="A budget of"):
-        manifest(facts, info, weights={"tiny": 1}, budget=10**9, max_epochs=4)
-    assert manifest(reversed(facts), info).dumps() == manifest(facts, info).dumps()
+        manifest(outputs, info, weights={"tiny": 1}, budget=10**9, max_epochs=4)
+    assert manifest(reversed(outputs), info).dumps() == manifest(outputs, info).dumps()
 
 
 @pytest.mark.parametrize(
@@ -302,5 +302,5 @@ def test_the_documents_as_parquet(tmp_path, monkeypatch):
     parts = cut(table, 3, 1)
     ran = run(documents_stages(corpus_of(parts), columns), parts, tmp_path / "c")
     assert len(list((tmp_path / "c" / "documents").iterdir())) == 4
-    assert sum(f["documents"] for f in ran.results[-1].facts) == 3000
+    assert sum(f["documents"] for f in ran.results[-1].outputs) == 3000
     assert pq.read_table(tmp_path / "c" / "documents").equals(got)

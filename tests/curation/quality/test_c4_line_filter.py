@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from curation.document import clean_text
-from curation.quality.c4_line_filter import C4Lines
+from curation.quality.c4_line_filter import C4LineFilter
 
 POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 CITATION = re.compile(r"\[[0-9]*\]|\[edit\]|\[citation needed\]", re.IGNORECASE)
@@ -38,11 +38,11 @@ def reference(text: str, terminal: bool) -> tuple[str, int, int]:
 
 
 def rewrite(texts: list[str | None], terminal: bool = True) -> list[tuple[str, int, int]]:
-    step = C4Lines(terminal=terminal)
+    step = C4LineFilter(terminal=terminal)
     out = step(pa.record_batch({"text": pa.array(texts, pa.large_string())}))
     out.validate(full=True)
-    assert out.schema.field("c4_lines").type == pa.struct(list(step.signals))
-    signals = out.column("c4_lines").to_pylist()
+    assert out.schema.field("c4_line_filter").type == pa.struct(list(step.signals))
+    signals = out.column("c4_line_filter").to_pylist()
     return [(t, s["lines"], s["kept"]) for t, s in zip(out.column("text").to_pylist(), signals, strict=True)]
 
 
@@ -68,11 +68,11 @@ def test_equals_the_reference(texts: list[str], terminal: bool) -> None:
 def test_nulls_slices_and_rules() -> None:
     texts = [None, "one two three.", "", "ä ö ü!\nnot this"]
     assert rewrite(texts) == [("", 0, 0), ("one two three.", 1, 1), ("", 0, 0), ("ä ö ü!", 2, 1)]
-    step = C4Lines()
+    step = C4LineFilter()
     batch = pa.record_batch({"text": pa.array(texts, pa.large_string())}).slice(1, 3)
     assert step(batch).column("text").to_pylist() == ["one two three.", "", "ä ö ü!"]
     assert step(batch.slice(0, 0)).num_rows == 0
-    assert step.rules() == {"empty": "c4_lines.kept > 0"}
+    assert step.rules() == {"empty": "c4_line_filter.kept > 0"}
 
 
 def test_leaves_what_datatrove_leaves() -> None:

@@ -47,7 +47,7 @@ def tree(folder: Path, **engine: Any) -> dict[str, Any]:
     actions = {"EMAIL_ADDRESS": "pseudonym", "US_SSN": "remove"}
     return runs.text_pipeline(
         folder,
-        quarantine=["bad.jsonl"],
+        exclude=["bad.jsonl"],
         steps=[
             "language",
             {"pii": {"actions": actions, "max_findings": 9, "max_by_entity": {"CREDIT_CARD": 3}}},
@@ -82,10 +82,8 @@ def test_the_ledger_says_what_was_done(folder: Path, whole: dict[str, str]) -> N
     by_rule: dict[str | None, list[dict[str, Any]]] = {}
     for row in rows:
         by_rule.setdefault(row["rule"], []).append(row)
-    assert len(rows) == 60 and set(by_rule) <= {None, "pii_count", "quarantine", "duplicate"}
-    assert [(r["url"], r["value"]) for r in by_rule["quarantine"]] == [
-        ("https://mill.org/1/4", '"a spike (by training)"')
-    ]
+    assert len(rows) == 60 and set(by_rule) <= {None, "pii_count", "exclude", "duplicate"}
+    assert [(r["url"], r["value"]) for r in by_rule["exclude"]] == [("https://mill.org/1/4", '"a spike (by training)"')]
     assert len(by_rule["pii_count"]) == 3
     for row in by_rule["pii_count"]:
         spans = json.loads(json.loads(row["evidence"])["spans"])

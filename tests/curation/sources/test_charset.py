@@ -88,7 +88,7 @@ def test_wrongly_declared() -> None:
 @pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16"])
 def test_byte_order_mark_wins(codec: str) -> None:
     got = charset.decode("naïve 日本".encode(codec), "windows-1252")
-    assert (got.text, got.told_by) == ("naïve 日本", "bom")
+    assert (got.text, got.decided_by) == ("naïve 日本", "bom")
 
 
 def test_utf16_without_a_mark() -> None:
@@ -112,7 +112,7 @@ def test_open_bytes_are_controls() -> None:
      ("ks_c_5601-1987", "euc-kr"), ("utf-7", None), ("", None), (None, None), ("none", None)],
 )  # fmt: skip
 def test_labels(label: str | None, name: str | None) -> None:
-    assert charset.canonical(label) == name
+    assert charset.canonical_name(label) == name
 
 
 @given(st.binary(max_size=300), st.sampled_from([None, *sorted(SAMPLES), "junk"]))

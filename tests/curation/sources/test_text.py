@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.sources.text import Text
+from curation.sources.text import TextReader
 from curation.step import InputSplit, UnreadableFile
 
 
@@ -23,9 +23,9 @@ def piece(root: Path, name: str) -> InputSplit:
 
 
 def rows(
-    root: Path, name: str, reader: Text | None = None, size: int = 64, part: InputSplit | None = None
+    root: Path, name: str, reader: TextReader | None = None, size: int = 64, part: InputSplit | None = None
 ) -> list[Any]:
-    reader = reader or Text()
+    reader = reader or TextReader()
     batches = reader.read(part or piece(root, name), str(root), collection="c", domain="d", rows=size)
     return [row for batch in batches for row in batch.to_pylist()]
 
@@ -79,7 +79,7 @@ def test_lines_of_every_kind(tmp_path: Path) -> None:
     for row in got:
         where = row["source"]
         line = stored[where["offset"] : where["offset"] + where["length"]]
-        assert Text().original(where, str(tmp_path)) == line.rstrip(b"\r\n")
+        assert TextReader().original(where, str(tmp_path)) == line.rstrip(b"\r\n")
     assert len({r["doc_id"] for r in got}) == len(got)
 
 
@@ -106,9 +106,9 @@ def test_compressed_lines_have_the_same_ids(tmp_path: Path, suffix: str) -> None
     (tmp_path / "b" / "a.jsonl").write_bytes(plain)
     want = rows(tmp_path / "b", "a.jsonl")
     assert [(r["doc_id"], r["text"]) for r in got] == [(r["doc_id"], r["text"]) for r in want]
-    assert Text().original(got[17]["source"], str(tmp_path)) == plain.splitlines()[17]
+    assert TextReader().original(got[17]["source"], str(tmp_path)) == plain.splitlines()[17]
     if suffix:
-        assert Text().split(piece(tmp_path, f"a.jsonl{suffix}"), str(tmp_path), 100) == [
+        assert TextReader().split(piece(tmp_path, f"a.jsonl{suffix}"), str(tmp_path), 100) == [
             piece(tmp_path, f"a.jsonl{suffix}")
         ]
 
@@ -125,7 +125,7 @@ def test_splits_and_batches_do_not_show(
     (root / "a.jsonl").write_bytes(b"\n".join(lines))
     whole = rows(root, "a.jsonl")
     assert len(whole) == len(texts)
-    parts = Text().split(piece(root, "a.jsonl"), str(root), target)
+    parts = TextReader().split(piece(root, "a.jsonl"), str(root), target)
     assert [r for p in parts for r in rows(root, "a.jsonl", size=size, part=p)] == whole
 
 
@@ -148,7 +148,9 @@ def test_broken_compressed_lines_keep_what_came_before(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(stored)
     got = []
     with pytest.raises(UnreadableFile) as caught:
-        for batch in Text().read(piece(tmp_path, "a.jsonl.gz"), str(tmp_path), collection="c", domain="d", rows=7):
+        for batch in TextReader().read(
+            piece(tmp_path, "a.jsonl.gz"), str(tmp_path), collection="c", domain="d", rows=7
+        ):
             got += batch.to_pylist()
     assert len(got) >= 3000
     assert (caught.value.offset, caught.value.length) == (len(first), len(stored) - len(first))
@@ -162,13 +164,13 @@ def test_ids(tmp_path: Path) -> None:
         {"text": "0", "id": 0},
         {"text": "-"},
     )
-    got = rows(tmp_path, "a.jsonl", Text(id="id"))
+    got = rows(tmp_path, "a.jsonl", TextReader(id="id"))
     assert len({r["doc_id"] for r in got}) == 4
     assert json.loads(got[0]["meta"]) == {"id": "x"}
     write(tmp_path / "a.jsonl", {"text": "zero", "id": "y"}, {"text": "one", "id": "x"})
-    assert rows(tmp_path, "a.jsonl", Text(id="id"))[1]["doc_id"] == got[0]["doc_id"]  # wherever it stands
+    assert rows(tmp_path, "a.jsonl", TextReader(id="id"))[1]["doc_id"] == got[0]["doc_id"]  # wherever it stands
     big = piece(tmp_path, "a.jsonl")
-    assert Text(id="id").split(big, str(tmp_path), 1) == [big]
+    assert TextReader(id="id").split(big, str(tmp_path), 1) == [big]
 
 
 def table() -> pa.Table:
@@ -190,10 +192,10 @@ def test_parquet(tmp_path: Path) -> None:
     assert [r["source"]["row"] for r in whole] == list(range(100))
     assert whole[1]["date"] == datetime.datetime(2024, 1, 1, 12, 1)
     assert whole[1]["meta"] == '{"score":0.14285714285714285,"tags":["a","b"]}'
-    parts = Text().split(piece(tmp_path, "a.parquet"), str(tmp_path), 1)
+    parts = TextReader().split(piece(tmp_path, "a.parquet"), str(tmp_path), 1)
     assert [(p.start, p.stop) for p in parts] == [(0, 1), (1, 2), (2, 3), (3, 4)]
     assert [r for p in parts for r in rows(tmp_path, "a.parquet", size=7, part=p)] == whole
-    assert json.loads(Text().original(whole[77]["source"], str(tmp_path)))["text"] == "text 77"
+    assert json.loads(TextReader().original(whole[77]["source"], str(tmp_path)))["text"] == "text 77"
 
 
 def test_parquet_with_a_broken_row_group(tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_arrow(tmp_path: Path, form: str) -> None:
     got = rows(tmp_path, "a.arrow")
     pq.write_table(table(), tmp_path / "a.parquet")
     assert [r["text"] for r in got] == [r["text"] for r in rows(tmp_path, "a.parquet")]
-    assert json.loads(Text().original(got[77]["source"], str(tmp_path)))["text"] == "text 77"
+    assert json.loads(TextReader().original(got[77]["source"], str(tmp_path)))["text"] == "text 77"
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
@@ -231,7 +233,7 @@ def test_a_table_without_the_column_says_what_it_has(tmp_path: Path) -> None:
     pq.write_table(pa.table({"content": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(UnreadableFile, match="no column 'text'; it has content"):
         rows(tmp_path, "a.parquet")
-    assert rows(tmp_path, "a.parquet", Text(text="content"))[0]["text"] == "a"
+    assert rows(tmp_path, "a.parquet", TextReader(text="content"))[0]["text"] == "a"
 
 
 def test_invalid_utf8_in_a_table(tmp_path: Path) -> None:
@@ -261,13 +263,14 @@ def test_folder_files(tmp_path: Path) -> None:
         assert (row["text"], row["read"]["mime"]) == (text, mime), name
         assert (row["source"]["offset"], row["source"]["length"]) == (0, len(content))
     assert rows(tmp_path, "empty.txt")[0]["drop"] == {"rule": "empty", "value": ""}
-    assert Text().original(rows(tmp_path, "packed.md.gz")[0]["source"], str(tmp_path)) == b"# hello"
+    assert TextReader().original(rows(tmp_path, "packed.md.gz")[0]["source"], str(tmp_path)) == b"# hello"
 
 
 def test_large_texts_make_small_batches(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", *({"text": "x" * 7_000_000} for _ in range(6)))
     sizes = [
-        b.num_rows for b in Text().read(piece(tmp_path, "a.jsonl"), str(tmp_path), collection="c", domain="d", rows=999)
+        b.num_rows
+        for b in TextReader().read(piece(tmp_path, "a.jsonl"), str(tmp_path), collection="c", domain="d", rows=999)
     ]
     assert sizes == [3, 3]
 
@@ -296,9 +299,9 @@ def test_on_another_filesystem(tmp_path: Path) -> None:
         memory.pipe(f"/texts/{name}", (tmp_path / name).read_bytes())
         whole = piece(tmp_path, name)
         want = rows(tmp_path, name)
-        parts = Text().split(whole, "memory://texts", 200)
+        parts = TextReader().split(whole, "memory://texts", 200)
         assert len(parts) > 1
-        batches = [b for p in parts for b in Text().read(p, "memory://texts", collection="c", domain="d", rows=9)]
+        batches = [b for p in parts for b in TextReader().read(p, "memory://texts", collection="c", domain="d", rows=9)]
         assert [row for batch in batches for row in batch.to_pylist()] == want
 
 
@@ -326,7 +329,7 @@ def test_any_damage(tmp_path_factory: pytest.TempPathFactory, name: str, hits: l
         stored[at : at + len(what)] = what
     (root / name).write_bytes(bytes(stored))
     try:
-        got = rows(root, name, Text(id="id"))
+        got = rows(root, name, TextReader(id="id"))
     except UnreadableFile as error:
         assert error.offset >= 0 and error.offset + error.length <= len(stored)
         return

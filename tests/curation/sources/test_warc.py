@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.sources.warc import Warc
+from curation.sources.warc import WarcReader
 from curation.step import InputSplit, UnreadableFile
 
 # What an independent count (warcio where it reads the file, else by hand) and the files' own text say is there.
@@ -103,7 +103,7 @@ def piece(root: Path, name: str) -> InputSplit:
 
 
 def rows(root: Path, name: str, size: int = 64, part: InputSplit | None = None) -> list[dict[str, Any]]:
-    batches = Warc().read(part or piece(root, name), str(root), collection="c", domain="web", rows=size)
+    batches = WarcReader().read(part or piece(root, name), str(root), collection="c", domain="web", rows=size)
     return [row for batch in batches for row in batch.to_pylist()]
 
 
@@ -118,7 +118,7 @@ def readable(root: Path, name: str) -> tuple[list[dict[str, Any]], UnreadableFil
     """Rows and the error, if one ended the file."""
     got: list[dict[str, Any]] = []
     try:
-        for batch in Warc().read(piece(root, name), str(root), collection="c", domain="web", rows=3):
+        for batch in WarcReader().read(piece(root, name), str(root), collection="c", domain="web", rows=3):
             got += batch.to_pylist()
     except UnreadableFile as error:
         return got, error
@@ -136,7 +136,7 @@ def test_edge_file(data: Path, name: str) -> None:
     assert len({row["doc_id"] for row in got}) == len(got)
     for row in got:
         assert (row["text"] is None) == (row["drop"] is not None)
-        original = Warc().original(row["source"], str(data / "warc_edge"))
+        original = WarcReader().original(row["source"], str(data / "warc_edge"))
         assert original.startswith((b"WARC/", b"http://", b"filedesc:"))
         if row["url"] and not row["url"].startswith("file:"):
             assert row["url"].encode() in original
@@ -178,12 +178,12 @@ def test_index_cuts_exactly(data: Path, name: str) -> None:
     root = data / "warc_edge"
     whole = rows(root, name)
     for target in (1, 1500, 60_000, 10**9):
-        parts = Warc().index(piece(root, name), str(root), target)
+        parts = WarcReader().index(piece(root, name), str(root), target)
         assert [row for part in parts for row in rows(root, name, part=part)] == whole
         if len(parts) > 1:
             assert parts[0].start == 0 and parts[-1].stop == piece(root, name).size
             assert all(a.stop == b.start for a, b in pairwise(parts))
-    assert len(Warc().index(piece(root, name), str(root), 1)) > 1
+    assert len(WarcReader().index(piece(root, name), str(root), 1)) > 1
 
 
 def test_compression_does_not_change_ids(data: Path, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_compression_does_not_change_ids(data: Path, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(stored)
         check_same(expected, rows(tmp_path, name))
         for row, record in zip(rows(tmp_path, name), records, strict=True):
-            assert Warc().original(row["source"], str(tmp_path)).rstrip() == record.rstrip()
+            assert WarcReader().original(row["source"], str(tmp_path)).rstrip() == record.rstrip()
     check_same(expected, rows(tmp_path / "dict", "whirlwind.warc.zst"))
 
 
@@ -248,7 +248,7 @@ def test_repeated_ids_are_counted(tmp_path: Path) -> None:
     (tmp_path / "x.warc.gz").write_bytes(stored)
     got = rows(tmp_path, "x.warc.gz")
     assert len({r["doc_id"] for r in got}) == len(names)
-    parts = Warc().index(piece(tmp_path, "x.warc.gz"), str(tmp_path), 1)
+    parts = WarcReader().index(piece(tmp_path, "x.warc.gz"), str(tmp_path), 1)
     assert len(parts) == len(names)
     assert [r for p in parts for r in rows(tmp_path, "x.warc.gz", part=p)] == got
 
@@ -340,7 +340,7 @@ def test_any_damage(tmp_path_factory: pytest.TempPathFactory, seed: int, count: 
     covered = sum(r["source"]["length"] or 0 for r in got) + (error.length if error else 0)
     if compress and all(r["source"]["length"] is not None for r in got):
         assert covered == len(stored)
-    parts = Warc().index(piece(root, "x.warc"), str(root), 300)
+    parts = WarcReader().index(piece(root, "x.warc"), str(root), 300)
     if error is None:
         assert [r for p in parts for r in rows(root, "x.warc", part=p)] == got
 
@@ -421,14 +421,16 @@ def test_on_another_filesystem(data: Path) -> None:
     name = "sample-0000.warc.gz"
     stored = (data / "warc_edge" / name).read_bytes()
     fsspec.filesystem("memory").pipe(f"/crawl/{name}", stored)
-    batches = Warc().read(InputSplit(name, len(stored), ""), "memory://crawl", collection="c", domain="web", rows=64)
+    batches = WarcReader().read(
+        InputSplit(name, len(stored), ""), "memory://crawl", collection="c", domain="web", rows=64
+    )
     got = [row for batch in batches for row in batch.to_pylist()]
     assert got == rows(data / "warc_edge", name)
-    assert Warc().original(got[5]["source"], "memory://crawl").startswith(b"WARC/1.0\r\n")
+    assert WarcReader().original(got[5]["source"], "memory://crawl").startswith(b"WARC/1.0\r\n")
 
 
 def test_a_large_archive_is_cut_near_the_target(data: Path) -> None:
     root = data / "crawl"
-    parts = Warc().index(piece(root, "docs-00.warc.gz"), str(root), 2_000_000)
+    parts = WarcReader().index(piece(root, "docs-00.warc.gz"), str(root), 2_000_000)
     assert [round((p.stop or 0) - (p.start or 0), -6) for p in parts] == [2_000_000, 2_000_000, 2_000_000, 1_000_000]
     assert sum(len(rows(root, "docs-00.warc.gz", part=p)) for p in parts) == 2011

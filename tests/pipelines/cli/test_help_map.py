@@ -116,7 +116,7 @@ def test_ctrl_c_says_what_stays(gristmill, small_run, monkeypatch):
     def interrupted(run_dir: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("curation.engine.runtime.run.status", interrupted)
+    monkeypatch.setattr("curation.engine.runtime.status.run_status", interrupted)
     code, _, err = gristmill("status", small_run)
     assert code == 1 and err == "error interrupted. What is finished stays; the same command goes on from there.\n"
 

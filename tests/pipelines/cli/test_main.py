@@ -124,7 +124,7 @@ def test_plan(gristmill, inputs):
 
 def test_plan_of_a_training_file(gristmill, small_run, tmp_path):
     (tmp_path / "train.yaml").write_text(
-        "iterations: 10\nmodel: {preset: toy}\ndata: {sequence: 32}\nbatch: {windows: 2}\n"
+        "steps: 10\nmodel: {preset: toy}\ndata: {seq_len: 32}\nbatch: {global_size: 2}\n"
     )
     code, out, _ = gristmill("plan", tmp_path / "train.yaml", "--data", small_run, "--json")
     answer = json.loads(out)
@@ -132,8 +132,8 @@ def test_plan_of_a_training_file(gristmill, small_run, tmp_path):
     assert answer["tokens"] == 640
     assert answer["total_parameters"] == sum(answer["parameters"].values()) > 64 * 256
     assert answer["memory"]["peak"] > 16 * answer["total_parameters"] and answer["epochs"] > 0
-    for change, said in (("data.max_epochs=1", "runs out in iteration"), ("data.weights={x: 1}", "no domain x")):
-        asked = ("--data", small_run, "--set", change, "--set", "iterations=9000")
+    for change, said in (("data.max_epochs=1", "runs out in step"), ("data.weights={x: 1}", "no domain x")):
+        asked = ("--data", small_run, "--set", change, "--set", "steps=9000")
         code, _, error = gristmill("plan", tmp_path / "train.yaml", *asked)
         assert code == 2 and said in error, "what training would refuse"
     code, out, _ = gristmill("plan", tmp_path / "train.yaml", "--vocab", "128256", "--gpus", "2", "--device", "h200")
@@ -164,17 +164,17 @@ def test_explain(gristmill, small_run):
 
 def test_train_and_generate(gristmill, small_run, tmp_path):
     (tmp_path / "tiny.yaml").write_text(
-        "iterations: 4\nmodel: {preset: toy}\ndata: {sequence: 32}\nbatch: {windows: 2}\n"
-        "evaluate: {every: 2, windows: 2}\ncheckpoint: {every: 4}\n"
+        "steps: 4\nmodel: {preset: toy}\ndata: {seq_len: 32}\nbatch: {global_size: 2}\n"
+        "evaluate: {every: 2, sequences: 2}\ncheckpoint: {every: 4}\n"
     )
     arguments = ("train", tmp_path / "tiny.yaml", "--data", small_run, "--run", tmp_path / "out")
     code, out, _ = gristmill(*arguments)
     assert code == 0
-    assert "iteration 4/4: validation web" in out and "4 iterations, 256 tokens" in out
+    assert "step 4/4: validation web" in out and "4 steps, 256 tokens" in out
     code, out, _ = gristmill(*arguments)
-    assert code == 0 and "went on from iteration 4" in out
+    assert code == 0 and "went on from step 4" in out
     rows = json.loads(gristmill("checkpoint", "list", tmp_path / "out", "--json")[1])
-    assert [(r["iteration"], r["tokens"], r["good"]) for r in rows] == [(0, 0, True), (4, 256, False)]
+    assert [(r["step"], r["tokens"], r["good"]) for r in rows] == [(0, 0, True), (4, 256, False)]
     assert gristmill("checkpoint", "verify", tmp_path / "out")[:2] == (0, "00000000: whole\n00000004: whole\n")
     (tmp_path / "out" / "checkpoints" / "00000004" / "state.json").write_text("{}")
     code, out, _ = gristmill("checkpoint", "verify", tmp_path / "out")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from curation.sources.text import Text
-from curation.sources.warc import Warc
+from curation.sources.text import TextReader
+from curation.sources.warc import WarcReader
 from curation.step import InputSplit
 from pipelines.demo import local_corpus, pydoc_crawl
 
@@ -41,18 +41,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 def test_counts_are_those_of_the_readers(built: tuple[Path, dict[str, Any]]) -> None:
     folder, manifest = built
     domains = manifest["domains"]
-    assert len(documents(folder, Warc(), "web/*.warc.gz")) == domains["web"]["documents"] == 30
-    assert len(documents(folder, Text(), "docs/docs-*.jsonl.gz")) == domains["docs"]["documents"] > 10
-    assert len(documents(folder, Text(), "code/*.jsonl.gz")) == domains["code"]["documents"] > 10
-    assert len(documents(folder, Text(), "licences/**/*.txt")) == domains["licences"]["documents"] == 20
-    languages = documents(folder, Text(), "docs/languages-*.jsonl.gz")
+    assert len(documents(folder, WarcReader(), "web/*.warc.gz")) == domains["web"]["documents"] == 30
+    assert len(documents(folder, TextReader(), "docs/docs-*.jsonl.gz")) == domains["docs"]["documents"] > 10
+    assert len(documents(folder, TextReader(), "code/*.jsonl.gz")) == domains["code"]["documents"] > 10
+    assert len(documents(folder, TextReader(), "licences/**/*.txt")) == domains["licences"]["documents"] == 20
+    languages = documents(folder, TextReader(), "docs/languages-*.jsonl.gz")
     assert len(languages) == domains["languages"]["documents"]
     assert len({json.loads(row["meta"])["language"] for row in languages}) > 40
 
 
 def test_pages_are_real_and_hide_the_machine(built: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = built
-    pages = documents(folder, Warc(), "web/*.warc.gz")
+    pages = documents(folder, WarcReader(), "web/*.warc.gz")
     assert all(row["url"].startswith("http://pydoc.localhost/") for row in pages)
     assert all(row["read"]["mime"] == "text/html" and "<html" in row["text"] for row in pages)
     assert not any(" at 0x" in row["text"] or "127.0.0.1:" in row["text"] for row in pages)

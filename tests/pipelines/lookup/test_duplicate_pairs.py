@@ -19,7 +19,7 @@ def near_run(folder: Path) -> Path:
     versions = [STORY, f"{STORY}\nand bread", STORY.replace("flour", "meal"), "nothing like it at all, said the miller"]
     rows = [{"text": t, "url": f"http://e.org/{i}"} for i, t in enumerate(versions)]
     runs.write_jsonl(folder / "texts" / "a.jsonl", rows)
-    steps = [{"minhash_dedup": {"ngram": 3, "threshold": 0.5, "bands": 30, "rows": 2}}]
+    steps = [{"minhash_dedup": {"ngram": 3, "threshold": 0.5, "num_bands": 30, "rows_per_band": 2}}]
     runs.curate(folder, runs.text_pipeline(folder, steps=steps))
     return folder / "run"
 
@@ -61,7 +61,7 @@ def test_a_pair_across_runs(tmp_path: Path) -> None:
         tmp_path / "more" / "b.jsonl", [{"text": STORY + "!", "url": "http://other.org/"}, {"text": "a b"}]
     )
     source = {"name": "more", "domain": "web", "read": "text", "root": "more", "path": "*.jsonl"}
-    steps = [{"minhash_dedup": {"ngram": 3, "threshold": 0.5, "bands": 30, "rows": 2, "against": "run"}}]
+    steps = [{"minhash_dedup": {"ngram": 3, "threshold": 0.5, "num_bands": 30, "rows_per_band": 2, "prior_run": "run"}}]
     runs.curate(tmp_path, {"name": "more", "sources": [source], "steps": steps}, "second")
     found = duplicate_pairs.pair(str(tmp_path / "second"), explain(str(tmp_path / "second"), "http://other.org/"))
     assert found is not None and Path(found["run"]) == tmp_path / "run"

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from warcio.archiveiterator import ArchiveIterator
 
 from curation import shards
-from curation.canonical_url import normalise
+from curation.canonical_url import canonicalize_url
 from curation.core.errors import UserError
 from curation.dedup.minhash import jaccard, shingles
 from curation.packing.tokenizer.encode import Encoder
@@ -30,7 +30,7 @@ from tests.curation.engine import runs
 from training.config import parse
 from training.train import train
 
-TRAIN = "model: {preset: toy}\niterations: 6\nbatch: {windows: 4}\ndata: {sequence: 64}\ndevice: cpu\nprecision: fp32\n"
+TRAIN = "model: {preset: toy}\nsteps: 6\nbatch: {global_size: 4}\ndata: {seq_len: 64}\ndevice: cpu\nprecision: fp32\n"
 
 
 def pipeline() -> dict[str, Any]:
@@ -130,7 +130,7 @@ def check_split(run: Path, similar: float) -> None:
     split = sides(run)
     columns = ["doc_id", "url", "text"]
     rows = pq.read_table(run / "result" / "documents", columns=columns).to_pylist()
-    for key in (lambda r: r["text"], lambda r: normalise(r["url"])):
+    for key in (lambda r: r["text"], lambda r: canonicalize_url(r["url"])):
         held = {key(r) for r in rows if split[r["doc_id"]] == "validation"}
         assert not held & {key(r) for r in rows if split[r["doc_id"]] == "train"}
     grams = jaccard.Sets.of(shingles.shingle_sets(pa.array([r["text"] for r in rows], pa.large_string())))
@@ -167,7 +167,7 @@ def test_the_split_parts_neither_pages_crawled_again_nor_duplicates_that_the_rul
     rows = pq.read_table(tmp_path / "run" / "result" / "documents").to_pylist()
     by_address: dict[str, set[str]] = {}
     for row in rows:
-        by_address.setdefault(normalise(row["url"]), set()).add(split[row["doc_id"]])
+        by_address.setdefault(canonicalize_url(row["url"]), set()).add(split[row["doc_id"]])
         for step in ("exact_dedup", "minhash_dedup"):
             kept = row[step]["of"]
             assert kept is None or split[bytes.fromhex(kept)] == split[row["doc_id"]]
@@ -181,7 +181,7 @@ def test_order_says_what_a_step_reads_and_verifies(trained: Path) -> None:
     for window in step:
         assert window["documents"][0]["inputs"][0] == 0 and window["documents"][-1]["inputs"][1] == 64
     counted = call("order", str(trained), "--verify")
-    assert (counted["windows"], counted["iterations"]) == (24, 6)
+    assert (counted["windows"], counted["steps"]) == (24, 6)
     assert counted["domains"]["web"]["windows"] == 24 and counted["domains"]["web"]["error"] < 1
 
 
@@ -201,7 +201,7 @@ def test_seen_finds_the_steps_that_read_a_document(trained: Path) -> None:
     step = call("order", str(trained), "--step", "3")
     document = step[1]["documents"][0]["doc_id"]
     readings = call("seen", str(trained), document)["readings"]
-    assert {"iteration": 3, "window": step[1]["window"], "epoch": step[1]["epoch"]} in readings
+    assert {"step": 3, "window": step[1]["window"], "epoch": step[1]["epoch"]} in readings
 
 
 def test_two_runs_by_the_command_line_and_where_their_tokens_come_from(run: Path, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_two_runs_by_the_command_line_and_where_their_tokens_come_from(run: Path
     done = CliRunner().invoke(app, [*command, "--run", str(tmp_path / "toy"), "--quiet"], catch_exceptions=False)
     assert done.exit_code == 0
     counted = call("order", str(tmp_path / "toy"), "--verify")
-    assert (counted["windows"], counted["iterations"]) == (24, 6)
+    assert (counted["windows"], counted["steps"]) == (24, 6)
     found = [t for step in (1, 2) for t in call("trace", str(tmp_path / "toy"), "--step", str(step))]
     second = [t for t in found if t["shard"].startswith("@1/")]
     assert 0 < len(second) < len(found)

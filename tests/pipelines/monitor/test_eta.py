@@ -145,7 +145,7 @@ def test_a_real_run_of_skewed_files(tmp_path: Path) -> None:
     seconds a MB, so that whoever else uses the machine does not decide the test."""
     from curation.config import load as config
     from curation.config.catalogue import READERS, STEPS
-    from curation.engine.runtime.driver import Silent
+    from curation.engine.execution.driver import Silent
     from curation.engine.runtime.run import curate
 
     words = [f"word{i}" for i in range(500)]

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from curation.core.errors import UserError
-from curation.engine.runtime.driver import Silent
+from curation.engine.execution.driver import Silent
 from pipelines.cli.text_output import TrainLines
 from pipelines.monitor import terminal_view
 from pipelines.monitor.run_snapshot import snapshot
@@ -126,21 +126,21 @@ def test_a_real_run_while_it_works(small_run, tmp_path):
     assert (first["documents"], first["kept"], first["done"]) == (42, 41, first["tasks"])
 
 
-def training(folder: Path, iterations: int) -> Path:
+def training(folder: Path, steps: int) -> Path:
     folder.mkdir(parents=True)
     domains = {f"domain_of_a_long_name_{d}": {"loss": 3.25} for d in "abc"}
     entries: list[dict[str, Any]] = []
-    for i in range(1, iterations + 1):
+    for i in range(1, steps + 1):
         step = {"loss": 10 - i / 50, "lr": 1e-3, "grad_norm": 1.5, "domains": {"a": 3.0}}
-        entries.append({"kind": "train", "iteration": i, "tokens": 1024 * i, **step})
+        entries.append({"kind": "train", "step": i, "tokens": 1024 * i, **step})
         if i % 50 == 0:
-            entries.append({"kind": "validation", "iteration": i, "loss": 3.25, "domains": domains})
-    entries.append({"kind": "event", "event": "rollback", "iteration": 40, "confirmed": 48, "blamed": [1, 2]})
+            entries.append({"kind": "validation", "step": i, "loss": 3.25, "domains": domains})
+    entries.append({"kind": "event", "event": "rollback", "step": 40, "confirmed": 48, "blamed": [1, 2]})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries))
     live = {"mfu": 0.42, "mfu_full": 0.45, "of_plan": 1.05, "memory": 69 * 10**9, "memory_of_plan": 0.98}
-    speed = [{"iteration": i, "seconds": 0.5, "tokens_per_s": 2048.0, **live} for i in range(1, iterations + 1)]
+    speed = [{"step": i, "seconds": 0.5, "tokens_per_s": 2048.0, **live} for i in range(1, steps + 1)]
     (folder / "speed.jsonl").write_text("".join(json.dumps(e) + "\n" for e in speed))
-    (folder / "train.yaml").write_text("iterations: 400\n")
+    (folder / "train.yaml").write_text("steps: 400\n")
     return folder
 
 
@@ -148,9 +148,9 @@ def test_a_training(tmp_path):
     seen = snapshot(str(training(tmp_path / "open", 300)), time.time())
     assert seen["left"] == pytest.approx(50) and seen["tokens_per_s"] == 2048
     text = "\n".join(drawn(seen))
-    assert "300 of 400 iterations, about 50.0 s left" in text and "▁" in text
+    assert "300 of 400 steps, about 50.0 s left" in text and "▁" in text
     assert "MFU 42.0%, 105% of plan; 69.0 GB held, 98% of plan" in text
-    assert "iteration 48: spike; back to iteration 40, 2 documents masked" in text
+    assert "step 48: spike; back to step 40, 2 documents masked" in text
     assert drawn(snapshot(str(training(tmp_path / "done", 400)), time.time()))[0].endswith("done  3 min 20 s")
 
 
@@ -174,10 +174,10 @@ def test_sparklines(values):
 
 def test_a_training_says_how_it_goes():
     """On a terminal of 80 columns a bar that stays on its line; elsewhere lines, with the plan beside them."""
-    train = {"kind": "train", "iteration": 1_000, "loss": 3.0}
-    speed = {"kind": "speed", "iteration": 1_000, "seconds": 0.5, "tokens_per_s": 1_234_567.0, "mfu": 0.42}
+    train = {"kind": "train", "step": 1_000, "loss": 3.0}
+    speed = {"kind": "speed", "step": 1_000, "seconds": 0.5, "tokens_per_s": 1_234_567.0, "mfu": 0.42}
     speed |= {"mfu_full": 0.45, "of_plan": 1.05, "memory": 69 * 10**9, "memory_of_plan": 0.98}
-    scores = {"kind": "validation", "iteration": 1_000, "domains": {"web": {"loss": 2.5}}}
+    scores = {"kind": "validation", "step": 1_000, "domains": {"web": {"loss": 2.5}}}
     for terminal in (True, False):
         console = Console(file=io.StringIO(), width=80 if terminal else 400, force_terminal=terminal, color_system=None)
         with TrainLines(console, 100_000) as lines:
@@ -185,7 +185,7 @@ def test_a_training_says_how_it_goes():
             for entry in (speed, train, scores):
                 lines(entry)
         said = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in console.file.getvalue().splitlines()]
-        assert "iteration 1000/100000: validation web 2.500" in said
+        assert "step 1000/100000: validation web 2.500" in said
         text = "\n".join(said)
         assert "loss 3.000, 1,234,567 tokens/s, MFU 42.0%" in text and "13 h 45 min left" in text
         assert ("105% of plan; 69.0 GB held, 98% of plan" in text) is not terminal

@@ -106,8 +106,8 @@ def test_figures_of_the_run(page):
     assert "length.chars >= 20" in text
     assert "exact_dedup −9 21.4%" in text  # nine of ten copies
     assert "at 0.05 a core-hour" in text
-    assert "of 4 planned" in text and "iterations 4 3 75.0% tokens 256 192 75.0%" in text
-    assert "Incident 1, confirmed at iteration 3" in text and "Out of the frame: iterations 2, 3" in text
+    assert "of 4 planned" in text and "steps 4 3 75.0% tokens 256 192 75.0%" in text
+    assert "Incident 1, confirmed at step 3" in text and "Out of the frame: steps 2, 3" in text
 
 
 def test_bytes_and_tokens_add_up(tiny):
@@ -263,8 +263,8 @@ def test_what_is_read_again_is_scrubbed(small_run, tmp_path):
 
 def test_curves_of_odd_losses():
     assert charts.curves("loss", {"a": []}) == ""
-    marked = charts.curves("loss", {"a": [(1, 2.0), (3, 1.0)]}, marks={2: "iteration 2: <spike>"})
-    assert marked.count('class="mark"') == 1 and "<title>iteration 2: &lt;spike&gt;</title>" in marked
+    marked = charts.curves("loss", {"a": [(1, 2.0), (3, 1.0)]}, marks={2: "step 2: <spike>"})
+    assert marked.count('class="mark"') == 1 and "<title>step 2: &lt;spike&gt;</title>" in marked
     one = charts.curves("loss", {"a": [(1, 2.0)], "b": [(1, float("nan"))]})
     assert "<polyline" in one and "nan" not in one
     assert len(charts.thin([(i, 1.0) for i in range(100_000)])) <= 600

@@ -21,7 +21,7 @@ def tree(**changes: Any) -> dict[str, Any]:
         {
             "heuristics": {"sets": ["fineweb"]},
             "keep": {"size": "heuristics.characters >= 1500"},
-            "only": "domain = 'web'",
+            "where": "domain = 'web'",
         },
         {"toxicity": {"name": "last"}, "keep": {"toxicity": "last.score < quantile(last.score, 0.95)"}},
     ]

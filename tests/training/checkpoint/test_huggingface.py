@@ -16,10 +16,19 @@ from training.evaluation.generate import generate
 from training.model.transformer import Model, ModelConfig
 
 pytest.importorskip("safetensors")
-PLAIN = ModelConfig(vocab=300, layers=3, width=64, heads=4, kv_heads=2, ffn=160, tied=False, rope_theta=5e5)
+PLAIN = ModelConfig(
+    vocab=300,
+    num_layers=3,
+    hidden_size=64,
+    num_heads=4,
+    num_kv_heads=2,
+    intermediate_size=160,
+    tie_embeddings=False,
+    rope_theta=5e5,
+)
 SHAPES = [
     PLAIN,
-    ModelConfig(**{**vars(PLAIN), "tied": True, "kv_heads": 4}),
+    ModelConfig(**{**vars(PLAIN), "tie_embeddings": True, "num_kv_heads": 4}),
     ModelConfig(**{**vars(PLAIN), "qk_norm": True}),
 ]
 

@@ -60,7 +60,7 @@ def test_flops_are_what_torch_counts(shape: ModelConfig, windows: int, sequence:
         (loss_sum / count).backward()
     expected = flops_per_token(shape, sequence)
     assert counter.get_total_flops() == pytest.approx(expected.full * windows * sequence, rel=0.01)
-    assert expected.full - expected.causal == 6 * shape.layers * shape.width * sequence
+    assert expected.full - expected.causal == 6 * shape.num_layers * shape.hidden_size * sequence
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -121,7 +121,8 @@ def test_llama_3_8b() -> None:
 
 
 FILE = (
-    "iterations: 1000\nmodel: {preset: 8b}\ndata: {sequence: 8192}\nbatch: {windows: 64, micro: 1}\nprecision: bf16\n"
+    "steps: 1000\nmodel: {preset: 8b}\nprecision: bf16\ndata: {seq_len: 8192}\n"
+    "batch: {global_size: 64, micro_size: 1}\n"
 )
 
 
@@ -137,13 +138,13 @@ def test_a_plan_and_its_time() -> None:
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
     with pytest.raises(
-        UserError, match=r"GB are needed on each H100 SXM .* What would fit: .*--gpus \d+, batch.micro=1"
+        UserError, match=r"GB are needed on each H100 SXM .* What would fit: .*--gpus \d+, batch.micro_size=1"
     ):
         plan_training(parse(FILE), 128_256, device=DEVICES["h100"])
     big = parse(FILE.replace("micro: 1", "micro: 8"))
-    with pytest.raises(UserError, match=r"What would fit: batch.micro=\d") as caught:
+    with pytest.raises(UserError, match=r"What would fit: batch.micro_size=\d") as caught:
         plan_training(big, 128_256, device=DEVICES["h100"], gpus=8)
-    micro = int(str(caught.value).split("batch.micro=")[1][0])
+    micro = int(str(caught.value).split("batch.micro_size=")[1][0])
     assert micro < 8 and plan_training(
         parse(FILE.replace("micro: 1", f"micro: {micro}")), 128_256, device=DEVICES["h100"], gpus=8
     )
@@ -153,23 +154,25 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
         find_device("tpu")
 
 
-GPT = "iterations: 1000\nmodel: {preset: 8b}\nprecision: bf16\n"
+GPT = "steps: 1000\nmodel: {preset: 8b}\nprecision: bf16\n"
 GROWING = (
-    "iterations: 100\nmodel: {preset: 1b}\nbatch: {windows: 8}\nprecision: bf16\ndata: {sequence: 2048, changes: [%s]}"
+    "steps: 100\nmodel: {preset: 1b}\nbatch: {global_size: 8}\nprecision: bf16\ndata: {seq_len: 2048, changes: [%s]}"
 )
 
 
 @pytest.mark.parametrize(
     ("file", "gpus", "said"),
     [
-        (GPT + "data: {sequence: 1000000}\nbatch: {windows: 1}", 1, "6145.4 GB are needed .* smaller model"),
-        (GPT + "batch: {windows: 1}", 8, "batch.windows 1 do not divide over 8 devices; 8 would"),
-        (GPT + "batch: {windows: 8}\nparallel: {shard: 3}", 8, "parallel.shard 3 does not divide 8 devices"),
-        (GPT + "batch: {windows: 8}\nparallel: {shard: 1}", 8, "What would fit: parallel.shard=8, batch.micro=1"),
-        (GROWING % "{at: 50, windows: 6}", 4, "batch.windows 6 do not divide over 4 devices; 8 would"),
-        (GROWING % "{at: 50, sequence: 65536}", 1, "851.5.*What would fit: recompute=true, batch.micro=2$"),
-        ("iterations: 9\nmodel: {preset: 1b}\ndata: {sequence: 2097152}\nbatch: {windows: 1}\nprecision: bf16", 1,
-         "What would fit: data.sequence=131072, recompute=true, batch.micro=1"),
+        (GPT + "data: {seq_len: 1000000}\nbatch: {global_size: 1}", 1, "6145.4 GB are needed .* smaller model"),
+        (GPT + "batch: {global_size: 1}", 8, "batch.global_size 1 does not divide over 8 devices; 8 would"),
+        (GPT + "batch: {global_size: 8}\nparallel: {dp_shard: 3}", 8, "parallel.dp_shard 3 does not divide 8 devices"),
+        (GPT + "batch: {global_size: 8}\nparallel: {dp_shard: 1}", 8,
+         "What would fit: parallel.dp_shard=8, batch.micro_size=1"),
+        (GROWING % "{at: 50, global_size: 6}", 4, "batch.global_size 6 does not divide over 4 devices; 8 would"),
+        (GROWING % "{at: 50, seq_len: 65536}", 1,
+         "851.5.*What would fit: activation_checkpointing=full, batch.micro_size=2$"),
+        ("steps: 9\nmodel: {preset: 1b}\ndata: {seq_len: 2097152}\nbatch: {global_size: 1}\nprecision: bf16", 1,
+         "What would fit: data.seq_len=131072, activation_checkpointing=full, batch.micro_size=1"),
     ],
 )  # fmt: skip
 def test_silly_configurations(file: str, gpus: int, said: str) -> None:
@@ -179,11 +182,11 @@ def test_silly_configurations(file: str, gpus: int, said: str) -> None:
 
 def test_a_plan_knows_what_changes_on_the_way() -> None:
     """Tokens and FLOPs are summed over the stages, memory is the largest one's; what comes after the end is nothing."""
-    changed = GROWING % "{at: 50, sequence: 8192, windows: 4}, {at: 500, sequence: 1048576}"
+    changed = GROWING % "{at: 50, seq_len: 8192, global_size: 4}, {at: 500, seq_len: 1048576}"
     found = plan_training(parse(changed), 128_256, device=DEVICES["h100"], gpus=4)
     first, last = (plan_training(parse(t), 128_256, device=DEVICES["h100"], gpus=4) for t in (
-        "iterations: 50\nmodel: {preset: 1b}\nbatch: {windows: 8}\nprecision: bf16\ndata: {sequence: 2048}",
-        "iterations: 50\nmodel: {preset: 1b}\nbatch: {windows: 4}\nprecision: bf16\ndata: {sequence: 8192}",
+        "steps: 50\nmodel: {preset: 1b}\nbatch: {global_size: 8}\nprecision: bf16\ndata: {seq_len: 2048}",
+        "steps: 50\nmodel: {preset: 1b}\nbatch: {global_size: 4}\nprecision: bf16\ndata: {seq_len: 8192}",
     ))  # fmt: skip
     assert found.tokens == first.tokens + last.tokens and found.total_flops == first.total_flops + last.total_flops
     assert found.days == pytest.approx(first.days + last.days) and found.memory == last.memory
@@ -192,7 +195,7 @@ def test_a_plan_knows_what_changes_on_the_way() -> None:
 
 def test_suggestions_fit() -> None:
     """Each that is made is taken, and then fits."""
-    text = GPT + "data: {sequence: 8192}\nbatch: {windows: 32, micro: 16}"
+    text = GPT + "data: {seq_len: 8192}\nbatch: {global_size: 32, micro_size: 16}"
     with pytest.raises(UserError) as caught:
         plan_training(parse(text), 128_256, device=DEVICES["b200"], gpus=2)
     would = str(caught.value).partition("What would fit: ")[2].split("; or ")

@@ -25,18 +25,18 @@ def opened(run: Path, batch: int = 8, **config: Any) -> tuple[shards.Manifest, A
 
 
 def test_windows_are_the_same_in_any_pieces(corpus: Path) -> None:
-    _, data, log = opened(corpus, sequence=64, block=128)
+    _, data, log = opened(corpus, seq_len=64, shuffle_block=128)
     log = log.change(96, sequence=128, mix={"docs": 1}).change(120, mix={"code": 1, "docs": 1}, sequence=32)
     whole = [(w.number, w.domain, w.epoch, w.shard, w.start, w.tokens.tolist()) for w in data.windows(log, 0, 200)]
     assert [w[0] for w in whole] == list(range(200))
     for step in (1, 3, 50):
-        _, again, _ = opened(corpus, sequence=64, block=128)
+        _, again, _ = opened(corpus, seq_len=64, shuffle_block=128)
         pieces = [w for j in range(0, 200, step) for w in again.windows(log, j, min(j + step, 200))]
         assert [(w.number, w.domain, w.epoch, w.shard, w.start, w.tokens.tolist()) for w in pieces] == whole
 
 
 def test_an_epoch_reads_every_token_once(corpus: Path) -> None:
-    manifest, data, log = opened(corpus, sequence=64, block=256, weights={"docs": 1})
+    manifest, data, log = opened(corpus, seq_len=64, shuffle_block=256, weights={"docs": 1})
     total = data.orders["docs"].total * 4
     for epoch in (0, 1):
         seen: Counter[tuple[int, int]] = Counter()
@@ -54,7 +54,7 @@ def test_an_epoch_reads_every_token_once(corpus: Path) -> None:
 
 
 def test_quotas_hold_at_every_prefix(corpus: Path) -> None:
-    _, data, log = opened(corpus, sequence=64)
+    _, data, log = opened(corpus, seq_len=64)
     assert log.segments[0].mix == {"code": 3, "docs": 2}
     code = 0
     for j, w in enumerate(data.windows(log, 0, 500), 1):
@@ -63,7 +63,7 @@ def test_quotas_hold_at_every_prefix(corpus: Path) -> None:
 
 
 def test_documents_begin_where_their_eos_stands(corpus: Path) -> None:
-    _, data, log = opened(corpus, sequence=256)
+    _, data, log = opened(corpus, seq_len=256)
     more = 0
     windows = data.windows(log, 0, 400)
     for w in windows:
@@ -86,7 +86,7 @@ def test_documents_begin_where_their_eos_stands(corpus: Path) -> None:
 
 
 def test_masked_documents_are_no_targets(corpus: Path) -> None:
-    _, data, log = opened(corpus, sequence=256)
+    _, data, log = opened(corpus, seq_len=256)
     several = next(w for w in data.windows(log, 0, 400) if len(w.starts) == 2)
     masked = data.doc_ids(several)[1]
     first = several.number // 8 * 8
@@ -120,18 +120,18 @@ def test_refusals(corpus: Path, tmp_path: Path, build: Any) -> None:
     with pytest.raises(UserError, match=r"no domain web in .*; there are code, docs"):
         opened(corpus, weights={"web": 1})
     with pytest.raises(UserError, match=r"domain code is smaller than a block: .* a block needs 1000001"):
-        opened(corpus, sequence=1_000_000)
+        opened(corpus, seq_len=1_000_000)
     with pytest.raises(UserError, match="positive weights"):
         opened(corpus, weights={"code": 0})
     manifest = shards.read_manifest(str(corpus))
     blocks = (159381 - 2) // 64 - 1  # docs: two shards
     with pytest.raises(
-        UserError, match=r"domain docs would be read .* the cap is 1 epochs .* runs out in iteration (\d+)"
+        UserError, match=r"domain docs would be read .* the cap is 1 epochs .* runs out in step (\d+)"
     ) as e:
-        new_data_order(manifest, DataConfig(sequence=64, weights={"docs": 1}, max_epochs=1), 17, 10, blocks)
-    total = new_data_order(manifest, DataConfig(sequence=64, weights={"docs": 1}), 17, 10, 1)[0].orders["docs"].total
-    assert f"runs out in iteration {total // 10 + 1} of" in str(e.value)
-    new_data_order(manifest, DataConfig(sequence=64, weights={"docs": 1}, max_epochs=1), 17, 10, total // 10)
+        new_data_order(manifest, DataConfig(seq_len=64, weights={"docs": 1}, max_epochs=1), 17, 10, blocks)
+    total = new_data_order(manifest, DataConfig(seq_len=64, weights={"docs": 1}), 17, 10, 1)[0].orders["docs"].total
+    assert f"runs out in step {total // 10 + 1} of" in str(e.value)
+    new_data_order(manifest, DataConfig(seq_len=64, weights={"docs": 1}, max_epochs=1), 17, 10, total // 10)
     tiny = build(tmp_path / "tiny", {"train/a": [[np.arange(1, 100)]]})
-    _, log, _ = new_data_order(tiny, DataConfig(sequence=16), 17, 4, 10)
+    _, log, _ = new_data_order(tiny, DataConfig(seq_len=16), 17, 4, 10)
     assert log.segments[0].mix == {"a": 1}, "without weights in either place: natural proportions"

@@ -74,7 +74,7 @@ def test_far_away_shards_that_were_erased_are_read_again(corpus: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.put(str(corpus / "result"), "/erased-run/result", recursive=True)
     manifest = shards.read_manifest("memory://erased-run")
-    data, log, _ = new_data_order(manifest, DataConfig(sequence=64, weights={"docs": 1}), 17, 8, 10)
+    data, log, _ = new_data_order(manifest, DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10)
     before = data.batch(log, 0, 8)
     doc = data.doc_ids(data.windows(log, 3, 4)[0])[0]
     assert erasing.overwrite(Storage("memory://erased-run"), [doc]) > 0
@@ -97,7 +97,7 @@ def test_erased_documents_of_the_second_of_two_runs(
 
     shutil.copytree(corpus / "result", tmp_path / "second" / "result")
     both = shards.read_manifest([str(corpus), str(tmp_path / "second")])
-    data, log, _ = new_data_order(both, DataConfig(sequence=64, weights={"docs": 1}), 17, 8, 10)
+    data, log, _ = new_data_order(both, DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10)
     window = next(w for w in data.windows(log, 0, 800) if w.shard >= 2)
     first = window.number // 8 * 8
     before = data.batch(log, first, first + 8)

@@ -30,7 +30,7 @@ def test_groups_are_asked_for_once_whole_and_before_they_are_read(
 
     monkeypatch.setattr(prefetch.os, "posix_fadvise", advise)
     data, log, _ = new_data_order(
-        shards.read_manifest(str(corpus)), DataConfig(sequence=64, weights={"docs": 1}), 17, 8, 10
+        shards.read_manifest(str(corpus)), DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10
     )
     order, domain = data.orders["docs"], data.domains["docs"]
     for first in range(0, order.total, 8):

@@ -41,8 +41,8 @@ def tables(data: TokenDataset, log: OrderLog, last: int) -> list[Any]:
 
 
 def test_far_windows_are_the_near_ones(corpus: Path, far: str) -> None:
-    near, log, _ = new_data_order(shards.read_manifest(str(corpus)), DataConfig(sequence=64), 17, 8, 10)
-    away, _, _ = new_data_order(shards.read_manifest(far), DataConfig(sequence=64), 17, 8, 10)
+    near, log, _ = new_data_order(shards.read_manifest(str(corpus)), DataConfig(seq_len=64), 17, 8, 10)
+    away, _, _ = new_data_order(shards.read_manifest(far), DataConfig(seq_len=64), 17, 8, 10)
     assert all(d.remote for d in away.domains.values())
     assert tables(away, log, 500) == tables(near, log, 500)
     for first in (0, 8, 4000):
@@ -126,7 +126,7 @@ def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -
     first = shards.read_manifest(str(corpus))
     assert both.splits["train"]["docs"].tokens == first.splits["train"]["docs"].tokens + 900
     assert sorted(both.splits["train"]) == ["code", "docs", "new"] and both.mix.max_epochs == 4
-    data, log, _ = new_data_order(both, DataConfig(sequence=64), 17, 8, 10)
+    data, log, _ = new_data_order(both, DataConfig(seq_len=64), 17, 8, 10)
     windows = data.windows(log, 0, 5000)
     for w in windows[::50]:
         assert data.domains[w.domain].shard(w.shard).tokens[w.start : w.start + 65].tolist() == w.tokens.tolist()
@@ -143,10 +143,10 @@ def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -
 
 def test_a_run_on_a_disk_and_one_far_away_train_together(corpus: Path, far: str) -> None:
     both = shards.read_manifest([str(corpus), far])
-    data, log, _ = new_data_order(both, DataConfig(sequence=64, weights={"docs": 1}), 17, 8, 10)
+    data, log, _ = new_data_order(both, DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10)
     assert data.domains["docs"].remote, "a part of it is"
     near = shards.read_manifest([str(corpus), str(corpus)])
-    expected, _, _ = new_data_order(near, DataConfig(sequence=64, weights={"docs": 1}), 17, 8, 10)
+    expected, _, _ = new_data_order(near, DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10)
     windows = tables(data, log, 400)
     assert windows == tables(expected, log, 400) and {w[2] for w in windows} >= {0, 2}
 
@@ -154,9 +154,9 @@ def test_a_run_on_a_disk_and_one_far_away_train_together(corpus: Path, far: str)
 @pytest.mark.slow
 def test_workers_of_a_dataloader_read_far_away_shards(corpus: Path) -> None:
     """The disk under another scheme is far away, and other processes see it too."""
-    data, log, _ = new_data_order(shards.read_manifest(f"local://{corpus}"), DataConfig(sequence=64), 17, 8, 10)
+    data, log, _ = new_data_order(shards.read_manifest(f"local://{corpus}"), DataConfig(seq_len=64), 17, 8, 10)
     assert all(d.remote for d in data.domains.values())
-    near, _, _ = new_data_order(shards.read_manifest(str(corpus)), DataConfig(sequence=64), 17, 8, 10)
+    near, _, _ = new_data_order(shards.read_manifest(str(corpus)), DataConfig(seq_len=64), 17, 8, 10)
     for i, (batch,) in enumerate(build_dataloader(data, log, range(6), workers=2)):
         expected = near.batch(log, *log.span(i))
         assert all(a.equal(b) for a, b in zip(batch.tensors, expected.tensors, strict=True))

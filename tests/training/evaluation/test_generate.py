@@ -42,7 +42,7 @@ def test_frequencies_are_the_probabilities() -> None:
 
 def test_a_trained_run_speaks(corpus: Path, tmp_path: Path) -> None:
     text = (
-        "iterations: 10\nmodel: {preset: toy}\ndata: {sequence: 32}\nbatch: {windows: 8}\nprecision: fp32\nthreads: 1\n"
+        "steps: 10\nmodel: {preset: toy}\ndata: {seq_len: 32}\nbatch: {global_size: 8}\nprecision: fp32\nthreads: 1\n"
     )
     with pytest.raises(UserError, match="no checkpoint here"):
         generate(str(tmp_path / "run"), "x")

@@ -228,8 +228,10 @@ def test_odd_text_is_scored(model: LoadedModel) -> None:
 
 
 def test_lm_eval_by_name_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
-    with pytest.raises(UserError, match=r"lm_eval:arc_easy: lm-eval is not installed; pip install 'gristmill\[eval\]'"):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(
+        UserError, match=r'(?s)lm_eval:arc_easy: lm_eval is not installed.*pip install "gristmill\[eval\]"'
+    ):
         read_task("lm_eval:arc_easy")
 
 
@@ -237,7 +239,7 @@ def test_training_runs_no_code(tmp_path: Path) -> None:
     file = tmp_path / "he.jsonl"
     file.write_text(json.dumps({"prompt": "def f():\n", "test": "pass", "entry_point": "f"}))
     with pytest.raises(UserError, match="he would run what the model writes, which training does not; score it after"):
-        read_tasks(parse("iterations: 1", "t", {"evaluate.tasks": [str(file)]}))
+        read_tasks(parse("steps: 1", "t", {"evaluate.tasks": [str(file)]}))
 
 
 def test_math(model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,9 @@ from training.model.attention import attend, attention_backend, attention_mask, 
 from training.model.transformer import Model, ModelConfig
 
 LENGTHS = [5, 1, 40, 17, 65, 2, 30]  # 160 positions: not a multiple of flex_attention's block
-TINY = ModelConfig(vocab=50, layers=2, width=32, heads=4, kv_heads=2, ffn=48, tied=True)
+TINY = ModelConfig(
+    vocab=50, num_layers=2, hidden_size=32, num_heads=4, num_kv_heads=2, intermediate_size=48, tie_embeddings=True
+)
 
 
 def inputs(

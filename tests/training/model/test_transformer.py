@@ -14,7 +14,16 @@ from training.model.transformer import Model, ModelConfig, apply_rotary, rope_an
 
 
 def tiny(**changes: object) -> Model:
-    sizes = {"vocab": 50, "layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "ffn": 48, "tied": True, **changes}
+    sizes = {
+        "vocab": 50,
+        "num_layers": 2,
+        "hidden_size": 32,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "intermediate_size": 48,
+        "tie_embeddings": True,
+        **changes,
+    }
     model = Model(ModelConfig(**sizes))
     model.initialise(3)
     with torch.no_grad():
@@ -98,7 +107,15 @@ def test_cache_equals_no_cache() -> None:
 
 
 def test_initialisation_is_a_function_of_seed_and_name() -> None:
-    shape = ModelConfig(vocab=500, layers=3, width=64, heads=4, kv_heads=2, ffn=128, tied=False)
+    shape = ModelConfig(
+        vocab=500,
+        num_layers=3,
+        hidden_size=64,
+        num_heads=4,
+        num_kv_heads=2,
+        intermediate_size=128,
+        tie_embeddings=False,
+    )
     first, second, third = Model(shape), Model(shape), Model(shape)
     first.initialise(1), second.initialise(1), third.initialise(2)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))

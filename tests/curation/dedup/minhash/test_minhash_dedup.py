@@ -85,7 +85,9 @@ def brute(texts, ids, seed, threshold):
 def test_planted_families_as_all_pairs_would_decide():
     texts = planted()
     table = documents(texts)
-    found = decide(table, bands=40, rows=2)  # so wide that the LSH misses nothing: s = 0.72 meets with 1 - 10^-12
+    found = decide(
+        table, num_bands=40, rows_per_band=2
+    )  # so wide that the LSH misses nothing: s = 0.72 meets with 1 - 10^-12
     check(table, found)
     expected = brute(texts, table["doc_id"].to_pylist(), 17, 0.72)
     assert {k for k, s in found.items() if s["duplicate"]} == expected
@@ -110,7 +112,7 @@ def test_no_chains():
     words = [f"w{i}" for i in range(400)]
     texts = [" ".join(words[20 * k : 20 * k + 200]) for k in range(10)]  # neighbours 0.81, next but one 0.66
     table = documents(texts)
-    found = decide(table, bands=40, rows=2)
+    found = decide(table, num_bands=40, rows_per_band=2)
     check(table, found)
     kept = [k for k, s in found.items() if not s["duplicate"]]
     assert 4 <= len(kept) <= 5  # connected components would have kept one
@@ -122,11 +124,11 @@ def test_templates_do_not_chain_unrelated_documents():
     template = prose(rng, 120)
     table = documents([" ".join([*template[:60], *prose(rng, 50), *template[60:]]) for _ in range(120)])
     parts = cut(table, 3)
-    ran = run_step(MinHashDedup(bands=40, rows=2), parts)
+    ran = run_step(MinHashDedup(num_bands=40, rows_per_band=2), parts)
     assert not any(s["duplicate"] for s in signals(ran, parts).values())
-    pairs = ran.results[ran.names.index("pairs")].tally["met"]
+    pairs = ran.results[ran.names.index("pairs")].counters["met"]
     assert pairs > 120 * 119 / 2  # unverified, they would be one cluster
-    assert ran.results[ran.names.index("edges")].tally == {}
+    assert ran.results[ran.names.index("edges")].counters == {}
 
 
 @pytest.mark.parametrize("changed", [2, 5, 9])
@@ -152,7 +154,7 @@ def test_recall_is_that_of_the_theory(changed):
 
 def test_each_band_carries_the_key_of_another_for_sub_buckets():
     table = documents(planted(4))
-    stage = next(MinHashDedup(bands=3, rows=2).stages(corpus_of([table])))
+    stage = next(MinHashDedup(num_bands=3, rows_per_band=2).stages(corpus_of([table])))
     rows = pa.Table.from_batches(stage.run(iter(()), TaskDocuments(0, table)))
     assert rows.num_rows == 3 * table.num_rows
     for start in range(0, rows.num_rows, 3):
@@ -170,7 +172,9 @@ def test_partitions_grow_in_number_then_in_size():
 def test_options_come_from_a_pipeline_file():
     from pydantic import TypeAdapter
 
-    step = TypeAdapter(MinHashDedup).validate_python({"threshold": 0.8, "bands": None, "rows": None, "scope": "domain"})
+    step = TypeAdapter(MinHashDedup).validate_python(
+        {"threshold": 0.8, "num_bands": None, "rows_per_band": None, "scope": "domain"}
+    )
     step.check()
     assert step.expressions() == {"@scope": "CAST((domain\n) AS VARCHAR)"} and step.shape() == choose_bands(0.8, 112)
     assert pickle.loads(pickle.dumps(step)) == step
@@ -191,7 +195,7 @@ def test_short_and_odd_documents():
 def test_the_longer_document_stays():
     base = [f"w{i}" for i in range(100)]
     table = documents([" ".join(base), " ".join(base + [f"x{i}" for i in range(30)])])
-    found = decide(table, bands=40, rows=2, threshold=0.6)
+    found = decide(table, num_bands=40, rows_per_band=2, threshold=0.6)
     names = [v.hex() for v in table["doc_id"].to_pylist()]
     assert found[names[0]]["of"] == names[1]
     assert found[names[1]]["copies"] == 2
@@ -241,13 +245,13 @@ def test_a_document_inside_a_longer_one():
     texts = [" ".join(words), " ".join(words[40:200]), " ".join(words[250:] + [f"x{i}" for i in range(60)])]
     table = documents(texts)
     names = [v.hex() for v in table["doc_id"].to_pylist()]
-    assert not any(s["duplicate"] for s in decide(table, bands=60, rows=1).values())
-    found = decide(table, 3, bands=60, rows=1, similarity="containment", threshold=0.9)
+    assert not any(s["duplicate"] for s in decide(table, num_bands=60, rows_per_band=1).values())
+    found = decide(table, 3, num_bands=60, rows_per_band=1, similarity="containment", threshold=0.9)
     assert [k for k, s in found.items() if s["duplicate"]] == [names[1]]
     assert found[names[1]]["of"] == names[0] and found[names[1]]["similarity"] == 1.0
     # the longer one is not inside the shorter, whichever is preferred
     assert not any(
-        s["duplicate"] for s in decide(table, 3, bands=60, rows=1, similarity="containment", threshold=0.9,
+        s["duplicate"] for s in decide(table, 3, num_bands=60, rows_per_band=1, similarity="containment", threshold=0.9,
                                        priority="CASE WHEN length(text) < 1000 THEN 9 ELSE 0 END").values()
     )  # fmt: skip
 
@@ -283,9 +287,9 @@ def test_copies_cost_one_pair_each():
     found = signals(ran, parts)
     check(table, found)
     assert sum(not s["duplicate"] for s in found.values()) == 1
-    tally = ran.results[ran.names.index("pairs")].tally
-    assert tally["copies"] == 798 and tally["met"] <= 14 and tally["unmet"] == 0
-    assert ran.results[ran.names.index("edges")].tally == {"edges": 799}
+    counters = ran.results[ran.names.index("pairs")].counters
+    assert counters["copies"] == 798 and counters["met"] <= 14 and counters["unmet"] == 0
+    assert ran.results[ran.names.index("edges")].counters == {"edges": 799}
 
 
 def met(key, other, first):
@@ -376,10 +380,10 @@ def test_truth_pairs_of_the_articles(data, size):
         ({"threshold": 1.2}, "threshold is 1.2"),
         ({"threshold": 1 / 3}, "at most 6 decimals"),
         ({"ngram": 0}, "ngram is 0"),
-        ({"bands": None}, "both bands and rows"),
+        ({"num_bands": None}, "both num_bands and rows_per_band"),
         ({"rows": 0}, "at least 1"),
         ({"scope": " "}, "scope is empty"),
-        ({"bands": 256, "rows": 1}, "are 1 to 255"),
+        ({"num_bands": 256, "rows_per_band": 1}, "is 1 to 255"),
     ],
 )
 def test_options_that_are_refused(options, says):

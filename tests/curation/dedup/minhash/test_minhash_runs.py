@@ -33,7 +33,9 @@ PIPELINE: dict[str, Any] = {
     "name": "near",
     "seed": 3,
     "sources": [{"name": "texts", "domain": "web", "read": "text", "root": "texts", "path": "*.jsonl"}],
-    "steps": [{"minhash_dedup": {"bands": 20, "rows": 3, "priority": "length(text) / 100", "scope": "domain"}}],
+    "steps": [
+        {"minhash_dedup": {"num_bands": 20, "rows_per_band": 3, "priority": "length(text) / 100", "scope": "domain"}}
+    ],
 }
 FINE = {"engine": {"task_bytes": 4096, "batch_rows": 16}}
 
@@ -101,8 +103,8 @@ def test_cuts_and_partitions_do_not_show(
     monkeypatch.setattr(resolve_duplicates, "stages", functools.partial(resolve_duplicates.stages, rounds=rounds))
     runs.curate(folder, PIPELINE | FINE, f"fine-{rounds}")
     assert runs.tree_bytes(folder / f"fine-{rounds}") == expected
-    trail = names(folder / f"fine-{rounds}")
-    assert ("forward" in trail) == (rounds == 1) and ("round 3" in trail) == (rounds == 8)
+    stages = names(folder / f"fine-{rounds}")
+    assert ("forward" in stages) == (rounds == 1) and ("round 3" in stages) == (rounds == 8)
 
 
 def test_workers_do_not_show(mill: tuple[Path, dict[str, str]]) -> None:
@@ -164,8 +166,8 @@ def test_the_edges_of_every_removal_are_stored_at_the_homes_of_both(
     tighten(monkeypatch)
     runs.curate(folder, PIPELINE, "stored")
     store = Storage(str(folder / "stored"))
-    trail = store.read_json("run.json")["stages"]["minhash_dedup"]
-    (stage,) = (s for s in trail if s["stage"] == "edges")
+    stages = store.read_json("run.json")["stages"]["minhash_dedup"]
+    (stage,) = (s for s in stages if s["stage"] == "edges")
     tasks = store.read_json(f"cache/phases/{stage['fingerprint']}.json")["tasks"].values()
     files = [f["path"] for t in tasks for f in t["files"]]
     homes = stage["partitions"]

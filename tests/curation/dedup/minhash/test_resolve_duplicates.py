@@ -56,16 +56,16 @@ def decided(table, homes, rounds=resolve_duplicates.ROUNDS, measure="jaccard"):
     stage, names = next(plan), []
     while stage.name != "report":
         groups = stage.groups if stage.groups is not None else [[p] for p in range(len(sent))]
-        out, tally = [], Counter()
+        out, counters = [], Counter()
         for group in groups:
             for batch in stage.run(iter([b for p in group for b in sent[p]])):
                 assert batch.schema.equals(duplicate_edges.EDGES)
-                tally.update(stage.tally(batch) if stage.tally else {})
+                counters.update(stage.counters(batch) if stage.counters else {})
                 out.append(batch)
         names.append(stage.name)
         sent = dealt(out, stage.partitions)
         assert sum(b.num_rows for p in sent for b in p) == sum(b.num_rows for b in out)
-        stage = plan.send(StageResult(dict(tally), []))
+        stage = plan.send(StageResult(dict(counters), []))
     found = {}
     for row in (r for p in sent for b in p for r in b.to_pylist()):
         assert row["kind"] == duplicate_edges.RESULT and row["worse"] not in found

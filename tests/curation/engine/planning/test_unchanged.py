@@ -60,7 +60,8 @@ def test_the_same_again_does_nothing_and_starts_nothing(tmp_path: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file()}
     code = (
         "import sys, time; started = time.monotonic()\n"
-        "from curation import config; from curation.engine import run; from curation.config.catalogue import READERS, STEPS\n"
+        "from curation.config import load as config; from curation.engine.runtime import run\n"
+        "from curation.config.catalogue import READERS, STEPS\n"
         "made = config.load(sys.argv[1], catalogue=STEPS, readers=READERS)\n"
         "result = run.curate(made, sys.argv[2])\n"
         "heavy = [m for m in ('ray', 'fasttext', 'numba', 'torch', 'tokenizers') if m in sys.modules]\n"

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 from curation.core.errors import UserError
+from curation.engine.planning.exclude_list import url_key
 from curation.engine.results import explain, ledger
-from curation.engine.tasks.input_rows import url_key
 from tests.curation.engine import runs
 
 STEPS = ["extract", "language", "heuristics", "exact_dedup", "minhash_dedup", "toxicity"]
@@ -43,7 +43,7 @@ def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 {"name": "crawl", "read": "warc", "root": "crawl", "path": "*.warc.gz"},
                 {"name": "texts", "read": "text", "root": "texts", "path": "*.jsonl"},
             ],
-            "quarantine": ["bad.jsonl"],
+            "exclude": ["bad.jsonl"],
             "steps": [
                 {"extract": {}, "keep": {"empty": "extract.chars > 260"}},
                 {"language": {}, "keep": {"language": "language.code <> 'fr'"}},

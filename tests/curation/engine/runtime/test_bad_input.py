@@ -76,9 +76,9 @@ WRITTEN = {
         'sources:\n  - {name: texts, read: text, root: texts, path: "*.json"}\n',
         "source 'texts' is empty: no file below HERE/texts matches '*.json'",
     ),
-    "no such quarantine list": (
-        HEAD + "quarantine: [bad.jsonl]\n",
-        "the quarantine list HERE/bad.jsonl does not exist (an empty file is a valid list)",
+    "no such exclude list": (
+        HEAD + "exclude: [bad.jsonl]\n",
+        "the exclude list HERE/bad.jsonl does not exist (an empty file is a valid list)",
     ),
     "no such pinned quantiles": (
         HEAD + "quantiles: other/run.json\n",
@@ -219,9 +219,9 @@ def test_sources_that_give_the_same_ids(folder: Path) -> None:
     "line",
     ['{"doc": 1}', "page 7", '{"doc_id": "zz"}', '{"doc_id": "abcd"}', '{"url": 7}', "[1]", '"http://e.org"', "null"],
 )
-def test_a_bad_line_in_a_quarantine_list(folder: Path, line: str) -> None:
+def test_a_bad_line_in_an_exclude_list(folder: Path, line: str) -> None:
     (folder / "bad.jsonl").write_text(f'{{"url": "http://e.org"}}\n\n{line}\n')
-    assert said(folder, runs.text_pipeline(folder, quarantine=["bad.jsonl"])) == (
+    assert said(folder, runs.text_pipeline(folder, exclude=["bad.jsonl"])) == (
         f"HERE/bad.jsonl, line 3: expected an object with `doc_id` (32 hexadecimal digits) or `url`, found {line[:80]}"
     )
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from curation.core.errors import UserError
-from curation.engine.runtime.driver import MAX_DEATHS, MEMORY_GROWTH, RunFailed
-from curation.engine.runtime.executors import TASK_MEMORY, Inline, Outcome
+from curation.engine.execution.driver import MAX_DEATHS, MEMORY_GROWTH, RunFailed
+from curation.engine.execution.executors import TASK_MEMORY, Inline, Outcome
 from tests.curation.engine import tiny
 
 
@@ -194,7 +194,7 @@ def test_out_of_memory_is_retried_with_more_memory(small: Path, tmp_path: Path) 
 
 
 def _first(spec: Any) -> bool:
-    return spec.index == 0 and getattr(spec, "pieces", ()) and spec.probe is None
+    return spec.index == 0 and getattr(spec, "splits", ()) and spec.probe is None
 
 
 def test_memory_that_no_record_is_to_blame_for_ends_the_run(small: Path, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_task_without_records_cannot_be_to_blame(tmp_path: Path) -> None:
 
 
 def _is_b(spec: Any) -> bool:
-    return [p.path for p in getattr(spec, "pieces", ())] == ["b.jsonl"] and spec.probe is None
+    return [p.path for p in getattr(spec, "splits", ())] == ["b.jsonl"] and spec.probe is None
 
 
 def test_the_search_is_not_misled_by_a_node_that_dies_under_it(small: Path, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_the_search_is_not_misled_by_a_node_that_dies_under_it(small: Path, tmp_
     flaky = [0]
 
     def death(spec: Any, memory: int) -> Outcome | None:
-        if spec.index or not getattr(spec, "pieces", ()) or spec.poison:
+        if spec.index or not getattr(spec, "splits", ()) or spec.poison:
             return None
         if spec.probe is None:
             return Outcome(death="WorkerCrashedError")

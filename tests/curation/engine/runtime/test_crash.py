@@ -24,7 +24,7 @@ import pytest
 
 from curation import storage
 from curation.core.errors import UserError
-from curation.engine.runtime.driver import RunFailed
+from curation.engine.execution.driver import RunFailed
 from curation.engine.runtime.run import curate
 from tests.curation.engine import tiny
 

@@ -37,7 +37,7 @@ steps:
   - heuristics: {{sets: [gopher, fineweb]}}
     keep: {{words: "heuristics.words >= quantile(heuristics.words, 0.02)"}}
   - exact_dedup: {{}}
-  - minhash_dedup: {{ngram: 5, bands: 14, rows: 8, threshold: 0.72}}
+  - minhash_dedup: {{ngram: 5, num_bands: 14, rows_per_band: 8, threshold: 0.72}}
 tokenizer: {{train: {{kind: bpe, vocab: 600, sample_bytes: 200000}}}}
 shards: {{tokens_per_shard: 200_000}}
 validation: 0.05

@@ -255,20 +255,20 @@ def outcomes(run_dir: Path) -> dict[str, Any]:
     return {row["url"]: (row["step"], row["rule"]) for row in table}
 
 
-def test_quarantine_lists_are_honoured_and_let_go_again(tmp_path: Path) -> None:
+def test_exclude_lists_are_honoured_and_let_go_again(tmp_path: Path) -> None:
     rows = [{"text": f"The brook turns the mill, page {i}.", "url": f"http://e.org/ü{i}"} for i in range(6)]
     runs.write_jsonl(tmp_path / "texts" / "a.jsonl", rows)
     listed = tmp_path / "bad.jsonl"
     listed.write_text("")
-    tree = runs.text_pipeline(tmp_path, quarantine=["bad.jsonl"])
+    tree = runs.text_pipeline(tmp_path, exclude=["bad.jsonl"])
     runs.curate(tmp_path, tree, "free")
     free = runs.tree_bytes(tmp_path / "free")
     one = explain.explain(str(tmp_path / "free"), "http://e.org/ü1")["doc_id"]
     runs.write_jsonl(listed, [{"doc_id": one, "reason": "a spike", "by": "guard"}, {"url": "http://e.org/ü4"}])
     runs.curate(tmp_path, tree)
-    gone = {url for url, (step, rule) in outcomes(tmp_path / "run").items() if (step, rule) == ("read", "quarantine")}
+    gone = {url for url, (step, rule) in outcomes(tmp_path / "run").items() if (step, rule) == ("read", "exclude")}
     assert gone == {"http://e.org/ü1", "http://e.org/ü4"}
-    assert explain.explain(str(tmp_path / "run"), one)["outcome"]["rule"] == "quarantine"
+    assert explain.explain(str(tmp_path / "run"), one)["outcome"]["rule"] == "exclude"
 
     listed.write_text('{"url": "http://e.org/ü4"}\n')
     second = runs.curate(tmp_path, tree)

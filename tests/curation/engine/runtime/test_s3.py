@@ -19,11 +19,12 @@ import pytest
 from curation import storage
 from curation.config.catalogue import READERS, STEPS
 from curation.core.errors import UserError
-from curation.engine.results.delete import forget
 from curation.engine.runtime import lock
+from curation.engine.runtime.delete import delete_documents
 from curation.engine.runtime.run import curate
 from curation.storage import Storage
-from tests.curation.engine import runs, test_against, tiny
+from tests.curation.engine import runs, tiny
+from tests.curation.engine.planning import test_prior_run
 
 ROOT = Path(__file__).resolve().parents[4]
 ENVIRONMENT = {
@@ -111,17 +112,17 @@ def test_sources_and_run_on_s3_give_the_bytes_of_a_local_run(bucket: str, local:
 
 
 def _grown(folder: Path, base: str, **options: Any) -> None:
-    """A crawl, another against it, and a page of the second forgotten; the input below `folder`, the runs at `base`."""
-    first, second = test_against.batches(7, 2)
+    """A crawl, a second with it as prior run, a page of the second deleted; input below `folder`, runs at `base`."""
+    first, second = test_prior_run.batches(7, 2)
     for n, rows in enumerate((first, second)):
-        against = f"{base}/run0" if n else None
-        tree = test_against.pipeline(folder, f"crawl{n}", rows, against)
+        prior_run = f"{base}/run0" if n else None
+        tree = test_prior_run.pipeline(folder, f"crawl{n}", rows, prior_run)
         curate(runs.load(folder, tree, name=f"crawl{n}.yaml"), f"{base}/run{n}", **options)
-    forget(f"{base}/run1", urls=[second[0]["url"]], catalogue=STEPS, readers=READERS, **options)
+    delete_documents(f"{base}/run1", urls=[second[0]["url"]], catalogue=STEPS, readers=READERS, **options)
 
 
 @pytest.mark.slow
-def test_growing_and_forgetting_on_s3_by_ray_give_the_bytes_of_local_ones(bucket: str, tmp_path: Path) -> None:
+def test_growing_and_deleting_on_s3_by_ray_give_the_bytes_of_local_ones(bucket: str, tmp_path: Path) -> None:
     _grown(tmp_path, str(tmp_path), executor="inline")
     _grown(tmp_path, bucket, executor="ray", workers=2)
     for name in ("run0", "run1"):

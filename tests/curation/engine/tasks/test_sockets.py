@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.engine.runtime.driver import RunFailed
+from curation.engine.execution.driver import RunFailed
 from tests.curation.engine import runs
 
 STEP = '''

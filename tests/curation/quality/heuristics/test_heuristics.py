@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from curation.core.errors import UserError
 from curation.document import clean_text
-from curation.quality.c4_line_filter import C4Lines
+from curation.quality.c4_line_filter import C4LineFilter
 from curation.quality.heuristics.heuristics import Heuristics
 
 # --- the reference: the definitions of heuristics_words.py and heuristics.py, said once more in plain Python
@@ -500,7 +500,7 @@ def test_decisions_agree_with_datatrove(data: Path) -> None:
     documents = [Document(text=t, id="") for t in texts]
     theirs = [all(block.filter(d) is True for block in chain) for d in documents]
     batch = pa.record_batch({"text": pa.array(texts, pa.large_string())})
-    left = C4Lines(terminal=False)(batch).column("text").to_pylist()
+    left = C4LineFilter(terminal=False)(batch).column("text").to_pylist()
     before = verdicts(texts, ("gopher", "c4"), c4_terminal=False)
     mine = [all((a | b).values()) for a, b in zip(before, verdicts(left, ("fineweb",)), strict=True)]
     same = sum(a == b for a, b in zip(mine, theirs, strict=True))

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curation.engine.execution.driver import RunFailed
 from curation.engine.results import explain
-from curation.engine.runtime.driver import RunFailed
 from curation.storage import Storage
 from pipelines import report
 from tests.curation.engine import runs

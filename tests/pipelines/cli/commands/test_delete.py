@@ -22,5 +22,5 @@ def test_forget_as_it_is_typed(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     answer = json.loads(done.stdout)
     assert (answer["kept"], answer["generation"]) == (5, 1)
-    assert answer["entries"] == [{"url": "http://e.org/2", "by": "forget", "reason": "asked to"}]
+    assert answer["entries"] == [{"url": "http://e.org/2", "by": "delete", "reason": "asked to"}]
     assert CliRunner().invoke(app, ["forget", run_dir]).exit_code == 2

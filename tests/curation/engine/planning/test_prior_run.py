@@ -21,9 +21,9 @@ from curation.engine.results import explain
 from curation.step import Corpus
 from tests.curation import stages
 from tests.curation.engine import runs
-from tests.curation.engine.results.test_delete import VOCABULARY
+from tests.curation.engine.runtime.test_delete import VOCABULARY
 
-NEAR: dict[str, Any] = {"ngram": 2, "threshold": 0.7, "bands": 20, "rows": 3}
+NEAR: dict[str, Any] = {"ngram": 2, "threshold": 0.7, "num_bands": 20, "rows_per_band": 3}
 
 
 @pytest.fixture
@@ -51,13 +51,13 @@ def batches(seed: int, count: int) -> list[list[dict[str, Any]]]:
     return found
 
 
-def pipeline(folder: Path, name: str, rows: list[dict[str, Any]], against: str | None, **near: Any) -> dict[str, Any]:
+def pipeline(folder: Path, name: str, rows: list[dict[str, Any]], prior_run: str | None, **near: Any) -> dict[str, Any]:
     half = len(rows) // 2
     for part, mine in (("a", rows[:half]), ("b", rows[half:])):
         if mine:
             runs.write_jsonl(folder / name / f"{part}.jsonl", mine)
     source = {"name": name, "domain": "web", "read": "text", "root": name, "path": "*.jsonl", "id": "id"}
-    options = {"against": against} if against else {}
+    options = {"prior_run": prior_run} if prior_run else {}
     steps = [{"exact_dedup": options}, {"minhash_dedup": NEAR | near | options}]
     return {"name": name, "sources": [source], "steps": steps, "engine": {"task_bytes": 1024}}
 
@@ -72,8 +72,8 @@ def union(tables: list[pa.Table], **near: Any) -> dict[bytes, tuple[str | None, 
     found: dict[bytes, tuple[str | None, dict[str, Any] | None]] = {}
     for step in (ExactDedup(), MinHashDedup(**(NEAR | near))):
         plain = stages.corpus_of(tables)
-        eras = tuple(range(1, len(tables)))
-        corpus = Corpus(plain.documents, plain.text_bytes, plain.tasks, plain.seed, eras)
+        prior_run_boundaries = tuple(range(1, len(tables)))
+        corpus = Corpus(plain.documents, plain.text_bytes, plain.tasks, plain.seed, prior_run_boundaries)
         ran = stages.run(step.stages(corpus), tables, expressions=dict(step.expressions()))
         told = stages.signals(ran, tables)
         left = []
@@ -127,10 +127,10 @@ def test_earlier_pairs_are_not_compared_again(tmp_path: Path) -> None:
 
     def sent(run_dir: Path) -> dict[str, int]:
         told = json.loads((run_dir / "run.json").read_text())["stages"]["minhash_dedup"]
-        return dict(next(s["tally"] for s in told if s["stage"] == "send"))
+        return dict(next(s["counters"] for s in told if s["stage"] == "send"))
 
     assert sent(tmp_path / "run2")["known"] == sent(tmp_path / "run1")["sent"] > 0
-    # and the run that it is against is as it was
+    # and the prior run is as it was
     assert runs.curate(tmp_path, one, "run1").status == "unchanged"
     assert runs.curate(tmp_path, two, "run2").status == "unchanged"
 
@@ -150,16 +150,16 @@ def test_a_change_of_the_earlier_run_is_noticed(tmp_path: Path) -> None:
     assert dropped() is not None
     gone = [{"url": r["url"]} for r in first]
     runs.write_jsonl(tmp_path / "gone.jsonl", [g for g in gone if "own" not in g["url"]])
-    runs.curate(tmp_path, one | {"quarantine": ["gone.jsonl"]}, "run1")
+    runs.curate(tmp_path, one | {"exclude": ["gone.jsonl"]}, "run1")
     assert runs.curate(tmp_path, two, "run2").status == "done"
     same = [r for r in second if r["text"] == copy["text"]]
     assert len(same) > 1 or dropped() in (None, "minhash_dedup")
 
 
-def test_what_nothing_can_be_against(tmp_path: Path) -> None:
+def test_what_cannot_be_a_prior_run(tmp_path: Path) -> None:
     first, second = batches(3, 2)
     two = pipeline(tmp_path, "two", second, "run1")
-    with pytest.raises(UserError, match="is no run with a step 'exact_dedup'"):
+    with pytest.raises(UserError, match="is not a finished run with a step 'exact_dedup'"):
         runs.curate(tmp_path, two, "run2")
     runs.curate(tmp_path, pipeline(tmp_path, "one", first, None, threshold=0.8), "run1")
     with pytest.raises(UserError, match=r"minhash_dedup.*other options"):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.config.rules import Quantile
-from curation.engine.shuffle import quantiles
+from curation.engine.tasks import quantiles
 
 VALUES = st.lists(st.one_of(st.floats(allow_nan=True, width=64), st.none()), max_size=60)
 

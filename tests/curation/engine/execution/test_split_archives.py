@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from curation.engine.results import explain
-from curation.sources.warc import Warc
+from curation.sources.warc import WarcReader
 from curation.step import InputSplit, UnreadableFile
 from tests.curation.engine import runs
 
@@ -48,9 +48,9 @@ def by_hand(folder: Path) -> tuple[Counter[str], list[str]]:
     rows: Counter[str] = Counter()
     none: list[str] = []
     for path in sorted((folder / "edge").iterdir()):
-        piece = InputSplit(path.name, path.stat().st_size, "")
+        split = InputSplit(path.name, path.stat().st_size, "")
         try:
-            for batch in Warc().read(piece, str(folder / "edge"), collection="edge", domain="web", rows=100):
+            for batch in WarcReader().read(split, str(folder / "edge"), collection="edge", domain="web", rows=100):
                 rows[path.name] += batch.num_rows
         except UnreadableFile:
             none.append(path.name)

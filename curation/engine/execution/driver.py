@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from curation.core.errors import UserError
+from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, Outcome, WorkerDiffers
 from curation.engine.planning.map_spec import MapSpec, Poisoned
-from curation.engine.runtime.executors import TASK_MEMORY, Executor, Function, Outcome, WorkerDiffers
 from curation.storage import Storage, failpoint
 
 MAX_DEATHS = 3  # of the worker under one task before its records are searched for the one that kills
@@ -272,10 +272,10 @@ class Driver:
 
         whole = probe(0, 0, True)
         if whole is None:
-            files = ", ".join(p.path for p in spec.pieces)
+            files = ", ".join(p.path for p in spec.splits)
             raise RunFailed(
                 f"reading one of these files kills its worker: {files}. Take the file out of the source's path (or put "
-                "its URL on the quarantine list of the storage) and run again."
+                "its URL on the exclude list of the storage) and run again."
             )
         lo, hi = 0, int(whole["rows"])
         while hi - lo > 1:

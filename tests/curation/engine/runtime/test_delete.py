@@ -1,4 +1,4 @@
-"""Forgetting: the result of a fresh run that never had the documents, with nothing looked at twice; generations that
+"""Deletion: the result of a fresh run that never had the documents, with nothing looked at twice; generations that
 stay readable; tombstones."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from curation import shards, storage
 from curation.config.catalogue import READERS, STEPS
 from curation.core.errors import UserError
 from curation.engine.results import explain, generations
-from curation.engine.results.delete import Forgotten, forget
+from curation.engine.runtime.delete import Deletion, delete_documents
 from tests.curation.engine import runs
 
 VOCABULARY = [f"w{i}" for i in range(400)]
@@ -57,16 +57,16 @@ def corpus(seed: int, families: int = 4, versions: int = 5) -> list[dict[str, An
     return rows
 
 
-def tree(quarantine: list[str] | None = None, **changes: Any) -> dict[str, Any]:
+def tree(exclude: list[str] | None = None, **changes: Any) -> dict[str, Any]:
     source = {"name": "texts", "domain": "web", "read": "text", "root": "texts", "path": "*.jsonl", "id": "id"}
     steps: list[Any] = [
         {"heuristics": {"sets": ["gopher"]}, "keep": dict.fromkeys(RULES)},
         "exact_dedup",
-        {"minhash_dedup": {"ngram": 2, "threshold": 0.8, "bands": 20, "rows": 4}},
+        {"minhash_dedup": {"ngram": 2, "threshold": 0.8, "num_bands": 20, "rows_per_band": 4}},
         {"toxicity": {}, "keep": {"toxicity": None, "q": "toxicity.score <= quantile(toxicity.score, 0.9)"}},
     ]
     tokenizer = {"train": {"kind": "bpe", "vocab": 400}}
-    base = {"name": "forgetting", "sources": [source], "quarantine": quarantine or [], "steps": steps}
+    base = {"name": "deletion", "sources": [source], "exclude": exclude or [], "steps": steps}
     return base | {"validation": 0.1, "tokenizer": tokenizer, "engine": {"task_bytes": 2048}} | changes
 
 
@@ -86,14 +86,14 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
     runs.write_jsonl(folder / "texts" / "b.jsonl", rows[half:])
 
 
-def take_out(run_dir: Path, **options: Any) -> Forgotten:
-    return forget(str(run_dir), catalogue=STEPS, readers=READERS, executor="inline", **options)
+def take_out(run_dir: Path, **options: Any) -> Deletion:
+    return delete_documents(str(run_dir), catalogue=STEPS, readers=READERS, executor="inline", **options)
 
 
 def fresh(folder: Path, to: str, of: str, urls: list[str]) -> dict[str, str]:
     """The result tree of a run that never had these URLs, with tokenizer and quantiles as in the run `of`."""
-    # with the words that `forget` writes: the ledger shows who asked for it
-    runs.write_jsonl(folder / f"{to}.jsonl", [{"url": u, "by": "forget"} for u in urls])
+    # with the words that `delete_documents` writes: the ledger shows who asked for it
+    runs.write_jsonl(folder / f"{to}.jsonl", [{"url": u, "by": "delete"} for u in urls])
     pins = {"tokenizer": {"path": f"{of}/tokenizer.json"}, "quantiles": f"{of}/run.json"}
     runs.curate(folder, tree([f"{to}.jsonl"], **pins), to)
     return without_generation(folder / to)
@@ -109,7 +109,7 @@ def without_generation(run_dir: Path) -> dict[str, str]:
 
 
 def pin(folder: Path) -> None:
-    """Puts aside what a fresh run pins: tokenizer and run.json of the run before anything is forgotten."""
+    """Puts aside what a fresh run pins: tokenizer and run.json of the run before anything is deleted."""
     (folder / "pins").mkdir()
     shutil.copy(folder / "run" / "result" / "shards" / "tokenizer.json", folder / "pins" / "tokenizer.json")
     shutil.copy(folder / "run" / "run.json", folder / "pins" / "run.json")
@@ -122,7 +122,7 @@ def outcomes(run_dir: Path) -> dict[str, tuple[str | None, str | None]]:
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10_000), st.data())
-def test_any_documents_forgotten_one_after_another_give_a_fresh_runs_tree(seed: int, data: st.DataObject) -> None:
+def test_any_documents_deleted_one_after_another_give_a_fresh_runs_tree(seed: int, data: st.DataObject) -> None:
     base = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="gristmill-test-", dir=base) as name:
         folder, rows = Path(name), corpus(seed)
@@ -143,7 +143,7 @@ def test_any_documents_forgotten_one_after_another_give_a_fresh_runs_tree(seed: 
             after = outcomes(folder / "run")
             revived = {u for u, (s, _) in after.items() if s != "exact_dedup" and before[u][0] == "exact_dedup"}
             assert done.run is not None
-            # signatures only of documents that come to the step for the first time, as copies of forgotten ones
+            # signatures only of documents that come to the step for the first time, as copies of deleted ones
             assert shown(folder / "run", "bands") <= len(revived)
             assert shown(folder / "run", "hash", "exact_dedup") == 0
             assert done.run.computed.get("heuristics", 0) == 0
@@ -155,9 +155,9 @@ def shown(run_dir: Path, stage: str, step: str = "minhash_dedup") -> int:
     return int(next(s["shown"] for s in stages if s["stage"] == stage))
 
 
-def tally(run_dir: Path, stage: str) -> dict[str, int]:
+def counters(run_dir: Path, stage: str) -> dict[str, int]:
     stages = json.loads((run_dir / "run.json").read_text())["stages"]["minhash_dedup"]
-    return dict(next(s["tally"] for s in stages if s["stage"] == stage))
+    return dict(next(s["counters"] for s in stages if s["stage"] == stage))
 
 
 def chain(folder: Path) -> list[str]:
@@ -172,7 +172,7 @@ def test_one_removal_revives_documents_that_remove_others(tmp_path: Path) -> Non
     """A cascade: besides documents that come back there are documents that go now, and were kept before."""
     kept = chain(tmp_path)
     before = outcomes(tmp_path / "run")
-    compared = tally(tmp_path / "run", "send")
+    compared = counters(tmp_path / "run", "send")
     cascades = 0
     for n, url in enumerate(kept):
         shutil.copytree(tmp_path / "run", tmp_path / "copy")
@@ -182,8 +182,8 @@ def test_one_removal_revives_documents_that_remove_others(tmp_path: Path) -> Non
         lost = {u for u in after if before[u][0] is None and after[u][0] == "minhash_dedup"}
         cascades += bool(back and lost)
         assert without_generation(tmp_path / "copy") == fresh(tmp_path, f"fresh-{n}", "pins", [url])
-        now = tally(tmp_path / "copy", "send")
-        # what was compared is not compared again; copies of a forgotten document are compared in its place
+        now = counters(tmp_path / "copy", "send")
+        # what was compared is not compared again; copies of a deleted document are compared in its place
         assert now["known"] > 0.8 * compared["sent"] and now["sent"] < 0.1 * compared["sent"]
         shutil.rmtree(tmp_path / "copy")
     assert cascades >= 1
@@ -210,10 +210,10 @@ def test_the_generation_before_stays_readable(tmp_path: Path) -> None:
     assert urls and not urls & set(kept[:3])
 
 
-def test_a_later_curation_honours_what_was_forgotten(tmp_path: Path) -> None:
+def test_a_later_curation_honours_deletions(tmp_path: Path) -> None:
     kept = chain(tmp_path)
     take_out(tmp_path / "run", documents=[explain.explain(str(tmp_path / "run"), kept[0])["doc_id"]], reason="asked to")
-    listed = generations.listed(storage.Storage(str(tmp_path / "run")))
+    listed = generations.deleted_entries(storage.Storage(str(tmp_path / "run")))
     assert [(set(e), e["reason"]) for e in listed] == [({"doc_id", "by", "reason"}, "asked to")]
     tree_before = runs.tree_bytes(tmp_path / "run")
     assert runs.curate(tmp_path, tree(), "run").status == "unchanged"
@@ -229,7 +229,7 @@ def test_a_later_curation_honours_what_was_forgotten(tmp_path: Path) -> None:
     assert runs.tree_bytes(tmp_path / "run") == tree_before
 
 
-def test_what_cannot_be_forgotten(tmp_path: Path) -> None:
+def test_what_cannot_be_deleted(tmp_path: Path) -> None:
     write(tmp_path, corpus(1))
     with pytest.raises(UserError, match="finished run"):
         take_out(tmp_path / "run", urls=["http://e.org/0/0"])
@@ -237,7 +237,7 @@ def test_what_cannot_be_forgotten(tmp_path: Path) -> None:
     before = runs.tree_bytes(tmp_path / "run")
     with pytest.raises(UserError, match="no record"):
         take_out(tmp_path / "run", urls=["http://e.org/0/0", "http://e.org/none"])
-    assert not (tmp_path / "run" / "quarantine.jsonl").exists()
+    assert not (tmp_path / "run" / "deleted_documents.jsonl").exists()
     assert runs.tree_bytes(tmp_path / "run") == before
 
 
@@ -301,7 +301,7 @@ def test_a_tombstone_leaves_nothing_of_a_document_and_everything_else_where_it_w
     take_out(run_dir, documents=[doc])  # and the next result is without it
     assert without_generation(run_dir) == fresh(tmp_path, "fresh", "pins", [url])
     shards.read_manifest(str(run_dir / "generations" / "0"), verify=True)
-    (run_dir / "quarantine.jsonl").write_text("")  # taken back: the erased shards do not come back as they are
+    (run_dir / "deleted_documents.jsonl").write_text("")  # taken back: the erased shards do not come back as they are
     (run_dir / "generation.json").unlink()
     runs.curate(tmp_path, tree(), "run")
     assert shards.read_manifest(str(run_dir), verify=True).dumps() == digest

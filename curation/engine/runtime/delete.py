@@ -1,12 +1,12 @@
 """Forgetting documents: what a run would be had they never been there, by deciding again over what is stored.
 
-Documents go onto the run's quarantine list, and the run is brought to the state that follows. Nothing new is needed for
-it: reading drops them by the rule `quarantine`, deduplication decides again (whoever was removed because of them may
+Documents go onto the run's exclude list, and the run is brought to the state that follows. Nothing new is needed for
+it: reading drops them by the rule `exclude`, deduplication decides again (whoever was removed because of them may
 come back, and remove others in turn), documents that come back get the signals they miss, and the result is written as
 a new generation. What has been looked at is not looked at again: signals lie in their stores, signatures and verified
 pairs in the files of the stages that made them (`Stage.again`).
 
-The result is that of a fresh run with the same quarantine list whose tokenizer and quantiles are pinned to those of the
+The result is that of a fresh run with the same exclude list whose tokenizer and quantiles are pinned to those of the
 generation before. The shards of that generation stay where trainings find them (generations.py).
 """
 
@@ -18,16 +18,16 @@ from typing import Any
 
 from curation.config import load as config
 from curation.core.errors import UserError
+from curation.engine.execution.driver import Progress
+from curation.engine.execution.executors import Executor
 from curation.engine.results import erase_tokens, explain, generations
 from curation.engine.runtime import lock
-from curation.engine.runtime.driver import Progress
-from curation.engine.runtime.executors import Executor
 from curation.engine.runtime.run import RunResult, curate
 from curation.storage import Storage
 
 
 @dataclass
-class Forgotten:
+class Deletion:
     """What came of it. `run` is None where only tombstones were set or nothing was new."""
 
     entries: list[dict[str, str]]  # new on the list
@@ -36,12 +36,12 @@ class Forgotten:
     tokens: int = 0  # overwritten
 
 
-def forget(
+def delete_documents(
     run_dir: str, *, documents: Sequence[str] = (), urls: Sequence[str] = (), reason: str = "", tombstone: bool = False,
     catalogue: Mapping[str, str | type], readers: Mapping[str, str | type],
     executor: str | Callable[[], Executor] = "ray", address: str | None = None, workers: int | None = None,
     progress: Progress | None = None,
-) -> Forgotten:  # fmt: skip
+) -> Deletion:  # fmt: skip
     """Takes documents (ids of 32 hexadecimal digits) and all documents of URLs (as crawled) out of a finished run.
 
     tombstone   overwrite their tokens in the shards that are there, where they lie, instead of making a new result: the
@@ -57,11 +57,11 @@ def forget(
         raise UserError(f"{run_dir} was made by an older version, which did not note its pipeline file: curate it once")
     pipeline = config.stored(made["file"], _tree(store), catalogue=catalogue, readers=readers)
     found = [explain.explain(run_dir, key) for key in (*documents, *urls)]  # refuses what the run never saw
-    have = {(e.get("doc_id"), e.get("url")) for e in generations.listed(store)}
+    have = {(e.get("doc_id"), e.get("url")) for e in generations.deleted_entries(store)}
     entries = [{"doc_id": d} for d in documents if (d, None) not in have]
     entries += [{"url": u} for u in urls if (None, u) not in have]
     for entry in entries:
-        entry |= {"by": "forget"} | ({"reason": reason} if reason else {})
+        entry |= {"by": "delete"} | ({"reason": reason} if reason else {})
     if entries:
         with lock.hold(store):
             generations.begin(store, pipeline, entries)
@@ -69,12 +69,12 @@ def forget(
         ids = [i for answer in found for i in (answer["doc_id"], *answer.get("others", []))]
         with lock.hold(store):
             tokens = erase_tokens.overwrite(store, ids)
-        return Forgotten(entries, generations.current(store), None, tokens)
+        return Deletion(entries, generations.current(store), None, tokens)
     ran = curate(
         pipeline, run_dir, executor=executor, address=address, workers=workers, limit=made.get("limit"),
         sample=made.get("sample"), allow_missing=bool(made.get("unread")), progress=progress,
     )  # fmt: skip
-    return Forgotten(entries, generations.current(store), ran)
+    return Deletion(entries, generations.current(store), ran)
 
 
 def _tree(store: Storage) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Cutting large archives: where members begin is not known without reading, so a phase of its own finds out.
 
 Otherwise one large file keeps one worker busy while others wait, so files of a few tasks' worth of bytes are cut. The
-cuts are exact: a piece begins at a record and knows what its reader must know.
+cuts are exact: a split begins at a record and knows what its reader must know.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from curation import storage
+from curation.engine.execution.driver import Driver, Phase
 from curation.engine.planning import fingerprint
 from curation.engine.planning.map_spec import Source
-from curation.engine.planning.plan import Plan, target_bytes
-from curation.engine.runtime.driver import Driver, Phase
+from curation.engine.planning.plan import Plan
+from curation.engine.planning.split_input import target_bytes
 from curation.step import InputSplit, UnreadableFile
 
 # A file of fewer tasks' worth than this stays whole.
@@ -32,17 +33,17 @@ class IndexPhase:
 class IndexSpec:
     index: int
     source: int
-    piece: InputSplit
+    split: InputSplit
 
 
 def run_index(phase: IndexPhase, spec: IndexSpec) -> dict[str, Any]:
-    """The pieces of one file. What cannot be read stays whole: reading it will say what is wrong."""
+    """The splits of one file. What cannot be read stays whole: reading it will say what is wrong."""
     source = phase.sources[spec.source]
     try:
-        pieces = source.reader.index(spec.piece, source.root, phase.target)  # type: ignore[attr-defined]
+        splits = source.reader.index(spec.split, source.root, phase.target)  # type: ignore[attr-defined]
     except (UnreadableFile, OSError):
-        pieces = [spec.piece]
-    return {"index": spec.index, "pieces": [asdict(p) for p in pieces]}
+        splits = [spec.split]
+    return {"index": spec.index, "splits": [asdict(p) for p in splits]}
 
 
 def cut(driver: Driver, plan: Plan) -> Mapping[tuple[int, str], list[InputSplit]]:
@@ -57,10 +58,10 @@ def cut(driver: Driver, plan: Plan) -> Mapping[tuple[int, str], list[InputSplit]
     ]
     if not wanted:
         return {}
-    specs = [IndexSpec(i, number, piece) for i, (number, piece) in enumerate(wanted)]
+    specs = [IndexSpec(i, number, split) for i, (number, split) in enumerate(wanted)]
     codes = [fingerprint.code_fingerprint(type(s.reader)) for s in plan.sources]
     ids = [
-        storage.fingerprint([codes[s.source], s.piece.path, s.piece.size, s.piece.version, target, s.source])[:24]
+        storage.fingerprint([codes[s.source], s.split.path, s.split.size, s.split.version, target, s.source])[:24]
         for s in specs
     ]
     shared = IndexPhase(driver.storage.root, tuple(plan.sources), target)
@@ -69,6 +70,6 @@ def cut(driver: Driver, plan: Plan) -> Mapping[tuple[int, str], list[InputSplit]
     )
     manifests = driver.run(phase)
     return {
-        (number, piece.path): [InputSplit(**p) for p in m["pieces"]]
-        for (number, piece), m in zip(wanted, manifests, strict=True)
+        (number, split.path): [InputSplit(**p) for p in m["splits"]]
+        for (number, split), m in zip(wanted, manifests, strict=True)
     }

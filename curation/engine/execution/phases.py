@@ -1,0 +1,201 @@
+"""Runs the phases of a plan in order: map phases, stages of global steps, rounds of quantiles.
+
+Holds what the next phase needs of the ones before: the manifests of the latest map phase, the results of global steps
+and the quantiles found so far.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from curation import storage
+from curation.config.rules import Quantile
+from curation.engine.execution.driver import Driver, Phase
+from curation.engine.execution.poison_list import PoisonList
+from curation.engine.execution.quantile_rounds import compute_quantiles
+from curation.engine.execution.run_stages import FinishedStages, run_stages
+from curation.engine.planning import fingerprint as identity
+from curation.engine.planning.map_spec import MapPhase, MapSpec, Op
+from curation.engine.planning.plan import Plan, Segment, bind, store_suffix
+from curation.engine.planning.prior_run import PriorRunRecord, Task, find_reusable
+from curation.engine.tasks import map_task
+from curation.step import StagePlan
+
+
+class PoisonFound(Exception):
+    """A record failed in a phase after a global step. It is on the poison list now; the run has to start over."""
+
+
+class Phases:
+    """Runs phases of one plan in order, and keeps what the next one needs of the one before."""
+
+    def __init__(self, driver: Driver, plan: Plan, specs: list[MapSpec], sample: float | None) -> None:
+        self.driver, self.plan, self.sample = driver, plan, sample
+        self.storage = driver.storage
+        self.specs = specs
+        self.sizes = [sum(_length(p) for p in s.splits) for s in specs]
+        self.poison = PoisonList(self.storage)
+        self.manifests: list[dict[str, Any]] = []  # of the latest map phase
+        self.history: list[tuple[Segment, list[dict[str, Any]]]] = []
+        self.values: dict[Quantile, Any] = {}
+        self.joins: dict[str, FinishedStages] = {}  # by global step
+
+    # -- map phases -------------------------------------------------------------------------------------------------
+
+    def map(self, segment: Segment) -> list[dict[str, Any]]:
+        """Runs a map phase over all tasks; checks that no document was lost between it and the phase before."""
+        plan, first = self.plan, segment.index == 0
+        joined = {name: self._join_store(name) for name in self.joins}
+        ops = bind(segment, self.values, joined)
+        text_store = None
+        if segment.text_fingerprint:
+            text_store = f"cache/docs/{segment.text_fingerprint[:16]}{store_suffix(segment.text_after, joined)}"
+        base_store = f"cache/signals/read-{plan.base_fingerprint[:16]}"
+        stores = [op.store for op in ops if op.kind != "rules"]
+        if first:
+            stores.append(base_store)
+        if text_store:
+            stores.append(text_store)
+        shared = MapPhase(
+            run=self.storage.root, sources=plan.sources, ops=ops, first=first, base_store=base_store,
+            text_store=text_store, types=plan.types, scrubber=plan.scrubber, scrub_before=plan.scrub_before,
+            excluded=plan.excluded,
+            batch_rows=plan.pipeline.engine.batch_rows, keep_dropped_text=plan.pipeline.retention == "all",
+            sample=self.sample, seed=plan.pipeline.seed,
+        )  # fmt: skip
+        common = self._decision(segment, ops, text_store, base_store)
+        if first:
+            specs = [self._with_poison(s, common) for s in self.specs]
+        else:
+            specs = [
+                MapSpec(
+                    m["index"], m["key"], storage.fingerprint([common, m["decision"]]), state=m["state"],
+                    joins={op.step.name: self.joins[op.step.name].files for op in ops if op.kind == "join"},
+                    numbers={n: m["index"] + joined.first_task for n, joined in self.joins.items()},
+                )
+                for m in self.manifests
+            ]  # fmt: skip
+        specs = [dataclasses.replace(s, known=self._known(s.key, stores)) for s in specs]
+        ids = [_task_id(s) for s in specs]
+        phase = Phase(
+            f"{segment.index}: {segment.name}",
+            storage.fingerprint([common, [s.key for s in specs]]),
+            map_task.run_map,
+            shared,
+            specs,
+            ids,
+            self.sizes,
+            lambda spec, found: self._without(spec, found, common) if first else self._start_over(found),
+        )
+        manifests = self.driver.run(phase)
+        for spec, manifest in zip(phase.specs, manifests, strict=True):
+            manifest["decision"] = spec.decision
+            self.driver.known[_task_id(spec)] = manifest
+        self._check_conserved(segment, manifests)
+        self.manifests = manifests
+        self.history.append((segment, manifests))
+        return manifests
+
+    def _decision(self, segment: Segment, ops: Sequence[Op], text_store: str | None, base_store: str) -> str:
+        """What, beside a task's input, decides what becomes of its documents in this phase."""
+        plan = self.plan
+        return storage.fingerprint(
+            {
+                "ops": [(op.kind, op.step.name, op.position, op.store, list(op.rules.items())) for op in ops],
+                "text": text_store,
+                "base": base_store,
+                "engine": identity.module_fingerprint(map_task.__file__),
+                "exclude": plan.excluded.fingerprint() if segment.index == 0 else None,
+                "sample": [self.sample, plan.pipeline.seed] if self.sample is not None else None,
+                "retention": plan.pipeline.retention == "all",
+            }
+        )
+
+    def _known(self, key: str, stores: Sequence[str]) -> dict[str, list[str]]:
+        """The committed files of this task in these stores, whichever plan wrote them."""
+        if self._by_key is None:
+            self._by_key = {}
+            for manifest in self.driver.known.values():
+                mine = self._by_key.setdefault(manifest["key"], {})
+                for directory, files in manifest["stores"].items():
+                    into = mine.setdefault(directory, [])
+                    into.extend(f for f in files if f not in into)
+        mine = self._by_key.get(key, {})
+        return {d: sorted(mine[d]) for d in stores if d in mine}
+
+    _by_key: dict[str, dict[str, list[str]]] | None = None
+
+    def _with_poison(self, spec: MapSpec, common: str) -> MapSpec:
+        mine = self.poison.of_files({p.path for p in spec.splits})
+        return dataclasses.replace(spec, poison=mine, decision=storage.fingerprint([common, mine]))
+
+    def _without(self, spec: MapSpec, found: Sequence[tuple[str, str, str, str]], common: str) -> tuple[MapSpec, str]:
+        self.poison.add(found)
+        spec = self._with_poison(spec, common)
+        return spec, _task_id(spec)
+
+    def _start_over(self, found: Sequence[tuple[str, str, str, str]]) -> tuple[MapSpec, str]:
+        # The list is applied when reading: a record that fails after a global step must be dropped before it, so the
+        # run starts over from there, with everything cached that did not depend on the records left out.
+        self.poison.add(found)
+        raise PoisonFound(found)
+
+    def _check_conserved(self, segment: Segment, manifests: Sequence[Mapping[str, Any]]) -> None:
+        """records in = kept + dropped, and what one phase kept is what the next one got: by count and by ids."""
+        before = self.manifests if segment.index else [None] * len(manifests)
+        for m, b in zip(manifests, before, strict=True):
+            dropped = sum(n for *_, n in m["drops"])
+            if m["in"] != m["out"] + dropped:
+                raise AssertionError(
+                    f"phase {segment.index}, task {m['key']}: {m['in']} in, {m['out']} + {dropped} out"
+                )
+            if b is not None and (b["out"], b["sum_out"]) != (m["in"], m["sum_in"]):
+                raise AssertionError(
+                    f"phase {segment.index}, task {m['key']}: the phase before kept {b['out']} documents "
+                    f"(ids sum to {b['sum_out']}), this one got {m['in']} ({m['sum_in']})"
+                )
+
+    # -- global steps and sinks -------------------------------------------------------------------------------------
+
+    def _join_store(self, name: str) -> str:
+        return f"cache/signals/{name}-{self.joins[name].fingerprint[:16]}"
+
+    def documents_fingerprint(self) -> str:
+        """A fingerprint of which documents are left, with which signals, after the latest map phase."""
+        return storage.fingerprint([(m["key"], m["decision"]) for m in self.manifests])
+
+    def stages(
+        self, label: str, fingerprint: str, plan: StagePlan, expressions: Mapping[str, str] | None = None,
+        reads: Sequence[str] = (), prior: PriorRunRecord | None = None,
+    ) -> FinishedStages:  # fmt: skip
+        """Runs a stage plan over the documents that are left.
+
+        fingerprint   of the plan's code and options; `reads`: the columns that it reads; `prior`: its prior run
+        """
+        mine = [Task(m["key"], m["state"]) for m in self.manifests]
+        tasks = [*prior.tasks, *mine] if prior is not None else mine
+        execution = storage.fingerprint([fingerprint, self.documents_fingerprint(), prior and prior.fingerprint])
+        reusable = find_reusable(self.storage, fingerprint, tasks, reads, execution, prior)
+        return run_stages(
+            self.driver, label, plan, tasks, len(tasks) - len(mine), reusable, self.plan.types, expressions or {}
+        )
+
+    def quantiles(self, wanted: Sequence[Quantile]) -> None:
+        """Finds the values that the rules of the next phase need, over the documents that are left."""
+        pinned = self.plan.pinned
+        self.values.update({q: pinned[q] for q in wanted if q in pinned})
+        todo = [q for q in wanted if q not in pinned]
+        if todo:
+            self.values.update(
+                compute_quantiles(self.driver, todo, self.manifests, self.documents_fingerprint(), self.plan.types)
+            )
+
+
+def _task_id(spec: MapSpec) -> str:
+    return f"{spec.key}.{spec.decision[:16]}"
+
+
+def _length(split: Any) -> int:
+    return int((split.stop if split.stop is not None else split.size) - (split.start or 0))

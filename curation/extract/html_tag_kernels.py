@@ -1,0 +1,161 @@
+"""Kernels that read HTML tags: what attributes say, where verbatim content ends, how many tags are open at once.
+
+Names are compared by their 64-bit FNV-1a hash (Fowler, Noll and Vo), computed while the bytes are read: from
+14695981039346656037 on, h = (h xor byte) * 1099511628211 mod 2^64. An element is hidden when an attribute says so:
+`hidden`, `aria-hidden="true"`, `style="display: none"`, class `headerlink`, or a role that is not content.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from curation.kernels import BYTES, kernel
+
+INLINE, VOID, NEVER, RAW, ANCHOR, BR, PRE, BODY = 1, 2, 4, 8, 16, 32, 64, 128  # what a tag is
+
+_FNV_OFFSET_BASIS, _FNV_PRIME = 14695981039346656037, 1099511628211  # FNV-1a, 64 bits
+
+
+def fnv1a(text: str) -> int:
+    """FNV-1a of a name, as the kernels compute it."""
+    h = _FNV_OFFSET_BASIS
+    for byte in text.encode():
+        h = ((h ^ byte) * _FNV_PRIME) & 0xFFFFFFFFFFFFFFFF
+    return h
+
+
+_MIX_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+FNV_START, FNV_PRIME = np.uint64(_FNV_OFFSET_BASIS), np.uint64(_FNV_PRIME)
+_HIDDEN_ATTRIBUTE, _ARIA, _STYLE, _ROLE, _CLASS = (
+    np.uint64(fnv1a(n)) for n in ("hidden", "aria-hidden", "style", "role", "class")
+)
+_HREF, _TRUE, _HEADERLINK = (np.uint64(fnv1a(n)) for n in ("href", "true", "headerlink"))
+_NAMING_ATTRIBUTES = np.array(sorted(fnv1a(n) for n in ("id", "itemprop", "data-component", "data-testid")), np.uint64)
+_ASIDE_NAMES = """
+navigation search dialog menu menubar toolbar tablist alert banner contentinfo
+"""
+_ASIDE_ROLES = np.array(sorted(fnv1a(n) for n in _ASIDE_NAMES.split()), np.uint64)
+
+HAS_HREF, IS_HIDDEN, HAS_NAME = 1, 2, 4
+
+
+@kernel((BYTES, nb.int64, nb.int64))
+def is_display_none(data, i, hi):  # type: ignore[no-untyped-def]
+    """Whether a style says `display: none`."""
+    while i + 12 <= hi:
+        if data[i] | 32 == 100 and data[i + 7] == 58:
+            same = True
+            for k, c in enumerate((100, 105, 115, 112, 108, 97, 121)):
+                same = same and data[i + k] | 32 == c
+            j = i + 8
+            while j < hi and (data[j] == 32 or 9 <= data[j] <= 13):
+                j += 1
+            if same and j + 4 <= hi:
+                for k, c in enumerate((110, 111, 110, 101)):
+                    same = same and data[j + k] | 32 == c
+                if same:
+                    return True
+        i += 1
+    return False
+
+
+@kernel((BYTES, nb.int64, nb.int64))
+def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
+    """Flags of the attributes in [i, hi): HAS_HREF, IS_HIDDEN, HAS_NAME (a class, id, role or the like)."""
+    attribute_flags = 0
+    while i < hi:
+        if data[i] == 32 or 9 <= data[i] <= 13:
+            i += 1
+            continue
+        name = FNV_START
+        while i < hi and data[i] != 61 and data[i] != 32:
+            name = (name ^ np.uint64(data[i])) * FNV_PRIME
+            i += 1
+        lo = i
+        end = i
+        if i < hi and data[i] == 61:
+            i += 1
+            if i < hi and data[i] == 34:
+                i += 1
+            lo = i
+            while i < hi and data[i] != 34:
+                i += 1
+            end = i
+            i += 1
+        if name == _HREF:
+            attribute_flags |= HAS_HREF
+        elif name == _HIDDEN_ATTRIBUTE:
+            attribute_flags |= IS_HIDDEN
+        elif name == _STYLE:
+            if is_display_none(data, lo, end):
+                attribute_flags |= IS_HIDDEN
+        elif name == _ARIA or name == _CLASS or name == _ROLE:  # noqa: SIM109
+            value = FNV_START
+            for k in range(lo, end):
+                c = data[k]
+                value = (value ^ np.uint64(c | 32 if 65 <= c <= 90 else c)) * FNV_PRIME
+            if name == _ARIA:
+                if value == _TRUE:
+                    attribute_flags |= IS_HIDDEN
+            else:
+                attribute_flags |= HAS_NAME
+                if name == _CLASS and value == _HEADERLINK:
+                    attribute_flags |= IS_HIDDEN
+                if name == _ROLE:
+                    for k in range(len(_ASIDE_ROLES)):
+                        if _ASIDE_ROLES[k] == value:
+                            attribute_flags |= IS_HIDDEN
+        else:
+            for k in range(len(_NAMING_ATTRIBUTES)):
+                if _NAMING_ATTRIBUTES[k] == name:
+                    attribute_flags |= HAS_NAME
+    return attribute_flags
+
+
+@kernel((BYTES, nb.int64, nb.int64, nb.int64, nb.int64))
+def skip_raw_element(data, i, n, lo, hi):  # type: ignore[no-untyped-def]
+    """Position after the closing tag of the element named [lo, hi), whose content is not markup; n without one."""
+    while i + 2 + (hi - lo) < n:
+        if data[i] == 60 and data[i + 1] == 47:
+            same = True
+            for k in range(hi - lo):
+                same = same and data[i + 2 + k] | 32 == data[lo + k] | 32
+            if same and data[i + 2 + hi - lo] == 62:
+                return i + 3 + hi - lo
+        i += 1
+    return n
+
+
+@kernel((BYTES, nb.int64))
+def max_open_tags(data, n):  # type: ignore[no-untyped-def]
+    """The largest number of tags open at once in a page as published, counted per name. An element is nested deeper
+    than twice that only where the page closes what it never opened."""
+    open_ = np.zeros(1 << 12, np.int64)
+    total = 0
+    deepest = 0
+    i = 0
+    while i + 1 < n:
+        if data[i] != 60:
+            i += 1
+            continue
+        i += 1
+        closing = data[i] == 47
+        if closing:
+            i += 1
+        if i >= n or not 97 <= data[i] | 32 <= 122:
+            continue
+        name = FNV_START
+        while i < n and data[i] != 62 and data[i] != 47 and data[i] != 32 and not 9 <= data[i] <= 13:
+            name = (name ^ np.uint64(data[i] | 32)) * FNV_PRIME
+            i += 1
+        name = (name ^ (name >> np.uint64(32))) * _MIX_MULTIPLIER  # short names differ in few bits
+        slot = np.int64(name >> np.uint64(52))
+        if not closing:
+            open_[slot] += 1
+            total += 1
+            deepest = max(deepest, total)
+        elif open_[slot]:
+            open_[slot] -= 1
+            total -= 1
+    return deepest
