@@ -100,7 +100,7 @@ def checked(found: dict[str, Any], text: dict[str, str], threshold: float) -> tu
 
 
 def recall(data: Path, work: Path) -> None:
-    from curation.dedup.minhash.signatures import meet_probability
+    from curation.dedup.minhash.signatures import candidate_probability
 
     make = planted.Maker(planted.pieces(data), 3)
     for similarity in planted.BINS:
@@ -114,7 +114,7 @@ def recall(data: Path, work: Path) -> None:
         print(f"{'planted':>8}{'pairs':>8}{'reach it':>10}{'found':>8}{'theory':>10}{'sigma':>8}{'off by':>9}")
         for bin_ in planted.BINS:
             pairs = [n for n in real if n.startswith(f"pair-{bin_:.2f}-")]
-            chances = [meet_probability(real[n], 14, 8) for n in pairs if real[n] >= threshold]
+            chances = [candidate_probability(real[n], 14, 8) for n in pairs if real[n] >= threshold]
             got = sum(
                 any(found[n + a] and found[n + a][0] == n + b for a, b in (("-a", "-b"), ("-b", "-a"))) for n in pairs
             )

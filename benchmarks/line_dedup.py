@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +25,6 @@ import yaml
 
 from curation.config.load_pipeline import load_pipeline
 from curation.dedup import line_spans
-from curation.dedup.scope import site
 from curation.engine.results import explain
 from curation.engine.runtime.run import curate
 
@@ -54,6 +54,10 @@ class AllText(MapStep):
         counts = pa.StructArray.from_arrays([pa.array([len(t) for t in texts])], fields=list(self.signals))
         return with_column(with_column(batch, "text", pa.array(texts, pa.large_string())), self.name, counts)
 '''
+
+
+def _site(url: str | None) -> str:
+    return (urlsplit(url or "").hostname or "").removeprefix("www.")
 
 
 def run(data: Path, folder: Path, name: str, steps: list[Any]) -> tuple[dict[str, str], pa.Table]:
@@ -102,14 +106,14 @@ def main() -> None:
                 text = line_spans.restore(after.get(doc, ""), taken) if row["step"] is None else gone
                 undone += row["step"] is None
                 mine = "".join(own[doc])
-                c = counts[site(row["url"])]
+                c = counts[_site(row["url"])]
                 c[0] += 1
                 c[5] += bool(taken)
                 for column, lines in ((1, text), (3, gone)):
                     for line in lines.split("\n"):
                         c[column + (words(line) not in mine)] += len(line.strip())
                 if label == next(iter(SETTINGS)) and taken and 900 < len(text) < 2200:
-                    shown.setdefault(site(row["url"]), (row["url"], text, taken))  # the first of its site by doc_id
+                    shown.setdefault(_site(row["url"]), (row["url"], text, taken))  # the first of its site by doc_id
             print(f"\n## {label}: {json.dumps(setting)}\n")
             print(f"{seconds:.1f} s of CPU for the whole run; {undone} documents put together again from the ledger\n")
             print("| site | pages | cut in | own text, characters | cut | other text, characters | cut |")

@@ -54,7 +54,13 @@ TRAINING_KEYS: dict[str, str] = {
     "recompute": "activation_checkpointing",
 }
 
-COMMANDS: dict[str, str] = {}
+# Commands of the command line, without `gristmill`
+COMMANDS: dict[str, str] = {
+    "forget": "delete",
+    "order": "data inspect-step (with --step) or data verify-order (with --verify)",
+    "trace": "data trace-token",
+    "seen": "data find-document",
+}
 
 
 def renamed(path: Sequence[str | int], names: Mapping[str, str]) -> str | None:
