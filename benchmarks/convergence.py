@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from benchmarks.crawl import arguments
 from benchmarks.crawl_mix import curated
 from benchmarks.plain import PlainLlama
+from curation.core import jsonl_log
 from curation.shards import Manifest, read_manifest
 from training.config import TrainConfig
 from training.data.token_streams import DomainStream, validation_streams
 from training.evaluation.validation_loss import evaluate_domains, mean_loss
-from training.metrics.metrics_log import METRICS, read
+from training.metrics.metrics_log import METRICS
 from training.train import shape, train
 
 SEEDS, VOCAB, POINTS = (1, 2, 3), 4096, 6
@@ -56,7 +57,7 @@ def settings(options: argparse.Namespace, seed: int) -> TrainConfig:
 def ours(config: TrainConfig, data: Path, work: Path) -> Curve:
     folder = work / f"ours-{config.seed}"
     train(config, str(data), str(folder))
-    return [(e["step"], e["loss"]) for e in read(folder / METRICS) if e["kind"] == "validation"]
+    return [(e["step"], e["loss"]) for e in jsonl_log.read(folder / METRICS) if e["kind"] == "validation"]
 
 
 def plain(config: TrainConfig, manifest: Manifest) -> Curve:

@@ -110,7 +110,7 @@ class DataConfig(Section):
     weights: Weights | None = None  # default: the manifest's mix
     max_epochs: Annotated[float, Field(gt=0)] | None = None  # default: the manifest's cap
     changes: tuple[DataChange, ...] = ()  # over the steps: mix, sequence length, batch
-    validation: dict[str, str] = {}  # further sets: name -> a run of the same tokenizer
+    validation: dict[str, str] = Field(default_factory=dict)  # further sets: name -> a run of the same tokenizer
     cache: Count = 1024  # MiB held of far-away shards, a process
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from curation.core import jsonl_log
 from curation.core.errors import UserError
 from curation.shards import Manifest, read_manifest
 from training.checkpoint import save_load as checkpoint
@@ -33,7 +34,7 @@ from training.distributed.watchdog import Preempted, Watch, watch
 from training.evaluation.tasks import read_tasks, score_tasks
 from training.evaluation.validation_loss import ValidationScore, bytes_per_token, evaluate_domains, mean_loss
 from training.metrics.experiment_loggers import Logs
-from training.metrics.metrics_log import METRICS, Journal, Report, goodput, last_scores, read
+from training.metrics.metrics_log import METRICS, Journal, Report, goodput, last_scores
 from training.metrics.step_metrics import Meter
 from training.model.transformer import ModelConfig
 from training.optim import optimizers as optim
@@ -267,7 +268,7 @@ def finished(run: Path) -> TrainResult:
     if last is None:
         raise checkpoint.CheckpointError(f"{run}: no checkpoint here")
     state, order = last.state, OrderLog.from_dict(last.state["order"])
-    losses = [e["loss"] for e in read(run / METRICS) if e["kind"] == "train"]
+    losses = [e["loss"] for e in jsonl_log.read(run / METRICS) if e["kind"] == "train"]
     masked = tuple(sorted({d for s in order.segments for d in s.masked}))
     return TrainResult(
         state["step"], state["sequences"], state["tokens"], losses[-1] if losses else None, last_scores(run),

@@ -141,13 +141,13 @@ def find_document(manifest: Manifest, doc_id: str) -> list[tuple[str, str, int, 
 
     Looks first in the shards that its hash points to, then in all others. Raises UserError if no shard contains it.
     """
-    from curation.seeded_hash import keyed, prefix
+    from curation.seeded_hash import hash_with_seed, prefix
     from curation.shards import open_shard
 
     if not re.fullmatch(r"[0-9a-f]{32}", doc_id):
         raise UserError(f"{doc_id!r} is not a doc_id: expected 32 hex digits")
     wanted = pa.scalar(bytes.fromhex(doc_id), pa.binary(16))
-    key = keyed(pa.array([wanted.as_py()], pa.binary(16)), manifest.seed, "order")
+    key = hash_with_seed(pa.array([wanted.as_py()], pa.binary(16)), manifest.seed, "order")
     likely: list[tuple[str, str, int, ShardEntry]] = []
     others: list[tuple[str, str, int, ShardEntry]] = []
     for split, domains in manifest.splits.items():

@@ -141,7 +141,7 @@ def test_bundled_models_are_checked_against_their_sidecar(tmp_path: Path, monkey
 def test_no_fasttext_model_is_a_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(DATA)
-    with pytest.raises(UserError, match="is no fastText model"):
+    with pytest.raises(UserError, match="is not a fastText model"):
         models.load_fasttext(str(path))
 
 

@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
-from curation.core.atomic_files import flush
+from curation.core.atomic_files import fsync
 from training.distributed.parallel import Ranks
 from training.optim.optimizers import Optimizers
 
@@ -141,7 +141,7 @@ class Saver:
         sums = {}
         for path in sorted(temporary.glob(f"__{self.ranks.rank}_*")):
             self._failpoint(f"fsync {path.name}")
-            flush(path)
+            fsync(path)
             sums[path.name] = _entry(path)
         every: list[Any] = [sums]
         if self.ranks.world > 1:
@@ -162,14 +162,14 @@ class Saver:
         self._write(temporary / MANIFEST, json.dumps(manifest, sort_keys=True))
         for path in (temporary / ".metadata", temporary):
             self._failpoint(f"fsync {path.name}")
-            flush(path)
+            fsync(path)
         if final.exists():  # a damaged one that loading went back past
             self._failpoint("rename old")
             final.rename(final.with_suffix(".old"))
         self._failpoint("rename")
         temporary.rename(final)
         self._failpoint("fsync folder")
-        flush(self.folder)
+        fsync(self.folder)
         stay = retention.stays([int(p.name) for p in checkpoints(self.folder)])
         for path in [final.with_suffix(".old"), *checkpoints(self.folder)]:
             if path.exists() and (path.suffix or int(path.name) not in stay):

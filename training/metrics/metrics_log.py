@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.core import atomic_files
+from curation.core.jsonl_log import append, read
 from training.evaluation.validation_loss import ValidationScore
 
 Report = Callable[[dict[str, Any]], None]
@@ -35,7 +36,7 @@ class Journal:
         self._run, self._report = run, report
         self.lost = 0.0  # seconds spent on steps that were cut off, in this session
         if run is not None:
-            _append(run / SESSIONS, {"event": "start", "time": time.time(), "step": max(begin, 0), "ranks": ranks})
+            append(run / SESSIONS, {"event": "start", "time": time.time(), "step": max(begin, 0), "ranks": ranks})
             self.cut(begin, incidents)
 
     def __enter__(self) -> Journal:
@@ -60,7 +61,7 @@ class Journal:
         lost = sum(e["seconds"] for e in _filter(self._run / SPEED, stays))
         self.lost += lost
         if lost:
-            _append(self._run / SESSIONS, {"event": "lost", "seconds": round(lost, 4), "step": step})
+            append(self._run / SESSIONS, {"event": "lost", "seconds": round(lost, 4), "step": step})
         self._metrics = open(self._run / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
         self._speed = open(self._run / SPEED, "a", encoding="utf-8")  # noqa: SIM115
 
@@ -86,7 +87,7 @@ class Journal:
     def end(self, how: str, step: int) -> None:
         """The session is over: done or preempted."""
         if self._run is not None:
-            _append(self._run / SESSIONS, {"event": how, "time": time.time(), "step": step, **goodput(self._run)})
+            append(self._run / SESSIONS, {"event": how, "time": time.time(), "step": step, **goodput(self._run)})
 
     def sync(self) -> None:
         """Before a checkpoint says that these steps are done, their losses must be on disk."""
@@ -99,7 +100,7 @@ def goodput(run: Path) -> dict[str, float]:
 
     Also `lost_seconds`, spent on steps that were done again, and `starts`. Empty before the first start.
     """
-    sessions = read(run / SESSIONS)
+    sessions = list(read(run / SESSIONS))
     starts = [e["time"] for e in sessions if e["event"] == "start"]
     if not starts:
         return {}
@@ -125,22 +126,8 @@ def last_scores(run: Path) -> dict[str, ValidationScore]:
     return scores
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; what a crash cut off is not one."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
-
-def _append(path: Path, entry: dict[str, Any]) -> None:
-    whole = path.read_bytes() if path.exists() else b""
-    with open(path, "ab") as f:
-        if whole and not whole.endswith(b"\n"):  # a crash left half a line
-            f.truncate(whole.rfind(b"\n") + 1)
-        f.write(json.dumps(entry).encode() + b"\n")
-
-
 def _filter(path: Path, stays: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
     """Keeps the lines that stay, whole or not at all; returns the others."""
-    entries = read(path)
+    entries = list(read(path))
     atomic_files.write(path, "".join(json.dumps(e) + "\n" for e in entries if stays(e)).encode())
     return [e for e in entries if not stays(e)]

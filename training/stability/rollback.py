@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from curation.core import jsonl_log
 from training.checkpoint import save_load
 from training.checkpoint.save_load import Loaded
 from training.config import TrainConfig
 from training.data.data_order import OrderLog
 from training.data.dataset import TokenDataset
 from training.distributed.parallel import Ranks, whole
-from training.metrics.metrics_log import METRICS, Journal, read
+from training.metrics.metrics_log import METRICS, Journal
 from training.model.transformer import Model
 from training.stability import find_spike_documents
 from training.stability.find_spike_documents import Incident
@@ -135,7 +136,7 @@ def _scorer(config: TrainConfig, run: Path, good: save_load.Loaded) -> save_load
 def _events(run: Path, flagged: list[int]) -> list[dict[str, Any]]:
     """The anomalies as the log has them."""
     keep = ("step", "loss", "grad_norm", "z_loss", "z_gradient")
-    entries = [e for e in read(run / METRICS) if e.get("event") == "skip" and e["step"] in flagged]
+    entries = [e for e in jsonl_log.read(run / METRICS) if e.get("event") == "skip" and e["step"] in flagged]
     return [{k: e[k] for k in keep} for e in entries]
 
 

@@ -53,7 +53,9 @@ class ConfirmConfig(Section):
 
     seeds: Annotated[int, Field(ge=0)] = 5
     against: tuple[Literal["natural", "prior", "uniform"], ...] = ("natural", "prior")
-    mixes: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}  # and against further ones: name -> shares
+    mixes: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = Field(
+        default_factory=dict
+    )  # and against further ones: name -> shares
 
     @model_validator(mode="after")
     def _fits(self) -> ConfirmConfig:

@@ -1,4 +1,7 @@
-"""Rules: what is understood, what is refused and how it is said, and who stays."""
+"""Rules: what is understood, what is refused with which message, and which documents stay.
+
+Covers: sql_expression.py
+"""
 
 from __future__ import annotations
 
