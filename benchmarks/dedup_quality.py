@@ -70,12 +70,12 @@ def run(work: Path, ids: list[str], texts: list[str], per_file: int = planted.FI
 
 
 def one_run(file: str, run_dir: str) -> None:
-    from curation.config import load as config
     from curation.config.catalogue import READERS
     from curation.config.catalogue import STEPS as CATALOGUE
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate
 
-    curate(config.load(file, catalogue=CATALOGUE, readers=READERS), run_dir, executor="inline")
+    curate(load_pipeline(file, catalogue=CATALOGUE, readers=READERS), run_dir, executor="inline")
     print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 

@@ -23,8 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from curation.config import load as config
-from curation.config.catalogue import READERS, STEPS
+from curation.config.load_pipeline import load_pipeline
 from curation.dedup import line_spans
 from curation.engine.results import explain
 from curation.engine.runtime.run import curate
@@ -68,7 +67,7 @@ def run(data: Path, folder: Path, name: str, steps: list[Any]) -> tuple[dict[str
     file.write_text(yaml.safe_dump({"name": "lines", "sources": [source], "steps": steps}))
     (folder / "all_text.py").write_text(ALL_TEXT)
     run_dir = folder / name
-    curate(config.load(str(file), catalogue=STEPS, readers=READERS), str(run_dir), executor="inline")
+    curate(load_pipeline(str(file)), str(run_dir), executor="inline")
     files = sorted((run_dir / "result" / "documents").glob("*.parquet"))
     table = pa.concat_tables([pq.read_table(f, columns=["doc_id", "text"]) for f in files])
     texts = {d.hex(): t for d, t in zip(table["doc_id"].to_pylist(), table["text"].to_pylist(), strict=True)}

@@ -1,5 +1,8 @@
 """Deletion: the result of a fresh run that never had the documents, with nothing looked at twice; generations that
-stay readable; tombstones."""
+stay readable; tombstones.
+
+Covers: curation/engine/results/generations.py, curation/engine/results/erase_tokens.py
+"""
 
 from __future__ import annotations
 
