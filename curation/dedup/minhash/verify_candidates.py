@@ -226,7 +226,8 @@ def _edges_of_prior_run(pairs: list[tuple[I64, I64]], prior_run: PriorRun, parti
         # an edge found in parts of a very large bucket is stored several times; and of two documents with equal rank
         # the higher one may have been sent as the lower
         distinct, back = np.unique(np.stack([higher, lower]), axis=1, return_inverse=True)
-        which = (_isin_pairs(*distinct, one, other) | _isin_pairs(*distinct[::-1], one, other))[back.reshape(-1)]
+        first, second = distinct
+        which = (_isin_pairs(first, second, one, other) | _isin_pairs(second, first, one, other))[back.reshape(-1)]
         table = pa.Table.from_batches([batch.filter(pa.array(which))])
         if table.num_rows:
             yield from duplicate_edges.to_both_owners(table.drop_columns(["to", "kind"]).combine_chunks(), partitions)
