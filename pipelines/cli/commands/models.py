@@ -39,9 +39,9 @@ def models_binary(
 ) -> None:
     """Turn an ARPA file into KenLM's binary, which all processes of a machine share."""
     from curation.models import resolve
-    from curation.quality.perplexity.kenlm_binary import convert
+    from curation.quality.perplexity.kenlm_binary import convert_to_binary
 
-    convert(resolve(arpa), out)
+    convert_to_binary(resolve(arpa), out)
     print(out)
 
 
