@@ -1,6 +1,6 @@
-"""Does the trainer reach the validation loss of a plain reference? Same data, equal iterations, three seeds; a figure.
+"""Does the trainer reach the validation loss of a plain reference? Same data, equal steps, three seeds; a figure.
 
-    python -m benchmarks.convergence --work runs/convergence [--iterations 600] [--one ours 1] [--out docs]
+    python -m benchmarks.convergence --work runs/convergence [--steps 600] [--one ours 1] [--out docs]
 
 The crawl of the test data, curated with deduplication, in 4,096 tokens, a tenth of the documents held out. `ours` is
 `training.train` as `gristmill train` calls it: order, masks, loss in pieces, guard, checkpoints, bf16. `plain` is what
@@ -27,28 +27,28 @@ from benchmarks.crawl_mix import curated
 from benchmarks.plain import PlainLlama
 from curation.shards import Manifest, read_manifest
 from training.config import TrainConfig
-from training.data.dataset import Domain, held_out
-from training.evaluation.validation_loss import evaluate, mean_loss
+from training.data.token_streams import DomainStream, validation_streams
+from training.evaluation.validation_loss import evaluate_domains, mean_loss
 from training.metrics.metrics_log import METRICS, read
 from training.train import shape, train
 
 SEEDS, VOCAB, POINTS = (1, 2, 3), 4096, 6
-Curve = list[tuple[int, float]]  # iteration and validation loss
+Curve = list[tuple[int, float]]  # step and validation loss
 
 
 def settings(options: argparse.Namespace, seed: int) -> TrainConfig:
     return TrainConfig.model_validate(
         {
-            "iterations": options.iterations,
+            "steps": options.steps,
             "seed": seed,
             "model": {"preset": options.preset},
-            "data": {"sequence": options.length, "max_epochs": 20},
-            "batch": {"windows": options.windows},
+            "data": {"seq_len": options.length, "max_epochs": 20},
+            "batch": {"global_size": options.windows},
             "optimizer": {"lr": options.lr},
             "precision": "bf16",
             "device": "cpu",
             "threads": options.threads,
-            "evaluate": {"every": max(1, options.iterations // POINTS), "windows": 64},
+            "evaluate": {"every": max(1, options.steps // POINTS), "sequences": 64},
         }
     )
 
@@ -56,7 +56,7 @@ def settings(options: argparse.Namespace, seed: int) -> TrainConfig:
 def ours(config: TrainConfig, data: Path, work: Path) -> Curve:
     folder = work / f"ours-{config.seed}"
     train(config, str(data), str(folder))
-    return [(e["iteration"], e["loss"]) for e in read(folder / METRICS) if e["kind"] == "validation"]
+    return [(e["step"], e["loss"]) for e in read(folder / METRICS) if e["kind"] == "validation"]
 
 
 def plain(config: TrainConfig, manifest: Manifest) -> Curve:
@@ -67,7 +67,7 @@ def plain(config: TrainConfig, manifest: Manifest) -> Curve:
         [
             domain.shard(i).tokens.astype(np.int64)
             for name, split in manifest.splits["train"].items()
-            for domain in [Domain(name, manifest, split)]
+            for domain in [DomainStream(name, manifest, split)]
             for i in range(len(domain.entries))
         ]
     )
@@ -78,12 +78,12 @@ def plain(config: TrainConfig, manifest: Manifest) -> Curve:
     norms = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
-    last, length, warmup = config.iterations, config.data.sequence, config.iterations // 20
+    last, length, warmup = config.steps, config.data.seq_len, config.steps // 20
 
     def score() -> float:
-        found = evaluate(
-            model.held, held_out(manifest, {}), length=length, micro=config.batch.windows,
-            limit=config.evaluate.windows, device=torch.device("cpu"),
+        found = evaluate_domains(
+            model.held, validation_streams(manifest, {}), length=length, micro=config.batch.global_size,
+            limit=config.evaluate.sequences, device=torch.device("cpu"),
             autocast=torch.autocast("cpu", torch.bfloat16),
         )  # fmt: skip
         loss = mean_loss(found)
@@ -96,7 +96,7 @@ def plain(config: TrainConfig, manifest: Manifest) -> Curve:
         rate = (i + 1) / warmup if i < warmup else 0.1 + 0.9 * (1 + math.cos(math.pi * share)) / 2
         for group in optimizer.param_groups:
             group["lr"] = config.optimizer.lr * rate
-        places = torch.randint(0, len(tokens) - length - 1, (config.batch.windows,)).tolist()
+        places = torch.randint(0, len(tokens) - length - 1, (config.batch.global_size,)).tolist()
         cut = torch.stack([tokens[p : p + length + 1] for p in places])
         with torch.autocast("cpu", torch.bfloat16):
             loss: Tensor = model(cut[:, :-1], cut[:, 1:], (cut[:, :-1] == manifest.tokenizer.eos).cumsum(1))
@@ -106,17 +106,17 @@ def plain(config: TrainConfig, manifest: Manifest) -> Curve:
         optimizer.zero_grad(set_to_none=True)
         if (i + 1) % config.evaluate.every == 0 or i + 1 == last:
             curve.append((i + 1, score()))
-            print(f"plain, seed {config.seed}: iteration {i + 1}, validation {curve[-1][1]:.4f}", flush=True)
+            print(f"plain, seed {config.seed}: step {i + 1}, validation {curve[-1][1]:.4f}", flush=True)
     return curve
 
 
 def figure(curves: dict[str, dict[int, Curve]]) -> str:
-    """An SVG of all curves: validation loss over iterations, a line a seed."""
+    """An SVG of all curves: validation loss over steps, a line a seed."""
     points = [p for seeds in curves.values() for c in seeds.values() for p in c]
     right, low, high = max(p[0] for p in points), min(p[1] for p in points), max(p[1] for p in points)
 
-    def at(iteration: float, loss: float) -> str:
-        return f"{60 + 560 * iteration / right:.1f},{20 + 300 * (high - loss) / (high - low):.1f}"
+    def at(step: float, loss: float) -> str:
+        return f"{60 + 560 * step / right:.1f},{20 + 300 * (high - loss) / (high - low):.1f}"
 
     looks = {"ours": 'stroke="#1f6feb"', "plain": 'stroke="#d1242f" stroke-dasharray="5 4"'}
     lines = [
@@ -134,10 +134,10 @@ def figure(curves: dict[str, dict[int, Curve]]) -> str:
         f'<text x="{476 + 90 * i}" y="40">{name}</text>'
         for i, (name, look) in enumerate(looks.items())
     ]
-    axis = f'<text x="60" y="345">0</text><text x="530" y="345">{right} iterations</text>'
+    axis = f'<text x="60" y="345">0</text><text x="530" y="345">{right} steps</text>'
     head = (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 360" font-family="sans-serif" font-size="13" '
-        'fill="#777" role="img" aria-label="Validation loss over iterations">'
+        'fill="#777" role="img" aria-label="Validation loss over steps">'
     )
     return "\n".join([head, *marks, *lines, *legend, axis, "</svg>", ""])
 
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for convergence.svg")
     parser.add_argument("--one", nargs=2, metavar=("NAME", "SEED"), help="train this one alone")
     parser.add_argument("--preset", default="10m")
-    parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-3)

@@ -28,14 +28,22 @@ HOSTS = {
     "code": ("django", "git", "devref", "debmake", "policy"),
 }
 PROXY = {
-    "iterations": 200,
-    "model": {"preset": None, "layers": 2, "width": 64, "heads": 2, "kv_heads": 2, "ffn": 192, "tied": True},
-    "data": {"sequence": 128, "max_epochs": 20},
-    "batch": {"windows": 8},
+    "steps": 200,
+    "model": {
+        "preset": None,
+        "num_layers": 2,
+        "hidden_size": 64,
+        "num_heads": 2,
+        "num_kv_heads": 2,
+        "intermediate_size": 192,
+        "tie_embeddings": True,
+    },
+    "data": {"seq_len": 128, "max_epochs": 20},
+    "batch": {"global_size": 8},
     "optimizer": {"lr": 0.005},
     "precision": "fp32",
     "device": "cpu",
-    "evaluate": {"every": 100, "windows": 48},
+    "evaluate": {"every": 100, "sequences": 48},
     "checkpoint": {"every": 100, "keep": 1},
 }
 
@@ -64,14 +72,13 @@ def pipeline(crawl: Path, pattern: str = "docs-0*.warc.gz", vocab: int = 1024) -
 
 def curated(crawl: Path, run: Path, pattern: str = "docs-0*.warc.gz", executor: str = "ray", vocab: int = 1024) -> None:
     """Brings the run to its end, where it is not there yet."""
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate
 
     run.parent.mkdir(parents=True, exist_ok=True)
     file = run.with_suffix(".yaml")
     file.write_text(pipeline(crawl, pattern, vocab))
-    curate(config.load(str(file), catalogue=STEPS, readers=READERS), str(run), executor=executor)
+    curate(load_pipeline(str(file)), str(run), executor=executor)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Training iterations on one GPU: tokens/s, MFU and memory, beside torch.compile of the plain loss. Needs no Ray.
+"""Training steps on one GPU: tokens/s, MFU and memory, beside torch.compile of the plain loss. Needs no Ray.
 
 python -m benchmarks.gpu_train [--shape 124m 1b 8b] [--sequence 2048 8192] [--seconds 15]
 
@@ -24,14 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.config import PRESETS
-from training.cost.device_specs import find, known
-from training.cost.model_stats import flops_per_token, memory
-from training.model.attention import layout, way
-from training.model.loss import linear_cross_entropy
-from training.model.transformer import Model, Shape
+from training.cost.device_specs import find_device, match_device
+from training.cost.model_stats import estimate_memory, flops_per_token
+from training.model.attention import attention_backend, attention_mask
+from training.model.linear_cross_entropy import linear_cross_entropy
+from training.model.transformer import Model, ModelConfig
 
 VOCAB = 128_256
-TOKENS = {"124m": 65_536, "1b": 16_384, "8b": 8_192, "toy": 512}  # in an iteration, so that activations fit
+TOKENS = {"124m": 65_536, "1b": 16_384, "8b": 8_192, "toy": 512}  # in a step, so that activations fit
 
 
 def batch(tokens: int, sequence: int, vocab: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,7 +51,7 @@ class PlainLoss(Model):
         dtype = self.embedding.weight.dtype
         if torch.is_autocast_enabled(tokens.device.type):
             dtype = torch.get_autocast_dtype(tokens.device.type)
-        hidden = self.hidden(tokens, layout(documents, way(tokens.device, dtype), dtype))
+        hidden = self.hidden(tokens, attention_mask(documents, attention_backend(tokens.device, dtype), dtype))
         return _plain(hidden, self.head.weight, targets), (targets >= 0).sum(), targets
 
 
@@ -85,12 +85,12 @@ def measure(
     device: str, name: str, sequence: int, loss: str, compiled: bool, seconds: float, peak: float, reach: float
 ) -> None:
     torch._dynamo.reset()  # what was compiled for other shapes is not counted in, nor are its general kernels taken
-    shape = Shape(vocab=VOCAB if device == "cuda" else 512, **PRESETS[name])
+    shape = ModelConfig(vocab=VOCAB if device == "cuda" else 512, **PRESETS[name])
     large = name == "8b"
     with torch.device("meta"):
         model = (Model if loss == "ours" else PlainLoss)(shape)
     model.to_empty(device=device)
-    if shape.tied:
+    if shape.tie_embeddings:
         model.head.weight = model.embedding.weight
     torch.manual_seed(0)
     with torch.no_grad():
@@ -104,7 +104,7 @@ def measure(
     given = batch(TOKENS[name], sequence, shape.vocab, device)
     count = given[0].numel()
 
-    def iteration() -> None:
+    def training_step() -> None:
         with contextlib.nullcontext() if large else torch.autocast(device, torch.bfloat16):
             loss_sum, _, _ = model(*given)
         (loss_sum / count).backward()
@@ -114,18 +114,18 @@ def measure(
         model.zero_grad(set_to_none=True)
 
     for _ in range(3):
-        iteration()
+        training_step()
     sync(device)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     begin, done = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:
-        iteration()
+        training_step()
         done += 1
         sync(device)
     rate = done * count / (time.perf_counter() - begin)
     held = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else 0.0
-    planned = memory(shape, given[0].shape[0], sequence, device=device).peak / 1e9
+    planned = estimate_memory(shape, given[0].shape[0], sequence, device=device).peak / 1e9
     said = f"{held:6.1f} GB" + ("" if large or loss != "ours" else f", planned {planned:.1f}")
     flops = flops_per_token(shape, sequence)
     print(
@@ -143,7 +143,7 @@ def loss_memory() -> None:
     targets = torch.randint(0, VOCAB, (32_768,), device="cuda")
     ways: dict[str, Callable[[], Tensor]] = {
         "ours": lambda: linear_cross_entropy(hidden, weight, targets)[0],
-        "ours, compiled": lambda: linear_cross_entropy(hidden, weight, targets, fused=True)[0],
+        "ours, compiled": lambda: linear_cross_entropy(hidden, weight, targets, compiled=True)[0],
         "torch.compile of the plain one": lambda: _plain(hidden, weight, targets),
     }
     for name, loss in ways.items():
@@ -171,10 +171,10 @@ def main() -> None:
         print(f"torch {torch.__version__}: no GPU here; one toy shape on the CPU")
         for loss in a.loss:
             reach = product_rate("cpu", 1024)
-            measure("cpu", "toy", 128, loss, False, min(a.seconds, 1.0), find("cpu").bf16, reach)
+            measure("cpu", "toy", 128, loss, False, min(a.seconds, 1.0), find_device("cpu").bf16, reach)
         return
     called, reach = torch.cuda.get_device_name(), product_rate("cuda", 8192)
-    gpu = known(called)
+    gpu = match_device(called)
     peak = gpu.bf16 if gpu else reach
     of = (
         f"of {peak / 1e12:.0f} TFLOP/s"

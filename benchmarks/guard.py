@@ -6,7 +6,7 @@ and text in a wrong encoding. For each seed a clean run, an unguarded run on the
 spike it?) and a guarded one (does it name exactly the poisoned, and end where the clean one ends?).
 
 `python -m benchmarks.guard rules`: our rule beside a plain 6-sigma rule and OLMo-core's published one on series with
-injected NaN, a double spike, a slow drift and a restart: bad iterations that each misses, good ones that it skips.
+injected NaN, a double spike, a slow drift and a restart: bad steps that each misses, good ones that it skips.
 """
 
 from __future__ import annotations
@@ -27,22 +27,30 @@ import torch
 
 from curation import shards
 from training.config import GuardConfig, parse
-from training.data.dataset import plan
+from training.data.data_schedule import new_data_order
 from training.stability.spike_detection import Guard
 from training.train import TrainResult, train
 
 DOCUMENTS, LENGTH, VOCAB, POISONED = 20_000, 128, 257, 12
 EOS = 256
 CONFIG: dict[str, Any] = {
-    "iterations": 1250,  # an epoch is 1,259 batches
-    "model": {"preset": None, "layers": 1, "width": 64, "heads": 4, "kv_heads": 4, "ffn": 176, "tied": True},
+    "steps": 1250,  # an epoch is 1,259 batches
+    "model": {
+        "preset": None,
+        "num_layers": 1,
+        "hidden_size": 64,
+        "num_heads": 4,
+        "num_kv_heads": 4,
+        "intermediate_size": 176,
+        "tie_embeddings": True,
+    },
     # A block of 16 windows is a global batch: neighbours in the shard are read together, as in a real crawl's bad file
-    "data": {"sequence": 128, "block": 2048, "weights": {"text": 1.0}},
-    "batch": {"windows": 16},
+    "data": {"seq_len": 128, "shuffle_block": 2048, "weights": {"text": 1.0}},
+    "batch": {"global_size": 16},
     "optimizer": {"lr": 4e-3},
-    "evaluate": {"every": 10**6, "windows": 200},
+    "evaluate": {"every": 10**6, "sequences": 200},
     "checkpoint": {"every": 50, "keep": 2, "background": False},
-    "guard": {"confirm": 1, "within": 2},
+    "guard": {"spike_count": 1, "spike_window": 2},
     "precision": "fp32",
     "threads": 1,
 }
@@ -101,24 +109,24 @@ def write(run: Path, train_documents: Documents, held_out: Documents) -> None:
 
 
 def write_both(
-    clean: Path, bad: Path, train_documents: Documents, held_out: Documents, seed: int, iterations: int = 10**9
+    clean: Path, bad: Path, train_documents: Documents, held_out: Documents, seed: int, steps: int = 10**9
 ) -> dict[str, set[str]]:
     """Shards of the documents, and of the same with each poison put over a row of neighbours; its ids (hex) by poison.
 
-    Rows are drawn among those that one of the `iterations` reads, and not one of the first 64. The guard knows too
+    Rows are drawn among those that one of the `steps` reads, and not one of the first 64. The guard knows too
     little there; and one poisoned document alone among 16 moves a batch's loss too little to be a spike (a first
     trial, with rows that lay across two batches, left out 1 of 48 so).
     """
     write(clean, train_documents, held_out)
     config = parse(json.dumps(CONFIG))
-    size = config.batch.windows
-    reader, order, _ = plan(shards.read_manifest(str(clean)), config.data, seed, size, config.iterations)
-    read: dict[int, set[int]] = {}  # document -> iterations
+    size = config.batch.global_size
+    reader, order, _ = new_data_order(shards.read_manifest(str(clean)), config.data, seed, size, config.steps)
+    read: dict[int, set[int]] = {}  # document -> steps
     for w in reader.windows(order, 0, len(train_documents) * (LENGTH + 1) // (LENGTH * size) * size):
         for doc in reader.doc_ids(w):
             read.setdefault(int(doc, 16), set()).add(w.number // size)
     together = [set().union(*(read.get(b + k, {0}) for k in range(POISONED))) for b in range(len(train_documents))]
-    places = [b for b, at in enumerate(together) if len(at) == 1 and 64 <= min(at) < iterations]
+    places = [b for b, at in enumerate(together) if len(at) == 1 and 64 <= min(at) < steps]
     mixed, ids = list(train_documents), {}
     drawn = np.random.default_rng(1000 + seed).choice(places, 3, replace=False)
     for begin, (name, documents) in zip(drawn.tolist(), poisons(train_documents, seed).items(), strict=True):
@@ -135,7 +143,7 @@ def run(data: Path, where: Path, seed: int, **changes: Any) -> tuple[TrainResult
     return result, [json.loads(line) for line in (where / "metrics.jsonl").read_text().splitlines()]
 
 
-def experiment(files: Sequence[Path], seeds: Sequence[int], iterations: int, count: int) -> list[dict[str, Any]]:
+def experiment(files: Sequence[Path], seeds: Sequence[int], steps: int, count: int) -> list[dict[str, Any]]:
     """One row a seed; see the head of this file."""
     rows = []
     everything = documents(files, count + 200)
@@ -143,8 +151,8 @@ def experiment(files: Sequence[Path], seeds: Sequence[int], iterations: int, cou
     for seed in seeds:
         with tempfile.TemporaryDirectory() as scratch:
             root = Path(scratch)
-            ids = write_both(root / "clean", root / "poisoned", train_documents, held_out, seed, iterations)
-            few = {"iterations": iterations}
+            ids = write_both(root / "clean", root / "poisoned", train_documents, held_out, seed, steps)
+            few = {"steps": steps}
             clean, _ = run(root / "clean", root / "a", seed, **few, **{"guard.action": "off"})
             _, log = run(root / "poisoned", root / "b", seed, **few, **{"guard.action": "watch"})
             guarded, guard_log = run(root / "poisoned", root / "c", seed, **few)
@@ -171,15 +179,17 @@ def experiment(files: Sequence[Path], seeds: Sequence[int], iterations: int, cou
 
 
 def spiked(data: Path, seed: int, log: list[dict[str, Any]], bad: set[str]) -> dict[str, float]:
-    """The largest z of loss and gradient norm among an unguarded run's iterations that read one of these documents."""
+    """The largest z of loss and gradient norm among an unguarded run's steps that read one of these documents."""
     config = parse(json.dumps(CONFIG))
-    reader, order, _ = plan(shards.read_manifest(str(data)), config.data, seed, config.batch.windows, config.iterations)
-    size = config.batch.windows
+    reader, order, _ = new_data_order(
+        shards.read_manifest(str(data)), config.data, seed, config.batch.global_size, config.steps
+    )
+    size = config.batch.global_size
     events = [e for e in log if e.get("event") == "anomaly"]
     ours = [
         e
         for e in events
-        for first in [(e["iteration"] - 1) * size]
+        for first in [(e["step"] - 1) * size]
         if any(bad & set(reader.doc_ids(w)) for w in reader.windows(order, first, first + size))
     ]
     return {k: round(max([e[k] for e in ours], default=0.0), 1) for k in ("z_loss", "z_gradient")}
@@ -187,7 +197,7 @@ def spiked(data: Path, seed: int, log: list[dict[str, Any]], bad: set[str]) -> d
 
 # --- rules on series
 
-Rule = Callable[[float, float], bool]  # loss, gradient norm of the next iteration -> whether its update is left out
+Rule = Callable[[float, float], bool]  # loss, gradient norm of the next step -> whether its update is left out
 
 
 def ours(state: dict[str, Any] | None = None) -> tuple[Rule, Callable[[], dict[str, Any]]]:
@@ -229,7 +239,7 @@ def six_sigma(*, finite_only: bool) -> Rule:
 
 
 def series(kind: str, seed: int) -> tuple[list[tuple[float, float]], set[int], int | None]:
-    """(loss, gradient norm) of 1,000 iterations, the bad ones among them, and where the run is restarted.
+    """(loss, gradient norm) of 1,000 steps, the bad ones among them, and where the run is restarted.
 
     Noise as in the experiment's clean runs: loss 1.65 +- 0.04, gradient norm log-normal around 0.65 with 0.06.
     """
@@ -244,7 +254,7 @@ def series(kind: str, seed: int) -> tuple[list[tuple[float, float]], set[int], i
     elif kind == "double spike":  # a huge one, and a smaller one that hides in the spread the first has left
         bad = {500, 530}
         loss[500], norm[500], loss[530], norm[530] = 9.0, 30.0, 2.4, 3.0
-    elif kind == "slow drift":  # the loss rises by a quarter over 600 iterations: not one of them is bad
+    elif kind == "slow drift":  # the loss rises by a quarter over 600 steps: not one of them is bad
         loss += 0.4 * np.clip((np.arange(1000) - 300) / 600, 0, 1)
     elif kind == "restart":
         bad, restart = {510, 540}, 500
@@ -278,12 +288,12 @@ def main() -> None:
     parser.add_argument("what", choices=["experiment", "rules"])
     parser.add_argument("--text", nargs="+", type=Path, default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--iterations", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--documents", type=int, default=DOCUMENTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.what == "experiment":
-        rows = experiment(arguments.text, arguments.seeds, arguments.iterations, arguments.documents)
+        rows = experiment(arguments.text, arguments.seeds, arguments.steps, arguments.documents)
         gaps = [r["guarded"] - r["clean"] for r in rows]
         print(f"guarded - clean: {statistics.mean(gaps):+.5f} mean over {len(gaps)} seeds")
         return

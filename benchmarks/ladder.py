@@ -27,25 +27,33 @@ from pipelines.experiments.mix import proxy_workers
 from pipelines.experiments.scaling import backtest, fit, ladder, live_check, live_run, read
 
 BASE: dict[str, Any] = {
-    "iterations": 1,  # the ladder's own business
-    "model": {"preset": None, "layers": 1, "width": 24, "heads": 2, "kv_heads": 2, "ffn": 64, "tied": True},
-    "data": {"sequence": 128, "max_epochs": 20},
-    "batch": {"windows": 8},
+    "steps": 1,  # the ladder's own business
+    "model": {
+        "preset": None,
+        "num_layers": 1,
+        "hidden_size": 24,
+        "num_heads": 2,
+        "num_kv_heads": 2,
+        "intermediate_size": 64,
+        "tie_embeddings": True,
+    },
+    "data": {"seq_len": 128, "max_epochs": 20},
+    "batch": {"global_size": 8},
     "optimizer": {"lr": 0.005},
     "precision": "fp32",
     "device": "cpu",
     "threads": 1,
     "guard": {"action": "watch"},  # or the guard would mask the shuffled documents before the curve shows them
-    "evaluate": {"every": 1, "windows": 64},
+    "evaluate": {"every": 1, "sequences": 64},
     "checkpoint": {"every": 1, "keep": 1},
 }
 SIZES = (
-    {"layers": 1, "width": 24, "heads": 2, "kv_heads": 2, "ffn": 64},
-    {"layers": 1, "width": 40, "heads": 2, "kv_heads": 2, "ffn": 112},
-    {"layers": 2, "width": 56, "heads": 2, "kv_heads": 2, "ffn": 160},
-    {"layers": 2, "width": 80, "heads": 2, "kv_heads": 2, "ffn": 224},
+    {"num_layers": 1, "hidden_size": 24, "num_heads": 2, "num_kv_heads": 2, "intermediate_size": 64},
+    {"num_layers": 1, "hidden_size": 40, "num_heads": 2, "num_kv_heads": 2, "intermediate_size": 112},
+    {"num_layers": 2, "hidden_size": 56, "num_heads": 2, "num_kv_heads": 2, "intermediate_size": 160},
+    {"num_layers": 2, "hidden_size": 80, "num_heads": 2, "num_kv_heads": 2, "intermediate_size": 224},
 )
-WATCHED = {"layers": 2, "width": 48, "heads": 2, "kv_heads": 2, "ffn": 128}
+WATCHED = {"num_layers": 2, "hidden_size": 48, "num_heads": 2, "num_kv_heads": 2, "intermediate_size": 128}
 MULTIPLES = (3.0, 6.0, 12.0)  # tokens per parameter
 FAULT = 0.6  # share of a run after which a domain is shuffled
 
@@ -71,7 +79,7 @@ def watched(run: Path, folder: Path, base: dict[str, Any], size: dict[str, Any],
     data, out = folder / "data", folder / "run"
     made = ladder.runs(ladder.Ladder(base=base, sizes=(size, size), tokens_per_param=(multiple,)), str(run), str(out))
     settings = dict(made[0].settings) | {"seed": seed}
-    iterations = settings["iterations"]
+    steps = settings["steps"]
     if (out / "metrics.jsonl").exists() and live_run.final(out) is not None:
         return
     shutil.rmtree(folder, ignore_errors=True)
@@ -80,7 +88,7 @@ def watched(run: Path, folder: Path, base: dict[str, Any], size: dict[str, Any],
 
     def look(entry: dict[str, Any]) -> None:
         nonlocal waiting
-        if waiting and entry.get("iteration", 0) >= FAULT * iterations:
+        if waiting and entry.get("step", 0) >= FAULT * steps:
             assert domain is not None
             shuffle_on_disk(data, domain, seed)
             waiting = False

@@ -20,7 +20,7 @@ into an environment of their own, and a peer that is not there is left out with 
     python -m benchmarks.loader --folder /tmp/loader --prepare --python peers/bin/python     writes 10 GB, once
     python -m benchmarks.loader --folder /tmp/loader --python peers/bin/python
 
-The last lines: how long the first batch takes at iteration 1,000,000 of a manifest of 20,000 shards (10^12 tokens),
+The last lines: how long the first batch takes at step 1,000,000 of a manifest of 20,000 shards (10^12 tokens),
 and one epoch from an S3 server on this machine through a cache of a tenth of the data.
 """
 
@@ -64,7 +64,7 @@ def prepare(folder: Path, wanted: int) -> None:
 
     from curation import shards
     from curation.packing.tokenizer.encode import Encoder
-    from curation.packing.tokenizer.load_tokenizer import train
+    from curation.packing.tokenizer.train_tokenizer import train_bpe
 
     texts: list[str] = []
     size = 0
@@ -73,7 +73,7 @@ def prepare(folder: Path, wanted: int) -> None:
         size += len(text)
         if size > 80 << 20:
             break
-    data = train(texts[::20], VOCAB)
+    data = train_bpe(texts[::20], VOCAB)
     encoder = Encoder(data)
     ids = [i.astype(np.uint16) for i in encoder.encode_batch(texts)]
     root = folder / "shards"
@@ -191,9 +191,9 @@ def reader(name: str, folder: Path) -> Callable[[], Any]:
     if name == "gristmill":
         from curation.shards import read_manifest
         from training.data.data_order import OrderLog
-        from training.data.dataset import Data
+        from training.data.dataset import TokenDataset
 
-        data = Data(read_manifest(str(folder / "shards")), 17, T, ["code"])
+        data = TokenDataset(read_manifest(str(folder / "shards")), 17, T, ["code"])
         log = OrderLog.start({"code": 1}, T, T, BATCH)
         place = iter(range(1 << 40))
 
@@ -287,15 +287,15 @@ def drop_cache(folder: Path) -> None:
 
 
 def first_batch(folder: Path) -> dict[str, float]:
-    """Seconds to open a manifest of 20,000 shards, and from there to the batch of iteration 1,000,000."""
+    """Seconds to open a manifest of 20,000 shards, and from there to the batch of step 1,000,000."""
     from curation.shards import read_manifest
     from training.data.data_order import OrderLog
-    from training.data.dataset import Data
+    from training.data.dataset import TokenDataset
 
     begin = time.perf_counter()
     manifest = read_manifest(str(folder / "shards" / "many.json"))
     opened = time.perf_counter()
-    data = Data(manifest, 17, T, ["code"])
+    data = TokenDataset(manifest, 17, T, ["code"])
     log = OrderLog.start({"code": 1}, T, T, BATCH)
     data.batch(log, 1_000_000 * BATCH, 1_000_001 * BATCH)
     done = time.perf_counter()
@@ -308,7 +308,7 @@ def from_s3(folder: Path) -> dict[str, float]:
 
     from curation.shards import read_manifest
     from training.data.data_order import OrderLog
-    from training.data.dataset import Data
+    from training.data.dataset import TokenDataset
 
     os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
     child = subprocess.Popen(
@@ -331,17 +331,17 @@ def from_s3(folder: Path) -> dict[str, float]:
             s3.put_file(local.path(entry), f"bench/{entry.path}")
         manifest = read_manifest("s3://bench")
         size = 2 * sum(e.tokens for _, _, e in manifest.entries())
-        data = Data(manifest, 17, T, ["code"], cache_bytes=size // 10)
+        data = TokenDataset(manifest, 17, T, ["code"], cache_bytes=size // 10)
         log = OrderLog.start({"code": 1}, T, T, BATCH)
-        iterations = data.orders["code"].total // BATCH
+        steps = data.orders["code"].total // BATCH
         begin = time.perf_counter()
         waits = []
-        for i in range(iterations):
+        for i in range(steps):
             start = time.perf_counter()
             data.batch(log, i * BATCH, (i + 1) * BATCH)
             waits.append(time.perf_counter() - start)
         seconds = time.perf_counter() - begin
-        read = iterations * BATCH * T * 2
+        read = steps * BATCH * T * 2
         fetched = data.domains["code"].fetched
         return {
             "bytes": size,
@@ -448,7 +448,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     if "first" in options.only:
         found = [child(sys.executable, "--folder", str(folder), "--part", "first", "x") for _ in range(5)]
         line = ", ".join(f"{r['manifest'] * 1e3:.0f} + {r['batch'] * 1e3:.0f} ms" for r in found)
-        print(f"\nfirst batch at iteration 1,000,000 of 20,000 shards (manifest + batch), five processes: {line}")
+        print(f"\nfirst batch at step 1,000,000 of 20,000 shards (manifest + batch), five processes: {line}")
     if "s3" in options.only:
         r = child(sys.executable, "--folder", str(folder), "--part", "s3", "x")
         print(

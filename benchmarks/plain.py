@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.model.transformer import Shape
+from training.model.transformer import ModelConfig
 
 
 class GPTBlock(nn.Module):
@@ -66,7 +66,7 @@ class GPT(nn.Module):
 class PlainLlama(nn.Module):
     """Parameters have the names of training.model.transformer.Model, so that weights can be handed over."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
         from training.model.transformer import Model
 
@@ -76,7 +76,7 @@ class PlainLlama(nn.Module):
     def forward(self, tokens: Tensor, targets: Tensor, documents: Tensor) -> Tensor:
         shape, held = self.shape, self.held
         b, n = tokens.shape
-        width = shape.width // shape.heads
+        width = shape.hidden_size // shape.num_heads
         frequency = shape.rope_theta ** (-torch.arange(0, width, 2).float() / width)
         angle = torch.arange(n).float()[:, None] * frequency
         allowed = (documents[:, None, :, None] == documents[:, None, None, :]) & torch.ones(n, n).tril().bool()
@@ -94,7 +94,7 @@ class PlainLlama(nn.Module):
             a, f = block.attention, block.ffn
             h = normed(x, block.attention_norm.weight)
             q, k, v = (F.linear(h, w.weight).view(b, n, -1, width).transpose(1, 2) for w in (a.q, a.k, a.v))
-            k, v = (t.repeat_interleave(shape.heads // shape.kv_heads, 1) for t in (turned(k), v))
+            k, v = (t.repeat_interleave(shape.num_heads // shape.num_kv_heads, 1) for t in (turned(k), v))
             scores = (turned(q) @ k.mT / math.sqrt(width)).masked_fill(~allowed, -torch.inf)
             x = x + F.linear((scores.softmax(-1) @ v).transpose(1, 2).reshape(b, n, -1), a.out.weight)
             h = normed(x, block.ffn_norm.weight)

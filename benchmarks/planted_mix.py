@@ -83,15 +83,16 @@ def build(run: Path, seed: int, tokens: int = 2_000_000, held_out: int = 16_384)
 
 
 PROXY = {
-    "iterations": 200,
+    "steps": 200,
     "model": {
-        "preset": None, "layers": 1, "width": 48, "heads": 2, "kv_heads": 2, "ffn": 96, "tied": False,
+        "preset": None, "num_layers": 1, "hidden_size": 48, "num_heads": 2, "num_kv_heads": 2,
+        "intermediate_size": 96, "tie_embeddings": False,
     },
-    "data": {"sequence": 64, "max_epochs": 50},
-    "batch": {"windows": 32},
+    "data": {"seq_len": 64, "max_epochs": 50},
+    "batch": {"global_size": 32},
     "optimizer": {"lr": 0.01},
     "precision": "fp32",
     "device": "cpu",
-    "evaluate": {"every": 50, "windows": None},
+    "evaluate": {"every": 50, "sequences": None},
     "checkpoint": {"every": 200, "keep": 1},
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A whole training iteration beside nanoGPT's architecture, at equal non-embedding parameters and FLOPs.
+"""A whole training step beside nanoGPT's architecture, at equal non-embedding parameters and FLOPs.
 
 python -m benchmarks.step [--vocab 65 50304] [--mode eager compiled] [--precision fp32] [--repeats 5]
 
@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.plain import GPT
-from training.cost.model_stats import flops_per_token, parameters
-from training.model.transformer import Model, Shape
+from training.cost.model_stats import flops_per_token, parameter_counts
+from training.model.transformer import Model, ModelConfig
 
 
 class Ours(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
         self.model = Model(shape)
         self.model.initialise(1)
@@ -34,7 +34,7 @@ class Ours(nn.Module):
         return loss_sum / count
 
 
-def iteration(model: nn.Module, precision: str, compiled: bool) -> Callable[[Tensor, Tensor, Tensor], float]:
+def training_step(model: nn.Module, precision: str, compiled: bool) -> Callable[[Tensor, Tensor, Tensor], float]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1, fused=True)
     call: nn.Module = model
     if compiled and isinstance(model, Ours):
@@ -72,8 +72,8 @@ def main() -> None:
         f"torch {torch.__version__}, {a.threads} threads, {a.layers} layers, width {a.width}, {a.windows} x {a.length}"
     )
     for vocab in a.vocab:
-        shape = Shape(vocab, a.layers, a.width, heads, heads, a.width * 8 // 3, True)
-        ours = sum(v for k, v in parameters(shape).items() if k not in ("embedding", "head"))
+        shape = ModelConfig(vocab, a.layers, a.width, heads, heads, a.width * 8 // 3, True)
+        ours = sum(v for k, v in parameter_counts(shape).items() if k not in ("embedding", "head"))
         gpt = sum(
             p.numel()
             for n, p in GPT(vocab, a.layers, a.width, heads, a.length).named_parameters()
@@ -91,7 +91,7 @@ def main() -> None:
                 models: dict[str, nn.Module] = {"ours": Ours(shape)}
                 for loss in ["plain", "torch"] if vocab > 1000 else ["plain"]:
                     models[f"nanoGPT, {loss} loss"] = GPT(vocab, a.layers, a.width, heads, a.length, loss)
-                runs = {k: iteration(m, precision, mode == "compiled") for k, m in models.items()}
+                runs = {k: training_step(m, precision, mode == "compiled") for k, m in models.items()}
                 wall, cpu = dict.fromkeys(runs, float("inf")), dict.fromkeys(runs, float("inf"))
                 for turn in range(a.repeats + 2):
                     for name, run in runs.items():

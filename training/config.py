@@ -1,11 +1,11 @@
 """The training file: YAML, typed once here, with errors that name file, line and key.
 
     model: {preset: demo}
-    data: {sequence: 256, weights: {web: 0.7, code: 0.3}}
-    batch: {windows: 16, micro: 8}
-    iterations: 300
+    data: {seq_len: 256, weights: {web: 0.7, code: 0.3}}
+    batch: {global_size: 16, micro_size: 8}
+    steps: 300
 
-Everything has a default but `iterations`. Unknown keys, wrong types and figures that do not fit together are refused
+Everything has a default but `steps`. Unknown keys, wrong types and figures that do not fit together are refused
 before any work starts. What a run resolved to is written to its train.yaml.
 """
 
@@ -18,25 +18,31 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curation.core.errors import UserError
+from curation.core.renamed_keys import TRAINING_KEYS, renamed
+
 
 # Sizes as published: GPT-2 small with Llama's parts; Llama 3.2 1B and 3B; Llama 3 8B (Dubey et al. 2024, table 3).
-# toy is for tests; demo trains a few hundred iterations in two minutes on two cores.
+# toy is for tests; demo trains a few hundred steps in two minutes on two cores.
+def _sizes(
+    num_layers: int,
+    hidden_size: int,
+    num_heads: int,
+    num_kv_heads: int,
+    intermediate_size: int,
+    tie_embeddings: bool,
+    rope_theta: float = 10_000.0,
+) -> dict[str, Any]:
+    return dict(locals())
+
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "toy": {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "ffn": 192, "tied": True},
-    "demo": {"layers": 4, "width": 256, "heads": 8, "kv_heads": 4, "ffn": 704, "tied": True},
-    "10m": {"layers": 8, "width": 320, "heads": 5, "kv_heads": 5, "ffn": 896, "tied": True},
-    "124m": {"layers": 12, "width": 768, "heads": 12, "kv_heads": 12, "ffn": 2048, "tied": True},
-    "1b": {"layers": 16, "width": 2048, "heads": 32, "kv_heads": 8, "ffn": 8192, "tied": True, "rope_theta": 500_000.0},
-    "3b": {"layers": 28, "width": 3072, "heads": 24, "kv_heads": 8, "ffn": 8192, "tied": True, "rope_theta": 500_000.0},
-    "8b": {
-        "layers": 32,
-        "width": 4096,
-        "heads": 32,
-        "kv_heads": 8,
-        "ffn": 14336,
-        "tied": False,
-        "rope_theta": 500_000.0,
-    },
+    "toy": _sizes(2, 64, 4, 2, 192, True),
+    "demo": _sizes(4, 256, 8, 4, 704, True),
+    "10m": _sizes(8, 320, 5, 5, 896, True),
+    "124m": _sizes(12, 768, 12, 12, 2048, True),
+    "1b": _sizes(16, 2048, 32, 8, 8192, True, rope_theta=500_000.0),
+    "3b": _sizes(28, 3072, 24, 8, 8192, True, rope_theta=500_000.0),
+    "8b": _sizes(32, 4096, 32, 8, 14336, False, rope_theta=500_000.0),
 }
 
 
@@ -48,16 +54,16 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class ModelConfig(_Strict):
+class ModelSection(_Strict):
     """The model's sizes: a preset, single figures over it, or all of them. The vocabulary is the tokenizer's."""
 
     preset: str | None = "demo"
-    layers: Count
-    width: Count
-    heads: Count
-    kv_heads: Count
-    ffn: Count
-    tied: bool
+    num_layers: Count
+    hidden_size: Count
+    num_heads: Count
+    num_kv_heads: Count  # groups of query heads that share keys and values (Ainslie et al. 2023); divides num_heads
+    intermediate_size: Count  # inner width of the SwiGLU feed-forward
+    tie_embeddings: bool  # the output head is the embedding matrix
     rope_theta: Annotated[float, Field(gt=0)] = 10_000.0
     norm_eps: Annotated[float, Field(gt=0)] = 1e-5
     qk_norm: bool = False  # queries and keys are normalised by head
@@ -71,15 +77,17 @@ class ModelConfig(_Strict):
         if name is None:
             return value
         if name not in PRESETS:
-            raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+            raise ValueError(f"no preset {name!r}; the presets are {', '.join(PRESETS)}")
         return {"preset": name, **PRESETS[name], **value}
 
     @model_validator(mode="after")
-    def _fits(self) -> ModelConfig:
-        if self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(f"width {self.width} over {self.heads} heads must be a whole, even head width")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"kv_heads {self.kv_heads} does not divide heads {self.heads}")
+    def _fits(self) -> ModelSection:
+        if self.hidden_size % self.num_heads or (self.hidden_size // self.num_heads) % 2:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} divided by num_heads {self.num_heads} must be an even whole number"
+            )
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_kv_heads {self.num_kv_heads} does not divide num_heads {self.num_heads}")
         return self
 
 
@@ -87,53 +95,52 @@ Weights = dict[str, Annotated[float, Field(ge=0)]]
 
 
 class DataChange(_Strict):
-    """What is another from iteration `at` on (counted from 0); what is not named stays."""
+    """What is another from step `at` on (counted from 0); what is not named stays."""
 
     at: Count
     weights: Weights | None = None
-    sequence: Count | None = None
-    windows: Count | None = None  # of a global batch
+    seq_len: Count | None = None
+    global_size: Count | None = None  # sequences in a global batch
 
 
 class DataConfig(_Strict):
-    """What is read. `block`: the unit of the data order, a multiple of every `sequence` (default: the longest one)."""
+    """What is read. `shuffle_block`: tokens shuffled as a unit, a multiple of each `seq_len` (the longest)."""
 
-    sequence: Count = 256
-    block: Count | None = None
+    seq_len: Count = 256
+    shuffle_block: Count | None = None
     weights: Weights | None = None  # default: the manifest's mix
     max_epochs: Annotated[float, Field(gt=0)] | None = None  # default: the manifest's cap
-    changes: tuple[DataChange, ...] = ()  # over the iterations: mix, sequence length, batch
+    changes: tuple[DataChange, ...] = ()  # over the steps: mix, sequence length, batch
     validation: dict[str, str] = {}  # further sets: name -> a run of the same tokenizer
     cache: Count = 1024  # MiB held of far-away shards, a process
 
     @model_validator(mode="after")
     def _fits(self) -> DataConfig:
-        sequences = [self.sequence, *(c.sequence for c in self.changes if c.sequence is not None)]
-        block = self.block or max(sequences)
-        for sequence in sequences:
-            if block % sequence:
-                raise ValueError(f"sequence {sequence} does not divide block {block}")
+        lengths = [self.seq_len, *(c.seq_len for c in self.changes if c.seq_len is not None)]
+        block = self.shuffle_block or max(lengths)
+        for length in lengths:
+            if block % length:
+                raise ValueError(f"seq_len {length} does not divide shuffle_block {block}")
         at = [c.at for c in self.changes]
         if at != sorted(set(at)):
-            raise ValueError(f"changes must stand in the order of their iterations, each once; they are at {at}")
+            raise ValueError(f"changes must stand in the order of their steps, each once; they are at {at}")
         return self
 
 
 class BatchConfig(_Strict):
-    """Windows in an iteration, and how many of them go through the model at once."""
+    """Windows in a step, and how many of them go through the model at once."""
 
-    windows: Count = 16
-    micro: Count | None = None  # default: all
+    global_size: Count = 16
+    micro_size: Count | None = None  # default: all
 
     @model_validator(mode="after")
     def _fits(self) -> BatchConfig:
-        if self.micro is not None and self.windows % self.micro:
-            near = sorted(
-                {self.windows // self.micro * self.micro, (self.windows // self.micro + 1) * self.micro} - {0}
-            )
+        size, micro = self.global_size, self.micro_size
+        if micro is not None and size % micro:
+            near = [n for n in (size // micro * micro, (size // micro + 1) * micro) if n]
             raise ValueError(
-                f"micro {self.micro} does not divide windows {self.windows}; "
-                f"windows {' or '.join(map(str, near))} would fit"
+                f"micro_size {micro} does not divide global_size {size}; "
+                f"global_size {' or '.join(map(str, near))} would fit"
             )
         return self
 
@@ -149,32 +156,32 @@ class OptimizerConfig(_Strict):
     # What does not shrink. GPT-2's embedding decays, which is the default here; OLMo 2's does not.
     no_decay: tuple[Literal["norms", "biases", "embeddings"], ...] = ("norms", "biases")
     momentum: Share = 0.95  # Muon's
-    clip: Annotated[float, Field(gt=0)] = 1.0  # largest norm of the gradient
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0  # gradients are clipped to this global norm
 
 
 class ScheduleConfig(_Strict):
-    """The learning rate over iterations; see `optim.learning_rate`."""
+    """The learning rate over steps; see `optim.learning_rate`."""
 
     kind: Literal["cosine", "constant", "wsd"] = "cosine"
-    warmup: Annotated[int, Field(ge=0)] | None = None  # iterations; default: a twentieth
-    decay: Share = 0.2  # wsd: share of the iterations in which it falls
-    form: Literal["linear", "sqrt", "cosine"] = "linear"  # wsd: how it falls
-    final: Share = 0.1  # the last learning rate over the highest
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None  # default: a twentieth of all steps
+    decay_fraction: Share = 0.2  # wsd: the fraction of all steps in which the rate decays
+    decay_type: Literal["linear", "sqrt", "cosine"] = "linear"  # wsd: how it decays
+    min_lr_ratio: Share = 0.1  # the last learning rate divided by the highest
 
 
 class EvaluateConfig(_Strict):
-    """Loss on the validation split: before the first iteration, every so many and after the last."""
+    """Loss on the validation split: before the first step, every so many and after the last."""
 
     every: Count = 50
-    windows: Count | None = 64  # a domain, the first ones; null: all
+    sequences: Count | None = 64  # the first so many of each domain; null: all
     tasks: tuple[str, ...] = ()  # JSONL files scored as well; see docs/evaluation.md
     task_limit: Count | None = 200  # of each, the first lines; null: all
 
 
 class CheckpointConfig(_Strict):
-    """A checkpoint before the first iteration, every so many and after the last.
+    """A checkpoint before the first step, every so many and after the last.
 
-    The last `keep` stay, every one whose iteration `keep_every` divides, and the one that the guard calls good.
+    The last `keep` stay, every one whose step `keep_every` divides, and the one that the guard calls good.
     """
 
     every: Count = 100
@@ -188,37 +195,37 @@ class GuardConfig(_Strict):
 
     # watch: say so; skip: and leave the update out; rollback: and go back once it is confirmed, and mask who did it
     action: Literal["off", "watch", "skip", "rollback"] = "rollback"
-    window: Annotated[int, Field(ge=16)] = 128  # accepted iterations that median and MAD are taken over
-    least: Annotated[int, Field(ge=8)] = 32  # accepted iterations before anything but NaN is out of the frame
-    z: Annotated[float, Field(gt=0)] = 8.0  # robust standard deviations above the median
-    confirm: Count = 3  # anomalies ...
-    within: Count = 10  # ... among so many iterations make a spike
-    good_after: Count = 20  # accepted iterations after which a checkpoint is good
+    window: Annotated[int, Field(ge=16)] = 128  # accepted steps that median and MAD are taken over
+    warmup_steps: Annotated[int, Field(ge=8)] = 32  # accepted steps before anything but NaN is an anomaly
+    z_threshold: Annotated[float, Field(gt=0)] = 8.0  # robust standard deviations above the median
+    spike_count: Count = 3  # so many anomalies ...
+    spike_window: Count = 10  # ... among so many steps are a spike
+    good_after: Count = 20  # accepted steps after which a checkpoint is good
     blame_z: Annotated[float, Field(gt=0)] = 8.0  # a document's, among the documents around the spike
-    largest_share: Share = 0.01  # of the training documents; more masked, and the run stops
+    max_masked_fraction: Share = 0.01  # of the training documents; if more are masked, the run stops
 
     @model_validator(mode="after")
     def _fits(self) -> GuardConfig:
-        if self.confirm > self.within:
-            raise ValueError(f"confirm {self.confirm} anomalies within {self.within} iterations can never be")
-        if self.least > self.window:
-            raise ValueError(f"least {self.least} is more than the window of {self.window} holds")
+        if self.spike_count > self.spike_window:
+            raise ValueError(f"spike_count {self.spike_count} is larger than spike_window {self.spike_window}")
+        if self.warmup_steps > self.window:
+            raise ValueError(f"warmup_steps {self.warmup_steps} is larger than window {self.window}")
         return self
 
 
 class ParallelConfig(_Strict):
-    """How ranks share the model: `shard` of them hold one copy (default: all); more ranks than that hold replicas."""
+    """How ranks share the model: `dp_shard` of them hold one copy (default: all), further ones replicas."""
 
-    shard: Count | None = None
-    reduce: Literal["fp32", "bf16"] = "fp32"  # the type in which gradients are summed over ranks
+    dp_shard: Count | None = None
+    reduce_dtype: Literal["fp32", "bf16"] = "fp32"  # the type in which gradients are summed over ranks
 
 
 class TrainConfig(_Strict):
     """A whole training file."""
 
-    iterations: Count
+    steps: Count
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 17
-    model: ModelConfig = Field(default_factory=lambda: ModelConfig(**PRESETS["demo"]))
+    model: ModelSection = Field(default_factory=lambda: ModelSection(**PRESETS["demo"]))
     data: DataConfig = DataConfig()
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -234,22 +241,23 @@ class TrainConfig(_Strict):
     guard: GuardConfig = GuardConfig()
     parallel: ParallelConfig = ParallelConfig()
     init_from: str | None = None  # a run or a checkpoint whose weights this one starts from
-    quarantine: str | None = None  # a file that blamed documents are appended to; curation reads it
-    recompute: bool = False  # blocks run again in backward instead of keeping what they made: less memory, more work
+    exclude_list: str | None = None  # JSONL file to append the documents to that caused spikes; `exclude:` in curation
+    # full: blocks keep only their input and run again in backward (Chen et al. 2016): less memory, a third more work
+    activation_checkpointing: Literal["none", "full"] = "none"
     compile: bool = False  # torch.compile: a graph a block, and of the loss its passes
     log_to: tuple[Literal["wandb", "mlflow"], ...] = ()  # besides TensorBoard and the run's own JSONL
-    log_every: Count = 10  # iterations between looks at the device: the log, the guard's decisions, a wish to stop
-    hang_after: Annotated[float, Field(gt=0)] | None = 1800.0  # seconds without an iteration; then the process ends
+    log_every: Count = 10  # steps between looks at the device: the log, the guard's decisions, a wish to stop
+    hang_after: Annotated[float, Field(gt=0)] | None = 1800.0  # seconds without a step; then the process ends
 
     def stages(self) -> list[tuple[int, int, int]]:
-        """(iterations, windows of a global batch, sequence) one after the other; `data.changes` makes several."""
-        ends = [*(min(c.at, self.iterations) for c in self.data.changes), self.iterations]
-        found, begin, windows, sequence = [], 0, self.batch.windows, self.data.sequence
+        """(steps, windows of a global batch, sequence) one after the other; `data.changes` makes several."""
+        ends = [*(min(c.at, self.steps) for c in self.data.changes), self.steps]
+        found, begin, windows, sequence = [], 0, self.batch.global_size, self.data.seq_len
         for end, change in zip(ends, (*self.data.changes, None), strict=True):
             if end > begin:
                 found.append((end - begin, windows, sequence))
             if change is not None:
-                begin, windows, sequence = end, change.windows or windows, change.sequence or sequence
+                begin, windows, sequence = end, change.global_size or windows, change.seq_len or sequence
         return found
 
     def dump(self) -> str:
@@ -336,6 +344,8 @@ def _say(name: str, lines: dict[tuple[str, ...], int], detail: Any) -> str:
     where = f"{name}: --set" if line == 0 else f"{name}:{line}" if line else name
     key = ".".join(place) or "the file"
     if detail["type"] == "extra_forbidden":
+        if note := renamed(detail["loc"], TRAINING_KEYS):
+            return f"{where}: {key}: {note}"
         expected = _keys(place[:-1])
         return f"{where}: unknown key {key}" + (f"; here are known: {', '.join(expected)}" if expected else "")
     if detail["type"] == "missing":

@@ -22,38 +22,41 @@ from training.checkpoint.resume import chosen_device, settle, write_head
 from training.checkpoint.save_load import Retention, Saver
 from training.config import TrainConfig
 from training.cost import device_specs
-from training.cost.cost_model import Live
+from training.cost.cost_model import LiveStats
+from training.data.batch import Batch
 from training.data.data_order import OrderLog
-from training.data.data_schedule import carry_on, plan, share
-from training.data.dataset import Batch, Data, held_out
+from training.data.data_schedule import new_data_order, rank_slices, resume_data_order
+from training.data.dataset import TokenDataset
+from training.data.token_streams import validation_streams
 from training.distributed.parallel import Ranks, autocast, build, eager, gather, join, release, whole
 from training.distributed.watchdog import Preempted, Watch, watch
-from training.evaluation.tasks import score_tasks, tasks_of
-from training.evaluation.validation_loss import Score, evaluate, mean_loss, text_bytes
+from training.evaluation.tasks import read_tasks, score_tasks
+from training.evaluation.validation_loss import ValidationScore, bytes_per_token, evaluate_domains, mean_loss
 from training.metrics.experiment_loggers import Logs
 from training.metrics.metrics_log import METRICS, Journal, Report, goodput, last_scores, read
 from training.metrics.step_metrics import Meter
-from training.model.transformer import Shape
+from training.model.transformer import ModelConfig
 from training.optim import optimizers as optim
-from training.optim.loss_scale import Scaler
+from training.optim.loss_scale import LossScaler
+from training.optim.lr_schedule import learning_rate
 from training.stability import find_spike_documents, rollback
 from training.stability.spike_detection import Guard
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended: figures of its last iteration and evaluation, and what it has to say."""
+    """How a run ended: figures of its last step and evaluation, and what it has to say."""
 
-    iterations: int
-    windows: int
+    steps: int
+    sequences: int
     tokens: int
-    loss: float | None  # of the last iteration; None where nothing was left to do
-    validation: dict[str, Score]
+    loss: float | None  # of the last step; None where nothing was left to do
+    validation: dict[str, ValidationScore]
     checkpoint: Path
-    resumed_from: int  # the iteration at which this call began
+    resumed_from: int  # the step at which this call began
     notes: tuple[str, ...]  # rounding of the mix, damaged checkpoints, remainders
     masked: tuple[str, ...] = ()  # doc_ids of the documents that the guard masked
-    goodput: float | None = None  # share of the time since the first start that went into iterations that stand
+    goodput: float | None = None  # share of the time since the first start that went into steps that stand
 
 
 def train(
@@ -67,7 +70,7 @@ def train(
     """
     run = Path(run_dir)
     with contextlib.ExitStack() as stack:
-        ranks = stack.enter_context(join(chosen_device(config), config.parallel.shard))
+        ranks = stack.enter_context(join(chosen_device(config), config.parallel.dp_shard))
         manifest = read_manifest(data_dir)
         config = ranks.agree(lambda: settle(config, run, manifest))
         watcher = stack.enter_context(watch(config.hang_after))
@@ -82,15 +85,15 @@ def _loop(
 ) -> TrainResult:
     saved = ranks.agree(lambda: rollback.latest(run))
     data, order, rounding = _order(config, manifest, saved)
-    evaluated = held_out(manifest, config.data.validation)
-    asked = ranks.agree(lambda: tasks_of(config))
+    evaluated = validation_streams(manifest, config.data.validation)
+    asked = ranks.agree(lambda: read_tasks(config))
     notes = [f"the mix was rounded to {order.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
     notes += [
         f"{n}: {o.remainder:,} of {o.tokens.sum():,} tokens are no target in an epoch" for n, o in data.orders.items()
     ]
     notes += data.notes
     for segment in order.segments:
-        share(segment.batch, ranks.world, 1, ranks.rank)  # now, and not where it begins
+        rank_slices(segment.batch, ranks.world, 1, ranks.rank)  # now, and not where it begins
     if ranks.first:
         for note in data.notes:
             if report is not None:
@@ -100,18 +103,18 @@ def _loop(
     if config.init_from is not None:
         checkpoint.restore(checkpoint.locate(config.init_from), model, None, ranks)
     model.norm.register_forward_hook(lambda *_: watcher.alive())  # evaluating and blaming are no hang either
-    optimizers = optim.build(model, config.optimizer, exact=config.precision == "fp32")
-    scaler = Scaler(ranks.device, config.precision == "fp16")
+    optimizers = optim.build_optimizers(model, config.optimizer, exact=config.precision == "fp32")
+    scaler = LossScaler(ranks.device, config.precision == "fp16")
     guard = Guard(config.guard, ranks.device, overflow=scaler.enabled)
-    meter = Meter(ranks, {name: text_bytes(domain) for name, domain in data.domains.items()})
-    live = Live(config, model.shape, device_specs.here(ranks.device.type), ranks.world)
-    micro, every = config.batch.micro or config.batch.windows, config.checkpoint.every
+    meter = Meter(ranks, {name: bytes_per_token(domain) for name, domain in data.domains.items()})
+    live = LiveStats(config, model.shape, device_specs.current_device(ranks.device.type), ranks.world)
+    micro, every = config.batch.micro_size or config.batch.global_size, config.checkpoint.every
     goes_back = config.guard.action == "rollback"
     at = _At(0, 0, 0, order)
 
     with contextlib.ExitStack() as stack:
         saver = stack.enter_context(Saver(run / "checkpoints", ranks, background=config.checkpoint.background))
-        begin = saved.state["iteration"] if saved else -1
+        begin = saved.state["step"] if saved else -1
         seen = saved.state["guard"]["incidents"] if saved else 0
         journal = stack.enter_context(
             Journal(run if ranks.first else None, begin, report, incidents=seen, ranks=ranks.world)
@@ -123,17 +126,19 @@ def _loop(
             scaler.load_state_dict(state["scaler"])
             known = ranks.agree(lambda: find_spike_documents.incidents(run / "incidents"))
             log, new = rollback.adopt(found, guard, _order(config, manifest, found)[1], known)
-            rollback.tell(journal, new, config.quarantine, ranks)
+            rollback.tell(journal, new, config.exclude_list, ranks)
             if known and goes_back:
                 documents = sum(s.documents for s in manifest.splits["train"].values())
-                find_spike_documents.refuse(known, len(known[-1].masked) / documents, config.guard.largest_share, run)
-            return _At(state["iteration"], state["windows"], state["tokens"], log)
+                find_spike_documents.refuse(
+                    known, len(known[-1].masked) / documents, config.guard.max_masked_fraction, run
+                )
+            return _At(state["step"], state["sequences"], state["tokens"], log)
 
         def save() -> None:
             journal.sync()
             state = {
-                "iteration": at.iteration,
-                "windows": at.windows,
+                "step": at.step,
+                "sequences": at.sequences,
                 "tokens": at.tokens,
                 "order": at.order.as_dict(),
                 "scaler": scaler.state_dict(),
@@ -141,31 +146,31 @@ def _loop(
                 "shape": asdict(model.shape),
             }
             stays = Retention(config.checkpoint.keep, config.checkpoint.keep_every, guard.good if goes_back else None)
-            saver.save(at.iteration, model, optimizers, state, stays)
+            saver.save(at.step, model, optimizers, state, stays)
 
-        def score() -> dict[str, Score]:
+        def score() -> dict[str, ValidationScore]:
             model.eval()
             tasks = {}
             with eager(config):
-                found = evaluate(
+                found = evaluate_domains(
                     model,
                     evaluated,
-                    length=config.data.sequence,
+                    length=config.data.seq_len,
                     micro=micro,
-                    limit=config.evaluate.windows,
+                    limit=config.evaluate.sequences,
                     device=ranks.device,
                     autocast=autocast(config, ranks),
                 )
                 if asked:
                     gather(model)
                     with autocast(config, ranks):
-                        tasks = score_tasks(asked, manifest, run, model, at.order.longest(at.windows))
+                        tasks = score_tasks(asked, manifest, run, model, at.order.longest(at.sequences))
             release(model)
             domains = {name: asdict(s) for name, s in found.items()}
-            journal.write(kind="validation", iteration=at.iteration, loss=mean_loss(found), domains=domains, **tasks)
+            journal.write(kind="validation", step=at.step, loss=mean_loss(found), domains=domains, **tasks)
             return found
 
-        scores: dict[str, Score] = {}
+        scores: dict[str, ValidationScore] = {}
         loss: float | None = None
         if saved is not None:
             at = load(saved)
@@ -174,11 +179,11 @@ def _loop(
             scores = score()
             if goes_back:
                 save()
-        while at.iteration < config.iterations:
-            first, last = at.order.span(at.iteration)
-            rate = optim.learning_rate(at.iteration, config.iterations, config.optimizer.lr, config.schedule)
+        while at.step < config.steps:
+            first, last = at.order.span(at.step)
+            rate = learning_rate(at.step, config.steps, config.optimizer.lr, config.schedule)
             optimizers.set_rate(rate)
-            ((mine, end_of_mine),) = share(last - first, ranks.world, 1, ranks.rank)
+            ((mine, end_of_mine),) = rank_slices(last - first, ranks.world, 1, ranks.rank)
             batch = data.batch(at.order, first + mine, first + end_of_mine)
             targets = meter.targets(batch)
             count = targets.sum().clamp(min=1).float()
@@ -192,67 +197,67 @@ def _loop(
                 scaler.scaled(loss_sum / count).backward()  # type: ignore[no-untyped-call]
                 losses.append(nll.double().sum(dim=1))
             scaler.unscale(model.parameters())
-            norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)).float()
+            norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm)).float()
             sums = meter.losses(batch, torch.cat(losses), watcher.stop)
             mean, norm = ranks.same(sums[:-1].sum() / count, norm)
-            skip, anomaly, z = guard.judge(at.iteration + 1, mean, norm)
-            measures = (at.iteration + 1) % config.log_every == 0
+            skip, anomaly, z = guard.judge(at.step + 1, mean, norm)
+            measures = (at.step + 1) % config.log_every == 0
             update = optimizers.step(skip, measure=measures)
             optimizers.zero_grad()
             scaler.update(norm)
 
             at = at.after(first, last)
             meter.add(
-                at.iteration, (first, last), at.tokens, rate,
+                at.step, (first, last), at.tokens, rate,
                 targets=targets, losses=sums, loss=mean, norm=norm, skip=skip, anomaly=anomaly, z=z, update=update,
             )  # fmt: skip
             watcher.alive()
-            end, evaluates = at.iteration == config.iterations, at.iteration % config.evaluate.every == 0
-            if not (end or evaluates or at.iteration % every == 0 or at.iteration % config.log_every == 0):
+            end, evaluates = at.step == config.steps, at.step % config.evaluate.every == 0
+            if not (end or evaluates or at.step % every == 0 or at.step % config.log_every == 0):
                 continue
 
             readings, stop = meter.read()
-            held = device_specs.held(ranks.device.type)
+            held = device_specs.peak_memory(ranks.device.type)
             for reading in readings:
                 loss = reading.loss
                 if event := reading.event():
                     journal.write(**event)
                 journal.write(**reading.entry(), domain_tokens=at.order.read(reading.span[1]))
                 sequence, read = at.order.segment(reading.span[0]).sequence, at.tokens_of(*reading.span)
-                journal.clock(reading.iteration, reading.seconds, live.figures(read, reading.seconds, sequence, held))
+                journal.clock(reading.step, reading.seconds, live.figures(read, reading.seconds, sequence, held))
             if config.guard.action == "off" and loss is not None and not torch.isfinite(torch.tensor(loss)):
                 raise UserError(
-                    f"the loss is {loss} in iteration {at.iteration} of {run}; lower optimizer.lr "
-                    f"(now {config.optimizer.lr:g}), lengthen schedule.warmup or train in bf16 instead of fp16"
+                    f"the loss is {loss} in step {at.step} of {run}; lower optimizer.lr "
+                    f"(now {config.optimizer.lr:g}), lengthen schedule.warmup_steps or train in bf16 instead of fp16"
                 )
-            if guard.look(at.iteration, every):
+            if guard.look(at.step, every):
                 saver.wait()
                 with eager(config):
                     rollback.investigate(config, run, ranks, guard, data, at.order, model)
                 good = ranks.agree(lambda: rollback.latest(run))
                 assert good is not None
-                journal.cut(good.state["iteration"], good.state["guard"]["incidents"])
+                journal.cut(good.state["step"], good.state["guard"]["incidents"])
                 at = load(good)
                 meter.forget()
                 continue
             if end or evaluates:
                 scores = score()
-            if end or stop or at.iteration % every == 0:
+            if end or stop or at.step % every == 0:
                 save()
             meter.restart()
             if stop and not end:
                 saver.wait()
-                journal.end("preempted", at.iteration)
-                raise Preempted(f"{run}: stopped by SIGTERM after iteration {at.iteration}; the same command goes on")
+                journal.end("preempted", at.step)
+                raise Preempted(f"{run}: stopped by SIGTERM after step {at.step}; the same command goes on")
         saver.wait()
-        journal.end("done", at.iteration)
+        journal.end("done", at.step)
         if not scores:  # nothing was left to do
             scores = ranks.agree(lambda: last_scores(run))
     final = checkpoint.checkpoints(run / "checkpoints")[-1]
     masked = tuple(sorted({d for s in at.order.segments for d in s.masked}))
     useful = goodput(run).get("goodput") if ranks.first else None
     return TrainResult(
-        at.iteration, at.windows, at.tokens, loss, scores, final, max(begin, 0), tuple(notes), masked, useful
+        at.step, at.sequences, at.tokens, loss, scores, final, max(begin, 0), tuple(notes), masked, useful
     )
 
 
@@ -265,39 +270,41 @@ def finished(run: Path) -> TrainResult:
     losses = [e["loss"] for e in read(run / METRICS) if e["kind"] == "train"]
     masked = tuple(sorted({d for s in order.segments for d in s.masked}))
     return TrainResult(
-        state["iteration"], state["windows"], state["tokens"], losses[-1] if losses else None, last_scores(run),
+        state["step"], state["sequences"], state["tokens"], losses[-1] if losses else None, last_scores(run),
         last.path, 0, last.notes, masked, goodput(run).get("goodput"),
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _At:
-    """Where training is: iterations done, windows and tokens read, and the order log, from which the rest follows."""
+    """Where training is: steps done, windows and tokens read, and the order log, from which the rest follows."""
 
-    iteration: int
-    windows: int
+    step: int
+    sequences: int
     tokens: int
     order: OrderLog
 
     def tokens_of(self, first: int, last: int) -> int:
-        """Inputs in the windows of an iteration."""
+        """Inputs in the windows of a step."""
         return (last - first) * self.order.segment(first).sequence
 
     def after(self, first: int, last: int) -> _At:
-        return _At(self.iteration + 1, last, self.tokens + self.tokens_of(first, last), self.order)
+        return _At(self.step + 1, last, self.tokens + self.tokens_of(first, last), self.order)
 
 
-def _order(config: TrainConfig, manifest: Manifest, saved: checkpoint.Loaded | None) -> tuple[Data, OrderLog, float]:
+def _order(
+    config: TrainConfig, manifest: Manifest, saved: checkpoint.Loaded | None
+) -> tuple[TokenDataset, OrderLog, float]:
     """What is read when: by the configuration, behind what the log of a checkpoint says was read."""
-    about = (manifest, config.data, config.seed, config.batch.windows, config.iterations)
+    about = (manifest, config.data, config.seed, config.batch.global_size, config.steps)
     if saved is None:
-        return plan(*about)
-    return carry_on(*about, OrderLog.from_dict(saved.state["order"]), saved.state["windows"])
+        return new_data_order(*about)
+    return resume_data_order(*about, OrderLog.from_dict(saved.state["order"]), saved.state["sequences"])
 
 
-def shape(config: TrainConfig, vocab: int) -> Shape:
+def shape(config: TrainConfig, vocab: int) -> ModelConfig:
     """The model's sizes, as the configuration and the tokenizer have it."""
-    return Shape(vocab=vocab, **config.model.model_dump(exclude={"preset"}))
+    return ModelConfig(vocab=vocab, **config.model.model_dump(exclude={"preset"}))
 
 
 def _micro_batches(batch: Batch, micro: int) -> Iterator[Batch]:

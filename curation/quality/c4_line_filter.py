@@ -9,7 +9,7 @@ citations such as [1] and [edit] and white space around a line are removed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -35,6 +35,9 @@ class C4LineFilter(MapStep):
     @property
     def signals(self) -> pa.Schema:
         return pa.schema([("lines", pa.int64()), ("kept", pa.int64())])
+
+    def packages(self) -> Sequence[str]:
+        return ("numba", "regex")
 
     def rules(self) -> Mapping[str, str]:
         """Drops documents with no line left."""

@@ -58,6 +58,9 @@ class Language(MapStep):
             fields += [("other_code", pa.string()), ("other_share", pa.float64())]
         return pa.schema(fields)
 
+    def packages(self) -> Sequence[str]:
+        return ("fasttext",)
+
     def models(self) -> Sequence[str]:
         return (self.model,)
 

@@ -34,6 +34,7 @@ import xxhash
 
 from curation import document, models
 from curation.core.errors import UserError
+from curation.core.packages import describe_missing
 from curation.step import MapStep
 
 UT1 = "ut1"  # the name of the lists that datatrove ships
@@ -87,6 +88,9 @@ class UrlSignals(MapStep):
             rules["soft_words"] = f"{self.name}.soft_words < 2"
             rules["subword"] = f"NOT {self.name}.subword"
         return rules
+
+    def packages(self) -> Sequence[str]:
+        return ("tldextract", "datatrove") if self.words or UT1 in self.lists else ("tldextract",)
 
     def inputs(self) -> Sequence[str]:
         """The list files, also those in datatrove: another version of them changes the fingerprint."""
@@ -187,9 +191,7 @@ def _read_lines(path: Path) -> Iterator[str]:
 def _datatrove_assets(name: str) -> Path:
     found = importlib.util.find_spec("datatrove")
     if found is None or not found.submodule_search_locations:
-        raise UserError(
-            f"step {name}: its lists are part of datatrove, which is not installed; try: pip install datatrove"
-        )
+        raise UserError(f"step {name}: its lists are part of datatrove: {describe_missing(['datatrove'])}")
     return Path(found.submodule_search_locations[0]) / "assets"
 
 

@@ -43,9 +43,19 @@ def test_loss_and_step() -> None:
 def test_the_plain_decoder_is_ours() -> None:
     """Loss and gradients of the convergence benchmark's reference are those of the model, documents included."""
     from benchmarks.plain import PlainLlama
-    from training.model.transformer import Shape
+    from training.model.transformer import ModelConfig
 
-    plain = PlainLlama(Shape(vocab=60, layers=2, width=32, heads=4, kv_heads=2, ffn=48, tied=True))
+    plain = PlainLlama(
+        ModelConfig(
+            vocab=60,
+            num_layers=2,
+            hidden_size=32,
+            num_heads=4,
+            num_kv_heads=2,
+            intermediate_size=48,
+            tie_embeddings=True,
+        )
+    )
     model = plain.held
     model.initialise(1)
     tokens = torch.randint(0, 60, (2, 33), generator=torch.Generator().manual_seed(0))

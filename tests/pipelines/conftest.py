@@ -91,12 +91,11 @@ def gristmill(
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished run of `write_inputs`, in the folder of its inputs."""
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate
 
     folder = write_inputs(tmp_path_factory.mktemp("small"))
-    pipeline = config.load(str(folder / "small.yaml"), catalogue=STEPS, readers=READERS)
+    pipeline = load_pipeline(str(folder / "small.yaml"))
     assert curate(pipeline, str(folder / "run"), executor="inline").exit_code == 0
     return folder / "run"
 
@@ -106,26 +105,32 @@ def tiny(small_run: Path) -> Path:
     """The small run with a training below it, as its files say."""
     folder = small_run / "train" / "tiny"
     folder.mkdir(parents=True, exist_ok=True)
-    score = {"perplexity": 9.0, "bits_per_byte": 1.2, "tokens": 5, "windows": 1}
+    score = {"perplexity": 9.0, "bits_per_byte": 1.2, "tokens": 5, "sequences": 1}
     entries: list[dict[str, Any]] = []
     for i in range(3):
         entries.append(
-            {"kind": "validation", "iteration": i, "loss": 3.0 - i, "domains": {"web": {"loss": 3.0 - i, **score}}}
+            {"kind": "validation", "step": i, "loss": 3.0 - i, "domains": {"web": {"loss": 3.0 - i, **score}}}
         )
-        step = {"kind": "train", "iteration": i + 1, "loss": 3.5 - i, "tokens": 64 * (i + 1), "lr": 0.1, "grad_norm": 1}
+        step = {"kind": "train", "step": i + 1, "loss": 3.5 - i, "tokens": 64 * (i + 1), "lr": 0.1, "grad_norm": 1}
         entries.append(step | {"domains": {"web": 3.5 - i}})
     blamed = {"doc_id": "ab" * 16, "domain": "web", "url": "http://bad/<b>", "source": None, "tokens": 9, "loss": 7.5}
     blamed |= {"gradient": 80.0, "z_loss": 31.0, "z_gradient": 44.0}
-    entries.append({"kind": "event", "event": "rollback", "iteration": 1, "confirmed": 3, "blamed": [blamed]})
+    entries.append({"kind": "event", "event": "rollback", "step": 1, "confirmed": 3, "blamed": [blamed]})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries) + '{"kind": "tra')
-    speed = {"iteration": 1, "seconds": 2.0, "tokens_per_s": 32.0, "mfu": 0.5, "mfu_full": 0.6, "of_plan": 1.25}
+    speed = {"step": 1, "seconds": 2.0, "tokens_per_s": 32.0, "mfu": 0.5, "mfu_full": 0.6, "of_plan": 1.25}
     (folder / "speed.jsonl").write_text(json.dumps({**speed, "memory": 3 * 10**9, "memory_of_plan": 0.75}) + "\n")
-    (folder / "train.yaml").write_text(
-        "iterations: 4\nbatch: {windows: 2}\ndata: {sequence: 32}\noptimizer: {lr: 0.1}\n"
-    )
+    (folder / "train.yaml").write_text("steps: 4\nbatch: {global_size: 2}\ndata: {seq_len: 32}\noptimizer: {lr: 0.1}\n")
     (folder / "sample.txt").write_text("<i>once</i> upon a time")
     (folder / "incidents").mkdir(exist_ok=True)
-    incident = {"number": 1, "good": 1, "confirmed": 3, "window": 2, "suspects": 5, "witnesses": 20, "blamed": [blamed]}
-    incident |= {"masked": [blamed["doc_id"]], "anomalies": [{"iteration": 2}, {"iteration": 3}]}
+    incident = {
+        "number": 1,
+        "good": 1,
+        "confirmed": 3,
+        "sequence": 2,
+        "suspects": 5,
+        "witnesses": 20,
+        "blamed": [blamed],
+    }
+    incident |= {"masked": [blamed["doc_id"]], "anomalies": [{"step": 2}, {"step": 3}]}
     (folder / "incidents" / "0001.json").write_text(json.dumps(incident))
     return small_run

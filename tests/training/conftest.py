@@ -123,12 +123,12 @@ def corpus(
 
 @pytest.fixture(scope="session")
 def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny run trained for 30 iterations on windows of 64."""
+    """A tiny run trained for 30 steps on windows of 64."""
     from training.config import parse
     from training.train import train
 
     run = tmp_path_factory.mktemp("trained") / "run"
-    text = "iterations: 30\nmodel: {preset: toy}\ndata: {sequence: 64}\nbatch: {windows: 8}\n"
+    text = "steps: 30\nmodel: {preset: toy}\ndata: {seq_len: 64}\nbatch: {global_size: 8}\n"
     text += "precision: fp32\nthreads: 1\n"
     train(parse(text), str(corpus), str(run))
     return run

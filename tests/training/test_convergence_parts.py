@@ -16,21 +16,21 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from curation.core.errors import UserError
 from curation.shards import read_manifest
+from training.checkpoint.load_model import load_model
 from training.config import TrainConfig, parse
 from training.evaluation import validation_loss
-from training.evaluation.generate import load
 from training.evaluation.task_files import read_task
 from training.evaluation.tasks import evaluate_task
 from training.model.transformer import Model
 from training.train import train
 
 CONFIG = """
-iterations: 12
+steps: 12
 model: {preset: toy}
-data: {sequence: 64, block: 128}
-batch: {windows: 8, micro: 4}
+data: {seq_len: 64, shuffle_block: 128}
+batch: {global_size: 8, micro_size: 4}
 optimizer: {lr: 3e-3}
-evaluate: {every: 6, windows: 6}
+evaluate: {every: 6, sequences: 6}
 checkpoint: {every: 6}
 precision: fp32
 threads: 1
@@ -74,9 +74,9 @@ def test_tasks_in_the_loop(corpus: Path, plain: Path, tasks: list[str], tmp_path
     """They are scored with every evaluation and change nothing else."""
     train(config(precision=precision, **{"evaluate.tasks": tasks}), str(corpus), str(tmp_path / "run"))
     scored = [e for e in entries(tmp_path / "run") if e["kind"] == "validation"]
-    assert [e["iteration"] for e in scored] == [0, 6, 12]
+    assert [e["step"] for e in scored] == [0, 6, 12]
     assert all(set(e["tasks"]) == NAMES for e in scored)
-    after = load(str(tmp_path / "run"))
+    after = load_model(str(tmp_path / "run"))
     found = {
         f"{r.task}.{k}": v for r in (evaluate_task(after, read_task(t)) for t in tasks) for k, v in r.figures.items()
     }
@@ -87,7 +87,7 @@ def test_tasks_in_the_loop(corpus: Path, plain: Path, tasks: list[str], tmp_path
 
 
 def test_recomputing_gives_the_same_bits(corpus: Path, plain: Path, tmp_path: Path) -> None:
-    train(config(recompute=True), str(corpus), str(tmp_path / "run"))
+    train(config(activation_checkpointing="full"), str(corpus), str(tmp_path / "run"))
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (plain / "metrics.jsonl").read_bytes()
 
 
@@ -105,7 +105,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[torch.fx.GraphModule]:
     return graphs
 
 
-CHANGES = [{"at": 3, "sequence": 128, "windows": 6}, {"at": 6, "sequence": 32}, {"at": 9, "windows": 12}]
+CHANGES = [{"at": 3, "seq_len": 128, "global_size": 6}, {"at": 6, "seq_len": 32}, {"at": 9, "global_size": 12}]
 
 
 def test_compiled(
@@ -115,7 +115,11 @@ def test_compiled(
     train(config(compile=True, **{"evaluate.tasks": tasks}), str(corpus), str(tmp_path / "run"))
     ours, theirs = ([e["loss"] for e in entries(r) if "loss" in e] for r in (tmp_path / "run", plain))
     assert ours == pytest.approx(theirs, rel=1e-6) and len(traced) == 1  # whatever documents are in the windows
-    train(config(compile=True, recompute=True, **{"data.changes": CHANGES}), str(corpus), str(tmp_path / "changes"))
+    train(
+        config(compile=True, activation_checkpointing="full", **{"data.changes": CHANGES}),
+        str(corpus),
+        str(tmp_path / "changes"),
+    )
     assert len(traced) <= 6, "lengths and batches share a graph"
     wild = config(compile=True, **{"optimizer.lr": 1e30, "schedule.kind": "constant"})
     with pytest.raises(UserError, match="the second spike"):  # documents of any length were scored by themselves
@@ -133,9 +137,9 @@ def test_compiled_to_machine_code(corpus: Path, plain: Path, tmp_path: Path) -> 
 def test_a_longer_context_is_what_the_model_has(corpus: Path, tmp_path: Path) -> None:
     """Generation, tasks and export go by the longest window so far, and not by one that is still to come."""
     for end, length in ((3, 64), (4, 128), (8, 128)):
-        train(config(iterations=end, **{"data.changes": CHANGES, "schedule.kind": "constant", "schedule.warmup": 2}),
+        train(config(steps=end, **{"data.changes": CHANGES, "schedule.kind": "constant", "schedule.warmup_steps": 2}),
               str(corpus), str(tmp_path / "run"))  # fmt: skip
-        assert load(str(tmp_path / "run")).sequence == length
+        assert load_model(str(tmp_path / "run")).sequence == length
 
 
 def test_a_long_evaluation_is_no_hang(
@@ -154,7 +158,7 @@ def test_a_long_evaluation_is_no_hang(
         return real(*a)
 
     monkeypatch.setattr(validation_loss, "collate", slow)
-    settings = {"hang_after": 0.1, "iterations": 1, "evaluate.windows": 12}
+    settings = {"hang_after": 0.1, "steps": 1, "evaluate.sequences": 12}
     train(config(**settings, **{"evaluate.tasks": tasks}), str(corpus), str(tmp_path / "run"))
     assert clock[0] > 0.8 and not ended
 
@@ -172,15 +176,15 @@ def test_a_long_evaluation_is_no_hang(
 def test_what_is_logged(corpus: Path, plain: Path) -> None:
     """Live figures beside the clock and not among the metrics; TensorBoard has both."""
     speed = entries(plain, "speed.jsonl")
-    assert [e["iteration"] for e in speed] == list(range(1, 13))
+    assert [e["step"] for e in speed] == list(range(1, 13))
     for e in speed:
-        assert e.keys() == {"iteration", "seconds", "tokens_per_s", "mfu", "mfu_full", "of_plan", "memory"}
+        assert e.keys() == {"step", "seconds", "tokens_per_s", "mfu", "mfu_full", "of_plan", "memory"}
         assert 0 < e["mfu"] < e["mfu_full"] and e["of_plan"] == pytest.approx(e["mfu"] / 0.4, rel=0.01, abs=1e-3)
     steps = [e for e in entries(plain) if e["kind"] == "train"]
-    assert [e["iteration"] for e in steps if "update_ratio" in e] == [3, 6, 9, 12], "every `log_every`"
+    assert [e["step"] for e in steps if "update_ratio" in e] == [3, 6, 9, 12], "every `log_every`"
     assert not any({"mfu", "seconds", "memory"} & e.keys() for e in steps)
     for e in steps:
-        assert sum(e["domain_tokens"].values()) == e["tokens"] == 512 * e["iteration"]
+        assert sum(e["domain_tokens"].values()) == e["tokens"] == 512 * e["step"]
     manifest = read_manifest(str(corpus))
     for domain, shards in manifest.splits["train"].items():
         nats = steps[-1]["domains"][domain]

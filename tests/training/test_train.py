@@ -18,23 +18,24 @@ import torch
 
 from curation import shards
 from curation.core.errors import UserError
-from pipelines.lookup.training_data import Readings, trace_token
+from pipelines.lookup.training_data import TrainingData, trace_token
 from training.checkpoint import save_load
 from training.config import PRESETS, TrainConfig, parse
 from training.data import data_schedule
-from training.data.dataset import Data, plan
+from training.data.data_schedule import new_data_order
+from training.data.dataset import TokenDataset
 from training.metrics.metrics_log import last_scores
-from training.model.transformer import Model, Shape
+from training.model.transformer import Model, ModelConfig
 from training.optim import optimizers
 from training.train import train
 
 CONFIG = """
-iterations: 24
+steps: 24
 model: {preset: toy}
-data: {sequence: 64, block: 128}
-batch: {windows: 8, micro: 4}
+data: {seq_len: 64, shuffle_block: 128}
+batch: {global_size: 8, micro_size: 4}
 optimizer: {lr: 3e-3}
-evaluate: {every: 8, windows: 8}
+evaluate: {every: 8, sequences: 8}
 checkpoint: {every: 5, keep: 2}
 precision: fp32
 threads: 1
@@ -48,8 +49,8 @@ def config(**changes: Any) -> TrainConfig:
 
 def contents(path: Path) -> dict[str, torch.Tensor]:
     """Weights and moments of a checkpoint, by name."""
-    model = Model(Shape(**save_load.verify(path)["shape"]))
-    optimizer = optimizers.build(model, config().optimizer)
+    model = Model(ModelConfig(**save_load.verify(path)["shape"]))
+    optimizer = optimizers.build_optimizers(model, config().optimizer)
     save_load.restore(path, model, optimizer)
     state = save_load.tensors(model, optimizer)
     flat = {f"model.{n}": t for n, t in state["model"].items()}
@@ -80,19 +81,19 @@ def test_what_a_run_leaves(uninterrupted: Path) -> None:
     entries = [json.loads(line) for line in (uninterrupted / "metrics.jsonl").read_text().splitlines()]
     steps = [e for e in entries if e["kind"] == "train"]
     scores = [e for e in entries if e["kind"] == "validation"]
-    assert [e["iteration"] for e in steps] == list(range(1, 25))
-    assert [e["iteration"] for e in scores] == [0, 8, 16, 24]
-    assert [(e["windows"], e["tokens"]) for e in steps[:2]] == [(8, 512), (16, 1024)]
+    assert [e["step"] for e in steps] == list(range(1, 25))
+    assert [e["step"] for e in scores] == [0, 8, 16, 24]
+    assert [(e["sequences"], e["tokens"]) for e in steps[:2]] == [(8, 512), (16, 1024)]
     assert all(set(e["domains"]) == {"code", "docs"} for e in steps + scores)
     for domain in ("code", "docs"):
         losses = [e["domains"][domain]["loss"] for e in scores]
         assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.8
         assert 0 < scores[-1]["domains"][domain]["bits_per_byte"] < 5
-    # The last two, the good one (20 accepted iterations behind it) and the next that may become good
+    # The last two, the good one (20 accepted steps behind it) and the next that may become good
     names = [p.name for p in save_load.checkpoints(uninterrupted / "checkpoints")]
     assert names == ["00000000", "00000005", "00000020", "00000024"]
     speed = [json.loads(line) for line in (uninterrupted / "speed.jsonl").read_text().splitlines()]
-    assert [e["iteration"] for e in speed] == list(range(1, 25)) and all(e["tokens_per_s"] > 0 for e in speed)
+    assert [e["step"] for e in speed] == list(range(1, 25)) and all(e["tokens_per_s"] > 0 for e in speed)
 
 
 def test_a_finished_run_does_no_work(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ from training.train import train
 from training.distributed.watchdog import RESUME_ME, Preempted
 def report(entry):
     if entry["kind"] == "train":
-        print(entry["iteration"], flush=True)
+        print(entry["step"], flush=True)
 try:
     train(load(sys.argv[1]), sys.argv[2], sys.argv[3], report=report)
 except Preempted:
@@ -122,17 +123,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(corpus: Path, where: Path) -> subprocess.Popen[str]:
-    """The run as a process of its own, which says its iterations."""
+    """The run as a process of its own, which says its steps."""
     file = where / "train.yaml"
     file.write_text(CONFIG)
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(file), str(corpus), str(where / "run")]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
-def until(child: subprocess.Popen[str], iteration: int) -> None:
+def until(child: subprocess.Popen[str], step: int) -> None:
     assert child.stdout is not None
     for line in child.stdout:
-        if int(line) >= iteration:
+        if int(line) >= step:
             return
 
 
@@ -143,7 +144,7 @@ def ended(child: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(corpus: Path, uninterrupted: Path, tmp_path: Path, kills: int) -> None:
-    """SIGKILL a few milliseconds after a random iteration; every time no more than one interval is lost."""
+    """SIGKILL a few milliseconds after a random step; every time no more than one interval is lost."""
     rng = random.Random(int(os.environ.get("GRISTMILL_TEST_SEED", "20")))
     saved = 0
     for stop in sorted(rng.sample(range(1, 22), kills)):
@@ -154,7 +155,7 @@ def test_killed_at_random_moments(corpus: Path, uninterrupted: Path, tmp_path: P
         code, _, errors = ended(child)
         assert code == -signal.SIGKILL, f"killed, and not ended by itself: {errors[-2000:]}"
         found = save_load.newest(tmp_path / "run" / "checkpoints")
-        now = found.state["iteration"] if found else 0
+        now = found.state["step"] if found else 0
         assert now >= max(saved, stop // 5 * 5 - 5), "the one being written, and none but it, may be lost"
         saved = now
     code, out, errors = ended(start(corpus, tmp_path))
@@ -170,11 +171,11 @@ def test_sigterm_saves_and_asks_to_be_resumed(corpus: Path, uninterrupted: Path,
     code, _, errors = ended(child)
     assert code == 75, errors[-2000:]
     found = save_load.newest(tmp_path / "run" / "checkpoints")
-    assert found is not None and found.state["iteration"] >= 7
+    assert found is not None and found.state["step"] >= 7
     sessions = [json.loads(line) for line in (tmp_path / "run" / "sessions.jsonl").read_text().splitlines()]
     assert [s["event"] for s in sessions] == ["start", "preempted"]
     result = train(config(), str(corpus), str(tmp_path / "run"))
-    assert result.resumed_from == found.state["iteration"] and result.goodput is not None and 0 < result.goodput <= 1
+    assert result.resumed_from == found.state["step"] and result.goodput is not None and 0 < result.goodput <= 1
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (uninterrupted / "metrics.jsonl").read_bytes()
 
 
@@ -192,30 +193,37 @@ def test_from_the_weights_of_another_run(corpus: Path, uninterrupted: Path, tmp_
     """Weights only: the schedule, the moments and the data begin anew."""
     end = [json.loads(line) for line in (uninterrupted / "metrics.jsonl").read_text().splitlines()][-1]
     for name, place in (("run", uninterrupted), ("checkpoint", uninterrupted / "checkpoints" / "00000024")):
-        result = train(config(iterations=1, init_from=str(place)), str(corpus), str(tmp_path / name))
+        result = train(config(steps=1, init_from=str(place)), str(corpus), str(tmp_path / name))
         first, step = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()][:2]
-        assert first["iteration"] == 0 and first["domains"] == end["domains"]
-        assert result.resumed_from == 0 and step["windows"] == 8
+        assert first["step"] == 0 and first["domains"] == end["domains"]
+        assert result.resumed_from == 0 and step["sequences"] == 8
     with pytest.raises(save_load.CheckpointError, match="no checkpoint here"):
         train(config(init_from=str(tmp_path)), str(corpus), str(tmp_path / "none"))
 
 
 def test_what_may_change_on_resume(corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    base = {"iterations": 4, "schedule.kind": "constant", "schedule.warmup": 2}
+    base = {"steps": 4, "schedule.kind": "constant", "schedule.warmup_steps": 2}
     train(config(**base), str(corpus), str(run))
-    free = {"evaluate.windows": 4, "checkpoint.keep": 3, "guard.z": 9.0, "log_every": 2, "batch.micro": 8, "threads": 1}
-    result = train(config(**{**base, **free, "iterations": 6}), str(corpus), str(run))
-    assert result.resumed_from == 4 and result.iterations == 6
-    assert parse((run / "train.yaml").read_text(), "train.yaml").guard.z == 9.0
+    free = {
+        "evaluate.sequences": 4,
+        "checkpoint.keep": 3,
+        "guard.z_threshold": 9.0,
+        "log_every": 2,
+        "batch.micro_size": 8,
+        "threads": 1,
+    }
+    result = train(config(**{**base, **free, "steps": 6}), str(corpus), str(run))
+    assert result.resumed_from == 4 and result.steps == 6
+    assert parse((run / "train.yaml").read_text(), "train.yaml").guard.z_threshold == 9.0
     for key, value in {
-        "model.preset": "10m", "optimizer.lr": 1e-3, "z_loss": 1e-4, "precision": "bf16", "schedule.warmup": 3,
-        "iterations": 5, "schedule.kind": "cosine",
+        "model.preset": "10m", "optimizer.lr": 1e-3, "z_loss": 1e-4, "precision": "bf16", "schedule.warmup_steps": 3,
+        "steps": 5, "schedule.kind": "cosine",
     }.items():  # fmt: skip
         with pytest.raises(
             UserError, match=rf"another configuration: .*{key.split('.')[-1] if key != 'model.preset' else 'model'}"
         ):
-            train(config(**{**base, **free, "iterations": 6, key: value}), str(corpus), str(run))
+            train(config(**{**base, **free, "steps": 6, key: value}), str(corpus), str(run))
 
 
 class Crash(BaseException):
@@ -257,12 +265,12 @@ def test_falls_back_past_a_damaged_checkpoint_and_says_so(corpus: Path, uninterr
 
 def test_one_step_equals_a_hand_written_one_in_float64(corpus: Path, tmp_path: Path) -> None:
     """Loss, clipping, decay on matrices only, bias correction, learning rate: against AdamW written out."""
-    first = config(iterations=1, **{"schedule.warmup": 4, "optimizer.clip": 0.5})
+    first = config(steps=1, **{"schedule.warmup_steps": 4, "optimizer.max_grad_norm": 0.5})
     train(first, str(corpus), str(tmp_path / "run"))
     manifest = shards.read_manifest(str(corpus))
-    data, log, _ = plan(manifest, first.data, first.seed, 8, 1)
+    data, log, _ = new_data_order(manifest, first.data, first.seed, 8, 1)
     batch = data.batch(log, 0, 8)
-    model = Model(Shape(vocab=1024, **PRESETS["toy"]))
+    model = Model(ModelConfig(vocab=1024, **PRESETS["toy"]))
     model.initialise(first.seed)
     model.double()
     loss, count, _ = model(batch.tokens, batch.targets, batch.documents)
@@ -286,8 +294,8 @@ def test_one_step_equals_a_hand_written_one_in_float64(corpus: Path, tmp_path: P
 
 
 def test_accumulation_changes_nothing_but_rounding(corpus: Path, tmp_path: Path, uninterrupted: Path) -> None:
-    train(config(iterations=3, **{"batch.micro": 8}), str(corpus), str(tmp_path / "one"))
-    train(config(iterations=3, **{"batch.micro": 1}), str(corpus), str(tmp_path / "eight"))
+    train(config(steps=3, **{"batch.micro_size": 8}), str(corpus), str(tmp_path / "one"))
+    train(config(steps=3, **{"batch.micro_size": 1}), str(corpus), str(tmp_path / "eight"))
     a, b = (
         [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
         for run in ("one", "eight")
@@ -298,11 +306,11 @@ def test_accumulation_changes_nothing_but_rounding(corpus: Path, tmp_path: Path,
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precision_learns_and_resumes(corpus: Path, tmp_path: Path, precision: str) -> None:
-    settings = config(iterations=12, precision=precision)
+    settings = config(steps=12, precision=precision)
     whole = train(settings, str(corpus), str(tmp_path / "whole"))
 
     def report(entry: dict[str, Any]) -> None:
-        if entry["kind"] == "train" and entry["iteration"] == 7:
+        if entry["kind"] == "train" and entry["step"] == 7:
             raise Crash
 
     with pytest.raises(Crash):
@@ -335,19 +343,19 @@ def test_what_was_refused_can_be_put_right(corpus: Path, tmp_path: Path) -> None
     """A run directory without a checkpoint belongs to nobody yet."""
     with pytest.raises(UserError, match="no domain web"):
         train(config(**{"data.weights": {"web": 1.0}}), str(corpus), str(tmp_path / "run"))
-    with pytest.raises(UserError, match=r"the loss is .* in iteration \d+, the second spike .* lower optimizer.lr"):
+    with pytest.raises(UserError, match=r"the loss is .* in step \d+, the second spike .* lower optimizer.lr"):
         train(config(**{"optimizer.lr": 1e30, "schedule.kind": "constant"}), str(corpus), str(tmp_path / "run"))
-    result = train(config(iterations=2), str(corpus), str(tmp_path / "run"))
-    assert result.resumed_from == 0 and result.iterations == 2
+    result = train(config(steps=2), str(corpus), str(tmp_path / "run"))
+    assert result.resumed_from == 0 and result.steps == 2
     entries = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [e["iteration"] for e in entries] == [0, 1, 2, 2]
+    assert [e["step"] for e in entries] == [0, 1, 2, 2]
     assert sum("tokens are no target in an epoch" in n for n in result.notes) == 2
 
 
 @pytest.mark.slow
 def test_two_threads_give_the_same_bits_twice(corpus: Path, tmp_path: Path) -> None:
     """Large enough (the demo preset) for torch to split the work."""
-    wide = config(iterations=2, threads=2, precision="bf16", **{"model.preset": "demo", "evaluate.windows": 1})
+    wide = config(steps=2, threads=2, precision="bf16", **{"model.preset": "demo", "evaluate.sequences": 1})
     for name in ("a", "b"):
         train(wide, str(corpus), str(tmp_path / name))
     assert_equal_runs(tmp_path / "a", tmp_path / "b")
@@ -355,43 +363,43 @@ def test_two_threads_give_the_same_bits_twice(corpus: Path, tmp_path: Path) -> N
 
 def test_another_mix_from_here_on(corpus: Path, tmp_path: Path) -> None:
     """A change of mix and batch on resume appends to the order log; what was read stays as it was read."""
-    base = {"iterations": 4, "schedule.kind": "constant", "schedule.warmup": 2}
+    base = {"steps": 4, "schedule.kind": "constant", "schedule.warmup_steps": 2}
     train(config(**base), str(corpus), str(tmp_path))
-    changed = {**base, "iterations": 6, "data.weights": {"code": 0.25, "docs": 0.75}, "batch.windows": 4}
+    changed = {**base, "steps": 6, "data.weights": {"code": 0.25, "docs": 0.75}, "batch.global_size": 4}
     result = train(config(**changed), str(corpus), str(tmp_path))
     segments = save_load.verify(result.checkpoint)["order"]["segments"]
     assert [(s["window"], s["mix"], s["batch"]) for s in segments] == [
         (0, {"code": 3, "docs": 2}, 8),
         (32, {"code": 1, "docs": 3}, 4),
     ]
-    assert result.windows == 40 and result.tokens == 40 * 64
+    assert result.sequences == 40 and result.tokens == 40 * 64
 
 
 CHANGES = [
     {"at": 4, "weights": {"code": 0.25, "docs": 0.75}},
-    {"at": 7, "sequence": 128, "windows": 4},
-    {"at": 11, "sequence": 32, "windows": 16, "weights": {"docs": 1}},
+    {"at": 7, "seq_len": 128, "global_size": 4},
+    {"at": 11, "seq_len": 32, "global_size": 16, "weights": {"docs": 1}},
 ]
 
 
 def test_changes_on_the_way_are_what_the_loop_reads(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mix, sequence length and batch from an iteration on: the batches that the loop gets, interrupted or not."""
-    settings = config(iterations=14, log_every=10, **{"data.changes": CHANGES})
+    """Mix, sequence length and batch from a step on: the batches that the loop gets, interrupted or not."""
+    settings = config(steps=14, log_every=10, **{"data.changes": CHANGES})
     manifest = shards.read_manifest(str(corpus))
-    data, log, _ = plan(manifest, settings.data, settings.seed, 8, 14)
+    data, log, _ = new_data_order(manifest, settings.data, settings.seed, 8, 14)
     assert len(log.segments) == 4
     given: list[tuple[int, int, tuple[int, ...], tuple[str, ...]]] = []
-    batch = Data.batch
+    batch = TokenDataset.batch
 
-    def noted(self: Data, order: Any, first: int, last: int) -> Any:
+    def noted(self: TokenDataset, order: Any, first: int, last: int) -> Any:
         made = batch(self, order, first, last)
         given.append((first, last, tuple(made.tokens.shape), made.domains))
         assert made.tokens.equal(batch(data, log, first, last).tokens)
         return made
 
-    monkeypatch.setattr(Data, "batch", noted)
+    monkeypatch.setattr(TokenDataset, "batch", noted)
     whole = train(settings, str(corpus), str(tmp_path / "whole"))
     shapes = [(8, 64)] * 7 + [(4, 128)] * 4 + [(16, 32)] * 3
     assert [g[2] for g in given] == shapes and [g[:2] for g in given] == [log.span(i) for i in range(14)]
@@ -404,38 +412,38 @@ def test_changes_on_the_way_are_what_the_loop_reads(
         assert entry["tokens_per_s"] * entry["seconds"] == pytest.approx(a * b, rel=0.05)
 
     def report(entry: dict[str, Any]) -> None:
-        if entry["kind"] == "train" and entry["iteration"] == 9:
+        if entry["kind"] == "train" and entry["step"] == 9:
             raise Crash
 
     with pytest.raises(Crash):
         train(settings, str(corpus), str(tmp_path / "part"), report=report)
     train(settings, str(corpus), str(tmp_path / "part"))
     assert_equal_runs(tmp_path / "whole", tmp_path / "part")
-    assert Readings(str(tmp_path / "part")).verify()["segments"] == 4
+    assert TrainingData(str(tmp_path / "part")).verify()["segments"] == 4
 
 
 def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -> None:
     content = {"train/docs": [[torch.arange(1, 900).numpy()]], "train/new": [[torch.arange(1, 700).numpy()] * 3]}
     other = build(tmp_path / "other", content)
     both = [str(corpus), str(tmp_path / "other")]
-    settings = config(iterations=6, **{"data.weights": {"code": 0.4, "docs": 0.2, "new": 0.4}})
+    settings = config(steps=6, **{"data.weights": {"code": 0.4, "docs": 0.2, "new": 0.4}})
     whole = train(settings, both, str(tmp_path / "whole"))
     assert json.loads((tmp_path / "whole" / "data.json").read_text())["roots"] == [
         str(corpus / "result/shards"), other.root,
     ]  # fmt: skip
-    readings = Readings(str(tmp_path / "whole"))
-    read = readings.step(2)
+    data = TrainingData(str(tmp_path / "whole"))
+    read = data.step(2)
     assert {w["domain"] for w in read} == {"code", "docs", "new"}
     new = next(w for w in read if w["domain"] == "new")
     assert new["shard"] == "@1/train/new/00000.arrow"
-    found = readings.seen(new["documents"][0]["doc_id"])
-    # `build` numbers documents from 1 in each run: this one is in both, and all readings of it are told
+    found = data.document_reads(new["documents"][0]["doc_id"])
+    # `build` numbers documents from 1 in each run: this one is in both, and all reads of it are listed
     assert found["shard"] == "@0/train/code/00000.arrow"
-    assert {"iteration": 2, "window": new["window"], "epoch": new["epoch"]} in found["readings"]
-    windows = readings.data.windows(readings.log, 0, 48)
-    wanted = [w.number for w in windows if found["doc_id"] in readings.data.doc_ids(w)]
-    assert [r["window"] for r in found["readings"]] == wanted
-    assert readings.verify()["windows"] == whole.windows == 48
+    assert {"step": 2, "sequence": new["sequence"], "epoch": new["epoch"]} in found["reads"]
+    windows = data.data.windows(data.log, 0, 48)
+    wanted = [w.number for w in windows if found["doc_id"] in data.data.doc_ids(w)]
+    assert [r["sequence"] for r in found["reads"]] == wanted
+    assert data.verify()["sequences"] == whole.sequences == 48
     token = trace_token(str(tmp_path / "whole"), new["shard"], new["token"] + 1)
     assert token["doc_id"] == new["documents"][0]["doc_id"] and token["url"].startswith("https://example.org/")
     assert train(settings, both, str(tmp_path / "whole")).resumed_from == 6
@@ -454,7 +462,7 @@ def test_what_the_data_has_to_say_is_said_at_the_start(corpus: Path, tmp_path: P
 
     fsspec.filesystem("memory").put(str(corpus / "result"), "/noted-run/result", recursive=True)
     said: list[dict[str, Any]] = []
-    settings = config(iterations=1, **{"data.cache": 1, "evaluate.windows": 1})
+    settings = config(steps=1, **{"data.cache": 1, "evaluate.sequences": 1})
     result = train(settings, "memory://noted-run", str(tmp_path / "run"), report=said.append)
     assert said[0]["kind"] == "note" and "windows are fetched one by one" in said[0]["note"]
     assert said[0]["note"] in result.notes
@@ -469,9 +477,9 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused_before_it_comes(
 
     def share(batch: int, world: int, accumulation: int, rank: int) -> list[tuple[int, int]]:
         asked.append(batch)
-        return data_schedule.share(batch, 4, accumulation, rank)
+        return data_schedule.rank_slices(batch, 4, accumulation, rank)
 
     monkeypatch.setattr(module, "share", share)
     with pytest.raises(UserError, match=r"a global batch of 6 cannot be dealt to 4 ranks .*; 4 or 8 can"):
-        train(config(**{"data.changes": [{"at": 20, "windows": 6}]}), str(corpus), str(tmp_path / "run"))
+        train(config(**{"data.changes": [{"at": 20, "global_size": 6}]}), str(corpus), str(tmp_path / "run"))
     assert asked == [8, 6]

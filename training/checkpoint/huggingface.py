@@ -19,8 +19,8 @@ from torch import Tensor
 
 from curation.core.errors import UserError
 from training.checkpoint import save_load
-from training.config import DataConfig, ModelConfig, TrainConfig
-from training.model.transformer import Model, Shape
+from training.config import DataConfig, ModelSection, TrainConfig
+from training.model.transformer import Model, ModelConfig
 from training.optim import optimizers
 
 SHARD = 5 * 10**9  # bytes a file, Hugging Face's own habit
@@ -48,26 +48,26 @@ def theirs(name: str) -> str:
     return _ENDS.get(name, "lm_head.weight")
 
 
-def hf_config(shape: Shape, *, eos: int, positions: int, dtype: torch.dtype) -> dict[str, Any]:
+def hf_config(shape: ModelConfig, *, eos: int, positions: int, dtype: torch.dtype) -> dict[str, Any]:
     """config.json of a shape. `positions`: the longest window it was trained on."""
     kind = "qwen3" if shape.qk_norm else "llama"
     return {
         "architectures": ["Qwen3ForCausalLM" if shape.qk_norm else "LlamaForCausalLM"],
         "model_type": kind,
         "vocab_size": shape.vocab,
-        "hidden_size": shape.width,
-        "intermediate_size": shape.ffn,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.width // shape.heads,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "head_dim": shape.hidden_size // shape.num_heads,
         "hidden_act": "silu",
         "max_position_embeddings": positions,
         "rms_norm_eps": shape.norm_eps,
         "rope_theta": shape.rope_theta,
         "attention_bias": False,
         "mlp_bias": False,
-        "tie_word_embeddings": shape.tied,
+        "tie_word_embeddings": shape.tie_embeddings,
         "bos_token_id": eos,  # every document is opened by it
         "eos_token_id": eos,
         "torch_dtype": str(dtype).removeprefix("torch."),
@@ -79,9 +79,9 @@ def export(run_dir: str, out_dir: str, *, dtype: torch.dtype = torch.bfloat16) -
 
     Raises UserError where there is no checkpoint or the folder is taken, CheckpointError where all are damaged.
     """
-    from training.evaluation.generate import load
+    from training.checkpoint.load_model import load_model
 
-    loaded = load(run_dir)
+    loaded = load_model(run_dir)
     out = Path(out_dir)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out_dir} is not empty; name another folder")
@@ -143,7 +143,7 @@ def load_hf(folder: str) -> Model:
     seen = set()
     with torch.no_grad():
         for name, tensor in _weights(root):
-            if name == "lm_head.weight" and shape.tied:
+            if name == "lm_head.weight" and shape.tie_embeddings:
                 continue
             if name not in ours:
                 raise UserError(f"{folder}: {name} is no part of a Llama decoder without biases")
@@ -157,7 +157,7 @@ def load_hf(folder: str) -> Model:
     return model
 
 
-def shape_of(root: Path) -> Shape:
+def shape_of(root: Path) -> ModelConfig:
     """The sizes in a Hugging Face config.json. Raises UserError for a decoder that is not ours."""
     try:
         told = json.loads((root / "config.json").read_text())
@@ -175,14 +175,14 @@ def shape_of(root: Path) -> Shape:
     wrong += ["head_dim"] if (told.get("head_dim") or width // heads) * heads != width else []
     if wrong:
         raise UserError(f"{root}: {', '.join(f'{k}={told[k]}' for k in wrong)} is not supported")
-    return Shape(
+    return ModelConfig(
         vocab=told["vocab_size"],
-        layers=told["num_hidden_layers"],
-        width=width,
-        heads=heads,
-        kv_heads=told.get("num_key_value_heads") or heads,
-        ffn=told["intermediate_size"],
-        tied=bool(told.get("tie_word_embeddings", False)),
+        num_layers=told["num_hidden_layers"],
+        hidden_size=width,
+        num_heads=heads,
+        num_kv_heads=told.get("num_key_value_heads") or heads,
+        intermediate_size=told["intermediate_size"],
+        tie_embeddings=bool(told.get("tie_word_embeddings", False)),
         rope_theta=float(rope.get("rope_theta") or told.get("rope_theta") or 10_000.0),
         norm_eps=float(told.get("rms_norm_eps", 1e-6)),
         qk_norm=kind == "qwen3",
@@ -190,7 +190,7 @@ def shape_of(root: Path) -> Shape:
 
 
 def import_hf(folder: str, run_dir: str) -> Path:
-    """Writes a Hugging Face model as a run's checkpoint of iteration 0, which `init_from` and `export` read.
+    """Writes a Hugging Face model as a run's checkpoint of step 0, which `init_from` and `export` read.
 
     Raises UserError as `load_hf` does, and where the run exists.
     """
@@ -203,9 +203,9 @@ def import_hf(folder: str, run_dir: str) -> Path:
     eos = int(eos[0] if isinstance(eos, list) else eos or 0)
     sizes = {k: v for k, v in vars(model.shape).items() if k != "vocab"}
     config = TrainConfig(
-        iterations=1,
-        model=ModelConfig(preset=None, **sizes),
-        data=DataConfig(sequence=min(told.get("max_position_embeddings", 2048), 8192)),
+        steps=1,
+        model=ModelSection(preset=None, **sizes),
+        data=DataConfig(seq_len=min(told.get("max_position_embeddings", 2048), 8192)),
     )
     run.mkdir(parents=True, exist_ok=True)
     if (root / "tokenizer.json").exists():
@@ -213,9 +213,11 @@ def import_hf(folder: str, run_dir: str) -> Path:
     tokenizer = {"file": "tokenizer.json", "kind": "imported", "eos": eos, "vocab": model.shape.vocab}
     _json(run / "data.json", {"manifest": None, "root": folder, "tokenizer": tokenizer})
     (run / "train.yaml").write_text(config.dump())
-    state = {"iteration": 0, "shape": vars(model.shape)}
+    state = {"step": 0, "shape": vars(model.shape)}
     with save_load.Saver(run / "checkpoints", background=False) as saver:
-        saver.save(0, model, optimizers.build(model, config.optimizer), state, save_load.Retention(1, None, None))
+        saver.save(
+            0, model, optimizers.build_optimizers(model, config.optimizer), state, save_load.Retention(1, None, None)
+        )
     return run / "checkpoints" / f"{0:08d}"
 
 

@@ -20,17 +20,25 @@ from curation.core.errors import UserError
 from curation.shards import Manifest, read_file
 from training.checkpoint import save_load
 from training.config import TrainConfig, parse
-from training.cost.device_specs import native_bf16
-from training.optim.optimizers import learning_rate
+from training.cost.device_specs import has_native_bf16
+from training.optim.lr_schedule import learning_rate
 
 FREE = (
-    "evaluate.", "checkpoint.", "guard.", "log_every", "log_to", "hang_after", "quarantine", "data.cache",
+    "evaluate.", "checkpoint.", "guard.", "log_every", "log_to", "hang_after", "exclude_list", "data.cache",
     "data.max_epochs",
 )  # fmt: skip
 # and the number of ranks
-ROUNDING = ("batch.micro", "recompute", "compile", "parallel.", "threads", "device", "deterministic")
-ORDER = ("data.weights", "data.sequence", "data.changes", "batch.windows")  # new segments of the order log
-RATES = ("iterations", "schedule.")  # where what is done keeps its rates
+ROUNDING = (
+    "batch.micro_size",
+    "activation_checkpointing",
+    "compile",
+    "parallel.",
+    "threads",
+    "device",
+    "deterministic",
+)
+ORDER = ("data.weights", "data.seq_len", "data.changes", "batch.global_size")  # new segments of the order log
+RATES = ("steps", "schedule.")  # where what is done keeps its rates
 
 
 def settle(config: TrainConfig, run: Path, manifest: Manifest) -> TrainConfig:
@@ -74,12 +82,12 @@ def _may(key: str, allowed: tuple[str, ...]) -> bool:
 
 
 def _same_rates(earlier: TrainConfig, now: TrainConfig, done: int) -> bool:
-    """Whether the iterations already done had the learning rates that this configuration would give them."""
-    if now.iterations < done:
+    """Whether the steps already done had the learning rates that this configuration would give them."""
+    if now.steps < done:
         return False
 
     def rates(c: TrainConfig) -> list[float]:
-        return [learning_rate(i, c.iterations, c.optimizer.lr, c.schedule) for i in range(done)]
+        return [learning_rate(i, c.steps, c.optimizer.lr, c.schedule) for i in range(done)]
 
     return rates(earlier) == rates(now)
 
@@ -108,7 +116,7 @@ def decide(config: TrainConfig, earlier: TrainConfig | None) -> TrainConfig:
     if device == "auto":
         device = earlier.device if earlier else "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "auto":
-        precision = earlier.precision if earlier else "bf16" if native_bf16(device) else "fp32"
+        precision = earlier.precision if earlier else "bf16" if has_native_bf16(device) else "fp32"
     if threads is None:
         threads = earlier.threads if earlier else torch.get_num_threads()
     if device == "cuda" and not torch.cuda.is_available():

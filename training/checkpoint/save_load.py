@@ -1,6 +1,6 @@
 """Checkpoints that are whole or not there, and that show when they are damaged.
 
-A checkpoint is a directory named by its iteration: tensors as torch.distributed.checkpoint writes them (so another
+A checkpoint is a directory named by its step: tensors as torch.distributed.checkpoint writes them (so another
 number of ranks can read them), `state.json` for everything else, and `manifest.json` with the size and SHA-256 of all.
 Training copies its tensors and goes on; a thread of each rank writes them under a temporary name, flushes them to disk
 and sends its checksums to the first rank, which writes the manifest and renames: a name of digits is a whole
@@ -62,9 +62,9 @@ class Retention:
     every: int | None = None
     good: int | None = None
 
-    def stays(self, iterations: Collection[int]) -> set[int]:
-        """The iterations of checkpoints that are not removed."""
-        ordered = sorted(iterations)
+    def stays(self, steps: Collection[int]) -> set[int]:
+        """The steps of checkpoints that are not removed."""
+        ordered = sorted(steps)
         stay = set(ordered[-self.keep :])
         if self.every:
             stay |= {i for i in ordered if i % self.every == 0}
@@ -117,11 +117,11 @@ class Saver:
             pending.result()
 
     def save(
-        self, iteration: int, model: nn.Module, optimizers: Optimizers, state: dict[str, Any], retention: Retention
+        self, step: int, model: nn.Module, optimizers: Optimizers, state: dict[str, Any], retention: Retention
     ) -> None:
         """Takes a copy of the tensors and returns; `state`: what else there is to know, as JSON. Collective."""
         self.wait()
-        temporary = self.folder / f"{iteration:08d}.tmp"
+        temporary = self.folder / f"{step:08d}.tmp"
         self.ranks.agree(lambda: clean(self.folder))
         self._failpoint("write tensors")
         content, alone = tensors(model, optimizers), self.ranks.world == 1
@@ -131,11 +131,11 @@ class Saver:
         else:
             save_tensors(content, checkpoint_id=temporary, process_group=self.ranks.files, no_dist=alone)
         text = json.dumps(state, sort_keys=True)
-        self._pending = self._thread.submit(self._commit, written, temporary, iteration, text, retention)
+        self._pending = self._thread.submit(self._commit, written, temporary, step, text, retention)
         if not self.background:
             self.wait()
 
-    def _commit(self, written: Any, temporary: Path, iteration: int, state: str, retention: Retention) -> None:
+    def _commit(self, written: Any, temporary: Path, step: int, state: str, retention: Retention) -> None:
         if written is not None:
             written.result()
         sums = {}
@@ -148,17 +148,17 @@ class Saver:
             every = [None] * self.ranks.world
             dist.all_gather_object(every, sums, group=self.ranks.files)
         if self.ranks.first:
-            self._finish(temporary, iteration, state, {k: v for part in every for k, v in part.items()}, retention)
+            self._finish(temporary, step, state, {k: v for part in every for k, v in part.items()}, retention)
         if self.ranks.world > 1:
             dist.barrier(group=self.ranks.files)
 
-    def _finish(self, temporary: Path, iteration: int, state: str, files: Any, retention: Retention) -> None:
+    def _finish(self, temporary: Path, step: int, state: str, files: Any, retention: Retention) -> None:
         """The first rank's part: state, manifest, the name that makes it a checkpoint, and the removal of old ones."""
-        final = self.folder / f"{iteration:08d}"
+        final = self.folder / f"{step:08d}"
         self._write(temporary / STATE, state)
         for name in (".metadata", STATE):
             files[name] = _entry(temporary / name)
-        manifest = {"format": FORMAT, "iteration": iteration, "files": dict(sorted(files.items()))}
+        manifest = {"format": FORMAT, "step": step, "files": dict(sorted(files.items()))}
         self._write(temporary / MANIFEST, json.dumps(manifest, sort_keys=True))
         for path in (temporary / ".metadata", temporary):
             self._failpoint(f"fsync {path.name}")
@@ -209,8 +209,8 @@ def verify(path: Path) -> dict[str, Any]:
     """Compares every file of a checkpoint with its manifest; returns its state. Raises CheckpointError."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        files, iteration = manifest["files"], manifest["iteration"]
-        if int(path.name) != iteration or manifest["format"] != FORMAT or STATE not in files:
+        files, step = manifest["files"], manifest["step"]
+        if int(path.name) != step or manifest["format"] != FORMAT or STATE not in files:
             raise CheckpointError(f"{path}: the manifest is of another checkpoint or format")
         for name, entry in files.items():
             if _entry(path / name, entry["bytes"]) != entry:
@@ -222,7 +222,7 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def newest(folder: Path, upto: int | None = None) -> Loaded | None:
-    """The newest undamaged checkpoint (not past iteration `upto`), without its tensors; None where there is none.
+    """The newest undamaged checkpoint (not past step `upto`), without its tensors; None where there is none.
 
     Raises CheckpointError where there are checkpoints and all are damaged: starting over is for a person to decide.
     """
@@ -253,9 +253,9 @@ def overview(folder: Path) -> list[dict[str, Any]]:
         except (OSError, ValueError, KeyError, TypeError):
             known, good = {"tokens": None, "incidents": None}, None
         size = sum(f.stat().st_size for f in path.iterdir())
-        rows.append({"iteration": int(path.name), "bytes": size, **known, "good": good})
+        rows.append({"step": int(path.name), "bytes": size, **known, "good": good})
     newest_good = next((r["good"] for r in reversed(rows) if r["good"] is not None), None)
-    return [{**r, "good": None if r["good"] is None else r["iteration"] == newest_good} for r in rows]
+    return [{**r, "good": None if r["good"] is None else r["step"] == newest_good} for r in rows]
 
 
 def locate(place: str) -> Path:

@@ -42,7 +42,7 @@ DEVICES = {
 }
 
 
-def find(name: str | None) -> Device:
+def find_device(name: str | None) -> Device:
     """A device by its name in the table, `cpu` for this machine's; None: the GPU that is here, else the CPU.
 
     Raises UserError for a name that is not in the table.
@@ -53,10 +53,10 @@ def find(name: str | None) -> Device:
         if not torch.cuda.is_available():
             return this_cpu()
         called = torch.cuda.get_device_name()
-        here = known(called)
-        if here is None:
+        device = match_device(called)
+        if device is None:
             raise UserError(f"{called} is not in the table of devices ({', '.join(DEVICES)}, cpu); name one: --device")
-        return replace(here, memory=torch.cuda.get_device_properties().total_memory)
+        return replace(device, memory=torch.cuda.get_device_properties().total_memory)
     if name == "cpu":
         return this_cpu()
     if name not in DEVICES:
@@ -64,7 +64,7 @@ def find(name: str | None) -> Device:
     return DEVICES[name]
 
 
-def known(called: str) -> Device | None:
+def match_device(called: str) -> Device | None:
     """The device of the table that a driver's name stands for.
 
     None for what only sounds like one: a GB200, a GH200 and a MIG slice are others, and Hopper's PCIe and NVL cards
@@ -76,17 +76,17 @@ def known(called: str) -> Device | None:
     return None if name is None or other & set(words) else DEVICES[name]
 
 
-def here(kind: str) -> Device | None:
+def current_device(kind: str) -> Device | None:
     """The device of this process; None for a GPU of which no peak is known."""
     if kind == "cpu":
         return this_cpu()
     try:
-        return find(None)
+        return find_device(None)
     except UserError:
         return None
 
 
-def native_bf16(kind: str) -> bool:
+def has_native_bf16(kind: str) -> bool:
     """Whether products in bf16 are the processor's own here, and not emulated."""
     import torch
 
@@ -96,7 +96,7 @@ def native_bf16(kind: str) -> bool:
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
-def held(kind: str) -> int:
+def peak_memory(kind: str) -> int:
     """The most bytes that this process has held at once: tensors on its GPU, or all that is resident on a CPU."""
     if kind == "cuda":
         import torch

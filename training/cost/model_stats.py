@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.model.loss_columns import default_columns
-from training.model.loss_rows import default_rows
-from training.model.transformer import Shape
+from training.model.linear_cross_entropy_kernels import default_columns, default_rows
+from training.model.transformer import ModelConfig
 
 
-def parameters(shape: Shape) -> dict[str, int]:
+def parameter_counts(shape: ModelConfig) -> dict[str, int]:
     """Parameters by part; they add up to the model's."""
-    head = shape.width // shape.heads
-    kv = shape.kv_heads * head
+    head = shape.hidden_size // shape.num_heads
+    kv = shape.num_kv_heads * head
     return {
-        "embedding": shape.vocab * shape.width,
-        "attention": shape.layers * (2 * shape.width**2 + 2 * shape.width * kv),
-        "feed-forward": shape.layers * 3 * shape.width * shape.ffn,
-        "norms": (2 * shape.layers + 1) * shape.width + (2 * shape.layers * head if shape.qk_norm else 0),
-        "head": 0 if shape.tied else shape.vocab * shape.width,
+        "embedding": shape.vocab * shape.hidden_size,
+        "attention": shape.num_layers * (2 * shape.hidden_size**2 + 2 * shape.hidden_size * kv),
+        "feed-forward": shape.num_layers * 3 * shape.hidden_size * shape.intermediate_size,
+        "norms": (2 * shape.num_layers + 1) * shape.hidden_size + (2 * shape.num_layers * head if shape.qk_norm else 0),
+        "head": 0 if shape.tie_embeddings else shape.vocab * shape.hidden_size,
     }
 
 
@@ -48,11 +47,11 @@ class Flops:
         return self.products + self.attention_causal
 
 
-def flops_per_token(shape: Shape, sequence: int) -> Flops:
+def flops_per_token(shape: ModelConfig, sequence: int) -> Flops:
     """See `Flops`. Recomputation, and the product that the loss by columns makes twice, are no work of the model's."""
-    parts = parameters(shape)
-    matrices = parts["attention"] + parts["feed-forward"] + shape.vocab * shape.width
-    full = 12 * shape.layers * shape.width * sequence
+    parts = parameter_counts(shape)
+    matrices = parts["attention"] + parts["feed-forward"] + shape.vocab * shape.hidden_size
+    full = 12 * shape.num_layers * shape.hidden_size * sequence
     return Flops(6 * matrices, full, full // 2)
 
 
@@ -69,8 +68,8 @@ class Memory:
     peak: int
 
 
-def memory(
-    shape: Shape,
+def estimate_memory(
+    shape: ModelConfig,
     windows: int,
     sequence: int,
     *,
@@ -87,28 +86,30 @@ def memory(
     the blocks' matrices have one moment: 12). `accumulate`: gradients stand while a further micro-batch runs. `device`:
     cpu or cuda (torch keeps more for an RMSNorm on a CPU; the loss goes by columns there in 16 bits).
     """
-    parts = parameters(shape)
+    parts = parameter_counts(shape)
     count = sum(parts.values())
     own = -(-count // shards)
     single = (parts["attention"] + parts["feed-forward"]) // shards if optimizer == "muon" else 0
     moments = 8 * own - 4 * single
-    table = shape.vocab * shape.width
+    table = shape.vocab * shape.hidden_size
     c = 4 if precision == "fp32" else 2
-    n, d = windows * sequence, shape.width
-    kv = shape.kv_heads * (d // shape.heads)
-    inner = count - table * (1 if shape.tied else 2)
+    n, d = windows * sequence, shape.hidden_size
+    kv = shape.num_kv_heads * (d // shape.num_heads)
+    inner = count - table * (1 if shape.tie_embeddings else 2)
 
     normed = 4 * d if device == "cpu" else 0  # x / rms(x), which the fused kernel computes again
     by_head = (8 if c == 4 else 10) if device == "cpu" else c  # bytes an entry of q and k: in 16 bits a CPU widens them
-    heads = 4 * shape.heads + 8 + (by_head * (d + kv) if shape.qk_norm else 0)
-    block = 2 * (4 * d + normed + c * d) + c * (2 * d + 2 * kv + 4 * shape.ffn) + heads
+    heads = 4 * shape.num_heads + 8 + (by_head * (d + kv) if shape.qk_norm else 0)
+    block = 2 * (4 * d + normed + c * d) + c * (2 * d + 2 * kv + 4 * shape.intermediate_size) + heads
     kept = (4 * d if recompute else block) * n
-    blocks = shape.layers * kept
+    blocks = shape.num_layers * kept
     activations = blocks + (4 * d + normed + 4 * d) * n  # and the last block's output, normalised
-    workspace = n * ((2 if recompute else 3) * c * shape.ffn + 4 * d + c * d) + (block * n if recompute else 0)
+    workspace = n * ((2 if recompute else 3) * c * shape.intermediate_size + 4 * d + c * d) + (
+        block * n if recompute else 0
+    )
 
     casts = 0 if precision == "fp32" or shards > 1 else c * inner
-    gathered = 2 * c * (count // shape.layers) if shards > 1 else 0  # two blocks, gathered ahead of their use
+    gathered = 2 * c * (count // shape.num_layers) if shards > 1 else 0  # two blocks, gathered ahead of their use
     in_place = device == "cpu" and precision == "fp32"
     if device == "cpu" and not in_place:
         loss = (4 + 2) * n * default_columns(n, shape.vocab, d) + (4 + 2) * n * d
@@ -122,14 +123,14 @@ def memory(
     standing = casts + (gradients if accumulate else 0) + 4 * table
     forward = activations + standing + loss
     backward = blocks + standing + workspace
-    freed = casts - casts // shape.layers
+    freed = casts - casts // shape.num_layers
     first = kept + (0 if accumulate else 4 * inner // shards) + standing - freed + workspace
-    end = gradients + (8 * table if shape.tied else 0) + 4 * n * d
+    end = gradients + (8 * table if shape.tie_embeddings else 0) + 4 * n * d
     peak = 4 * own + moments + gathered + max(forward, backward, first, end)
     return Memory(4 * own, gradients, moments, casts, activations, loss, peak)
 
 
-def recipes(count: int) -> dict[str, int]:
+def state_bytes_by_recipe(count: int) -> dict[str, int]:
     """Bytes of weights, gradients and moments by recipe, before activations.
 
     The textbook's 12 a parameter: bf16 weights and gradients, fp32 moments; updates below a 256th of a weight are lost.

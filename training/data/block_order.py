@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from training.data.mix_table import Ints, OrderError
-from training.data.permutation import key, permute, unpermute
+from training.data.permutation import derive_key, permute, unpermute
 
 EXTENT_BYTES = 8 << 20  # read as a unit: large enough for an object store, small enough to hold a group of them
 EXTENTS_IN_GROUP = 8  # blocks are permuted across this many extents, so 64 MiB a domain are in use at a time
 
 
-def distinct(values: Ints) -> Ints:
+def sorted_unique(values: Ints) -> Ints:
     """The different values, in order. np.unique would import numpy.ma: 11 ms before the first batch."""
     ordered = np.sort(values)
     return ordered[np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))]
@@ -44,7 +44,7 @@ class DomainOrder:
             raise OrderError(
                 f"domain {name} is smaller than a block: its largest shard has {max(tokens, default=0)} tokens, "
                 f"a block needs {block + 1} (sequence length {block} and the next token); "
-                "shorten data.sequence, give the domain more data, or set its weight to 0"
+                "shorten data.seq_len, give the domain more data, or set its weight to 0"
             )
         self.extent = min(max(1, EXTENT_BYTES // (block * itemsize)), self.total)
         self.extents = -(-self.total // self.extent)
@@ -59,12 +59,12 @@ class DomainOrder:
     def cut(self, epoch: int, shard: int) -> int:
         """Inputs before the first block of a shard in an epoch: 0 to what the blocks leave over."""
         slack = max(int(self.tokens[shard]) - 1, 0) - int(self.blocks[shard]) * self.block
-        return key(self.seed, "cut", self.name, epoch, shard) % (slack + 1)
+        return derive_key(self.seed, "cut", self.name, epoch, shard) % (slack + 1)
 
     def _layout(self, epoch: int) -> tuple[int, int, int]:
         """(key of the extents' permutation, slot where the last and shorter extent landed, position of its end)."""
         if epoch not in self._layouts:
-            extent_key = key(self.seed, "extents", self.name, epoch)
+            extent_key = derive_key(self.seed, "extents", self.name, epoch)
             last = np.array([self.extents - 1], np.int64)
             short = int(unpermute(last, self.extents, extent_key)[0])
             if len(self._layouts) > 3:  # a window looks at one epoch or two
@@ -89,10 +89,10 @@ class DomainOrder:
         extent_key, short, _ = self._layout(epoch)
         at = np.empty_like(positions)
         group = self.slots(epoch, positions) // EXTENTS_IN_GROUP
-        for g in distinct(group).tolist():
+        for g in sorted_unique(group).tolist():
             begin, end = self._group(epoch, g)
             here = np.nonzero(group == g)[0]
-            inside = key(self.seed, "blocks", self.name, epoch, g)
+            inside = derive_key(self.seed, "blocks", self.name, epoch, g)
             at[here] = begin + permute(positions[here] - begin, end - begin, inside)
         slot = self.slots(epoch, at)
         order = permute(slot, self.extents, extent_key)
@@ -105,18 +105,18 @@ class DomainOrder:
         at = slot * self.extent - np.where(slot > short, self.deficit, 0) + blocks % self.extent
         positions = np.empty_like(at)
         group = slot // EXTENTS_IN_GROUP
-        for g in distinct(group).tolist():
+        for g in sorted_unique(group).tolist():
             begin, end = self._group(epoch, g)
             here = np.nonzero(group == g)[0]
-            inside = key(self.seed, "blocks", self.name, epoch, g)
+            inside = derive_key(self.seed, "blocks", self.name, epoch, g)
             positions[here] = begin + unpermute(at[here] - begin, end - begin, inside)
         return positions
 
     def groups_of(self, epochs: Ints, positions: Ints) -> list[tuple[int, int]]:
         """The groups of extents, (epoch, group), that these positions of these epochs lie in, in order."""
         found = []
-        for epoch in distinct(epochs).tolist():
-            groups = distinct(self.slots(epoch, positions[epochs == epoch]) // EXTENTS_IN_GROUP)
+        for epoch in sorted_unique(epochs).tolist():
+            groups = sorted_unique(self.slots(epoch, positions[epochs == epoch]) // EXTENTS_IN_GROUP)
             found += [(epoch, group) for group in groups.tolist()]
         return found
 
@@ -150,9 +150,9 @@ class DomainOrder:
         epochs, blocks, part = self.blocks_of(ordinals, sequence)
         shards = np.searchsorted(self.bounds, blocks, side="right") - 1
         starts = (blocks - self.bounds[shards]) * self.block + part * sequence
-        for epoch in distinct(epochs).tolist():
+        for epoch in sorted_unique(epochs).tolist():
             here = epochs == epoch
-            which = distinct(shards[here])
+            which = sorted_unique(shards[here])
             cuts = np.array([self.cut(epoch, s) for s in which.tolist()], np.int64)
             starts[here] += cuts[np.searchsorted(which, shards[here])]
         return epochs, shards, starts
@@ -162,7 +162,7 @@ class DomainOrder:
         block_ordinal, part = np.divmod(ordinals, self.block // sequence)
         epochs, positions = np.divmod(block_ordinal, self.total)
         blocks = np.empty_like(positions)
-        for epoch in distinct(epochs).tolist():
+        for epoch in sorted_unique(epochs).tolist():
             here = epochs == epoch
             blocks[here] = self.permuted(epoch, positions[here])
         return epochs, blocks, part

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from training.data.mix_table import Ints, OrderError, period
+from training.data.mix_table import Ints, OrderError, mix_period
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class OrderLog:
 
     def reached(self, segment: Segment, window: int) -> dict[str, int]:
         """The ordinal that each domain has reached before `window`, which lies in or behind `segment`."""
-        table, _ = period(tuple(segment.mix.items()))
+        table, _ = mix_period(tuple(segment.mix.items()))
         periods, rest = divmod(window - segment.window, len(table))
         there = np.bincount(table[:rest], minlength=len(segment.mix))
         read = dict(segment.ordinals)
@@ -113,7 +113,7 @@ class OrderLog:
 
     def windows_of(self, domain: str, ordinals: Ints, segment: Segment) -> Ints:
         """The windows at which a domain has these ordinals in a segment, whether or not the segment lasts so long."""
-        table, _ = period(tuple(segment.mix.items()))
+        table, _ = mix_period(tuple(segment.mix.items()))
         count = segment.mix[domain]
         turns = np.nonzero(table == list(segment.mix).index(domain))[0]
         periods, rank = np.divmod(ordinals - segment.ordinals.get(domain, 0), count)
@@ -135,7 +135,7 @@ class OrderLog:
             a, b = max(first, segment.window), min(last, end)
             if a >= b:
                 continue
-            table, rank = period(tuple(segment.mix.items()))
+            table, rank = mix_period(tuple(segment.mix.items()))
             periods, at = np.divmod(np.arange(a, b, dtype=np.int64) - segment.window, len(table))
             domain = table[at]
             count = np.array(list(segment.mix.values()), np.int64)

@@ -17,21 +17,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from curation.shards import read_manifest
 from training.config import DataConfig
+from training.data.batch import Batch
 from training.data.data_order import OrderLog
-from training.data.data_schedule import plan, share
-from training.data.dataset import Batch, Data
+from training.data.data_schedule import new_data_order, rank_slices
+from training.data.dataset import TokenDataset
 
 
-class Iterations(Dataset[list[Batch]]):
+class StepDataset(Dataset[list[Batch]]):
     """Item i: the batches of a rank in iteration i, one for each step of accumulation."""
 
     def __init__(
-        self, data: Data, log: OrderLog, rank: int = 0, world: int = 1, accumulation: int = 1, count: int = 0
+        self, data: TokenDataset, log: OrderLog, rank: int = 0, world: int = 1, accumulation: int = 1, count: int = 0
     ) -> None:
         """Raises UserError where a global batch of the log cannot be dealt evenly, naming the nearest that can.
         `count` is its length, and ends a `for` over it; without one any iteration can be read."""
         for segment in log.segments:
-            share(segment.batch, world, accumulation, rank)
+            rank_slices(segment.batch, world, accumulation, rank)
         self.data, self.log, self.rank, self.world, self.accumulation = data, log, rank, world, accumulation
         self.count = count
 
@@ -42,7 +43,7 @@ class Iterations(Dataset[list[Batch]]):
         if self.count and not 0 <= iteration < self.count:
             raise IndexError(f"iteration {iteration} of {self.count}, counted from 0")
         first, last = self.log.span(iteration)
-        parts = share(last - first, self.world, self.accumulation, self.rank)
+        parts = rank_slices(last - first, self.world, self.accumulation, self.rank)
         return [self.data.batch(self.log, first + a, first + b) for a, b in parts]
 
 
@@ -55,7 +56,7 @@ def dataset(
     seed: int = 17,
     weights: dict[str, float] | None = None,
     max_epochs: float | None = None,
-) -> Iterations:
+) -> StepDataset:
     """A curation run's training split as a map-style torch dataset: what a training with these settings reads.
 
     run       directory or URL of the run
@@ -66,13 +67,13 @@ def dataset(
     shuffling and has no state. Raises UserError for a mix that would read a domain more often than max_epochs, which is
     by default what the run was made for.
     """
-    settings = DataConfig(sequence=sequence, weights=weights, max_epochs=max_epochs)
-    data, log, _ = plan(read_manifest(run), settings, seed, windows, iterations)
-    return Iterations(data, log, count=iterations)
+    settings = DataConfig(seq_len=sequence, weights=weights, max_epochs=max_epochs)
+    data, log, _ = new_data_order(read_manifest(run), settings, seed, windows, iterations)
+    return StepDataset(data, log, count=iterations)
 
 
-def batches(
-    data: Data,
+def build_dataloader(
+    data: TokenDataset,
     log: OrderLog,
     iterations: Sequence[int],
     *,
@@ -83,7 +84,7 @@ def batches(
     pin_memory: bool = False,
 ) -> DataLoader[Any]:
     """A DataLoader over iterations; each item is what `Iterations` says."""
-    dataset = Iterations(data, log, rank, world, accumulation)
+    dataset = StepDataset(data, log, rank, world, accumulation)
     # far-away shards are fetched by threads, which a forked worker would not have
     context = "spawn" if workers and any(d.remote for d in data.domains.values()) else None
     return DataLoader(

@@ -14,61 +14,33 @@ short as it comes, so that every token but the first of a shard is a target exac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from curation.core.errors import UserError
 from curation.shards import Manifest
-from training.data.block_order import EXTENT_BYTES, EXTENTS_IN_GROUP, DomainOrder, distinct
+from training.data.batch import IGNORE_INDEX, Batch, number_documents
+from training.data.block_order import EXTENT_BYTES, EXTENTS_IN_GROUP, DomainOrder, sorted_unique
 from training.data.data_order import OrderLog
-from training.data.data_schedule import plan
-from training.data.deleted_tokens import IGNORE, Tombstones
+from training.data.deleted_tokens import DeletedTokens
 from training.data.mix_table import Ints, OrderError
-from training.data.prefetch import ReadAhead
+from training.data.prefetch import Prefetcher
 from training.data.remote_shards import ExtentCache
-from training.data.token_streams import CACHE_BYTES, Domain, Window, held_out, validation
-
-__all__ = ["IGNORE", "Batch", "Data", "Domain", "Window", "collate", "held_out", "plan", "validation"]
+from training.data.token_streams import CACHE_BYTES, DomainStream, TokenSequence
 
 # Windows whose places are computed at once: few where reading begins, since each looks into its shard's offsets, many
 # once it goes on (8 ms)
 FIRST, AHEAD = 64, 8192
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Tensors [windows, T]: tokens and targets int64 (-100: no target), documents int64 numbered within a window."""
-
-    tokens: Tensor
-    targets: Tensor
-    documents: Tensor
-    domains: tuple[str, ...]  # of each window
-
-    def to(self, device: torch.device) -> Batch:
-        if device.type == "cpu":
-            return self
-        tokens, targets, documents = (t.to(device, non_blocking=True) for t in self.tensors)
-        return Batch(tokens, targets, documents, self.domains)
-
-    def pin_memory(self) -> Batch:
-        """The batch in page-locked memory; the DataLoader calls it where it is asked to."""
-        tokens, targets, documents = (t.pin_memory() for t in self.tensors)
-        return Batch(tokens, targets, documents, self.domains)
-
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.tokens, self.targets, self.documents
-
-
 # Where a window is: domain, epoch, shard, first token, inputs, position of its block in the epoch, and of the
 # documents that begin behind its first token the first row and the one behind the last (-1: not looked up yet).
-Place = tuple[Domain, int, int, int, int, int, int, int]
+Place = tuple[DomainStream, int, int, int, int, int, int, int]
 
 
-class Data:
+class TokenDataset:
     """The training split under a seed. Holds open files and no state: the order log comes with every question."""
 
     def __init__(
@@ -77,10 +49,10 @@ class Data:
         """Raises UserError for a domain that the shards do not have or that is smaller than a block."""
         split = manifest.splits.get("train", {})
         self.manifest = manifest
-        self.domains: dict[str, Domain] = {}
+        self.domains: dict[str, DomainStream] = {}
         self.orders: dict[str, DomainOrder] = {}
         self.cache = ExtentCache(cache_bytes)
-        self.tombstones = Tombstones(manifest, self.cache.clear)
+        self.tombstones = DeletedTokens(manifest, self.cache.clear)
         for name in sorted(domains):
             if name not in split:
                 raise UserError(f"data.weights: no domain {name} in {manifest.root}; there are {', '.join(split)}")
@@ -89,7 +61,7 @@ class Data:
             except OrderError as error:
                 raise UserError(str(error)) from error
             self.orders[name] = order
-            self.domains[name] = Domain(name, manifest, split[name], order, self.cache)
+            self.domains[name] = DomainStream(name, manifest, split[name], order, self.cache)
         far = sum(d.remote for d in self.domains.values())
         wanted = far * EXTENTS_IN_GROUP * EXTENT_BYTES
         self.notes: tuple[str, ...] = ()
@@ -100,7 +72,7 @@ class Data:
             )
             for domain in self.domains.values():
                 domain.whole = False
-        self._ahead = ReadAhead()
+        self._ahead = Prefetcher()
         self._planned: tuple[OrderLog, int, list[Place]] | None = None
 
     def _places(self, log: OrderLog, first: int, last: int) -> list[Place]:
@@ -138,17 +110,17 @@ class Data:
         return places
 
     @staticmethod
-    def _rows(domain: Domain, places: Ints, length: int) -> Ints:
+    def _rows(domain: DomainStream, places: Ints, length: int) -> Ints:
         """Rows of the documents that begin behind the first token of windows: [first, behind the last]."""
         shards, starts = places
         rows = np.empty_like(places)
-        for shard in distinct(shards).tolist():
+        for shard in sorted_unique(shards).tolist():
             here = shards == shard
             edges = np.stack([starts[here] + 1, starts[here] + length])
             rows[:, here] = np.searchsorted(domain.shard(shard).offsets, edges)
         return rows
 
-    def windows(self, log: OrderLog, first: int, last: int) -> list[Window]:
+    def windows(self, log: OrderLog, first: int, last: int) -> list[TokenSequence]:
         """Windows first..last-1, in order."""
         found = []
         for number, (domain, epoch, shard, start, length, position, _, _) in enumerate(
@@ -159,7 +131,7 @@ class Data:
             found.append(domain.window(number, epoch, shard, start, length))
         return found
 
-    def doc_ids(self, window: Window) -> list[str]:
+    def doc_ids(self, window: TokenSequence) -> list[str]:
         """The doc_ids (hex) of the documents in a window, in order."""
         column = self.domains[window.domain].shard(window.shard).documents.column("doc_id")
         return [i.hex() for i in column.slice(window.document, len(window.starts)).to_pylist()]
@@ -179,12 +151,12 @@ class Data:
                 stream[row] = window.tokens
                 begins = window.starts[1:].tolist()
                 if begins:
-                    _number(documents[row], begins)
+                    number_documents(documents[row], begins)
             else:
                 opened = domain.mapped[shard]  # `_rows` has opened it
                 stream[row] = opened.tokens[start : start + length + 1]
                 if begin < end:
-                    _number(documents[row], (opened.offsets[begin:end] - start).tolist())
+                    number_documents(documents[row], (opened.offsets[begin:end] - start).tolist())
         whole, numbers = torch.from_numpy(stream), torch.from_numpy(documents)
         batch = Batch(whole[:, :-1], whole[:, 1:], numbers, tuple([p[0].name for p in places]))
         masked = log.segment(first).masked
@@ -192,34 +164,9 @@ class Data:
             batch = self._mask(batch, self.windows(log, first, last), frozenset(masked))
         return self.tombstones.masked(batch) if erased else batch
 
-    def _mask(self, batch: Batch, windows: Sequence[Window], masked: frozenset[str]) -> Batch:
+    def _mask(self, batch: Batch, windows: Sequence[TokenSequence], masked: frozenset[str]) -> Batch:
         targets = batch.targets.clone()
         for row, window in enumerate(windows):
             bad = [i for i, doc in enumerate(self.doc_ids(window)) if doc in masked]
-            targets[row][torch.isin(batch.documents[row], torch.tensor(bad, dtype=torch.int64))] = IGNORE
+            targets[row][torch.isin(batch.documents[row], torch.tensor(bad, dtype=torch.int64))] = IGNORE_INDEX
         return replace(batch, targets=targets)
-
-
-def _number(documents: Ints, begins: Sequence[int]) -> None:
-    """Numbers the documents of a window, which was 0 throughout, that begin behind its first token."""
-    number = 1
-    for end in begins[1:]:
-        documents[begins[number - 1] : end] = number
-        number += 1
-    documents[begins[-1] :] = number
-
-
-def collate(windows: Sequence[Window], length: int) -> Batch:
-    """Windows as tensors of `length` columns; a shorter window is filled up with one more document without targets."""
-    tokens = np.zeros((len(windows), length), np.int64)
-    targets = np.full((len(windows), length), IGNORE, np.int64)
-    documents = np.zeros((len(windows), length), np.int64)
-    for row, window in enumerate(windows):
-        n = len(window.tokens) - 1
-        tokens[row, :n] = window.tokens[:-1]
-        targets[row, :n] = window.tokens[1:]
-        begins = window.starts[1:].tolist() + ([n] if n < length else [])
-        if begins:
-            _number(documents[row], begins)
-    names = tuple(w.domain for w in windows)
-    return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(documents), names)

@@ -15,20 +15,17 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from curation.shards import TOMBSTONES, Manifest, is_remote
+from training.data.batch import IGNORE_INDEX, Batch
 
-if TYPE_CHECKING:
-    from training.data.dataset import Batch
-
-IGNORE = -100
 LOOK_EVERY, ASK_EVERY = 1.0, 60.0  # seconds: on a disk, far away
 
 
-class Tombstones:
+class DeletedTokens:
     """Whether documents were erased from these shards."""
 
     def __init__(self, manifest: Manifest, again: Callable[[], None]) -> None:
@@ -63,7 +60,7 @@ class Tombstones:
         bad[:, :-1] |= erased[:, 1:]
         # a window that begins and ends inside one: all of it is EOS
         bad |= ((batch.tokens == self.eos) & (batch.targets == self.eos)).all(dim=1, keepdim=True)
-        return replace(batch, targets=batch.targets.masked_fill(bad, IGNORE))
+        return replace(batch, targets=batch.targets.masked_fill(bad, IGNORE_INDEX))
 
 
 def _version(file: str) -> Any:

@@ -56,7 +56,7 @@ def integer_mix(weights: Mapping[str, float]) -> tuple[dict[str, int], float]:
     return count, float(max(abs(Fraction(n, period) - exact[d]) for d, n in count.items()))
 
 
-def chairman(counts: Sequence[int]) -> Ints:
+def chairman_assignment(counts: Sequence[int]) -> Ints:
     """One period in which i stands counts[i] times, off its quota by at most 1 - 1/(2k-2) < 1 at every prefix.
 
     Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980): among those who have earned the chair
@@ -91,9 +91,9 @@ def chairman(counts: Sequence[int]) -> Ints:
 
 
 @cache
-def period(mix: tuple[tuple[str, int], ...]) -> tuple[Ints, Ints]:
+def mix_period(mix: tuple[tuple[str, int], ...]) -> tuple[Ints, Ints]:
     """The table of a mix, and for each entry how many of the same domain stand before it in the period."""
-    table = chairman([n for _, n in mix])
+    table = chairman_assignment([n for _, n in mix])
     rank = np.empty_like(table)
     for i in range(len(mix)):
         at = table == i

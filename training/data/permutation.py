@@ -17,7 +17,7 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 ROUNDS = 6
 
 
-def key(*parts: object) -> int:
+def derive_key(*parts: object) -> int:
     """A 64-bit key of a tuple of ints and strings (BLAKE2b over its text; the parts cannot run into each other)."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
 

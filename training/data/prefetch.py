@@ -13,19 +13,19 @@ import threading
 from collections.abc import Iterable, Sequence
 
 from curation.shards import Shard, ShardError
-from training.data.token_streams import Domain
+from training.data.token_streams import DomainStream
 
 CHUNK = 128 << 10  # Linux reads no more for one call than its read-ahead window, 128 KiB by default
 REMEMBERED = 64  # groups
 
 
-class ReadAhead:
+class Prefetcher:
     """Asks for each group once. Its threads end by themselves; a forked process has none and starts its own."""
 
     def __init__(self) -> None:
         self._asked: dict[tuple[str, int, int], None] = {}
 
-    def groups(self, domain: Domain, groups: Sequence[tuple[int, int]]) -> None:
+    def groups(self, domain: DomainStream, groups: Sequence[tuple[int, int]]) -> None:
         """These (epoch, group)s of a domain are being read: fetches them and what follows the last one."""
         if not hasattr(os, "posix_fadvise") or domain.order is None:
             return
@@ -42,7 +42,7 @@ class ReadAhead:
             threading.Thread(target=_ask, args=(domain, wanted), daemon=True).start()
 
 
-def _ask(domain: Domain, ranges: Iterable[tuple[int, int, int]]) -> None:
+def _ask(domain: DomainStream, ranges: Iterable[tuple[int, int, int]]) -> None:
     for number, first, last in ranges:
         try:
             shard = domain.shard(number)

@@ -13,7 +13,7 @@ import numpy as np
 
 from training.data.block_order import DomainOrder
 from training.data.data_order import OrderLog, Segment
-from training.data.mix_table import OrderError, period
+from training.data.mix_table import OrderError, mix_period
 
 CHUNK = 1 << 16  # windows replayed at a time
 
@@ -32,7 +32,7 @@ class DomainCount:
     error: float
 
 
-def replay(log: OrderLog, orders: dict[str, DomainOrder], windows: int) -> dict[str, DomainCount]:
+def replay_order(log: OrderLog, orders: dict[str, DomainOrder], windows: int) -> dict[str, DomainCount]:
     """Reads the first `windows` windows again, without their tokens, and counts.
 
     Raises OrderError where a window does not follow on the one before it in its domain, where an input was read twice
@@ -103,7 +103,7 @@ def quota_errors(segment: Segment, windows: int) -> dict[str, float]:
 
     One period is enough: at its end every domain has exactly its n_d, so the errors repeat.
     """
-    table, _ = period(tuple(segment.mix.items()))
+    table, _ = mix_period(tuple(segment.mix.items()))
     table = table[:windows]
     total = sum(segment.mix.values())
     n = np.arange(1, len(table) + 1, dtype=np.int64)
@@ -117,7 +117,7 @@ def quota_errors(segment: Segment, windows: int) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Reading:
+class SequenceRead:
     """A window that took in some of a document's tokens as inputs."""
 
     iteration: int  # from 1, as the training log counts
@@ -125,7 +125,9 @@ class Reading:
     epoch: int
 
 
-def seen(log: OrderLog, order: DomainOrder, shard: int, first: int, last: int, windows: int) -> list[Reading]:
+def find_reads(
+    log: OrderLog, order: DomainOrder, shard: int, first: int, last: int, windows: int
+) -> list[SequenceRead]:
     """The windows below `windows` whose inputs hold one of the tokens first..last-1 of a shard, in order."""
     found = []
     for segment, end in _stretches(log, windows):
@@ -139,5 +141,5 @@ def seen(log: OrderLog, order: DomainOrder, shard: int, first: int, last: int, w
             ordinals = order.ordinals_of(epoch, shard, first, last, segment.sequence)
             ordinals = ordinals[(ordinals >= begin) & (ordinals < upto)]
             for window in log.windows_of(order.name, ordinals, segment).tolist():
-                found.append(Reading(log.iteration(window) + 1, window, epoch))
+                found.append(SequenceRead(log.iteration(window) + 1, window, epoch))
     return sorted(found, key=lambda r: r.window)

@@ -32,7 +32,7 @@ OPEN_REMOTE = 4096  # headers with offsets: 8 bytes a document each
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class TokenSequence:
     """Window j: `tokens` [T + 1] is a read-only view; documents begin at `starts` within its T inputs (0 first)."""
 
     number: int
@@ -45,7 +45,7 @@ class Window:
     starts: Ints
 
 
-class Domain:
+class DomainStream:
     """The shards of one domain, opened as they are needed."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Domain:
         self.name, self.manifest, self.shards, self.order = name, manifest, shards, order
         self.cache = cache if cache is not None else ExtentCache(CACHE_BYTES)
         runs = {p[1:].partition("/")[0] for p in shards.columns["path"]} if manifest.roots else {"0"}
-        self.remote = any(is_remote(manifest.home(int(run))) for run in runs)
+        self.remote = any(is_remote(manifest.shard_directory(int(run))) for run in runs)
         self.whole = True  # read whole extents; without room for a group of each domain, windows alone
         self.bytes_read = 0  # of far-away shards that are closed again
         self.mapped: dict[int, Shard] = {}  # local shards that are open
@@ -121,7 +121,7 @@ class Domain:
         """Bytes fetched from far-away shards so far."""
         return self.bytes_read + sum(s.bytes_read for s in self._far.values())
 
-    def window(self, number: int, epoch: int, shard: int, start: int, length: int) -> Window:
+    def window(self, number: int, epoch: int, shard: int, start: int, length: int) -> TokenSequence:
         """`length` inputs from `start` on and the token that follows."""
         stream = self.shard(shard)
         offsets = stream.offsets
@@ -133,7 +133,7 @@ class Domain:
             if isinstance(stream, Shard)
             else self._far_tokens(stream, epoch, shard, start, length + 1)
         )
-        return Window(number, self.name, epoch, shard, start, first - 1, tokens, starts)
+        return TokenSequence(number, self.name, epoch, shard, start, first - 1, tokens, starts)
 
     def _far_tokens(self, stream: RemoteShard, epoch: int, shard: int, start: int, count: int) -> np.ndarray[Any, Any]:
         if not self.whole:
@@ -173,22 +173,22 @@ class Domain:
         return self._remote_shard(shard).tokens(first, last)
 
 
-def held_out(manifest: Manifest, further: Mapping[str, str]) -> dict[str, Domain]:
+def validation_streams(manifest: Manifest, further: Mapping[str, str]) -> dict[str, DomainStream]:
     """What a training is evaluated on: the domains of its own validation split, and `name/domain` of further runs.
 
     Of a further run its validation split is read, or all of it where it has none. Raises ShardTokenizer for a run of
     another tokenizer.
     """
-    found = {n: Domain(n, manifest, s) for n, s in manifest.splits.get("validation", {}).items() if s.tokens > 1}
+    found = {n: DomainStream(n, manifest, s) for n, s in manifest.splits.get("validation", {}).items() if s.tokens > 1}
     for name, place in further.items():
         other = read_manifest(place)
         join_manifests([manifest, other])  # refuses another tokenizer
         split = other.splits.get("validation") or other.splits.get("train", {})
-        found |= {f"{name}/{n}": Domain(f"{name}/{n}", other, s) for n, s in split.items() if s.tokens > 1}
+        found |= {f"{name}/{n}": DomainStream(f"{name}/{n}", other, s) for n, s in split.items() if s.tokens > 1}
     return found
 
 
-def validation(domain: Domain, length: int, limit: int | None) -> Iterator[Window]:
+def iter_validation_sequences(domain: DomainStream, length: int, limit: int | None) -> Iterator[TokenSequence]:
     """The windows of a validation domain from its beginning, at most `limit`; the last of a shard may be shorter."""
     number = 0
     for shard, entry in enumerate(domain.entries):

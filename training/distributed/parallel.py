@@ -1,7 +1,7 @@
 """Ranks: how many processes train one model, which device each has, and what they tell each other.
 
 The model is split with FSDP2 (`fully_shard`): every rank keeps a share of each weight, gradient and moment in fp32 and
-gathers a block when it is needed. With `parallel.shard` smaller than the number of ranks the mesh is two-dimensional
+gathers a block when it is needed. With `parallel.dp_shard` smaller than the number of ranks the mesh is two-dimensional
 (HSDP): shards inside a group, replicas across. One process needs none of it and uses none of it.
 
 Gradients are *summed* over ranks, and the loss is divided by the targets of the whole batch, so that masked documents
@@ -27,7 +27,7 @@ from torch.distributed.tensor.experimental import implicit_replication
 
 from curation.core.errors import UserError
 from training.config import TrainConfig
-from training.model.transformer import Model, Shape
+from training.model.transformer import Model, ModelConfig
 
 T = TypeVar("T")
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -86,7 +86,7 @@ class Ranks:
 def join(device: str, shard: int | None) -> Iterator[Ranks]:
     """The ranks of this launch: one under plain python, WORLD_SIZE under torchrun, the workers under Ray Train.
 
-    Raises UserError where `parallel.shard` does not divide the number of ranks.
+    Raises UserError where `parallel.dp_shard` does not divide the number of ranks.
     """
     ours = not dist.is_initialized()
     world = int(os.environ.get("WORLD_SIZE", "1")) if ours else dist.get_world_size()
@@ -102,7 +102,7 @@ def join(device: str, shard: int | None) -> Iterator[Ranks]:
     try:
         size = shard or world
         if world % size:
-            raise UserError(f"parallel.shard {size} does not divide {world} ranks")
+            raise UserError(f"parallel.dp_shard {size} does not divide {world} ranks")
         shape, names = ((world,), ("shard",)) if size == world else ((world // size, size), ("replicate", "shard"))
         mesh = init_device_mesh(device, shape, mesh_dim_names=names)
         yield Ranks(dist.get_rank(), world, place, mesh, dist.new_group(backend="gloo"), dist.new_group(backend="gloo"))
@@ -111,7 +111,7 @@ def join(device: str, shard: int | None) -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def build(shape: Shape, config: TrainConfig, ranks: Ranks) -> Model:
+def build(shape: ModelConfig, config: TrainConfig, ranks: Ranks) -> Model:
     """The initialised model, on this rank's device and, with several ranks, sharded; no rank ever holds all of it."""
     if ranks.mesh is None:
         model = Model(shape)
@@ -121,7 +121,7 @@ def build(shape: Shape, config: TrainConfig, ranks: Ranks) -> Model:
     with torch.device("meta"):
         model = _prepared(Model(shape), config)
     compute = None if config.precision == "fp32" else TYPES[config.precision]
-    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=TYPES[config.parallel.reduce])
+    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=TYPES[config.parallel.reduce_dtype])
     for block in model.blocks:
         fully_shard(block, mesh=ranks.mesh, mp_policy=policy)
     fully_shard(model, mesh=ranks.mesh, mp_policy=policy)  # embedding, last norm and head: gathered for all of forward
@@ -130,7 +130,7 @@ def build(shape: Shape, config: TrainConfig, ranks: Ranks) -> Model:
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
     model.to_empty(device=ranks.device)
-    if shape.tied:
+    if shape.tie_embeddings:
         model.head.weight = model.embedding.weight
     with implicit_replication():  # each rank draws a whole matrix and keeps its rows
         model.initialise(config.seed)
@@ -139,7 +139,7 @@ def build(shape: Shape, config: TrainConfig, ranks: Ranks) -> Model:
 
 def _prepared(model: Model, config: TrainConfig) -> Model:
     """Recomputation and compiling, which come before sharding."""
-    model.recompute = config.recompute
+    model.recompute = config.activation_checkpointing == "full"
     if config.compile:
         model.compile_blocks()
     return model

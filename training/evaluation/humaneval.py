@@ -23,8 +23,9 @@ from typing import Any
 import torch
 
 from curation.core.errors import UserError
-from training.evaluation.generate import Trained, say
-from training.evaluation.tasks import Result
+from training.checkpoint.load_model import LoadedModel
+from training.evaluation.generate import generate_tokens
+from training.evaluation.task_files import TaskResult
 
 # Where HumanEval's reference stops a completion: the next thing at the left margin.
 STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n@", "\nassert ")
@@ -60,12 +61,12 @@ os._exit(reached)
 """
 
 
-def pass_at(n: int, right: int, k: int) -> float:
+def pass_at_k(n: int, right: int, k: int) -> float:
     """The chance that one of k samples is right, estimated from n samples of which `right` are."""
     return 1.0 if n - right < k else 1.0 - math.comb(n - right, k) / math.comb(n, k)
 
 
-def passes(program: str, seconds: float = SECONDS, size: int = BYTES) -> bool:
+def runs_to_end(program: str, seconds: float = SECONDS, size: int = BYTES) -> bool:
     """Whether a program reaches its end without an error, within its limits. It runs; see the head of this file."""
     runner = _RUNNER.format(seconds=math.ceil(seconds), size=size, reached=REACHED, changes=CHANGES)
     with tempfile.TemporaryDirectory() as folder:
@@ -90,15 +91,15 @@ def passes(program: str, seconds: float = SECONDS, size: int = BYTES) -> bool:
                 running.wait()
 
 
-def cut(completion: str) -> str:
+def truncate_completion(completion: str) -> str:
     """A completion up to the end of the function."""
     ends = [i for stop in STOPS if (i := completion.find(stop)) >= 0]
     return completion[: min(ends)] if ends else completion
 
 
-def code_task(
-    trained: Trained, task: str, rows: Sequence[dict[str, Any]], *, run_code: bool, samples: int, tokens: int
-) -> Result:
+def score_code_task(
+    trained: LoadedModel, task: str, rows: Sequence[dict[str, Any]], *, run_code: bool, samples: int, tokens: int
+) -> TaskResult:
     """pass@1 and, with 10 samples or more, pass@10. One sample is greedy; several are drawn at temperature 0.8.
 
     Raises UserError unless `run_code` says that what the model writes may run here.
@@ -115,12 +116,14 @@ def code_task(
 
             def ends(said: list[int]) -> bool:
                 text = trained.decode(said)
-                return cut(text) != text
+                return truncate_completion(text) != text
 
-            said = cut(trained.decode(say(trained, ids, tokens, temperature, None, top_p, generator, ends)))
-            right += passes(f"{row['prompt']}{said}\n{row['test']}\ncheck({row['entry_point']})\n")
+            said = truncate_completion(
+                trained.decode(generate_tokens(trained, ids, tokens, temperature, None, top_p, generator, ends))
+            )
+            right += runs_to_end(f"{row['prompt']}{said}\n{row['test']}\ncheck({row['entry_point']})\n")
         rights.append(right)
     figures = {
-        f"pass@{k}": sum(pass_at(samples, r, k) for r in rights) / len(rights) for k in (1, 10, 100) if k <= samples
+        f"pass@{k}": sum(pass_at_k(samples, r, k) for r in rights) / len(rights) for k in (1, 10, 100) if k <= samples
     }
-    return Result(task, "code", len(rows), figures)
+    return TaskResult(task, "code", len(rows), figures)

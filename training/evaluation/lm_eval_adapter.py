@@ -14,21 +14,21 @@ from typing import Any
 import torch
 
 from curation.core.errors import UserError
-from training.evaluation.generate import Trained, load, say
-from training.evaluation.tasks import likelihoods
+from curation.core.packages import require
+from training.checkpoint.load_model import LoadedModel, load_model
+from training.evaluation.generate import generate_tokens
+from training.evaluation.likelihood import likelihoods
 
 
 def adapter(run_dir: str, device: str = "cpu") -> Any:
     """The newest checkpoint of a run as an lm_eval LM. Raises UserError where lm-eval is not installed."""
-    return wrap(load(run_dir, device))
+    return as_lm_eval_model(load_model(run_dir, device))
 
 
-def known(task: str) -> tuple[Any, str]:
+def find_lm_eval_task(task: str) -> tuple[Any, str]:
     """lm-eval's TaskManager that knows a task, NAME or FOLDER/NAME, and its name. Raises UserError where none does."""
-    try:
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise UserError(f"lm_eval:{task}: lm-eval is not installed; pip install 'gristmill[eval]'") from error
+    require(f"lm_eval:{task}", ["lm_eval"])
+    from lm_eval.tasks import TaskManager
 
     folder, _, name = task.rpartition("/")
     manager = TaskManager(include_path=folder or None)
@@ -37,13 +37,18 @@ def known(task: str) -> tuple[Any, str]:
     return manager, name
 
 
-def score(trained: Trained, task: str, limit: int | None) -> tuple[int, dict[str, float]]:
+def run_lm_eval_task(trained: LoadedModel, task: str, limit: int | None) -> tuple[int, dict[str, float]]:
     """How many questions were asked, and lm-eval's figures, without its estimates of their errors."""
     import lm_eval
 
-    manager, name = known(task)
+    manager, name = find_lm_eval_task(task)
     found = lm_eval.simple_evaluate(
-        model=wrap(trained), tasks=[name], task_manager=manager, limit=limit, bootstrap_iters=0, log_samples=False
+        model=as_lm_eval_model(trained),
+        tasks=[name],
+        task_manager=manager,
+        limit=limit,
+        bootstrap_iters=0,
+        log_samples=False,
     )
     assert found is not None  # of rank 0, and here every rank is one
     figures = {
@@ -54,28 +59,26 @@ def score(trained: Trained, task: str, limit: int | None) -> tuple[int, dict[str
     return sum(n["effective"] for n in found["n-samples"].values()), figures
 
 
-def wrap(trained: Trained) -> Any:
+def as_lm_eval_model(trained: LoadedModel) -> Any:
     """A model in memory as an lm_eval LM."""
-    try:
-        from lm_eval.api.model import LM
-    except ImportError as error:
-        raise UserError("lm-eval is not installed; pip install 'gristmill[eval]'") from error
+    require("lm_eval adapter", ["lm_eval"])
+    from lm_eval.api.model import LM
 
     class Gristmill(LM):  # type: ignore[misc,unused-ignore]
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
             return likelihoods(trained, [r.args for r in requests])
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-            return [rolling(trained, r.args[0]) for r in requests]
+            return [rolling_log_likelihood(trained, r.args[0]) for r in requests]
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            return [until(trained, *r.args) for r in requests]
+            return [generate_until(trained, *r.args) for r in requests]
 
     return Gristmill()
 
 
 @torch.no_grad()
-def rolling(trained: Trained, text: str) -> float:
+def rolling_log_likelihood(trained: LoadedModel, text: str) -> float:
     """The log-likelihood of a whole text in nats, in windows that follow each other; every token counts once."""
     ids = torch.tensor([trained.eos, *trained.encode(text)], device=trained.model.embedding.weight.device)
     total = 0.0
@@ -86,7 +89,7 @@ def rolling(trained: Trained, text: str) -> float:
     return total
 
 
-def until(trained: Trained, context: str, settings: dict[str, Any]) -> str:
+def generate_until(trained: LoadedModel, context: str, settings: dict[str, Any]) -> str:
     """What the model writes after a context, up to the first of settings' `until`."""
     stops = settings.get("until") or []
     stops = [stops] if isinstance(stops, str) else list(stops)
@@ -98,7 +101,7 @@ def until(trained: Trained, context: str, settings: dict[str, Any]) -> str:
 
     generator = torch.Generator().manual_seed(int(settings.get("seed", 17)))
     ids = [trained.eos, *trained.encode(context)]
-    text = trained.decode(say(trained, ids, tokens, temperature, None, None, generator, ends))
+    text = trained.decode(generate_tokens(trained, ids, tokens, temperature, None, None, generator, ends))
     for stop in stops:
         text = text.partition(stop)[0]
     return text

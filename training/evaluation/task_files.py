@@ -13,7 +13,7 @@ import gzip
 import json
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,22 @@ class Task:
     limit: int | None = None
 
 
+@dataclass(frozen=True)
+class TaskResult:
+    """What a model scored on one task; `figures` by name."""
+
+    task: str
+    kind: str
+    count: int
+    figures: dict[str, float] = field(default_factory=dict)
+
+
 def read_task(path: str, limit: int | None = None) -> Task:
     """The first `limit` questions of a file (None: all). Raises UserError for what cannot be read, with its line."""
     if path.startswith(LM_EVAL):
-        from training.evaluation.lm_eval_adapter import known
+        from training.evaluation.lm_eval_adapter import find_lm_eval_task
 
-        known(path.removeprefix(LM_EVAL))
+        find_lm_eval_task(path.removeprefix(LM_EVAL))
         return Task(path.removeprefix(LM_EVAL), "lm_eval", limit=limit)
     kind, number = "", 0
     questions: list[Question] = []
@@ -59,9 +69,9 @@ def read_task(path: str, limit: int | None = None) -> Task:
                 if not line.strip():
                     continue
                 row = json.loads(line)
-                kind = kind or kind_of(row, path)
+                kind = kind or detect_kind(row, path)
                 if kind == "choice":
-                    questions.append(question(row))
+                    questions.append(parse_question(row))
                 else:
                     rows.append(_texts(row, kind))
                 if len(questions) + len(rows) == limit:
@@ -76,7 +86,7 @@ def read_task(path: str, limit: int | None = None) -> Task:
     return Task(Path(path).name.removesuffix(".gz").removesuffix(".jsonl"), kind, tuple(questions), tuple(rows))
 
 
-def kind_of(row: Any, path: str) -> str:
+def detect_kind(row: Any, path: str) -> str:
     """choice, math or code, by the keys of a line. Raises UserError for a form that is not known."""
     keys = row.keys() if isinstance(row, dict) else set()
     if {"prompt", "test", "entry_point"} <= keys:
@@ -92,7 +102,7 @@ def kind_of(row: Any, path: str) -> str:
     )
 
 
-def question(row: dict[str, Any]) -> Question:
+def parse_question(row: dict[str, Any]) -> Question:
     """A line of ARC, HellaSwag or MMLU form. Continuations begin with the space that separates them.
 
     Raises KeyError, TypeError or ValueError for a line that is none.

@@ -12,8 +12,7 @@ Questions are packed into windows as documents are: they do not see each other, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,103 +20,15 @@ import torch
 
 from curation.core.errors import UserError
 from curation.shards import Manifest
+from training.checkpoint.load_model import LoadedModel, load_tokenizer
 from training.config import TrainConfig
-from training.evaluation.generate import Trained, open_tokenizer, say
-from training.evaluation.task_files import Question, Task, final_number, read_task
-from training.model.attention import layout, way
+from training.evaluation.generate import generate_tokens
+from training.evaluation.likelihood import likelihoods
+from training.evaluation.task_files import Question, Task, TaskResult, final_number, read_task
 from training.model.transformer import Model
 
-Request = tuple[str, str]  # what stands before, and the continuation that is scored
 
-
-@dataclass(frozen=True)
-class Result:
-    """What a model scored on one task; `figures` by name."""
-
-    task: str
-    kind: str
-    count: int
-    figures: dict[str, float] = field(default_factory=dict)
-
-
-def encode_pair(trained: Trained, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Tokens of both, split where the context's end; spaces at its end belong to the continuation, as in lm-eval."""
-    spaces = len(context) - len(context.rstrip())
-    if spaces:
-        context, continuation = context[:-spaces], context[-spaces:] + continuation
-    whole, before = trained.encode(context + continuation), trained.encode(context)
-    return before, whole[len(before) :]
-
-
-@torch.no_grad()
-def likelihoods(trained: Trained, requests: Sequence[Request], windows: int = 8) -> list[tuple[float, bool]]:
-    """For each request the continuation's log-likelihood in nats, and whether greedy decoding would write it.
-
-    A request longer than the model's window loses the beginning of its context.
-    """
-    rows: list[tuple[int, list[int], int]] = []  # number, tokens with EOS before, how many of them are scored
-    for number, (context, continuation) in enumerate(requests):
-        before, after = encode_pair(trained, context, continuation)
-        rows.append(
-            (number, [trained.eos, *before, *after][-(trained.sequence + 1) :], min(len(after), trained.sequence))
-        )
-    found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
-    packed: list[list[tuple[int, list[int], int]]] = []
-    room = 0
-    for row in sorted(rows, key=lambda r: -len(r[1])):
-        if not packed or len(row[1]) - 1 > room:
-            packed.append([])
-            room = trained.sequence
-        packed[-1].append(row)
-        room -= len(row[1]) - 1
-    for begin in range(0, len(packed), windows):
-        for number, value in _score(trained, packed[begin : begin + windows]):
-            found[number] = value
-    return found
-
-
-def _score(
-    trained: Trained, packed: Sequence[Sequence[tuple[int, list[int], int]]]
-) -> Iterable[tuple[int, tuple[float, bool]]]:
-    model = trained.model
-    device = model.embedding.weight.device
-    length = max(sum(len(tokens) - 1 for _, tokens, _ in window) for window in packed)
-    inputs = torch.full((len(packed), length), trained.eos, dtype=torch.int64)
-    documents = torch.full((len(packed), length), max(len(w) for w in packed), dtype=torch.int64)
-    places: list[tuple[int, int, int, int]] = []  # number, window, first and last place of the scored
-    targets: list[int] = []
-    for row, window in enumerate(packed):
-        at = 0
-        for i, (number, tokens, scored) in enumerate(window):
-            size = len(tokens) - 1
-            inputs[row, at : at + size] = torch.tensor(tokens[:-1])
-            documents[row, at : at + size] = i
-            places.append((number, row, at + size - scored, at + size))
-            targets += tokens[len(tokens) - scored :]
-            at += size
-    cast = torch.is_autocast_enabled(device.type)
-    dtype = torch.get_autocast_dtype(device.type) if cast else model.norm.weight.dtype
-    how = model.attention_way or way(device, dtype)
-    # Lengths differ from batch to batch, and flex would be compiled for each
-    mask = layout(documents.to(device), "sdpa" if how == "flex" else how, dtype)
-    hidden = model.hidden(inputs.to(device), mask)
-    picked = torch.cat([hidden[row, a:b] for _, row, a, b in places])
-    wanted = torch.tensor(targets, device=device)
-    values, best = [], []
-    for begin in range(0, len(picked), 256):
-        logits = model.head(picked[begin : begin + 256]).float()
-        label = wanted[begin : begin + 256, None]
-        values.append(torch.log_softmax(logits, dim=-1).gather(1, label)[:, 0].double())
-        best.append(logits.argmax(dim=-1) == label[:, 0])
-    value, greedy = torch.cat(values).cpu(), torch.cat(best).cpu()
-    at = 0
-    for number, _, a, b in places:
-        part = slice(at, at + b - a)
-        yield number, (float(value[part].sum()), bool(greedy[part].all()))
-        at += b - a
-
-
-def choice(trained: Trained, task: str, questions: Sequence[Question]) -> Result:
+def score_choice_task(trained: LoadedModel, task: str, questions: Sequence[Question]) -> TaskResult:
     """accuracy, accuracy_norm and bits_per_byte of the gold answer over all questions."""
     requests = [(q.context, c) for q in questions for c in q.choices]
     scores = iter(likelihoods(trained, requests))
@@ -136,12 +47,12 @@ def choice(trained: Trained, task: str, questions: Sequence[Question]) -> Result
         "accuracy_norm": right_norm / n,
         "bits_per_byte": nats / math.log(2) / max(1, size),
     }
-    return Result(task, "choice", n, figures)
+    return TaskResult(task, "choice", n, figures)
 
 
-def math_task(
-    trained: Trained, task: str, rows: Sequence[dict[str, Any]], *, shots: int = 0, tokens: int = 256
-) -> Result:
+def score_math_task(
+    trained: LoadedModel, task: str, rows: Sequence[dict[str, Any]], *, shots: int = 0, tokens: int = 256
+) -> TaskResult:
     """exact_match of the final number, greedy; the first `shots` lines are examples and not asked."""
     examples = "".join(f"Question: {r['question']}\nAnswer: {r['answer']}\n\n" for r in rows[:shots])
     asked = rows[shots:]
@@ -152,38 +63,40 @@ def math_task(
         def ends(said: list[int]) -> bool:
             return "\n\n" in trained.decode(said[-8:])
 
-        said = trained.decode(say(trained, ids, tokens, 0.0, None, None, torch.Generator(), ends)).partition("\n\n")[0]
+        said = trained.decode(
+            generate_tokens(trained, ids, tokens, 0.0, None, None, torch.Generator(), ends)
+        ).partition("\n\n")[0]
         answer = final_number(said)
         right += answer is not None and answer == final_number(row["answer"])
     if not asked:
         raise UserError(f"{task}: {shots} examples leave no line to ask")
-    return Result(task, "math", len(asked), {"exact_match": right / len(asked)})
+    return TaskResult(task, "math", len(asked), {"exact_match": right / len(asked)})
 
 
 def evaluate_task(
-    trained: Trained,
+    trained: LoadedModel,
     task: Task,
     *,
     shots: int = 0,
     run_code: bool = False,
     samples: int = 1,
     tokens: int = 256,
-) -> Result:
+) -> TaskResult:
     """Scores a model on one task. Raises UserError for code that is not allowed to run, and too many `shots`."""
     if task.kind == "choice":
-        return choice(trained, task.name, task.questions)
+        return score_choice_task(trained, task.name, task.questions)
     if task.kind == "math":
-        return math_task(trained, task.name, task.rows, shots=shots, tokens=tokens)
+        return score_math_task(trained, task.name, task.rows, shots=shots, tokens=tokens)
     if task.kind == "lm_eval":
-        from training.evaluation.lm_eval_adapter import score
+        from training.evaluation.lm_eval_adapter import run_lm_eval_task
 
-        return Result(task.name.rpartition("/")[2], task.kind, *score(trained, task.name, task.limit))
-    from training.evaluation.humaneval import code_task
+        return TaskResult(task.name.rpartition("/")[2], task.kind, *run_lm_eval_task(trained, task.name, task.limit))
+    from training.evaluation.humaneval import score_code_task
 
-    return code_task(trained, task.name, task.rows, run_code=run_code, samples=samples, tokens=tokens)
+    return score_code_task(trained, task.name, task.rows, run_code=run_code, samples=samples, tokens=tokens)
 
 
-def tasks_of(config: TrainConfig) -> list[Task]:
+def read_tasks(config: TrainConfig) -> list[Task]:
     """`evaluate.tasks`, read. Raises UserError for what cannot be read, and for code: training runs none."""
     found = [read_task(path, config.evaluate.task_limit) for path in config.evaluate.tasks]
     if code := [t.name for t in found if t.kind == "code"]:
@@ -203,6 +116,6 @@ def score_tasks(
     """
     told = manifest.tokenizer
     file = run / told.file
-    trained = Trained(model, open_tokenizer(file, told.kind), file, told.eos, sequence)
+    trained = LoadedModel(model, load_tokenizer(file, told.kind), file, told.eos, sequence)
     found = [evaluate_task(trained, task) for task in tasks]
     return {"tasks": {f"{r.task}.{name}": value for r in found for name, value in r.figures.items()}}

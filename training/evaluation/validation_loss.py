@@ -14,86 +14,87 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from curation.core.errors import UserError
 from curation.shards import read_manifest
-from training.data.dataset import IGNORE, Domain, collate, validation
+from training.checkpoint.load_model import LoadedModel
+from training.data.batch import IGNORE_INDEX, collate
+from training.data.token_streams import DomainStream, iter_validation_sequences
 from training.model.transformer import Model
-
-if TYPE_CHECKING:
-    from training.evaluation.generate import Trained
 
 
 @dataclass(frozen=True)
-class Score:
+class ValidationScore:
     """What a model scored on one domain; bits_per_byte is None where the manifest does not know the bytes."""
 
     loss: float
     perplexity: float
     bits_per_byte: float | None
     tokens: int
-    windows: int
+    sequences: int
 
 
 @torch.no_grad()
-def evaluate(
+def evaluate_domains(
     model: Model,
-    domains: Mapping[str, Domain],
+    domains: Mapping[str, DomainStream],
     *,
     length: int,
     micro: int,
     limit: int | None,
     device: torch.device,
     autocast: AbstractContextManager[Any],
-) -> dict[str, Score]:
+) -> dict[str, ValidationScore]:
     """Scores the first `limit` windows (None: all) of each domain; a domain without a single target is left out."""
     scores = {}
     for name, domain in domains.items():
         total, tokens, windows = 0.0, 0, 0
-        stream = validation(domain, length, limit)
+        stream = iter_validation_sequences(domain, length, limit)
         while group := list(islice(stream, micro)):
             batch = collate(group, length).to(device)
             with autocast:
                 _, _, nll = model(batch.tokens, batch.targets, batch.documents)
             total += nll.double().sum().item()
-            tokens += int((batch.targets != IGNORE).sum())
+            tokens += int((batch.targets != IGNORE_INDEX).sum())
             windows += len(group)
         if not tokens:
             continue
         loss = total / tokens
-        size = text_bytes(domain)
+        size = bytes_per_token(domain)
         bits = total / math.log(2) / (size * tokens) if size else None
-        scores[name] = Score(loss, math.exp(min(loss, 700.0)), bits, tokens, windows)
+        scores[name] = ValidationScore(loss, math.exp(min(loss, 700.0)), bits, tokens, windows)
     return scores
 
 
-def text_bytes(domain: Domain) -> float | None:
+def bytes_per_token(domain: DomainStream) -> float | None:
     """The bytes of text that a token of a domain stands for, on average; None where the manifest does not know."""
     return sum(e.text_bytes for e in domain.entries) / sum(e.tokens for e in domain.entries) or None
 
 
-def mean_loss(scores: Mapping[str, Score]) -> float | None:
+def mean_loss(scores: Mapping[str, ValidationScore]) -> float | None:
     """The loss over all domains' tokens together."""
     tokens = sum(s.tokens for s in scores.values())
     return sum(s.loss * s.tokens for s in scores.values()) / tokens if tokens else None
 
 
-def score_run(trained: Trained, data_dir: str, limit: int | None) -> dict[str, dict[str, Any]]:
+def score_run(trained: LoadedModel, data_dir: str, limit: int | None) -> dict[str, dict[str, Any]]:
     """A trained model's scores on the validation split of a run, by domain, as plain values.
 
     Raises UserError where the run was tokenized by another tokenizer or has no validation split.
     """
     manifest = read_manifest(data_dir)
-    held_out = {n: Domain(n, manifest, s) for n, s in manifest.splits.get("validation", {}).items() if s.tokens > 1}
+    held_out = {
+        n: DomainStream(n, manifest, s) for n, s in manifest.splits.get("validation", {}).items() if s.tokens > 1
+    }
     if not held_out:
         raise UserError(f"{data_dir} has no validation split")
     told = manifest.tokenizer
     if hashlib.sha256(trained.tokenizer_file.read_bytes()).hexdigest() != told.sha256:
         raise UserError(f"{data_dir} was tokenized by another tokenizer than {trained.tokenizer_file}")
-    scores = evaluate(
+    scores = evaluate_domains(
         trained.model,
         held_out,
         length=trained.sequence,

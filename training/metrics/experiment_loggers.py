@@ -1,8 +1,8 @@
 """Where a run's figures go besides its own JSONL files: TensorBoard always, Weights & Biases and MLflow by option.
 
-One function takes every entry of the log (see journal.py) and hands it on as numbers by name and iteration: losses,
+One function takes every entry of the log (see journal.py) and hands it on as numbers by name and step: losses,
 also by domain, gradient norm, learning rate, tokens/s, perplexity, bits per byte, tasks, events. Wherever the
-iteration goes back, after a restart or a rollback, TensorBoard is told to forget what came after.
+step goes back, after a restart or a rollback, TensorBoard is told to forget what came after.
 
 A service that fails must not end a training: it is said once, and the run goes on without it.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from curation.core.errors import UserError
+from curation.core.packages import describe_missing, is_installed, require
 
 Entry = dict[str, Any]
 
@@ -24,7 +25,7 @@ Entry = dict[str, Any]
 class Service(Protocol):
     """Takes numbers by name, and ends."""
 
-    def write(self, iteration: int, numbers: dict[str, float]) -> None: ...
+    def write(self, step: int, numbers: dict[str, float]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -39,14 +40,16 @@ class Logs:
         Raises UserError for a service that is unknown or not installed.
         """
         self._then = then
-        self._services: list[Service] = [TensorBoard(run / "tensorboard")]
+        self._services: list[Service] = []
+        if is_installed("tensorboard"):
+            self._services.append(TensorBoard(run / "tensorboard"))
+        else:
+            warnings.warn(f"no TensorBoard files are written: {describe_missing(['tensorboard'])}", stacklevel=2)
         for name in to:
             if name not in SERVICES:
                 raise UserError(f"log_to: no service {name!r}; there are {', '.join(SERVICES)}")
-            try:
-                self._services.append(SERVICES[name](run, settings))
-            except ImportError as error:
-                raise UserError(f"log_to: {name} is not installed; pip install 'gristmill[logs]'") from error
+            require("log_to", [name])
+            self._services.append(SERVICES[name](run, settings))
 
     def __enter__(self) -> Logs:
         return self
@@ -59,7 +62,7 @@ class Logs:
         found = dict(numbers(entry))
         if found:
             for service in list(self._services):
-                self._try(service, functools.partial(service.write, int(entry["iteration"]), found))
+                self._try(service, functools.partial(service.write, int(entry["step"]), found))
         if self._then is not None:
             self._then(entry)
 
@@ -78,7 +81,7 @@ def numbers(entry: Entry) -> Iterator[tuple[str, float]]:
     """The finite numbers of an entry, by the name under which services show them."""
     kind = entry.get("kind", "train")
     for key, value in entry.items():
-        if key in ("kind", "iteration", "domains", "tasks", *_BY_DOMAIN):
+        if key in ("kind", "step", "domains", "tasks", *_BY_DOMAIN):
             continue
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             yield f"{kind}/{key}", float(value)
@@ -111,18 +114,18 @@ class TensorBoard:
         self._writer: Any = None
         self._last = -1
 
-    def write(self, iteration: int, numbers: dict[str, float]) -> None:
-        if self._writer is None or iteration < self._last:
-            self._open(iteration)
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        if self._writer is None or step < self._last:
+            self._open(step)
         for name, value in numbers.items():
-            self._writer.add_scalar(name, value, iteration)
-        self._last = iteration
+            self._writer.add_scalar(name, value, step)
+        self._last = step
 
-    def _open(self, iteration: int) -> None:
+    def _open(self, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.close()
-        self._writer = SummaryWriter(str(self._folder), purge_step=iteration)
+        self._writer = SummaryWriter(str(self._folder), purge_step=step)
 
     def close(self) -> None:
         if self._writer is not None:
@@ -138,10 +141,10 @@ class Wandb:
         name = "-".join(run.resolve().parts[-3:])
         self._run = wandb.init(id=name, name=name, resume="allow", config=settings, dir=str(run))
         # Its own steps only ever rise: what follows a rollback, and the rollback, would be dropped
-        self._run.define_metric("*", step_metric="iteration")
+        self._run.define_metric("*", step_metric="step")
 
-    def write(self, iteration: int, numbers: dict[str, float]) -> None:
-        self._run.log({"iteration": iteration, **numbers})
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        self._run.log({"step": step, **numbers})
 
     def close(self) -> None:
         self._run.finish()
@@ -162,8 +165,8 @@ class MLflow:
             marker.write_text(active.info.run_id)
             mlflow.log_dict(settings or {}, "train.json")
 
-    def write(self, iteration: int, numbers: dict[str, float]) -> None:
-        self._mlflow.log_metrics({k.replace("@", "_at_"): v for k, v in numbers.items()}, step=iteration)
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        self._mlflow.log_metrics({k.replace("@", "_at_"): v for k, v in numbers.items()}, step=step)
 
     def close(self) -> None:
         self._mlflow.end_run()

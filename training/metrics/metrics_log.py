@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from curation.core import atomic_files
-from training.evaluation.validation_loss import Score
+from training.evaluation.validation_loss import ValidationScore
 
 Report = Callable[[dict[str, Any]], None]
 METRICS, SPEED, SESSIONS = "metrics.jsonl", "speed.jsonl", "sessions.jsonl"
 
 
 class Journal:
-    """The logs of a run, cut back to iteration `begin` (-1: to nothing) and then appended to, line by line."""
+    """The logs of a run, cut back to step `begin` (-1: to nothing) and then appended to, line by line."""
 
     def __init__(
         self, run: Path | None, begin: int, report: Report | None = None, *, incidents: int = 0, ranks: int = 1
@@ -33,9 +33,9 @@ class Journal:
         `incidents`: how many the checkpoint knows of; events of later ones are written anew.
         """
         self._run, self._report = run, report
-        self.lost = 0.0  # seconds spent on iterations that were cut off, in this session
+        self.lost = 0.0  # seconds spent on steps that were cut off, in this session
         if run is not None:
-            _append(run / SESSIONS, {"event": "start", "time": time.time(), "iteration": max(begin, 0), "ranks": ranks})
+            _append(run / SESSIONS, {"event": "start", "time": time.time(), "step": max(begin, 0), "ranks": ranks})
             self.cut(begin, incidents)
 
     def __enter__(self) -> Journal:
@@ -46,26 +46,26 @@ class Journal:
             self._metrics.close()
             self._speed.close()
 
-    def cut(self, iteration: int, incidents: int) -> None:
-        """Forgets what came after an iteration, and the events of all incidents but the first so many."""
+    def cut(self, step: int, incidents: int) -> None:
+        """Forgets what came after a step, and the events of all incidents but the first so many."""
         if self._run is None:
             return
         if hasattr(self, "_metrics"):
             self.__exit__()
 
         def stays(entry: dict[str, Any]) -> bool:
-            return bool(entry["iteration"] <= iteration and entry.get("incident", 0) <= incidents)
+            return bool(entry["step"] <= step and entry.get("incident", 0) <= incidents)
 
         _filter(self._run / METRICS, stays)
         lost = sum(e["seconds"] for e in _filter(self._run / SPEED, stays))
         self.lost += lost
         if lost:
-            _append(self._run / SESSIONS, {"event": "lost", "seconds": round(lost, 4), "iteration": iteration})
+            _append(self._run / SESSIONS, {"event": "lost", "seconds": round(lost, 4), "step": step})
         self._metrics = open(self._run / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
         self._speed = open(self._run / SPEED, "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self, **entry: Any) -> None:
-        """An entry of metrics.jsonl; it has a kind (train, validation, event) and an iteration."""
+        """An entry of metrics.jsonl; it has a kind (train, validation, event) and a step."""
         if self._run is None:
             return
         self._metrics.write(json.dumps(entry) + "\n")
@@ -73,33 +73,31 @@ class Journal:
         if self._report is not None:
             self._report(entry)
 
-    def clock(self, iteration: int, seconds: float, figures: dict[str, float]) -> None:
+    def clock(self, step: int, seconds: float, figures: dict[str, float]) -> None:
         """An entry of speed.jsonl; `figures`: those of `forecast.Live`."""
         if self._run is None:
             return
-        entry = {"iteration": iteration, "seconds": round(seconds, 4), **figures}
+        entry = {"step": step, "seconds": round(seconds, 4), **figures}
         self._speed.write(json.dumps(entry) + "\n")
         self._speed.flush()
         if self._report is not None:
             self._report({"kind": "speed", **entry})
 
-    def end(self, how: str, iteration: int) -> None:
+    def end(self, how: str, step: int) -> None:
         """The session is over: done or preempted."""
         if self._run is not None:
-            _append(
-                self._run / SESSIONS, {"event": how, "time": time.time(), "iteration": iteration, **goodput(self._run)}
-            )
+            _append(self._run / SESSIONS, {"event": how, "time": time.time(), "step": step, **goodput(self._run)})
 
     def sync(self) -> None:
-        """Before a checkpoint says that these iterations are done, their losses must be on disk."""
+        """Before a checkpoint says that these steps are done, their losses must be on disk."""
         if self._run is not None:
             os.fsync(self._metrics.fileno())
 
 
 def goodput(run: Path) -> dict[str, float]:
-    """The share of the time since the first start that went into iterations that stand, and the seconds of those.
+    """The share of the time since the first start that went into steps that stand, and the seconds of those.
 
-    Also `lost_seconds`, spent on iterations that were done again, and `starts`. Empty before the first start.
+    Also `lost_seconds`, spent on steps that were done again, and `starts`. Empty before the first start.
     """
     sessions = read(run / SESSIONS)
     starts = [e["time"] for e in sessions if e["event"] == "start"]
@@ -118,12 +116,12 @@ def goodput(run: Path) -> dict[str, float]:
     }
 
 
-def last_scores(run: Path) -> dict[str, Score]:
+def last_scores(run: Path) -> dict[str, ValidationScore]:
     """The last evaluation in a run's log, by domain."""
-    scores: dict[str, Score] = {}
+    scores: dict[str, ValidationScore] = {}
     for entry in read(run / METRICS):
         if entry["kind"] == "validation":
-            scores = {name: Score(**s) for name, s in entry["domains"].items()}
+            scores = {name: ValidationScore(**s) for name, s in entry["domains"].items()}
     return scores
 
 

@@ -1,7 +1,7 @@
-"""What the device found out about the last iterations, looked at together.
+"""What the device found out about the last steps, looked at together.
 
-Reading a figure from a GPU makes the host wait for it, and the GPU then waits for the host. So each iteration leaves
-one small tensor on the device, the same on every rank, and every `log_every` iterations all are fetched at once.
+Reading a figure from a GPU makes the host wait for it, and the GPU then waits for the host. So each step leaves
+one small tensor on the device, the same on every rank, and every `log_every` steps all are fetched at once.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.data.dataset import IGNORE, Batch
+from training.data.batch import IGNORE_INDEX, Batch
 from training.distributed.parallel import Ranks
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The figures of an iteration; loss and grad_norm may be anything that floats can be."""
+    """The figures of a step; loss and grad_norm may be anything that floats can be."""
 
-    iteration: int
+    step: int
     span: tuple[int, int]  # its windows
-    tokens: int  # read by all iterations so far
+    tokens: int  # read by all steps so far
     loss: float
     grad_norm: float
     skipped: bool
@@ -39,7 +39,7 @@ class Reading:
 
     def entry(self) -> dict[str, Any]:
         """As metrics.jsonl has it: None stands for what is not finite."""
-        entry: dict[str, Any] = {"kind": "train", "iteration": self.iteration, "windows": self.span[1]}
+        entry: dict[str, Any] = {"kind": "train", "step": self.step, "sequences": self.span[1]}
         entry |= {"tokens": self.tokens, "loss": finite(self.loss), "lr": self.lr, "grad_norm": finite(self.grad_norm)}
         if math.isfinite(self.update_ratio):
             entry["update_ratio"] = self.update_ratio
@@ -52,7 +52,7 @@ class Reading:
         if not (self.skipped or self.anomaly):
             return None
         what = ("skip" if self.skipped else "anomaly") if self.anomaly else "overflow"
-        entry = {"kind": "event", "event": what, "iteration": self.iteration, "loss": finite(self.loss)}
+        entry = {"kind": "event", "event": what, "step": self.step, "loss": finite(self.loss)}
         return entry | {
             "grad_norm": finite(self.grad_norm),
             "z_loss": finite(self.z[0]),
@@ -65,7 +65,7 @@ def finite(value: float) -> float | None:
 
 
 class Meter:
-    """Figures of iterations that the device may still be working on."""
+    """Figures of steps that the device may still be working on."""
 
     def __init__(self, ranks: Ranks, domains: Mapping[str, float | None]) -> None:
         """`domains`: each with the bytes of text that one of its tokens stands for, None where that is not known."""
@@ -76,7 +76,7 @@ class Meter:
 
     def targets(self, batch: Batch) -> Tensor:
         """Targets by domain, of all ranks: float64 [domains]."""
-        return self.ranks.sum(self._by_domain(batch, (batch.targets != IGNORE).sum(dim=1).double()))
+        return self.ranks.sum(self._by_domain(batch, (batch.targets != IGNORE_INDEX).sum(dim=1).double()))
 
     def losses(self, batch: Batch, nll: Tensor, stop: bool) -> Tensor:
         """Summed NLL by domain [domains], and how many ranks wish to stop: float64 [domains + 1] over all ranks.
@@ -93,7 +93,7 @@ class Meter:
 
     def add(
         self,
-        iteration: int,
+        step: int,
         span: tuple[int, int],
         tokens: int,
         lr: float,
@@ -107,12 +107,12 @@ class Meter:
         z: Tensor,
         update: Tensor | None,
     ) -> None:
-        """Keeps the figures of an iteration, on the device; `update`: what `Optimizers.step` measured."""
+        """Keeps the figures of a step, on the device; `update`: what `Optimizers.step` measured."""
         squares = loss.new_full((2,), math.nan, dtype=torch.float64) if update is None else self.ranks.sum(update)
         ratio = (squares[0] / squares[1]).sqrt()
         head = torch.stack((loss.double(), norm.double(), skip.double(), anomaly.double(), ratio))
         self._rows.append(torch.cat((head, z.double(), losses, targets)))
-        self._known.append((iteration, span, tokens, lr))
+        self._known.append((step, span, tokens, lr))
 
     def read(self) -> tuple[list[Reading], bool]:
         """Everything since the last call, and whether any rank wishes to stop; waits for the device."""
@@ -123,14 +123,14 @@ class Meter:
         seconds, self._since = (now - self._since) / len(rows), now
         self._rows, self._known = [], []
         readings, n = [], len(self.domains)
-        for row, (iteration, span, tokens, lr) in zip(rows, known, strict=True):
+        for row, (step, span, tokens, lr) in zip(rows, known, strict=True):
             (loss, norm, skipped, anomaly, ratio, *z), figures = row[:7], row[7:]
             sums, counts = figures[:n], figures[n + 1 :]
             domains = {d: s / c for d, s, c in zip(self.domains, sums, counts, strict=True) if c}
             bits = {d: x / math.log(2) / size for d, x in domains.items() if (size := self._bytes[d])}
             readings.append(
                 Reading(
-                    iteration,
+                    step,
                     span,
                     tokens,
                     loss,
@@ -148,10 +148,10 @@ class Meter:
         return readings, any(row[7 + n] > 0 for row in rows)
 
     def restart(self) -> None:
-        """What happened since the last reading was something else than iterations: its time is not theirs."""
+        """What happened since the last reading was something else than steps: its time is not theirs."""
         self._since = time.perf_counter()
 
     def forget(self) -> None:
-        """Iterations that are gone back behind."""
+        """Steps that are gone back behind."""
         self._rows, self._known = [], []
         self.restart()

@@ -22,17 +22,18 @@ from torch import Tensor
 
 from training.model.attention_cpu import attention_by_document
 
-Way = Literal["documents", "varlen", "flex", "sdpa"]
+AttentionBackend = Literal["documents", "varlen", "flex", "sdpa"]
 
 
-class Spans(NamedTuple):
-    """The documents of a batch laid end to end: int32 edges, documents + 1 and padded with the end; and the longest."""
+class VarlenMask(NamedTuple):
+    """The documents of a batch laid end to end, as variable-length flash attention takes them."""
 
-    edges: Tensor
-    longest: int
+    cu_seqlens: Tensor  # int32: where each document begins, then the end, repeated up to a power of two
+    max_seqlen: int
 
 
-Layout = Any  # Tensor (documents in ints, sdpa in floats) | None (sdpa), Spans (varlen) or flex_attention's BlockMask
+# documents: an int Tensor; sdpa: a float Tensor or None; varlen: VarlenMask; flex: flex_attention's BlockMask
+AttentionMask = Any
 
 
 @cache
@@ -47,20 +48,20 @@ def varlen_options() -> dict[str, Any] | None:
     return causal | ({"enable_gqa": True} if "enable_gqa" in has else {})
 
 
-def way(device: torch.device, dtype: torch.dtype) -> Way:
+def attention_backend(device: torch.device, dtype: torch.dtype) -> AttentionBackend:
     """How attention of this type is computed on this device."""
     if device.type != "cuda":
         return "documents" if device.type == "cpu" else "sdpa"
     return "varlen" if dtype in (torch.bfloat16, torch.float16) and varlen_options() is not None else "flex"
 
 
-def layout(documents: Tensor, way: Way, dtype: torch.dtype = torch.float32) -> Layout:
+def attention_mask(documents: Tensor, backend: AttentionBackend, dtype: torch.dtype = torch.float32) -> AttentionMask:
     """What `attend` needs to know of a batch; documents: int [batch, length], rising; dtype: that of the queries."""
-    if way == "documents":
+    if backend == "documents":
         return documents
-    if way == "varlen":
-        return spans(documents)
-    if way == "flex":
+    if backend == "varlen":
+        return varlen_mask(documents)
+    if backend == "flex":
         return block_mask(documents)
     mask = document_mask(documents)
     if mask is None:
@@ -81,7 +82,7 @@ def document_mask(documents: Tensor) -> Tensor | None:
     return same.tril()
 
 
-def spans(documents: Tensor) -> Spans:
+def varlen_mask(documents: Tensor) -> VarlenMask:
     """The edges of a batch's documents. Their number is padded to a power of two, so that few shapes are compiled."""
     b, n = documents.shape
     first = torch.ones(b, n, dtype=torch.bool, device=documents.device)
@@ -89,7 +90,7 @@ def spans(documents: Tensor) -> Spans:
     begins = first.flatten().nonzero()[:, 0].to(torch.int32)
     edges = torch.full((1 << len(begins).bit_length(),), b * n, dtype=torch.int32, device=documents.device)
     edges[: len(begins)] = begins
-    return Spans(edges, n)
+    return VarlenMask(edges, n)
 
 
 def block_mask(documents: Tensor) -> Any:
@@ -111,13 +112,13 @@ def _flex() -> Any:
     return torch.compile(flex_attention, dynamic=False)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Layout) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Tensor:
     """Scaled dot-product attention; q [b, heads, n, d], k and v [b, kv_heads, m, d] with kv_heads dividing heads.
 
     With a layout n = m; without one it is causal, aligned at the end: the n queries are the last of the m positions
     (m > n while generating with a cache).
     """
-    if isinstance(mask, Spans):
+    if isinstance(mask, VarlenMask):
         return _varlen(q, k, v, mask)
     if mask is not None and not isinstance(mask, Tensor):
         flex = _flex() if q.is_cuda and not torch.compiler.is_compiling() else _plain_flex()
@@ -140,7 +141,7 @@ def _plain_flex() -> Any:
     return flex_attention
 
 
-def _varlen(q: Tensor, k: Tensor, v: Tensor, spans: Spans) -> Tensor:
+def _varlen(q: Tensor, k: Tensor, v: Tensor, mask: VarlenMask) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     options = varlen_options()
@@ -149,5 +150,5 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, spans: Spans) -> Tensor:
     if heads != k.shape[1] and "enable_gqa" not in options:
         k, v = (t.repeat_interleave(heads // t.shape[1], dim=1) for t in (k, v))
     q, k, v = (t.transpose(1, 2).reshape(b * n, -1, d) for t in (q, k, v))
-    out: Any = varlen_attn(q, k, v, spans.edges, spans.edges, spans.longest, spans.longest, **options)
+    out: Any = varlen_attn(q, k, v, mask.cu_seqlens, mask.cu_seqlens, mask.max_seqlen, mask.max_seqlen, **options)
     return out.view(b, n, heads, d).transpose(1, 2)  # type: ignore[no-any-return]

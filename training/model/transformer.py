@@ -23,42 +23,45 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from training.model.attention import Layout, Way, attend, layout, way
-from training.model.loss import linear_cross_entropy
+from training.model.attention import AttentionBackend, AttentionMask, attend, attention_backend, attention_mask
+from training.model.linear_cross_entropy import linear_cross_entropy
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The sizes of a model. `ffn`: inner width of SwiGLU; `kv_heads` divides `heads` divides `width`."""
+class ModelConfig:
+    """The sizes of a model: `num_kv_heads` divides `num_heads`, which divides `hidden_size`.
+
+    `intermediate_size` is the inner width of SwiGLU.
+    """
 
     vocab: int
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    ffn: int
-    tied: bool  # the head is the embedding
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    intermediate_size: int
+    tie_embeddings: bool  # the head is the embedding
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
     qk_norm: bool = False  # RMSNorm of queries and keys, by head
 
 
-Cache = list[tuple[Tensor, Tensor]]  # a layer: keys and values [batch, kv_heads, positions so far, head width]
+KVCache = list[tuple[Tensor, Tensor]]  # a layer: keys and values [batch, kv_heads, positions so far, head width]
 
 
-def rotary(length: int, width: int, theta: float, start: int = 0, device: torch.device | None = None) -> Tensor:
+def rope_angles(length: int, width: int, theta: float, start: int = 0, device: torch.device | None = None) -> Tensor:
     """Rotation angles [length, width / 2] of positions start..start+length-1: position * theta^(-2i / width)."""
     frequency = theta ** (-torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
     return torch.arange(start, start + length, dtype=torch.float32, device=device)[:, None] * frequency
 
 
-def turns(angle: Tensor) -> tuple[Tensor, Tensor]:
+def rope_tables(angle: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines [length, width] for `rotate`, from angles [length, width / 2]."""
     cos, sin = angle.cos(), angle.sin()
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates the pairs (i, i + d/2) of x [..., length, d] by `turns`, in fp32; Hugging Face pairs them alike."""
     wide = x.float()
     # Two halves, exchanged as rows of two: a roll within a row is what compilers for CPUs do not vectorise.
@@ -66,58 +69,58 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(wide * cos, halves, sin).to(x.dtype)
 
 
-def once(x: Tensor) -> Tensor:
+def to_autocast_dtype(x: Tensor) -> Tensor:
     """Under autocast, x in its type: else every layer that reads x makes, and keeps for backward, a copy of its own."""
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 class Attention(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
-        self.head = shape.width // shape.heads
-        self.q = nn.Linear(shape.width, shape.heads * self.head, bias=False)
-        self.k = nn.Linear(shape.width, shape.kv_heads * self.head, bias=False)
-        self.v = nn.Linear(shape.width, shape.kv_heads * self.head, bias=False)
-        self.out = nn.Linear(shape.heads * self.head, shape.width, bias=False)
+        self.head = shape.hidden_size // shape.num_heads
+        self.q = nn.Linear(shape.hidden_size, shape.num_heads * self.head, bias=False)
+        self.k = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head, bias=False)
+        self.v = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head, bias=False)
+        self.out = nn.Linear(shape.num_heads * self.head, shape.hidden_size, bias=False)
         self.q_norm = nn.RMSNorm(self.head, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(self.head, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Layout, past: tuple[Tensor, Tensor] | None
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         b, n, _ = x.shape
-        x = once(x)
+        x = to_autocast_dtype(x)
         q, k, v = (layer(x).view(b, n, -1, self.head).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
+        q, k = apply_rotary(self.q_norm(q), cos, sin), apply_rotary(self.k_norm(k), cos, sin)
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
         return self.out(attend(q, k, v, mask).transpose(1, 2).reshape(b, n, -1)), (k, v)
 
 
 class FeedForward(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(shape.width, shape.ffn, bias=False)
-        self.up = nn.Linear(shape.width, shape.ffn, bias=False)
-        self.down = nn.Linear(shape.ffn, shape.width, bias=False)
+        self.gate = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
+        self.up = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
+        self.down = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = once(x)
+        x = to_autocast_dtype(x)
         down: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
         return down
 
 
 class Block(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(shape.width, eps=shape.norm_eps)
+        self.attention_norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
         self.attention = Attention(shape)
-        self.ffn_norm = nn.RMSNorm(shape.width, eps=shape.norm_eps)
+        self.ffn_norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
         self.ffn = FeedForward(shape)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Layout, past: tuple[Tensor, Tensor] | None = None
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, past: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         attended, present = self.attention(self.attention_norm(x), cos, sin, mask, past)
         x = x + attended
@@ -128,34 +131,36 @@ class Model(nn.Module):
     """Tokens in; loss, count and per-token NLL out where targets are given, else logits.
 
     `recompute`: blocks keep only their input for backward and run again there (Chen et al. 2016): a third more work for
-    a fraction of the activations. `attention_way`: how attention is computed; None: as `attention.way` says.
+    a fraction of the activations. `attention_backend`: how attention is computed; None: as `attention.way` says.
     """
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
         self.shape = shape
         self.recompute = False
-        self.attention_way: Way | None = None
-        self.fused_loss = False
-        self.embedding = nn.Embedding(shape.vocab, shape.width)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
-        self.norm = nn.RMSNorm(shape.width, eps=shape.norm_eps)
-        self.head = nn.Linear(shape.width, shape.vocab, bias=False)
-        if shape.tied:
+        self.attention_backend: AttentionBackend | None = None
+        self.compile_loss = False
+        self.embedding = nn.Embedding(shape.vocab, shape.hidden_size)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.num_layers))
+        self.norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
+        self.head = nn.Linear(shape.hidden_size, shape.vocab, bias=False)
+        if shape.tie_embeddings:
             self.head.weight = self.embedding.weight
 
     def compile_blocks(self, **options: Any) -> None:
         """Has torch.compile make one graph of each block, and of the loss's passes. Call it before sharding."""
-        self.fused_loss = options.get("backend", "inductor") == "inductor"
+        self.compile_loss = options.get("backend", "inductor") == "inductor"
         for block in self.blocks:
             block.compile(fullgraph=True, **options)
 
-    def hidden(self, tokens: Tensor, mask: Layout, cache: Cache | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, mask: AttentionMask, cache: KVCache | None = None) -> Tensor:
         """The normalised output of the last block, [batch, length, width]; `cache` grows by these positions."""
         x = self.embedding(tokens)
         start = cache[0][0].shape[2] if cache else 0
         shape = self.shape
-        cos, sin = turns(rotary(tokens.shape[1], shape.width // shape.heads, shape.rope_theta, start, tokens.device))
+        cos, sin = rope_tables(
+            rope_angles(tokens.shape[1], shape.hidden_size // shape.num_heads, shape.rope_theta, start, tokens.device)
+        )
         for i, block in enumerate(self.blocks):
             if self.recompute and cache is None and torch.is_grad_enabled():
                 x = checkpoint(_first, block, x, cos, sin, mask, use_reentrant=False)
@@ -177,12 +182,12 @@ class Model(nn.Module):
         dtype = (
             torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else self.norm.weight.dtype
         )
-        mask = layout(documents, self.attention_way or way(device, dtype), dtype)
+        mask = attention_mask(documents, self.attention_backend or attention_backend(device, dtype), dtype)
         hidden = self.hidden(tokens, mask)
-        return linear_cross_entropy(hidden, self.head.weight, targets, z_loss=z_loss, fused=self.fused_loss)
+        return linear_cross_entropy(hidden, self.head.weight, targets, z_loss=z_loss, compiled=self.compile_loss)
 
     @torch.no_grad()
-    def next_logits(self, tokens: Tensor, cache: Cache) -> Tensor:
+    def next_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """fp32 logits [batch, vocabulary] of what follows `tokens` [batch, n] after what the cache holds."""
         logits: Tensor = self.head(self.hidden(tokens, None, cache)[:, -1])
         return logits.float()
@@ -190,7 +195,7 @@ class Model(nn.Module):
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
         """Draws all weights, as the head of this file says."""
-        deviation = math.sqrt(2 / (5 * self.shape.width))
+        deviation = math.sqrt(2 / (5 * self.shape.hidden_size))
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
                 parameter.fill_(1.0)
@@ -200,7 +205,7 @@ class Model(nn.Module):
             generator = torch.Generator().manual_seed(int.from_bytes(draw, "little") >> 1)
             values = torch.empty(parameter.shape, dtype=torch.float32)
             values.normal_(
-                0, deviation / math.sqrt(2 * self.shape.layers) if residual else deviation, generator=generator
+                0, deviation / math.sqrt(2 * self.shape.num_layers) if residual else deviation, generator=generator
             )
             parameter.copy_(values)
 

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 FIRST, DOUBLE_AFTER = 65536.0, 2000
 
 
-class Scaler:
+class LossScaler:
     """The scale of the loss; does nothing where it is not `enabled`."""
 
     def __init__(self, device: torch.device, enabled: bool) -> None:

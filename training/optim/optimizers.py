@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from training.config import OptimizerConfig, ScheduleConfig
+from training.config import OptimizerConfig
 
 # The quintic a x + b x^3 + c x^5 whose slope at zero is steep: singular values end between 0.7 and 1.2 (Jordan 2024)
 NEWTON_SCHULZ, ROUNDS = (3.4445, -4.7750, 2.0315), 5
 
 
-def orthogonal(matrix: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+def orthogonalize(matrix: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """The matrix [m, n] with its singular values brought near one, computed in `dtype`."""
     a, b, c = NEWTON_SCHULZ
     x = matrix.to(dtype)
@@ -69,7 +69,7 @@ class Muon(torch.optim.Optimizer):
         moved = buffer.lerp(gradient, 1 - momentum)
         look = gradient.lerp(moved, momentum)
         whole = look.full_tensor() if isinstance(look, DTensor) else look
-        change = orthogonal(whole, self.dtype).to(p.dtype)
+        change = orthogonalize(whole, self.dtype).to(p.dtype)
         if isinstance(p, DTensor):
             change = _shard_like(change, p)
         new = (p * (1 - lr * weight_decay)).sub_(change, alpha=lr * 0.2 * math.sqrt(max(p.shape)))
@@ -174,7 +174,7 @@ class Optimizers:
         return dict(owner.state[p])
 
 
-def build(model: nn.Module, config: OptimizerConfig, *, exact: bool = False) -> Optimizers:
+def build_optimizers(model: nn.Module, config: OptimizerConfig, *, exact: bool = False) -> Optimizers:
     """The optimizers of a model's parameters, in the order of their names' definition; `exact`: Muon in fp32."""
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}  # a tied head is one of them
     named = dict(model.named_parameters())
@@ -202,23 +202,3 @@ def build(model: nn.Module, config: OptimizerConfig, *, exact: bool = False) -> 
         dtype = torch.float32 if exact else torch.bfloat16
         parts.append(Muon(muon, config.lr, config.weight_decay, config.momentum, dtype))
     return Optimizers(parts)
-
-
-def learning_rate(iteration: int, iterations: int, peak: float, config: ScheduleConfig) -> float:
-    """The learning rate of iteration 0..iterations-1.
-
-    Rises linearly over `warmup` iterations, reaching `peak` at the last of them. Then: constant; cosine, half a wave
-    from `peak` down to `final * peak` at the last iteration; or wsd (warm-up, stable, decay; Hu et al. 2024, MiniCPM),
-    `peak` until the last `decay` share of the iterations and from there down to `final * peak`: linearly, as 1 - sqrt
-    of the share done (Hägele et al. 2024, which found it best), or half a cosine wave.
-    """
-    warmup = max(1, iterations // 20) if config.warmup is None else config.warmup
-    if iteration < warmup:
-        return peak * (iteration + 1) / warmup
-    if config.kind == "constant":
-        return peak
-    begin = max(warmup, iterations - round(config.decay * iterations)) if config.kind == "wsd" else warmup
-    done = (iteration - begin + 1) / max(1, iterations - begin) if iteration >= begin else 0.0
-    form = config.form if config.kind == "wsd" else "cosine"
-    share = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "sqrt": 1 - math.sqrt(done)}[form]
-    return peak * (config.final + (1 - config.final) * share)

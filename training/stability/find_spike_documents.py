@@ -1,9 +1,9 @@
 """Who did it: the documents behind a spike, the report about them, and what training does differently from then on.
 
 The loss at the spike blames the wrong ones: a model that was just pushed away is bad at everything. So the documents of
-the iterations out of the frame are scored again with the good checkpoint, beside documents of the quiet iterations
+the steps out of the frame are scored again with the good checkpoint, beside documents of the quiet steps
 before, each by its mean loss and by the norm of its gradient (a poison can have a low loss and a steep one). Blamed is
-who lies `blame_z` robust standard deviations above the quiet ones. If nobody does, the iterations just before the
+who lies `blame_z` robust standard deviations above the quiet ones. If nobody does, the steps just before the
 first anomaly are looked at too: what came in there may show only later.
 
 An incident is a file in the run's `incidents` folder, written and flushed before anything changes. The order log and
@@ -29,7 +29,7 @@ from curation.core import atomic_files
 from curation.core.errors import UserError
 from curation.shards import Shard
 from training.data.data_order import OrderLog
-from training.data.dataset import Data
+from training.data.dataset import TokenDataset
 from training.stability.spike_detection import NORMAL
 
 WITNESSES = 512  # quiet documents, at most: a median and a MAD are good to a few per cent by then
@@ -68,13 +68,13 @@ class Scored:
 
 @dataclass(frozen=True)
 class Incident:
-    """What happened and what was done about it. `window`: the first that is read anew, with `masked` ignored."""
+    """What happened and what was done about it. `sequence`: the first that is read again, with `masked` left out."""
 
     number: int
     good: int
     confirmed: int
-    window: int
-    anomalies: list[dict[str, Any]]  # iteration, loss, grad_norm, z of both
+    sequence: int
+    anomalies: list[dict[str, Any]]  # step, loss, grad_norm, z of both
     suspects: int
     witnesses: int
     blamed: list[dict[str, Any]]
@@ -94,7 +94,7 @@ def incidents(folder: Path) -> list[Incident]:
 
 def apply(log: OrderLog, incident: Incident) -> OrderLog:
     """The order log with the incident's documents masked from its window on, in later segments too."""
-    window = incident.window
+    window = incident.sequence
     later = [s for s in log.segments if s.window > window]
     changed = OrderLog(log.block, tuple(s for s in log.segments if s.window <= window))
     changed = changed.change(window, masked=tuple(incident.masked))
@@ -103,7 +103,7 @@ def apply(log: OrderLog, incident: Incident) -> OrderLog:
     return changed
 
 
-def documents(data: Data, log: OrderLog, spans: Iterable[tuple[int, int]]) -> Iterator[Document]:
+def documents(data: TokenDataset, log: OrderLog, spans: Iterable[tuple[int, int]]) -> Iterator[Document]:
     """The documents in these windows, each piece widened within its document to the length of a window; not masked."""
     seen: set[tuple[str, int, int, int]] = set()
     for first, last in spans:
@@ -170,7 +170,7 @@ def judge(
 
 
 def blame(
-    data: Data,
+    data: TokenDataset,
     log: OrderLog,
     bad: Sequence[tuple[int, int]],
     before: Sequence[tuple[int, int]],
@@ -219,7 +219,7 @@ def quarantine(path: Path, incident: Incident) -> None:
                 f.truncate(len(text) - len(last))
         for d in incident.blamed:
             if d["doc_id"] not in known:
-                reason = f"loss spike at iteration {incident.confirmed}: z {max(d['z_loss'], d['z_gradient']):.1f}"
+                reason = f"loss spike at step {incident.confirmed}: z {max(d['z_loss'], d['z_gradient']):.1f}"
                 entry = {"doc_id": d["doc_id"], "url": d["url"], "reason": reason, "by": "gristmill train"}
                 f.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
         f.flush()
@@ -231,14 +231,14 @@ def refuse(history: Sequence[Incident], share: float, largest: float, run: Path)
     last = history[-1]
     if share > largest:
         raise UserError(
-            f"{run}: {len(last.masked)} documents are masked, {share:.2%} of all, and guard.largest_share is "
-            f"{largest:.2%}. See {run / 'incidents'}; clean the data, or raise guard.largest_share and run again"
+            f"{run}: {len(last.masked)} documents are masked, {share:.2%} of all, and guard.max_masked_fraction is "
+            f"{largest:.2%}. See {run / 'incidents'}; clean the data, or raise guard.max_masked_fraction and run again"
         )
     if len(history) > 1 and not last.blamed and not history[-2].blamed and last.good == history[-2].good:
         loss = last.anomalies[-1]["loss"] if last.anomalies else None
         said = "not finite" if loss is None else f"{loss:.4g}"
         raise UserError(
-            f"{run}: the loss is {said} in iteration {last.confirmed}, the second spike after the checkpoint of "
-            f"iteration {last.good} with no document to blame; lower optimizer.lr, lengthen schedule.warmup or set "
+            f"{run}: the loss is {said} in step {last.confirmed}, the second spike after the checkpoint of "
+            f"step {last.good} with no document to blame; lower optimizer.lr, lengthen schedule.warmup_steps or set "
             "guard.action: skip"
         )

@@ -19,7 +19,7 @@ from training.checkpoint import save_load
 from training.checkpoint.save_load import Loaded
 from training.config import TrainConfig
 from training.data.data_order import OrderLog
-from training.data.dataset import Data
+from training.data.dataset import TokenDataset
 from training.distributed.parallel import Ranks, whole
 from training.metrics.metrics_log import METRICS, Journal, read
 from training.model.transformer import Model
@@ -76,7 +76,7 @@ def tell(journal: Journal, new: list[Incident], quarantine: str | None, ranks: R
         journal.write(
             kind="event",
             event="rollback",
-            iteration=one.good,
+            step=one.good,
             incident=one.number,
             confirmed=one.confirmed,
             blamed=blamed,
@@ -84,7 +84,7 @@ def tell(journal: Journal, new: list[Incident], quarantine: str | None, ranks: R
 
 
 def investigate(
-    config: TrainConfig, run: Path, ranks: Ranks, guard: Guard, data: Data, log: OrderLog, model: Model
+    config: TrainConfig, run: Path, ranks: Ranks, guard: Guard, data: TokenDataset, log: OrderLog, model: Model
 ) -> Incident:
     """Puts a checkpoint's weights into the model, finds who did it, and writes the incident down. Collective.
 
@@ -97,19 +97,20 @@ def investigate(
     scorer = ranks.agree(lambda: _scorer(config, run, good))
     save_load.restore(scorer.path, model, None, ranks)
     known = ranks.agree(lambda: find_spike_documents.incidents(folder))
-    first = flagged[0] - 1  # as iterations are counted from 0 here
-    near = list(range(max(0, first - config.guard.within), first))
-    far = [i for i in range(first) if i + 1 not in flagged][-max(1, -(-QUIET // config.batch.windows)) :]
-    way, model.attention_way = model.attention_way, "sdpa"  # flex would be compiled for every length of a document
+    first = flagged[0] - 1  # as steps are counted from 0 here
+    near = list(range(max(0, first - config.guard.spike_window), first))
+    far = [i for i in range(first) if i + 1 not in flagged][-max(1, -(-QUIET // config.batch.global_size)) :]
+    backend = model.attention_backend
+    model.attention_backend = "sdpa"  # flex would be compiled for every length of a document
     blamed, suspects, witnesses = find_spike_documents.blame(
         data, log, [log.span(i - 1) for i in flagged], [log.span(i) for i in near], [log.span(i) for i in far],
         _measure(model, ranks), config.guard.blame_z,
     )  # fmt: skip
-    model.attention_way = way
+    model.attention_backend = backend
     events = ranks.agree(lambda: _events(run, flagged))
     masked = sorted({d for s in log.segments for d in s.masked} | {b.doc_id for b in blamed})
     found = Incident(
-        len(known) + 1, good.state["iteration"], confirmed, good.state["windows"], events, suspects, witnesses,
+        len(known) + 1, good.state["step"], confirmed, good.state["sequences"], events, suspects, witnesses,
         [asdict(b) for b in blamed], masked,
     )  # fmt: skip
     ranks.agree(lambda: found.write(folder))
@@ -122,7 +123,7 @@ def _scorer(config: TrainConfig, run: Path, good: save_load.Loaded) -> save_load
     Random weights find all documents alike. The newest checkpoint has only updates that the guard let in, and is taken
     once it has learnt something: its losses are below those of a guess among all words.
     """
-    if good.state["iteration"] or config.init_from:
+    if good.state["step"] or config.init_from:
         return good
     newest = save_load.newest(run / "checkpoints")
     assert newest is not None
@@ -133,8 +134,8 @@ def _scorer(config: TrainConfig, run: Path, good: save_load.Loaded) -> save_load
 
 def _events(run: Path, flagged: list[int]) -> list[dict[str, Any]]:
     """The anomalies as the log has them."""
-    keep = ("iteration", "loss", "grad_norm", "z_loss", "z_gradient")
-    entries = [e for e in read(run / METRICS) if e.get("event") == "skip" and e["iteration"] in flagged]
+    keep = ("step", "loss", "grad_norm", "z_loss", "z_gradient")
+    entries = [e for e in read(run / METRICS) if e.get("event") == "skip" and e["step"] in flagged]
     return [{k: e[k] for k in keep} for e in entries]
 
 

@@ -1,13 +1,13 @@
-"""The guard: says which iterations fall out of the frame, on the device, before the optimizer takes their update.
+"""The spike guard flags anomalous steps before the optimizer applies them.
 
-An iteration is an anomaly where its loss or gradient norm is not a number, or lies `z` robust standard deviations above
-the median of the last `window` *accepted* iterations: z = (x - median) / (1.4826 MAD), of the loss, and of the log of
-the gradient norm, whose tail is heavy. Median and MAD do not move for a few outliers, and outliers are not let in
-anyway, so a second spike is judged by the same measure as the first, and a slow drift is followed.
+A step is an anomaly where its loss or gradient norm is not a number, or is more than `z_threshold` robust standard
+deviations above the median of the last `window` *accepted* steps: z = (x - median) / (1.4826 MAD), of the loss, and of
+the log of the gradient norm, whose tail is heavy. Median and MAD do not move for a few outliers, and outliers are left
+out anyway, so a second spike is judged by the same measure as the first, and a slow drift is followed.
 
-The verdict is a flag on the device that the optimizer's kernels read; nothing waits for the host. Every few iterations
-the host looks what has happened: `confirm` anomalies within `within` iterations are a spike, and training goes back to
-the last *good* checkpoint, one that was followed by `good_after` accepted iterations (`incident.py` finds who did it).
+The verdict is a flag on the device that the optimizer's kernels read; nothing waits for the host. Every few steps the
+host reads it: `spike_count` anomalies within `spike_window` steps are a spike, and training rolls back to the last
+*good* checkpoint, one that was followed by `good_after` accepted steps (find_spike_documents.py finds the cause).
 All state is in the checkpoint, so that a restarted run judges as if it had never stopped.
 """
 
@@ -28,15 +28,15 @@ FEWEST = 16  # of the history, whatever its age
 
 
 class Guard:
-    """Judges iterations in their order; `judge` runs on the device, `look` on the host."""
+    """Judges steps in their order; `judge` runs on the device, `look` on the host."""
 
     def __init__(self, config: GuardConfig, device: torch.device, *, overflow: bool = False) -> None:
         """`overflow`: under fp16 a gradient that is not finite is the loss scale's business and no anomaly."""
         self.config, self.device, self.overflow = config, device, overflow
-        self.good = 0  # iteration of the last good checkpoint
-        self.cleared = 0  # anomalies up to this iteration have been looked into: no cause to go back again
+        self.good = 0  # step of the last good checkpoint
+        self.cleared = 0  # anomalies up to this step have been looked into: no cause to go back again
         self.incidents = 0  # how many of the run's incidents this state has seen
-        nobody = [0] * config.within
+        nobody = [0] * config.spike_window
         self._set(torch.full((2, config.window), math.nan, dtype=torch.float64), 0, 0, nobody, -1, nobody)
 
     def _set(
@@ -47,13 +47,13 @@ class Guard:
 
         self.history = history.to(self.device)  # [loss, log norm] x window, a ring; NaN where nothing is yet
         self.accepted = on(accepted)  # ever
-        self.streak = on(streak)  # accepted iterations since the last anomaly
-        self.recent = on(recent)  # the last `within`: 1 for an anomaly, newest first
-        self.spike = on(spike)  # the iteration in which a spike was confirmed, -1: none
+        self.streak = on(streak)  # accepted steps since the last anomaly
+        self.recent = on(recent)  # the last `spike_window`: 1 for an anomaly, newest first
+        self.spike = on(spike)  # the step in which a spike was confirmed, -1: none
         self.flagged = on(flagged)  # `recent` as it was then
 
-    def judge(self, iteration: int, loss: Tensor, norm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Takes loss and gradient norm of an iteration (from 1), the same on every rank, scalars on the device.
+    def judge(self, step: int, loss: Tensor, norm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Takes loss and gradient norm of a step (from 1), the same on every rank, scalars on the device.
 
         Returns skip (float32 scalar, 1 where the update is to be left out), anomaly (bool scalar) and z (float64 [2],
         of loss and norm, NaN before there is enough to compare with).
@@ -65,8 +65,8 @@ class Guard:
         values = torch.stack((loss, norm.clamp(min=1e-30).log()))
         finite = torch.isfinite(values)
         z = self._z(values)
-        enough = self.accepted >= self.config.least
-        out = (enough & (z > self.config.z)) | ~finite
+        enough = self.accepted >= self.config.warmup_steps
+        out = (enough & (z > self.config.z_threshold)) | ~finite
         skip = out.any()
         anomaly = skip & (finite[1] | ~finite[0]) if self.overflow else skip
 
@@ -74,10 +74,10 @@ class Guard:
         self.history = torch.where(slot & ~skip, values[:, None], self.history)
         self.accepted = self.accepted + (~skip).long()
         self.streak = torch.where(anomaly, 0, self.streak + (~skip).long())
-        counts = anomaly.long() if iteration > self.cleared else torch.zeros_like(self.accepted)
+        counts = anomaly.long() if step > self.cleared else torch.zeros_like(self.accepted)
         self.recent = torch.cat((counts[None], self.recent[:-1]))
-        confirmed = (self.spike < 0) & (self.recent.sum() >= self.config.confirm)
-        self.spike = torch.where(confirmed, iteration, self.spike)
+        confirmed = (self.spike < 0) & (self.recent.sum() >= self.config.spike_count)
+        self.spike = torch.where(confirmed, step, self.spike)
         self.flagged = torch.where(confirmed, self.recent, self.flagged)
         if self.config.action == "watch":
             skip = ~finite.all()
@@ -100,21 +100,21 @@ class Guard:
         least = torch.stack((LEAST_LOSS * center[0].abs(), torch.full_like(center[1], LEAST_NORM)))
         return (values - center) / torch.maximum(spread, least)
 
-    def look(self, iteration: int, every: int) -> bool:
-        """On the host, between iterations: which checkpoint is good by now, and whether there is a confirmed spike.
+    def look(self, step: int, every: int) -> bool:
+        """On the host, between steps: which checkpoint is good by now, and whether there is a confirmed spike.
 
-        `every`: iterations between checkpoints. One is good once a row of `good_after` accepted iterations followed.
+        `every`: steps between checkpoints. One is good once a row of `good_after` accepted steps followed.
         """
         if self.config.action != "rollback":
             return False
         spike, streak = torch.stack((self.spike, self.streak)).tolist()
-        latest = (iteration - self.config.good_after) // every * every
-        if latest >= max(iteration - streak, self.good):
+        latest = (step - self.config.good_after) // every * every
+        if latest >= max(step - streak, self.good):
             self.good = latest
         return bool(spike >= 0)
 
     def culprits(self) -> tuple[int, list[int]]:
-        """The iteration in which the spike was confirmed, and the anomalies that made it one, oldest first."""
+        """The step in which the spike was confirmed, and the anomalies that made it one, oldest first."""
         spike = int(self.spike)
         return spike, [spike - back for back, flag in reversed(list(enumerate(self.flagged.tolist()))) if flag]
 
@@ -142,6 +142,6 @@ class Guard:
         for k, row in enumerate(newest):
             for i, value in enumerate(row, accepted - len(row)):
                 history[k, i % config.window] = value
-        recent, flagged = ((state[k] + [0] * config.within)[: config.within] for k in ("recent", "flagged"))
+        recent, flagged = ((state[k] + [0] * config.spike_window)[: config.spike_window] for k in ("recent", "flagged"))
         self._set(history, accepted, state["streak"], recent, state["spike"], flagged)
         self.good, self.cleared, self.incidents = state["good"], state["cleared"], state["incidents"]

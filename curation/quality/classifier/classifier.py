@@ -44,6 +44,9 @@ class Classifier(MapStep):
     def signals(self) -> pa.Schema:
         return pa.schema([(signal_name(label), pa.float64()) for label in self.labels])
 
+    def packages(self) -> Sequence[str]:
+        return ("fasttext",)
+
     def models(self) -> Sequence[str]:
         return (self.model,) if self.model else ()
 

@@ -17,7 +17,7 @@ and only C4's decision about the whole document is a rule (the step `c4_line_fil
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -140,6 +140,9 @@ class Heuristics(MapStep):
             for s in self._selected_sets
             for rule, sql in _RULES[s]
         }
+
+    def packages(self) -> Sequence[str]:
+        return ("numba", "regex")
 
     def check(self) -> None:
         if not self.sets:

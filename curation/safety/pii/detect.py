@@ -80,10 +80,11 @@ class Recognizers:
             f"unknown entity {', '.join(unknown)}; presidio has no recognizer for it in language "
             f"{self.language!r}; it has {', '.join(sorted(known))}"
         )
-        if self.ner is None and set(unknown) & set(named_entities.NER_ENTITIES):
+        by_model = [e for e in unknown if e in named_entities.NER_ENTITIES]
+        if self.ner is None and by_model:
             message += (
-                f". {', '.join(e for e in unknown if e in named_entities.NER_ENTITIES)} needs a spaCy pipeline: install "
-                "one (such as `python -m spacy download en_core_web_sm`) and name it, or the folder of one, in `ner`"
+                f". {', '.join(by_model)} needs a spaCy pipeline: install one (such as "
+                "`python -m spacy download en_core_web_sm`) and name it, or the folder of one, in `ner`"
             )
         raise UserError(message)
 

@@ -88,6 +88,9 @@ class Toxicity(MapStep):
             rules = {"toxicity": "trim(text) <> ''"}
         return rules
 
+    def packages(self) -> Sequence[str]:
+        return ("fasttext", "datatrove") if any(w.startswith("datatrove:") for w in self.words) else ("fasttext",)
+
     def models(self) -> Sequence[str]:
         return tuple(dict.fromkeys(bundled_model()[0] if m == BUNDLED else m for m in self._named.values()))
 

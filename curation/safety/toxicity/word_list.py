@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from curation.core.errors import UserError
+from curation.core.packages import describe_missing
 from curation.storage import filesystem
 
 DATATROVE = "datatrove:"
@@ -32,7 +33,7 @@ def word_list_path(name: str) -> str:
 
     spec = find_spec("datatrove")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the list {name} is part of datatrove, which is not installed; try: pip install datatrove")
+        raise UserError(f"the list {name} is part of datatrove: {describe_missing(['datatrove'])}")
     return f"{spec.submodule_search_locations[0]}/assets/{wanted}.txt"
 
 

@@ -1,6 +1,6 @@
 """One proxy: a small training run on one mix, in a directory named by what it is, trained once and never again.
 
-A proxy's name is the fingerprint of its training configuration (mix, seed, model, batch, iterations) and of the
+A proxy's name is the fingerprint of its training configuration (mix, seed, model, batch, steps) and of the
 shards. What it scored stands in its own metrics.jsonl; a proxy that was killed goes on from its own checkpoint, and one
 that was stopped early can be trained further.
 """
@@ -24,7 +24,7 @@ class Proxy:
     settings: Mapping[str, Any]
     data: str
     folder: str
-    stop: int | None = None  # iteration at whose evaluation it may end
+    stop: int | None = None  # step at whose evaluation it may end
 
 
 class Scores(NamedTuple):
@@ -44,7 +44,7 @@ def name(settings: Mapping[str, Any], manifest: str) -> str:
 
 
 def scores(folder: str) -> dict[int, Scores]:
-    """The evaluations that the proxy has behind it, by iteration."""
+    """The evaluations that the proxy has behind it, by step."""
     path = Path(folder) / "metrics.jsonl"
     found: dict[int, Scores] = {}
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -54,7 +54,7 @@ def scores(folder: str) -> dict[int, Scores]:
             continue  # the last line of a run that was killed
         if entry["kind"] == "validation":
             losses = {name: float(s["loss"]) for name, s in entry["domains"].items()}
-            found[entry["iteration"]] = Scores(losses, entry.get("tasks", {}))
+            found[entry["step"]] = Scores(losses, entry.get("tasks", {}))
     return found
 
 
@@ -73,12 +73,12 @@ def train(proxy: Proxy) -> dict[int, Scores]:
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(dict(proxy.settings), sort_keys=False)
     settings = config.parse(text, str(folder / "proxy.yaml"))
-    stop = proxy.stop if proxy.stop is not None else settings.iterations
+    stop = proxy.stop if proxy.stop is not None else settings.steps
     if finished(proxy.folder, stop):
         return scores(proxy.folder)
 
     def look(entry: dict[str, Any]) -> None:
-        if entry["kind"] == "validation" and stop <= entry["iteration"] < settings.iterations:
+        if entry["kind"] == "validation" and stop <= entry["step"] < settings.steps:
             raise _Enough
 
     with contextlib.suppress(_Enough):

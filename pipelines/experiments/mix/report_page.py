@@ -167,7 +167,7 @@ def _mixes(o: Outcome) -> str:
     )
     scale = f'<text x="4" y="14">100%</text><text x="4" y="{height - 38:.0f}">0%</text>'
     roles = ", ".join(f"{o.roles.count(r)} {r}" for r in sorted(set(o.roles), reverse=True))
-    where = f" compared at iteration {o.stop:,}" if o.stop is not None else ""
+    where = f" compared at step {o.stop:,}" if o.stop is not None else ""
     label = f"{len(o.mixes)} mixes ({roles}){where}"
     return (
         f"<figure class=wide><figcaption>{label} <span class=legend><span class='key c2'>recommended</span>"

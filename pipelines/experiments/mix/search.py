@@ -70,7 +70,7 @@ class _Search:
         self.given = {n: self._shares(mix, f"confirm.mixes.{n}") for n, mix in settings.confirm.mixes.items()}
         self.base = _proxy_settings(settings)
         self.digest = _digest(self.manifest, self.base)
-        self.iterations = int(self.base["iterations"])
+        self.steps = int(self.base["steps"])
         self.trained = 0
         self.notes: list[str] = []
         self.store = Storage(str(folder))
@@ -116,14 +116,14 @@ class _Search:
         proxies = [self._proxy(m, s, stop) for m, s in zip(mixes, seeds, strict=True)]
         todo = {p.folder: p for p in proxies if not proxy_run.finished(p.folder, stop)}
         if todo:
-            self.progress(f"training {len(todo)} of {len(proxies)} proxies to iteration {stop:,}")
+            self.progress(f"training {len(todo)} of {len(proxies)} proxies to step {stop:,}")
             self._train(list(todo.values()))
             self.trained += len(todo)
         found = []
         for p in proxies:
             scored = proxy_run.scores(p.folder)
             if stop not in scored:
-                raise UserError(f"the proxy in {p.folder} has no evaluation at iteration {stop}: see its metrics.jsonl")
+                raise UserError(f"the proxy in {p.folder} has no evaluation at step {stop}: see its metrics.jsonl")
             found.append(scored[stop])
         return found
 
@@ -182,27 +182,25 @@ class _Search:
         return mixes, roles, scored, stop
 
     def _stop(self, mixes: Floats) -> int:
-        """The iteration at which proxies are compared: the first evaluation that ranks the pilots as their end does."""
+        """The step at which proxies are compared: the first evaluation that ranks the pilots as their end does."""
         if not self.settings.early_stop or len(mixes) <= PILOTS:
-            return self.iterations
+            return self.steps
         seeds = self._seeds(PILOTS)
-        self._scores(mixes[:PILOTS], seeds, self.iterations)
+        self._scores(mixes[:PILOTS], seeds, self.steps)
         runs = [
             proxy_run.scores(self._proxy(m, seed, None).folder) for m, seed in zip(mixes[:PILOTS], seeds, strict=True)
         ]
         shared = sorted(set.intersection(*(set(r) for r in runs)))
-        last = [r[self.iterations].losses for r in runs]
-        settled = self.iterations
+        last = [r[self.steps].losses for r in runs]
+        settled = self.steps
         for at in reversed(shared):
             then = [r[at].losses for r in runs]
             rho = min(spearman(np.array([r[n] for r in then]), np.array([r[n] for r in last])) for n in last[0])
-            if at < self.iterations // 4 or rho < SETTLED:
+            if at < self.steps // 4 or rho < SETTLED:
                 break
             settled = at
-        if settled < self.iterations:
-            self.progress(
-                f"the pilots' ranks are settled at iteration {settled:,} of {self.iterations:,}: there it stops"
-            )
+        if settled < self.steps:
+            self.progress(f"the pilots' ranks are settled at step {settled:,} of {self.steps:,}: there it stops")
         return settled
 
     def _usable(
@@ -265,7 +263,7 @@ class _Search:
             self.notes.append("no runs have confirmed the recommended mix: confirm it with --confirm")
             return (), ()
         self.store.write_json("confirm.json", {"recommended": [float(x) for x in mixes["recommended"]]})
-        scored = self._scores(table, all_seeds, self.iterations)
+        scored = self._scores(table, all_seeds, self.steps)
         arms = []
         for i, (name, mix) in enumerate(mixes.items()):
             rows = scored[i * len(seeds) : (i + 1) * len(seeds)]
@@ -277,7 +275,7 @@ class _Search:
 
     def _trained(self, mixes: Floats, seeds: Sequence[int]) -> bool:
         proxies = (self._proxy(m, s, None) for m, s in zip(mixes, seeds, strict=True))
-        return all(proxy_run.finished(p.folder, self.iterations) for p in proxies)
+        return all(proxy_run.finished(p.folder, self.steps) for p in proxies)
 
     # -- what is kept -----------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The small ladder that a law is fitted to: every size trained on every multiple of its parameters in tokens.
 
-    base: train.yaml                     # a training file; model and iterations come from the ladder
-    sizes: [{layers: 2, width: 64, heads: 2, kv_heads: 2, ffn: 192}, …]
+    base: train.yaml                     # a training file; model and steps come from the ladder
+    sizes: [{num_layers: 2, hidden_size: 64, num_heads: 2, num_kv_heads: 2, intermediate_size: 192}, …]
     tokens_per_param: [10, 20, 40]
 
 Runs are named by size and tokens and are ordinary training runs: a ladder that was killed goes on where it was.
@@ -56,18 +56,18 @@ def runs(ladder: Ladder, data: str, folder: str) -> list[Proxy]:
     base = (config.load(ladder.base) if isinstance(ladder.base, str) else _parse(ladder.base)).model_dump(mode="json")
     made = []
     for size in ladder.sizes:
-        settings = base | {"model": {"preset": None, "tied": base["model"]["tied"], **size}}
+        settings = base | {"model": {"preset": None, "tie_embeddings": base["model"]["tie_embeddings"], **size}}
         n = live_run.multiplied(shape(_parse(settings), vocab))
         for multiple in ladder.tokens_per_param:
-            window = base["batch"]["windows"] * base["data"]["sequence"]
-            iterations = max(1, round(multiple * n / window))
-            every = {"every": max(1, iterations // 4)}
+            window = base["batch"]["global_size"] * base["data"]["seq_len"]
+            steps = max(1, round(multiple * n / window))
+            every = {"every": max(1, steps // 4)}
             mine = settings | {
-                "iterations": iterations,
-                "evaluate": base["evaluate"] | {"every": iterations},
+                "steps": steps,
+                "evaluate": base["evaluate"] | {"every": steps},
                 "checkpoint": base["checkpoint"] | every,
             }
-            name = f"n{n:09d}-d{iterations * window:011d}"
+            name = f"n{n:09d}-d{steps * window:011d}"
             made.append(Proxy(mine, data, str(Path(folder) / name)))
     return sorted(made, key=lambda p: p.folder)
 
@@ -76,7 +76,7 @@ def train(proxies: Sequence[Proxy], workers: Callable[[Sequence[Proxy]], None]) 
     """Trains those that are not finished yet; says how many that were."""
     from pipelines.experiments.mix import proxy_run
 
-    todo = [p for p in proxies if not proxy_run.finished(p.folder, int(p.settings["iterations"]))]
+    todo = [p for p in proxies if not proxy_run.finished(p.folder, int(p.settings["steps"]))]
     if todo:
         workers(todo)
     return len(todo)

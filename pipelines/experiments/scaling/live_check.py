@@ -1,7 +1,7 @@
 """Is a live run where it should be? Its loss against the curve that a ladder of smaller runs predicts for its shape.
 
 The law gives the loss at the end. On the way there, runs of one schedule look alike: log (loss / final loss) over the
-share of iterations done is nearly one curve for all sizes (Qiu et al. 2025, arXiv 2507.02119). At each
+share of steps done is nearly one curve for all sizes (Qiu et al. 2025, arXiv 2507.02119). At each
 share the ladder's runs give that curve's value and its trend with size, as a straight line in log N, and the scatter
 around it gives the width. A run is off when its smoothed loss stays outside for a while.
 """
@@ -20,18 +20,18 @@ from pipelines.experiments.scaling.fitted_law import Fit
 from pipelines.experiments.scaling.live_run import Curve
 from pipelines.experiments.scaling.scaling_law import Floats
 
-SPAN = 0.04  # share of all iterations that a smoothed loss is the mean of
+SPAN = 0.04  # share of all steps that a smoothed loss is the mean of
 BEGIN = 0.15  # before, warm-up and first steps scatter too much to say anything
 SIGMAS = 4.0  # half-width of the band
-LASTING = 0.03  # share of all iterations that a run has to stay outside
+LASTING = 0.03  # share of all steps that a run has to stay outside
 FLOOR = 0.01  # least scatter of log loss: a ladder of a few runs is too small a sample to promise less
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The predicted loss over a run's iterations, with its band."""
+    """The predicted loss over a run's steps, with its band."""
 
-    iteration: Floats
+    step: Floats
     loss: Floats
     low: Floats
     high: Floats
@@ -39,9 +39,9 @@ class Expected:
 
 @dataclass(frozen=True)
 class Departure:
-    """Where a run left the band: from this iteration on, loss against what was predicted there."""
+    """Where a run left the band: from this step on, loss against what was predicted there."""
 
-    iteration: int
+    step: int
     loss: float
     predicted: float
     low: float
@@ -51,7 +51,7 @@ class Departure:
     def message(self) -> str:
         side = "above" if self.loss > self.high else "below"
         return (
-            f"from iteration {self.iteration:,} on the loss is {side} its predicted curve: {self.loss:.3f}, expected "
+            f"from step {self.step:,} on the loss is {side} its predicted curve: {self.loss:.3f}, expected "
             f"{self.predicted:.3f} ({self.low:.3f} to {self.high:.3f}). Look at the data read there: gristmill order"
         )
 
@@ -71,7 +71,7 @@ def expected(fit: Fit, ladder: Sequence[Curve], run: Curve) -> Expected:
     shapes = []
     for other in ladder:
         at, smooth = smoothed(other)
-        shapes.append(np.interp(shares, at / other.iterations, np.log(smooth / smooth[-1])))
+        shapes.append(np.interp(shares, at / other.steps, np.log(smooth / smooth[-1])))
     sizes = np.log([c.point.n for c in ladder])
     shape, scatter = _at_size(np.array(shapes), sizes, np.log(run.point.n))
     end = fit.predict(run.point.n, run.point.d)
@@ -79,35 +79,35 @@ def expected(fit: Fit, ladder: Sequence[Curve], run: Curve) -> Expected:
     offset = float(np.median([np.log(smoothed(c)[1][-1] / float(fit.law.loss(c.point.n, c.point.d))) for c in ladder]))
     width = SIGMAS * np.hypot(scatter, max(FLOOR, np.log(end["high"] / end["low"]) / 3.92))
     middle = np.log(end["loss"]) + offset + shape
-    iterations = shares * run.iterations
-    return Expected(iterations, np.exp(middle), np.exp(middle - width), np.exp(middle + width))
+    steps = shares * run.steps
+    return Expected(steps, np.exp(middle), np.exp(middle - width), np.exp(middle + width))
 
 
 def departure(run: Curve, band: Expected) -> Departure | None:
-    """The first iteration from which the run stayed outside its band long enough to be more than noise."""
+    """The first step from which the run stayed outside its band long enough to be more than noise."""
     at, smooth = smoothed(run)
-    use = at >= BEGIN * run.iterations
+    use = at >= BEGIN * run.steps
     at, smooth = at[use], smooth[use]
-    low, high = (np.interp(at, band.iteration, b) for b in (band.low, band.high))
+    low, high = (np.interp(at, band.step, b) for b in (band.low, band.high))
     outside = ~((smooth >= low) & (smooth <= high))  # a loss that is no number is outside
-    need = max(1, round(LASTING * run.iterations))
+    need = max(1, round(LASTING * run.steps))
     length = 0
     for i, out in enumerate(outside):
         length = length + 1 if out else 0
         if length >= need:
             first = i - need + 1
-            predicted = float(np.interp(at[first], band.iteration, band.loss))
+            predicted = float(np.interp(at[first], band.step, band.loss))
             return Departure(int(at[first]), float(smooth[i]), predicted, float(low[i]), float(high[i]))
     return None
 
 
 def smoothed(run: Curve) -> tuple[Floats, Floats]:
-    """(iterations, mean loss of the SPAN before each): from the first iteration that has a whole span behind it."""
-    span = max(1, round(SPAN * run.iterations))
+    """(steps, mean loss of the SPAN before each): from the first step that has a whole span behind it."""
+    span = max(1, round(SPAN * run.steps))
     if len(run.loss) < span:
-        return run.iteration[:0], run.loss[:0]
+        return run.step[:0], run.loss[:0]
     total = np.cumsum(np.insert(run.loss, 0, 0.0))
-    return run.iteration[span - 1 :], (total[span:] - total[:-span]) / span
+    return run.step[span - 1 :], (total[span:] - total[:-span]) / span
 
 
 def _at_size(shapes: Floats, sizes: Floats, size: float) -> tuple[Floats, Floats]:

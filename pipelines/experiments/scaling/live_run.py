@@ -13,7 +13,7 @@ from curation.core.errors import UserError
 from pipelines.experiments.scaling.scaling_law import Floats
 
 if TYPE_CHECKING:
-    from training.model.transformer import Shape
+    from training.model.transformer import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """A run's training loss: at each iteration so far, of how many."""
+    """A run's training loss: at each step so far, of how many."""
 
     point: Point  # its loss is nan until the run is over
-    iterations: int
-    iteration: Floats
+    steps: int
+    step: Floats
     loss: Floats
 
 
@@ -41,7 +41,7 @@ def final(folder: Path) -> Point | None:
     entries = _entries(folder)
     config, made = _config(folder)
     last = next((e for e in reversed(entries) if e["kind"] == "validation"), None)
-    if last is None or last["iteration"] < config.iterations:
+    if last is None or last["step"] < config.steps:
         return None
     return Point(made.n, made.d, made.unique, float(last["loss"]))
 
@@ -50,16 +50,16 @@ def curve(folder: Path) -> Curve:
     """The training loss so far. Raises UserError where there is no training run."""
     entries = [e for e in _entries(folder) if e["kind"] == "train"]
     config, made = _config(folder)
-    at = np.array([float(e["iteration"]) for e in entries])
-    return Curve(made, config.iterations, at, np.array([float(e["loss"]) for e in entries]))
+    at = np.array([float(e["step"]) for e in entries])
+    return Curve(made, config.steps, at, np.array([float(e["loss"]) for e in entries]))
 
 
-def multiplied(shape: Shape) -> int:
+def multiplied(shape: ModelConfig) -> int:
     """Parameters that take part in a product: all but an embedding that is no head too, which is only looked up."""
-    from training.cost.model_stats import parameters
+    from training.cost.model_stats import parameter_counts
 
-    parts = parameters(shape)
-    return sum(parts.values()) - (0 if shape.tied else parts["embedding"])
+    parts = parameter_counts(shape)
+    return sum(parts.values()) - (0 if shape.tie_embeddings else parts["embedding"])
 
 
 def _entries(folder: Path) -> list[dict[str, Any]]:
@@ -82,7 +82,7 @@ def _config(folder: Path) -> tuple[Any, Point]:
     config = training_config.parse((folder / "train.yaml").read_text(), str(folder / "train.yaml"))
     data = json.loads((folder / "data.json").read_text())
     n = float(multiplied(shape(config, int(data["tokenizer"]["vocab"]))))
-    d = float(config.iterations * config.batch.windows * config.data.sequence)
+    d = float(config.steps * config.batch.global_size * config.data.seq_len)
     return config, Point(n, d, min(d, _unique(data["root"], config.data.weights, d)), float("nan"))
 
 

@@ -11,15 +11,29 @@ import torch.nn.functional as F
 
 from curation.core.errors import UserError
 from training.checkpoint.huggingface import export, hf_config, import_hf, load_hf, write
-from training.evaluation.generate import generate, load
-from training.model.transformer import Model, Shape
+from training.checkpoint.load_model import load_model
+from training.evaluation.generate import generate
+from training.model.transformer import Model, ModelConfig
 
 pytest.importorskip("safetensors")
-PLAIN = Shape(vocab=300, layers=3, width=64, heads=4, kv_heads=2, ffn=160, tied=False, rope_theta=5e5)
-SHAPES = [PLAIN, Shape(**{**vars(PLAIN), "tied": True, "kv_heads": 4}), Shape(**{**vars(PLAIN), "qk_norm": True})]
+PLAIN = ModelConfig(
+    vocab=300,
+    num_layers=3,
+    hidden_size=64,
+    num_heads=4,
+    num_kv_heads=2,
+    intermediate_size=160,
+    tie_embeddings=False,
+    rope_theta=5e5,
+)
+SHAPES = [
+    PLAIN,
+    ModelConfig(**{**vars(PLAIN), "tie_embeddings": True, "num_kv_heads": 4}),
+    ModelConfig(**{**vars(PLAIN), "qk_norm": True}),
+]
 
 
-def made(shape: Shape) -> Model:
+def made(shape: ModelConfig) -> Model:
     model = Model(shape)
     model.initialise(5)
     with torch.no_grad():
@@ -30,7 +44,7 @@ def made(shape: Shape) -> Model:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("shard", [10**9, 100_000])
-def test_what_is_written_comes_back(tmp_path: Path, shape: Shape, shard: int) -> None:
+def test_what_is_written_comes_back(tmp_path: Path, shape: ModelConfig, shard: int) -> None:
     model = made(shape)
     write(model, tmp_path, eos=0, positions=128, dtype=torch.float32, shard=shard)
     assert (tmp_path / "model.safetensors.index.json").exists() == (shard < 10**9)
@@ -40,7 +54,7 @@ def test_what_is_written_comes_back(tmp_path: Path, shape: Shape, shard: int) ->
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_logits_are_those_of_transformers(tmp_path: Path, shape: Shape) -> None:
+def test_logits_are_those_of_transformers(tmp_path: Path, shape: ModelConfig) -> None:
     import transformers
 
     model = made(shape)
@@ -63,7 +77,7 @@ def test_a_run_there_and_back(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not empty"):
         export(str(trained), str(out))
     import_hf(str(out), str(tmp_path / "back"))
-    here, there = load(str(trained)), load(str(tmp_path / "back"))
+    here, there = load_model(str(trained)), load_model(str(tmp_path / "back"))
     assert all(torch.equal(a, b) for a, b in zip(here.model.parameters(), there.model.parameters(), strict=True))
     said = [generate(str(run), "def ", tokens=12, seed=3) for run in (trained, tmp_path / "back")]
     assert said[0] == said[1]

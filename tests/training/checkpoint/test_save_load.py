@@ -15,27 +15,27 @@ from torch import nn
 from training.checkpoint import save_load
 from training.checkpoint.save_load import CheckpointError, Retention, Saver, newest, restore, verify
 from training.config import OptimizerConfig, parse
-from training.model.transformer import Model, Shape
-from training.optim.optimizers import Optimizers, build
+from training.model.transformer import Model, ModelConfig
+from training.optim.optimizers import Optimizers, build_optimizers
 from training.train import train
 
 
 def made(seed: int) -> tuple[nn.Module, Optimizers]:
     torch.manual_seed(seed)
     model = nn.Linear(3, 2)
-    optimizers = build(model, OptimizerConfig())
+    optimizers = build_optimizers(model, OptimizerConfig())
     model(torch.randn(4, 3)).sum().backward()
     optimizers.step()
     return model, optimizers
 
 
-def put(folder: Path, iteration: int, *, keep: int = 3, **options: Any) -> None:
+def put(folder: Path, step: int, *, keep: int = 3, **options: Any) -> None:
     with Saver(folder, **options) as saver:
-        saver.save(iteration, *made(iteration), {"iteration": iteration}, Retention(keep))
+        saver.save(step, *made(step), {"step": step}, Retention(keep))
 
 
-def assert_holds(path: Path, iteration: int) -> None:
-    expected, theirs = made(iteration)
+def assert_holds(path: Path, step: int) -> None:
+    expected, theirs = made(step)
     model, optimizers = made(0)
     restore(path, model, optimizers)
     wanted, found = save_load.tensors(expected, theirs), save_load.tensors(model, optimizers)
@@ -48,11 +48,11 @@ def assert_holds(path: Path, iteration: int) -> None:
 @pytest.mark.parametrize("background", [True, False])
 def test_round_trip_and_what_stays(tmp_path: Path, background: bool) -> None:
     assert newest(tmp_path / "absent") is None
-    for iteration in (5, 10, 100_000_000, 20):
-        put(tmp_path, iteration, background=background)
+    for step in (5, 10, 100_000_000, 20):
+        put(tmp_path, step, background=background)
     assert [p.name for p in save_load.checkpoints(tmp_path)] == ["00000010", "00000020", "100000000"]
     found = newest(tmp_path)
-    assert found is not None and found.state == {"iteration": 100_000_000} and not found.notes
+    assert found is not None and found.state == {"step": 100_000_000} and not found.notes
     assert_holds(found.path, 100_000_000)
     fresh = nn.Linear(3, 2)
     restore(found.path, fresh, None)
@@ -72,7 +72,7 @@ def test_training_goes_on_while_it_is_written(tmp_path: Path) -> None:
     """What is written is what the tensors were when `save` was called."""
     model, optimizers = made(7)
     with Saver(tmp_path) as saver:
-        saver.save(7, model, optimizers, {"iteration": 7}, Retention(2))
+        saver.save(7, model, optimizers, {"step": 7}, Retention(2))
         with torch.no_grad():
             for p in model.parameters():
                 p.fill_(9.0)
@@ -109,7 +109,7 @@ def dies_at(boundary: int) -> Callable[[str], None]:
 def assert_loads_one_of(folder: Path, expected: int, name: str) -> None:
     found = newest(folder)
     assert found is not None and not found.notes, name
-    assert found.state == {"iteration": expected}, name
+    assert found.state == {"step": expected}, name
     assert_holds(found.path, expected)
     put(folder, 2, keep=1)
     assert [p.name for p in folder.iterdir()] == ["00000002"], "nothing half written stays behind"
@@ -236,11 +236,11 @@ def test_all_damaged_is_for_a_person_to_decide(tmp_path: Path) -> None:
 
 
 RUN = """
-iterations: 5
-model: {preset: toy, layers: 1}
-data: {sequence: 32}
-batch: {windows: 4}
-evaluate: {every: 4, windows: 2}
+steps: 5
+model: {preset: toy, num_layers: 1}
+data: {seq_len: 32}
+batch: {global_size: 4}
+evaluate: {every: 4, sequences: 2}
 checkpoint: {every: 2, keep: 1}
 guard: {action: skip}
 precision: fp32
@@ -279,8 +279,8 @@ def test_power_lost_anywhere_in_a_run(corpus: Path, tmp_path: Path) -> None:
 def assert_same_tensors(a: Path, b: Path) -> None:
     found = []
     for path in (a, b):
-        model = Model(Shape(**verify(path)["shape"]))
-        optimizers = build(model, OptimizerConfig())
+        model = Model(ModelConfig(**verify(path)["shape"]))
+        optimizers = build_optimizers(model, OptimizerConfig())
         restore(path, model, optimizers)
         found.append(save_load.tensors(model, optimizers))
     for name, tensor in found[0]["model"].items():

@@ -14,38 +14,38 @@ from benchmarks.memory_profile import LiveStorages
 from curation.core.errors import UserError
 from training.config import PRESETS, OptimizerConfig, parse
 from training.cost import model_stats
-from training.cost.cost_model import Live, plan
-from training.cost.device_specs import DEVICES, find, held, known
-from training.cost.model_stats import flops_per_token, memory, parameters
-from training.model.transformer import Model, Shape
-from training.optim.optimizers import build
+from training.cost.cost_model import LiveStats, plan_training
+from training.cost.device_specs import DEVICES, find_device, match_device, peak_memory
+from training.cost.model_stats import estimate_memory, flops_per_token, parameter_counts
+from training.model.transformer import Model, ModelConfig
+from training.optim.optimizers import build_optimizers
 
 SHAPES = [
-    (Shape(2000, 3, 64, 4, 2, 192, False), 4, 128),
-    (Shape(8192, 2, 128, 8, 4, 352, True), 4, 128),
-    (Shape(1024, 4, 128, 4, 4, 384, True), 4, 256),
-    (Shape(32000, 2, 64, 4, 4, 128, True), 2, 128),
-    (Shape(512, 6, 96, 6, 3, 256, False, qk_norm=True), 4, 256),
+    (ModelConfig(2000, 3, 64, 4, 2, 192, False), 4, 128),
+    (ModelConfig(8192, 2, 128, 8, 4, 352, True), 4, 128),
+    (ModelConfig(1024, 4, 128, 4, 4, 384, True), 4, 256),
+    (ModelConfig(32000, 2, 64, 4, 4, 128, True), 2, 128),
+    (ModelConfig(512, 6, 96, 6, 3, 256, False, qk_norm=True), 4, 256),
 ]
 
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_parameters_equal(name: str, qk_norm: bool) -> None:
-    shape = Shape(vocab=128_256, **{**PRESETS[name], "qk_norm": qk_norm})
+    shape = ModelConfig(vocab=128_256, **{**PRESETS[name], "qk_norm": qk_norm})
     with torch.device("meta"):
         model = Model(shape)
-    assert sum(parameters(shape).values()) == sum(p.numel() for p in model.parameters())
+    assert sum(parameter_counts(shape).values()) == sum(p.numel() for p in model.parameters())
 
 
-def batch(shape: Shape, windows: int, sequence: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def batch(shape: ModelConfig, windows: int, sequence: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     tokens = torch.randint(0, shape.vocab, (windows, sequence + 1))
     documents = torch.arange(sequence).expand(windows, -1) // 50
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), documents
 
 
 @pytest.mark.parametrize(("shape", "windows", "sequence"), SHAPES)
-def test_flops_are_what_torch_counts(shape: Shape, windows: int, sequence: int) -> None:
+def test_flops_are_what_torch_counts(shape: ModelConfig, windows: int, sequence: int) -> None:
     """Forward and backward, with attention as plain products: torch's counter knows other kernels' work otherwise."""
 
     def three_products(rows: object, weight: object, *_: object, out_shape: object = None, **__: object) -> int:
@@ -53,45 +53,45 @@ def test_flops_are_what_torch_counts(shape: Shape, windows: int, sequence: int) 
 
     model = Model(shape)
     model.initialise(1)
-    model.attention_way = "sdpa"
+    model.attention_backend = "sdpa"
     loss = torch.ops.gristmill.linear_cross_entropy_rows
     with FlopCounterMode(display=False, custom_mapping={loss: three_products}) as counter, sdpa_kernel(SDPBackend.MATH):
         loss_sum, count, _ = model(*batch(shape, windows, sequence))
         (loss_sum / count).backward()
     expected = flops_per_token(shape, sequence)
     assert counter.get_total_flops() == pytest.approx(expected.full * windows * sequence, rel=0.01)
-    assert expected.full - expected.causal == 6 * shape.layers * shape.width * sequence
+    assert expected.full - expected.causal == 6 * shape.num_layers * shape.hidden_size * sequence
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize(("shape", "windows", "sequence"), SHAPES)
 def test_peak_is_that_of_live_storages(
-    shape: Shape, windows: int, sequence: int, precision: str, recompute: bool
+    shape: ModelConfig, windows: int, sequence: int, precision: str, recompute: bool
 ) -> None:
     """A whole iteration, AdamW included, within a tenth."""
     live = lived(shape, windows, sequence, precision, recompute, "adamw")
-    found = memory(shape, windows, sequence, precision=precision, recompute=recompute, device="cpu")
+    found = estimate_memory(shape, windows, sequence, precision=precision, recompute=recompute, device="cpu")
     assert found.peak == pytest.approx(live.peak, rel=0.1)
     assert found.weights + found.moments == pytest.approx(live.known, rel=0.001)
 
 
 @pytest.mark.parametrize(("shape", "windows", "sequence"), SHAPES)
-def test_peak_with_muon(shape: Shape, windows: int, sequence: int) -> None:
+def test_peak_with_muon(shape: ModelConfig, windows: int, sequence: int) -> None:
     live = lived(shape, windows, sequence, "bf16", False, "muon")
-    found = memory(shape, windows, sequence, precision="bf16", device="cpu", optimizer="muon")
+    found = estimate_memory(shape, windows, sequence, precision="bf16", device="cpu", optimizer="muon")
     assert found.peak == pytest.approx(live.peak, rel=0.1)
     assert found.weights + found.moments == pytest.approx(live.known, rel=0.001)
 
 
 def lived(
-    shape: Shape, windows: int, sequence: int, precision: str, recompute: bool, kind: Literal["adamw", "muon"]
+    shape: ModelConfig, windows: int, sequence: int, precision: str, recompute: bool, kind: Literal["adamw", "muon"]
 ) -> LiveStorages:
     """What a second iteration, update and its measure included, held."""
     model = Model(shape)
     model.initialise(1)
     model.recompute = recompute
-    optimizers = build(model, OptimizerConfig(kind=kind))
+    optimizers = build_optimizers(model, OptimizerConfig(kind=kind))
     given = batch(shape, windows, sequence)
 
     def iteration() -> None:
@@ -110,10 +110,10 @@ def lived(
 
 
 def test_llama_3_8b() -> None:
-    shape = Shape(vocab=128_256, **PRESETS["8b"])
-    parts = parameters(shape)
+    shape = ModelConfig(vocab=128_256, **PRESETS["8b"])
+    parts = parameter_counts(shape)
     assert sum(parts.values()) == 8_030_261_248
-    recipes = model_stats.recipes(sum(parts.values()))
+    recipes = model_stats.state_bytes_by_recipe(sum(parts.values()))
     assert [round(size / 1e9) for size in recipes.values()] == [96, 128]
     flops = flops_per_token(shape, 8192)
     assert flops.products == 6 * (8_030_261_248 - parts["embedding"] - parts["norms"])
@@ -121,12 +121,13 @@ def test_llama_3_8b() -> None:
 
 
 FILE = (
-    "iterations: 1000\nmodel: {preset: 8b}\ndata: {sequence: 8192}\nbatch: {windows: 64, micro: 1}\nprecision: bf16\n"
+    "steps: 1000\nmodel: {preset: 8b}\nprecision: bf16\ndata: {seq_len: 8192}\n"
+    "batch: {global_size: 64, micro_size: 1}\n"
 )
 
 
 def test_a_plan_and_its_time() -> None:
-    found = plan(parse(FILE), 128_256, device=DEVICES["h100"], gpus=8, mfu=0.4, price=2.0)
+    found = plan_training(parse(FILE), 128_256, device=DEVICES["h100"], gpus=8, mfu=0.4, price=2.0)
     assert found.tokens == 64 * 8192 * 1000
     seconds = found.tokens * found.flops.causal / (8 * 989.4e12 * 0.4)
     assert found.days == pytest.approx(seconds / 86400)
@@ -137,53 +138,55 @@ def test_a_plan_and_its_time() -> None:
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
     with pytest.raises(
-        UserError, match=r"GB are needed on each H100 SXM .* What would fit: .*--gpus \d+, batch.micro=1"
+        UserError, match=r"GB are needed on each H100 SXM .* What would fit: .*--gpus \d+, batch.micro_size=1"
     ):
-        plan(parse(FILE), 128_256, device=DEVICES["h100"])
+        plan_training(parse(FILE), 128_256, device=DEVICES["h100"])
     big = parse(FILE.replace("micro: 1", "micro: 8"))
-    with pytest.raises(UserError, match=r"What would fit: batch.micro=\d") as caught:
-        plan(big, 128_256, device=DEVICES["h100"], gpus=8)
-    micro = int(str(caught.value).split("batch.micro=")[1][0])
-    assert micro < 8 and plan(
+    with pytest.raises(UserError, match=r"What would fit: batch.micro_size=\d") as caught:
+        plan_training(big, 128_256, device=DEVICES["h100"], gpus=8)
+    micro = int(str(caught.value).split("batch.micro_size=")[1][0])
+    assert micro < 8 and plan_training(
         parse(FILE.replace("micro: 1", f"micro: {micro}")), 128_256, device=DEVICES["h100"], gpus=8
     )
     with pytest.raises(UserError, match="do not divide over 7 devices; 70 would"):
-        plan(parse(FILE), 128_256, device=DEVICES["h100"], gpus=7)
+        plan_training(parse(FILE), 128_256, device=DEVICES["h100"], gpus=7)
     with pytest.raises(UserError, match="no device 'tpu'"):
-        find("tpu")
+        find_device("tpu")
 
 
-GPT = "iterations: 1000\nmodel: {preset: 8b}\nprecision: bf16\n"
+GPT = "steps: 1000\nmodel: {preset: 8b}\nprecision: bf16\n"
 GROWING = (
-    "iterations: 100\nmodel: {preset: 1b}\nbatch: {windows: 8}\nprecision: bf16\ndata: {sequence: 2048, changes: [%s]}"
+    "steps: 100\nmodel: {preset: 1b}\nbatch: {global_size: 8}\nprecision: bf16\ndata: {seq_len: 2048, changes: [%s]}"
 )
 
 
 @pytest.mark.parametrize(
     ("file", "gpus", "said"),
     [
-        (GPT + "data: {sequence: 1000000}\nbatch: {windows: 1}", 1, "6145.4 GB are needed .* smaller model"),
-        (GPT + "batch: {windows: 1}", 8, "batch.windows 1 do not divide over 8 devices; 8 would"),
-        (GPT + "batch: {windows: 8}\nparallel: {shard: 3}", 8, "parallel.shard 3 does not divide 8 devices"),
-        (GPT + "batch: {windows: 8}\nparallel: {shard: 1}", 8, "What would fit: parallel.shard=8, batch.micro=1"),
-        (GROWING % "{at: 50, windows: 6}", 4, "batch.windows 6 do not divide over 4 devices; 8 would"),
-        (GROWING % "{at: 50, sequence: 65536}", 1, "851.5.*What would fit: recompute=true, batch.micro=2$"),
-        ("iterations: 9\nmodel: {preset: 1b}\ndata: {sequence: 2097152}\nbatch: {windows: 1}\nprecision: bf16", 1,
-         "What would fit: data.sequence=131072, recompute=true, batch.micro=1"),
+        (GPT + "data: {seq_len: 1000000}\nbatch: {global_size: 1}", 1, "6145.4 GB are needed .* smaller model"),
+        (GPT + "batch: {global_size: 1}", 8, "batch.global_size 1 does not divide over 8 devices; 8 would"),
+        (GPT + "batch: {global_size: 8}\nparallel: {dp_shard: 3}", 8, "parallel.dp_shard 3 does not divide 8 devices"),
+        (GPT + "batch: {global_size: 8}\nparallel: {dp_shard: 1}", 8,
+         "What would fit: parallel.dp_shard=8, batch.micro_size=1"),
+        (GROWING % "{at: 50, global_size: 6}", 4, "batch.global_size 6 does not divide over 4 devices; 8 would"),
+        (GROWING % "{at: 50, seq_len: 65536}", 1,
+         "851.5.*What would fit: activation_checkpointing=full, batch.micro_size=2$"),
+        ("steps: 9\nmodel: {preset: 1b}\ndata: {seq_len: 2097152}\nbatch: {global_size: 1}\nprecision: bf16", 1,
+         "What would fit: data.seq_len=131072, activation_checkpointing=full, batch.micro_size=1"),
     ],
 )  # fmt: skip
 def test_silly_configurations(file: str, gpus: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        plan(parse(file), 128_256, device=DEVICES["h100"], gpus=gpus)
+        plan_training(parse(file), 128_256, device=DEVICES["h100"], gpus=gpus)
 
 
 def test_a_plan_knows_what_changes_on_the_way() -> None:
     """Tokens and FLOPs are summed over the stages, memory is the largest one's; what comes after the end is nothing."""
-    changed = GROWING % "{at: 50, sequence: 8192, windows: 4}, {at: 500, sequence: 1048576}"
-    found = plan(parse(changed), 128_256, device=DEVICES["h100"], gpus=4)
-    first, last = (plan(parse(t), 128_256, device=DEVICES["h100"], gpus=4) for t in (
-        "iterations: 50\nmodel: {preset: 1b}\nbatch: {windows: 8}\nprecision: bf16\ndata: {sequence: 2048}",
-        "iterations: 50\nmodel: {preset: 1b}\nbatch: {windows: 4}\nprecision: bf16\ndata: {sequence: 8192}",
+    changed = GROWING % "{at: 50, seq_len: 8192, global_size: 4}, {at: 500, seq_len: 1048576}"
+    found = plan_training(parse(changed), 128_256, device=DEVICES["h100"], gpus=4)
+    first, last = (plan_training(parse(t), 128_256, device=DEVICES["h100"], gpus=4) for t in (
+        "steps: 50\nmodel: {preset: 1b}\nbatch: {global_size: 8}\nprecision: bf16\ndata: {seq_len: 2048}",
+        "steps: 50\nmodel: {preset: 1b}\nbatch: {global_size: 4}\nprecision: bf16\ndata: {seq_len: 8192}",
     ))  # fmt: skip
     assert found.tokens == first.tokens + last.tokens and found.total_flops == first.total_flops + last.total_flops
     assert found.days == pytest.approx(first.days + last.days) and found.memory == last.memory
@@ -192,37 +195,37 @@ def test_a_plan_knows_what_changes_on_the_way() -> None:
 
 def test_suggestions_fit() -> None:
     """Each that is made is taken, and then fits."""
-    text = GPT + "data: {sequence: 8192}\nbatch: {windows: 32, micro: 16}"
+    text = GPT + "data: {seq_len: 8192}\nbatch: {global_size: 32, micro_size: 16}"
     with pytest.raises(UserError) as caught:
-        plan(parse(text), 128_256, device=DEVICES["b200"], gpus=2)
+        plan_training(parse(text), 128_256, device=DEVICES["b200"], gpus=2)
     would = str(caught.value).partition("What would fit: ")[2].split("; or ")
     assert len(would) == 3
     for one in would:
         options = dict(part.split("=") if "=" in part else part.split(" ") for part in one.split(", "))
         gpus = int(options.pop("--gpus", 2))
-        assert plan(
+        assert plan_training(
             parse(text, "t", [f"{k}={v}" for k, v in options.items()]), 128_256, device=DEVICES["b200"], gpus=gpus
         )
 
 
 def test_live_figures() -> None:
     config = parse(FILE)
-    shape = Shape(vocab=128_256, **PRESETS["8b"])
+    shape = ModelConfig(vocab=128_256, **PRESETS["8b"])
     flops = flops_per_token(shape, 8192)
-    live = Live(config, shape, DEVICES["h100"], 16)
+    live = LiveStats(config, shape, DEVICES["h100"], 16)
     found = live.figures(3_000_000, 20.0, 8192, 60 * 10**9)
-    planned = plan(config, 128_256, device=DEVICES["h100"], gpus=16)
+    planned = plan_training(config, 128_256, device=DEVICES["h100"], gpus=16)
     assert found["tokens_per_s"] == 150_000 and found["memory"] == 60 * 10**9
     assert found["mfu"] == round(150_000 * flops.causal / (16 * 989.4e12), 4)
     assert found["mfu_full"] == round(150_000 * flops.full / (16 * 989.4e12), 4) > found["mfu"]
     assert found["of_plan"] == pytest.approx(150_000 / planned.tokens_per_second, abs=1e-4)
     assert found["memory_of_plan"] == pytest.approx(60e9 / planned.memory.peak, abs=1e-4)
     assert live.figures(3_000_000, 20.0, 2048, 1)["mfu"] < found["mfu"], "less attention for a token of a short window"
-    unknown = Live(config, shape, None, 8)
+    unknown = LiveStats(config, shape, None, 8)
     assert unknown.figures(10, 1.0, 8192, 5) == {"tokens_per_s": 10, "memory": 5}
-    cpu = find("cpu")
-    assert cpu.kind == "cpu" and cpu.memory > 2**30 and cpu.fp32 > 1e9 and 2**26 < held("cpu") < cpu.memory
-    assert "memory_of_plan" not in Live(config, shape, cpu, 1).figures(10, 1.0, 8192, 5)
+    cpu = find_device("cpu")
+    assert cpu.kind == "cpu" and cpu.memory > 2**30 and cpu.fp32 > 1e9 and 2**26 < peak_memory("cpu") < cpu.memory
+    assert "memory_of_plan" not in LiveStats(config, shape, cpu, 1).figures(10, 1.0, 8192, 5)
 
 
 @pytest.mark.parametrize(
@@ -235,13 +238,13 @@ def test_live_figures() -> None:
     ],
 )  # fmt: skip
 def test_a_device_by_its_drivers_name(called: str, name: str | None) -> None:
-    assert known(called) is (None if name is None else DEVICES[name])
+    assert match_device(called) is (None if name is None else DEVICES[name])
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_peak_on_a_gpu() -> None:
-    shape, windows, sequence = Shape(vocab=50_304, **PRESETS["124m"]), 8, 1024
+    shape, windows, sequence = ModelConfig(vocab=50_304, **PRESETS["124m"]), 8, 1024
     model = Model(shape)
     model.initialise(1)
     model.cuda()
@@ -254,5 +257,5 @@ def test_peak_on_a_gpu() -> None:
         (loss_sum / count).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    found = memory(shape, windows, sequence)
+    found = estimate_memory(shape, windows, sequence)
     assert found.peak == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.1)

@@ -15,7 +15,7 @@ from training.data import block_order as blocks
 from training.data import permutation
 from training.data.block_order import DomainOrder
 from training.data.data_order import OrderLog
-from training.data.mix_table import OrderError, chairman, integer_mix
+from training.data.mix_table import OrderError, chairman_assignment, integer_mix
 from training.data.permutation import permute
 
 
@@ -34,7 +34,7 @@ def test_permute_stays_inside_and_apart_at_any_size(size: int, key: int, data: s
 
 def test_permute_looks_random() -> None:
     """No position is a favourite: each of 8 images of position 0 comes about 1,000 times in 8,000 keys."""
-    images = Counter(int(permute(np.array([0]), 8, permutation.key("seed", k))[0]) for k in range(8000))
+    images = Counter(int(permute(np.array([0]), 8, permutation.derive_key("seed", k))[0]) for k in range(8000))
     assert sorted(images) == list(range(8)) and all(850 < n < 1150 for n in images.values())
     size = 10_000
     image = permute(np.arange(size), size, 12345)
@@ -44,7 +44,7 @@ def test_permute_looks_random() -> None:
 
 def worst(counts: list[int]) -> Fraction:
     """The largest error of any domain at any prefix of a period, exactly."""
-    table, total = chairman(counts), sum(counts)
+    table, total = chairman_assignment(counts), sum(counts)
     turns = np.zeros((total + 1, len(counts)), np.int64)
     turns[np.arange(1, total + 1), table] = 1
     turns = turns.cumsum(axis=0)

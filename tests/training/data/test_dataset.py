@@ -12,29 +12,31 @@ import pytest
 from curation import shards
 from curation.core.errors import UserError
 from training.config import DataConfig
+from training.data.batch import IGNORE_INDEX, collate
 from training.data.data_order import OrderLog
-from training.data.dataset import IGNORE, Domain, collate, plan, validation
+from training.data.data_schedule import new_data_order
+from training.data.token_streams import DomainStream, iter_validation_sequences
 
 
 def opened(run: Path, batch: int = 8, **config: Any) -> tuple[shards.Manifest, Any, OrderLog]:
     manifest = shards.read_manifest(str(run))
-    data, log, _ = plan(manifest, DataConfig(**config), 17, batch, 10)
+    data, log, _ = new_data_order(manifest, DataConfig(**config), 17, batch, 10)
     return manifest, data, log
 
 
 def test_windows_are_the_same_in_any_pieces(corpus: Path) -> None:
-    _, data, log = opened(corpus, sequence=64, block=128)
+    _, data, log = opened(corpus, seq_len=64, shuffle_block=128)
     log = log.change(96, sequence=128, mix={"docs": 1}).change(120, mix={"code": 1, "docs": 1}, sequence=32)
     whole = [(w.number, w.domain, w.epoch, w.shard, w.start, w.tokens.tolist()) for w in data.windows(log, 0, 200)]
     assert [w[0] for w in whole] == list(range(200))
     for step in (1, 3, 50):
-        _, again, _ = opened(corpus, sequence=64, block=128)
+        _, again, _ = opened(corpus, seq_len=64, shuffle_block=128)
         pieces = [w for j in range(0, 200, step) for w in again.windows(log, j, min(j + step, 200))]
         assert [(w.number, w.domain, w.epoch, w.shard, w.start, w.tokens.tolist()) for w in pieces] == whole
 
 
 def test_an_epoch_reads_every_token_once(corpus: Path) -> None:
-    manifest, data, log = opened(corpus, sequence=64, block=256, weights={"docs": 1})
+    manifest, data, log = opened(corpus, seq_len=64, shuffle_block=256, weights={"docs": 1})
     total = data.orders["docs"].total * 4
     for epoch in (0, 1):
         seen: Counter[tuple[int, int]] = Counter()
@@ -52,7 +54,7 @@ def test_an_epoch_reads_every_token_once(corpus: Path) -> None:
 
 
 def test_quotas_hold_at_every_prefix(corpus: Path) -> None:
-    _, data, log = opened(corpus, sequence=64)
+    _, data, log = opened(corpus, seq_len=64)
     assert log.segments[0].mix == {"code": 3, "docs": 2}
     code = 0
     for j, w in enumerate(data.windows(log, 0, 500), 1):
@@ -61,7 +63,7 @@ def test_quotas_hold_at_every_prefix(corpus: Path) -> None:
 
 
 def test_documents_begin_where_their_eos_stands(corpus: Path) -> None:
-    _, data, log = opened(corpus, sequence=256)
+    _, data, log = opened(corpus, seq_len=256)
     more = 0
     windows = data.windows(log, 0, 400)
     for w in windows:
@@ -84,7 +86,7 @@ def test_documents_begin_where_their_eos_stands(corpus: Path) -> None:
 
 
 def test_masked_documents_are_no_targets(corpus: Path) -> None:
-    _, data, log = opened(corpus, sequence=256)
+    _, data, log = opened(corpus, seq_len=256)
     several = next(w for w in data.windows(log, 0, 400) if len(w.starts) == 2)
     masked = data.doc_ids(several)[1]
     first = several.number // 8 * 8
@@ -93,7 +95,7 @@ def test_masked_documents_are_no_targets(corpus: Path) -> None:
     row, at = several.number - first, int(several.starts[1])
     assert batch.tokens.equal(plain.tokens) and batch.documents.equal(plain.documents)
     assert batch.targets[row, :at].equal(plain.targets[row, :at])
-    assert set(batch.targets[row, at:].tolist()) == {IGNORE}
+    assert set(batch.targets[row, at:].tolist()) == {IGNORE_INDEX}
     for other, w in enumerate(data.windows(log, first, first + 8)):
         if masked not in data.doc_ids(w):
             assert batch.targets[other].equal(plain.targets[other])
@@ -102,34 +104,34 @@ def test_masked_documents_are_no_targets(corpus: Path) -> None:
 @pytest.mark.parametrize("length", [64, 250])
 def test_validation_reads_everything_once(corpus: Path, length: int) -> None:
     manifest = shards.read_manifest(str(corpus))
-    domain = Domain("code", manifest, manifest.splits["validation"]["code"])
-    windows = list(validation(domain, length, None))
+    domain = DomainStream("code", manifest, manifest.splits["validation"]["code"])
+    windows = list(iter_validation_sequences(domain, length, None))
     stream = domain.shard(0).tokens
     assert [t for w in windows for t in w.tokens[1:].tolist()] == stream[1:].tolist()
     batch = collate(windows[-2:], length)
     short = len(windows[-1].tokens) - 1
     assert short == (len(stream) - 1) % length
-    assert batch.targets[1, short:].tolist() == [IGNORE] * (length - short)
+    assert batch.targets[1, short:].tolist() == [IGNORE_INDEX] * (length - short)
     assert not set(batch.documents[1, :short].tolist()) & set(batch.documents[1, short:].tolist())
-    assert [w.start for w in validation(domain, length, 3)] == [0, length, 2 * length]
+    assert [w.start for w in iter_validation_sequences(domain, length, 3)] == [0, length, 2 * length]
 
 
 def test_refusals(corpus: Path, tmp_path: Path, build: Any) -> None:
     with pytest.raises(UserError, match=r"no domain web in .*; there are code, docs"):
         opened(corpus, weights={"web": 1})
     with pytest.raises(UserError, match=r"domain code is smaller than a block: .* a block needs 1000001"):
-        opened(corpus, sequence=1_000_000)
+        opened(corpus, seq_len=1_000_000)
     with pytest.raises(UserError, match="positive weights"):
         opened(corpus, weights={"code": 0})
     manifest = shards.read_manifest(str(corpus))
     blocks = (159381 - 2) // 64 - 1  # docs: two shards
     with pytest.raises(
-        UserError, match=r"domain docs would be read .* the cap is 1 epochs .* runs out in iteration (\d+)"
+        UserError, match=r"domain docs would be read .* the cap is 1 epochs .* runs out in step (\d+)"
     ) as e:
-        plan(manifest, DataConfig(sequence=64, weights={"docs": 1}, max_epochs=1), 17, 10, blocks)
-    total = plan(manifest, DataConfig(sequence=64, weights={"docs": 1}), 17, 10, 1)[0].orders["docs"].total
-    assert f"runs out in iteration {total // 10 + 1} of" in str(e.value)
-    plan(manifest, DataConfig(sequence=64, weights={"docs": 1}, max_epochs=1), 17, 10, total // 10)
+        new_data_order(manifest, DataConfig(seq_len=64, weights={"docs": 1}, max_epochs=1), 17, 10, blocks)
+    total = new_data_order(manifest, DataConfig(seq_len=64, weights={"docs": 1}), 17, 10, 1)[0].orders["docs"].total
+    assert f"runs out in step {total // 10 + 1} of" in str(e.value)
+    new_data_order(manifest, DataConfig(seq_len=64, weights={"docs": 1}, max_epochs=1), 17, 10, total // 10)
     tiny = build(tmp_path / "tiny", {"train/a": [[np.arange(1, 100)]]})
-    _, log, _ = plan(tiny, DataConfig(sequence=16), 17, 4, 10)
+    _, log, _ = new_data_order(tiny, DataConfig(seq_len=16), 17, 4, 10)
     assert log.segments[0].mix == {"a": 1}, "without weights in either place: natural proportions"

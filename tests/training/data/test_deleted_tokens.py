@@ -13,8 +13,9 @@ from curation import shards
 from curation.engine.results import erase_tokens as erasing
 from curation.storage import Storage
 from training.config import DataConfig
-from training.data.dataset import Batch, plan
-from training.data.deleted_tokens import IGNORE, Tombstones
+from training.data.batch import IGNORE_INDEX, Batch
+from training.data.data_schedule import new_data_order
+from training.data.deleted_tokens import DeletedTokens
 
 EOS = 9
 
@@ -34,7 +35,7 @@ class Manifest:
 
 def masked(given: Batch, manifest: Any) -> Batch:
     """As the loader does it."""
-    erased = Tombstones(manifest, lambda: None)
+    erased = DeletedTokens(manifest, lambda: None)
     return erased.masked(given) if erased.there() else given
 
 
@@ -53,18 +54,18 @@ def test_neither_erased_tokens_nor_what_follows_them_are_targets(tmp_path: Path)
     assert masked(given, Manifest(tmp_path)).targets.tolist() == [stream[1:]]  # nothing was erased from these shards
     (tmp_path / "tombstones.json").write_text("{}")
     found = masked(given, Manifest(tmp_path)).targets[0].tolist()
-    assert found == [1, 2, EOS, IGNORE, IGNORE, IGNORE, 3, 4]
+    assert found == [1, 2, EOS, IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, 3, 4]
     assert given.targets[0].tolist() == stream[1:]
 
 
 def test_windows_that_begin_or_end_in_an_erased_document(tmp_path: Path) -> None:
     (tmp_path / "tombstones.json").write_text("{}")
     begins = masked(batch([EOS, EOS, EOS, EOS, 5, 6], [3]), Manifest(tmp_path))
-    assert begins.targets[0].tolist() == [IGNORE, IGNORE, IGNORE, 5, 6]
+    assert begins.targets[0].tolist() == [IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, 5, 6]
     ends = masked(batch([EOS, 5, 6, EOS, EOS, EOS], [3]), Manifest(tmp_path))
-    assert ends.targets[0].tolist() == [5, 6, EOS, IGNORE, IGNORE]
+    assert ends.targets[0].tolist() == [5, 6, EOS, IGNORE_INDEX, IGNORE_INDEX]
     inside = masked(batch([EOS] * 6, []), Manifest(tmp_path))
-    assert inside.targets[0].tolist() == [IGNORE] * 5
+    assert inside.targets[0].tolist() == [IGNORE_INDEX] * 5
     plain = batch([EOS, 1, EOS, 2, EOS, 3], [2, 4])
     assert masked(plain, Manifest(tmp_path)).targets.tolist() == plain.targets.tolist()
 
@@ -73,17 +74,17 @@ def test_far_away_shards_that_were_erased_are_read_again(corpus: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.put(str(corpus / "result"), "/erased-run/result", recursive=True)
     manifest = shards.read_manifest("memory://erased-run")
-    data, log, _ = plan(manifest, DataConfig(sequence=64, weights={"docs": 1}), 17, 8, 10)
+    data, log, _ = new_data_order(manifest, DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10)
     before = data.batch(log, 0, 8)
     doc = data.doc_ids(data.windows(log, 3, 4)[0])[0]
-    assert erasing.overwrite(Storage("memory://erased-run"), [doc]) > 0
+    assert erasing.erase_tokens(Storage("memory://erased-run"), [doc]) > 0
     assert data.batch(log, 0, 8).targets.equal(before.targets), "asked for once a minute"
     data.tombstones._look = data.tombstones._ask = 0.0
     after = data.batch(log, 0, 8)
     row = after.targets[3]
-    assert (row == IGNORE).any() and not before.targets.eq(IGNORE).any()
+    assert (row == IGNORE_INDEX).any() and not before.targets.eq(IGNORE_INDEX).any()
     gone = [i for i, w in enumerate(data.windows(log, 0, 8)) if doc in data.doc_ids(w)]
-    assert {int(i) for i in torch.nonzero((after.targets == IGNORE).any(dim=1))} == set(gone)
+    assert {int(i) for i in torch.nonzero((after.targets == IGNORE_INDEX).any(dim=1))} == set(gone)
     assert not after.tokens[3].equal(before.tokens[3]), "not what the cache held"
 
 
@@ -96,11 +97,11 @@ def test_erased_documents_of_the_second_of_two_runs(
 
     shutil.copytree(corpus / "result", tmp_path / "second" / "result")
     both = shards.read_manifest([str(corpus), str(tmp_path / "second")])
-    data, log, _ = plan(both, DataConfig(sequence=64, weights={"docs": 1}), 17, 8, 10)
+    data, log, _ = new_data_order(both, DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10)
     window = next(w for w in data.windows(log, 0, 800) if w.shard >= 2)
     first = window.number // 8 * 8
     before = data.batch(log, first, first + 8)
-    erasing.overwrite(Storage(str(tmp_path / "second")), [data.doc_ids(window)[0]])
+    erasing.erase_tokens(Storage(str(tmp_path / "second")), [data.doc_ids(window)[0]])
     after = data.batch(log, first, first + 8)
-    assert (after.targets[window.number - first] == IGNORE).any() and not before.targets.eq(IGNORE).any()
+    assert (after.targets[window.number - first] == IGNORE_INDEX).any() and not before.targets.eq(IGNORE_INDEX).any()
     shards.verify_manifest(both)

@@ -15,24 +15,25 @@ from hypothesis import strategies as st
 from curation import shards
 from curation.core.errors import UserError
 from training.config import DataConfig
+from training.data.batch import Batch
 from training.data.block_order import DomainOrder
 from training.data.data_order import OrderLog, Segment
-from training.data.data_schedule import carry_on, share
-from training.data.dataloader import batches
-from training.data.dataset import Batch, Data, plan
+from training.data.data_schedule import new_data_order, rank_slices, resume_data_order
+from training.data.dataloader import build_dataloader
+from training.data.dataset import TokenDataset
 from training.data.mix_table import integer_mix
-from training.data.read_history import quota_errors, replay, seen
+from training.data.read_history import find_reads, quota_errors, replay_order
 
 WINDOWS, ITERATIONS = 96, 3
 CHANGES = (
     {"at": 4, "weights": {"code": 1, "docs": 3}},
-    {"at": 7, "sequence": 128, "windows": 8},
-    {"at": 9, "sequence": 32, "weights": {"docs": 0.7, "code": 0.3}, "windows": 24},
+    {"at": 7, "seq_len": 128, "global_size": 8},
+    {"at": 9, "seq_len": 32, "weights": {"docs": 0.7, "code": 0.3}, "global_size": 24},
 )
 
 
-def opened(run: Path, batch: int, iterations: int = 10, **config: Any) -> tuple[Data, OrderLog]:
-    data, log, _ = plan(shards.read_manifest(str(run)), DataConfig(**config), 17, batch, iterations)
+def opened(run: Path, batch: int, iterations: int = 10, **config: Any) -> tuple[TokenDataset, OrderLog]:
+    data, log, _ = new_data_order(shards.read_manifest(str(run)), DataConfig(**config), 17, batch, iterations)
     return data, log
 
 
@@ -53,13 +54,13 @@ CORNERS = [(1, 1), (3, 2), (8, 4)]
 def test_global_batches_are_the_same_lists_for_any_world(
     corpus: Path, workers: int, worlds: list[tuple[int, int]]
 ) -> None:
-    data, log = opened(corpus, WINDOWS, sequence=64)
+    data, log = opened(corpus, WINDOWS, seq_len=64)
     whole = [listed([data.batch(log, *log.span(i))]) for i in range(ITERATIONS)]
     assert len({str(w) for batch in whole for w in batch}) == WINDOWS * ITERATIONS
     for world, accumulation in worlds:
-        again, _ = opened(corpus, WINDOWS, sequence=64)
+        again, _ = opened(corpus, WINDOWS, seq_len=64)
         options = {"world": world, "accumulation": accumulation, "workers": workers}
-        ranks = [list(batches(again, log, range(ITERATIONS), rank=r, **options)) for r in range(world)]
+        ranks = [list(build_dataloader(again, log, range(ITERATIONS), rank=r, **options)) for r in range(world)]
         for i in range(ITERATIONS):
             steps = [ranks[r][i][a] for a in range(accumulation) for r in range(world)]
             assert listed(steps) == whole[i], (world, accumulation, i)
@@ -67,26 +68,26 @@ def test_global_batches_are_the_same_lists_for_any_world(
 
 def test_a_batch_that_cannot_be_dealt_names_the_nearest_that_can(corpus: Path) -> None:
     with pytest.raises(UserError, match=r"batch of 96 cannot be dealt to 5 ranks × 2 steps .*; 90 or 100 can"):
-        share(96, 5, 2, 0)
+        rank_slices(96, 5, 2, 0)
     with pytest.raises(UserError, match="; 8 can"):
-        share(6, 8, 1, 0)
-    data, log = opened(corpus, WINDOWS, sequence=64)
+        rank_slices(6, 8, 1, 0)
+    data, log = opened(corpus, WINDOWS, seq_len=64)
     with pytest.raises(UserError, match="95 or 100 can"):
-        batches(data, log, range(3), world=5)
+        build_dataloader(data, log, range(3), world=5)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_killed_and_resumed_at_other_worlds_every_window_once_an_epoch(corpus: Path, seed: int) -> None:
     """A history of kills: each life begins at a checkpoint, with its own world size, and may lose work behind it."""
     rng = random.Random(seed)
-    data, log = opened(corpus, WINDOWS, sequence=64, weights={"docs": 1})
+    data, log = opened(corpus, WINDOWS, seq_len=64, weights={"docs": 1})
     epoch = data.orders["docs"].total
     iterations = 2 * epoch // WINDOWS
     kept: dict[int, list[tuple[int, int, int]]] = {}
     at = 0
     while at < iterations:
         world, accumulation = rng.choice([1, 2, 3, 4, 8]), rng.choice([1, 2, 4])
-        life, _ = opened(corpus, WINDOWS, sequence=64, weights={"docs": 1})
+        life, _ = opened(corpus, WINDOWS, seq_len=64, weights={"docs": 1})
         log = OrderLog.from_dict(log.as_dict())  # all that a checkpoint holds
         killed = min(iterations, at + rng.randint(1, iterations // 2))
         for i in range(at, killed):
@@ -95,7 +96,7 @@ def test_killed_and_resumed_at_other_worlds_every_window_once_an_epoch(corpus: P
                 (w.epoch, w.shard, w.start)
                 for a in range(accumulation)
                 for r in range(world)
-                for w in life.windows(log, *(first + s for s in share(WINDOWS, world, accumulation, r)[a]))
+                for w in life.windows(log, *(first + s for s in rank_slices(WINDOWS, world, accumulation, r)[a]))
             ]
         at = killed if killed == iterations else rng.randint(at, killed)  # back to the last checkpoint
     read = Counter(w for i in range(iterations) for w in kept[i])
@@ -131,7 +132,7 @@ def test_quotas_hold_at_every_prefix_of_a_million_windows_for_a_hundred_mixes() 
 
 
 def test_three_changes_on_the_way_hold_their_quotas_and_caps(corpus: Path) -> None:
-    data, log = opened(corpus, 16, 40, sequence=64, block=128, changes=CHANGES, max_epochs=4)
+    data, log = opened(corpus, 16, 40, seq_len=64, shuffle_block=128, changes=CHANGES, max_epochs=4)
     assert [(s.window, s.sequence, s.batch) for s in log.segments] == [
         (0, 64, 16),
         (64, 64, 16),
@@ -148,7 +149,7 @@ def test_three_changes_on_the_way_hold_their_quotas_and_caps(corpus: Path) -> No
     ]
     assert [log.iteration(w) for w in (0, 63, 64, 111, 112, 127, 128, 152)] == [0, 3, 4, 6, 7, 8, 9, 10]
     windows = log.span(40)[0]
-    counted = replay(log, data.orders, windows)
+    counted = replay_order(log, data.orders, windows)
     assert all(c.error < 1 for c in counted.values())
     assert sum(c.windows for c in counted.values()) == windows
     for name, count in counted.items():
@@ -156,10 +157,8 @@ def test_three_changes_on_the_way_hold_their_quotas_and_caps(corpus: Path) -> No
         assert count.windows == len(mine) and count.tokens == sum(len(w.tokens) - 1 for w in mine)
         assert count.epochs < 4 and count.most - count.fewest <= 1
     # twice the iterations would read more of docs than its cap
-    with pytest.raises(
-        UserError, match=r"domain docs would be read .* the cap is 0.05 epochs .* runs out in iteration"
-    ):
-        opened(corpus, 16, 40, sequence=64, block=128, changes=CHANGES, max_epochs=0.05)
+    with pytest.raises(UserError, match=r"domain docs would be read .* the cap is 0.05 epochs .* runs out in step"):
+        opened(corpus, 16, 40, seq_len=64, shuffle_block=128, changes=CHANGES, max_epochs=0.05)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -172,7 +171,7 @@ def test_a_smaller_budget_reads_a_part_of_what_a_larger_one_reads(corpus: Path, 
         weight = data.draw(st.sampled_from([0.1, 0.35, 0.6, 0.9]))
         batch, iterations = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 60))
         weights = {"code": weight, "docs": 1 - weight}
-        reader, log = opened(corpus, batch, iterations, sequence=64, block=128, weights=weights)
+        reader, log = opened(corpus, batch, iterations, seq_len=64, shuffle_block=128, weights=weights)
         found: dict[str, list[tuple[int, int, int]]] = {"code": [], "docs": []}
         for w in reader.windows(log, 0, batch * iterations):
             assert w.epoch == 0
@@ -185,27 +184,27 @@ def test_a_smaller_budget_reads_a_part_of_what_a_larger_one_reads(corpus: Path, 
 
 def test_a_change_on_resume_leaves_what_was_read_and_goes_by_the_new_configuration(corpus: Path) -> None:
     manifest = shards.read_manifest(str(corpus))
-    data, log = opened(corpus, 16, 40, sequence=64, block=128)
+    data, log = opened(corpus, 16, 40, seq_len=64, shuffle_block=128)
     log = log.change(80, masked=("00" * 16,))
     before = [(w.domain, w.shard, w.start) for w in data.windows(log, 0, 160)]
-    same = carry_on(manifest, DataConfig(sequence=64, block=128), 17, 16, 40, log, 160)
+    same = resume_data_order(manifest, DataConfig(seq_len=64, shuffle_block=128), 17, 16, 40, log, 160)
     assert same[1] is log
-    config = DataConfig(sequence=128, block=128, weights={"docs": 1}, changes=({"at": 12, "windows": 4},))
-    _, changed, _ = carry_on(manifest, config, 17, 16, 40, log, 160)
+    config = DataConfig(seq_len=128, shuffle_block=128, weights={"docs": 1}, changes=({"at": 12, "global_size": 4},))
+    _, changed, _ = resume_data_order(manifest, config, 17, 16, 40, log, 160)
     assert [(w.domain, w.shard, w.start) for w in data.windows(changed, 0, 160)] == before
     assert [(s.window, s.batch, s.sequence, s.mix) for s in changed.segments[-2:]] == [
         (160, 16, 128, {"docs": 1}),
         (192, 4, 128, {"docs": 1}),
     ]
     assert changed.segments[-1].masked == ("00" * 16,)
-    replay(changed, data.orders, 400)
+    replay_order(changed, data.orders, 400)
     with pytest.raises(UserError, match="256 does not divide the block of 128"):
-        carry_on(manifest, DataConfig(sequence=256), 17, 16, 40, log, 160)
+        resume_data_order(manifest, DataConfig(seq_len=256), 17, 16, 40, log, 160)
 
 
 @pytest.mark.parametrize("batch", [1, 16])
 def test_seen_is_what_the_windows_say(corpus: Path, batch: int) -> None:
-    data, log = opened(corpus, batch, 400, sequence=64, block=128, changes=CHANGES)
+    data, log = opened(corpus, batch, 400, seq_len=64, shuffle_block=128, changes=CHANGES)
     windows = log.span(400)[0] if batch == 1 else 2000
     found: dict[str, list[int]] = {}
     for w in data.windows(log, 0, windows):
@@ -216,7 +215,7 @@ def test_seen_is_what_the_windows_say(corpus: Path, batch: int) -> None:
             stream = domain.shard(number)
             for row, doc in enumerate(stream.documents.column("doc_id").to_pylist()):
                 first, last = int(stream.offsets[row]), int(stream.offsets[row + 1])
-                readings = seen(log, data.orders[name], number, first, last, windows)
+                readings = find_reads(log, data.orders[name], number, first, last, windows)
                 assert [r.window for r in readings] == found.get(doc.hex(), []), (name, number, row)
                 assert all(r.iteration == log.iteration(r.window) + 1 for r in readings)
     assert max(map(len, found.values())) > 10
@@ -233,10 +232,10 @@ def test_position_is_the_inverse_of_permuted(tokens: list[int], monkeypatch: pyt
 
 
 def test_a_damaged_log_is_found(corpus: Path) -> None:
-    data, log = opened(corpus, 16, 40, sequence=64, weights={"docs": 1})
+    data, log = opened(corpus, 16, 40, seq_len=64, weights={"docs": 1})
     good = log.change(32, mix={"docs": 2})
     twice = OrderLog(64, (*good.segments[:1], Segment(32, {"docs": 5}, {"docs": 2}, 64, 16)))
-    replay(good, data.orders, 100)
+    replay_order(good, data.orders, 100)
     with pytest.raises(ValueError, match="domain docs does not go on where it was"):
-        replay(twice, data.orders, 100)
+        replay_order(twice, data.orders, 100)
     assert quota_errors(log.segments[0], 100) == {"docs": 0}

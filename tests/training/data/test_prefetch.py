@@ -12,7 +12,8 @@ import pytest
 from curation import shards
 from training.config import DataConfig
 from training.data import block_order, prefetch
-from training.data.dataset import AHEAD, FIRST, plan
+from training.data.data_schedule import new_data_order
+from training.data.dataset import AHEAD, FIRST
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no posix_fadvise on this system: nothing is read ahead")
@@ -28,7 +29,9 @@ def test_groups_are_asked_for_once_whole_and_before_they_are_read(
         asked.append((os.readlink(f"/proc/self/fd/{file}"), at, length))
 
     monkeypatch.setattr(prefetch.os, "posix_fadvise", advise)
-    data, log, _ = plan(shards.read_manifest(str(corpus)), DataConfig(sequence=64, weights={"docs": 1}), 17, 8, 10)
+    data, log, _ = new_data_order(
+        shards.read_manifest(str(corpus)), DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10
+    )
     order, domain = data.orders["docs"], data.domains["docs"]
     for first in range(0, order.total, 8):
         data.batch(log, first, min(first + 8, order.total))

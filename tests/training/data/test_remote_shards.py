@@ -1,4 +1,7 @@
-"""Far-away shards: the same windows, whole extents, a bounded cache, and several runs as one."""
+"""Far-away shards: the same windows, whole extents, a bounded cache, and several runs as one.
+
+Covers: curation/shards/remote.py
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from curation import shards
 from training.config import DataConfig
 from training.data import block_order
 from training.data.data_order import OrderLog
-from training.data.dataloader import batches
-from training.data.dataset import Data, plan
+from training.data.data_schedule import new_data_order
+from training.data.dataloader import build_dataloader
+from training.data.dataset import TokenDataset
 from training.data.remote_shards import ExtentCache
-from training.data.token_streams import Domain, held_out, validation
+from training.data.token_streams import DomainStream, iter_validation_sequences, validation_streams
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def far(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "memory://far-run"
 
 
-def tables(data: Data, log: OrderLog, last: int) -> list[Any]:
+def tables(data: TokenDataset, log: OrderLog, last: int) -> list[Any]:
     return [
         (w.domain, w.epoch, w.shard, w.start, w.document, w.tokens.tolist(), w.starts.tolist())
         for w in data.windows(log, 0, last)
@@ -40,8 +44,8 @@ def tables(data: Data, log: OrderLog, last: int) -> list[Any]:
 
 
 def test_far_windows_are_the_near_ones(corpus: Path, far: str) -> None:
-    near, log, _ = plan(shards.read_manifest(str(corpus)), DataConfig(sequence=64), 17, 8, 10)
-    away, _, _ = plan(shards.read_manifest(far), DataConfig(sequence=64), 17, 8, 10)
+    near, log, _ = new_data_order(shards.read_manifest(str(corpus)), DataConfig(seq_len=64), 17, 8, 10)
+    away, _, _ = new_data_order(shards.read_manifest(far), DataConfig(seq_len=64), 17, 8, 10)
     assert all(d.remote for d in away.domains.values())
     assert tables(away, log, 500) == tables(near, log, 500)
     for first in (0, 8, 4000):
@@ -49,17 +53,17 @@ def test_far_windows_are_the_near_ones(corpus: Path, far: str) -> None:
         assert all(a.equal(b) for a, b in zip(one.tensors, two.tensors, strict=True))
     assert away.doc_ids(away.windows(log, 7, 8)[0]) == near.doc_ids(near.windows(log, 7, 8)[0])
     local, remote = (
-        Domain("code", m, m.splits["validation"]["code"]) for m in map(shards.read_manifest, (str(corpus), far))
+        DomainStream("code", m, m.splits["validation"]["code"]) for m in map(shards.read_manifest, (str(corpus), far))
     )
-    assert [w.tokens.tolist() for w in validation(remote, 50, None)] == [
-        w.tokens.tolist() for w in validation(local, 50, None)
+    assert [w.tokens.tolist() for w in iter_validation_sequences(remote, 50, None)] == [
+        w.tokens.tolist() for w in iter_validation_sequences(local, 50, None)
     ]
 
 
 def test_an_epoch_is_fetched_once_through_a_small_cache(far: str) -> None:
     manifest = shards.read_manifest(far)
     size = 2 * manifest.splits["train"]["docs"].tokens
-    data = Data(manifest, 17, 64, ["docs"], cache_bytes=size // 10)
+    data = TokenDataset(manifest, 17, 64, ["docs"], cache_bytes=size // 10)
     log = OrderLog.start({"docs": 1}, 64, 64, 8)
     epoch = data.orders["docs"].total
     for first in range(0, epoch, 8):
@@ -71,7 +75,7 @@ def test_an_epoch_is_fetched_once_through_a_small_cache(far: str) -> None:
 
 def test_a_cache_smaller_than_a_group_fetches_windows_and_says_so(far: str) -> None:
     manifest = shards.read_manifest(far)
-    data = Data(manifest, 17, 64, ["docs"], cache_bytes=1000)
+    data = TokenDataset(manifest, 17, 64, ["docs"], cache_bytes=1000)
     assert "windows are fetched one by one" in data.notes[0]
     log = OrderLog.start({"docs": 1}, 64, 64, 8)
     before = data.domains["docs"].fetched
@@ -103,16 +107,16 @@ def test_the_cache_is_bounded_and_keeps_what_is_needed() -> None:
 def test_remote_damage_is_named(far: str) -> None:
     manifest = shards.read_manifest(far)
     entry = manifest.splits["train"]["docs"][0]
-    with pytest.raises(shards.ShardTokenizer, match="tokens of the tokenizer"):
+    with pytest.raises(shards.ShardTokenizer, match="tokenized with"):
         shards.RemoteShard(manifest.path(entry), entry, "0" * 64)
     missing = shards.ShardEntry("train/docs/00009.arrow", *list(vars(entry).values())[1:])
-    with pytest.raises(shards.ShardMissing, match="it is not there"):
+    with pytest.raises(shards.ShardMissing, match="the file is missing"):
         shards.RemoteShard(manifest.path(missing), missing)
     memory = fsspec.filesystem("memory")
     good = memory.cat_file(manifest.path(entry))
     memory.pipe_file("memory://broken/a.arrow", good[: len(good) // 2])
     opened = shards.RemoteShard("memory://broken/a.arrow", entry)
-    with pytest.raises(shards.ShardTruncated, match="are not all there"):
+    with pytest.raises(shards.ShardTruncated, match="are missing"):
         opened.tokens(entry.tokens - 100, entry.tokens)
     memory.pipe_file("memory://broken/b.arrow", b"not a shard" * 10_000)
     with pytest.raises(shards.ShardFormat, match="not an Arrow file"):
@@ -125,7 +129,7 @@ def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -
     first = shards.read_manifest(str(corpus))
     assert both.splits["train"]["docs"].tokens == first.splits["train"]["docs"].tokens + 900
     assert sorted(both.splits["train"]) == ["code", "docs", "new"] and both.mix.max_epochs == 4
-    data, log, _ = plan(both, DataConfig(sequence=64), 17, 8, 10)
+    data, log, _ = new_data_order(both, DataConfig(seq_len=64), 17, 8, 10)
     windows = data.windows(log, 0, 5000)
     for w in windows[::50]:
         assert data.domains[w.domain].shard(w.shard).tokens[w.start : w.start + 65].tolist() == w.tokens.tolist()
@@ -134,18 +138,16 @@ def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -
     strange = shards.Manifest(
         shards.TokenizerInfo("tokenizer.json", "f" * 64, 50_000, 0, "bpe"), other.splits, root="elsewhere"
     )
-    with pytest.raises(
-        shards.ShardTokenizer, match=r"elsewhere: its tokens are of the tokenizer ffff.*tokenizer: \{path"
-    ):
+    with pytest.raises(shards.ShardTokenizer, match=r"elsewhere: tokenized with ffff.*tokenizer: \{path"):
         shards.join_manifests([first, strange])
 
 
 def test_a_run_on_a_disk_and_one_far_away_train_together(corpus: Path, far: str) -> None:
     both = shards.read_manifest([str(corpus), far])
-    data, log, _ = plan(both, DataConfig(sequence=64, weights={"docs": 1}), 17, 8, 10)
+    data, log, _ = new_data_order(both, DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10)
     assert data.domains["docs"].remote, "a part of it is"
     near = shards.read_manifest([str(corpus), str(corpus)])
-    expected, _, _ = plan(near, DataConfig(sequence=64, weights={"docs": 1}), 17, 8, 10)
+    expected, _, _ = new_data_order(near, DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10)
     windows = tables(data, log, 400)
     assert windows == tables(expected, log, 400) and {w[2] for w in windows} >= {0, 2}
 
@@ -153,10 +155,10 @@ def test_a_run_on_a_disk_and_one_far_away_train_together(corpus: Path, far: str)
 @pytest.mark.slow
 def test_workers_of_a_dataloader_read_far_away_shards(corpus: Path) -> None:
     """The disk under another scheme is far away, and other processes see it too."""
-    data, log, _ = plan(shards.read_manifest(f"local://{corpus}"), DataConfig(sequence=64), 17, 8, 10)
+    data, log, _ = new_data_order(shards.read_manifest(f"local://{corpus}"), DataConfig(seq_len=64), 17, 8, 10)
     assert all(d.remote for d in data.domains.values())
-    near, _, _ = plan(shards.read_manifest(str(corpus)), DataConfig(sequence=64), 17, 8, 10)
-    for i, (batch,) in enumerate(batches(data, log, range(6), workers=2)):
+    near, _, _ = new_data_order(shards.read_manifest(str(corpus)), DataConfig(seq_len=64), 17, 8, 10)
+    for i, (batch,) in enumerate(build_dataloader(data, log, range(6), workers=2)):
         expected = near.batch(log, *log.span(i))
         assert all(a.equal(b) for a, b in zip(batch.tensors, expected.tensors, strict=True))
 
@@ -164,6 +166,6 @@ def test_workers_of_a_dataloader_read_far_away_shards(corpus: Path) -> None:
 def test_further_validation_sets_come_from_any_run(corpus: Path, tmp_path: Path, build: Any) -> None:
     build(tmp_path / "other", {"train/books": [[np.arange(1, 90)]]})
     manifest = shards.read_manifest(str(corpus))
-    found = held_out(manifest, {"extra": str(tmp_path / "other"), "self": str(corpus)})
+    found = validation_streams(manifest, {"extra": str(tmp_path / "other"), "self": str(corpus)})
     assert sorted(found) == ["code", "docs", "extra/books", "self/code", "self/docs"]
-    assert [w.tokens.tolist() for w in validation(found["extra/books"], 64, 1)] == [[0, *range(1, 65)]]
+    assert [w.tokens.tolist() for w in iter_validation_sequences(found["extra/books"], 64, 1)] == [[0, *range(1, 65)]]

@@ -15,12 +15,12 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 CONFIG = {
-    "iterations": 8,
+    "steps": 8,
     "model": {"preset": "toy"},
-    "data": {"sequence": 64, "block": 128},
-    "batch": {"windows": 8, "micro": 2},
+    "data": {"seq_len": 64, "shuffle_block": 128},
+    "batch": {"global_size": 8, "micro_size": 2},
     "optimizer": {"lr": 3e-3},
-    "evaluate": {"every": 4, "windows": 4},
+    "evaluate": {"every": 4, "sequences": 4},
     "checkpoint": {"every": 4, "keep": 9},
     "precision": "fp32",
     "threads": 1,
@@ -94,9 +94,9 @@ def assert_close(a: Path, b: Path) -> None:
 
 def test_two_ranks_are_one(corpus: Path, tmp_path: Path) -> None:
     """AdamW and Muon, tied and not; and going on with one rank where two stopped, and the other way round."""
-    kinds = {"adamw": {}, "muon": {"optimizer.kind": "muon", "model.tied": False}}
-    short = {"iterations": 4, "schedule.kind": "constant", "schedule.warmup": 2}
-    long = {**short, "iterations": 8}
+    kinds = {"adamw": {}, "muon": {"optimizer.kind": "muon", "model.tie_embeddings": False}}
+    short = {"steps": 4, "schedule.kind": "constant", "schedule.warmup_steps": 2}
+    long = {**short, "steps": 8}
     for ranks in (1, 2):
         launch(ranks, [job(corpus, tmp_path / f"{k}{ranks}", **c, **long) for k, c in kinds.items()]
                + [job(corpus, tmp_path / f"from{ranks}", **short)])  # fmt: skip
@@ -111,15 +111,15 @@ def test_two_ranks_are_one(corpus: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_iterations_over_one_two_and_four_ranks(corpus: Path, tmp_path: Path) -> None:
-    """The promise of the design: losses within 1e-5 over 100 iterations in fp32, whoever goes on for whom."""
-    base = {"schedule.kind": "constant", "schedule.warmup": 4, "checkpoint.every": 20, "evaluate.every": 50}
-    launch(1, [job(corpus, tmp_path / "one", **base, iterations=100)])
+def test_a_hundred_steps_over_one_two_and_four_ranks(corpus: Path, tmp_path: Path) -> None:
+    """The promise of the design: losses within 1e-5 over 100 steps in fp32, whoever goes on for whom."""
+    base = {"schedule.kind": "constant", "schedule.warmup_steps": 4, "checkpoint.every": 20, "evaluate.every": 50}
+    launch(1, [job(corpus, tmp_path / "one", **base, steps=100)])
     for end, ranks in ((20, 1), (40, 2), (60, 4), (80, 2), (100, 1)):
-        launch(ranks, [job(corpus, tmp_path / "many", **base, iterations=end)])
+        launch(ranks, [job(corpus, tmp_path / "many", **base, steps=end)])
     steps = [
         {
-            e["iteration"]: e["loss"]
+            e["step"]: e["loss"]
             for e in map(json.loads, (tmp_path / run / "metrics.jsonl").open())
             if e["kind"] == "train"
         }
@@ -143,13 +143,13 @@ def test_a_mesh_of_two_dimensions_and_tasks(corpus: Path, tmp_path: Path) -> Non
     rows = [{"question": "import", "choices": ["os", "x y z " * n], "answer": 0} for n in range(1, 4)]
     (tmp_path / "choice.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     (tmp_path / "math.jsonl").write_text(json.dumps({"question": "1 + 1?", "answer": "#### 2"}) + "\n")
-    asked = {"iterations": 4, "evaluate.tasks": [str(tmp_path / f"{n}.jsonl") for n in ("choice", "math")]}
+    asked = {"steps": 4, "evaluate.tasks": [str(tmp_path / f"{n}.jsonl") for n in ("choice", "math")]}
     said = launch(2, [
-        job(corpus, tmp_path / "replicas", **{"parallel.shard": 1}, iterations=4),
-        job(corpus, tmp_path / "odd", **{"batch.windows": 9, "batch.micro": 3}, iterations=4),
+        job(corpus, tmp_path / "replicas", **{"parallel.dp_shard": 1}, steps=4),
+        job(corpus, tmp_path / "odd", **{"batch.global_size": 9, "batch.micro_size": 3}, steps=4),
         job(bare, tmp_path / "tasks2", **asked),
     ])  # fmt: skip
-    launch(1, [job(corpus, tmp_path / "one", iterations=4), job(bare, tmp_path / "tasks1", **asked)])
+    launch(1, [job(corpus, tmp_path / "one", steps=4), job(bare, tmp_path / "tasks1", **asked)])
     assert_close(tmp_path / "one", tmp_path / "replicas")
     assert "a global batch of 9 cannot be dealt to 2 ranks" in said
     figures = [[e["tasks"] for e in map(json.loads, (tmp_path / run / "metrics.jsonl").open()) if "tasks" in e]

@@ -20,15 +20,15 @@ from curation.core.errors import UserError
 from training.checkpoint import save_load
 from training.config import parse
 from training.distributed.ray_train import fit
-from training.model.transformer import Model, Shape
+from training.model.transformer import Model, ModelConfig
 
 CONFIG = {
-    "iterations": 24,
+    "steps": 24,
     "model": {"preset": "toy"},
-    "data": {"sequence": 64, "block": 128},
-    "batch": {"windows": 8, "micro": 2},
+    "data": {"seq_len": 64, "shuffle_block": 128},
+    "batch": {"global_size": 8, "micro_size": 2},
     "optimizer": {"lr": 3e-3},
-    "evaluate": {"every": 12, "windows": 4},
+    "evaluate": {"every": 12, "sequences": 4},
     "checkpoint": {"every": 4},
     "device": "cpu",
     "precision": "fp32",
@@ -59,11 +59,11 @@ def entries(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
-def when(run: Path, iteration: int, act: Any) -> threading.Thread:
-    """Acts, in a thread, as soon as the log has that iteration."""
+def when(run: Path, step: int, act: Any) -> threading.Thread:
+    """Acts, in a thread, as soon as the log has that step."""
 
     def wait() -> None:
-        while not any(e["iteration"] >= iteration for e in entries(run)):
+        while not any(e["step"] >= step for e in entries(run)):
             time.sleep(0.01)
         act()
 
@@ -80,7 +80,7 @@ def kill_a_worker() -> None:
 def weights(run: Path) -> str:
     """SHA-256 over the final weights, by name."""
     path = save_load.checkpoints(run / "checkpoints")[-1]
-    model = Model(Shape(**save_load.verify(path)["shape"]))
+    model = Model(ModelConfig(**save_load.verify(path)["shape"]))
     save_load.restore(path, model, None)
     digest = hashlib.sha256()
     for name, p in sorted(model.named_parameters()):
@@ -97,7 +97,7 @@ def test_a_killed_worker_and_a_lost_node(corpus: Path, tmp_path: Path, cluster: 
     result = fit(config, str(corpus), str(killed), workers=2)
     starts = [json.loads(line) for line in (killed / "sessions.jsonl").read_text().splitlines()]
     assert [s["event"] for s in starts].count("start") == 2 and starts[-1]["event"] == "done"
-    assert result.iterations == 24 and weights(whole) == weights(killed)
+    assert result.steps == 24 and weights(whole) == weights(killed)
     assert (whole / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes()
     assert result.goodput is not None and 0 < result.goodput < 1
 
@@ -107,8 +107,8 @@ def test_a_killed_worker_and_a_lost_node(corpus: Path, tmp_path: Path, cluster: 
     ranks = [e["ranks"] for e in map(json.loads, (shrunk / "sessions.jsonl").open()) if e["event"] == "start"]
     assert ranks == [2, 1]
     ours, theirs = ([e for e in entries(run) if e["kind"] == "train"] for run in (whole, shrunk))
-    assert [(e["iteration"], e["windows"], e["tokens"]) for e in ours] == [
-        (e["iteration"], e["windows"], e["tokens"]) for e in theirs
+    assert [(e["step"], e["sequences"], e["tokens"]) for e in ours] == [
+        (e["step"], e["sequences"], e["tokens"]) for e in theirs
     ]
     assert [e["loss"] for e in theirs] == pytest.approx([e["loss"] for e in ours], rel=1e-5)
 

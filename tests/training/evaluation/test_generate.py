@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from curation.core.errors import UserError
 from training.config import parse
-from training.evaluation.generate import choose, generate
+from training.evaluation.generate import generate, sample_token
 from training.train import train
 
 
 def draw(logits: list[float], seed: int = 0, **settings: object) -> int:
     options = {"temperature": 1.0, "top_k": None, "top_p": None, **settings}
-    return choose(torch.tensor(logits), generator=torch.Generator().manual_seed(seed), **options)
+    return sample_token(torch.tensor(logits), generator=torch.Generator().manual_seed(seed), **options)
 
 
 @given(st.integers(0, 500))
@@ -34,15 +34,15 @@ def test_cuts(seed: int) -> None:
 def test_frequencies_are_the_probabilities() -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.tensor([0.5, 0.3, 0.2]).log()
-    drawn = torch.tensor([choose(logits, 1.0, None, None, generator) for _ in range(4000)])
+    drawn = torch.tensor([sample_token(logits, 1.0, None, None, generator) for _ in range(4000)])
     assert torch.allclose(drawn.bincount() / 4000, logits.exp(), atol=0.03)
-    hot = torch.tensor([choose(logits, 0.5, None, None, generator) for _ in range(4000)])
+    hot = torch.tensor([sample_token(logits, 0.5, None, None, generator) for _ in range(4000)])
     assert torch.allclose(hot.bincount() / 4000, torch.softmax(logits * 2, 0), atol=0.03)
 
 
 def test_a_trained_run_speaks(corpus: Path, tmp_path: Path) -> None:
     text = (
-        "iterations: 10\nmodel: {preset: toy}\ndata: {sequence: 32}\nbatch: {windows: 8}\nprecision: fp32\nthreads: 1\n"
+        "steps: 10\nmodel: {preset: toy}\ndata: {seq_len: 32}\nbatch: {global_size: 8}\nprecision: fp32\nthreads: 1\n"
     )
     with pytest.raises(UserError, match="no checkpoint here"):
         generate(str(tmp_path / "run"), "x")

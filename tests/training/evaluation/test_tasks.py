@@ -14,19 +14,20 @@ import torch
 import torch.nn.functional as F
 
 from curation.core.errors import UserError
+from training.checkpoint.load_model import LoadedModel, load_model
 from training.config import parse
 from training.evaluation import humaneval, tasks
-from training.evaluation.generate import Trained, load
-from training.evaluation.task_files import Question, final_number, kind_of, question, read_task
-from training.evaluation.tasks import choice, encode_pair, evaluate_task, likelihoods, tasks_of
+from training.evaluation.likelihood import encode_pair, likelihoods
+from training.evaluation.task_files import Question, detect_kind, final_number, parse_question, read_task
+from training.evaluation.tasks import evaluate_task, read_tasks, score_choice_task
 
 
 @pytest.fixture(scope="module")
-def model(trained: Path) -> Trained:
-    return load(str(trained))
+def model(trained: Path) -> LoadedModel:
+    return load_model(str(trained))
 
 
-def plainly(trained: Trained, context: str, continuation: str) -> tuple[float, bool]:
+def plainly(trained: LoadedModel, context: str, continuation: str) -> tuple[float, bool]:
     """One request, by itself, by the formula."""
     before, after = encode_pair(trained, context, continuation)
     ids = torch.tensor([[trained.eos, *before, *after]])
@@ -37,7 +38,7 @@ def plainly(trained: Trained, context: str, continuation: str) -> tuple[float, b
     return value, bool((logits.argmax(-1) == wanted).all())
 
 
-def test_likelihoods_are_those_of_each_request_alone(model: Trained) -> None:
+def test_likelihoods_are_those_of_each_request_alone(model: LoadedModel) -> None:
     requests = [
         ("def f(x):\n    return ", "x"),
         ("import ", "os\nimport sys"),
@@ -56,19 +57,21 @@ def test_likelihoods_are_those_of_each_request_alone(model: Trained) -> None:
 
 def test_forms() -> None:
     arc = {"question": "Q", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"}
-    assert question(arc) == Question("Question: Q\nAnswer:", (" a", " b"), 1)
-    assert question({"question": "Q", "choices": ["a", "b", "c"], "answer": 2}).gold == 2
-    assert question({"question": "Q", "choices": ["a", "b", "c"], "answer": "C"}).gold == 2
-    assert question({"ctx": "He", "endings": ["runs", "eats"], "label": "1"}) == Question("He", (" runs", " eats"), 1)
-    assert [kind_of(r, "x") for r in (arc, {"question": "", "answer": ""})] == ["choice", "math"]
-    assert kind_of({"prompt": "", "test": "", "entry_point": "", "task_id": ""}, "x") == "code"
+    assert parse_question(arc) == Question("Question: Q\nAnswer:", (" a", " b"), 1)
+    assert parse_question({"question": "Q", "choices": ["a", "b", "c"], "answer": 2}).gold == 2
+    assert parse_question({"question": "Q", "choices": ["a", "b", "c"], "answer": "C"}).gold == 2
+    assert parse_question({"ctx": "He", "endings": ["runs", "eats"], "label": "1"}) == Question(
+        "He", (" runs", " eats"), 1
+    )
+    assert [detect_kind(r, "x") for r in (arc, {"question": "", "answer": ""})] == ["choice", "math"]
+    assert detect_kind({"prompt": "", "test": "", "entry_point": "", "task_id": ""}, "x") == "code"
     with pytest.raises(UserError, match="expected question, choices"):
-        kind_of({"text": ""}, "x")
+        detect_kind({"text": ""}, "x")
 
 
-def test_choice_figures(model: Trained) -> None:
+def test_choice_figures(model: LoadedModel) -> None:
     questions = [Question("import", (" os", " wxyzq qqq"), 0), Question("def f(", ("self):", "zzz"), 1)]
-    result = choice(model, "t", questions)
+    result = score_choice_task(model, "t", questions)
     values = [[plainly(model, q.context, c)[0] for c in q.choices] for q in questions]
     right = sum(v.index(max(v)) == q.gold for v, q in zip(values, questions, strict=True))
     assert result.figures["accuracy"] == right / 2 and result.count == 2
@@ -89,20 +92,20 @@ def test_final_number(text: str, number: str | None) -> None:
 
 
 def test_code_runs_only_when_asked_and_within_limits(
-    model: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert humaneval.passes("assert 1 + 1 == 2") and not humaneval.passes("assert 1 + 1 == 3")
-    assert [humaneval.pass_at(10, c, 1) for c in (0, 5, 10)] == [0, 0.5, 1]
-    assert humaneval.pass_at(4, 2, 2) == pytest.approx(1 - 1 / 6)
-    assert humaneval.cut("    return 1\n\ndef g():") == "    return 1\n"
+    assert humaneval.runs_to_end("assert 1 + 1 == 2") and not humaneval.runs_to_end("assert 1 + 1 == 3")
+    assert [humaneval.pass_at_k(10, c, 1) for c in (0, 5, 10)] == [0, 0.5, 1]
+    assert humaneval.pass_at_k(4, 2, 2) == pytest.approx(1 - 1 / 6)
+    assert humaneval.truncate_completion("    return 1\n\ndef g():") == "    return 1\n"
     row = {"task_id": "x/0", "prompt": "def f():\n", "test": "def check(g):\n    assert g() == 1", "entry_point": "f"}
     file = tmp_path / "he.jsonl"
     file.write_text(json.dumps(row) + "\n")
     with pytest.raises(UserError, match="--run-code"):
         evaluate_task(model, read_task(str(file)))
     said = iter(["    return 1\n", "    return 2\n"] * 5)
-    monkeypatch.setattr(humaneval, "say", lambda *_: [])
-    monkeypatch.setattr(Trained, "decode", lambda *_: next(said))
+    monkeypatch.setattr(humaneval, "generate_tokens", lambda *_: [])
+    monkeypatch.setattr(LoadedModel, "decode", lambda *_: next(said))
     result = evaluate_task(model, read_task(str(file)), run_code=True, samples=10)
     assert result.figures == {"pass@1": pytest.approx(0.5), "pass@10": 1.0}
 
@@ -146,13 +149,13 @@ OUTSIDE = "/tmp/gristmill-outside"
 def test_odd_programs(program: str, right: bool) -> None:
     """Whatever it is: a verdict, soon, and nothing left behind."""
     begin = time.monotonic()
-    assert humaneval.passes(program, seconds=1) is right
+    assert humaneval.runs_to_end(program, seconds=1) is right
     assert time.monotonic() - begin < 20 and not os.path.lexists(OUTSIDE)
 
 
 def test_long_programs() -> None:
-    assert humaneval.passes("x = '" + "a" * 300_000 + "'"), "longer than an argument may be"
-    assert not humaneval.passes("x = " + "(" * 5000 + ")" * 5000)
+    assert humaneval.runs_to_end("x = '" + "a" * 300_000 + "'"), "longer than an argument may be"
+    assert not humaneval.runs_to_end("x = " + "(" * 5000 + ")" * 5000)
 
 
 ARC = {"question": "Q", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": "2"}
@@ -217,16 +220,18 @@ def test_odd_bytes(tmp_path: Path) -> None:
     assert read_task(str(file)).questions == (Question("Question: Q\nAnswer:", (" a", " b"), 1),)
 
 
-def test_odd_text_is_scored(model: Trained) -> None:
+def test_odd_text_is_scored(model: LoadedModel) -> None:
     """Emoji, combining marks, NUL, right-to-left, a choice longer than the window, choices that are the same."""
     odd = ["🙂" * 9, "e\u0301" * 9, "a\0b", "\u202eabc", "x" * 2000, "same", "same"]
-    result = choice(model, "odd", [Question("Question: ü\nAnswer:", tuple(f" {t}" for t in odd), 5)])
+    result = score_choice_task(model, "odd", [Question("Question: ü\nAnswer:", tuple(f" {t}" for t in odd), 5)])
     assert 0 < result.figures["bits_per_byte"] < 50 and result.count == 1
 
 
 def test_lm_eval_by_name_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
-    with pytest.raises(UserError, match=r"lm_eval:arc_easy: lm-eval is not installed; pip install 'gristmill\[eval\]'"):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(
+        UserError, match=r'(?s)lm_eval:arc_easy: lm_eval is not installed.*pip install "gristmill\[eval\]"'
+    ):
         read_task("lm_eval:arc_easy")
 
 
@@ -234,15 +239,15 @@ def test_training_runs_no_code(tmp_path: Path) -> None:
     file = tmp_path / "he.jsonl"
     file.write_text(json.dumps({"prompt": "def f():\n", "test": "pass", "entry_point": "f"}))
     with pytest.raises(UserError, match="he would run what the model writes, which training does not; score it after"):
-        tasks_of(parse("iterations: 1", "t", {"evaluate.tasks": [str(file)]}))
+        read_tasks(parse("steps: 1", "t", {"evaluate.tasks": [str(file)]}))
 
 
-def test_math(model: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_math(model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"question": f"What is {i} + 1?", "answer": f"It is {i + 1}.\n#### {i + 1}"} for i in range(3)]
     file = tmp_path / "gsm.jsonl"
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     assert 0 <= evaluate_task(model, read_task(str(file)), tokens=4).figures["exact_match"] <= 1
-    monkeypatch.setattr(tasks, "say", lambda *_: model.encode(" 1 and 1 is\n#### 2\n\nQuestion: 9"))
+    monkeypatch.setattr(tasks, "generate_tokens", lambda *_: model.encode(" 1 and 1 is\n#### 2\n\nQuestion: 9"))
     result = evaluate_task(model, read_task(str(file)), shots=1)
     assert (result.count, result.figures["exact_match"]) == (2, 0.5)
     with pytest.raises(UserError, match="leave no line"):
@@ -251,12 +256,12 @@ def test_math(model: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         read_task(str(tmp_path / "nowhere.jsonl"))
 
 
-def test_lm_eval_gives_the_same_accuracy(model: Trained, texts: dict[str, list[str]], tmp_path: Path) -> None:
+def test_lm_eval_gives_the_same_accuracy(model: LoadedModel, texts: dict[str, list[str]], tmp_path: Path) -> None:
     """A local task of 60 questions: which of four lines follows."""
     lm_eval = pytest.importorskip("lm_eval")
     from lm_eval.tasks import TaskManager
 
-    from training.evaluation.lm_eval_adapter import until, wrap
+    from training.evaluation.lm_eval_adapter import as_lm_eval_model, generate_until
 
     lines = [x.strip() for t in texts["code"] for x in t.splitlines() if 20 < len(x.strip()) < 60]
     rows = []
@@ -275,7 +280,10 @@ def test_lm_eval_gives_the_same_accuracy(model: Trained, texts: dict[str, list[s
         "  - {metric: acc_norm, aggregation: mean, higher_is_better: true}\n"
     )  # fmt: skip
     found = lm_eval.simple_evaluate(
-        model=wrap(model), tasks=["next_line"], task_manager=TaskManager(include_path=str(tmp_path)), bootstrap_iters=0
+        model=as_lm_eval_model(model),
+        tasks=["next_line"],
+        task_manager=TaskManager(include_path=str(tmp_path)),
+        bootstrap_iters=0,
     )["results"]["next_line"]
     by_name = evaluate_task(model, read_task(f"lm_eval:{tmp_path}/next_line"))
     assert (by_name.task, by_name.count) == ("next_line", 60)
@@ -286,4 +294,4 @@ def test_lm_eval_gives_the_same_accuracy(model: Trained, texts: dict[str, list[s
     ours = evaluate_task(model, read_task(str(file))).figures
     assert found["acc,none"] == ours["accuracy"] and found["acc_norm,none"] == ours["accuracy_norm"]
     assert 0.1 < ours["accuracy"] < 1
-    assert isinstance(until(model, "import", {"until": ["\n"], "max_gen_toks": 5}), str)
+    assert isinstance(generate_until(model, "import", {"until": ["\n"], "max_gen_toks": 5}), str)

@@ -12,20 +12,20 @@ import torch.nn.functional as F
 
 from curation import shards
 from training.config import PRESETS
-from training.data.dataset import Domain
-from training.evaluation.validation_loss import evaluate, mean_loss
+from training.data.token_streams import DomainStream
+from training.evaluation.validation_loss import evaluate_domains, mean_loss
 from training.model.attention import document_mask
-from training.model.transformer import Model, Shape
+from training.model.transformer import Model, ModelConfig
 
 
 def test_scores_are_those_of_the_plain_computation(corpus: Path) -> None:
     manifest = shards.read_manifest(str(corpus))
-    domains = {n: Domain(n, manifest, s) for n, s in manifest.splits["validation"].items()}
-    model = Model(Shape(vocab=1024, **PRESETS["toy"]))
+    domains = {n: DomainStream(n, manifest, s) for n, s in manifest.splits["validation"].items()}
+    model = Model(ModelConfig(vocab=1024, **PRESETS["toy"]))
     model.initialise(1)
 
     def scores(limit: int | None, micro: int) -> dict:
-        return evaluate(
+        return evaluate_domains(
             model,
             domains,
             length=250,

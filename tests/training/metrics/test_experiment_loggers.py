@@ -1,4 +1,4 @@
-"""What services are told: numbers by name, and that iterations went back."""
+"""What services are told: numbers by name, and that steps went back."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from training.metrics.experiment_loggers import Logs, numbers
 
 TRAIN = {
     "kind": "train",
-    "iteration": 3,
+    "step": 3,
     "loss": 2.5,
     "lr": 1e-3,
     "grad_norm": None,
     "domains": {"web": 2.0, "code": None},
 }
-SCORES = {"kind": "validation", "iteration": 3, "loss": 2.0, "domains": {"web": {"loss": 2.0, "bits_per_byte": None}}}
+SCORES = {"kind": "validation", "step": 3, "loss": 2.0, "domains": {"web": {"loss": 2.0, "bits_per_byte": None}}}
 
 
 def test_numbers() -> None:
@@ -34,7 +34,7 @@ def test_numbers() -> None:
     found = {"validation/loss": 2.0, "validation/perplexity": math.exp(2.0), "validation/web/loss": 2.0}
     assert dict(numbers(SCORES)) == found
     assert dict(numbers({**TRAIN, "loss": 1e9}))["train/perplexity"] == math.exp(700)
-    event = {"kind": "event", "event": "skip", "iteration": 1, "loss": float("nan")}
+    event = {"kind": "event", "event": "skip", "step": 1, "loss": float("nan")}
     assert dict(numbers(event)) == {"event/skip": 1.0}
 
 
@@ -47,9 +47,9 @@ def test_tensorboard_forgets_what_was_done_again(tmp_path: Path, monkeypatch: py
     seen: list[dict] = []
     with Logs(tmp_path, then=seen.append) as logs:
         for i in (1, 2, 3, 4, 2, 3):  # back to 2
-            logs({**TRAIN, "iteration": i, "loss": float(i + 10 * (len(seen) > 3))})
+            logs({**TRAIN, "step": i, "loss": float(i + 10 * (len(seen) > 3))})
     with Logs(tmp_path) as logs:  # a new process goes on at 3
-        logs({**TRAIN, "iteration": 3, "loss": 33.0})
+        logs({**TRAIN, "step": 3, "loss": 33.0})
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"), purge_orphaned_data=True)
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 1.0), (2, 12.0), (3, 33.0)]
@@ -60,7 +60,7 @@ def test_services_by_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     told: list[tuple[str, object]] = []
     run = types.SimpleNamespace(
         define_metric=lambda name, step_metric: told.append((name, step_metric)),
-        log=lambda n: told.append((json.dumps(n), n["iteration"])),
+        log=lambda n: told.append((json.dumps(n), n["step"])),
         finish=lambda: told.append(("end", 0)),
     )
     monkeypatch.setitem(
@@ -68,15 +68,15 @@ def test_services_by_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     with Logs(tmp_path, ["wandb"]) as logs:
         logs(TRAIN)
-        logs({**TRAIN, "iteration": 2})  # back
-    assert [t[1] for t in told] == [0, "iteration", 3, 2, 0] and told[0][0] == "allow" and told[1][0] == "*"
+        logs({**TRAIN, "step": 2})  # back
+    assert [t[1] for t in told] == [0, "step", 3, 2, 0] and told[0][0] == "allow" and told[1][0] == "*"
     assert '"train/loss": 2.5' in told[2][0]
     run.log = lambda *_, **__: 1 / 0
     with Logs(tmp_path, ["wandb"]) as logs, pytest.warns(UserWarning, match="going on without it"):
         logs(TRAIN)
         logs(TRAIN)
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(UserError, match=r"mlflow is not installed; pip install 'gristmill\[logs\]'"):
+    with pytest.raises(UserError, match=r'mlflow is not installed\n  install with: pip install "gristmill\[logs\]"'):
         Logs(tmp_path, ["mlflow"])
     with pytest.raises(UserError, match="no service 'neptune'"):
         Logs(tmp_path, ["neptune"])

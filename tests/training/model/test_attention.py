@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.model import attention
-from training.model.attention import attend, block_mask, document_mask, layout, spans, way
-from training.model.transformer import Model, Shape
+from training.model.attention import attend, attention_backend, attention_mask, block_mask, document_mask, varlen_mask
+from training.model.transformer import Model, ModelConfig
 
 LENGTHS = [5, 1, 40, 17, 65, 2, 30]  # 160 positions: not a multiple of flex_attention's block
-TINY = Shape(vocab=50, layers=2, width=32, heads=4, kv_heads=2, ffn=48, tied=True)
+TINY = ModelConfig(
+    vocab=50, num_layers=2, hidden_size=32, num_heads=4, num_kv_heads=2, intermediate_size=48, tie_embeddings=True
+)
 
 
 def inputs(
@@ -41,9 +43,11 @@ def one_by_one(q: Tensor, k: Tensor, v: Tensor, documents: Tensor) -> Tensor:
     return out
 
 
-def compare(way: attention.Way, device: str, dtype: torch.dtype, tolerance: float, *, gradients: bool) -> None:
+def compare(
+    backend: attention.AttentionBackend, device: str, dtype: torch.dtype, tolerance: float, *, gradients: bool
+) -> None:
     q, k, v, back, documents = inputs(device, dtype, 64 if device == "cuda" else 16)
-    mask = layout(documents, way)
+    mask = attention_mask(documents, backend)
     for t in (q, k, v):
         t.requires_grad_(gradients)
     expected = one_by_one(q, k, v, documents)
@@ -60,7 +64,7 @@ def compare(way: attention.Way, device: str, dtype: torch.dtype, tolerance: floa
     ("name", "dtype", "tolerance"),
     [("documents", torch.float32, 1e-5), ("documents", torch.float64, 1e-12), ("sdpa", torch.float32, 1e-5)],
 )
-def test_forward_and_backward(name: attention.Way, dtype: torch.dtype, tolerance: float) -> None:
+def test_forward_and_backward(name: attention.AttentionBackend, dtype: torch.dtype, tolerance: float) -> None:
     compare(name, "cpu", dtype, tolerance, gradients=True)
 
 
@@ -74,28 +78,28 @@ def test_flex_forward() -> None:
 @pytest.mark.parametrize(
     ("name", "dtype", "tolerance"), [("varlen", torch.bfloat16, 2e-2), ("flex", torch.float32, 2e-3)]
 )
-def test_on_a_gpu(name: attention.Way, dtype: torch.dtype, tolerance: float) -> None:
+def test_on_a_gpu(name: attention.AttentionBackend, dtype: torch.dtype, tolerance: float) -> None:
     compare(name, "cuda", dtype, tolerance, gradients=True)
 
 
 def test_spans_are_the_documents() -> None:
     documents = inputs()[-1]
-    found = spans(documents)
+    found = varlen_mask(documents)
     begins = [*torch.tensor([0, *LENGTHS]).cumsum(0)[:-1].tolist(), 160, 210, 260, 310]
-    assert found.longest == 160 and found.edges.dtype == torch.int32
-    assert found.edges.tolist() == begins + [320] * (16 - len(begins)), "padded with empty documents"
-    assert len(spans(torch.zeros(1, 8, dtype=torch.int64)).edges) == 2
+    assert found.max_seqlen == 160 and found.cu_seqlens.dtype == torch.int32
+    assert found.cu_seqlens.tolist() == begins + [320] * (16 - len(begins)), "padded with empty documents"
+    assert len(varlen_mask(torch.zeros(1, 8, dtype=torch.int64)).cu_seqlens) == 2
     mask = block_mask(documents)
     assert mask.shape == (2, 1, 160, 160)
 
 
 def test_way_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert way(cpu, torch.bfloat16) == "documents"
-    assert way(gpu, torch.bfloat16) == ("varlen" if attention.varlen_options() is not None else "flex")
-    assert way(gpu, torch.float32) == "flex"
+    assert attention_backend(cpu, torch.bfloat16) == "documents"
+    assert attention_backend(gpu, torch.bfloat16) == ("varlen" if attention.varlen_options() is not None else "flex")
+    assert attention_backend(gpu, torch.float32) == "flex"
     monkeypatch.setattr(attention, "varlen_options", lambda: None)
-    assert way(gpu, torch.bfloat16) == "flex"
+    assert attention_backend(gpu, torch.bfloat16) == "flex"
 
 
 def batch(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,7 +117,7 @@ def gradients(model: Model, call: object = None) -> dict[str, Tensor]:
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_one_graph(qk_norm: bool) -> None:
     """The whole forward and backward compile without a break, and give what eager gives."""
-    model = Model(Shape(**{**vars(TINY), "qk_norm": qk_norm}))
+    model = Model(ModelConfig(**{**vars(TINY), "qk_norm": qk_norm}))
     model.initialise(1)
     eager = gradients(model)
     explained = torch._dynamo.explain(model)(*batch())
@@ -153,7 +157,7 @@ def test_packing_drops_and_pads_nothing() -> None:
     tokens, targets, documents = batch()
     with torch.no_grad():
         loss, count, nll = model(tokens, targets, documents)
-        model.attention_way = "flex"
+        model.attention_backend = "flex"
         flex, _, flex_nll = model(tokens, targets, documents)
         assert count == tokens.numel() and bool((nll > 0).all())
         assert torch.allclose(nll, flex_nll, atol=1e-5) and flex.item() == pytest.approx(loss.item(), rel=1e-6)
@@ -169,13 +173,13 @@ def test_a_document_alone_to_the_bit() -> None:
     """What stands around a document does not change a bit of its attention or of the gradients."""
     q, k, v, back, documents = inputs()
     packed = [t.clone().requires_grad_() for t in (q, k, v)]
-    whole = attend(*packed, layout(documents, "documents"))
+    whole = attend(*packed, attention_mask(documents, "documents"))
     grads = torch.autograd.grad(whole, packed, back)
     begin = 0
     for n in LENGTHS:
         at = (slice(0, 1), slice(None), slice(begin, begin + n))
         alone = [t[at].clone().requires_grad_() for t in (q, k, v)]
-        out = attend(*alone, layout(torch.zeros(1, n, dtype=torch.int64), "documents"))
+        out = attend(*alone, attention_mask(torch.zeros(1, n, dtype=torch.int64), "documents"))
         assert torch.equal(out, whole[at])
         for a, b in zip(torch.autograd.grad(out, alone, back[at]), grads, strict=True):
             assert torch.equal(a, b[at])

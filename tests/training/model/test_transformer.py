@@ -10,12 +10,21 @@ from hypothesis import strategies as st
 
 from training.config import PRESETS
 from training.model.attention import attend, document_mask
-from training.model.transformer import Model, Shape, rotary, rotate, turns
+from training.model.transformer import Model, ModelConfig, apply_rotary, rope_angles, rope_tables
 
 
 def tiny(**changes: object) -> Model:
-    sizes = {"vocab": 50, "layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "ffn": 48, "tied": True, **changes}
-    model = Model(Shape(**sizes))
+    sizes = {
+        "vocab": 50,
+        "num_layers": 2,
+        "hidden_size": 32,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "intermediate_size": 48,
+        "tie_embeddings": True,
+        **changes,
+    }
+    model = Model(ModelConfig(**sizes))
     model.initialise(3)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -77,14 +86,14 @@ def test_attention_is_the_formula() -> None:
 def test_rotation_depends_on_distance_alone() -> None:
     g = torch.Generator().manual_seed(1)
     q, k = torch.randn(16, generator=g), torch.randn(16, generator=g)
-    angle = rotary(50, 16, 10_000.0)
-    cos, sin = turns(angle)
-    turn = [(rotate(q, cos[i], sin[i]), rotate(k, cos[i], sin[i])) for i in range(50)]
+    angle = rope_angles(50, 16, 10_000.0)
+    cos, sin = rope_tables(angle)
+    turn = [(apply_rotary(q, cos[i], sin[i]), apply_rotary(k, cos[i], sin[i])) for i in range(50)]
     a, b = q.chunk(2)
     by_hand = torch.cat((a * angle[9].cos() - b * angle[9].sin(), b * angle[9].cos() + a * angle[9].sin()))
     assert torch.allclose(turn[9][0], by_hand, atol=1e-6)
     assert torch.allclose(turn[9][0] @ turn[4][1], turn[45][0] @ turn[40][1], atol=1e-4)
-    assert torch.equal(rotary(5, 16, 10_000.0, start=7), angle[7:12])
+    assert torch.equal(rope_angles(5, 16, 10_000.0, start=7), angle[7:12])
 
 
 def test_cache_equals_no_cache() -> None:
@@ -98,7 +107,15 @@ def test_cache_equals_no_cache() -> None:
 
 
 def test_initialisation_is_a_function_of_seed_and_name() -> None:
-    shape = Shape(vocab=500, layers=3, width=64, heads=4, kv_heads=2, ffn=128, tied=False)
+    shape = ModelConfig(
+        vocab=500,
+        num_layers=3,
+        hidden_size=64,
+        num_heads=4,
+        num_kv_heads=2,
+        intermediate_size=128,
+        tie_embeddings=False,
+    )
     first, second, third = Model(shape), Model(shape), Model(shape)
     first.initialise(1), second.initialise(1), third.initialise(2)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
@@ -113,6 +130,6 @@ def test_initialisation_is_a_function_of_seed_and_name() -> None:
 def test_llama_3_8b_has_its_parameters() -> None:
     sizes = PRESETS["8b"]
     with torch.device("meta"):
-        assert Model(Shape(vocab=128256, **sizes)).parameters_count() == 8_030_261_248
-        assert Model(Shape(vocab=128256, **PRESETS["1b"])).parameters_count() == 1_235_814_400
-        assert Model(Shape(vocab=128256, **PRESETS["3b"])).parameters_count() == 3_212_749_824
+        assert Model(ModelConfig(vocab=128256, **sizes)).parameters_count() == 8_030_261_248
+        assert Model(ModelConfig(vocab=128256, **PRESETS["1b"])).parameters_count() == 1_235_814_400
+        assert Model(ModelConfig(vocab=128256, **PRESETS["3b"])).parameters_count() == 3_212_749_824

@@ -9,18 +9,19 @@ import pytest
 import torch
 
 from training.config import OptimizerConfig, ScheduleConfig
-from training.model.transformer import Model, Shape
-from training.optim.optimizers import Muon, build, learning_rate
+from training.model.transformer import Model, ModelConfig
+from training.optim.lr_schedule import learning_rate
+from training.optim.optimizers import Muon, build_optimizers
 
-SHAPE = {"vocab": 10, "layers": 2, "width": 8, "heads": 2, "kv_heads": 1, "ffn": 8}
+SHAPE = {"vocab": 10, "num_layers": 2, "hidden_size": 8, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 8}
 
 
 def groups(tied: bool, **config: Any) -> list[dict[str, set[str]]]:
     """Of each optimizer: the names that decay and those that don't."""
-    model = Model(Shape(**SHAPE, tied=tied))
+    model = Model(ModelConfig(**SHAPE, tie_embeddings=tied))
     names = {id(p): n for n, p in model.named_parameters()}
     found = []
-    for part in build(model, OptimizerConfig(**config)).parts:
+    for part in build_optimizers(model, OptimizerConfig(**config)).parts:
         sets: dict[str, set[str]] = {"decays": set(), "stays": set()}
         for group in part.param_groups:
             sets["decays" if group["weight_decay"] else "stays"] |= {names[id(p)] for p in group["params"]}
@@ -68,9 +69,9 @@ def test_muon_is_torchs(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_a_skipped_step_leaves_everything_as_it_was(kind: str) -> None:
     """Whatever the gradient is: also one that is no number."""
-    model = Model(Shape(**SHAPE, tied=True))
+    model = Model(ModelConfig(**SHAPE, tie_embeddings=True))
     model.initialise(1)
-    optimizers = build(model, OptimizerConfig(kind=kind))
+    optimizers = build_optimizers(model, OptimizerConfig(kind=kind))
 
     def step(value: float, skip: float) -> None:
         for p in model.parameters():
@@ -92,9 +93,9 @@ def test_a_skipped_step_leaves_everything_as_it_was(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_the_update_is_measured(kind: str) -> None:
     """Against the difference of the weights before and after; a skipped one is none."""
-    model = Model(Shape(**SHAPE, tied=False))
+    model = Model(ModelConfig(**SHAPE, tie_embeddings=False))
     model.initialise(1)
-    optimizers = build(model, OptimizerConfig(kind=kind, lr=0.02, weight_decay=0.5))
+    optimizers = build_optimizers(model, OptimizerConfig(kind=kind, lr=0.02, weight_decay=0.5))
     generator = torch.Generator().manual_seed(2)
     for skip in (0.0, 0.0, 1.0, 0.0):
         for p in model.parameters():
@@ -108,12 +109,12 @@ def test_the_update_is_measured(kind: str) -> None:
     assert optimizers.step(torch.tensor(0.0)) is None
 
 
-def rates(iterations: int, **config: object) -> list[float]:
-    return [learning_rate(i, iterations, 1.0, ScheduleConfig(**config)) for i in range(iterations)]
+def rates(steps: int, **config: object) -> list[float]:
+    return [learning_rate(i, steps, 1.0, ScheduleConfig(**config)) for i in range(steps)]
 
 
 def test_cosine() -> None:
-    found = rates(100, warmup=10)
+    found = rates(100, warmup_steps=10)
     assert found[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert found[9] == max(found) == 1.0 and found[9:] == sorted(found[9:], reverse=True)
     assert found[54] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 2)) / 2)
@@ -121,17 +122,17 @@ def test_cosine() -> None:
 
 
 def test_constant_and_wsd() -> None:
-    assert rates(50, kind="constant", warmup=0) == [1.0] * 50
-    found = rates(100, kind="wsd", warmup=5, decay=0.2, final=0.0)
+    assert rates(50, kind="constant", warmup_steps=0) == [1.0] * 50
+    found = rates(100, kind="wsd", warmup_steps=5, decay_fraction=0.2, min_lr_ratio=0.0)
     assert found[4:80] == [1.0] * 76
     assert found[80:] == pytest.approx([1 - (i + 1) / 20 for i in range(20)])
-    found = rates(100, kind="wsd", warmup=5, decay=0.2, final=0.0, form="sqrt")
+    found = rates(100, kind="wsd", warmup_steps=5, decay_fraction=0.2, min_lr_ratio=0.0, decay_type="sqrt")
     assert found[4:80] == [1.0] * 76 and found[80:] == pytest.approx([1 - math.sqrt((i + 1) / 20) for i in range(20)])
-    found = rates(100, kind="wsd", warmup=5, decay=0.2, final=0.1, form="cosine")
+    found = rates(100, kind="wsd", warmup_steps=5, decay_fraction=0.2, min_lr_ratio=0.1, decay_type="cosine")
     assert found[79:] == pytest.approx([0.1 + 0.45 * (1 + math.cos(math.pi * i / 20)) for i in range(21)])
 
 
 def test_short_runs() -> None:
     assert rates(1) == [1.0]
-    assert rates(2, warmup=5) == [0.2, 0.4]
+    assert rates(2, warmup_steps=5) == [0.2, 0.4]
     assert rates(100)[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0]), "by default a twentieth warms up"

@@ -28,11 +28,11 @@ _spec.loader.exec_module(bench)
 
 
 def made(**config: Any) -> Guard:
-    return Guard(GuardConfig(**{"action": "skip", "window": 32, "least": 16, **config}), torch.device("cpu"))
+    return Guard(GuardConfig(**{"action": "skip", "window": 32, "warmup_steps": 16, **config}), torch.device("cpu"))
 
 
 def feed(guard: Guard, values: list[tuple[float, float]], first: int = 1) -> list[bool]:
-    """Which of the iterations are skipped."""
+    """Which of the steps are skipped."""
     return [
         bool(guard.judge(i, torch.tensor(loss), torch.tensor(norm))[0]) for i, (loss, norm) in enumerate(values, first)
     ]
@@ -61,7 +61,7 @@ def assert_z(values: list[tuple[float, float]], newest: int) -> None:
         assert z[i].item() == pytest.approx((x - middle) / (1.4826 * mad), rel=1e-4)
 
 
-def test_what_is_no_number_is_skipped_from_the_first_iteration_on() -> None:
+def test_what_is_no_number_is_skipped_from_the_first_step_on() -> None:
     values = [(2.0, 1.0), (math.nan, 1.0), (2.0, math.inf), (2.0, math.nan), (2.0, 1.0)]
     assert feed(made(), values) == [False, True, True, True, False]
     assert feed(made(action="watch"), values) == [False, True, True, True, False], "an update of NaN is never taken"
@@ -73,15 +73,15 @@ def test_what_is_no_number_is_skipped_from_the_first_iteration_on() -> None:
 
 
 def test_outliers_are_judged_by_what_was_accepted() -> None:
-    """A second, smaller spike is seen behind the first; quiet iterations are not skipped; downwards is never bad."""
+    """A second, smaller spike is seen behind the first; quiet steps are not skipped; downwards is never bad."""
     values = noise(200)
     values[100], values[103], values[150] = (9.0, 40.0), (2.9, 3.0), (0.5, 0.01)
     assert [i for i, skipped in enumerate(feed(made(), values)) if skipped] == [100, 103]
 
 
-def test_a_spike_is_so_many_anomalies_within_so_many_iterations() -> None:
+def test_a_spike_is_so_many_anomalies_within_so_many_steps() -> None:
     def spike(at: list[int], cleared: int = 0) -> tuple[bool, list[int]]:
-        guard = made(action="rollback", confirm=3, within=5)
+        guard = made(action="rollback", spike_count=3, spike_window=5)
         guard.cleared = cleared
         values = noise(60)
         for i in at:
@@ -97,7 +97,7 @@ def test_a_spike_is_so_many_anomalies_within_so_many_iterations() -> None:
 def test_which_checkpoint_is_good() -> None:
     guard = made(action="rollback", good_after=8)
     values = noise(60)
-    values[34] = (9.0, 40.0)  # iteration 35
+    values[34] = (9.0, 40.0)  # step 35
     good = []
     for i in range(60):
         feed(guard, values[i : i + 1], i + 1)
@@ -118,7 +118,7 @@ def test_state_comes_back_to_the_bit() -> None:
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     feed(second, values[51:], 52)
     assert second.state_dict() == whole.state_dict()
-    larger = made(action="rollback", window=64, within=20)
+    larger = made(action="rollback", window=64, spike_window=20)
     larger.load_state_dict(whole.state_dict())
     assert sorted(x for x in larger.state_dict()["history"][0] if x is not None) == sorted(
         whole.state_dict()["history"][0]
@@ -139,15 +139,17 @@ def found(number: int, good: int, blamed: int, masked: int) -> Incident:
 
 def test_when_to_stop(tmp_path: Path) -> None:
     refuse([found(1, 100, 0, 0), found(2, 150, 0, 0)], 0.0, 0.01, tmp_path)
-    with pytest.raises(UserError, match="the loss is 5 in iteration 105, the second spike after the checkpoint of"):
+    with pytest.raises(UserError, match="the loss is 5 in step 105, the second spike after the checkpoint of"):
         refuse([found(1, 100, 0, 0), found(2, 100, 0, 0)], 0.0, 0.01, tmp_path)
-    with pytest.raises(UserError, match=r"20 documents are masked, 2.00% of all, and guard.largest_share is 1.00%"):
+    with pytest.raises(
+        UserError, match=r"20 documents are masked, 2.00% of all, and guard.max_masked_fraction is 1.00%"
+    ):
         refuse([found(1, 100, 20, 20)], 0.02, 0.01, tmp_path)
 
 
 # --- poisoned documents, in the small
 
-SMALL = {"iterations": 220, "guard.largest_share": 0.02, "checkpoint.every": 20, "quarantine": None}
+SMALL = {"steps": 220, "guard.max_masked_fraction": 0.02, "checkpoint.every": 20, "exclude_list": None}
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +172,7 @@ def run(data: Path, where: Path, report: Any = None, **changes: Any) -> TrainRes
 @pytest.fixture(scope="module")
 def guarded(poisoned: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
     where = tmp_path_factory.mktemp("guarded") / "run"
-    return where, run(poisoned[0], where, quarantine=str(where.parent / "bad.jsonl"))
+    return where, run(poisoned[0], where, exclude_list=str(where.parent / "bad.jsonl"))
 
 
 def test_it_names_exactly_the_poisoned(poisoned: Any, guarded: Any) -> None:
@@ -186,7 +188,7 @@ def test_it_names_exactly_the_poisoned(poisoned: Any, guarded: Any) -> None:
     assert {line["doc_id"] for line in lines} == everyone and len(lines) == len(everyone)
     events = [e for e in map(json.loads, (where / "metrics.jsonl").open()) if e.get("event") == "rollback"]
     assert [set(e["blamed"]) for e in events] == [{d["doc_id"] for d in r["blamed"]} for r in reports]
-    steps = [e["iteration"] for e in map(json.loads, (where / "metrics.jsonl").open()) if e["kind"] == "train"]
+    steps = [e["step"] for e in map(json.loads, (where / "metrics.jsonl").open()) if e["kind"] == "train"]
     assert steps == list(range(1, 221)), "what was gone back behind is written once"
 
 
@@ -228,7 +230,7 @@ def test_a_rollback_cut_short_anywhere_ends_the_same(
     quarantine = str(where.parent / "bad.jsonl")
     for _ in range(8):
         try:
-            result = run(poisoned[0], where, quarantine=quarantine)
+            result = run(poisoned[0], where, exclude_list=quarantine)
             break
         except Crash:
             continue
@@ -247,13 +249,13 @@ def test_random_weights_blame_nobody(
 ) -> None:
     """The newest checkpoint scores where only the start is good, if its run learns: ln 257 is 5.55."""
 
-    def found(iteration: int) -> Loaded:
+    def found(step: int) -> Loaded:
         guard = {"history": [losses, losses]}
-        return Loaded(Path(f"{iteration:08d}"), {"iteration": iteration, "guard": guard, "shape": {"vocab": 257}}, ())
+        return Loaded(Path(f"{step:08d}"), {"step": step, "guard": guard, "shape": {"vocab": 257}}, ())
 
-    monkeypatch.setattr(rollback.checkpoint, "newest", lambda _: found(50))
-    config = parse("iterations: 100", overrides={"init_from": init_from} if init_from else {})
-    assert rollback._scorer(config, Path("run"), found(good)).state["iteration"] == scorer
+    monkeypatch.setattr(rollback.save_load, "newest", lambda _: found(50))
+    config = parse("steps: 100", overrides={"init_from": init_from} if init_from else {})
+    assert rollback._scorer(config, Path("run"), found(good)).state["step"] == scorer
 
 
 def test_half_a_line_in_the_quarantine_list(tmp_path: Path) -> None:
@@ -273,5 +275,7 @@ def test_half_a_line_in_the_quarantine_list(tmp_path: Path) -> None:
 def test_more_than_a_share_masked_stops(poisoned: Any, guarded: Any, tmp_path: Path) -> None:
     where = tmp_path / "run"
     shutil.copytree(guarded[0], where)
-    with pytest.raises(UserError, match=r"36 documents are masked, 1.03% of all, and guard.largest_share is 0.50%"):
-        run(poisoned[0], where, **{"guard.largest_share": 0.005})
+    with pytest.raises(
+        UserError, match=r"36 documents are masked, 1.03% of all, and guard.max_masked_fraction is 0.50%"
+    ):
+        run(poisoned[0], where, **{"guard.max_masked_fraction": 0.005})

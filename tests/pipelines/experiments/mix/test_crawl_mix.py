@@ -34,13 +34,21 @@ def _file(run: Path, folder: Path, **changes: Any) -> Path:
     ]
     (folder / "quiz.jsonl").write_text("".join(json.dumps(q) + "\n" for q in quiz))
     proxy = {
-        "iterations": 12,
-        "model": {"preset": None, "layers": 1, "width": 32, "heads": 2, "kv_heads": 2, "ffn": 64, "tied": True},
-        "data": {"sequence": 64, "max_epochs": 20, "validation": {"again": str(run)}},
-        "batch": {"windows": 4},
+        "steps": 12,
+        "model": {
+            "preset": None,
+            "num_layers": 1,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "num_kv_heads": 2,
+            "intermediate_size": 64,
+            "tie_embeddings": True,
+        },
+        "data": {"seq_len": 64, "max_epochs": 20, "validation": {"again": str(run)}},
+        "batch": {"global_size": 4},
         "precision": "fp32",
         "device": "cpu",
-        "evaluate": {"every": 6, "windows": 4, "tasks": [str(folder / "quiz.jsonl")]},
+        "evaluate": {"every": 6, "sequences": 4, "tasks": [str(folder / "quiz.jsonl")]},
         "checkpoint": {"every": 4, "keep": 1},
     }
     settings = {

@@ -31,8 +31,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _settings(run: Path, **changes: Any) -> Settings:
     tiny = copy.deepcopy(planted.PROXY)
-    tiny |= {"iterations": 12, "evaluate": {"every": 6, "windows": 4}, "checkpoint": {"every": 4, "keep": 1}}
-    tiny["batch"] = {"windows": 4}
+    tiny |= {"steps": 12, "evaluate": {"every": 6, "sequences": 4}, "checkpoint": {"every": 4, "keep": 1}}
+    tiny["batch"] = {"global_size": 4}
     base: dict[str, Any] = {"data": str(run), "proxy": tiny, "runs": 14, "resamples": 5, "confirm": {"seeds": 2}}
     base["families"] = ("mixing_law",)  # losses of such short runs are noise: the choice is tested elsewhere
     return Settings(**base | changes)
@@ -71,7 +71,7 @@ class Written:
             "quiz.still": 0.25,
         }
         domains = {name: {"loss": loss} for name, loss in losses.items()}
-        return {"kind": "validation", "iteration": at, "loss": 0.0, "domains": domains, "tasks": tasks}
+        return {"kind": "validation", "step": at, "loss": 0.0, "domains": domains, "tasks": tasks}
 
 
 class Counting(Written):

@@ -20,30 +20,32 @@ from training import config
 
 LAW = scaling_law.Law(E=2.0, A=30.0, B=400.0, alpha=0.4, beta=0.45)
 TRAINING: dict[str, Any] = {
-    "iterations": 1, "model": {"preset": None, "layers": 1, "width": 32, "heads": 2, "kv_heads": 2, "ffn": 64,
-    "tied": True}, "data": {"sequence": 64}, "batch": {"windows": 8}, "device": "cpu", "precision": "fp32",
+    "steps": 1,
+    "model": {"preset": None, "num_layers": 1, "hidden_size": 32, "num_heads": 2, "num_kv_heads": 2,
+              "intermediate_size": 64, "tie_embeddings": True},
+    "data": {"seq_len": 64}, "batch": {"global_size": 8}, "device": "cpu", "precision": "fp32",
 }  # fmt: skip
 
 
-def _written(folder: Path, width: int, iterations: int, change: Callable[[np.ndarray], np.ndarray] | None = None,
+def _written(folder: Path, width: int, steps: int, change: Callable[[np.ndarray], np.ndarray] | None = None,
              *, upto: int | None = None) -> Path:  # fmt: skip
     """A training run as its directory shows it, its loss falling to the law's; change: of the losses."""
     folder.mkdir(parents=True)
-    value = TRAINING | {"iterations": iterations, "model": TRAINING["model"] | {"width": width}}
+    value = TRAINING | {"steps": steps, "model": TRAINING["model"] | {"hidden_size": width}}
     (folder / "train.yaml").write_text(config.parse(yaml.safe_dump(value)).dump())
     (folder / "data.json").write_text(json.dumps({"tokenizer": {"vocab": 256}, "root": str(folder / "gone")}))
     (folder / "metrics.jsonl").write_text("")
     point = live_run.curve(folder).point
-    at = np.arange(1, iterations + 1)
-    loss = LAW.loss(point.n, point.d) * (1 + 0.8 * np.exp(-6 * at / iterations))
-    loss = loss * np.exp(np.random.default_rng(width + iterations).normal(0, 0.01, iterations))
+    at = np.arange(1, steps + 1)
+    loss = LAW.loss(point.n, point.d) * (1 + 0.8 * np.exp(-6 * at / steps))
+    loss = loss * np.exp(np.random.default_rng(width + steps).normal(0, 0.01, steps))
     entries = [
-        {"kind": "train", "iteration": int(i), "loss": float(x)}
+        {"kind": "train", "step": int(i), "loss": float(x)}
         for i, x in zip(at, change(loss) if change else loss, strict=True)
     ]
     entries = entries[:upto]
     if upto is None:
-        entries.append({"kind": "validation", "iteration": iterations, "loss": float(loss[-1]), "domains": {}})
+        entries.append({"kind": "validation", "step": steps, "loss": float(loss[-1]), "domains": {}})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries))
     return folder
 
@@ -52,8 +54,8 @@ def _written(folder: Path, width: int, iterations: int, change: Callable[[np.nda
 def rungs(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("ladder")
     for width in (32, 64, 96):
-        for iterations in (200, 400, 800):
-            _written(folder / f"w{width}-i{iterations}", width, iterations)
+        for steps in (200, 400, 800):
+            _written(folder / f"w{width}-i{steps}", width, steps)
     return str(folder)
 
 
@@ -78,7 +80,7 @@ def test_departure(
     run = live_run.curve(_written(tmp_path / "run", 80, 500, change))
     left = live_check.departure(run, live_check.expected(fitted, live_check.ladder_curves(rungs), run))
     assert (left is not None) == incident
-    assert left is None or 290 <= left.iteration <= 340
+    assert left is None or 290 <= left.step <= 340
 
 
 def test_watch_by_the_command(rungs: str, tmp_path: Path, gristmill: Callable[..., tuple[int, str, str]]) -> None:
@@ -87,7 +89,7 @@ def test_watch_by_the_command(rungs: str, tmp_path: Path, gristmill: Callable[..
     assert code == 3 and "the loss is above its predicted curve" in json.loads(said)["incident"]["message"]
 
 
-def test_watch_before_the_first_iteration(fitted: Fit, rungs: str, tmp_path: Path) -> None:
+def test_watch_before_the_first_step(fitted: Fit, rungs: str, tmp_path: Path) -> None:
     run = live_run.curve(_written(tmp_path / "run", 80, 500, upto=0))
     assert live_check.departure(run, live_check.expected(fitted, live_check.ladder_curves(rungs), run)) is None
 
@@ -113,7 +115,7 @@ def test_no_ladder_and_no_run(tmp_path: Path, rungs: str, gristmill: Callable[..
     ("text", "words"),
     [
         ("base: {}\n", "sizes: Field required"),
-        ("base: {}\nsizes: [{width: 32}]\n", "sizes: Tuple should have at least 2 items"),
+        ("base: {}\nsizes: [{hidden_size: 32}]\n", "sizes: Tuple should have at least 2 items"),
         ("base: {}\nsizes: [{}, {}]\ntokens_per_param: [-1]\n", "tokens_per_param.0: Input should be greater than 0"),
         ("base: {}\nsizes: [{}, {}]\nladder: 1\n", "ladder: Extra inputs"),
         ("[", "cannot read this file"),
@@ -133,16 +135,21 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_ladder_names_its_runs_by_size_and_tokens(shards: Path, tmp_path: Path) -> None:
-    sizes = ({"layers": 1, "width": 64, "heads": 2, "kv_heads": 2, "ffn": 96}, TRAINING["model"])
+    sizes = (
+        {"num_layers": 1, "hidden_size": 64, "num_heads": 2, "num_kv_heads": 2, "intermediate_size": 96},
+        TRAINING["model"],
+    )
     made = ladder.runs(ladder.Ladder(base=TRAINING, sizes=sizes, tokens_per_param=(2, 4)), str(shards), str(tmp_path))
     names = [Path(p.folder).name for p in made]
     assert names == sorted(names) and len(set(names)) == 4
     for p, name in zip(made, names, strict=True):
         n, d = (int(part[1:]) for part in name.split("-"))
-        assert d == p.settings["iterations"] * 8 * 64 and d / n == pytest.approx(2 if p in made[0::2] else 4, rel=0.02)
+        assert d == p.settings["steps"] * 8 * 64 and d / n == pytest.approx(2 if p in made[0::2] else 4, rel=0.02)
     with pytest.raises(config.UserError, match="width 30 over 4 heads must be a whole"):
         bad = ladder.Ladder(
-            base=TRAINING, sizes=({"layers": 1, "width": 30, "heads": 4, "kv_heads": 2, "ffn": 64},) * 2
+            base=TRAINING,
+            sizes=({"num_layers": 1, "hidden_size": 30, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 64},)
+            * 2,
         )
         ladder.runs(bad, str(shards), str(tmp_path))
 
@@ -151,8 +158,11 @@ def test_ladder_names_its_runs_by_size_and_tokens(shards: Path, tmp_path: Path) 
 @pytest.mark.timeout(600)
 def test_shuffled_domain_is_noticed(shards: Path, tmp_path: Path) -> None:
     """Nine real runs make the ladder; of two further ones the one whose domain c is shuffled at 60 % is an incident."""
-    base = benchmark.BASE | {"data": {"sequence": 64, "max_epochs": 50}, "batch": {"windows": 16}}
-    sizes = tuple({"layers": 1, "width": w, "heads": 2, "kv_heads": 2, "ffn": 2 * w} for w in (16, 24, 36))
+    base = benchmark.BASE | {"data": {"seq_len": 64, "max_epochs": 50}, "batch": {"global_size": 16}}
+    sizes = tuple(
+        {"num_layers": 1, "hidden_size": w, "num_heads": 2, "num_kv_heads": 2, "intermediate_size": 2 * w}
+        for w in (16, 24, 36)
+    )
     rungs = ladder.runs(
         ladder.Ladder(base=base, sizes=sizes, tokens_per_param=(4.0, 6.0, 9.0)), str(shards), str(tmp_path / "ladder")
     )
@@ -162,10 +172,10 @@ def test_shuffled_domain_is_noticed(shards: Path, tmp_path: Path) -> None:
     curves, made = live_check.ladder_curves(str(tmp_path / "ladder")), fit(table, resamples=50)
     for domain in (None, "c"):
         folder = tmp_path / f"watched-{domain}"
-        benchmark.watched(shards, folder, base, sizes[1] | {"width": 28}, 6.0, 5, domain)
+        benchmark.watched(shards, folder, base, sizes[1] | {"hidden_size": 28}, 6.0, 5, domain)
         seen = live_run.curve(folder / "run")
         left = live_check.departure(seen, live_check.expected(made, curves, seen))
         if domain is None:
             assert left is None
         else:
-            assert left is not None and left.iteration >= 0.6 * seen.iterations and "above" in left.message
+            assert left is not None and left.step >= 0.6 * seen.steps and "above" in left.message

@@ -1,0 +1,69 @@
+"""A batch of training sequences as tensors, with the documents in them numbered.
+
+Sequences hold several documents, or a part of one; `Batch.documents` numbers them, so that attention stays within a
+document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.data.mix_table import Ints
+from training.data.token_streams import TokenSequence
+
+IGNORE_INDEX = -100  # the target of a position that is not trained on
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Tensors [windows, T]: tokens and targets int64 (-100: no target), documents int64 numbered within a window."""
+
+    tokens: Tensor
+    targets: Tensor
+    documents: Tensor
+    domains: tuple[str, ...]  # of each window
+
+    def to(self, device: torch.device) -> Batch:
+        if device.type == "cpu":
+            return self
+        tokens, targets, documents = (t.to(device, non_blocking=True) for t in self.tensors)
+        return Batch(tokens, targets, documents, self.domains)
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory; the DataLoader calls it where it is asked to."""
+        tokens, targets, documents = (t.pin_memory() for t in self.tensors)
+        return Batch(tokens, targets, documents, self.domains)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.tokens, self.targets, self.documents
+
+
+def number_documents(documents: Ints, begins: Sequence[int]) -> None:
+    """Numbers the documents of a window, which was 0 throughout, that begin behind its first token."""
+    number = 1
+    for end in begins[1:]:
+        documents[begins[number - 1] : end] = number
+        number += 1
+    documents[begins[-1] :] = number
+
+
+def collate(windows: Sequence[TokenSequence], length: int) -> Batch:
+    """Windows as tensors of `length` columns; a shorter window is filled up with one more document without targets."""
+    tokens = np.zeros((len(windows), length), np.int64)
+    targets = np.full((len(windows), length), IGNORE_INDEX, np.int64)
+    documents = np.zeros((len(windows), length), np.int64)
+    for row, window in enumerate(windows):
+        n = len(window.tokens) - 1
+        tokens[row, :n] = window.tokens[:-1]
+        targets[row, :n] = window.tokens[1:]
+        begins = window.starts[1:].tolist() + ([n] if n < length else [])
+        if begins:
+            number_documents(documents[row], begins)
+    names = tuple(w.domain for w in windows)
+    return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(documents), names)
