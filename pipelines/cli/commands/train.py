@@ -50,7 +50,7 @@ def train(
     console = make_console(quiet or os.environ.get("RANK", "0") != "0")
     lines = TrainLines(console, settings.steps)
     if workers is not None:
-        from training.distributed.ray_train import fit
+        from training.distributed.ray_train import train_on_ray
 
         if address is not None:
             import ray
@@ -59,7 +59,7 @@ def train(
 
             reach(ray, address, log_to_driver=False)
         console.print(f"on Ray; gristmill watch {run_dir} shows how it goes", style="dim", highlight=False)
-        result = fit(settings, data, run_dir, workers=_workers(workers), address=address)
+        result = train_on_ray(settings, data, run_dir, workers=_workers(workers), address=address)
     else:
         from training.train import train as run_training
 
@@ -69,7 +69,7 @@ def train(
         if note not in lines.notes:
             console.print(note, style="yellow", markup=False)
     if result.resumed_from:
-        console.print(f"went on from step {result.resumed_from}", highlight=False)
+        console.print(f"resumed from step {result.resumed_from}", highlight=False)
     for domain, score in result.validation.items():
         bits = f", {score.bits_per_byte:.3f} bits per byte" if score.bits_per_byte is not None else ""
         console.print(f"{domain}: loss {score.loss:.3f}, perplexity {score.perplexity:.1f}{bits}", highlight=False)
@@ -96,9 +96,9 @@ def list_checkpoints(
     """The checkpoints of a run: step, bytes, tokens read, incidents so far, and which one the guard calls good."""
     import json
 
-    from training.checkpoint.save_load import overview
+    from training.checkpoint.save_load import summarize_checkpoints
 
-    rows = overview(_checkpoints(run))
+    rows = summarize_checkpoints(_checkpoints(run))
     if as_json:
         print(json.dumps(rows))
         return
