@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import crawl
 from curation.quality.c4_line_filter import C4LineFilter
 from curation.quality.heuristics.heuristics import Heuristics
-from curation.quality.url_signals import Urls
+from curation.quality.url_signals import UrlSignals
 from curation.step import MapStep
 
 REPETITION = ("_dup_", "_top_")
@@ -156,7 +156,7 @@ def urls(crawled: list[str], show: bool) -> float:
     }
     shares = []
     for name, every in made.items():
-        ours = decisions(Urls(), pa.record_batch({"url": every}))
+        ours = decisions(UrlSignals(), pa.record_batch({"url": every}))
         counts: Counter[tuple[bool, bool]] = Counter()
         kinds: Counter[str] = Counter()
         for url, mine in zip(every, ours, strict=True):

@@ -48,7 +48,7 @@ def main() -> None:
         first = [row for row, later in zip(rows, second, strict=True) if not later]
         options = {"dim": 16, "wordNgrams": 1, "bucket": 0, "epoch": 5}
         made = train.fit(first, str(folder / "c.bin"), options=options)
-        harmless = next(row for row in made.labels if row.label == "harmless").figures
+        harmless = next(row for row in made.labels if row.label == "harmless").metrics
         print(f"classifier by itself, a tenth of its half held out: AUC {harmless.auc:.4f}, ECE {harmless.ece:.4f}")
         steps = (
             Classifier(model=str(folder / "c.bin"), labels=["harmless"]),
@@ -65,10 +65,10 @@ def main() -> None:
             pq.write_table(pa.Table.from_batches([batch]), folder / f"{label}.parquet")
         sources = {label: [str(folder / f"{label}.parquet")] for label in ("harmless", "toxic")}
         fitted = train.train_ensemble(sources, SIGNALS, str(folder / "e.json"), label="harmless", share=0.3)
-        print(f"fitted on {fitted.trained:,} tweets of the other half, held out {fitted.figures.samples:,}:")
+        print(f"fitted on {fitted.trained:,} tweets of the other half, held out {fitted.metrics.samples:,}:")
         for signal, area in fitted.alone:
             print(f"  {signal:<28} AUC {area:.4f}")
-        print(f"  {'ensemble':<28} AUC {fitted.figures.auc:.4f}, ECE {fitted.figures.ece:.4f}")
+        print(f"  {'ensemble':<28} AUC {fitted.metrics.auc:.4f}, ECE {fitted.metrics.ece:.4f}")
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def others(batches: Sequence[pa.RecordBatch]) -> None:
     """What else stands in the FineWeb recipe."""
     from datatrove.pipeline.formatters import PIIFormatter
 
-    from curation.quality.url_signals import Urls
+    from curation.quality.url_signals import UrlSignals
     from curation.safety.pii.pii import Pii
 
     texts = [t for b in batches for t in b.column("text").to_pylist()]
@@ -154,7 +154,7 @@ def others(batches: Sequence[pa.RecordBatch]) -> None:
     peer = size(texts) / timed(lambda: [formatter.format(t) for t in texts], 1)
     row("pii e-mail, IP", step_speed(Pii(entities=["EMAIL_ADDRESS", "IP_ADDRESS"]), batches), peer, None,
         "finds by presidio, theirs by two expressions")  # fmt: skip
-    row("urls", step_speed(Urls(), batches), None, None, "reads no text: MB that pass by")
+    row("urls", step_speed(UrlSignals(), batches), None, None, "reads no text: MB that pass by")
 
 
 def main() -> None:

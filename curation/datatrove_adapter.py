@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +62,9 @@ class Datatrove(MapStep):
 
     def rules(self) -> Mapping[str, str]:
         return {"keep": f"{self.name}.keep"}
+
+    def packages(self) -> Sequence[str]:
+        return ("datatrove", "tldextract")
 
     def check(self) -> None:
         if not self.block:

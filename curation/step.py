@@ -55,6 +55,10 @@ class Step:
         """Model names or paths it loads; their checksums are part of the fingerprint, absent ones are refused."""
         return ()
 
+    def packages(self) -> Sequence[str]:
+        """Modules that it imports where it works, with the options it has; a run without one of them is refused."""
+        return ()
+
     def inputs(self) -> Sequence[str]:
         """Paths or globs of other files it reads (evaluation sets, lists); contents are part of the fingerprint."""
         return ()
@@ -239,7 +243,10 @@ class InputSplit:
 
 
 class Reader(Protocol):
-    """How files of one kind become documents. A dataclass, like a step: its fields are the source's options."""
+    """How files of one kind become documents. A dataclass, like a step: its fields are the source's options.
+
+    It may have a method `packages`, which is to a reader what `Step.packages` is to a step.
+    """
 
     def split(self, whole: InputSplit, /, root: str, target: int) -> list[InputSplit]:
         """Cuts a whole file into splits of about `target` bytes where that is exact, else returns it as it is.

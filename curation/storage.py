@@ -27,6 +27,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from curation.core.errors import UserError
+from curation.core.packages import describe_missing
 
 Failpoint = Callable[[str], None]
 _failpoint: Failpoint | None = None
@@ -55,7 +56,8 @@ def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
         try:
             fs, inner = url_to_fs(path, use_listings_cache=False)
         except (ImportError, ValueError) as error:  # no such protocol, or its package is not here
-            raise UserError(f"{path}: {error}") from error
+            needs_s3fs = path.startswith("s3://") and isinstance(error, ImportError)
+            raise UserError(f"{path}: {describe_missing(['s3fs']) if needs_s3fs else error}") from error
         return fs, inner
     return fsspec.filesystem("file"), os.path.abspath(path.removeprefix("file://"))
 
@@ -65,6 +67,15 @@ def join(root: str, *parts: str) -> str:
     for part in parts:
         root = part if is_remote(part) else posixpath.join(root, part)
     return root
+
+
+def path_beside(file: str, path: str) -> str:
+    """A path as written in a file, seen from that file's folder; absolute and remote paths stay as they are."""
+    if is_remote(path) or posixpath.isabs(path):
+        return path
+    if is_remote(file):
+        return posixpath.join(file.rpartition("/")[0], path)
+    return posixpath.normpath(posixpath.join(os.path.dirname(os.path.abspath(file)), path))
 
 
 def open_input(root: str, path: str) -> IO[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 STEPS: dict[str, str | type] = {
     "extract": "curation.extract.extract:Extract",
-    "urls": "curation.quality.url_signals:Urls",
+    "urls": "curation.quality.url_signals:UrlSignals",
     "language": "curation.quality.language:Language",
     "c4_line_filter": "curation.quality.c4_line_filter:C4LineFilter",
     "heuristics": "curation.quality.heuristics.heuristics:Heuristics",

@@ -10,9 +10,8 @@ A page that an engine cannot handle is not an error: its text is empty and rule 
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -20,7 +19,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import document
-from curation.core.errors import UserError
 from curation.extract import blocks, main_content, plain_text
 from curation.step import MapStep
 
@@ -76,10 +74,9 @@ class Extract(MapStep):
         """A document must have text."""
         return {"empty": f"{self.name}.chars > 0"}
 
-    def check(self) -> None:
-        """Refuses an engine that is not installed."""
-        if importlib.util.find_spec("trafilatura" if self.engine == "trafilatura" else "resiliparse") is None:
-            raise UserError(f"extract: engine {self.engine!r} is not installed; try: pip install trafilatura")
+    def packages(self) -> Sequence[str]:
+        own = ("trafilatura", "lxml_html_clean") if self.engine == "trafilatura" else ()
+        return ("resiliparse", *own) if self.engine != "auto" else ("resiliparse", "numba")
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch with plain text, and the signals."""

@@ -1,8 +1,8 @@
-"""How good a score is, on samples that it never saw: ranking, calibration, and what each threshold would do.
+"""Measures a score on held-out samples: AUC, expected calibration error, and precision and recall at thresholds.
 
-AUC says how well a score ranks, and nothing about its size; the expected calibration error says how far a probability
-is from the share that is really so (Guo et al. 2017, section 2: samples in bins of equal width, the difference of mean
-score and true share in each, averaged by their numbers).
+AUC measures how well a score ranks samples, whatever its size. The expected calibration error measures how far a
+probability is from the true share (Guo et al. 2017, section 2: samples in bins of equal width, the absolute difference
+between mean score and true share in each, weighted by their numbers).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Truth = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What a rule `score >= threshold` would do to the held-out samples."""
+class ThresholdMetrics:
+    """Precision and recall of a rule `score >= threshold` on the held-out samples."""
 
     threshold: float
     precision: float  # nan where nothing is selected
@@ -33,35 +33,41 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Held-out figures of one score against the truth."""
+class HeldOutMetrics:
+    """Metrics of one score on held-out samples."""
 
-    held_out: int  # positive samples
-    samples: int  # all of them
-    auc: float  # area under the ROC curve: how often a positive sample outranks another; nan without either
+    positives: int  # samples of the label
+    samples: int  # all held-out samples
+    auc: float  # area under the ROC curve: how often a positive scores higher than a negative; nan without either
     ece: float  # expected calibration error; nan without samples
-    cuts: tuple[Cut, ...]
+    thresholds: tuple[ThresholdMetrics, ...]
 
 
-def figures(values: Values, positive: Truth) -> Figures:
-    """Everything of the above; values: (n,) in [0, 1]."""
-    cuts = []
+def measure_scores(values: Values, positive: Truth) -> HeldOutMetrics:
+    """All metrics; values: (n,) in [0, 1]; positive: (n,)."""
+    thresholds = []
     for threshold in THRESHOLDS:
         chosen = values >= threshold
         hits, count = int((chosen & positive).sum()), int(chosen.sum())
-        cuts.append(
-            Cut(
+        thresholds.append(
+            ThresholdMetrics(
                 threshold,
                 hits / count if count else float("nan"),
                 hits / int(positive.sum()) if positive.any() else float("nan"),
                 count / len(values) if len(values) else float("nan"),
             )
         )
-    return Figures(int(positive.sum()), len(values), auc(values, positive), ece(values, positive), tuple(cuts))
+    return HeldOutMetrics(
+        int(positive.sum()),
+        len(values),
+        auc(values, positive),
+        expected_calibration_error(values, positive),
+        tuple(thresholds),
+    )
 
 
 def auc(values: Values, positive: Truth) -> float:
-    """Area under the ROC curve by ranks (Mann & Whitney), ties counting half; nan where a side is empty."""
+    """Area under the ROC curve by ranks (Mann & Whitney), ties counting half; nan without positives or negatives."""
     yes, no = int(positive.sum()), int((~positive).sum())
     if not yes or not no:
         return float("nan")
@@ -70,7 +76,7 @@ def auc(values: Values, positive: Truth) -> float:
     return float((rank[positive].sum() - yes * (yes + 1) / 2) / (yes * no))
 
 
-def ece(values: Values, positive: Truth) -> float:
+def expected_calibration_error(values: Values, positive: Truth) -> float:
     """sum over bins of |sum of values - positives| / n; nan without samples."""
     if not len(values):
         return float("nan")
@@ -79,32 +85,32 @@ def ece(values: Values, positive: Truth) -> float:
     return float(np.abs(gap).sum() / len(values))
 
 
-def table(measured: Figures) -> str:
+def threshold_table(measured: HeldOutMetrics) -> str:
     """The thresholds as a Markdown table."""
     rows = ["| threshold | selected | precision | recall |", "|---|---|---|---|"]
-    for cut in measured.cuts:
-        cells = (_shown(cut.selected), _shown(cut.precision), _shown(cut.recall))
+    for cut in measured.thresholds:
+        cells = (_three_decimals(cut.selected), _three_decimals(cut.precision), _three_decimals(cut.recall))
         rows.append(f"| {cut.threshold:.2f} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
-def _shown(value: float) -> str:
+def _three_decimals(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.3f}"
 
 
-def summary(rows: Sequence[tuple[str, int, Figures]]) -> str:
-    """(label, samples trained on, figures) as a Markdown table."""
+def summary_table(rows: Sequence[tuple[str, int, HeldOutMetrics]]) -> str:
+    """(label, training samples, metrics) as a Markdown table."""
     lines = ["| label | trained on | held out | AUC | ECE |", "|---|---|---|---|---|"]
     for label, trained, measured in rows:
         lines.append(
-            f"| {label} | {trained:,} | {measured.held_out:,} of {measured.samples:,} "
-            f"| {_shown(measured.auc)} | {_shown(measured.ece)} |"
+            f"| {label} | {trained:,} | {measured.positives:,} of {measured.samples:,} "
+            f"| {_three_decimals(measured.auc)} | {_three_decimals(measured.ece)} |"
         )
     return "\n".join(lines)
 
 
 def write_card(model: str, text: str) -> str:
-    """Writes the card of a model file beside it, whole or not at all; its path: `quality.bin` has `quality.bin.md`."""
+    """Writes the card of a model file atomically: `quality.bin` has `quality.bin.md`. Returns its path."""
     path = f"{model}.md"
     temporary = f"{path}.{uuid.uuid4().hex[:12]}.tmp"
     with open(temporary, "w", encoding="utf-8") as file:

@@ -1,7 +1,8 @@
-"""Texts to train a model from, out of the files people have: plain text, JSON lines, Parquet, compressed or not.
+"""Reads texts to train a model on from text, JSON Lines and Parquet files, compressed or not.
 
-A text is a line of a plain file, or the text field of a JSON object or of a row. Unlike a run's sources these carry no
-identity and no provenance, so a broken record is no drop: it stops the command, naming the file and the line.
+A text is a line of a text file, or the text field of a JSON object or a row. Unlike a run's sources these have no ids
+and no provenance, so a broken record is not dropped: it stops the command with an error that names the file and the
+line.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from curation import document, storage
 from curation.core.errors import UserError
 
 
-def expand(paths: Iterable[str]) -> list[str]:
-    """Files, folders (everything below them) and globs, on any filesystem, as files sorted within each.
+def expand_paths(paths: Iterable[str]) -> list[str]:
+    """Expands files, folders (all files below them) and globs, on any filesystem, into files, sorted within each.
 
-    Raises UserError for what matches nothing.
+    Raises UserError for a path that matches nothing.
     """
     found: list[str] = []
     for path in paths:
@@ -40,22 +41,23 @@ def expand(paths: Iterable[str]) -> list[str]:
     return found
 
 
-def texts(paths: Iterable[str], field: str = "text") -> Iterator[str]:
-    """Every text of every file, in the order of `expand`. Raises UserError for a record without a string `field`."""
-    for path in expand(paths):
+def read_texts(paths: Iterable[str], field: str = "text") -> Iterator[str]:
+    """All texts of all files, in the order of `expand_paths`. Raises UserError for a record without a string
+    `field`."""
+    for path in expand_paths(paths):
         with storage.open_input("", path) as file:
             kind = os.path.splitext(document.strip_compression(path))[1].lower()
             if kind in (".parquet", ".pq"):
                 yield from _parquet(file, path, field)
                 continue
-            lines = _decompressed(file, path)
+            lines = _open_decompressed(file, path)
             try:
                 yield from _jsonl(lines, path, field) if kind in (".jsonl", ".json", ".ndjson") else _plain(lines)
             except (OSError, EOFError, ValueError, zlib.error, zstandard.ZstdError) as e:
                 raise UserError(f"{path}: cannot be read as {kind or 'text'} ({e})") from e
 
 
-def _decompressed(file: IO[bytes], path: str) -> Iterable[bytes]:
+def _open_decompressed(file: IO[bytes], path: str) -> Iterable[bytes]:
     if path.endswith(".gz"):
         return gzip.open(file)
     if path.endswith((".zst", ".zstd")):

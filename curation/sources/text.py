@@ -6,7 +6,7 @@ A compression suffix is ignored: `a.jsonl.zst` is JSON Lines. The compression it
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
@@ -59,6 +59,9 @@ class TextReader:
     date: str = "date"
     mime: Literal["text/plain", "text/html"] = "text/plain"
     format: Literal["auto", "jsonl", "parquet", "arrow", "text"] = "auto"
+
+    def packages(self) -> Sequence[str]:
+        return ("resiliparse",)  # its detector of encodings
 
     def split(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
         """Splits uncompressed JSON Lines by byte ranges and Parquet by row groups. With `id` a file is a single split:

@@ -8,7 +8,7 @@ text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,9 @@ class WarcReader:
     """Reads web archives. `mimes`: the media types that are documents; others are dropped by rule `mime`."""
 
     mimes: list[str] = field(default_factory=lambda: list(DOCUMENT_MIMES))
+
+    def packages(self) -> Sequence[str]:
+        return ("resiliparse",)  # its detector of encodings
 
     def split(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
         """A single split: where members start is not known without reading the whole file (see `index`)."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.core.errors import UserError
+from curation.core.packages import require
 from training.checkpoint.save_load import CheckpointError
 from training.config import TrainConfig, parse
 from training.train import TrainResult, finished_result, train
@@ -36,6 +37,7 @@ def train_on_ray(
     `failures`: how often the group is restarted after losing a worker. Raises what `train` raises, and RuntimeError if
     workers died more often than that.
     """
+    require("training on Ray workers", ["ray", "pandas"])
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig

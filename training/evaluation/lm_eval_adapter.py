@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from curation.core.errors import UserError
+from curation.core.packages import require
 from training.checkpoint.load_model import LoadedModel, load_model
 from training.evaluation.generate import generate_tokens
 from training.evaluation.likelihood import likelihoods
@@ -26,10 +27,8 @@ def adapter(run_dir: str, device: str = "cpu") -> Any:
 
 def find_lm_eval_task(task: str) -> tuple[Any, str]:
     """lm-eval's TaskManager that knows a task, NAME or FOLDER/NAME, and its name. Raises UserError where none does."""
-    try:
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise UserError(f"lm_eval:{task}: lm-eval is not installed; pip install 'gristmill[eval]'") from error
+    require(f"lm_eval:{task}", ["lm_eval"])
+    from lm_eval.tasks import TaskManager
 
     folder, _, name = task.rpartition("/")
     manager = TaskManager(include_path=folder or None)
@@ -62,10 +61,8 @@ def run_lm_eval_task(trained: LoadedModel, task: str, limit: int | None) -> tupl
 
 def as_lm_eval_model(trained: LoadedModel) -> Any:
     """A model in memory as an lm_eval LM."""
-    try:
-        from lm_eval.api.model import LM
-    except ImportError as error:
-        raise UserError("lm-eval is not installed; pip install 'gristmill[eval]'") from error
+    require("lm_eval adapter", ["lm_eval"])
+    from lm_eval.api.model import LM
 
     class Gristmill(LM):  # type: ignore[misc,unused-ignore]
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:

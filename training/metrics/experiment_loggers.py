@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from curation.core.errors import UserError
+from curation.core.packages import describe_missing, is_installed, require
 
 Entry = dict[str, Any]
 
@@ -39,14 +40,16 @@ class ExperimentLoggers:
         Raises UserError for a service that is unknown or not installed.
         """
         self._then = then
-        self._services: list[Service] = [TensorBoard(run / "tensorboard")]
+        self._services: list[Service] = []
+        if is_installed("tensorboard"):
+            self._services.append(TensorBoard(run / "tensorboard"))
+        else:
+            warnings.warn(f"no TensorBoard files are written: {describe_missing(['tensorboard'])}", stacklevel=2)
         for name in to:
             if name not in SERVICES:
                 raise UserError(f"log_to: unknown service {name!r}; the services are {', '.join(SERVICES)}")
-            try:
-                self._services.append(SERVICES[name](run, settings))
-            except ImportError as error:
-                raise UserError(f"log_to: {name} is not installed; pip install 'gristmill[logs]'") from error
+            require("log_to", [name])
+            self._services.append(SERVICES[name](run, settings))
 
     def __enter__(self) -> ExperimentLoggers:
         return self

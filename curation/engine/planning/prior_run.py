@@ -1,12 +1,17 @@
-"""What an earlier run left of a global step, for a step that has it as `prior_run`.
+"""Finds the files that earlier executions of a global step left and that can be used again.
 
-A run notes, for each of its global steps, where its documents stood when they reached it (the states of its tasks) and
-which files its stages wrote. A later run takes those tasks before its own, as if it had read their input too: stages
-find their rows written and look at no document again (`Stage.again`), and texts are read where they lie, of those
-documents that have a candidate among the new ones.
+After a global step has run, two records say which files each of its reusable stages (`Stage.reuse`) read and wrote:
 
-The note is cache/index/<step>.json:
-{kin, seed, documents, text_bytes, prior_run_boundaries, tasks: [{key, state}], stages}.
+    cache/reuse/<key>.json        for this run, after a rule has changed or documents were deleted (runtime/delete.py).
+                                  The key is a fingerprint of everything that the rows of the stages depend on, except
+                                  which documents reach the step
+    cache/prior_run/<step>.json   for a later run that names this one as `prior_run`. It also lists this run's tasks;
+                                  the later run takes them before its own, as if it had read their input too, so the
+                                  addresses in the files stay valid
+
+In all three cases every stage runs over all documents, as in a fresh run, and takes rows (band keys, URL hashes) and
+verified pairs from the record instead of computing them. So the outcome is that of a fresh run by construction; why
+not only the affected documents are decided again is in docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -17,78 +22,131 @@ from typing import Any
 
 from curation import storage
 from curation.core.errors import UserError
-from curation.engine.planning import fingerprint as identity
+from curation.engine.planning import fingerprints
 from curation.step import Corpus, GlobalStep
 from curation.storage import Storage
+
+StageFiles = Mapping[str, Mapping[str, Sequence[str]]]  # stage -> {"inputs": files, "outputs": a file for each task}
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task as a global step sees it: the name of its input, and which files hold its columns."""
+    """A task as a global step sees it: the key of its input, and which files hold its columns."""
 
     key: str
     state: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Before:
-    """Documents of earlier runs; paths are absolute."""
+class Reusable:
+    """The stage files that one execution of a global step may use, and where it records its own."""
+
+    path: str
+    execution: str  # fingerprint of this execution
+    stages: StageFiles
+
+    @property
+    def fingerprint(self) -> str:
+        return storage.fingerprint(self.stages)
+
+    def save(self, store: Storage, made: StageFiles) -> None:
+        """Records the files of this execution. Once for all stages: recorded one by one, a run that dies between two
+        would leave pairs noted as compared whose results were never written."""
+        if made:
+            store.write_json(self.path, {"execution": self.execution, "used": self.stages, "stages": made})
+
+
+def find_reusable(
+    store: Storage, step_fingerprint: str, tasks: Sequence[Task], reads: Sequence[str], execution: str,
+    prior: PriorRunRecord | None,
+) -> Reusable:  # fmt: skip
+    """What an execution of a global step may use: the record of its latest execution here, else of its prior run.
+
+    step_fingerprint  of the step's code, options and seed
+    reads             columns that the step reads
+    execution         fingerprint of this execution. A run that was interrupted after its last stage finds its own
+                      record; it then uses what that used, so that finished tasks are not run again
+    """
+    heads = [name.partition(".")[0] for name in reads]
+
+    def columns(state: Mapping[str, Any]) -> list[list[str]]:  # by the folders of their files
+        files = [state["base"], *([state["text"]] if "text" in reads else [])]
+        files += [state["signals"][head] for head in heads if head in state["signals"]]
+        return [sorted({f.rpartition("/")[0] for f in paths}) for paths in files]
+
+    # tasks by number and input, since addresses are made of both
+    key = storage.fingerprint([step_fingerprint, [(t.key, columns(t.state)) for t in tasks]])
+    path = f"cache/reuse/{key}.json"
+    if not store.exists(path):
+        return Reusable(path, execution, dict(prior.stages) if prior is not None else {})
+    record = store.read_json(path)
+    return Reusable(path, execution, dict(record["used"] if record["execution"] == execution else record["stages"]))
+
+
+@dataclass(frozen=True)
+class PriorRunRecord:
+    """Documents and stage files of the run that a step names as `prior_run`, and of its own prior runs; paths are
+    absolute."""
 
     documents: int
     text_bytes: int
     prior_run_boundaries: tuple[int, ...]
     tasks: Sequence[Task]
-    stages: Mapping[str, Any]
+    stages: StageFiles
     fingerprint: str
 
 
-def save(store: Storage, step: GlobalStep, corpus: Corpus, tasks: Sequence[Task], stages: Mapping[str, Any]) -> None:
+def save_prior_run(store: Storage, step: GlobalStep, corpus: Corpus, tasks: Sequence[Task], made: StageFiles) -> None:
     """Saves what a later run needs to have this one as its prior run. Steps without reusable stages save nothing."""
-    if stages:
-        note = {
-            "kin": _kin(step),
+    if made:
+        record = {
+            "step": _same_step(step),
             "seed": corpus.seed,
             "documents": corpus.documents,
             "text_bytes": corpus.text_bytes,
             "prior_run_boundaries": list(corpus.prior_run_boundaries),
             "tasks": [{"key": t.key, "state": t.state} for t in tasks],
-            "stages": stages,
+            "stages": made,
         }
-        store.write_json(f"cache/index/{step.name}.json", note)
+        store.write_json(f"cache/prior_run/{step.name}.json", record)
 
 
-def load(step: GlobalStep, seed: int) -> Before | None:
+def load_prior_run(step: GlobalStep, seed: int) -> PriorRunRecord | None:
     """What the step's prior run saved; None for a step without one.
 
-    Raises UserError for a run without it, and for one that was made with other options.
+    Raises UserError for a run without such a record, and for one that was made with other options, seed or code.
     """
     if step.prior_run is None:
         return None
     store = Storage(step.prior_run)
-    path = f"cache/index/{step.name}.json"
+    path = f"cache/prior_run/{step.name}.json"
     if not store.exists(path):
         raise UserError(
-            f"{step.name}: prior_run {step.prior_run}, which is no run with a step {step.name!r} and its cache: name "
-            "the directory of a finished run whose pipeline has that step and whose `retention` is not none"
+            f"{step.name}: prior_run {step.prior_run} is not a finished run with a step {step.name!r} and its cache. "
+            "Name the directory of a finished run whose pipeline has that step and whose `retention` is not none"
         )
-    note = store.read_json(path)
-    if (note["kin"], note["seed"]) != (_kin(step), seed):
+    record = store.read_json(path)
+    if (record["step"], record["seed"]) != (_same_step(step), seed):
         raise UserError(
-            f"{step.name}: prior_run {step.prior_run}, where the step had other options, another seed or another "
-            "version of the code; only what was made alike can be compared: curate that run again, or change this "
-            "one's options"
+            f"{step.name}: in prior_run {step.prior_run} the step had other options, another seed or another version "
+            "of the code, so the two cannot be compared: curate that run again, or change this one's options"
         )
-    tasks = [Task(t["key"], _absolute(store, t["state"])) for t in note["tasks"]]
+    tasks = [Task(t["key"], _absolute(store, t["state"])) for t in record["tasks"]]
     stages = {
-        name: {kind: [store.url(f) for f in files] for kind, files in s.items()} for name, s in note["stages"].items()
+        name: {kind: [store.url(f) for f in paths] for kind, paths in files.items()}
+        for name, files in record["stages"].items()
     }
-    print_ = storage.digest(store.read_bytes(path))
-    return Before(note["documents"], note["text_bytes"], tuple(note["prior_run_boundaries"]), tasks, stages, print_)
+    return PriorRunRecord(
+        record["documents"], record["text_bytes"], tuple(record["prior_run_boundaries"]), tasks, stages,
+        storage.digest(store.read_bytes(path)),
+    )  # fmt: skip
 
 
-def _kin(step: GlobalStep) -> str:
-    """Of the step but for its prior run."""
-    return storage.fingerprint([identity.code_fingerprint(type(step)), identity.options(step) | {"prior_run": None}])
+def _same_step(step: GlobalStep) -> str:
+    """Fingerprint of a step's code and options, apart from its prior run."""
+    return storage.fingerprint(
+        [fingerprints.code_fingerprint(type(step)), fingerprints.options(step) | {"prior_run": None}]
+    )
 
 
 def _absolute(store: Storage, state: Mapping[str, Any]) -> dict[str, Any]:

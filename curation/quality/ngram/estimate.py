@@ -140,7 +140,7 @@ def train_ngram(
     binary form, which the processes of a machine share; where that cannot be made it is an ARPA file too, with a
     warning. All else, and what is raised, as in `estimate`.
     """
-    text = sentences(training_texts.texts(paths, field), form)
+    text = sentences(training_texts.read_texts(paths, field), form)
     if out.endswith(".arpa"):
         return estimate(text, order, out, prune=prune, memory=memory, scratch=scratch, workers=workers)
     arpa = out + ".arpa"

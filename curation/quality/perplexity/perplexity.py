@@ -65,6 +65,9 @@ class Perplexity(MapStep):
             schema += [("paragraphs", pa.int64()), *((name, pa.float64()) for name in _SHARES)]
         return pa.schema(schema)
 
+    def packages(self) -> Sequence[str]:
+        return ("kenlm", "sentencepiece") if self.form == "ccnet" else ("kenlm",)
+
     def models(self) -> Sequence[str]:
         named = [name for name in (self.model, *self.languages.values()) if name]
         if self.form == "ccnet":

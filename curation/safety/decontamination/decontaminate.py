@@ -79,6 +79,9 @@ class Decontaminate(MapStep):
     def evidence(self) -> Sequence[str]:
         return ("benchmark", "item", "field", "share", "overlap")
 
+    def packages(self) -> Sequence[str]:
+        return ("numba",)
+
     def inputs(self) -> Sequence[str]:
         return (*self.against, *self.common)
 

@@ -83,6 +83,9 @@ class Pii(MapStep):
     def evidence(self) -> Sequence[str]:
         return ("spans",)
 
+    def packages(self) -> Sequence[str]:
+        return ("presidio_analyzer", "spacy", "phonenumbers", "tldextract", "regex", "numba")
+
     def inputs(self) -> Sequence[str]:
         return (*self.recognizers, *((self.ner,) if self.ner and not named_entities.is_package(self.ner) else ()))
 

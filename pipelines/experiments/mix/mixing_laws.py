@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from curation.core.packages import require
 from pipelines.experiments.mix import curve_fit
 
 Floats = NDArray[np.float64]
@@ -151,6 +152,12 @@ def spearman(a: Floats, b: Floats) -> float:
     x, y = x - x.mean(), y - y.mean()
     size = float(np.sqrt((x**2).sum() * (y**2).sum()))
     return float((x * y).sum() / size) if size else 0.0
+
+
+def require_packages(families: Sequence[str] | None) -> None:
+    """Raises UserError if a family needs a package that is missing. Call it before the runs, which take hours."""
+    if "lightgbm" in names(families):
+        require("families: lightgbm", ["lightgbm"])
 
 
 def names(families: Sequence[str] | None) -> tuple[str, ...]:

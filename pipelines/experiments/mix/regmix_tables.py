@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from curation.core.errors import UserError
 from pipelines.experiments.mix import optimize_mix
-from pipelines.experiments.mix.mixing_laws import Floats
+from pipelines.experiments.mix.mixing_laws import Floats, require_packages
 from pipelines.experiments.mix.model_selection import choose
 from pipelines.experiments.mix.optimize_mix import Objective
 from pipelines.experiments.mix.results import Outcome, recommend
@@ -96,6 +96,7 @@ def fit_table(
     seed: int = 17,
 ) -> Outcome:
     """The same from somebody's tables: law, recommendation, intervals; nothing is trained."""
+    require_packages(None)
     table = read(ratios, metrics)
     unknown = sorted(set(weights or {}) - set(table.metrics))
     if unknown:
@@ -120,7 +121,7 @@ def fit_table(
     )  # fmt: skip
 
 
-def write(folder: Path, domains: Sequence[str], metrics: Sequence[str], mixes: Floats, values: Floats) -> None:
+def write_tables(folder: Path, domains: Sequence[str], metrics: Sequence[str], mixes: Floats, values: Floats) -> None:
     """Writes ratios.csv and metrics.csv."""
     for name, columns, rows in (("ratios.csv", domains, mixes), ("metrics.csv", metrics, values)):
         with open(folder / name, "w", encoding="utf-8", newline="") as f:

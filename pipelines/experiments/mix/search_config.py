@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curation.core.errors import UserError
-from pipelines.experiments.mix.mixing_laws import FAMILIES
+from pipelines.experiments.mix.mixing_laws import FAMILIES, require_packages
 
 
 class _Strict(BaseModel):
@@ -112,7 +112,7 @@ def load(path: str) -> Settings:
         if isinstance(value.get(key), str) and "://" not in value[key]:
             value[key] = os.path.join(folder, value[key])
     try:
-        return Settings.model_validate(value)
+        settings = Settings.model_validate(value)
     except ValidationError as error:
         lines = []
         for detail in error.errors():
@@ -124,3 +124,5 @@ def load(path: str) -> Settings:
             else:
                 lines.append(f"{path}: {key}: {detail['msg'].removeprefix('Value error, ')} (got {detail['input']!r})")
         raise UserError("\n".join(lines)) from error
+    require_packages(settings.families)
+    return settings

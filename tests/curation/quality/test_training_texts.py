@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from curation.core.errors import UserError
-from curation.quality.training_texts import expand, texts
+from curation.quality.training_texts import expand_paths, read_texts
 
 TEXTS = ["one", "", "zwei\u2028drei", "🙂"]
 
@@ -31,9 +31,9 @@ def write(folder: Path) -> None:
 def test_every_kind_of_file(tmp_path: Path) -> None:
     write(tmp_path)
     names = sorted(p.name for p in tmp_path.iterdir())
-    assert [list(texts([str(tmp_path / name)])) for name in names] == [TEXTS] * 5
-    assert list(texts([str(tmp_path)])) == list(texts([str(tmp_path / "*")])) == TEXTS * 5
-    assert expand([str(tmp_path / "c*"), str(tmp_path / "a.txt")]) == [
+    assert [list(read_texts([str(tmp_path / name)])) for name in names] == [TEXTS] * 5
+    assert list(read_texts([str(tmp_path)])) == list(read_texts([str(tmp_path / "*")])) == TEXTS * 5
+    assert expand_paths([str(tmp_path / "c*"), str(tmp_path / "a.txt")]) == [
         str(tmp_path / "c.jsonl"),
         str(tmp_path / "a.txt"),
     ]
@@ -45,8 +45,8 @@ def test_remote_files() -> None:
     fs = fsspec.filesystem("memory")
     fs.pipe("/samples/a.txt", b"one\ntwo\r\n")
     try:
-        assert expand(["memory://samples/*"]) == ["memory:///samples/a.txt"]
-        assert list(texts(["memory://samples"])) == ["one", "two"]
+        assert expand_paths(["memory://samples/*"]) == ["memory:///samples/a.txt"]
+        assert list(read_texts(["memory://samples"])) == ["one", "two"]
     finally:
         fs.rm("/samples", recursive=True)
 
@@ -67,13 +67,13 @@ def test_remote_files() -> None:
 def test_what_is_broken_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError) as raised:
-        list(texts([str(tmp_path / name)]))
+        list(read_texts([str(tmp_path / name)]))
     assert message in str(raised.value) and str(tmp_path / name) in str(raised.value)
 
 
 def test_a_missing_column_and_a_missing_file(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": ["a"], "n": [1]}), tmp_path / "x.parquet")
     with pytest.raises(UserError, match="no column 'text'; it has body, n"):
-        list(texts([str(tmp_path / "x.parquet")]))
+        list(read_texts([str(tmp_path / "x.parquet")]))
     with pytest.raises(UserError, match="no such file"):
-        list(texts([str(tmp_path / "y*")]))
+        list(read_texts([str(tmp_path / "y*")]))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.core.errors import UserError
-from curation.quality.url_signals import Urls
+from curation.quality.url_signals import UrlSignals
 
 
 @pytest.fixture(autouse=True)
@@ -23,14 +23,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "models" / "lists"
 
 
-def signals(step: Urls, *urls: str | None) -> list[dict[str, Any]]:
+def signals(step: UrlSignals, *urls: str | None) -> list[dict[str, Any]]:
     out = step(pa.record_batch({"url": pa.array(urls, pa.string())}))
     assert out.schema.field(step.name).type == pa.struct(list(step.signals))
     return out.column(step.name).to_pylist()  # type: ignore[no-any-return]
 
 
 def test_hosts_and_registered_domains() -> None:
-    step = Urls(lists=[], words=False)
+    step = UrlSignals(lists=[], words=False)
     found = signals(
         step,
         "https://user:pw@News.BBC.co.uk:8080/a?b#c",
@@ -57,7 +57,7 @@ def test_hosts_and_registered_domains() -> None:
 def test_own_lists(tmp_path: Path, cache: Path) -> None:
     listed = tmp_path / "bad.txt"
     listed.write_text("# ours\nbad.com\nads.good.net\n10.0.0.1\nhttp://good.net/only/this\n\n")
-    step = Urls(lists=[str(listed)], words=False)
+    step = UrlSignals(lists=[str(listed)], words=False)
     assert step.inputs() == (str(listed),)
     assert step.rules() == {"listed": "urls.listed IS NULL"}
     urls = {
@@ -79,14 +79,14 @@ def test_own_lists(tmp_path: Path, cache: Path) -> None:
     assert [f["listed"] for f in signals(again, *urls)] == list(urls.values())
     assert made.stat().st_mtime_ns == made_at
     made.write_bytes(b"damaged")
-    assert [f["listed"] for f in signals(Urls(lists=[str(listed)], words=False), *urls)] == list(urls.values())
+    assert [f["listed"] for f in signals(UrlSignals(lists=[str(listed)], words=False), *urls)] == list(urls.values())
     listed.write_text("")
-    assert signals(Urls(lists=[str(listed)], words=False), "http://bad.com/")[0]["listed"] is None
+    assert signals(UrlSignals(lists=[str(listed)], words=False), "http://bad.com/")[0]["listed"] is None
 
 
 def test_a_list_that_is_not_there() -> None:
-    with pytest.raises(UserError, match=r"no list nowhere\.txt"):
-        Urls(lists=["nowhere.txt"]).check()
+    with pytest.raises(UserError, match=r"list nowhere\.txt does not exist"):
+        UrlSignals(lists=["nowhere.txt"]).check()
 
 
 def test_decides_as_datatrove_with_the_packaged_words(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_decides_as_datatrove_with_the_packaged_words(tmp_path: Path) -> None:
     urls += [f"http://example.org/{w}x" for v in words.values() for w in v]
     urls += [f"http://example.org/{a}-{b}" for a, b in itertools.pairwise(soft)]
     urls += ["http://example.org/Sex/ADULT", "http://example.org/por-n-hub", "http://example.org/a/b.html"]
-    step = Urls(lists=[str(tmp_path / "domains")])
+    step = UrlSignals(lists=[str(tmp_path / "domains")])
     for url, found in zip(urls, signals(step, *urls), strict=True):
         keeps = found["listed"] is None and not found["hard_words"] and found["soft_words"] < 2
         keeps = keeps and not found["subword"]
@@ -131,7 +131,7 @@ def test_decides_as_datatrove_with_the_packaged_words(tmp_path: Path) -> None:
 @given(st.lists(st.one_of(st.none(), st.text(max_size=60), st.text(max_size=30).map("http://{}/".format)), max_size=5))
 def test_any_string_is_a_row(urls: list[str | None]) -> None:
     urls = [None if u is None else u.encode("utf-8", "replace").decode() for u in urls]
-    step = Urls(lists=[], words=False)
+    step = UrlSignals(lists=[], words=False)
     whole = signals(step, *urls)
     assert len(whole) == len(urls)
     assert [signals(step, u)[0] for u in urls] == whole

@@ -76,7 +76,7 @@ def test_services_by_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         logs(TRAIN)
         logs(TRAIN)
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(UserError, match=r"mlflow is not installed; pip install 'gristmill\[logs\]'"):
+    with pytest.raises(UserError, match=r'mlflow is not installed\n  install with: pip install "gristmill\[logs\]"'):
         ExperimentLoggers(tmp_path, ["mlflow"])
-    with pytest.raises(UserError, match="no service 'neptune'"):
+    with pytest.raises(UserError, match="unknown service 'neptune'"):
         ExperimentLoggers(tmp_path, ["neptune"])

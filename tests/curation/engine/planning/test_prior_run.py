@@ -1,4 +1,7 @@
-"""A crawl added to earlier ones: what stays is what a deduplication of all of them keeps, with the earlier first."""
+"""A crawl added to earlier ones: what stays is what a deduplication of all of them keeps, with the earlier ones first.
+
+Covers: curation/engine/execution/run_stages.py, curation/engine/tasks/stage_task.py
+"""
 
 from __future__ import annotations
 
@@ -159,7 +162,7 @@ def test_a_change_of_the_earlier_run_is_noticed(tmp_path: Path) -> None:
 def test_what_cannot_be_a_prior_run(tmp_path: Path) -> None:
     first, second = batches(3, 2)
     two = pipeline(tmp_path, "two", second, "run1")
-    with pytest.raises(UserError, match="is no run with a step 'exact_dedup'"):
+    with pytest.raises(UserError, match="is not a finished run with a step 'exact_dedup'"):
         runs.curate(tmp_path, two, "run2")
     runs.curate(tmp_path, pipeline(tmp_path, "one", first, None, threshold=0.8), "run1")
     with pytest.raises(UserError, match=r"minhash_dedup.*other options"):

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from curation import models
 from curation.core.errors import UserError
 from curation.quality.classifier.classifier import Classifier
-from curation.quality.classifier.train import Trained, fit, train_classifier
-from curation.quality.held_out_metrics import auc, ece
+from curation.quality.classifier.train import TrainedClassifier, fit, train_classifier
+from curation.quality.held_out_metrics import auc, expected_calibration_error
 
 SMALL = {"dim": 8, "bucket": 20_000, "wordNgrams": 2, "epoch": 3}
 
@@ -31,7 +31,7 @@ def pairs(data: Path) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def trained(pairs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(pairs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> TrainedClassifier:
     return fit(pairs, str(tmp_path_factory.mktemp("c") / "deep" / "c.bin"), options=SMALL)
 
 
@@ -43,22 +43,22 @@ def run(step: Classifier, texts: list[str | None]) -> list[dict[str, float | Non
     return rows
 
 
-def test_held_out_figures(trained: Trained, pairs: list[tuple[str, str]]) -> None:
+def test_held_out_figures(trained: TrainedClassifier, pairs: list[tuple[str, str]]) -> None:
     assert [r.label for r in trained.labels] == ["neither", "offen-sive"]
-    assert sum(r.trained + r.figures.held_out for r in trained.labels) == len(pairs)
-    assert all(r.figures.auc > 0.95 for r in trained.labels) and trained.accuracy > 0.9
+    assert sum(r.trained + r.metrics.positives for r in trained.labels) == len(pairs)
+    assert all(r.metrics.auc > 0.95 for r in trained.labels) and trained.accuracy > 0.9
     for r in trained.labels:
-        cuts = r.figures.cuts
-        recalls = [c.recall for c in cuts]
+        thresholds = r.metrics.thresholds
+        recalls = [c.recall for c in thresholds]
         assert recalls == sorted(recalls, reverse=True)
-        assert 0.08 < r.figures.held_out / (r.trained + r.figures.held_out) < 0.12
-        assert cuts[9].threshold == 0.5 and cuts[9].precision > 0.7
-        assert 0 < r.figures.ece < 0.1
+        assert 0.08 < r.metrics.positives / (r.trained + r.metrics.positives) < 0.12
+        assert thresholds[9].threshold == 0.5 and thresholds[9].precision > 0.7
+        assert 0 < r.metrics.ece < 0.1
     card = Path(trained.card).read_text()
     assert trained.card == trained.path + ".md" and models.sha256(trained.path) in card
     for r in trained.labels:
-        assert f"| {r.label} | {r.trained:,} | {r.figures.held_out:,} of {r.figures.samples:,} |" in card
-        assert f"| 0.50 | {r.figures.cuts[9].selected:.3f} | {r.figures.cuts[9].precision:.3f} |" in card
+        assert f"| {r.label} | {r.trained:,} | {r.metrics.positives:,} of {r.metrics.samples:,} |" in card
+        assert f"| 0.50 | {r.metrics.thresholds[9].selected:.3f} | {r.metrics.thresholds[9].precision:.3f} |" in card
 
 
 @pytest.mark.parametrize("quantise", [False, True])
@@ -73,7 +73,7 @@ def test_the_same_samples_give_the_same_bytes(pairs: list[tuple[str, str]], tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "0.md", "1", "1.md", "2", "2.md"]
 
 
-def test_the_step_scores(trained: Trained) -> None:
+def test_the_step_scores(trained: TrainedClassifier) -> None:
     step = pickle.loads(pickle.dumps(Classifier(model=trained.path, labels=["offen-sive", "neither"], name="tone")))
     step.check()
     assert step.signals.names == ["offen_sive", "neither"] and step.models() == (trained.path,)
@@ -90,12 +90,12 @@ def test_the_step_scores(trained: Trained) -> None:
     assert run(step, []) == []
 
 
-def test_options_are_refused(trained: Trained) -> None:
+def test_options_are_refused(trained: TrainedClassifier) -> None:
     with pytest.raises(UserError, match="`model` is missing"):
         Classifier(labels=["a"]).check()
     with pytest.raises(UserError, match="`labels` is empty"):
         Classifier(model="x").check()
-    with pytest.raises(UserError, match="not all different"):
+    with pytest.raises(UserError, match="must all differ"):
         Classifier(model="x", labels=["a-b", "a_b"]).check()
     with pytest.raises(UserError, match="has no label hq; it has neither, offen-sive"):
         Classifier(model=trained.path, labels=["neither", "hq"]).open()
@@ -114,15 +114,15 @@ def test_training_from_files(tmp_path: Path) -> None:
         buckets=10_000,
         epochs=20,
     )
-    assert [(r.label, r.trained + r.figures.held_out) for r in report.labels] == [("bad", 200), ("good", 201)]
+    assert [(r.label, r.trained + r.metrics.positives) for r in report.labels] == [("bad", 200), ("good", 201)]
     assert report.accuracy == 1.0
     step = Classifier(model=str(tmp_path / "m.bin"), labels=["good", "bad"])
     step.open()
     rows = run(step, ["a fine sentence about mills", "BUY cheap stuff now"])
     assert rows[0]["good"] > 0.8 and rows[1]["bad"] > 0.8  # type: ignore[operator]
-    with pytest.raises(UserError, match="samples of two labels"):
+    with pytest.raises(UserError, match="training samples of two labels"):
         train_classifier({"good": [str(tmp_path / "good.txt")]}, str(tmp_path / "x.bin"))
-    with pytest.raises(UserError, match="words without white space"):
+    with pytest.raises(UserError, match="must not be empty or contain white space"):
         fit([("two words", "text")], str(tmp_path / "x.bin"))
     assert not (tmp_path / "x.bin").exists()
 
@@ -148,6 +148,6 @@ def test_ece_by_bins(items: list[tuple[float, bool]]) -> None:
         len(some) * abs(sum(v for v, _ in some) / len(some) - sum(p for _, p in some) / len(some))
         for some in bins.values()
     ) / len(items)
-    found = ece(np.array([v for v, _ in items]), np.array([p for _, p in items]))
+    found = expected_calibration_error(np.array([v for v, _ in items]), np.array([p for _, p in items]))
     assert found == pytest.approx(expected, abs=1e-12)
-    assert math.isnan(ece(np.array([]), np.array([], bool)))
+    assert math.isnan(expected_calibration_error(np.array([]), np.array([], bool)))

@@ -1,0 +1,159 @@
+"""Reads and writes run.json, a run's record: versions, seed, fingerprints, inputs, quantiles, counts and costs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from curation import storage
+from curation.core.errors import UserError
+from curation.engine.execution.phases import Phases
+from curation.engine.execution.poison_list import FILE as POISON
+from curation.engine.planning import fingerprints
+from curation.engine.planning.plan import Plan
+from curation.storage import Storage, Written
+
+FORMAT = 2  # of run.json and the files beside it: 1 had other names for keys and for the list of deleted documents
+
+
+def read_run(store: Storage) -> dict[str, Any]:
+    """The run.json of a run directory. Raises UserError where there is none."""
+    made = find_run(store)
+    if made is None:
+        raise UserError(
+            f"{store.root} is not a run directory: it has no run.json\n  give the directory that curate wrote"
+        )
+    return made
+
+
+def find_run(store: Storage) -> dict[str, Any] | None:
+    """The run.json of a directory, None where there is none yet. Raises UserError for that of another version."""
+    try:
+        made = dict(store.read_json("run.json")) if store.exists("run.json") else None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None  # a damaged disk's: what was committed is found by its manifests, and run.json written anew
+    if made is not None and made.get("format") != FORMAT:
+        raise UserError(
+            f"{store.root} was made by another version of gristmill: its run.json has the format "
+            f"{made.get('format', 1)}, this version reads {FORMAT}. Curate into a new directory (--run)."
+        )
+    return made
+
+
+def run_fingerprint(store: Storage, plan: Plan) -> str:
+    """Of all that decides the result: the plan and the poison list. Equal to `done` in run.json: nothing to do."""
+    poison = storage.digest(store.read_bytes(POISON)) if store.exists(POISON) else ""
+    return storage.fingerprint([plan.fingerprint, poison])
+
+
+def write_header(store: Storage, plan: Plan) -> None:
+    """Writes the resolved configuration before work starts; run.json says from now on that the run is not done."""
+    text = yaml.safe_dump(plan.pipeline.resolved(), sort_keys=False, allow_unicode=True)
+    store.write_bytes("pipeline.yaml", text.encode())
+    made = find_run(store)
+    if made is None:
+        store.write_json(
+            "run.json", {"format": FORMAT, "name": plan.pipeline.name, "unread": [], "counts": {}, "done": None}
+        )
+    elif made.get("done") is not None:
+        store.write_json("run.json", made | {"done": None})
+    if store.local:
+        os.makedirs(store.full("log"), exist_ok=True)
+
+
+def write_run(
+    store: Storage, plan: Plan, phases: Phases, counts: dict[str, Any], unread: list[dict[str, Any]], done: str | None,
+    limit: int | None, sample: float | None, files: Iterable[Written] = (),
+) -> None:  # fmt: skip
+    """Writes run.json at the end of a run, or where it stopped (`done` is None).
+
+    done    see `run_fingerprint`
+    files   of the result
+    """
+    listed = [
+        {"source": s.name, "root": s.root, "files": len(files), "bytes": sum(f.size for f in files)}
+        for s, files in zip(plan.pipeline.sources, plan.files, strict=True)
+    ]
+    costs = [
+        {"phase": f"{segment.index}: {segment.name}", "tasks": len(manifests), **total_cost(manifests)}
+        for segment, manifests in phases.history
+    ]
+    store.write_json(
+        "run.json",
+        {
+            "format": FORMAT,
+            "name": plan.pipeline.name,
+            "file": _absolute(plan.pipeline.file),
+            "limit": limit,
+            "sample": sample,
+            "seed": plan.pipeline.seed,
+            "done": done,
+            "fingerprint": plan.fingerprint,
+            "versions": fingerprints.environment(),
+            "steps": plan.step_fingerprints,
+            "inputs": listed,
+            "quantiles": [
+                {"signal": q.signal, "p": q.p, "by": q.by, "value": v}
+                for q, v in sorted(phases.values.items(), key=str)
+            ],
+            "counts": counts,
+            "unread": unread,
+            "phases": costs,
+            "files": sorted((w.as_dict() for w in files), key=lambda w: w["path"]),
+            "stages": {name: joined.stage_fingerprints for name, joined in phases.joins.items()},
+        },
+    )
+
+
+def _absolute(file: str) -> str:
+    """The pipeline file's absolute path, which relative paths in it refer to, for commands run in another folder."""
+    return file if storage.is_remote(file) else os.path.abspath(file)
+
+
+def total_cost(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds and CPU seconds of tasks, summed, and the largest peak memory in bytes."""
+    costs = [m["cost"] for m in manifests if "cost" in m]
+    return {
+        "seconds": round(sum(c["seconds"] for c in costs), 3),
+        "cpu_seconds": round(sum(c["cpu_seconds"] for c in costs), 3),
+        "peak_bytes": max((c["peak_bytes"] for c in costs), default=0),
+    }
+
+
+def count_documents(plan: Plan, phases: Phases) -> dict[str, Any]:
+    """Counts documents: records in = kept + dropped by step and rule (bytes that could not be read are in `unread`)."""
+    first = phases.history[0][1]
+    drops: Counter[tuple[str, str]] = Counter()
+    computed: Counter[str] = Counter()
+    replayed: Counter[str] = Counter()
+    for _, manifests in phases.history:
+        for m in manifests:
+            for step, rule, n in m["drops"]:
+                drops[step, rule] += n
+            computed.update(m["computed"])
+            replayed.update(m["replayed"])
+    order = {"read": -1} | {e.step.name: i for i, e in enumerate(plan.pipeline.steps)}
+    kept = phases.history[-1][1]
+    records, out = sum(m["in"] for m in first), sum(m["out"] for m in kept)
+    if records != out + sum(drops.values()):
+        raise AssertionError(f"{records} records, {out} kept, {sum(drops.values())} dropped: the sum does not hold")
+    domains: Counter[str] = Counter()
+    for m in kept:
+        domains.update(m["domains"])
+    return {
+        "read": {"records": records, "unread_bytes": sum(u["length"] for m in first for u in m["unread"])},
+        "steps": [
+            {"step": s, "rule": r, "dropped": n}
+            for (s, r), n in sorted(drops.items(), key=lambda d: (order[d[0][0]], d[0]))
+        ],
+        "kept": out,
+        "text_bytes": sum(m["text_bytes"] for m in kept),
+        "domains": dict(sorted(domains.items())),
+        "computed": dict(sorted(computed.items())),
+        "replayed": dict(sorted(replayed.items())),
+    }
