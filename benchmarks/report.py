@@ -28,7 +28,7 @@ started = time.monotonic()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(time.monotonic() - started, peak)
 """
-OURS = "from pipelines.report import write; write(sys.argv[1])"
+OURS = "from pipelines.report.write_report import write_report; write_report(sys.argv[1])"
 PEER = "import pyarrow.parquet as pq; pq.read_table(sys.argv[1] + '/result/ledger').to_pandas()"
 
 

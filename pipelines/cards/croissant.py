@@ -1,7 +1,7 @@
-"""A run as Croissant 1.0 (MLCommons): JSON-LD that dataset search engines and loaders read.
+"""Describes a run as Croissant 1.0 metadata (MLCommons): JSON-LD that dataset search engines and loaders read.
 
-Every file of the result that holds data stands in it with its size and SHA-256; the documents' columns are a record
-set, so `mlcroissant` opens them from the file alone.
+Lists every data file of the result with its size and SHA-256. The columns of the documents are a record set, so that
+`mlcroissant` can load them.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from curation import __version__
-from pipelines.cards.facts import UNDECLARED, Facts
+from pipelines.cards.card_data import UNDECLARED, CardData
 
-# The context that the specification prescribes, version 1.0, appendix 1
+# The context of the specification, version 1.0, appendix 1
 CONTEXT: dict[str, Any] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -34,49 +34,49 @@ CONTEXT: dict[str, Any] = {
     "sc": "https://schema.org/",
 }
 _COLUMNS = {
-    "text": ("sc:Text", "The text as it was curated."),
-    "url": ("sc:URL", "The address as crawled."),
+    "text": ("sc:Text", "The curated text."),
+    "url": ("sc:URL", "The URL as crawled."),
     "domain": ("sc:Text", "The mix domain."),
     "date": ("sc:DateTime", "When it was crawled or published."),
 }
 
 
-def render(facts: Facts) -> dict[str, Any]:
+def render(card: CardData) -> dict[str, Any]:
     """The JSON-LD object."""
-    documents = [f for f in facts.files if f["path"].startswith("result/documents/")]
-    shards = [f for f in facts.files if f["path"].startswith("result/shards/")]
-    licences = sorted({s["licence"] for s in facts.sources if s["licence"] != UNDECLARED})
-    undeclared = [s["name"] for s in facts.sources if s["licence"] == UNDECLARED]
-    said = [*licences, *([f"{UNDECLARED}: {', '.join(undeclared)}"] if undeclared else [])]
+    documents = [f for f in card.files if f["path"].startswith("result/documents/")]
+    shards = [f for f in card.files if f["path"].startswith("result/shards/")]
+    licences = sorted({s["licence"] for s in card.sources if s["licence"] != UNDECLARED})
+    undeclared = [s["name"] for s in card.sources if s["licence"] == UNDECLARED]
+    stated = [*licences, *([f"{UNDECLARED}: {', '.join(undeclared)}"] if undeclared else [])]
     made: dict[str, Any] = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
-        "name": facts.name,
+        "name": card.name,
         "description": (
-            f"{facts.kept:,} documents out of {facts.records:,} records, curated by Gristmill. What was dropped, "
-            "by which rule, and the known limits stand in card.md."
+            f"{card.kept:,} documents out of {card.records:,} records, curated by Gristmill. card.md lists what "
+            "was dropped by which rule, and the known limits."
         ),
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "license": said if len(said) > 1 else said[0],
-        "version": f"{facts.generation}.0.0",
-        "citeAs": f"{facts.name}, curated by Gristmill {__version__}, fingerprint {facts.run['fingerprint']}",
-        "isBasedOn": [s["origin"] for s in facts.sources if s.get("origin")],
+        "license": stated if len(stated) > 1 else stated[0],
+        "version": f"{card.generation}.0.0",
+        "citeAs": f"{card.name}, curated by Gristmill {__version__}, fingerprint {card.run['fingerprint']}",
+        "isBasedOn": [s["origin"] for s in card.sources if s.get("origin")],
         "rai:dataCollection": "; ".join(
-            f"{s['name']}: {s['files']} files read as {s['read']}, licence {s['licence']}" for s in facts.sources
+            f"{s['name']}: {s['files']} files read as {s['read']}, licence {s['licence']}" for s in card.sources
         ),
         "rai:dataPreprocessingProtocol": [
             f"{s['name']}: {s['reached']} documents in, {s['left']} left"
             + "".join(f"; {rule} dropped {what['dropped']}" for rule, what in s["rules"].items() if what["dropped"])
-            for s in facts.steps
+            for s in card.steps
         ],
-        "rai:personalSensitiveInformation": _personal(facts),
-        "rai:dataLimitations": facts.limits,
+        "rai:personalSensitiveInformation": _personal(card),
+        "rai:dataLimitations": card.limits,
         "distribution": [*map(_file, documents), *map(_file, shards)],
     }
     if not made["isBasedOn"]:
         del made["isBasedOn"]
-    if facts.made:
-        made["datePublished"] = facts.made
+    if card.made:
+        made["datePublished"] = card.made
     if documents:
         made["distribution"].append(
             {
@@ -92,17 +92,17 @@ def render(facts: Facts) -> dict[str, Any]:
                 "@type": "cr:RecordSet",
                 "@id": "documents",
                 "name": "documents",
-                "description": "The documents that stayed.",
+                "description": "The kept documents.",
                 "field": [
                     {
                         "@type": "cr:Field",
                         "@id": f"documents/{column}",
                         "name": column,
-                        "description": told,
+                        "description": description,
                         "dataType": kind,
                         "source": {"fileSet": {"@id": "documents-files"}, "extract": {"column": column}},
                     }
-                    for column, (kind, told) in _COLUMNS.items()
+                    for column, (kind, description) in _COLUMNS.items()
                 ],
             }
         ]
@@ -124,10 +124,10 @@ def _file(file: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _personal(facts: Facts) -> str:
-    step = next((s for s in facts.steps if s["step"] == "pii"), None)
+def _personal(card: CardData) -> str:
+    step = next((s for s in card.steps if s["step"] == "pii"), None)
     if step is None:
-        return "Personal data was not looked for."
-    found = facts.signals.get(step["name"], {})
+        return "Personal data was not removed: the pipeline has no pii step."
+    found = card.signals.get(step["name"], {})
     counts = [f"{n.upper()} {s.total:.0f}" for n, s in found.items() if s.quantiles and n not in ("total", "spared")]
-    return f"Replaced before anything was stored, over {facts.rows} records: {', '.join(counts) or 'none'}."
+    return f"Replaced before anything was stored, over {card.rows} records: {', '.join(counts) or 'none'}."

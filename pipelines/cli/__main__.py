@@ -1,4 +1,4 @@
-"""`python -m pipelines.cli`: the command line, for launchers that take a module (torchrun)."""
+"""Runs the command line as `python -m pipelines.cli`, for launchers that take a module (torchrun)."""
 
 from pipelines.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The command line's frame: the Typer app, its panels, and the arguments that several commands share."""
+"""Defines the Typer app, its command groups, and the arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -7,45 +7,56 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.help_map import Map
+from pipelines.cli.help_map import HelpMap
 
 app = typer.Typer(
-    cls=Map,
+    cls=HelpMap,
     help="Crawled text in, a trained language model out.",
     no_args_is_help=True,
-    add_completion=False,  # a command of its own does it
+    add_completion=False,  # `gristmill completion` prints the script instead
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models_app = typer.Typer(help="Model files: what there is, bring one, train one.", no_args_is_help=True)
-train_model_app = typer.Typer(help="Train a reference model for curation.", no_args_is_help=True)
-app.add_typer(models_app, name="models", rich_help_panel="Look")
-models_app.add_typer(train_model_app, name="train")
 
-RUN, LOOK, TRAIN = "Curate", "Look", "Train"
 
-File = Annotated[str, typer.Argument(metavar="FILE", help="The pipeline file (YAML).")]
-RunDir = Annotated[str, typer.Argument(metavar="RUN", help="The run's directory.")]
+def add_group(name: str, help_text: str, parent: typer.Typer = app) -> typer.Typer:
+    """A group of commands, such as `gristmill shards`; without a command it prints its help."""
+    group = typer.Typer(help=help_text, no_args_is_help=True)
+    parent.add_typer(group, name=name)
+    return group
+
+
+File = Annotated[str, typer.Argument(metavar="FILE", help="Pipeline file (YAML).")]
+RunDir = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a curation run.")]
+TrainingDir = Annotated[str, typer.Argument(metavar="DIR", help="Directory of a training run.")]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a value, say steps.language.keep.language='…'. Repeats."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a value, such as steps.language.keep.language='…'. Repeatable."
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Plain JSON, for scripts.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result.")]
+Executor = Annotated[str, typer.Option(help="ray, or inline: no Ray, everything in this process.")]
+Address = Annotated[
+    str | None, typer.Option(help="Address of a Ray cluster.", show_default="starts Ray on this machine")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Number of parallel tasks.", show_default="what the machine has")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result, no progress.")]
+
+
+def check_executor(name: str) -> None:
+    """Raises typer.BadParameter for a name that is neither ray nor inline."""
+    if name not in ("ray", "inline"):
+        raise typer.BadParameter(f"unknown executor {name!r}; expected ray or inline", param_hint="--executor")
 
 
 def make_console(quiet: bool = False, stderr: bool = False) -> Any:
-    """Where a command speaks. With --plain (or GRISTMILL_PLAIN=1): no colour, and nothing that moves."""
+    """The console a command prints to. With --plain (or GRISTMILL_PLAIN=1): no colour and no live display."""
     from rich.console import Console
 
     if os.environ.get("GRISTMILL_PLAIN"):
         return Console(quiet=quiet, stderr=stderr, no_color=True, force_terminal=False, emoji=False, soft_wrap=True)
     return Console(quiet=quiet, stderr=stderr)
-
-
-def load_pipeline(file: str, sets: list[str] | None) -> Any:
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
-
-    return config.load(file, catalogue=STEPS, readers=READERS, sets=sets or ())

@@ -1,7 +1,7 @@
-"""What `gristmill --help` shows: a map of the commands by what one wants to do, and for each some examples.
+"""Defines what `gristmill --help` shows: the commands grouped by purpose, and examples for each command.
 
-Both stand here, in one place, so that they can be read through as a newcomer reads them. A test parses every example
-and asks that no command is without one.
+Both are kept in one place so that they can be read through as a newcomer reads them. A test parses every example and
+checks that every command has one.
 """
 
 from __future__ import annotations
@@ -10,45 +10,43 @@ from typing import Any
 
 import typer.core
 
-# What one wants -> command -> what it does, in few words. A command that is not here is listed last.
-MAP: dict[str, dict[str, str]] = {
-    "Make": {
-        "demo": "all of it, on text that this machine has; two minutes",
-        "init": "a pipeline file for your data, after a look at it",
-        "plan": "what a pipeline or training file would do, and cost",
-        "curate": "text to shards of tokens; again: only what is missing",
-        "models": "model files for the steps: list, pull, train one",
+# Purpose -> command -> what it does, in a few words. A command that is missing here is listed under "Other".
+HELP_MAP: dict[str, dict[str, str]] = {
+    "Curate": {
+        "demo": "the whole pipeline on text of this machine; 2 minutes",
+        "init": "write a pipeline file for your data",
+        "plan": "what a pipeline or training file will do and cost",
+        "curate": "text to token shards; resumes where it stopped",
+        "models": "list, download and train model files for steps",
     },
-    "Look": {
-        "status": "where a run stands",
-        "watch": "a run or a training while it works",
-        "report": "one HTML file about a run",
+    "Inspect": {
+        "status": "state of a curation run",
+        "watch": "follow a curation or training run live",
+        "report": "HTML report of a run",
         "compare": "runs side by side",
-        "card": "data card and Croissant of a run",
-        "explain": "where a page went, and why",
+        "card": "data card and Croissant metadata of a run",
+        "explain": "what happened to a document, and why",
         "shards": "verify, inspect, count, merge, export, import",
-        "doctor": "is this machine fit for it",
+        "doctor": "check this machine",
     },
     "Change": {
-        "what-if": "what other rules would keep, before you change them",
-        "forget": "take documents out of a finished run",
+        "what-if": "what other rules would keep, without a new run",
+        "delete": "delete documents from a finished run",
     },
     "Train": {
-        "train": "a model on a run's shards; again: goes on",
-        "checkpoint": "what a training has saved, is it whole",
-        "evaluate": "perplexity by domain, tasks",
-        "generate": "let the model write",
-        "export": "to Hugging Face's format",
-        "import": "from Hugging Face's format",
-        "order": "what a step read",
-        "trace": "from a token back to the crawl",
-        "seen": "when a training read a document",
+        "train": "train a model on shards; resumes where it stopped",
+        "checkpoint": "list and verify checkpoints",
+        "evaluate": "perplexity by domain, benchmark tasks",
+        "generate": "generate text",
+        "export": "to Hugging Face format",
+        "import": "from Hugging Face format",
+        "data": "what a training step read; trace a token",
     },
     "Experiment": {
-        "mix": "which share of each domain is best, and how sure",
-        "scaling": "laws of loss over size and data: fit, predict, test",
+        "mix": "find the best mix of domains, with error bars",
+        "scaling": "scaling laws: fit, predict, backtest",
     },
-    "Shell": {"completion": "Tab for bash, zsh, fish"},
+    "Shell": {"completion": "Tab completion for bash, zsh, fish"},
 }
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
@@ -57,7 +55,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "plan": ("plan web.yaml", "plan train.yaml --data runs/web --gpus 8 --device h100 --price 2.5"),
     "curate": (
         "curate web.yaml",
-        "curate web.yaml --limit 1000 --run runs/look",
+        "curate web.yaml --limit 1000 --run runs/first-look",
         "curate web.yaml --run runs/de --set steps.language.keep.language=\"language.code = 'de'\"",
         "curate web.yaml --run s3://bucket/runs/web --address auto",
     ),
@@ -70,9 +68,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "models train ensemble good=runs/reference crawl=runs/sample --label good --signal classifier.hq --out q.json",
     ),
     "status": ("status runs/web", "status runs/web --json"),
-    "watch": ("watch runs/web",),
-    "report": ("report runs/web", "report runs/web --out web.html"),
-    "compare": ("compare runs/web runs/de",),
+    "watch": ("watch runs/web", "watch runs/web/train/small --once"),
+    "report": ("report runs/web", "report runs/web --out web.html --price 0.04"),
+    "compare": ("compare runs/web runs/de", "compare runs/web runs/de --out compare.html"),
     "card": ("card runs/web", "card pipelines/recipes/fineweb.yaml --out data_cards", "card lid.176"),
     "explain": (
         "explain runs/web https://example.com/page",
@@ -89,7 +87,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "shards import": ("shards import train.bin --from nanogpt --tokenizer gpt2.json --out runs/imported",),
     "doctor": ("doctor", "doctor --storage s3://bucket/runs"),
     "what-if": ('what-if runs/web --set language="language.score >= 0.5"',),
-    "forget": ("forget runs/web --url https://example.com/page --reason 'asked to'",),
+    "delete": ("delete runs/web --url https://example.com/page --reason 'takedown request'",),
     "train": (
         "train small.yaml --data runs/web",
         "train small.yaml --data runs/web --set optimizer.lr=3e-4 --run runs/web/train/low",
@@ -101,9 +99,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "generate": ("generate runs/web/train/small 'Once upon'", "generate runs/web/train/small 'The' --temperature 0"),
     "export": ("export runs/web/train/small hf-model",),
     "import": ("import hf-model runs/imported",),
-    "order": ("order runs/web/train/small --step 100", "order runs/web/train/small --verify"),
-    "trace": ("trace runs/web/train/small --step 100", "trace runs/web --shard train/web/00000.arrow --token 1000"),
-    "seen": ("seen runs/web/train/small 9f86d081884c7d659a2feaa0c55ad015",),
+    "data verify-order": ("data verify-order runs/web/train/small",),
+    "data inspect-step": ("data inspect-step runs/web/train/small --step 100",),
+    "data trace-token": (
+        "data trace-token runs/web/train/small --step 100",
+        "data trace-token runs/web --shard train/web/00000.arrow --token 1000",
+    ),
+    "data find-document": ("data find-document runs/web/train/small 9f86d081884c7d659a2feaa0c55ad015",),
     "mix search": ("mix search mix.yaml",),
     "mix fit": ("mix fit ratios.csv metrics.csv --out mixed",),
     "scaling fit": ("scaling fit runs.csv",),
@@ -114,34 +116,44 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "completion": ("completion bash >> ~/.bashrc", "completion zsh >> ~/.zshrc"),
 }
 
-_COMMAND, _TEXT = 12, 24  # columns where a row's command and its text begin
+_COMMAND_COLUMN, _TEXT_COLUMN = 12, 24
 
 
-class Map(typer.core.TyperGroup):
-    """The root group; its help is the map."""
+class HelpMap(typer.core.TyperGroup):
+    """The root command group: its help is the map, and an old command's name is refused with its new one."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         rows = [f"{ctx.info_name}: crawled text in, a trained language model out", ""]
-        known = {name for commands in MAP.values() for name in commands}
-        others = {n: str(c.get_short_help_str(56)) for n, c in self.commands.items() if n not in known}
-        for want, commands in {**MAP, "Besides": others}.items():
-            there = {n: text for n, text in commands.items() if n in self.commands}
-            for i, (name, text) in enumerate(there.items()):
-                rows.append(f"{want if i == 0 else '':<{_COMMAND}}{name:<{_TEXT - _COMMAND}}{text}")
+        mapped = {name for commands in HELP_MAP.values() for name in commands}
+        others = {n: str(c.get_short_help_str(56)) for n, c in self.commands.items() if n not in mapped}
+        for purpose, commands in {**HELP_MAP, "Other": others}.items():
+            existing = {n: text for n, text in commands.items() if n in self.commands}
+            for i, (name, text) in enumerate(existing.items()):
+                heading = purpose if i == 0 else ""
+                rows.append(f"{heading:<{_COMMAND_COLUMN}}{name:<{_TEXT_COLUMN - _COMMAND_COLUMN}}{text}")
         rows += [
             "",
-            f"{ctx.info_name} COMMAND --help  ends with examples",
-            "--plain  anywhere: no colour, nothing that moves",
+            f"{ctx.info_name} COMMAND --help  shows options and examples",
+            "--plain    anywhere: no colour, no live display",
+            "--version  print the version",
         ]
         formatter.write("\n".join(rows) + "\n")
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            from curation.core.renamed_keys import COMMANDS
 
-def dress(command: Any, path: str = "") -> None:
-    """Gives every command below a group its examples."""
+            if args[0] in COMMANDS:
+                ctx.fail(f"the command {args[0]} was renamed to {COMMANDS[args[0]]}")
+        return super().resolve_command(ctx, args)
+
+
+def add_examples(command: Any, path: str = "") -> None:
+    """Adds the examples to the help of every command below a group."""
     from rich.markup import escape
 
     if examples := EXAMPLES.get(path):
-        # two newlines: rich puts what stands between single ones into one paragraph
+        # two newlines: rich joins lines that are one newline apart into one paragraph
         command.epilog = "\n\n".join(["[bold]Examples[/]", *(escape(f"  $ gristmill {e}") for e in examples)])
-    for name, below in getattr(command, "commands", {}).items():
-        dress(below, f"{path} {name}".strip())
+    for name, child in getattr(command, "commands", {}).items():
+        add_examples(child, f"{path} {name}".strip())

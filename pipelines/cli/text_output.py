@@ -1,102 +1,137 @@
-"""Answers of the command line as people read them: plans, states, the way of a document, losses line by line."""
+"""Prints the answers of commands as text: plans, the state of a run, the history of a document, the model catalogue."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.monitor.progress import duration, size
-from pipelines.monitor.terminal_view import live
+from pipelines.monitor.run_result import funnel_table
+from pipelines.number_format import format_bytes, format_duration
 
 
 def is_training_file(path: str) -> bool:
-    """Whether a YAML file trains rather than curates: it has a number of `steps` and no `sources`."""
+    """Whether a YAML file is a training file, not a pipeline file: it has a number of `steps` and no `sources`."""
     from curation.core import yaml_lines
     from curation.core.renamed_keys import TRAINING_KEYS
 
-    tree = yaml_lines.load(path, variables=_Anything()).tree
+    tree = yaml_lines.load(path, variables=_AnyVariable()).root
     if not isinstance(tree, dict) or "sources" in tree or isinstance(tree.get("steps"), list):
         return False
     return "steps" in tree or any(key in tree for key, new in TRAINING_KEYS.items() if new == "steps")
 
 
-class _Anything(dict[str, str]):
-    """Variables while only the shape of a file matters."""
+class _AnyVariable(dict[str, str]):
+    """Gives every ${VARIABLE} a value: only the keys of the file matter here."""
 
     def get(self, key: str, default: Any = None) -> Any:
         return "" if default is None else default
 
 
 def show_plan(console: Console, answer: dict[str, Any]) -> None:
-    """The plan of a pipeline."""
+    """Prints the plan of a pipeline file."""
     table = Table("source", box=None, pad_edge=False)
     for column in ("files", "bytes"):
         table.add_column(column, justify="right")
     for source in answer["sources"]:
-        table.add_row(source["source"], f"{source['files']:,}", size(source["bytes"]))
+        table.add_row(source["source"], f"{source['files']:,}", format_bytes(source["bytes"]))
     console.print(table)
     table = Table("phase", box=None, pad_edge=False)
     table.add_column("tasks", justify="right")
     table.add_column("steps")
     for phase in answer["phases"]:
-        tasks = "by then" if phase["tasks"] is None else f"{phase['tasks']:,}"
-        table.add_row(Text(phase["phase"]), tasks, Text(", ".join(_brief(str(s)) for s in phase["steps"])))
+        tasks = "known later" if phase["tasks"] is None else f"{phase['tasks']:,}"
+        table.add_row(Text(phase["phase"]), tasks, Text(", ".join(_brief_step(str(s)) for s in phase["steps"])))
     console.print(table)
     free = answer.get("free_bytes")
     console.print(
-        f"{answer['tasks']:,} tasks over {size(answer['input_bytes'])}"
-        + (f", the largest {size(answer['largest_task_bytes'])}" if answer.get("largest_task_bytes") else "")
-        + (f"; {size(free)} free where the run goes" if free is not None else ""),
+        f"{answer['tasks']:,} tasks over {format_bytes(answer['input_bytes'])}"
+        + (f", the largest {format_bytes(answer['largest_task_bytes'])}" if answer.get("largest_task_bytes") else "")
+        + (f"; {format_bytes(free)} free in the output directory" if free is not None else ""),
         highlight=False,
     )
     if answer.get("unchanged"):
         console.print("nothing to do: the run is up to date")
 
 
-def _brief(step: str) -> str:
+def _brief_step(step: str) -> str:
     """`language: A; B` as language (2 rules): the SQL itself is in --json and in the report."""
     name, _, rules = step.partition(": ")
     count = 0 if rules in ("", "no rule") else rules.count("; ") + 1
     return f"{name} ({count} rule{'s' if count > 1 else ''})" if count else name
 
 
+def show_training_plan(console: Console, answer: dict[str, Any]) -> None:
+    """Prints the plan of a training file."""
+
+    def line(name: str, value: str) -> None:
+        console.print(f"{name:>22}  {value}", highlight=False, markup=False, soft_wrap=True)
+
+    line("training file", answer["training"])
+    line("steps", f"{answer['steps']:,} of {answer['tokens_per_step']:,} tokens")
+    line("tokens", f"{answer['tokens']:,}")
+    if "epochs" in answer:
+        line("epochs", f"{answer['epochs']:.2f} of {sum(answer['available_tokens'].values()):,} tokens")
+    if "memory" not in answer:
+        line("not shown", "parameters, memory and time: give --data RUN or --vocab N")
+        return
+    line("parameters", f"{answer['total_parameters']:,}")
+    for name, count in answer["parameters"].items():
+        line(name, f"{count:,}")
+    flops = answer["flops"]
+    line("FLOPs per token", f"{flops['causal']:.4g} (causal attention), {flops['full']:.4g} (full attention)")
+    memory = answer["memory"]
+    line("memory per device", f"{format_bytes(memory['peak'])} peak, micro-batch of {answer['micro']} sequences")
+    for name in ("weights", "gradients", "moments", "casts", "activations", "loss"):
+        line(name, format_bytes(memory[name]))
+    for name, total in answer["recipes"].items():
+        line("total", f"{format_bytes(total)} with {name}")
+    line("device", f"{answer['gpus']} x {answer['device']}, assuming {answer['mfu']:.0%} MFU")
+    line("tokens/s", f"{answer['tokens_per_second']:,.0f}")
+    days = answer["days"]
+    line(
+        "time",
+        f"{days:.2f} days" if days > 2 else f"{days * 24:.2f} hours" if days > 1 / 12 else f"{days * 1440:.1f} minutes",
+    )
+    if answer["cost"] is not None:
+        line("cost", f"{answer['cost']:,.2f}")
+
+
 def show_status(console: Console, answer: dict[str, Any]) -> None:
-    """Where a run stands."""
+    """Prints the state of a curation run."""
     console.print(f"{answer['name']}: {answer['state']}", style="bold", highlight=False)
     table = Table("finished phase", box=None, pad_edge=False)
-    for column in ("tasks", "time", "CPU", "peak"):
+    for column in ("tasks", "time", "CPU", "peak memory"):
         table.add_column(column, justify="right")
     for phase in sorted(answer.get("finished", []), key=lambda p: (not p["phase"][0].isdigit(), p["phase"])):
         table.add_row(
             Text(phase["phase"]),
             f"{phase['tasks']:,}",
-            duration(phase.get("seconds", 0)),
-            duration(phase.get("cpu_seconds", 0)),
-            size(phase.get("peak_bytes", 0)),
+            format_duration(phase.get("seconds", 0)),
+            format_duration(phase.get("cpu_seconds", 0)),
+            format_bytes(phase.get("peak_bytes", 0)),
         )
     if answer.get("finished"):
         console.print(table)
     for name, done in answer.get("open", {}).items():
-        console.print(f"open: {name}: {done:,} tasks done so far", highlight=False, markup=False)
+        console.print(f"unfinished phase {name}: {done:,} tasks done", highlight=False, markup=False)
     for item in answer.get("unread", []):
         console.print(f"not read: {item.get('path')}: {item.get('reason')}", style="yellow", markup=False)
+    if answer.get("counts"):
+        console.print(funnel_table(answer["counts"]))
 
 
 def show_explain(console: Console, answer: dict[str, Any]) -> None:
-    """The way of a document through the steps, and where it ended."""
-    source = answer.get("source") or {}
-    place = ", ".join(f"{k} {v}" for k, v in source.items() if v is not None)
+    """Prints the steps that a document went through, and where it ended."""
+    source = ", ".join(f"{k} {v}" for k, v in (answer.get("source") or {}).items() if v is not None)
     for key, value in (
         ("document", answer["doc_id"]),
         ("url", answer.get("url")),
         ("domain", answer.get("domain")),
-        ("from", place),
+        ("from", source),
     ):
         if value:
             console.print(f"{key:>9}  {value}", highlight=False, markup=False, soft_wrap=True)
@@ -117,26 +152,24 @@ def show_explain(console: Console, answer: dict[str, Any]) -> None:
         if outcome.get(key):
             console.print(f"    {key}: {outcome[key]}", highlight=False, markup=False, soft_wrap=True)
     if answer.get("pair"):
-        show_pair(console, answer["pair"])
+        show_duplicate_pair(console, answer["pair"])
     for other in answer.get("others", []):
         console.print(f"another record of this URL: {other}", style="dim", highlight=False, soft_wrap=True)
 
 
-def show_pair(console: Console, pair: dict[str, Any]) -> None:
-    """A duplicate beside the document that stays; what both have is dim, what only one has stands out."""
-    from pipelines.lookup.duplicate_pairs import lines
+def show_duplicate_pair(console: Console, pair: dict[str, Any]) -> None:
+    """Prints a duplicate beside the kept document; shared text is dim, differing text bold."""
+    from pipelines.lookup.duplicate_pairs import split_lines
 
     console.print(
-        f"dim: in a run of {pair['ngram']} words that both have; bold: in this one alone", style="dim", highlight=False
+        f"dim: shared runs of {pair['ngram']} words; bold: only in this document", style="dim", highlight=False
     )
     table = Table(box=None, pad_edge=False, expand=True)
     table.add_column(Text("this document, dropped"), ratio=1, overflow="fold")
     table.add_column(Text(f"kept: {pair['url'] or pair['of']}"), ratio=1, overflow="fold")
-    for side in ("here", "there"):
-        pair = pair | {side: [_styled(row) for row in lines(pair[side]) if row]}
-    for i in range(max(len(pair["here"]), len(pair["there"]))):
-        row = [pair[side][i] if i < len(pair[side]) else Text("") for side in ("here", "there")]
-        table.add_row(*row)
+    left, right = ([_styled(row) for row in split_lines(pair[side]) if row] for side in ("dropped", "kept"))
+    for i in range(max(len(left), len(right))):
+        table.add_row(*(side[i] if i < len(side) else Text("") for side in (left, right)))
     console.print(table)
 
 
@@ -148,81 +181,15 @@ def _styled(row: Sequence[tuple[str, bool]]) -> Text:
 
 
 def show_models(console: Console, rows: Sequence[Any]) -> None:
-    """The catalogue of models."""
-    table = Table("model", "here", box=None, pad_edge=False)
+    """Prints the catalogue of models."""
+    table = Table("model", "installed", box=None, pad_edge=False)
     table.add_column("size", justify="right")
     table.add_column("licence")
-    table.add_column("what it is")
+    table.add_column("description")
     for row in rows:
-        table.add_row(
-            row.name, "yes" if row.present else "no", size(row.size) if row.size else "", row.licence, row.note
-        )
+        present, size = "yes" if row.present else "no", format_bytes(row.size) if row.size else ""
+        table.add_row(row.name, present, size, row.licence, row.note)
     console.print(table)
     missing = [row.name for row in rows if not row.present]
     if missing:
-        console.print(f"gristmill models pull {missing[0]}  brings one", style="dim", highlight=False)
-
-
-class TrainLines:
-    """What a training says while it goes: evaluations, and on a terminal a bar, else a line every 20 seconds.
-
-    `with TrainLines(console, steps) as lines: train(..., report=lines)`.
-    """
-
-    def __init__(self, console: Console, steps: int) -> None:
-        self.console, self.steps = console, steps
-        self._spoken = time.monotonic()
-        self._speed: dict[str, Any] = {}
-        self._bar: Progress | None = None
-        self.notes: set[str] = set()  # said so far
-
-    def __enter__(self) -> TrainLines:
-        if self.console.is_terminal and not self.console.quiet:
-            self._bar = Progress(BarColumn(12), TextColumn("{task.description}"), console=self.console, transient=True)
-            self._bar.add_task("", total=self.steps)
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def __call__(self, entry: dict[str, Any]) -> None:
-        """Takes an entry of the training's log."""
-        if entry["kind"] == "note":
-            self.notes.add(entry["note"])
-            self.console.print(entry["note"], style="yellow", highlight=False, markup=False)
-        elif entry["kind"] == "speed":
-            self._speed = entry
-        elif entry["kind"] == "event":
-            self.console.print(_event(entry), style="yellow", highlight=False, markup=False)
-        elif entry["kind"] == "validation":
-            domains = ", ".join(f"{d} {s['loss']:.3f}" for d, s in entry["domains"].items())
-            self.console.print(f"step {entry['step']}/{self.steps}: validation {domains}", highlight=False)
-        elif entry["kind"] == "train" and self._bar is not None:
-            said = f"{entry['step']:,}/{self.steps:,}, {self._said(entry, brief=True)}"
-            self._bar.update(self._bar.task_ids[0], completed=entry["step"], description=said)
-        elif entry["kind"] == "train" and self._speed and time.monotonic() - self._spoken > 20:
-            self._spoken = time.monotonic()
-            said = f"step {entry['step']}/{self.steps}: {self._said(entry)}"
-            self.console.print(said, style="dim", highlight=False)
-
-    def _said(self, entry: dict[str, Any], *, brief: bool = False) -> str:
-        """Loss, speed and time left; not `brief`: memory and what the plan says of both as well."""
-        said = ["loss " + ("no number" if entry["loss"] is None else f"{entry['loss']:.3f}")]
-        if self._speed:
-            left = (self.steps - entry["step"]) * self._speed["seconds"]
-            share = f"MFU {self._speed['mfu']:.1%}" if brief and "mfu" in self._speed else ""
-            said += [f"{self._speed['tokens_per_s']:,.0f} tokens/s", share if brief else live(self._speed)]
-            said.append(f"{duration(left)} left")
-        return ", ".join(s for s in said if s)
-
-
-def _event(entry: dict[str, Any]) -> str:
-    """What the guard did, in a line."""
-    if entry["event"] == "rollback":
-        who = f"{len(entry['blamed'])} documents blamed and masked" if entry["blamed"] else "nobody to blame"
-        return f"spike at step {entry['confirmed']}: back to step {entry['step']}, {who}"
-    norm = "no number" if entry["grad_norm"] is None else f"{entry['grad_norm']:.3g}"
-    what = {"skip": "update skipped", "anomaly": "out of the frame", "overflow": "fp16 overflow, update skipped"}
-    return f"step {entry['step']}: {what[entry['event']]}, gradient norm {norm}"
+        console.print(f"download a model: gristmill models pull {missing[0]}", style="dim", highlight=False)

@@ -1,8 +1,8 @@
-"""`gristmill demo`: the whole mill on text that every machine has once this is installed, in a few minutes.
+"""Runs the whole pipeline in a few minutes on text that is on every machine with Gristmill (`gristmill demo`).
 
-Everything lands in one folder: crawl/ (the text), prepared/ (a reference model, a classifier and a stand-in benchmark
-made from a held-out part of it), demo.yaml and train.yaml (to change and run again), run/ (the curation run, with the
-training and the report in it). Run again, it does only what is missing.
+Writes one folder: crawl/ (the text), prepared/ (a reference model, a classifier and a small benchmark made from a
+held-out part of it), demo.yaml and train.yaml (to change and run again), run/ (the curation run, with the training run
+and the report). Run again, it does only what is missing.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from importlib import resources
 from typing import Any
 
 from curation.core.packages import require
-from pipelines.monitor.progress import Display, duration
+from pipelines.monitor.progress import ProgressDisplay
+from pipelines.number_format import format_duration
 
-HELD_OUT = 8  # one document in so many trains the reference model and the classifier
-QUESTIONS = 12  # passages in the stand-in benchmark
+HELD_OUT = 8  # one document in eight trains the reference model and the classifier
+QUESTIONS = 12  # passages in the benchmark
 PROMPT = "This module provides"
 
 
-def demo(folder: str, *, executor: str = "ray", console: Any) -> str:
-    """Builds, curates, trains, reports; returns the report's path. Raises as the parts do."""
+def run_demo(folder: str, *, executor: str = "ray", console: Any) -> str:
+    """Crawls, curates, trains and reports; returns the path of the report. Raises what these parts raise."""
     require("gristmill demo", ["warcio", "torch"])
     started = time.monotonic()
     os.makedirs(folder, exist_ok=True)
@@ -36,7 +37,7 @@ def demo(folder: str, *, executor: str = "ray", console: Any) -> str:
             with open(os.path.join(folder, copy), "w", encoding="utf-8") as f:
                 f.write(text)
 
-    _say(console, "1 of 5  crawling what this machine knows about itself")
+    _heading(console, "1 of 5  crawl Python's documentation and installed packages")
     from pipelines.demo import local_corpus
 
     crawl = os.path.join(folder, "crawl")
@@ -44,37 +45,37 @@ def demo(folder: str, *, executor: str = "ray", console: Any) -> str:
     domains = ", ".join(f"{d['documents']:,} {n}" for n, d in made["domains"].items())
     console.print(f"        {domains}", highlight=False)
 
-    _say(console, "2 of 5  a language identifier, a reference n-gram model, a classifier")
+    _heading(console, "2 of 5  prepare a language identifier, an n-gram model and a classifier")
     from curation import models
 
     models.pull("lid.176")
     _prepare(crawl, os.path.join(folder, "prepared"), made["environment"])
 
-    _say(console, "3 of 5  curating")
+    _heading(console, "3 of 5  curate")
     run = os.path.join(folder, "run")
     _curate(os.path.join(folder, "demo.yaml"), run, executor, console)
 
-    _say(console, "4 of 5  training a small model on it")
+    _heading(console, "4 of 5  train a small model")
     _train(os.path.join(folder, "train.yaml"), run, console)
 
-    _say(console, "5 of 5  the report")
-    from pipelines.report import write
+    _heading(console, "5 of 5  write the report")
+    from pipelines.report.write_report import write_report
 
-    path = write(run)
-    console.print(f"[bold green]done[/] in {duration(time.monotonic() - started)}", highlight=False)
+    path = write_report(run)
+    console.print(f"[bold green]done[/] in {format_duration(time.monotonic() - started)}", highlight=False)
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
     console.print(
-        f"change  {folder}/demo.yaml and run  gristmill curate {folder}/demo.yaml --run {run}", highlight=False
+        f"next: edit {folder}/demo.yaml and run gristmill curate {folder}/demo.yaml --run {run}", highlight=False
     )
     return path
 
 
-def _say(console: Any, text: str) -> None:
+def _heading(console: Any, text: str) -> None:
     console.print(text, style="bold", highlight=False)
 
 
 def _prepare(crawl: str, folder: str, environment: str) -> None:
-    """The reference model, the classifier, the benchmark and the list of what they were made from."""
+    """Makes the n-gram model, the classifier, the benchmark, and the list of documents that trained them."""
     from curation.quality.classifier.train import fit
     from curation.quality.ngram.estimate import train_ngram
 
@@ -118,7 +119,7 @@ def _bucket(url: str) -> int:
 
 
 def _passages(text: str, size: int) -> list[str]:
-    """Runs of whole lines of about `size` characters, the short rest left out."""
+    """Consecutive lines of about `size` characters; a shorter rest is left out."""
     parts, part = [], ""
     for line in text.splitlines(keepends=True):
         part += line
@@ -134,32 +135,32 @@ def _write_lines(path: str, rows: list[dict[str, str]]) -> None:
 
 
 def _curate(file: str, run: str, executor: str, console: Any) -> None:
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate
-    from pipelines.cli.commands.curate import show_result, write_cards
+    from pipelines.cards.write_cards import update_cards
+    from pipelines.monitor.run_result import print_result
 
-    pipeline = config.load(file, catalogue=STEPS, readers=READERS)
-    with Display(console) as display:
+    pipeline = load_pipeline(file)
+    with ProgressDisplay(console) as display:
         result = curate(pipeline, run, executor=executor, progress=display)
-    show_result(console, result)
-    write_cards(run)
+    print_result(console, result)
+    update_cards(run)
 
 
 def _train(file: str, run: str, console: Any) -> None:
-    from pipelines.cli.text_output import TrainLines
+    from pipelines.monitor.training_progress import TrainingProgress
     from training.config import load
     from training.evaluation.generate import generate
     from training.train import train
 
     config = load(file)
     folder = os.path.join(run, "train", "demo")
-    with TrainLines(console, config.steps) as lines:
-        result = train(config, run, folder, report=lines)
+    with TrainingProgress(console, config.steps) as progress:
+        result = train(config, run, folder, report=progress)
     for domain, score in sorted(result.validation.items()):
         console.print(f"        {domain}: validation loss {score.loss:.3f}", highlight=False)
-    said = generate(folder, PROMPT, tokens=96, temperature=0.7)
+    sample = generate(folder, PROMPT, tokens=96, temperature=0.7)
     with open(os.path.join(folder, "sample.txt"), "w", encoding="utf-8") as f:
-        f.write(said)
-    console.print("        it says:", highlight=False)
-    console.print(said, style="italic", markup=False, highlight=False)
+        f.write(sample)
+    console.print("        sample of generated text:", highlight=False)
+    console.print(sample, style="italic", markup=False, highlight=False)

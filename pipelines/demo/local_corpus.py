@@ -1,10 +1,10 @@
-"""The embedded default: a small real corpus that every machine has once Gristmill is installed.
+"""Builds a small real corpus from what is installed with Gristmill, for the demo and the tests.
 
 Four domains: `web`, a crawl of Python's pydoc server (pydoc_crawl); `docs`, the long descriptions and documentation
 files of installed distributions, and spaCy's example sentences in dozens of languages; `code`, Python source of the
 standard library and of installed packages; `licences`, the licence texts that packages repeat (natural
-near-duplicates). Sized so that curating it and training on it take minutes. What is taken where there is more than
-enough goes by a hash of its name: a fair sample, and the same one each time.
+near-duplicates). Sized so that curating it and training on it take minutes. Where there is more than enough, documents
+are chosen by a hash of their name: a random sample, and the same one each time.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _NOT_DOCUMENTATION = (
     "words",
     "cmakelists",
 )
-_SMALLEST, _LARGEST = 200, 200_000  # bytes of a document or source file worth having in so small a corpus
-_SENTENCES = 4  # example sentences to a document
-_PART = 2_000_000  # bytes of text in one JSON Lines file
+_SMALLEST, _LARGEST = 200, 200_000  # bytes of a document or source file
+_SENTENCES = 4  # example sentences per document
+_PART = 2_000_000  # bytes of text per JSON Lines file
 
 
 def build(
@@ -56,8 +56,8 @@ def build(
 ) -> dict[str, Any]:
     """Writes the corpus to `folder` (web/, docs/, code/, licences/, manifest.json) and returns the manifest.
 
-    A folder made by the same environment with the same sizes is left as it is. Appears whole or not at all; what stood
-    there before is replaced. Raises OSError where the folder cannot be written.
+    A folder that the same environment made with the same sizes is left as it is. The folder is replaced atomically.
+    Raises OSError if it cannot be written.
     """
     folder = Path(folder)
     sizes = {
@@ -89,9 +89,9 @@ def build(
             "sizes": sizes,
             "domains": {
                 "web": {"documents": crawled.pages, "text_bytes": crawled.bytes, "skipped": list(crawled.skipped)},
-                "docs": _write_parts(new / "docs", "docs", _fair(_documents(distributions), docs_bytes)),
+                "docs": _write_parts(new / "docs", "docs", _sample(_documents(distributions), docs_bytes)),
                 "languages": _write_parts(new / "docs", "languages", _sentences()),
-                "code": _write_parts(new / "code", "code", _fair(_code(distributions), code_bytes)),
+                "code": _write_parts(new / "code", "code", _sample(_code(distributions), code_bytes)),
                 "licences": _licences(new / "licences", distributions, licences),
             },
         }
@@ -111,7 +111,7 @@ def _distributions() -> dict[str, metadata.Distribution]:
 
 
 def _documents(distributions: dict[str, metadata.Distribution]) -> Iterator[dict[str, str]]:
-    """Long descriptions, and documentation files that are no licences."""
+    """Long descriptions and documentation files, without licences."""
     for name, distribution in distributions.items():
         described = _description(distribution)
         yield _item(f"package:{name}/description", described, name, distribution.version)
@@ -125,7 +125,7 @@ def _documents(distributions: dict[str, metadata.Distribution]) -> Iterator[dict
 
 
 def _description(distribution: metadata.Distribution) -> str:
-    """The long description: the body of METADATA, as wheels have had it since metadata 2.1, or its old field."""
+    """The long description: the body of METADATA (since metadata 2.1), or the older Description field."""
     message = cast(Message, distribution.metadata)
     return str(message.get_payload() or message.get("Description") or "")
 
@@ -139,7 +139,7 @@ def _code(distributions: dict[str, metadata.Distribution]) -> Iterator[dict[str,
             yield _item(f"python:{inside.as_posix()}", _text(path), "python", sys.version.split()[0])
     for name, distribution in distributions.items():
         for file in distribution.files or []:
-            # Taking one file in eight before reading keeps building quick: there are ten times more than are wanted.
+            # Choosing one file in eight before reading keeps this fast: there are ten times more than needed.
             if str(file).endswith(".py") and ".." not in file.parts and _order(f"{name}/{file}")[0] < 32:
                 yield _item(f"package:{name}/{file}", _read(distribution, file), name, distribution.version)
 
@@ -149,7 +149,7 @@ def _item(url: str, text: str, package: str, version: str) -> dict[str, str]:
 
 
 def _sentences() -> Iterator[dict[str, str]]:
-    """spaCy's example sentences, a few to a document; read from the source, not imported. None without spaCy."""
+    """spaCy's example sentences, a few per document, parsed from its source; nothing if spaCy is not installed."""
     try:
         files = metadata.distribution("spacy").files or []
     except metadata.PackageNotFoundError:
@@ -168,7 +168,7 @@ def _sentences() -> Iterator[dict[str, str]]:
 
 
 def _licences(folder: Path, distributions: dict[str, metadata.Distribution], most: int) -> dict[str, int]:
-    """One file a licence, named after its package; up to `most`."""
+    """One file per licence, named after its package; up to `most`."""
     found: dict[str, str] = {}
     for name, distribution in distributions.items():
         for file in distribution.files or []:
@@ -184,8 +184,8 @@ def _licences(folder: Path, distributions: dict[str, metadata.Distribution], mos
     return {"documents": len(names), "text_bytes": sum(len(found[n].encode()) for n in names)}
 
 
-def _fair(items: Iterator[dict[str, str]], size: int) -> Iterator[dict[str, str]]:
-    """Items in the order of a hash of their names, until their texts come to `size` bytes."""
+def _sample(items: Iterator[dict[str, str]], size: int) -> Iterator[dict[str, str]]:
+    """Items in the order of a hash of their names, until their texts add up to `size` bytes."""
     usable = {i["url"]: i for i in items if _SMALLEST <= len(i["text"]) <= _LARGEST}
     total = 0
     for url in sorted(usable, key=_order):
@@ -196,7 +196,7 @@ def _fair(items: Iterator[dict[str, str]], size: int) -> Iterator[dict[str, str]
 
 
 def _write_parts(folder: Path, name: str, items: Iterator[dict[str, str]]) -> dict[str, int]:
-    """JSON Lines in parts, gzipped without a time in the header."""
+    """Writes JSON Lines files, gzipped without a timestamp so that the bytes are reproducible."""
     documents, total, buffer, part = 0, 0, io.BytesIO(), 0
     for item in items:
         buffer.write(json.dumps(item, ensure_ascii=False, sort_keys=True).encode("utf-8", "replace") + b"\n")
@@ -215,7 +215,7 @@ def _read(distribution: metadata.Distribution, file: metadata.PackagePath) -> st
 
 
 def _text(path: Path) -> str:
-    """A file as text; nothing where it is absent, too large, or not in UTF-8."""
+    """A file as text; "" if it is missing, too large, or not UTF-8."""
     try:
         if path.stat().st_size > _LARGEST:
             return ""

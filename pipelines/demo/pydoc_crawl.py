@@ -1,7 +1,7 @@
-"""The web half of the embedded default: a crawl of Python's own documentation server, written as WARC.
+"""Crawls Python's own documentation server (pydoc) and writes WARC files: the web part of the demo's corpus.
 
-A real crawl in small: pages over HTTP on loopback with their navigation, boilerplate and near-duplicates; request and
-response records; several files. Only the host is made up (`pydoc.localhost`), so that the port of the day is in no URL.
+A real crawl on a small scale: pages over HTTP on loopback with navigation, boilerplate and near-duplicates; request and
+response records; several files. Only the host name is made up (`pydoc.localhost`), so that URLs contain no random port.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any
 
 HOST = "pydoc.localhost"
 _DATE = "2024-01-01T00:00:00Z"  # fixed: the same installation gives the same bytes
-_TIMEOUT = 20.0  # seconds for one page; a page that takes longer is skipped and named in the manifest
-_LARGEST = 400_000  # bytes of a page: `errno` and the like list thousands of constants
+_TIMEOUT = 20.0  # seconds per page; a slower page is skipped and listed in the manifest
+_LARGEST = 400_000  # bytes of a page; modules such as `errno` list thousands of constants
 _PER_PACKAGE = 60
 
-# Packages that can be imported without side effects and in well under a second; those that are absent are passed over.
+# Packages that import without side effects in well under a second; missing ones are skipped.
 PACKAGES = """
 attr annotated_types certifi charset_normalizer click fsspec idna jinja2 markdown_it markupsafe mpmath numpy orjson
 packaging pathspec psutil pyarrow pydantic pydantic_core pygments regex requests rich sortedcontainers tqdm typer
@@ -44,7 +44,7 @@ _REFUSED = frozenset(_REFUSED_MODULES.split())
 
 @dataclass(frozen=True)
 class Crawled:
-    """What a crawl brought: pages and bytes of HTML, and the modules that gave no page."""
+    """The result of a crawl: pages, bytes of HTML, and the paths that gave no page."""
 
     pages: int
     bytes: int
@@ -52,7 +52,7 @@ class Crawled:
 
 
 def modules() -> list[str]:
-    """Names to visit, by a hash of the name, so that any number of them is a fair sample. Nothing is imported."""
+    """Modules to visit, in the order of a hash of the name: the first N are a random sample. Imports nothing."""
     names = []
     for top in (*sorted(sys.stdlib_module_names), *PACKAGES.split()):
         if top.startswith("_") or top in _REFUSED:
@@ -60,19 +60,19 @@ def modules() -> list[str]:
         spec = PathFinder.find_spec(top)
         if spec is None and top not in sys.builtin_module_names:
             continue
-        found = [top, *_below(top, list(spec.submodule_search_locations or []) if spec else [])]
+        found = [top, *_submodules(top, list(spec.submodule_search_locations or []) if spec else [])]
         names += sorted(found, key=_order)[:_PER_PACKAGE]
     return sorted(names, key=_order)
 
 
-def _below(package: str, locations: list[str]) -> Iterator[str]:
+def _submodules(package: str, locations: list[str]) -> Iterator[str]:
     for info in pkgutil.iter_modules(locations):
         if info.name.startswith(("_", "test")) or info.name in _REFUSED:
             continue
         name = f"{package}.{info.name}"
         yield name
         if info.ispkg:
-            yield from _below(name, [str(Path(location, info.name)) for location in locations])
+            yield from _submodules(name, [str(Path(location, info.name)) for location in locations])
 
 
 def _order(name: str) -> bytes:
@@ -143,14 +143,14 @@ def _record_id(name: str) -> str:
 
 
 class _Server:
-    """pydoc's server in a process of its own, and a client for it."""
+    """pydoc's server in its own process, with a client."""
 
     def __init__(self) -> None:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
-        # -P keeps this folder off the path of modules (its http.py would hide the standard one). A bare environment,
-        # since pages such as that of `os` print it, and a fixed hash seed, since some print sets.
+        # -P keeps this folder off sys.path. A minimal environment, since pages such as that of `os` print it, and a
+        # fixed hash seed, since some pages print sets.
         program = str(Path(__file__).with_name("pydoc_server.py"))
         keep = {k: v for k, v in os.environ.items() if k in ("LD_LIBRARY_PATH", "SYSTEMROOT")}
         environment = {**keep, "PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/"}

@@ -1,11 +1,11 @@
-"""The web server that the embedded crawl visits: Python's own pydoc, in a process of its own.
+"""Serves Python's own documentation (pydoc) over HTTP, in its own process, for the demo's crawl.
 
 Prints its port and serves until its standard input closes, so that it never outlives the crawler. pydoc imports what
-it documents, which is why it gets a process and an environment of its own: the crawler asks only for modules known to
-do nothing when imported, and a crash here costs one page.
+it documents, which is why it gets its own process and environment: the crawler asks only for modules without side
+effects, and a crash costs one page.
 
-Pages must be the same bytes on every run, so object addresses are left out (as pydoc does in its own listings) and the
-Date header is fixed.
+Pages must be the same bytes on every run, so object addresses are removed (as in pydoc's own listings) and the Date
+header is fixed.
 """
 
 from __future__ import annotations

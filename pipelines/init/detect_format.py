@@ -1,7 +1,7 @@
-"""What one file is: which reader takes it, and in a table which field is the text, the URL, the date.
+"""Detects the format of a file: its reader, and for tables the fields of text, URL and date.
 
-A name says little: crawls are full of `.txt` that are JSON Lines and `.gz` that are not. So the first bytes decide, and
-for tables the values of their first records.
+File names are unreliable: crawls are full of `.txt` files that are JSON Lines and `.gz` files that are not gzip. So the
+first bytes decide, and for tables the values of the first records.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from curation import document, storage
 
-HEAD = 1 << 16  # decompressed bytes of a file that say what it is
-RECORDS = 100  # records of a table whose values say which field is which
+HEAD = 1 << 16  # decompressed bytes at the start of a file that are looked at
+RECORDS = 100  # records of a table whose values are looked at
 
 _TEXT = ("text", "content", "body", "raw_content", "page_text", "article", "document", "story", "markdown", "passage")
 _URL = ("url", "uri", "link", "source_url", "page_url", "permalink", "warc_target_uri", "href")
@@ -35,8 +35,8 @@ _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What makes files readable by one source: reader, format, mix domain, fields."""
+class FileFormat:
+    """What one source needs to read files: reader, format, mix domain, fields."""
 
     read: str  # warc or text
     form: str  # warc, jsonl, parquet, arrow, text
@@ -48,8 +48,8 @@ class Shape:
     id: str = ""
 
 
-def shape_of(root: str, file: storage.InputFile) -> Shape | str:
-    """What a file is, or why it is no input."""
+def detect_format(root: str, file: storage.InputFile) -> FileFormat | str:
+    """The format of a file, or the reason why it cannot be read as text."""
     from curation.sources.compressed_stream import CompressedStream
     from curation.sources.warc import detect_binary_type
     from curation.sources.warc_records import archive_format
@@ -70,7 +70,7 @@ def shape_of(root: str, file: storage.InputFile) -> Shape | str:
     except (OSError, ValueError) as error:
         return f"cannot be read ({str(error).partition(chr(10))[0]})"
     if archive_format(head[:1024]):
-        return Shape("warc", "warc", "web", html=True)
+        return FileFormat("warc", "warc", "web", html=True)
     if not head.strip():
         return "empty"
     if binary := detect_binary_type(head):
@@ -78,14 +78,14 @@ def shape_of(root: str, file: storage.InputFile) -> Shape | str:
     if head.lstrip().startswith(b"{") and (rows := _json_rows(head)) is not None:
         return _table(rows, "jsonl")
     if suffix in (".json", ".csv", ".tsv"):
-        return f"{suffix[1:]}, not one JSON object a line"
+        return f"{suffix[1:]}, not JSON Lines (one JSON object per line)"
     text = head.decode("utf-8", "replace")
     html = suffix in (".html", ".htm", ".xhtml") or len(_TAGS.findall(text[:4096])) > 3
-    return Shape("text", "text", "web" if html else "code" if suffix in _CODE else "text", html=html)
+    return FileFormat("text", "text", "web" if html else "code" if suffix in _CODE else "text", html=html)
 
 
 def _json_rows(head: bytes) -> list[dict[str, Any]] | None:
-    """The first records of JSON Lines; none for anything else."""
+    """The first records of a JSON Lines file; None for anything else."""
     lines = head.splitlines()
     whole = lines[:-1] if len(head) >= HEAD and len(lines) > 1 else lines
     rows: list[dict[str, Any]] = []
@@ -119,20 +119,20 @@ def _arrow_rows(stored: Any) -> list[dict[str, Any]]:
     return list(batch.slice(0, RECORDS).to_pylist())
 
 
-def _table(rows: Sequence[dict[str, Any]], form: str) -> Shape | str:
-    """Which field of these records is the text, and which the URL, the date and an id."""
+def _table(rows: Sequence[dict[str, Any]], form: str) -> FileFormat | str:
+    """The fields of text, URL, date and id in these records."""
     names = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
     values = {n: [r[n] for r in rows if r.get(n) is not None] for n in names}
     strings = {n: v for n, v in values.items() if v and all(isinstance(x, str) for x in v)}
     prose = {n: v for n, v in strings.items() if not _is_url(v)}
-    text = max(prose, key=lambda n: (_prose(prose[n]) * (3 if n.lower() in _TEXT else 1), n), default=None)
-    if text is None or not _prose(prose[text]):
-        return f"{form} without a field of text (it has {', '.join(names[:8]) or 'none'})"
+    text = max(prose, key=lambda n: (_text_score(prose[n]) * (3 if n.lower() in _TEXT else 1), n), default=None)
+    if text is None or not _text_score(prose[text]):
+        return f"{form} without a text field (fields: {', '.join(names[:8]) or 'none'})"
     urls = [n for n, v in strings.items() if n != text and _is_url(v)]
     dates = [n for n, v in values.items() if n not in (text, *urls) and _is_date(n, v)]
     ids = [n for n, v in values.items() if n.lower() in _ID and len(v) == len(rows) == len({str(x) for x in v})]
     html = sum(len(_TAGS.findall(v[:4096])) > 2 for v in prose[text]) * 2 > len(prose[text])
-    return Shape(
+    return FileFormat(
         *("text", form, "web" if html or urls else "text", html, text),
         url=_best(urls, _URL) or "url",
         date=_best(dates, _DATE) or "date",
@@ -140,8 +140,8 @@ def _table(rows: Sequence[dict[str, Any]], form: str) -> Shape | str:
     )
 
 
-def _prose(values: Sequence[str]) -> float:
-    """How much like text: the mean length, nothing for values without spaces."""
+def _text_score(values: Sequence[str]) -> float:
+    """How much values look like text: the mean length, counting values without spaces as 0."""
     spaced = [len(v) for v in values if any(c.isspace() for c in v.strip()) or not v.isascii()]
     return sum(spaced) / len(values)
 

@@ -1,7 +1,7 @@
-"""A first pipeline file for an input that was looked at: every choice with the reason for it beside it.
+"""Drafts a pipeline file for a scanned input, with the reason for every choice as a comment.
 
-What it holds is meant to be changed. So it is short, runs as it stands, and says as comments what was seen, what each
-step is for and what else there is.
+The file is meant to be edited. It is short, runs as it is, and its comments say what was found, what each step does
+and which alternatives exist.
 """
 
 from __future__ import annotations
@@ -12,85 +12,87 @@ import re
 from typing import Any
 
 from curation.storage import is_remote
-from pipelines.init.file_groups import Group, Look, reader_options
-from pipelines.monitor.progress import size
+from pipelines.init.file_groups import Group, InputScan, reader_options
+from pipelines.number_format import format_bytes
 
 PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./=+-]*")
-SHARE = 0.05  # of the sampled documents: from here on a language is named in the rule
-ONE = 0.6  # from here on one language is the rule by itself
-LEAST = 0.1  # of the sample: where Gopher's rules would keep less, this is no text that they were made for
+MIN_SHARE = 0.05  # of the sampled documents: a language with at least this share is named in the rule
+MAIN_SHARE = 0.6  # a language with at least this share is the only one in the rule
+MIN_PASSING = 0.1  # of the sample: if the Gopher rules keep less, they were not made for such text
 
 
-def write(found: Look, name: str, beside: str) -> str:
-    """The text of the pipeline file. `beside` is the folder it will lie in: local roots are written as seen from it."""
-    domains = list(dict.fromkeys(g.shape.domain for g in found.groups))
+def draft_pipeline(scan: InputScan, name: str, folder: str) -> str:
+    """The text of the pipeline file. `folder`: where it will be; local roots are relative to it."""
+    domains = list(dict.fromkeys(g.format.domain for g in scan.groups))
     parts = [
-        _head(found, name),
+        _head(scan, name),
         "sources:",
-        *_sources(found, beside),
+        *_sources(scan, folder),
         "",
-        *_steps(found, domains),
-        *_end(found, domains),
+        *_steps(scan, domains),
+        *_end(scan, domains),
     ]
     return "\n".join(parts) + "\n"
 
 
-def _head(found: Look, name: str) -> str:
+def _head(scan: InputScan, name: str) -> str:
     lines = [
-        "# Made by `gristmill init` from a look at the input. Read it, change it, then:",
+        "# Drafted by `gristmill init` from a sample of the input. Read it, edit it, then:",
         "#",
-        f"#   gristmill plan {name}.yaml       what it would do",
-        f"#   gristmill curate {name}.yaml     does it; again: only what a change touches is done anew",
+        f"#   gristmill plan {name}.yaml       shows what it will do",
+        f"#   gristmill curate {name}.yaml     runs it; after an edit, again: only what the edit affects",
         "#",
-        "# What was seen:",
+        "# Found in the input:",
     ]
-    for g in found.groups:
-        lines.append(f"#   {files(len(g.files))}, {size(g.bytes)}, {_form(g)}, below {g.root}")
+    for g in scan.groups:
+        lines.append(f"#   {count_files(len(g.files))}, {format_bytes(g.bytes)}, {_format_name(g)}, below {g.root}")
         if g.documents:
-            lines.append(f"#     {g.documents:,} documents sampled, the middle one of {g.words:,} words{_spoken(g)}")
+            lines.append(f"#     {g.documents:,} documents sampled, median length {g.words:,} words{_languages(g)}")
         if g.hosts:
             most = ", ".join(f"{h} {n}" for h, n in g.hosts.most_common(5))
             lines.append(f"#     hosts: {most}" + (f", {len(g.hosts) - 5} more" if len(g.hosts) > 5 else ""))
-    for reason, paths in sorted(found.left_out.items()):
+    for reason, paths in sorted(scan.left_out.items()):
         shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3:,} more" if len(paths) > 3 else "")
         lines.append(f"#   left out, {reason}: {shown}")
-    if found.cut:
-        lines.append(f"#   left out, too mixed for a glob: {found.cut:,} files; sort them into folders of one kind")
-    return "\n".join([*lines, f"name: {name}", "seed: 17    # of everything that is drawn", ""])
+    if scan.unmatched:
+        lines.append(
+            f"#   left out: {scan.unmatched:,} files that no glob can select; sort them into folders by format"
+        )
+    return "\n".join([*lines, f"name: {name}", "seed: 17    # of sampling and shuffling", ""])
 
 
-def files(count: int) -> str:
+def count_files(count: int) -> str:
     """`1 file`, `2,011 files`."""
     return f"{count:,} file{'' if count == 1 else 's'}"
 
 
-def _form(group: Group) -> str:
-    words = {"warc": "archives of a crawl", "jsonl": "JSON Lines", "parquet": "Parquet", "arrow": "Arrow"}
-    form = words.get(group.shape.form, "pages" if group.shape.html else "one document each")
-    named = f", text in {group.shape.text!r}" if group.shape.form in ("jsonl", "parquet", "arrow") else ""
+def _format_name(group: Group) -> str:
+    words = {"warc": "crawl archives (WARC)", "jsonl": "JSON Lines", "parquet": "Parquet", "arrow": "Arrow"}
+    form = words.get(group.format.form, "HTML pages" if group.format.html else "one document per file")
+    named = f", text in {group.format.text!r}" if group.format.form in ("jsonl", "parquet", "arrow") else ""
     return form + named
 
 
-def _spoken(group: Group) -> str:
+def _languages(group: Group) -> str:
     total = sum(group.languages.values())
     most = [f"{c} {n / total:.0%}" for c, n in group.languages.most_common(8) if n >= total / 100]
     others = len(group.languages) - len(most)
     return "; languages: " + ", ".join(most) + (f", {others} more" if others else "") if total else ""
 
 
-def _sources(found: Look, beside: str) -> list[str]:
-    lines = ["  # the domain is what `mix` weighs; `licence: CC-BY-4.0` on a source goes into the data card"]
+def _sources(scan: InputScan, folder: str) -> list[str]:
+    lines = ["  # `mix` weighs domains; add `licence: CC-BY-4.0` (or another) to a source for the data card"]
     used: dict[str, int] = {}
-    for g in found.groups:
-        root = g.root if is_remote(g.root) or os.path.isabs(g.root) else os.path.relpath(g.root, beside or ".")
+    for g in scan.groups:
+        root = g.root if is_remote(g.root) or os.path.isabs(g.root) else os.path.relpath(g.root, folder or ".")
         for pattern in g.patterns:
-            number = used[g.shape.domain] = used.get(g.shape.domain, 0) + 1
-            name = g.shape.domain if number == 1 else f"{g.shape.domain}-{number}"
-            keys = {"name": name, "domain": g.shape.domain, "read": g.shape.read, "root": root, "path": pattern}
+            number = used[g.format.domain] = used.get(g.format.domain, 0) + 1
+            name = g.format.domain if number == 1 else f"{g.format.domain}-{number}"
+            keys = {"name": name, "domain": g.format.domain, "read": g.format.read, "root": root, "path": pattern}
             lines.append("  - {" + ", ".join(f"{k}: {_value(v)}" for k, v in (keys | reader_options(g)).items()) + "}")
-        if g.shape.id:
+        if g.format.id:
             lines.append(
-                f"    # `id: {_value(g.shape.id)}` would tie document ids to that field; files are then not cut"
+                f"    # `id: {_value(g.format.id)}` would make document ids from that field; files are then not split"
             )
     return lines
 
@@ -101,73 +103,75 @@ def _value(value: Any) -> str:
     return text if plain else json.dumps(text, ensure_ascii=False).replace("${", "$${")
 
 
-def _steps(found: Look, domains: list[str]) -> list[str]:
-    prose = [g for g in found.groups if g.shape.domain != "code"]
+def _steps(scan: InputScan, domains: list[str]) -> list[str]:
+    prose = [g for g in scan.groups if g.format.domain != "code"]
     where = ["    where: domain <> 'code'"] if "code" in domains else []
     lines = ["steps:"]
-    if any(g.shape.html for g in found.groups):
+    if any(g.format.html for g in scan.groups):
         lines += [
-            "  # the main text of pages, without menus and footers; plain text passes as it is",
+            "  # extracts the main text of HTML pages, without menus and footers; plain text is left as it is",
             "  - extract: {}",
             "",
         ]
     if prose:
-        lines += [*_language(found, prose, where), ""]
+        lines += [*_language(scan, prose, where), ""]
     lines += [
-        "  # e-mail addresses, telephone and card numbers and the like are masked; before anything is stored",
+        "  # replaces personal data (e-mail addresses, telephone and card numbers, …) before anything is stored",
         "  - pii: {}",
         "",
     ]
     if prose:
         share = sum(g.passing for g in prose) / max(1, sum(g.documents for g in prose))
         off, why = (
-            ("", f"keep {share:.0%} of the sample") if share >= LEAST else ("# ", f"off: would keep {share:.0%} of it")
+            ("", f"they keep {share:.0%} of the sample")
+            if share >= MIN_PASSING
+            else ("# ", f"off: they would keep only {share:.0%} of the sample")
         )
-        lines += [f"  # Gopher's rules of quality and repetition ({why}); `c4` and `fineweb` are further sets"]
+        lines += [f"  # Gopher's quality and repetition rules ({why}); other sets: `c4`, `fineweb`"]
         lines += [f"  {off}- heuristics: {{sets: [gopher]}}", *(f"  {off}{o[2:]}" for o in where), ""]
     return [
         *lines,
-        "  # documents of the same text, then of nearly the same: 72 % of 5-word shingles, verified one by one",
+        "  # exact duplicates, then near-duplicates: 72 % of 5-word shingles in common, verified pair by pair",
         "  - exact_dedup: {}",
         "  - minhash_dedup: {threshold: 0.72}",
         "",
     ]
 
 
-def _language(found: Look, prose: list[Group], where: list[str]) -> list[str]:
+def _language(scan: InputScan, prose: list[Group], where: list[str]) -> list[str]:
     counts = sum((g.languages for g in prose), type(prose[0].languages)())
     total = sum(counts.values())
-    lines = ["  # the language of each document, and how sure the model is of it; FineWeb asks for 0.65"]
-    if not found.identified:
+    lines = ["  # identifies the language of each document, with a score; FineWeb requires 0.65"]
+    if not scan.identified:
         return [
             *lines,
-            "  # Off: the model is not on this machine. `gristmill models pull lid.176` brings it (0.9 MB).",
+            "  # Off: the model is not on this machine. Download it: gristmill models pull lid.176 (0.9 MB).",
             "  # - language: {}",
             "  #   keep: {language: \"language.code = 'en' AND language.score >= 0.5\"}",
         ]
     if not total:
         return [*lines, "  - language: {}"]
-    codes = [c for c, n in counts.most_common() if n >= SHARE * total]
-    if counts[codes[0]] >= ONE * total:
+    codes = [c for c, n in counts.most_common() if n >= MIN_SHARE * total]
+    if counts[codes[0]] >= MAIN_SHARE * total:
         codes = codes[:1]
     listed = ", ".join(f"'{c}'" for c in codes)
     rule = f"language.code = {listed}" if len(codes) == 1 else f"language.code IN ({listed})"
     return [*lines, "  - language: {}", f'    keep: {{language: "{rule} AND language.score >= 0.5"}}', *where]
 
 
-def _end(found: Look, domains: list[str]) -> list[str]:
-    stored = sum(g.bytes for g in found.groups)
+def _end(scan: InputScan, domains: list[str]) -> list[str]:
+    stored = sum(g.bytes for g in scan.groups)
     vocab = 4096 if stored < 20 << 20 else 32768 if stored < 20 << 30 else 65536
     weights = ", ".join(f"{d}: {1 / len(domains):.2g}" for d in domains)
-    mix = ["# how much of each domain is read; natural is as much as there is"]
+    mix = ["# share of each domain in training; natural: in proportion to its tokens"]
     mix += ["mix: {weights: natural}"]
     mix += [f"# mix: {{weights: {{{weights}}}, budget: 1_000_000_000, max_epochs: 4}}"] if len(domains) > 1 else []
     return [
         *mix,
         "",
-        "# trained on what stays; {path: tokenizer.json} takes one that there is",
+        "# trained on the kept documents; {path: tokenizer.json} uses an existing tokenizer",
         f"tokenizer: {{train: {{kind: bpe, vocab: {vocab}}}}}",
         "",
-        "# the share of documents that training never sees",
+        "# share of documents held out for validation",
         "validation: 0.01",
     ]

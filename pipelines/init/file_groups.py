@@ -1,4 +1,4 @@
-"""Files that one source reads alike, and what is known of them."""
+"""Holds the result of scanning an input: groups of files that one source can read, with sampled statistics."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curation import storage
-from pipelines.init.detect_format import Shape
+from pipelines.init.detect_format import FileFormat
 
 
 @dataclass
 class Group:
-    """Files of one shape below one root, and what a sample of their documents is like."""
+    """Files of one format below one root, with statistics of a sample of their documents."""
 
-    shape: Shape
+    format: FileFormat
     root: str
     patterns: list[str]
     files: list[storage.InputFile]
-    format: str = "auto"  # what `read: text` has to be told, where the suffix says something else
+    read_as: str = "auto"  # the reader's `format` option, where the suffix does not say it
     mime: str = "text/plain"
-    documents: int = 0  # sampled
+    documents: int = 0  # number sampled
     words: int = 0  # median of the sampled documents
-    passing: int = 0  # of the sampled documents, how many Gopher's rules would keep
+    passing: int = 0  # sampled documents that the Gopher rules would keep
     languages: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
 
@@ -32,26 +32,26 @@ class Group:
 
 
 @dataclass
-class Look:
-    """Everything that was found below the inputs."""
+class InputScan:
+    """Everything that was found in the inputs."""
 
     groups: list[Group]
     left_out: dict[str, list[str]]  # reason -> paths
-    identified: bool  # whether there was a model to tell languages by
-    cut: int = 0  # files that are in no source, as that would take too many patterns
+    identified: bool  # whether the language model was available
+    unmatched: int = 0  # files in no source, because it would take too many patterns
 
 
 def make_reader(group: Group) -> Any:
-    """The group's reader with its options."""
+    """The reader of the group, with its options."""
     from curation.sources.text import TextReader
     from curation.sources.warc import WarcReader
 
-    return WarcReader() if group.shape.read == "warc" else TextReader(**reader_options(group))
+    return WarcReader() if group.format.read == "warc" else TextReader(**reader_options(group))
 
 
 def reader_options(group: Group) -> dict[str, Any]:
-    """What `read: text` has to be told that differs from its defaults."""
-    shape = group.shape
-    given = {"text": shape.text, "url": shape.url, "date": shape.date, "mime": group.mime, "format": group.format}
-    usual = {"text": "text", "url": "url", "date": "date", "mime": "text/plain", "format": "auto"}
-    return {} if shape.read == "warc" else {k: v for k, v in given.items() if v != usual[k]}
+    """Options of the text reader that differ from its defaults."""
+    fields = group.format
+    given = {"text": fields.text, "url": fields.url, "date": fields.date, "mime": group.mime, "format": group.read_as}
+    defaults = {"text": "text", "url": "url", "date": "date", "mime": "text/plain", "format": "auto"}
+    return {} if fields.read == "warc" else {k: v for k, v in given.items() if v != defaults[k]}

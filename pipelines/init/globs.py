@@ -1,4 +1,4 @@
-"""Globs that match the files that are meant and no others."""
+"""Finds glob patterns that match the wanted files and no others."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import posixpath
 
 from curation import document
 
-MOST_PATTERNS = 40
+MAX_PATTERNS = 40
 
 
 def suffix_of(path: str) -> str:
-    """`.warc.gz` of a.b.warc.gz: the last suffix, and the one before a compression's."""
+    """`.warc.gz` for a.b.warc.gz: the last suffix, with the one before it if it is a compression suffix."""
     name = posixpath.basename(path)
     bare = document.strip_compression(name)
     return posixpath.splitext(bare)[1] + name[len(bare) :]
 
 
-def patterns(wanted: list[str], everything: list[str]) -> tuple[list[str], int]:
-    """Globs that match the wanted paths and none of the others, general ones first; how many paths are left over."""
+def find_globs(wanted: list[str], everything: list[str]) -> tuple[list[str], int]:
+    """(globs that match the wanted paths and none of the others, general ones first; number of paths left over)."""
     others = set(everything) - set(wanted)
     left, made = list(wanted), []
     folders = {"/".join(p.split("/")[:i]) for p in wanted for i in range(p.count("/") + 1)}
@@ -35,7 +35,7 @@ def patterns(wanted: list[str], everything: list[str]) -> tuple[list[str], int]:
             left = [p for p in left if p not in others]
         if not left:
             break
-    room = max(0, MOST_PATTERNS - len(made))
+    room = max(0, MAX_PATTERNS - len(made))
     return made + [glob.escape(p) for p in left[:room]], max(0, len(left) - room)
 
 

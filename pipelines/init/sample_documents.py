@@ -1,7 +1,7 @@
-"""What the documents of a group of files are like: a sample of them through the group's own reader.
+"""Samples documents of each group of files and measures them: length, language, hosts, Gopher rules.
 
-Documents are taken evenly from the first thousands of a file: a crawl goes host by host, and the first pages of one are
-of one host and language.
+Documents are taken evenly from the first thousands of a file: a crawl goes host by host, so its first pages have one
+host and one language.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from curation.core.errors import UserError
-from pipelines.init.file_groups import Group, Look, make_reader
+from pipelines.init.file_groups import Group, InputScan, make_reader
 
-SAMPLED = 240  # documents of a group that are judged, up to twice as many
-READ = 3000  # documents of a file that they are taken from: its first ones
+SAMPLED = 240  # documents measured per group; up to twice as many
+READ = 3000  # first documents of a file that the sample is taken from
 FILES_SAMPLED = 8
 
 
-def judge(found: Look, language_model: str) -> None:
+def measure_groups(scan: InputScan, language_model: str) -> None:
+    """Fills in the sampled statistics of every group."""
     from curation.config.rules import Decider
     from curation.quality.heuristics.heuristics import Heuristics
     from curation.quality.language import Language
@@ -28,12 +29,12 @@ def judge(found: Look, language_model: str) -> None:
     language: Any = Language(model=language_model)
     try:
         language.open()
-        found.identified = True
+        scan.identified = True
     except UserError:
         language = None
     gopher = Heuristics(sets=["gopher"])
     gopher.open()
-    for group in found.groups:
+    for group in scan.groups:
         batches = list(_documents(group))
         if not batches:
             continue
@@ -41,55 +42,57 @@ def judge(found: Look, language_model: str) -> None:
         lengths = [len(t.split()) for t in batch.column("text").to_pylist()]
         group.documents, group.words = len(lengths), sorted(lengths)[len(lengths) // 2]
         group.hosts.update(h for u in batch.column("url").to_pylist() if u and (h := _host(u)))
-        if group.shape.domain == "code":
+        if group.format.domain == "code":
             continue
         if language is not None:
             answers = language(batch).column(language.name).to_pylist()
             group.languages.update(a["code"] for a in answers if a["code"] and a["score"] >= 0.5)
-        judged = gopher(batch)
-        group.passing = int((Decider(gopher.rules(), judged.schema).decide(judged)[0] == -1).sum())
+        scored = gopher(batch)
+        group.passing = int((Decider(gopher.rules(), scored.schema).decide(scored)[0] == -1).sum())
 
 
 def _documents(group: Group) -> Iterator[Any]:
-    """Documents of a few of its files, as text: files evenly spaced, and documents of the first `READ` in each."""
+    """Extracted documents of a few evenly spaced files, from the first `READ` in each."""
     from curation.extract.extract import Extract
     from curation.step import InputSplit
 
     reader = make_reader(group)
     extract: Any = None
-    if group.shape.html:
+    if group.format.html:
         extract = Extract()
         extract.open()
     count = min(len(group.files), FILES_SAMPLED)
     for i in range(count):
         file = group.files[i * len(group.files) // count]
         piece = InputSplit(file.path, file.size, file.version)
-        rows = reader.read(piece, group.root, collection="", domain=group.shape.domain, rows=32)
-        for batch in _thinned(rows, -(-SAMPLED // count)):
+        rows = reader.read(piece, group.root, collection="", domain=group.format.domain, rows=32)
+        for batch in _evenly_spaced(rows, -(-SAMPLED // count)):
             yield extract(batch) if extract is not None else batch
 
 
-def _thinned(batches: Iterator[Any], wanted: int) -> list[Any]:
-    """`wanted` to twice as many documents, each a batch, evenly spaced among the first `READ`: each time there are
-    twice as many, every second one goes. A file that breaks off gives what it has."""
+def _evenly_spaced(batches: Iterator[Any], wanted: int) -> list[Any]:
+    """`wanted` to twice as many documents, one per batch, evenly spaced among the first `READ`.
+
+    Whenever there are twice as many, every second one is dropped. A truncated file gives what it has.
+    """
     import pyarrow.compute as pc
 
     from curation.step import UnreadableFile
 
-    held, stride, seen = list[Any](), 1, 0
+    kept, stride, seen = list[Any](), 1, 0
     try:
         for batch in batches:
             batch = batch.filter(pc.is_null(batch.column("drop"))).drop_columns(["drop"])
             for row in range(-seen % stride, batch.num_rows, stride):
-                held.append(batch.slice(row, 1))
+                kept.append(batch.slice(row, 1))
             seen += batch.num_rows
-            while len(held) >= 2 * wanted:
-                held, stride = held[::2], 2 * stride
+            while len(kept) >= 2 * wanted:
+                kept, stride = kept[::2], 2 * stride
             if seen >= READ:
                 break
     except (OSError, UnreadableFile):
         pass
-    return held
+    return kept
 
 
 def _host(url: str) -> str:

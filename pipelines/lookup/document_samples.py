@@ -1,8 +1,8 @@
-"""Documents to look at, with the beginning of their text: from the cache if it is there, else from the source again."""
+"""Loads the beginning of the text of sample documents: from the run's cache, else from the source again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 
 from curation.storage import Storage
 
-SHOWN = 1600  # characters of a document's text
+TEXT_LENGTH = 1600  # characters of a document's text that are shown
 
 
 @dataclass
 class Sample:
-    """A document to look at."""
+    """A document shown as an example. `text`: its beginning, None if it cannot be read."""
 
     doc_id: str
     url: str | None
@@ -28,24 +28,26 @@ class Sample:
     source: dict[str, Any] | None = None
 
 
-def with_texts(store: Storage, run: Mapping[str, Any], dropped: Mapping[Any, list[Sample]], most: int) -> None:
-    """The first `most` characters of the text of documents: from the cache where it is (scrubbed), else read again
-    from the source."""
-    from pipelines.lookup.original_text import Originals
+def load_texts(store: Storage, run: Mapping[str, Any], samples: Sequence[Sample], length: int) -> None:
+    """Sets `text` of the samples to the first `length` characters, with personal data removed if the run does so.
 
-    _from_cache(store, run, dropped, most)
-    missing = [s for samples in dropped.values() for s in samples if s.text is None]
+    From the cache where it is, else read again from the source; None where the record cannot be read.
+    """
+    from pipelines.lookup.original_text import OriginalTexts
+
+    _load_from_cache(store, run, samples, length)
+    missing = [s for s in samples if s.text is None]
     if missing and store.exists("pipeline.yaml"):
-        texts = Originals(store, run).texts([(s.domain, s.source) for s in missing], most)
+        texts = OriginalTexts(store, run).read([(s.domain, s.source) for s in missing], length)
         for sample, text in zip(missing, texts, strict=True):
             sample.text = text
 
 
-def _from_cache(store: Storage, run: Mapping[str, Any], dropped: Mapping[Any, list[Sample]], most: int) -> None:
+def _load_from_cache(store: Storage, run: Mapping[str, Any], samples: Sequence[Sample], length: int) -> None:
     from curation.engine.tasks.task_documents import State, TaskDocuments
 
     wanted: dict[bytes, list[Sample]] = {}
-    for sample in (s for samples in dropped.values() for s in samples):
+    for sample in samples:
         wanted.setdefault(bytes.fromhex(sample.doc_id), []).append(sample)
     ids = pa.array(list(wanted), pa.binary(16))
     names = [p["phase"] for p in run.get("phases", [])]
@@ -62,6 +64,6 @@ def _from_cache(store: Storage, run: Mapping[str, Any], dropped: Mapping[Any, li
                 texts = documents.take(batch.column("address").take(pa.array(hits)), ["doc_id", "text"])
                 for doc_id, text in zip(*(texts.column(c).to_pylist() for c in ("doc_id", "text")), strict=True):
                     for sample in wanted.pop(doc_id, ()):
-                        sample.text = None if text is None else text[:most]
+                        sample.text = None if text is None else text[:length]
             if not wanted:
                 return

@@ -1,6 +1,6 @@
-"""A duplicate beside the document that stays in its place, with what they share; and the largest such clusters.
+"""Shows a duplicate beside the kept document, with the shared text marked, and finds the largest duplicate clusters.
 
-What is shared is shown as deduplication counts it: a word is marked if it lies in a shingle that both texts have.
+Shared text is marked as deduplication counts it: a word is shared if it is part of a shingle that both texts have.
 """
 
 from __future__ import annotations
@@ -17,58 +17,58 @@ import pyarrow.compute as pc
 from curation.core.errors import UserError
 from curation.engine.results.explain import explain
 from curation.storage import Storage, is_remote
-from pipelines.lookup.document_samples import SHOWN as BEGINNING
-from pipelines.lookup.document_samples import Sample, with_texts
-from pipelines.report.curation import report_data
+from pipelines.lookup.document_samples import TEXT_LENGTH, Sample, load_texts
+from pipelines.lookup.ledger import read_batches
 
-SHOWN = 4000  # characters of each of a pair
-CLUSTERS, MEMBERS = 5, 3  # shown of each step
+PAIR_LENGTH = 4000  # characters shown of each document of a pair
+CLUSTERS, MEMBERS = 5, 3  # clusters of each step, and members of each cluster, that are shown
 _WORD = re.compile(r"\w+")
 
-Segment = tuple[str, bool]  # a piece of text, and whether the other document has it too
+Segment = tuple[str, bool]  # a piece of text, and whether the other document shares it
 
 
-def pair(run_dir: str, answer: Mapping[str, Any]) -> dict[str, Any] | None:
-    """For `explain`'s answer on a duplicate: {of, url, run, ngram, here, there}, the last two lists of [text, shared].
+def duplicate_pair(run_dir: str, answer: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A duplicate and the kept document, from the answer of `explain` on the duplicate.
 
-    None for a document that was not dropped as a duplicate, or whose text (or that of the kept one) cannot be had.
+    Returns {of, url, run, ngram, dropped, kept}, the last two as lists of [text, shared]; None for a document that was
+    not dropped as a duplicate, or if the text of one of the two cannot be read.
     """
     evidence = answer["outcome"].get("evidence")
     if not isinstance(evidence, dict) or not evidence.get("of"):
         return None
     step, of = answer["outcome"]["step"], str(evidence["of"])
-    found = _find(run_dir, step, of)
+    found = _find_kept(run_dir, step, of)
     if found is None:
         return None
     other_run, other = found
     options = _options(run_dir, step)
     ngram = int(options.get("ngram", 5))
-    here, there = _text(run_dir, answer), _text(other_run, other)
-    if here is None or there is None:
+    dropped, kept = _text(run_dir, answer), _text(other_run, other)
+    if dropped is None or kept is None:
         return None
-    left, right = marked(here, there, ngram)
+    left, right = mark_shared(dropped, kept, ngram)
     return {
-        "of": of, "url": other["url"], "run": other_run, "ngram": ngram, "here": [list(s) for s in left],
-        "there": [list(s) for s in right],
+        "of": of, "url": other["url"], "run": other_run, "ngram": ngram, "dropped": [list(s) for s in left],
+        "kept": [list(s) for s in right],
     }  # fmt: skip
 
 
-def marked(left: str, right: str, ngram: int) -> tuple[list[Segment], list[Segment]]:
-    """Both texts in segments, true where a word lies in a run of `ngram` words that both have.
+def mark_shared(left: str, right: str, ngram: int) -> tuple[list[Segment], list[Segment]]:
+    """Both texts in segments, True where the words are part of a shingle of `ngram` words that both texts have.
 
-    Texts of fewer words than that are one run, as in `curation.dedup.minhash.shingles`."""
+    A shorter text is one shingle, as in `curation.dedup.minhash.shingles`."""
     sides = [[(m.start(), m.end(), m[0].lower()) for m in _WORD.finditer(text)] for text in (left, right)]
-    runs = []
+    shingles = []
     for words in sides:
         n = min(ngram, len(words)) or 1
-        runs.append([tuple(w for *_, w in words[i : i + n]) for i in range(len(words) - n + 1)] if words else [])
-    both = set(runs[0]) & set(runs[1])
+        shingles.append([tuple(w for *_, w in words[i : i + n]) for i in range(len(words) - n + 1)] if words else [])
+    common = set(shingles[0]) & set(shingles[1])
     out: list[list[Segment]] = []
-    for text, words, mine in zip((left, right), sides, runs, strict=True):
+    for text, words, mine in zip((left, right), sides, shingles, strict=True):
         shared = [False] * len(words)
-        for i, run in enumerate(mine):
-            if run in both:
-                shared[i : i + len(run)] = [True] * len(run)
+        for i, shingle in enumerate(mine):
+            if shingle in common:
+                shared[i : i + len(shingle)] = [True] * len(shingle)
         segments: list[Segment] = []
         at = 0
         for i, (_, end, _) in enumerate(words):
@@ -87,8 +87,8 @@ def _options(run_dir: str, step: str) -> dict[str, Any]:
     return next((dict(s["options"]) for s in pipeline["steps"] if s["name"] == step), {})
 
 
-def _find(run_dir: str, step: str, doc: str) -> tuple[str, dict[str, Any]] | None:
-    """The run that holds a document: this one, or a prior run of the step, however far back."""
+def _find_kept(run_dir: str, step: str, doc: str) -> tuple[str, dict[str, Any]] | None:
+    """The run that holds the kept document, and what `explain` says of it: this run, or a prior run of the step."""
     while True:
         try:
             return run_dir, explain(run_dir, doc)
@@ -103,24 +103,27 @@ def _find(run_dir: str, step: str, doc: str) -> tuple[str, dict[str, Any]] | Non
 def _text(run_dir: str, answer: Mapping[str, Any]) -> str | None:
     store = Storage(run_dir)
     sample = Sample(answer["doc_id"], answer["url"], answer["domain"], None, source=answer["source"])
-    with_texts(store, store.read_json("run.json"), {("", ""): [sample]}, SHOWN)
+    load_texts(store, store.read_json("run.json"), [sample], PAIR_LENGTH)
     return sample.text
 
 
 @dataclass
 class Cluster:
-    """A kept document, how many it stands for, and some of the others."""
+    """A kept document, the size of its cluster, and some of its duplicates."""
 
     step: str
-    copies: int
+    copies: int  # documents in the cluster, with the kept one
     kept: Sample
     members: list[Sample]
 
 
-def largest(store: Storage, run: Mapping[str, Any]) -> list[Cluster]:
-    """The documents that stand for most, by step: the ledger is read once for them and once for their duplicates."""
+def largest_clusters(store: Storage, run: Mapping[str, Any]) -> list[Cluster]:
+    """The largest clusters of each deduplication step.
+
+    Reads the ledger twice: once for the kept documents, once for their duplicates.
+    """
     best: dict[str, list[tuple[int, bytes]]] = {}
-    for batch in report_data.batches(store, "result/ledger"):
+    for batch in read_batches(store, "result/ledger"):
         for field in batch.schema:
             if not pa.types.is_struct(field.type) or field.type.get_field_index("copies") < 0:
                 continue
@@ -137,35 +140,37 @@ def largest(store: Storage, run: Mapping[str, Any]) -> list[Cluster]:
         for copies, doc in rows
     }
     if clusters:
-        _fill(store, clusters)
+        _fill_clusters(store, clusters)
         samples = [s for c in clusters.values() for s in (c.kept, *c.members)]
-        with_texts(store, dict(run), {("", ""): samples}, BEGINNING)
+        load_texts(store, run, samples, TEXT_LENGTH)
     return list(clusters.values())
 
 
-def _fill(store: Storage, clusters: Mapping[tuple[str, str], Cluster]) -> None:
+def _fill_clusters(store: Storage, clusters: Mapping[tuple[str, str], Cluster]) -> None:
     columns = ["doc_id", "url", "domain", "source", "step", "evidence"]
     kept: dict[str, list[Cluster]] = {}
     for (_, doc), cluster in clusters.items():
         kept.setdefault(doc, []).append(cluster)
     wanted = pa.array([bytes.fromhex(d) for d in kept], pa.binary(16))
-    prefix = '{"of": "'  # evidence is JSON with sorted keys, and `of` its first in every step of deduplication
+    prefix = '{"of": "'  # evidence is JSON with sorted keys; `of` comes first in every deduplication step
     ids = pa.array(list(kept), pa.string())
-    for batch in report_data.batches(store, "result/ledger", columns):
-        told = pc.utf8_slice_codeunits(pc.fill_null(batch.column("evidence"), ""), len(prefix), len(prefix) + 32)
-        which = pc.or_(pc.is_in(batch.column("doc_id"), wanted), pc.is_in(told, ids))
-        rows = batch.append_column("told", told).filter(which).to_pylist()
+    for batch in read_batches(store, "result/ledger", columns):
+        duplicate_of = pc.utf8_slice_codeunits(
+            pc.fill_null(batch.column("evidence"), ""), len(prefix), len(prefix) + 32
+        )
+        which = pc.or_(pc.is_in(batch.column("doc_id"), wanted), pc.is_in(duplicate_of, ids))
+        rows = batch.append_column("duplicate_of", duplicate_of).filter(which).to_pylist()
         for row in rows:
             sample = Sample(row["doc_id"].hex(), row["url"], row["domain"], None, None, row["evidence"], row["source"])
             for cluster in kept.get(sample.doc_id, ()):
                 cluster.kept = sample
-            member_of = clusters.get((row["step"], row["told"]))
+            member_of = clusters.get((row["step"], row["duplicate_of"]))
             if member_of is not None and len(member_of.members) < MEMBERS:
                 member_of.members.append(sample)
 
 
-def lines(segments: Sequence[Sequence[Any]]) -> list[list[Segment]]:
-    """Segments cut at line breaks: what a table shows row by row."""
+def split_lines(segments: Sequence[Sequence[Any]]) -> list[list[Segment]]:
+    """The segments of each line of text."""
     rows: list[list[Segment]] = [[]]
     for text, shared in segments:
         parts = str(text).split("\n")

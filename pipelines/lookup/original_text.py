@@ -1,7 +1,7 @@
-"""Text of documents that a run did not keep, read again from the source and scrubbed before anybody sees it.
+"""Reads the original text of documents from their source again, with personal data removed before it is shown.
 
-A document dropped before personal data was taken out of it is stored nowhere. Where it came from is, so its record can
-be shown: the run's own pipeline.yaml says which reader, and which step scrubs.
+The text of a document that was dropped before the pii step is stored nowhere, but its source location is. The run's
+pipeline.yaml says which reader reads it and which step removes personal data.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from curation.config.catalogue import READERS, STEPS
 from curation.config.pipeline import SourceFile
 from curation.config.step_options import build, find_class
 from curation.core.errors import UserError
-from curation.core.yaml_lines import Located
+from curation.core.yaml_lines import YamlTree
 from curation.step import RecordError, UnreadableFile
 from curation.storage import Storage, is_remote
 
-# A line of a compressed file is found by reading up to it: not worth it for a sample out of more than this
-LARGEST = 64 << 20
-BEHIND = 1000  # characters read behind a sample's end: more than a value that is personal data has
+# Bytes. A record of a compressed file without offsets is found by reading up to it: too slow in larger files.
+MAX_FILE_SIZE = 64 << 20
+MARGIN = 1000  # characters read beyond the text shown, so that personal data at its end is recognized
 
 
-class Originals:
-    """The sources of a run, as its directory describes them."""
+class OriginalTexts:
+    """Reads records of a run's sources, as pipeline.yaml and run.json describe them."""
 
     def __init__(self, store: Storage, run: Mapping[str, Any]) -> None:
         import yaml
 
         pipeline = yaml.safe_load(store.read_bytes("pipeline.yaml"))
         roots = {i["source"]: i["root"] for i in run.get("inputs", [])}
-        self._located = Located("pipeline.yaml", pipeline)
+        self._located = YamlTree("pipeline.yaml", pipeline)
         common = SourceFile.model_fields
         self._sources = [
             (s["domain"], roots.get(s["name"], s["root"]), s["read"], {k: v for k, v in s.items() if k not in common})
@@ -48,20 +48,21 @@ class Originals:
         """The domains of the run's sources."""
         return sorted({domain for domain, *_ in self._sources})
 
-    def texts(self, wanted: Sequence[tuple[str | None, Mapping[str, Any] | None]], most: int) -> list[str | None]:
-        """The first `most` characters of each (domain, source) whose record can be read; None for the others, and for
-        all where the pipeline's scrubbing step cannot be had."""
-        # cut behind what is shown, then scrubbed, then cut: half a value at the end would not be recognized as one
-        found = [self._text(domain, source, most + BEHIND) if source else None for domain, source in wanted]
-        shown = self._scrub(found) if any(found) else found
-        return [t if t is None else t[:most] for t in shown]
+    def read(self, wanted: Sequence[tuple[str | None, Mapping[str, Any] | None]], length: int) -> list[str | None]:
+        """The first `length` characters of the record at each (domain, source); None for one that cannot be read.
 
-    def _text(self, domain: str | None, source: Mapping[str, Any], most: int) -> str | None:
+        All None if the pipeline's pii step cannot be loaded: text with personal data is not shown.
+        """
+        texts = [self._read_record(domain, source, length + MARGIN) if source else None for domain, source in wanted]
+        scrubbed = self._scrub(texts) if any(texts) else texts
+        return [t if t is None else t[:length] for t in scrubbed]
+
+    def _read_record(self, domain: str | None, source: Mapping[str, Any], length: int) -> str | None:
         for i, (of, root, kind, options) in enumerate(self._sources):
             full = os.path.join(root, source["file"])
             if of != domain or (not is_remote(root) and not os.path.isfile(full)):
                 continue
-            if source["offset"] is None and (is_remote(root) or os.path.getsize(full) > LARGEST):
+            if source["offset"] is None and (is_remote(root) or os.path.getsize(full) > MAX_FILE_SIZE):
                 continue
             try:
                 if i not in self._readers:
@@ -70,7 +71,7 @@ class Originals:
                 data = self._readers[i].original(source, root)
             except (OSError, EOFError, ValueError, RecordError, UnreadableFile, UserError):
                 continue
-            return readable(data, str(source["kind"]), options.get("text", "text"))[:most]
+            return record_text(data, str(source["kind"]), options.get("text", "text"))[:length]
         return None
 
     def _scrub(self, texts: list[str | None]) -> list[str | None]:
@@ -82,14 +83,14 @@ class Originals:
                 find_class(entry["step"], STEPS, self._located, (), "step"), entry["options"], self._located, (), ""
             )
             step.open()
-        except UserError:  # a step in a file that is not here, a key that is not set: unscrubbed text is not shown
+        except UserError:  # a step whose file is missing, an environment variable that is not set
             return [None] * len(texts)
         scrubbed: list[str | None] = step.scrub(pa.array(texts, pa.large_string())).to_pylist()
         return scrubbed
 
 
-def readable(data: bytes, kind: str, field: str = "text") -> str:
-    """A record as a person reads it: without an archive's and HTTP's headers, the text of a JSON line, HTML as text."""
+def record_text(data: bytes, kind: str, field: str = "text") -> str:
+    """The text of a record: without WARC and HTTP headers, the text field of a JSON line, HTML as plain text."""
     if kind in ("warc", "wet", "arc"):
         body = data.split(b"\r\n\r\n", 2)[-1]
         head = data[: len(data) - len(body)].lower()
@@ -105,5 +106,5 @@ def readable(data: bytes, kind: str, field: str = "text") -> str:
             row = json.loads(text)
             text = str(row.get(field, text)) if isinstance(row, dict) else text
         except ValueError:
-            pass  # a line that is no JSON is shown as it is: that is what was wrong with it
+            pass  # not JSON, which is why it was dropped: shown as it is
     return text

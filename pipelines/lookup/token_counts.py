@@ -1,9 +1,9 @@
-"""How large each document of a run is: bytes of its text, and tokens; counted where they are stored, else estimated.
+"""Counts the text bytes and tokens of each document of a run: exactly where they are stored, else estimated.
 
 Kept documents have their text in the cache (or in documents/) and their tokens in the shards: exact. A dropped
-document has its text in the cache if it was extracted (retention `all`), but was never tokenized: its tokens are its
-bytes at the rate of the kept documents of its domain. Where its text is not kept either, its bytes are those of its
-page at the rate of its domain.
+document has its text in the cache if it was extracted (retention `all`), but was never tokenized: its tokens are
+estimated from its bytes and the tokens per byte of its domain. If its text is not stored either, its bytes are
+estimated from the size of its page and the text per page byte of its domain.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ import pyarrow.parquet as pq
 
 from curation.storage import Storage
 
-BYTES_PER_TOKEN = 4.0  # where there is no tokenizer: English text has 4 to 4.5 with vocabularies of 32,000 and more
-TEXT_PER_PAGE = 0.25  # where no page of the run has a known text
+BYTES_PER_TOKEN = 4.0  # without a tokenizer: English text has 4 to 4.5 with vocabularies of 32,000 and more
+TEXT_PER_PAGE = 0.25  # text bytes per page byte where no page of the run has a stored text
 
 
 @dataclass
-class Sizes:
-    """By row of the ledger: bytes and tokens (floats, since some are estimates), and how they were come by."""
+class DocumentSizes:
+    """Text bytes and tokens of each row of the ledger (floats, since some are estimates)."""
 
     bytes: npt.NDArray[np.float64]
     tokens: npt.NDArray[np.float64]
-    how: str
+    method: str  # how they were counted, in words
 
-    def of(self, rows: npt.NDArray[np.int64]) -> dict[str, float]:
-        """Sums over rows of the ledger, to whole numbers."""
+    def total(self, rows: npt.NDArray[np.int64]) -> dict[str, float]:
+        """Sums over some rows of the ledger, rounded."""
         return {
             "documents": len(rows),
             "bytes": round(float(self.bytes[rows].sum())),
@@ -41,8 +41,10 @@ class Sizes:
         }
 
 
-def sizes(store: Storage, run: Mapping[str, Any], base: pa.Table, kept: npt.NDArray[np.bool_]) -> Sizes:
-    """Sizes of the ledger's rows. `base` has doc_id, domain and read; `kept` says which rows were kept."""
+def measure_documents(
+    store: Storage, run: Mapping[str, Any], base: pa.Table, kept: npt.NDArray[np.bool_]
+) -> DocumentSizes:
+    """Sizes of rows of the ledger. `base` has doc_id, domain and read; `kept`: which rows were kept."""
     ids = _ids(base.column("doc_id"))
     order = np.argsort(ids)
     known = np.full(len(ids), np.nan)
@@ -70,16 +72,16 @@ def sizes(store: Storage, run: Mapping[str, Any], base: pa.Table, kept: npt.NDAr
     everywhere = ~np.isnan(tokens) & ~unknown
     if everywhere.any():
         overall = float(tokens[everywhere].sum() / text[everywhere].sum())
-        how = "exact for kept documents, others by the tokens a byte of their domain"
+        method = "exact for kept documents; for others estimated from the tokens per byte of their domain"
         for domain, r in rate.items():
             missing = (domains == domain) & np.isnan(tokens)
             tokens[missing] = text[missing] * (r or overall)
     else:
-        how = f"estimated at {BYTES_PER_TOKEN:g} bytes a token: this run has no tokenizer"
+        method = f"estimated at {BYTES_PER_TOKEN:g} bytes per token: this run has no tokenizer"
         tokens = text / BYTES_PER_TOKEN
     if unknown[kept].any():
-        how += "; the text of some kept documents was not found, and its bytes are estimated"
-    return Sizes(text, tokens, how)
+        method += "; the text of some kept documents is not stored, so their bytes are estimated"
+    return DocumentSizes(text, tokens, method)
 
 
 def _flat(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
@@ -88,7 +90,7 @@ def _flat(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
 
 
 def _ids(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.bytes_]:
-    """Document ids as numpy's fixed-size bytes; an `x` behind each, since numpy drops NULs at the end."""
+    """Document ids as numpy's fixed-size bytes; each with an `x` appended, since numpy drops trailing NULs."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     out = np.full((len(column), 17), ord("x"), np.uint8)
     at = 0
@@ -113,7 +115,7 @@ def _rows(
 def _text_bytes(
     store: Storage, run: Mapping[str, Any]
 ) -> Iterator[tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64]]]:
-    """(ids, bytes of text): first from documents/ where the cache is gone, else from the cache."""
+    """(ids, bytes of text): from the cache, or from documents/ if the cache is gone."""
     last = [p["phase"] for p in run.get("phases", [])][-1:]
     found = False
     for name in store.names("cache/phases"):
@@ -147,7 +149,7 @@ def _read(store: Storage, files: list[str], columns: list[str]) -> pa.Table | No
 
 
 def _shard_tokens(store: Storage) -> Iterator[tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64]]]:
-    """(ids, tokens with the EOS that opens the document) of every shard."""
+    """(ids, tokens including the EOS that starts the document) of every shard."""
     from curation import shards
 
     if not store.exists("result/shards/manifest.json"):

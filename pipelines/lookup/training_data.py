@@ -1,7 +1,7 @@
-"""A training run opened for questions about its data: which documents a step read, and which steps a document.
+"""Finds which documents a training step read, at which steps a document was read, and where a token comes from.
 
-A run's own files are enough: train.yaml, data.json (which shards) and the order log of its newest checkpoint. Nothing
-is loaded on a device, and no checkpoint's tensors are read.
+Needs only files of the run: train.yaml, data.json (which shards) and the order log of the newest checkpoint. Reads no
+tensors and uses no device.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from curation.core.errors import UserError
 from curation.shards import Manifest, ShardEntry, read_file, read_manifest
 from curation.storage import Storage
 
-AROUND = 300  # characters of the original shown before and behind the place
+CONTEXT = 300  # characters of the original text shown before and after the passage
 
 
-class Readings:
-    """The data of a training run: manifest, order log, and how far it was read."""
+class TrainingData:
+    """The data of a training run: manifest, order log, and how much of it was read."""
 
     def __init__(self, run_dir: str) -> None:
-        """Raises UserError for a folder without a training run, or whose shards are others by now."""
+        """Raises UserError for a folder without a training run, or if its shards have changed since."""
         from training.config import parse
         from training.data.data_order import OrderLog
         from training.data.data_schedule import new_data_order
 
         paths = {name: os.path.join(run_dir, name) for name in ("train.yaml", "data.json")}
         if not all(os.path.isfile(p) for p in paths.values()):
-            raise UserError(f"{run_dir} is no training run: it has no {' and no '.join(paths)}")
+            raise UserError(f"{run_dir} is not a training run: it lacks {' or '.join(paths)}")
         with open(paths["train.yaml"], encoding="utf-8") as f:
             config = parse(f.read(), paths["train.yaml"])
         with open(paths["data.json"], encoding="utf-8") as f:
@@ -42,34 +42,34 @@ class Readings:
         self.manifest = read_manifest(head.get("roots") or head["root"])
         if hashlib.sha256(self.manifest.dumps()).hexdigest() != head["manifest"]:
             raise UserError(
-                f"{run_dir} was trained on other shards than {self.manifest.root} has now: what it read is not there"
+                f"{run_dir} was trained on shards that {self.manifest.root} no longer has, so what it read is unknown"
             )
         self.data, self.log, _ = new_data_order(
             self.manifest, config.data, config.seed, config.batch.global_size, config.steps
         )
         self.steps = config.steps
-        self.windows = 0  # read so far
+        self.sequences_read = 0
         state = _newest_state(run_dir)
         if state is not None:
             self.log = OrderLog.from_dict(state["order"])
-            self.windows = int(state["sequences"])
+            self.sequences_read = int(state["sequences"])
 
     def step(self, number: int) -> list[dict[str, Any]]:
-        """The windows of a step (from 1, as the training log counts), each with its documents."""
+        """The sequences of a step (counted from 1, as in metrics.jsonl), each with its documents."""
         if number < 1:
             raise UserError(f"--step {number}: steps count from 1, as in metrics.jsonl")
         first, last = self.log.span(number - 1)
         answer = []
-        for window in self.data.windows(self.log, first, last):
-            shard = self.data.domains[window.domain].shard(window.shard)
-            rows = shard.documents.slice(window.document, len(window.starts)).to_pylist()
+        for sequence in self.data.windows(self.log, first, last):
+            shard = self.data.domains[sequence.domain].shard(sequence.shard)
+            rows = shard.documents.slice(sequence.document, len(sequence.starts)).to_pylist()
             answer.append(
                 {
-                    "window": window.number,
-                    "domain": window.domain,
-                    "epoch": window.epoch,
-                    "shard": self.data.domains[window.domain].shards[window.shard].path,
-                    "token": window.start,
+                    "sequence": sequence.number,
+                    "domain": sequence.domain,
+                    "epoch": sequence.epoch,
+                    "shard": self.data.domains[sequence.domain].shards[sequence.shard].path,
+                    "token": sequence.start,
                     "documents": [
                         {
                             "doc_id": row["doc_id"].hex(),
@@ -78,7 +78,7 @@ class Readings:
                             "inputs": [int(start), int(end)],
                         }
                         for row, start, end in zip(
-                            rows, window.starts, [*window.starts[1:], len(window.tokens) - 1], strict=True
+                            rows, sequence.starts, [*sequence.starts[1:], len(sequence.tokens) - 1], strict=True
                         )
                     ],
                 }
@@ -86,36 +86,43 @@ class Readings:
         return answer
 
     def verify(self) -> dict[str, Any]:
-        """Replays what the run has read (before its first checkpoint: what it will read) and counts."""
+        """Replays what the run has read (before its first checkpoint: what it will read) and counts it."""
         from training.data.read_history import replay_order
 
-        windows = self.windows or self.log.span(self.steps)[0]
-        counted = replay_order(self.log, self.data.orders, windows)
+        sequences = self.sequences_read or self.log.span(self.steps)[0]
+        counted = replay_order(self.log, self.data.orders, sequences)
         return {
-            "windows": windows,
-            "steps": self.log.iteration(windows - 1) + 1 if windows else 0,
+            "sequences": sequences,
+            "steps": self.log.iteration(sequences - 1) + 1 if sequences else 0,
             "segments": len(self.log.segments),
-            "domains": {name: vars(count) for name, count in counted.items()},
+            "domains": {
+                name: {key if key != "windows" else "sequences": value for key, value in vars(count).items()}
+                for name, count in counted.items()
+            },
         }
 
-    def seen(self, doc_id: str) -> dict[str, Any]:
-        """Where the run read a document so far; of several runs' shards more than one may hold it. Raises UserError for
-        an id that no shard holds."""
+    def document_reads(self, doc_id: str) -> dict[str, Any]:
+        """Where the run has read a document so far.
+
+        Trained on several runs, more than one may contain it. Raises UserError for an id that no shard contains.
+        """
         from training.data.read_history import find_reads
 
         places = find_document(self.manifest, doc_id)
         split, domain, number, row = next((p for p in places if p[0] == "train"), places[0])
         entry = self.manifest.splits[split][domain][number]
         answer: dict[str, Any] = {"doc_id": doc_id, "split": split, "domain": domain, "shard": entry.path, "row": row}
-        readings, tokens = [], 0
+        reads: list[Any] = []
+        tokens = 0
         for split, domain, number, row in places:
             if split == "train" and domain in self.data.orders:
                 offsets = self.data.domains[domain].shard(number).offsets
                 first, last = int(offsets[row]), int(offsets[row + 1])
                 tokens = last - first
-                readings += find_reads(self.log, self.data.orders[domain], number, first, last, self.windows)
-        told = [vars(r) for r in sorted(readings, key=lambda r: r.window)]
-        return {**answer, **({"tokens": tokens} if tokens else {}), "readings": told}
+                reads += find_reads(self.log, self.data.orders[domain], number, first, last, self.sequences_read)
+        reads.sort(key=lambda r: r.window)
+        rows = [{"step": r.iteration, "sequence": r.window, "epoch": r.epoch} for r in reads]
+        return {**answer, **({"tokens": tokens} if tokens else {}), "reads": rows}
 
 
 def _newest_state(run_dir: str) -> Any:
@@ -130,13 +137,15 @@ def _newest_state(run_dir: str) -> Any:
 
 
 def find_document(manifest: Manifest, doc_id: str) -> list[tuple[str, str, int, int]]:
-    """(split, domain, shard, row) of a document, in every run of the manifest that has it: first where its hash puts
-    it, then everywhere."""
+    """(split, domain, shard, row) of a document, in every run of the manifest that has it.
+
+    Looks first in the shards that its hash points to, then in all others. Raises UserError if no shard contains it.
+    """
     from curation.seeded_hash import keyed, prefix
     from curation.shards import open_shard
 
     if not re.fullmatch(r"[0-9a-f]{32}", doc_id):
-        raise UserError(f"{doc_id!r} is no doc_id: it has 32 hex digits")
+        raise UserError(f"{doc_id!r} is not a doc_id: expected 32 hex digits")
     wanted = pa.scalar(bytes.fromhex(doc_id), pa.binary(16))
     key = keyed(pa.array([wanted.as_py()], pa.binary(16)), manifest.seed, "order")
     likely: list[tuple[str, str, int, ShardEntry]] = []
@@ -160,11 +169,13 @@ def find_document(manifest: Manifest, doc_id: str) -> list[tuple[str, str, int, 
                 found.append((split, domain, number, row))
         if found:
             return found
-    raise UserError(f"no shard of {manifest.root} holds the document {doc_id}; `gristmill explain` says where it went")
+    raise UserError(
+        f"no shard of {manifest.root} contains the document {doc_id}\n  gristmill explain says what happened to it"
+    )
 
 
 def trace_token(place: str, shard: str, token: int) -> dict[str, Any]:
-    """The document that a token of a shard belongs to, where it was crawled, and the record's text around it."""
+    """The document that a token of a shard belongs to, where it was crawled, and the source text around it."""
     from curation.shards import open_shard
 
     manifest, entry, domain = _find_shard(place, shard)
@@ -174,19 +185,19 @@ def trace_token(place: str, shard: str, token: int) -> dict[str, Any]:
     row = int(opened.offsets.searchsorted(token, side="right")) - 1
     begin, end = int(opened.offsets[row]) + 1, int(opened.offsets[row + 1])
     document = opened.documents.slice(row, 1).to_pylist()[0]
-    decode = decoder(manifest)
-    near = decode(opened.tokens[max(begin, token - 24) : min(end, token + 25)].tolist())
+    decode = make_decoder(manifest)
+    passage = decode(opened.tokens[max(begin, token - 24) : min(end, token + 25)].tolist())
     answer = {
         "shard": entry.path,
         "token": token,
         "in_document": token - begin,
-        "text": near,
+        "text": passage,
         "doc_id": document["doc_id"].hex(),
         "url": document["url"],
         "source": document["source"],
     }
-    original = originals(manifest, entry, [(domain, document["source"])])[0]
-    return {**answer, "original": around(original, near)}
+    original = original_texts(manifest, entry, [(domain, document["source"])])[0]
+    return {**answer, "original": excerpt_around(original, passage)}
 
 
 def _find_shard(place: str, shard: str) -> tuple[Manifest, ShardEntry, str]:
@@ -203,47 +214,47 @@ def _find_shard(place: str, shard: str) -> tuple[Manifest, ShardEntry, str]:
             return manifest, entry, domain
         names.append(entry.path)
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    raise UserError(f"--shard {shard}: {manifest.root} has no such shard; there are {shown}")
+    raise UserError(f"--shard {shard}: {manifest.root} has no such shard; it has {shown}")
 
 
-def decoder(manifest: Manifest) -> Any:
-    """ids -> text, by the run's own tokenizer."""
+def make_decoder(manifest: Manifest) -> Any:
+    """A function from token ids to text, with the run's own tokenizer."""
     from curation.packing.tokenizer.encode import Encoder
 
     data = read_file(manifest.path(manifest.tokenizer.file))
-    from curation.packing.merge import name_of
+    from curation.packing.tokenizer.load_tokenizer import eos_token_name
 
-    return Encoder(data, eos=name_of(data, manifest.tokenizer.eos)).decode
+    return Encoder(data, eos=eos_token_name(data, manifest.tokenizer.eos)).decode
 
 
-def originals(
+def original_texts(
     manifest: Manifest, entry: ShardEntry, wanted: Sequence[tuple[str, Mapping[str, Any] | None]]
 ) -> list[str | None]:
-    """The records these documents were made of, scrubbed as the run scrubs; None where one cannot be read."""
-    from pipelines.lookup.original_text import Originals
+    """The source text of documents, with personal data removed as the run does; None for one that cannot be read."""
+    from pipelines.lookup.original_text import OriginalTexts
 
     root = manifest.path(entry)[: -len(entry.path.split("/", 1)[1] if entry.path.startswith("@") else entry.path)]
     run = root.rstrip("/").removesuffix("/result/shards")
     store = Storage(run)
     if not store.exists("pipeline.yaml"):
         return [None] * len(wanted)
-    opened = Originals(store, store.read_json("run.json"))
+    opened = OriginalTexts(store, store.read_json("run.json"))
     known = opened.domains
-    # a document of a mix's group has another domain in the shards than its source
+    # the shards of a mix group have a domain of their own, which no source has
     sought = [(d, s) for domain, s in wanted for d in ([domain] if domain in known else known)]
-    texts = iter(opened.texts(sought, 1 << 24))
+    texts = iter(opened.read(sought, 1 << 24))
     found = [[next(texts) for _ in ([domain] if domain in known else known)] for domain, _ in wanted]
     return [next((t for t in each if t is not None), None) for each in found]
 
 
-def around(text: str | None, near: str) -> str | None:
-    """The part of a record's text around a passage of the document, or its beginning where the passage is not found."""
+def excerpt_around(text: str | None, passage: str) -> str | None:
+    """The part of a source text around a passage of the document; its beginning if the passage is not found."""
     if text is None:
         return None
-    words = near.split()
+    words = passage.split()
     for size in range(len(words), 1, -2):
         for start in range(0, len(words) - size + 1, 2):
             match = re.search(r"\s+".join(re.escape(w) for w in words[start : start + size]), text)
             if match:
-                return text[max(0, match.start() - AROUND) : match.end() + AROUND]
-    return text[: 2 * AROUND]
+                return text[max(0, match.start() - CONTEXT) : match.end() + CONTEXT]
+    return text[: 2 * CONTEXT]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from curation.core import packages
-from pipelines.monitor.progress import size
+from pipelines.number_format import format_bytes
 
 State = Literal["good", "warn", "bad"]
 
@@ -99,7 +99,7 @@ def _memory() -> list[Finding]:
         Finding(
             "memory",
             "warn" if short else "good",
-            f"{size(memory.available)} free of {size(memory.total)}, {cores} cores",
+            f"{format_bytes(memory.available)} free of {format_bytes(memory.total)}, {cores} cores",
             f"give --workers {min(cores, fit)} so that workers do not push each other out" if short else "",
         )
     ]
@@ -108,7 +108,9 @@ def _memory() -> list[Finding]:
         free = stat.f_bavail * stat.f_frsize
         small = free < SHARED_MEMORY
         advice = "in a container start it with --shm-size=2g; Ray falls back to the disk otherwise" if small else ""
-        found.append(Finding("shared memory", "warn" if small else "good", f"{size(free)} free in /dev/shm", advice))
+        found.append(
+            Finding("shared memory", "warn" if small else "good", f"{format_bytes(free)} free in /dev/shm", advice)
+        )
     return found
 
 
@@ -142,7 +144,9 @@ def _storage(root: str) -> list[Finding]:
         return [Finding("storage", "good", f"{root} can be written and read")]
     short = free < DISK
     advice = "free some space, or put runs elsewhere with --run" if short else ""
-    return [Finding("storage", "warn" if short else "good", f"{root} can be written, {size(free)} free", advice)]
+    return [
+        Finding("storage", "warn" if short else "good", f"{root} can be written, {format_bytes(free)} free", advice)
+    ]
 
 
 def _models() -> list[Finding]:

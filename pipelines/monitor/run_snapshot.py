@@ -1,7 +1,7 @@
-"""`gristmill watch`: a run as it stands, finished or at work, from the files it writes alone.
+"""Takes a snapshot of a run, finished or running, from the files that it writes (`gristmill watch`).
 
-A curation run tells by run.json and log/events.jsonl (a phase begins, a task starts, is done, failed), a training by
-its own logs. A *snapshot* is plain data; `pipelines.monitor.terminal_view` draws it. Nothing here talks to the run or holds it up.
+For a curation run these are run.json and log/events.jsonl (a phase begins; a task starts, is done, or failed), for a
+training run its logs. A snapshot is plain data; terminal_view.py draws it. The run is never contacted or delayed.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 
 from curation.core.errors import UserError
 from curation.storage import Storage
+from pipelines.lookup import training_run
 from pipelines.monitor.eta import Estimate
-from pipelines.report.training import training_run
 
-SLOW = 3.0  # times what a task of its size should take: a straggler
-QUIET = 600.0  # seconds without a line in the log: whoever worked on the run is gone, or at one very long task
-RECENT = 5  # failures shown
+SLOW = 3.0  # a task is slow if it takes this many times what its size suggests
+QUIET = 600.0  # seconds without a line in the log: the run was stopped, or is in one very long task
+RECENT = 5  # failures and events shown
 
 
 @dataclass
 class PhaseState:
-    """A phase as the log tells it."""
+    """The state of a phase, from the log."""
 
     name: str
     tasks: int
@@ -31,7 +31,6 @@ class PhaseState:
     began: float
     estimate: Estimate
     seconds: float = 0.0  # of its tasks
-    taken: int = 0  # tasks done in this session
     read: int = 0
     kept: int = 0
     peak: int = 0
@@ -51,26 +50,26 @@ class PhaseState:
 
 @dataclass
 class Log:
-    """The driver's events, put together."""
+    """The driver's events, summed up."""
 
     phases: list[PhaseState] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
     last: float = 0.0
 
-    def take(self, e: Mapping[str, Any]) -> None:
-        """One line of the log."""
+    def add(self, e: Mapping[str, Any]) -> None:
+        """Adds one event of the log."""
         at = float(e["at"])
         self.last = max(self.last, at)
         if e["event"] == "phase":
             estimate = Estimate(e["sizes"], e["bytes"], e["left"])
             self.phases.append(PhaseState(e["phase"], e["tasks"], e["tasks"] - e["left"], at, estimate, last=at))
         elif not self.phases or self.phases[-1].name != e["phase"]:
-            return  # of a driver that wrote no beginnings
+            return  # from a driver that did not log the start of phases
         elif e["event"] == "start":
             self.phases[-1].estimate.start(e["task"], e["bytes"], e["slots"], at)
         elif e["event"] == "done":
             phase = self.phases[-1]
-            phase.done, phase.taken, phase.last = phase.done + 1, phase.taken + 1, at
+            phase.done, phase.last = phase.done + 1, at
             phase.seconds += e.get("seconds", 0.0)
             phase.read += e.get("in", 0)
             phase.kept += e.get("out", 0)
@@ -80,32 +79,32 @@ class Log:
             self.failed.append({"phase": e["phase"], "task": e["task"], "reason": e.get("reason"), "at": at})
 
 
-def snapshot(run_dir: str, now: float) -> dict[str, Any]:
-    """How a run stands; `now`: the time, in seconds since 1970. Raises UserError for a directory that holds none."""
+def take_snapshot(run_dir: str, now: float) -> dict[str, Any]:
+    """The state of a run. `now`: seconds since 1970. Raises UserError for a directory without a run."""
     if Storage(run_dir).exists("run.json"):
-        return curation(run_dir, now)
+        return _snapshot_curation(run_dir, now)
     if training_run.is_training(run_dir):
-        return training(run_dir, now)
+        return _snapshot_training(run_dir, now)
     raise UserError(
-        f"{run_dir} is no run: it has neither run.json nor metrics.jsonl\n"
-        "  give the directory that curate or train wrote"
+        f"{run_dir} is not a run: it has neither run.json nor metrics.jsonl\n"
+        "  give the output directory of gristmill curate or gristmill train"
     )
 
 
-def curation(run_dir: str, now: float) -> dict[str, Any]:
-    """A curation run. Of the log only the newest session's phases are told: an earlier one's are done or open again."""
+def _snapshot_curation(run_dir: str, now: float) -> dict[str, Any]:
+    """The state of a curation run. Shows the phases of the newest session in the log."""
     run = Storage(run_dir).read_json("run.json")
     log = Log()
-    for e in training_run.lines(os.path.join(run_dir, "log", "events.jsonl")):
-        log.take(e)
+    for e in training_run.read_lines(os.path.join(run_dir, "log", "events.jsonl")):
+        log.add(e)
     finished = run.get("done") is not None
-    state = "done" if finished else "quarantined" if run.get("unread") else "at work"
-    if state == "at work" and now - log.last > QUIET:
-        state = "stopped, or at a long task"
+    state = "done" if finished else "quarantined" if run.get("unread") else "running"
+    if state == "running" and now - log.last > QUIET:
+        state = "stopped, or in a long task"
     at = log.last if finished else now
-    # a phase that an earlier session left open is done by now, or of a plan that is no more
+    # a phase that an earlier session left unfinished is done by now, or no longer in the plan
     newest = {p.name: p for p in log.phases if p.done == p.tasks or p is log.phases[-1]}
-    phases = [p.as_dict(at) for p in newest.values()] or [_told(p) for p in run.get("phases", [])]
+    phases = [p.as_dict(at) for p in newest.values()] or [_finished_phase(p) for p in run.get("phases", [])]
     return {
         "kind": "curation",
         "name": run.get("name", ""),
@@ -123,8 +122,8 @@ def curation(run_dir: str, now: float) -> dict[str, Any]:
     }
 
 
-def _told(p: Mapping[str, Any]) -> dict[str, Any]:
-    """A phase by run.json, for a run whose log says nothing: on an object store there is none."""
+def _finished_phase(p: Mapping[str, Any]) -> dict[str, Any]:
+    """A phase as run.json has it, for a run without a log (on an object store)."""
     return {
         "phase": p["phase"], "tasks": p["tasks"], "done": p["tasks"], "seconds": p["seconds"],
         "task_seconds": p["seconds"], "bytes": None, "of_bytes": None, "documents": 0, "kept": 0,
@@ -133,27 +132,27 @@ def _told(p: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _running(log: Log, now: float) -> list[dict[str, Any]]:
-    """Tasks in slots, the one with most to go first; `slow` if it is far over what its size should take."""
+    """The running tasks, slow ones first; `slow`: it takes far longer than its size suggests."""
     if not log.phases or log.phases[-1].done == log.phases[-1].tasks:
         return []
     rows = [
-        {"task": str(task), "seconds": round(took, 1), "expected": None if should is None else round(should, 1),
-         "slow": should is not None and took > SLOW * max(should, 1.0)}
-        for task, took, should in log.phases[-1].estimate.running(now)
+        {"task": str(task), "seconds": round(took, 1), "expected": None if expected is None else round(expected, 1),
+         "slow": expected is not None and took > SLOW * max(expected, 1.0)}
+        for task, took, expected in log.phases[-1].estimate.running(now)
     ]  # fmt: skip
     return sorted(rows, key=lambda r: (not r["slow"], -float(str(r["seconds"]))))
 
 
 def _count_lines(path: str) -> int:
-    return sum(1 for _ in training_run.lines(path))
+    return sum(1 for _ in training_run.read_lines(path))
 
 
-def training(folder: str, now: float) -> dict[str, Any]:
-    """A training run."""
+def _snapshot_training(folder: str, now: float) -> dict[str, Any]:
+    """The state of a training run."""
     t = training_run.read(folder)
     ended = bool(t.planned) and t.step >= (t.planned or 0)
     recent = [v for _, v in t.speed[-50:]]
-    rate = len(recent) / sum(1 / v for v in recent) if recent else 0.0  # tokens over time, not a mean of rates
+    rate = len(recent) / sum(1 / v for v in recent) if recent else 0.0  # harmonic mean: tokens over time
     shares = [v for _, v in t.mfu[-50:]]
     each = t.tokens / t.step if t.step else 0
     left = None if not (t.planned and rate) else max(0, t.planned - t.step) * each / rate
@@ -163,27 +162,27 @@ def training(folder: str, now: float) -> dict[str, Any]:
         "kind": "training",
         "name": t.name,
         "run": folder,
-        "state": "done" if ended else "stopped, or at a long evaluation" if quiet else "at work",
+        "state": "done" if ended else "stopped, or in a long evaluation" if quiet else "running",
         "step": t.step,
         "planned": t.planned,
         "tokens": t.tokens,
         "tokens_per_s": round(rate, 1),
         "mfu": round(sum(shares) / len(shares), 4) if shares else None,
-        **{key: t.live.get(key) for key in ("mfu_full", "of_plan", "memory", "memory_of_plan")},
+        **{key: t.latest_speed.get(key) for key in ("mfu_full", "of_plan", "memory", "memory_of_plan")},
         "seconds": round(t.seconds, 3),
         "left": 0.0 if ended else left,
         "curves": {
-            "loss": _ends(t.train), **{f"validation {d}": _ends(v) for d, v in sorted(t.validation.items())},
-            "gradient norm": _ends(t.grad_norm), "learning rate": _ends(t.lr), "tokens/s": _ends(t.speed),
-            "MFU": _ends(t.mfu), "update ratio": _ends(t.update_ratio),
+            "loss": _curve(t.train), **{f"validation {d}": _curve(v) for d, v in sorted(t.validation.items())},
+            "gradient norm": _curve(t.grad_norm), "learning rate": _curve(t.lr), "tokens/s": _curve(t.speed),
+            "MFU": _curve(t.mfu), "update ratio": _curve(t.update_ratio),
         },
-        "events": [training_run.happened(e) for e in t.events[-RECENT:]],
+        "events": [training_run.describe_event(e) for e in t.events[-RECENT:]],
         "masked": max((len(i["masked"]) for i in t.incidents), default=0),
     }  # fmt: skip
 
 
-def _ends(line: Iterable[tuple[int, float]], most: int = 400) -> list[float]:
-    """A curve as at most so many values."""
-    from pipelines.report.html.charts import thin
+def _curve(line: Iterable[tuple[int, float]], most: int = 400) -> list[float]:
+    """A curve as at most `most` values."""
+    from pipelines.report.html.charts import downsample
 
-    return [float(f"{y:.6g}") for _, y in thin(list(line), most)]
+    return [float(f"{y:.6g}") for _, y in downsample(list(line), most)]

@@ -18,7 +18,7 @@ import torch
 
 from curation import shards
 from curation.core.errors import UserError
-from pipelines.lookup.training_data import Readings, trace_token
+from pipelines.lookup.training_data import TrainingData, trace_token
 from training.checkpoint import save_load
 from training.config import PRESETS, TrainConfig, parse
 from training.data import data_schedule
@@ -419,7 +419,7 @@ def test_changes_on_the_way_are_what_the_loop_reads(
         train(settings, str(corpus), str(tmp_path / "part"), report=report)
     train(settings, str(corpus), str(tmp_path / "part"))
     assert_equal_runs(tmp_path / "whole", tmp_path / "part")
-    assert Readings(str(tmp_path / "part")).verify()["segments"] == 4
+    assert TrainingData(str(tmp_path / "part")).verify()["segments"] == 4
 
 
 def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -> None:
@@ -431,19 +431,19 @@ def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -
     assert json.loads((tmp_path / "whole" / "data.json").read_text())["roots"] == [
         str(corpus / "result/shards"), other.root,
     ]  # fmt: skip
-    readings = Readings(str(tmp_path / "whole"))
-    read = readings.step(2)
+    data = TrainingData(str(tmp_path / "whole"))
+    read = data.step(2)
     assert {w["domain"] for w in read} == {"code", "docs", "new"}
     new = next(w for w in read if w["domain"] == "new")
     assert new["shard"] == "@1/train/new/00000.arrow"
-    found = readings.seen(new["documents"][0]["doc_id"])
-    # `build` numbers documents from 1 in each run: this one is in both, and all readings of it are told
+    found = data.document_reads(new["documents"][0]["doc_id"])
+    # `build` numbers documents from 1 in each run: this one is in both, and all reads of it are listed
     assert found["shard"] == "@0/train/code/00000.arrow"
-    assert {"step": 2, "window": new["window"], "epoch": new["epoch"]} in found["readings"]
-    windows = readings.data.windows(readings.log, 0, 48)
-    wanted = [w.number for w in windows if found["doc_id"] in readings.data.doc_ids(w)]
-    assert [r["window"] for r in found["readings"]] == wanted
-    assert readings.verify()["windows"] == whole.sequences == 48
+    assert {"step": 2, "sequence": new["sequence"], "epoch": new["epoch"]} in found["reads"]
+    windows = data.data.windows(data.log, 0, 48)
+    wanted = [w.number for w in windows if found["doc_id"] in data.data.doc_ids(w)]
+    assert [r["sequence"] for r in found["reads"]] == wanted
+    assert data.verify()["sequences"] == whole.sequences == 48
     token = trace_token(str(tmp_path / "whole"), new["shard"], new["token"] + 1)
     assert token["doc_id"] == new["documents"][0]["doc_id"] and token["url"].startswith("https://example.org/")
     assert train(settings, both, str(tmp_path / "whole")).resumed_from == 6

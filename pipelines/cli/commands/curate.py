@@ -1,53 +1,56 @@
-"""Commands that curate: demo, curate, plan, status."""
+"""Commands that curate text and that delete documents from a finished run: curate, delete."""
 
 from __future__ import annotations
 
 import json
 import os
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from pipelines.cli.app import RUN, AsJson, File, Quiet, RunDir, Sets, app, load_pipeline, make_console
+from pipelines.cli.app import (
+    Address,
+    AsJson,
+    Executor,
+    File,
+    Quiet,
+    RunDir,
+    Sets,
+    Workers,
+    app,
+    check_executor,
+    make_console,
+)
 
 
-@app.command(rich_help_panel=RUN)
-def demo(
-    folder: Annotated[str, typer.Option("--dir", help="Where everything goes.")] = "runs/demo",
-    executor: Annotated[str, typer.Option(help="ray or inline.")] = "ray",
-) -> None:
-    """The whole mill on text that this machine already has: crawl, curate, train, report. A few minutes."""
-    from pipelines.demo.demo import demo as run
-
-    run(folder, executor=executor, console=make_console())
-
-
-@app.command(rich_help_panel=RUN)
+@app.command()
 def curate(
     file: File,
-    run: Annotated[str | None, typer.Option(metavar="DIR", help="Run directory.", show_default="runs/NAME")] = None,
+    run: Annotated[str | None, typer.Option(metavar="DIR", help="Output directory.", show_default="runs/NAME")] = None,
     sets: Sets = None,
-    executor: Annotated[str, typer.Option(help="ray, or inline for this process alone.")] = "ray",
-    address: Annotated[str | None, typer.Option(help="A Ray cluster's address; else Ray starts here.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Tasks at once.", show_default="what the machine has")
+    executor: Executor = "ray",
+    address: Address = None,
+    workers: Workers = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read only N records, spread over the input.")] = None,
+    sample: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Read only this share of the documents, chosen by hash.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="N records, spread over the input: a first look.")] = None,
-    sample: Annotated[float | None, typer.Option(min=0, max=1, help="Only this share of documents, by hash.")] = None,
-    allow_missing: Annotated[bool, typer.Option(help="Go on past files that cannot be read.")] = False,
+    allow_missing: Annotated[bool, typer.Option(help="Continue without files that cannot be read.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Curate what a pipeline file says. Again, it goes on where it was, or says that nothing is left to do."""
+    """Curate text as a pipeline file says. Resumes an interrupted run; does nothing if the run is complete."""
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate as curate_run
-    from pipelines.monitor.progress import Display
+    from pipelines.cards.write_cards import update_cards
+    from pipelines.monitor.progress import ProgressDisplay
+    from pipelines.monitor.run_result import print_result
 
-    if executor not in ("ray", "inline"):
-        raise typer.BadParameter(f"{executor!r} is no executor; expected ray or inline", param_hint="--executor")
-    pipeline = load_pipeline(file, sets)
+    check_executor(executor)
+    pipeline = load_pipeline(file, sets=sets or ())
     run_dir = run or os.path.join("runs", pipeline.name)
     console = make_console(quiet or as_json)
-    with Display(console, quiet=quiet or as_json) as display:
+    with ProgressDisplay(console, quiet=quiet or as_json) as display:
         result = curate_run(
             pipeline,
             run_dir,
@@ -59,68 +62,65 @@ def curate(
             allow_missing=allow_missing,
             progress=display,
         )
-    write_cards(run_dir)
+    update_cards(run_dir)
     if as_json:
         fields = ("status", "exit_code", "run_dir", "counts", "quarantined", "seconds")
         print(json.dumps({f: getattr(result, f) for f in fields}, default=str))
     else:
-        show_result(console, result)
+        print_result(console, result)
     raise typer.Exit(result.exit_code)
 
 
-def write_cards(run_dir: str) -> None:
-    """card.md and croissant.json beside the result, unless they are there or the run stopped before it had one."""
-    from curation.engine.runtime.status import run_status
-    from curation.storage import Storage
-    from pipelines.cards.write import current, write
+@app.command()
+def delete(
+    run: RunDir,
+    documents: Annotated[
+        list[str] | None, typer.Option("--doc", metavar="DOC_ID", help="A document id, 32 hex digits. Repeatable.")
+    ] = None,
+    urls: Annotated[
+        list[str] | None, typer.Option("--url", help="A URL as crawled: all its documents. Repeatable.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Reason, stored in the list of deleted documents.")] = "",
+    tombstone: Annotated[
+        bool, typer.Option("--tombstone", help="Overwrite the tokens in place, for trainings under way.")
+    ] = False,
+    executor: Executor = "ray",
+    address: Address = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Delete documents from a finished run, as if they had never been in it (takedown); makes a new generation.
 
-    if run_status(run_dir)["state"] == "done" and not current(Storage(run_dir)):
-        write(run_dir)
+    Documents that were dropped as their duplicates come back. Stored results are reused. With --tombstone the shards
+    stay in place and the tokens of these documents become EOS; the next `gristmill curate` writes shards without them.
+    """
+    from curation.config.catalogue import READERS, STEPS
+    from curation.engine.runtime.delete import delete_documents
+    from pipelines.cards.write_cards import update_cards
+    from pipelines.monitor.progress import ProgressDisplay
+    from pipelines.monitor.run_result import print_result
 
-
-def show_result(console: Any, result: Any) -> None:
-    """The funnel of a run, or that nothing was to do, and what could not be read."""
-    from pipelines.monitor.progress import duration
-
-    if result.status == "unchanged":
-        console.print(f"nothing to do: {result.run_dir} is up to date ({duration(result.seconds)})", highlight=False)
-    elif result.counts:
-        console.print(_funnel(result.counts))
-        console.print(f"{result.run_dir}: {result.status} in {duration(result.seconds)}", highlight=False)
-        if result.status == "done":
-            console.print(f"gristmill report {result.run_dir}  shows it in a browser", style="dim", highlight=False)
-    for item in result.quarantined:
-        console.print(f"not read: {item.get('path')}: {item.get('reason')}", style="yellow", markup=False)
-    if result.quarantined:
-        console.print("repair or remove these files and run again, or go on without them: --allow-missing")
-
-
-def _funnel(counts: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table("step", "rule", box=None, pad_edge=False)
-    for column in ("dropped", "left"):
-        table.add_column(column, justify="right")
-    left = counts.get("read", {}).get("records", 0)
-    table.add_row("read", "", "", f"{left:,}")
-    for row in counts.get("steps", []):
-        left -= row["dropped"]
-        table.add_row(row["step"], row["rule"], f"{row['dropped']:,}", f"{left:,}")
-    table.add_row("kept", "", "", f"{counts.get('kept', left):,}", style="bold")
-    return table
-
-
-@app.command(rich_help_panel=RUN)
-def status(run: RunDir, as_json: AsJson = False) -> None:
-    """Where a run stands: phases done, tasks open, what could not be read."""
-    from curation.engine.runtime.status import run_status
-    from pipelines.cli import text_output
-
-    answer = run_status(run)
+    if not documents and not urls:
+        raise typer.BadParameter("name the documents to delete", param_hint="--doc or --url")
+    check_executor(executor)
+    console = make_console(quiet or as_json)
+    with ProgressDisplay(console, quiet=quiet or as_json) as display:
+        done = delete_documents(
+            run, documents=documents or (), urls=urls or (), reason=reason, tombstone=tombstone, catalogue=STEPS,
+            readers=READERS, executor=executor, address=address, workers=workers, progress=display,
+        )  # fmt: skip
+    if done.run is not None:
+        update_cards(run)
     if as_json:
-        print(json.dumps(answer, default=str))
-        return
-    console = make_console()
-    text_output.show_status(console, answer)
-    if answer.get("counts"):
-        console.print(_funnel(answer["counts"]))
+        kept = None if done.run is None else done.run.counts.get("kept")
+        print(json.dumps({"entries": done.entries, "generation": done.generation, "tokens": done.tokens, "kept": kept}))
+    else:
+        if done.run is not None:
+            print_result(console, done.run)
+        if tombstone:
+            console.print(
+                f"{done.tokens:,} tokens overwritten; run gristmill curate for shards without these documents"
+            )
+        console.print(f"{run}: generation {done.generation}", highlight=False)
+    raise typer.Exit(done.run.exit_code if done.run is not None else 0)

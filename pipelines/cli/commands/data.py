@@ -1,4 +1,4 @@
-"""Commands on what training reads: order, trace, seen."""
+"""Commands on what a training run reads: data verify-order, inspect-step, trace-token, find-document."""
 
 from __future__ import annotations
 
@@ -7,114 +7,119 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.app import LOOK, AsJson, app, make_console
+from pipelines.cli.app import AsJson, TrainingDir, add_group, make_console
 
-Step = Annotated[int | None, typer.Option(min=1, metavar="N", help="A step, from 1 as in metrics.jsonl.")]
+data_app = add_group("data", "Find which documents a training step read, and where its tokens come from.")
+
+STEP_HELP = "A training step, counted from 1 as in metrics.jsonl."
 
 
-@app.command(rich_help_panel=LOOK)
-def order(
-    run: Annotated[str, typer.Argument(metavar="DIR", help="A training run's directory.")],
-    step: Step = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Replay everything it read, and count.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """What a step reads, or that all steps read what they should. Computed from the order log; no GPU."""
-    from pipelines.lookup.training_data import Readings
+@data_app.command("verify-order")
+def verify_order(run: TrainingDir, as_json: AsJson = False) -> None:
+    """Replay everything a training run read and count: sequences, epochs, distance from the mix. Needs no GPU."""
+    from pipelines.lookup.training_data import TrainingData
 
-    if (step is None) is not verify:
-        raise typer.BadParameter("give one of --step N and --verify")
-    readings = Readings(run)
-    answer = readings.verify() if verify else readings.step(step or 1)
+    answer = TrainingData(run).verify()
     if as_json:
         print(json.dumps(answer))
         return
     console = make_console()
-    if isinstance(answer, list):
-        for window in answer:
-            place = f"{window['shard']} from token {window['token']:,}, epoch {window['epoch']}"
-            console.print(f"window {window['window']:,}  {window['domain']}  {place}", highlight=False, markup=False)
-            for document in window["documents"]:
-                heading = f"    {document['doc_id']}  {document['url'] or ''}"
-                console.print(heading, highlight=False, markup=False, soft_wrap=True)
-        return
     console.print(
-        f"{answer['windows']:,} windows of {answer['steps']:,} steps in {answer['segments']} segments",
+        f"{answer['sequences']:,} sequences in {answer['steps']:,} steps; the mix, sequence length or batch size "
+        f"changed {answer['segments'] - 1} times",
         highlight=False,
     )
     for name, count in answer["domains"].items():
         console.print(
-            f"{name}: {count['windows']:,} windows, {count['epochs']:.3f} epochs; each input {count['fewest']} to "
-            f"{count['most']} times, {count['skipped']:,} skipped; {count['error']:.3f} windows off its quota at most",
+            f"{name}: {count['sequences']:,} sequences, {count['epochs']:.3f} epochs; tokens read {count['fewest']} "
+            f"to {count['most']} times, {count['skipped']:,} skipped; at most {count['error']:.3f} off the mix",
             highlight=False,
         )
 
 
-@app.command(rich_help_panel=LOOK)
-def trace(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A training run (with --step), or a curation run.")],
-    step: Step = None,
-    shard: Annotated[str | None, typer.Option(help="A shard, as the manifest names it.")] = None,
-    token: Annotated[int | None, typer.Option(min=0, help="A token's place in it.")] = None,
+@data_app.command("inspect-step")
+def inspect_step(
+    run: TrainingDir,
+    step: Annotated[int, typer.Option(min=1, metavar="N", help=STEP_HELP)],
     as_json: AsJson = False,
 ) -> None:
-    """Where a token comes from: document, URL, crawl file and offset, and the record's text around it, scrubbed."""
-    from pipelines.lookup.training_data import Readings, trace_token
+    """Show the sequences and documents that a training step reads. Computed from the order log; needs no GPU."""
+    from pipelines.lookup.training_data import TrainingData
 
-    if (step is None) is (shard is None and token is None) or (shard is None) is not (token is None):
-        raise typer.BadParameter("give --step N, or --shard S with --token T")
-    if step is None:
-        found = [trace_token(run, shard or "", token or 0)]
-    else:
-        found = [
-            trace_token(run, window["shard"], window["token"] + document["inputs"][0] + (document["inputs"][0] > 0))
-            for window in Readings(run).step(step)
-            for document in window["documents"]
-        ]
-    if as_json:
-        print(json.dumps(found))
-        return
-    console = make_console()
-    for item in found:
-        source = item["source"] or {}
-        place = ", ".join(f"{k} {v}" for k, v in source.items() if v is not None)
-        for key, value in (
-            ("document", item["doc_id"]),
-            ("url", item["url"]),
-            ("from", place),
-            ("token", f"{item['token']:,} of {item['shard']}"),
-            ("reads", repr(item["text"])),
-        ):
-            if value:
-                console.print(f"{key:>9}  {value}", highlight=False, markup=False, soft_wrap=True)
-        original = item["original"]
-        shown = "the source is not here, or is not shown unscrubbed" if original is None else original
-        console.print(f"{'original':>9}  {shown}", highlight=False, markup=False, soft_wrap=True)
-
-
-@app.command(rich_help_panel=LOOK)
-def seen(
-    run: Annotated[str, typer.Argument(metavar="DIR", help="A training run's directory.")],
-    document: Annotated[str, typer.Argument(metavar="DOC_ID", help="32 hex digits.")],
-    as_json: AsJson = False,
-) -> None:
-    """At which steps a training run read a document."""
-    from pipelines.lookup.training_data import Readings
-
-    answer = Readings(run).seen(document)
+    answer = TrainingData(run).step(step)
     if as_json:
         print(json.dumps(answer))
         return
     console = make_console()
-    console.print(
-        f"{answer['split']}, {answer['domain']}, row {answer['row']} of {answer['shard']}",
-        highlight=False,
-        markup=False,
-    )
-    if not answer["readings"]:
+    for sequence in answer:
+        place = f"{sequence['shard']} from token {sequence['token']:,}, epoch {sequence['epoch']}"
+        line = f"sequence {sequence['sequence']:,}  {sequence['domain']}  {place}"
+        console.print(line, highlight=False, markup=False)
+        for document in sequence["documents"]:
+            line = f"    {document['doc_id']}  {document['url'] or ''}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@data_app.command("trace-token")
+def trace_token(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A training run, or a curation run with --shard.")],
+    step: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help=f"{STEP_HELP} Traces each of its documents.")
+    ] = None,
+    shard: Annotated[str | None, typer.Option(help="A shard, as the manifest names it.")] = None,
+    token: Annotated[int | None, typer.Option(min=0, help="Index of a token in the shard.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Trace a token to its document, URL, crawl file and offset, and show the source text around it (PII replaced)."""
+    from pipelines.lookup import training_data
+
+    if (step is None) is (shard is None and token is None) or (shard is None) is not (token is None):
+        raise typer.BadParameter("give --step N, or --shard S and --token T")
+    if step is None:
+        traces = [training_data.trace_token(run, shard or "", token or 0)]
+    else:
+        traces = [
+            training_data.trace_token(run, sequence["shard"], sequence["token"] + first + (first > 0))
+            for sequence in training_data.TrainingData(run).step(step)
+            for first in (document["inputs"][0] for document in sequence["documents"])
+        ]
+    if as_json:
+        print(json.dumps(traces))
+        return
+    console = make_console()
+    for trace in traces:
+        source = ", ".join(f"{k} {v}" for k, v in (trace["source"] or {}).items() if v is not None)
+        original = trace["original"]
+        for key, value in (
+            ("document", trace["doc_id"]),
+            ("url", trace["url"]),
+            ("from", source),
+            ("token", f"{trace['token']:,} of {trace['shard']}"),
+            ("text", repr(trace["text"])),
+            ("original", "not available, or cannot be shown without PII removal" if original is None else original),
+        ):
+            if value:
+                console.print(f"{key:>9}  {value}", highlight=False, markup=False, soft_wrap=True)
+
+
+@data_app.command("find-document")
+def find_document(
+    run: TrainingDir,
+    document: Annotated[str, typer.Argument(metavar="DOC_ID", help="32 hex digits.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show at which steps a training run read a document."""
+    from pipelines.lookup.training_data import TrainingData
+
+    answer = TrainingData(run).document_reads(document)
+    if as_json:
+        print(json.dumps(answer))
+        return
+    console = make_console()
+    place = f"{answer['split']}, {answer['domain']}, row {answer['row']} of {answer['shard']}"
+    console.print(place, highlight=False, markup=False)
+    if not answer["reads"]:
         console.print("not read so far")
-    for reading in answer["readings"]:
-        console.print(
-            f"step {reading['step']:,}  window {reading['window']:,}  epoch {reading['epoch']}",
-            highlight=False,
-        )
+    for read in answer["reads"]:
+        line = f"step {read['step']:,}  sequence {read['sequence']:,}  epoch {read['epoch']}"
+        console.print(line, highlight=False)

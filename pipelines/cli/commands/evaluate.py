@@ -1,4 +1,4 @@
-"""The command that scores a trained model: evaluate."""
+"""Commands that use a trained model: evaluate, generate."""
 
 from __future__ import annotations
 
@@ -7,43 +7,49 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.app import TRAIN, AsJson, app, make_console
+from pipelines.cli.app import AsJson, TrainingDir, app, make_console
 
 
-@app.command(rich_help_panel=TRAIN)
+@app.command()
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="DIR", help="A training run's directory.")],
-    tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK...]", help="JSONL files; see docs.")] = None,
-    data: Annotated[str | None, typer.Option(metavar="RUN", help="Perplexity on this run's validation split.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N lines, or windows of a domain.")] = None,
-    shots: Annotated[int, typer.Option(min=0, help="Math: lines shown as examples.")] = 0,
-    samples: Annotated[int, typer.Option(min=1, help="Code: programs a question, for pass@k.")] = 1,
+    run: TrainingDir,
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK...]", help="Task files (JSONL); see docs.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Curation run whose validation split gives the perplexity.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use only the first N questions of a task, or sequences of a domain.")
+    ] = None,
+    shots: Annotated[int, typer.Option(min=0, help="Math: number of few-shot examples.")] = 0,
+    samples: Annotated[int, typer.Option(min=1, help="Code: programs per question, for pass@k.")] = 1,
     run_code: Annotated[
-        bool, typer.Option("--run-code", help="Code: run what the model writes, on this machine.")
+        bool, typer.Option("--run-code", help="Code: execute the programs that the model writes, on this machine.")
     ] = False,
-    tokens: Annotated[int, typer.Option(min=1, help="Math and code: tokens at most.")] = 256,
+    tokens: Annotated[int, typer.Option(min=1, help="Math and code: maximum tokens per answer.")] = 256,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Score a trained model: perplexity and bits per byte by domain, choices by likelihood, math, code by writing."""
+    """Evaluate a model: perplexity and bits per byte by domain; multiple choice, math and code tasks."""
     from curation.core.errors import UserError
     from training.checkpoint.load_model import load_model
     from training.evaluation.task_files import read_task
     from training.evaluation.tasks import evaluate_task
 
     if not tasks and data is None:
-        raise UserError("name task files (JSONL), --data RUN for perplexity, or both")
-    asked = [read_task(path, limit) for path in tasks or ()]
-    if any(t.kind == "code" for t in asked) and not run_code:
-        raise UserError("scoring code runs what the model wrote, on this machine; allow it: --run-code")
-    trained = load_model(run, device)
+        raise UserError("nothing to evaluate: name task files (JSONL), --data RUN for perplexity, or both")
+    loaded = [read_task(path, limit) for path in tasks or ()]
+    if any(t.kind == "code" for t in loaded) and not run_code:
+        raise UserError("code tasks execute what the model wrote, on this machine; allow it with --run-code")
+    model = load_model(run, device)
     answer: dict[str, Any] = {"run": run}
     if data is not None:
         from training.evaluation.validation_loss import score_run
 
-        answer["domains"] = score_run(trained, data, limit)
-    found = [evaluate_task(trained, t, shots=shots, run_code=run_code, samples=samples, tokens=tokens) for t in asked]
-    answer["tasks"] = [{"task": r.task, "kind": r.kind, "count": r.count, **r.figures} for r in found]
+        answer["domains"] = score_run(model, data, limit)
+    results = [evaluate_task(model, t, shots=shots, run_code=run_code, samples=samples, tokens=tokens) for t in loaded]
+    answer["tasks"] = [{"task": r.task, "kind": r.kind, "count": r.count, **r.figures} for r in results]
     if as_json:
         print(json.dumps(answer))
         return
@@ -54,6 +60,22 @@ def evaluate(
             f"{name}: loss {score['loss']:.3f}, perplexity {score['perplexity']:.1f}{bits}, {score['tokens']:,} tokens",
             highlight=False,
         )
-    for r in found:
+    for r in results:
         figures = ", ".join(f"{k} {v:.4f}" for k, v in r.figures.items())
         console.print(f"{r.task}: {figures}, {r.count:,} questions", highlight=False, markup=False)
+
+
+@app.command()
+def generate(
+    run: TrainingDir,
+    prompt: Annotated[str, typer.Argument(help="Text to continue.")] = "",
+    tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the K most likely tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0, max=1, help="Nucleus sampling: probability mass.")] = 0.95,
+    seed: Annotated[int, typer.Option(help="Sampling seed.")] = 17,
+) -> None:
+    """Generate text with a trained model."""
+    from training.evaluation.generate import generate as generate_text
+
+    print(generate_text(run, prompt, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed))

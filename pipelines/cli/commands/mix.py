@@ -1,4 +1,4 @@
-"""Commands on mix experiments: search for a better mix, fit a table of them."""
+"""Commands for mix experiments: mix search, mix fit."""
 
 from __future__ import annotations
 
@@ -8,85 +8,87 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.app import TRAIN, AsJson, Quiet, app, make_console
+from pipelines.cli.app import Address, AsJson, Executor, Quiet, add_group, check_executor, make_console
 
-mix_app = typer.Typer(
-    help="Mix experiments: which share of each domain is best, and how sure that is.", no_args_is_help=True
-)
-app.add_typer(mix_app, name="mix", rich_help_panel=TRAIN)
+mix_app = add_group("mix", "Mix experiments: find the best share of each domain, with error bars.")
 
 
 @mix_app.command("search")
 def mix_search(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The search file (YAML).")],
-    out: Annotated[str | None, typer.Option(metavar="DIR", help="Where it goes.", show_default="DATA/mix/FILE")] = None,
-    executor: Annotated[str, typer.Option(help="ray, or inline for this process alone.")] = "ray",
-    address: Annotated[str | None, typer.Option(help="A Ray cluster's address; else Ray starts here.")] = None,
-    confirm: Annotated[bool, typer.Option(help="Train the runs that check the recommended mix.")] = True,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Search file (YAML).")],
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Output directory.", show_default="DATA/mix/FILE")
+    ] = None,
+    executor: Executor = "ray",
+    address: Address = None,
+    confirm: Annotated[bool, typer.Option(help="Train runs that confirm the recommended mix.")] = True,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train small models on many mixes, fit a law, recommend a mix, and check it by paired runs.
+    """Train small models on many mixes, fit a law, recommend a mix, and confirm it by paired runs.
 
-    Run it again and it goes on where it was; with another objective it fits anew and trains nothing but, unless
-    --no-confirm is given, the runs that check a new recommendation.
+    Resumes an interrupted search. With another objective it fits again from the same runs; only the runs that confirm
+    a new recommendation are trained (none with --no-confirm).
     """
     import os
 
     from pipelines.experiments.mix import proxy_workers, search_config
-    from pipelines.experiments.mix.results import as_json as plain
+    from pipelines.experiments.mix.results import outcome_as_dict
     from pipelines.experiments.mix.search import search
 
-    if executor not in ("ray", "inline"):
-        raise typer.BadParameter(f"{executor!r} is no executor; expected ray or inline", param_hint="--executor")
-    wanted = search_config.load(file)
+    check_executor(executor)
+    settings = search_config.load(file)
     name = os.path.basename(file).rsplit(".", 1)[0]
-    folder = out or os.path.join(wanted.data, "mix", name)
+    folder = out or os.path.join(settings.data, "mix", name)
     console = make_console(quiet or as_json)
 
-    def say(message: str) -> None:
+    def report_progress(message: str) -> None:
         console.print(message, highlight=False, markup=False)
 
     train = (
         proxy_workers.inline
         if executor == "inline"
-        else proxy_workers.on_ray(address, cpus=wanted.cpus, gpus=wanted.gpus)
+        else proxy_workers.on_ray(address, cpus=settings.cpus, gpus=settings.gpus)
     )
-    outcome = search(wanted, folder, train=train, confirm=confirm, progress=say)
-    _finish(outcome, folder, f"{name}: mix search")
+    outcome = search(settings, folder, train=train, confirm=confirm, progress=report_progress)
+    _write_results(outcome, folder, f"{name}: mix search")
     if as_json:
-        print(json.dumps(plain(outcome)))
+        print(json.dumps(outcome_as_dict(outcome)))
     else:
-        _show(console, outcome)
+        _show_outcome(console, outcome)
         console.print(f"report: {os.path.join(folder, 'report.html')}", highlight=False)
 
 
 @mix_app.command("fit")
 def mix_fit(
-    ratios: Annotated[str, typer.Argument(metavar="RATIOS", help="CSV: a run's index and its share of each domain.")],
-    metrics: Annotated[str, typer.Argument(metavar="METRICS", help="CSV: a run's index and its losses.")],
-    out: Annotated[str, typer.Option(metavar="DIR", help="Where the report goes.")] = "mix",
+    ratios: Annotated[
+        str, typer.Argument(metavar="RATIOS", help="CSV file: index of a run and its share of each domain.")
+    ],
+    metrics: Annotated[str, typer.Argument(metavar="METRICS", help="CSV file: index of a run and its losses.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Output directory.")] = "mix",
     objective: Annotated[
-        list[str] | None, typer.Option(help="METRIC=WEIGHT; repeats. Default: the mean of all.")
+        list[str] | None, typer.Option(help="METRIC=WEIGHT. Repeatable.", show_default="the mean of all metrics")
     ] = None,
-    worst: Annotated[bool, typer.Option(help="The worst metric, relative to the run nearest to the mean mix.")] = False,
-    maximise: Annotated[bool, typer.Option(help="The metrics are better when larger.")] = False,
-    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples behind the intervals.")] = 100,
+    worst: Annotated[
+        bool, typer.Option(help="Optimize the worst metric, relative to the run nearest to the mean mix.")
+    ] = False,
+    maximise: Annotated[bool, typer.Option(help="Larger metrics are better.")] = False,
+    resamples: Annotated[int, typer.Option(min=0, help="Number of bootstrap resamples for the intervals.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a swarm that somebody has trained already, from its tables of mixes and losses."""
+    """Fit a law to runs that are already trained, from their tables of mixes and losses."""
     import os
 
     from pipelines.experiments.mix.regmix_tables import fit_table
-    from pipelines.experiments.mix.results import as_json as plain
+    from pipelines.experiments.mix.results import outcome_as_dict
 
     outcome = fit_table(ratios, metrics, _weights(objective), worst=worst, maximise=maximise, resamples=resamples)
     os.makedirs(out, exist_ok=True)
-    _finish(outcome, out, f"{os.path.basename(ratios)}: mix fit")
+    _write_results(outcome, out, f"{os.path.basename(ratios)}: mix fit")
     if as_json:
-        print(json.dumps(plain(outcome)))
+        print(json.dumps(outcome_as_dict(outcome)))
     else:
-        _show(make_console(), outcome)
+        _show_outcome(make_console(), outcome)
 
 
 def _weights(objective: list[str] | None) -> dict[str, float] | None:
@@ -104,22 +106,22 @@ def _weights(objective: list[str] | None) -> dict[str, float] | None:
     return found
 
 
-def _finish(outcome: Any, folder: str, title: str) -> None:
+def _write_results(outcome: Any, folder: str, title: str) -> None:
     from pathlib import Path
 
     from curation.storage import Storage
     from pipelines.experiments.mix import regmix_tables
     from pipelines.experiments.mix.report_page import render
-    from pipelines.experiments.mix.results import as_json
+    from pipelines.experiments.mix.results import outcome_as_dict
 
-    place = Path(folder)
-    regmix_tables.write(place, outcome.domains, outcome.metrics, outcome.mixes, outcome.values)
-    Storage(folder).write_json("outcome.json", as_json(outcome))
-    (place / "mix.yaml").write_text(outcome.mix_block(), encoding="utf-8")
-    (place / "report.html").write_text(render(outcome, title), encoding="utf-8")
+    out = Path(folder)
+    regmix_tables.write_tables(out, outcome.domains, outcome.metrics, outcome.mixes, outcome.values)
+    Storage(folder).write_json("outcome.json", outcome_as_dict(outcome))
+    (out / "mix.yaml").write_text(outcome.mix_block(), encoding="utf-8")
+    (out / "report.html").write_text(render(outcome, title), encoding="utf-8")
 
 
-def _show(console: Any, outcome: Any) -> None:
+def _show_outcome(console: Any, outcome: Any) -> None:
     from rich.table import Table
 
     from pipelines.experiments.mix.report_page import headline
@@ -129,8 +131,8 @@ def _show(console: Any, outcome: Any) -> None:
         table.add_column(column, justify="right")
     for name, share in outcome.recommended.items():
         low, high = outcome.low[name], outcome.high[name]
-        known = f"{low:.3f} to {high:.3f}" if not math.isnan(low) else ""
-        table.add_row(name, f"{share:.3f}", known, f"{outcome.natural[name]:.3f}" if outcome.natural else "")
+        interval = f"{low:.3f} to {high:.3f}" if not math.isnan(low) else ""
+        table.add_row(name, f"{share:.3f}", interval, f"{outcome.natural[name]:.3f}" if outcome.natural else "")
     console.print(table)
     scores = ", ".join(f"{name} {rho:.3f}" for name, rho in outcome.choice.scores.items())
     console.print(f"law: {outcome.choice.fitted.name} (rank correlation on unseen runs: {scores})", highlight=False)

@@ -1,4 +1,4 @@
-"""Commands on model files: list, pull, and train one."""
+"""Commands on model files: models list, pull, binary, train ngram, train classifier, train ensemble."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.app import AsJson, make_console, models_app, train_model_app
+from pipelines.cli.app import AsJson, add_group, make_console
+
+models_app = add_group("models", "List, download and train the model files that steps use.")
+train_app = add_group("train", "Train a model for a curation step.", parent=models_app)
 
 
 @models_app.command("list")
 def models_list(as_json: AsJson = False) -> None:
-    """The catalogue: what each model is, its licence, and whether it is on this machine."""
+    """List the model catalogue: what each model is, its licence, whether it is on this machine."""
     from curation.models import listing
     from pipelines.cli.text_output import show_models
 
@@ -25,8 +28,8 @@ def models_list(as_json: AsJson = False) -> None:
 
 
 @models_app.command("pull")
-def models_pull(name: Annotated[str, typer.Argument(help="A name of the catalogue, or a URL.")]) -> None:
-    """Bring a model to this machine, checked against its checksum."""
+def models_pull(name: Annotated[str, typer.Argument(help="A model name from the catalogue, or a URL.")]) -> None:
+    """Download a model and verify its checksum."""
     from curation.models import pull
 
     print(pull(name))
@@ -34,10 +37,10 @@ def models_pull(name: Annotated[str, typer.Argument(help="A name of the catalogu
 
 @models_app.command("binary")
 def models_binary(
-    arpa: Annotated[str, typer.Argument(metavar="ARPA", help="An n-gram model as ARPA file.")],
-    out: Annotated[str, typer.Option(help="The KenLM binary to write.")],
+    arpa: Annotated[str, typer.Argument(metavar="ARPA", help="An n-gram model in ARPA format.")],
+    out: Annotated[str, typer.Option(help="KenLM binary file to write.")],
 ) -> None:
-    """Turn an ARPA file into KenLM's binary, which all processes of a machine share."""
+    """Convert an ARPA file to a KenLM binary, which all processes of a machine share in memory."""
     from curation.models import resolve
     from curation.quality.perplexity.kenlm_binary import convert
 
@@ -45,22 +48,23 @@ def models_binary(
     print(out)
 
 
-@train_model_app.command("ngram")
+@train_app.command("ngram")
 def models_train_ngram(
     text: Annotated[list[str], typer.Argument(help="Text, JSONL or Parquet files, folders or globs.")],
-    out: Annotated[str, typer.Option(help="The model to write: X.arpa, or KenLM's binary.")],
-    order: Annotated[int, typer.Option(min=2, max=6, help="Length of the longest n-gram.")] = 5,
-    field: Annotated[str, typer.Option(help="The text's name in JSONL and Parquet.")] = "text",
+    out: Annotated[str, typer.Option(help="Model file to write: X.arpa, or any other name for a KenLM binary.")],
+    order: Annotated[int, typer.Option(min=2, max=6, help="Order of the model: the longest n-gram.")] = 5,
+    field: Annotated[str, typer.Option(help="Name of the text field in JSONL and Parquet.")] = "text",
     prune: Annotated[
-        list[int] | None, typer.Option(help="Drop n-grams seen no more than this, by order. Repeats.")
+        list[int] | None,
+        typer.Option(help="Drop n-grams that occur no more often than this; one value per order. Repeatable."),
     ] = None,
-    memory: Annotated[int, typer.Option(min=16, help="MB held in memory; more goes to disk.")] = 64,
-    workers: Annotated[int | None, typer.Option(min=1, help="Cores to use; all of them unless said.")] = None,
+    memory: Annotated[int, typer.Option(min=16, help="Memory in MB; counts beyond it go to disk.")] = 64,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of processes.", show_default="all cores")] = None,
 ) -> None:
-    """An n-gram model for the perplexity step: interpolated modified Kneser-Ney.
+    """Train an n-gram model for the perplexity step (interpolated modified Kneser-Ney).
 
-    X.arpa is the text form that every tool reads; any other name is KenLM's binary, which processes share. For that
-    KenLM's build_binary is taken from PATH, or compiled once from PyPI (half a minute, a C++ compiler).
+    X.arpa is the text format that every tool reads; any other name is written as a KenLM binary, which processes share.
+    That needs KenLM's build_binary: from PATH, or compiled once from PyPI (half a minute, needs a C++ compiler).
     """
     from curation.quality.ngram.estimate import train_ngram
 
@@ -69,15 +73,19 @@ def models_train_ngram(
     print(f"{out}: {', '.join(f'{n:,}' for n in made.ngrams)} n-grams of order 1 to {order}")
 
 
-@train_model_app.command("classifier")
+@train_app.command("classifier")
 def models_train_classifier(
-    samples: Annotated[list[str], typer.Argument(metavar="LABEL=PATH...", help="Label and files, folder or glob.")],
-    out: Annotated[str, typer.Option(help="The fastText model to write.")],
-    field: Annotated[str, typer.Option(help="The text's name in JSONL and Parquet.")] = "text",
-    epochs: Annotated[int, typer.Option(min=1)] = 5,
-    quantise: Annotated[bool, typer.Option(help="Ten times smaller, for a point of accuracy or so.")] = False,
+    samples: Annotated[
+        list[str], typer.Argument(metavar="LABEL=PATH...", help="A label and its files, folder or glob.")
+    ],
+    out: Annotated[str, typer.Option(help="fastText model file to write.")],
+    field: Annotated[str, typer.Option(help="Name of the text field in JSONL and Parquet.")] = "text",
+    epochs: Annotated[int, typer.Option(min=1, help="Training epochs.")] = 5,
+    quantise: Annotated[
+        bool, typer.Option(help="Quantize: about ten times smaller, about one point less accurate.")
+    ] = False,
 ) -> None:
-    """A fastText classifier for the classifier step, with its figures on a tenth held out."""
+    """Train a fastText classifier for the classifier step; evaluated on a held-out tenth."""
     from curation.quality.classifier.train import train_classifier
 
     made = train_classifier(_by_label(samples), out, field=field, epochs=epochs, quantise=quantise)
@@ -87,16 +95,18 @@ def models_train_classifier(
     print(f"card: {made.card}")
 
 
-@train_model_app.command("ensemble")
+@train_app.command("ensemble")
 def models_train_ensemble(
-    samples: Annotated[list[str], typer.Argument(metavar="LABEL=PATH...", help="Label and runs, or Parquet files.")],
-    label: Annotated[str, typer.Option(help="The label whose probability the score is.")],
-    signal: Annotated[list[str], typer.Option(help="A signal to combine, such as perplexity.value. Repeats.")],
-    out: Annotated[str, typer.Option(help="The model to write (JSON).")],
+    samples: Annotated[
+        list[str], typer.Argument(metavar="LABEL=PATH...", help="A label and its runs or Parquet files.")
+    ],
+    label: Annotated[str, typer.Option(help="The label whose probability is the score.")],
+    signal: Annotated[list[str], typer.Option(help="A signal to combine, such as perplexity.value. Repeatable.")],
+    out: Annotated[str, typer.Option(help="Model file to write (JSON).")],
 ) -> None:
-    """One calibrated score out of several signals, for the ensemble step, with its figures on a tenth held out.
+    """Train a calibrated score from several signals for the ensemble step; evaluated on a held-out tenth.
 
-    The samples are documents with signals: finished runs over text of each label, with the same steps and no rules.
+    The samples are documents with signals: finished runs on text of each label, with the same steps and no rules.
     """
     from curation.quality.ensemble.train import train_ensemble
 

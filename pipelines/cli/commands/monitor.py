@@ -1,69 +1,52 @@
-"""Commands that follow and set beside each other: watch, compare."""
+"""Commands that show the state of a run: status, watch."""
 
 from __future__ import annotations
 
 import json
+import time
 from typing import Annotated
 
 import typer
 
-from pipelines.cli.app import LOOK, AsJson, RunDir, app, make_console
+from pipelines.cli.app import AsJson, RunDir, app, make_console
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command()
+def status(run: RunDir, as_json: AsJson = False) -> None:
+    """Show the state of a curation run: finished phases, open tasks, files that could not be read."""
+    from curation.engine.runtime.status import run_status
+    from pipelines.cli.text_output import show_status
+
+    answer = run_status(run)
+    if as_json:
+        print(json.dumps(answer, default=str))
+    else:
+        show_status(make_console(), answer)
+
+
+@app.command()
 def watch(
-    run: RunDir,
-    every: Annotated[float, typer.Option(min=0.1, help="Look again after so many seconds.")] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Say how it stands, and end.")] = False,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of a curation or training run.")],
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between updates.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print the state once and exit.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """A run as it works: phases, tasks, MB/s, kept, stragglers, quarantine, memory, time left; or training's curves.
-
-    [dim]gristmill watch runs/web[/]
-    [dim]gristmill watch runs/web/train/small --once[/]
-    """
-    import time
-
-    from pipelines.monitor import terminal_view
-    from pipelines.monitor.run_snapshot import snapshot
+    """Follow a run live: phases, tasks, MB/s, kept, slow tasks, memory, time left; or a training's curves."""
+    from pipelines.monitor.run_snapshot import take_snapshot
+    from pipelines.monitor.terminal_view import render_snapshot
 
     console = make_console()
     if as_json:
-        print(json.dumps(snapshot(run, time.time()), default=str))
+        print(json.dumps(take_snapshot(run, time.time()), default=str))
         return
     if once or not console.is_terminal:
-        console.print(terminal_view.render(snapshot(run, time.time())), highlight=False)
+        console.print(render_snapshot(take_snapshot(run, time.time())), highlight=False)
         return
     from rich.live import Live
 
-    with Live(terminal_view.render(seen := snapshot(run, time.time())), console=console, auto_refresh=False) as live:
-        while seen["state"] not in ("done", "quarantined"):
+    snapshot = take_snapshot(run, time.time())
+    with Live(render_snapshot(snapshot), console=console, auto_refresh=False) as live:
+        while snapshot["state"] not in ("done", "quarantined"):
             time.sleep(every)
-            live.update(terminal_view.render(seen := snapshot(run, time.time())), refresh=True)
-
-
-@app.command(rich_help_panel=LOOK)
-def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Directories of runs of one kind.")],
-    out: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page of it, with the curves.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Runs side by side, of curation or of training: figures, and the settings in which they differ.
-
-    [dim]gristmill compare runs/web runs/web-strict --out compare.html[/]
-    """
-    from pipelines.monitor import terminal_view
-    from pipelines.report.comparison import compare as comparing
-
-    found = comparing.compare(runs)
-    if out is not None:
-        from pipelines.report import save
-        from pipelines.report.comparison import page as comparison
-
-        print(save(comparison.render(found), out))
-    elif as_json:
-        print(json.dumps(found.as_dict(), default=str))
-    else:
-        console = make_console()
-        for table in terminal_view.comparison(found):
-            console.print(table, highlight=False)
+            snapshot = take_snapshot(run, time.time())
+            live.update(render_snapshot(snapshot), refresh=True)

@@ -1,4 +1,4 @@
-"""Commands on scaling laws: fit one, predict from it, backtest it."""
+"""Commands for scaling laws: scaling fit, predict, backtest, ladder, watch."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.app import TRAIN, AsJson, app, make_console
+from pipelines.cli.app import Address, AsJson, Executor, add_group, check_executor, make_console
 
-scaling_app = typer.Typer(
-    help="Scaling laws: fit L = E + A/N^alpha + B/D^beta to finished runs, predict, backtest.", no_args_is_help=True
+scaling_app = add_group(
+    "scaling", "Scaling laws: fit L = E + A/N^alpha + B/D^beta to finished runs, predict, backtest."
 )
-app.add_typer(scaling_app, name="scaling", rich_help_panel=TRAIN)
 
 Table = Annotated[
     str,
-    typer.Argument(metavar="TABLE", help="CSV file (params, tokens or FLOP, loss) or folder of training runs."),
+    typer.Argument(metavar="TABLE", help="CSV file (params, tokens or FLOP, loss), or a folder of training runs."),
 ]
-DropHighest = Annotated[int, typer.Option(min=0, help="Leave out so many runs of the highest loss.")]
-Repetition = Annotated[bool, typer.Option(help="Fit what reading tokens again is worth (column `unique`).")]
-Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples behind the intervals.")]
+DropHighest = Annotated[int, typer.Option(min=0, help="Leave out the N runs with the highest loss.")]
+Repetition = Annotated[bool, typer.Option(help="Also fit the value of repeated tokens (column `unique`).")]
+Resamples = Annotated[int, typer.Option(min=0, help="Number of bootstrap resamples for the intervals.")]
 
 
 @scaling_app.command("fit")
@@ -32,7 +31,7 @@ def scaling_fit(
     resamples: Resamples = 1000,
     as_json: AsJson = False,
 ) -> None:
-    """The law of a table of runs, with intervals and the runs that lie off it."""
+    """Fit a scaling law to a table of runs: its coefficients with intervals, and outlier runs."""
     from pipelines.experiments.scaling import fit, read
 
     made = fit(read(table).without_highest(drop_highest), repetition=repetition, resamples=resamples)
@@ -41,10 +40,10 @@ def scaling_fit(
         return
     console = make_console()
     console.print("L(N, D) = E + A / N^alpha + B / D^beta", highlight=False)
-    console.print(_numbers(made.spread()))
+    console.print(_coefficients_table(made.spread()))
     for row in made.outliers():
         console.print(
-            f"off the law: {row['run']} (N {row['params']:.3g}, D {row['tokens']:.3g}): loss {row['loss']:.3f}, "
+            f"outlier: {row['run']} (N {row['params']:.3g}, D {row['tokens']:.3g}): loss {row['loss']:.3f}, "
             f"{row['off_by']:+.1%}",
             style="yellow",
             highlight=False,
@@ -55,15 +54,17 @@ def scaling_fit(
 def scaling_predict(
     table: Table,
     params: Annotated[float | None, typer.Option(help="Parameters of the run to predict.")] = None,
-    tokens: Annotated[float | None, typer.Option(help="Its training tokens.")] = None,
-    unique: Annotated[float | None, typer.Option(help="How many of them differ, with --repetition.")] = None,
-    flop: Annotated[float | None, typer.Option(help="Instead: a compute budget, for the best N and D.")] = None,
+    tokens: Annotated[float | None, typer.Option(help="Training tokens of the run to predict.")] = None,
+    unique: Annotated[float | None, typer.Option(help="Unique tokens among them, with --repetition.")] = None,
+    flop: Annotated[
+        float | None, typer.Option(help="A compute budget: predict the best model size and number of tokens for it.")
+    ] = None,
     drop_highest: DropHighest = 0,
     repetition: Repetition = False,
     resamples: Resamples = 1000,
     as_json: AsJson = False,
 ) -> None:
-    """The loss of a run that is not trained yet, or the best size and tokens for a compute budget."""
+    """Predict the loss of a run, or the best model size and number of tokens for a compute budget."""
     from pipelines.experiments.scaling import fit, read
 
     if (flop is None) == (params is None or tokens is None):
@@ -78,7 +79,7 @@ def scaling_predict(
         console.print(
             f"for {flop:.3g} FLOP: {answer['params']:.3g} parameters ({answer['params_low']:.3g} to "
             f"{answer['params_high']:.3g}), {answer['tokens']:.3g} tokens ({answer['tokens_low']:.3g} to "
-            f"{answer['tokens_high']:.3g}), {answer['tokens_per_param']:.1f} a parameter, loss {answer['loss']:.3f}",
+            f"{answer['tokens_high']:.3g}), {answer['tokens_per_param']:.1f} per parameter, loss {answer['loss']:.3f}",
             highlight=False,
         )
     else:
@@ -90,13 +91,15 @@ def scaling_backtest(
     table: Table,
     share: Annotated[
         float | None,
-        typer.Option(min=0.001, max=0.9, help="Share of runs by FLOP to leave out.", show_default="largest N"),
+        typer.Option(
+            min=0.001, max=0.9, help="Share of the runs to leave out, the largest by FLOP.", show_default="largest N"
+        ),
     ] = None,
     drop_highest: DropHighest = 0,
     repetition: Repetition = False,
     as_json: AsJson = False,
 ) -> None:
-    """What the law of the smaller runs would have said of the largest: its error, before it is trusted."""
+    """Test the law: fit it to the smaller runs, predict the largest ones, show the error."""
     from pipelines.experiments.scaling import backtest, read
 
     made = backtest(read(table).without_highest(drop_highest), share=share, repetition=repetition)
@@ -122,35 +125,34 @@ def scaling_backtest(
 
 @scaling_app.command("ladder")
 def scaling_ladder(
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="The ladder's file (YAML): base, sizes, tokens_per_param.")
-    ],
-    data: Annotated[str, typer.Option(metavar="RUN", help="The curation run whose shards are read.")],
-    out: Annotated[str, typer.Option(metavar="DIR", help="Where the runs go; a table for `fit`.")],
-    executor: Annotated[str, typer.Option(help="ray, or inline for this process alone.")] = "ray",
-    address: Annotated[str | None, typer.Option(help="A Ray cluster's address; else Ray starts here.")] = None,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Ladder file (YAML): base, sizes, tokens_per_param.")],
+    data: Annotated[str, typer.Option(metavar="RUN", help="Curation run whose shards to train on.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Output directory for the runs; `scaling fit` reads it.")],
+    executor: Executor = "ray",
+    address: Address = None,
 ) -> None:
-    """Train the small runs that a law is fitted to; run it again and it goes on where it was."""
+    """Train a ladder of small runs for fitting a law. Resumes an interrupted ladder."""
     from pipelines.experiments.mix import proxy_workers
     from pipelines.experiments.scaling import ladder, read
 
+    check_executor(executor)
     train = proxy_workers.inline if executor == "inline" else proxy_workers.on_ray(address)
     proxies = ladder.runs(ladder.load(file), data, out)
     trained = ladder.train(proxies, train)
     table = read(out)
     for i, name in enumerate(table.names):
         print(f"{name}: {table.n[i]:,.0f} parameters, {table.d[i]:,.0f} tokens, loss {table.loss[i]:.4f}")
-    print(f"{len(proxies)} runs, {trained} trained now; gristmill scaling fit {out}")
+    print(f"{len(proxies)} runs, {trained} trained now; next: gristmill scaling fit {out}")
 
 
 @scaling_app.command("watch")
 def scaling_watch(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A training run's directory, finished or not.")],
-    ladder: Annotated[str, typer.Option(metavar="DIR", help="The ladder's runs.")],
-    every: Annotated[float, typer.Option(min=0, help="Look again after so many seconds; 0: once.")] = 0,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of a training run, finished or not.")],
+    ladder: Annotated[str, typer.Option(metavar="DIR", help="Directory of the ladder's runs.")],
+    every: Annotated[float, typer.Option(min=0, help="Seconds between checks; 0 checks once.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a run's loss with the curve that a ladder predicts for it. Exit code 3 when it has left the band."""
+    """Compare the loss of a run with the curve that a ladder predicts. Exit code 3 if it leaves the predicted band."""
     import time
     from pathlib import Path
 
@@ -168,24 +170,24 @@ def scaling_watch(
     if as_json:
         print(json.dumps({"step": last, "incident": left.__dict__ | {"message": left.message} if left else None}))
     elif left is None:
-        print(f"{run}: on its predicted curve up to step {last:,} of {seen.steps:,}")
+        print(f"{run}: within the predicted band up to step {last:,} of {seen.steps:,}")
     else:
         print(f"{run}: {left.message}")
     raise typer.Exit(3 if left is not None else 0)
 
 
-def _numbers(spread: dict[str, dict[str, float]]) -> Any:
+def _coefficients_table(spread: dict[str, dict[str, float]]) -> Any:
     from rich.table import Table as Rows
 
     shown = Rows("", box=None, pad_edge=False)
     for column in ("value", "error", "95 % interval"):
         shown.add_column(column, justify="right")
     for name, row in spread.items():
-        known = not math.isnan(row["error"])
+        fitted = not math.isnan(row["error"])
         shown.add_row(
             name,
             f"{row['value']:.5g}",
-            f"{row['error']:.2g}" if known else "",
-            f"{row['low']:.4g} to {row['high']:.4g}" if known else "",
+            f"{row['error']:.2g}" if fitted else "",
+            f"{row['low']:.4g} to {row['high']:.4g}" if fitted else "",
         )
     return shown

@@ -1,4 +1,4 @@
-"""Commands on shards: verify, inspect, stats, merge, export, import."""
+"""Commands on shards: shards verify, inspect, stats, merge, export, import."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.app import LOOK, AsJson, app, make_console
+from pipelines.cli.app import AsJson, add_group, make_console
 
-shards_app = typer.Typer(help="Shards: check, look at, merge, export, import.", no_args_is_help=True)
-app.add_typer(shards_app, name="shards", rich_help_panel=LOOK)
+shards_app = add_group("shards", "Verify, inspect, count, merge, export and import token shards.")
 
-Place = Annotated[str, typer.Argument(metavar="RUN", help="A run, its shards folder or a manifest; local or remote.")]
+ShardsPath = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run, its shards folder or a manifest; local or remote.")
+]
 
 
 @shards_app.command("verify")
-def verify(run: Place, as_json: AsJson = False) -> None:
-    """Read every byte and compare checksums, counts and the tokenizer. Names every file that is not as written."""
+def verify(run: ShardsPath, as_json: AsJson = False) -> None:
+    """Read every byte and compare checksums, counts and the tokenizer; name every file that is damaged."""
     from curation.shards import ShardError, read_manifest, verify_entry, verify_tokenizer
 
     manifest = read_manifest(run)
-    wrong, files = [], 0
+    damaged, files = [], 0
     for check in (
         lambda: verify_tokenizer(manifest),
         *(_check(verify_entry, manifest, e) for *_, e in manifest.entries()),
@@ -31,15 +32,15 @@ def verify(run: Place, as_json: AsJson = False) -> None:
         try:
             check()
         except ShardError as error:
-            wrong.append(str(error))
+            damaged.append(str(error))
     if as_json:
-        print(json.dumps({"files": files, "wrong": wrong}))
+        print(json.dumps({"files": files, "damaged": damaged}))
     else:
         console = make_console()
-        for message in wrong:
+        for message in damaged:
             console.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
-        console.print(f"{files - len(wrong)} of {files} files are as they were written", highlight=False)
-    raise typer.Exit(1 if wrong else 0)
+        console.print(f"{files - len(damaged)} of {files} files are intact", highlight=False)
+    raise typer.Exit(1 if damaged else 0)
 
 
 def _check(function: Any, *arguments: Any) -> Any:
@@ -48,23 +49,23 @@ def _check(function: Any, *arguments: Any) -> Any:
 
 @shards_app.command("inspect")
 def inspect(
-    run: Place,
+    run: ShardsPath,
     shard: Annotated[
         str | None, typer.Option(help="A shard, as the manifest names it.", show_default="the first")
     ] = None,
-    documents: Annotated[int, typer.Option(min=0, help="How many documents to show.")] = 3,
-    characters: Annotated[int, typer.Option(min=0, help="How much of each.")] = 200,
+    documents: Annotated[int, typer.Option(min=0, help="Number of documents to show.")] = 3,
+    characters: Annotated[int, typer.Option(min=0, help="Number of characters to show of each.")] = 200,
 ) -> None:
-    """What a shard is and how its documents begin, decoded."""
+    """Show a shard's metadata and the beginning of its documents, decoded."""
     from curation.core.errors import UserError
     from curation.shards import open_shard, read_manifest
-    from pipelines.lookup.training_data import decoder
+    from pipelines.lookup.training_data import make_decoder
 
     manifest = read_manifest(run)
     entries = [e for _, _, e in manifest.entries()]
     entry = next((e for e in entries if shard is None or e.path == shard), None)
     if entry is None:
-        raise UserError(f"{run} has no shard {shard}; `gristmill shards stats` lists domains, the manifest every shard")
+        raise UserError(f"{run} has no shard {shard}\n  result/shards/manifest.json lists its shards")
     opened = open_shard(manifest.path(entry), entry=entry, tokenizer=manifest.tokenizer.sha256)
     console = make_console()
     console.print(
@@ -72,7 +73,7 @@ def inspect(
     )
     for key, value in opened.metadata.items():
         console.print(f"    {key} = {value}", highlight=False, markup=False)
-    decode = decoder(manifest)
+    decode = make_decoder(manifest)
     for row, document in enumerate(opened.documents.slice(0, documents).to_pylist()):
         begin, end = int(opened.offsets[row]) + 1, int(opened.offsets[row + 1])
         heading = f"{document['doc_id'].hex()}  {document['url'] or ''}"
@@ -82,8 +83,8 @@ def inspect(
 
 
 @shards_app.command("stats")
-def stats(run: Place, as_json: AsJson = False) -> None:
-    """Documents, tokens, bytes a token and document lengths, by split and domain."""
+def stats(run: ShardsPath, as_json: AsJson = False) -> None:
+    """Show documents, tokens, bytes per token and document lengths, by split and domain."""
     import numpy as np
 
     from curation.shards import open_shard, read_manifest
@@ -129,67 +130,69 @@ def stats(run: Place, as_json: AsJson = False) -> None:
 
 @shards_app.command("merge")
 def merge(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs of one tokenizer.")],
-    out: Annotated[str, typer.Option(help="The new run's folder.")],
-    tokens_per_shard: Annotated[int, typer.Option(min=1, max=1 << 30)] = 50_000_000,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs with the same tokenizer.")],
+    out: Annotated[str, typer.Option(help="Output directory.")],
+    tokens_per_shard: Annotated[int, typer.Option(min=1, max=1 << 30, help="Size of a shard, in tokens.")] = 50_000_000,
 ) -> None:
-    """One run's shards of several: each document once, all in one order, no validation text in training."""
-    from curation.packing.merge import merge as run
+    """Merge the shards of several runs: each document once, and no validation text in the training split."""
+    from curation.packing.merge import merge_runs
 
-    _say(run(out, runs, tokens_per_shard), out)
+    _show_merge(merge_runs(out, runs, tokens_per_shard), out)
 
 
-def _say(made: Any, out: str) -> None:
+def _show_merge(made: Any, out: str) -> None:
     entries = list(made.manifest.entries())
     documents = sum(e.documents for *_, e in entries)
     print(f"{out}: {documents:,} documents, {sum(e.tokens for *_, e in entries):,} tokens in {len(entries)} shards")
-    if made.repeated or made.held_out:
-        held = f"{made.held_out:,} training texts or pages that validation has"
-        print(f"left out: {made.repeated:,} repeated ids, {held}")
+    if made.duplicate_ids or made.removed_from_training:
+        overlap = f"{made.removed_from_training:,} training documents whose text or URL is in the validation split"
+        print(f"left out: {made.duplicate_ids:,} repeated ids, {overlap}")
 
 
 @shards_app.command("export")
 def export(
-    run: Place,
-    to: Annotated[str, typer.Option(help="nanogpt, llmc, megatron or datasets.")],
-    out: Annotated[str, typer.Option(help="The folder to write to.")],
+    run: ShardsPath,
+    to: Annotated[str, typer.Option(help="Format: nanogpt, llmc, megatron or datasets.")],
+    out: Annotated[str, typer.Option(help="Output directory.")],
 ) -> None:
-    """Shards in a format that others read."""
-    from curation.packing.export_formats import export as write
+    """Export shards to the format of another trainer."""
+    from curation.packing.export_formats import export_shards
     from curation.shards import read_manifest
 
-    for path in write(read_manifest(run), _format(to), out):
+    for path in export_shards(read_manifest(run), _format(to), out):
         print(path)
 
 
 @shards_app.command("import")
 def import_shards(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Token files of one kind.")],
-    kind: Annotated[str, typer.Option("--from", help="nanogpt, llmc, megatron or datasets.")],
-    out: Annotated[str, typer.Option(help="The new run's folder.")],
-    tokenizer: Annotated[str, typer.Option(help="The tokenizer that made these tokens.")],
-    domain: Annotated[str, typer.Option(help="The domain they become.")] = "imported",
-    validation: Annotated[list[str] | None, typer.Option(help="Files for validation. Repeats.")] = None,
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Token files of one format.")],
+    kind: Annotated[str, typer.Option("--from", help="Format: nanogpt, llmc, megatron or datasets.")],
+    out: Annotated[str, typer.Option(help="Output directory.")],
+    tokenizer: Annotated[str, typer.Option(help="Tokenizer file that made these tokens.")],
+    domain: Annotated[str, typer.Option(help="Domain to give the documents.")] = "imported",
+    validation: Annotated[
+        list[str] | None, typer.Option(help="Token file for the validation split. Repeatable.")
+    ] = None,
     eos: Annotated[
-        str | None, typer.Option(help="Its end-of-text token, where it has none of the usual names.")
+        str | None, typer.Option(help="End-of-text token of the tokenizer, if it has an unusual name.")
     ] = None,
 ) -> None:
-    """Token files of others as a run's shards, so that training reads them."""
+    """Import token files of another trainer as shards of a new run, so that training can read them."""
     import itertools
 
-    from curation.packing.export_formats import read
-    from curation.packing.merge import gather
+    from curation.packing.import_formats import read_token_file
+    from curation.packing.merge import write_token_documents
     from curation.packing.tokenizer.encode import Encoder
-    from curation.packing.tokenizer.load_tokenizer import load
+    from curation.packing.tokenizer.load_tokenizer import load_tokenizer
 
     for path in (*files, *(validation or ())):
         if not os.path.exists(path):
             raise typer.BadParameter(f"{path}: no such file")
-    data, chosen = load(tokenizer), _format(kind)
+    data, chosen = load_tokenizer(tokenizer), _format(kind)
     end = Encoder(data, eos=eos).eos
-    parts = [read(path, chosen, end, domain) for path in files]
-    parts += [read(path, chosen, end, domain, "validation") for path in validation or ()]
-    _say(gather(out, itertools.chain.from_iterable(parts), data, eos=eos), out)
+    parts = [read_token_file(path, chosen, end, domain) for path in files]
+    parts += [read_token_file(path, chosen, end, domain, "validation") for path in validation or ()]
+    _show_merge(write_token_documents(out, itertools.chain.from_iterable(parts), data, eos=eos), out)
 
 
 def _format(name: str) -> Any:

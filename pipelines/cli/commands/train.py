@@ -1,42 +1,45 @@
-"""Commands around a training run: train, checkpoint list and verify, generate."""
+"""Commands that train a model and handle its checkpoints: train, checkpoint list and verify, export, import."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipelines.cli.app import TRAIN, AsJson, Quiet, Sets, app, make_console
+from pipelines.cli.app import AsJson, Quiet, Sets, TrainingDir, add_group, app, make_console
 
-checkpoint_app = typer.Typer(help="Checkpoints of a run: what there is, is it whole.", no_args_is_help=True)
-app.add_typer(checkpoint_app, name="checkpoint", rich_help_panel=TRAIN)
+checkpoint_app = add_group("checkpoint", "List and verify the checkpoints of a training run.")
 
 
-@app.command(rich_help_panel=TRAIN)
+@app.command()
 def train(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The training file (YAML).")],
-    data: Annotated[list[str], typer.Option(metavar="RUN", help="The curation run whose shards are read. Repeats.")],
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Training file (YAML).")],
+    data: Annotated[list[str], typer.Option(metavar="RUN", help="Curation run whose shards to train on. Repeatable.")],
     run: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Where it goes.", show_default="RUN/train/CONFIG, of the first RUN"),
+        typer.Option(metavar="DIR", help="Output directory.", show_default="RUN/train/CONFIG, of the first RUN"),
     ] = None,
     init_from: Annotated[
-        str | None, typer.Option(metavar="DIR", help="A run or checkpoint whose weights to start from; nothing else.")
+        str | None, typer.Option(metavar="DIR", help="Run or checkpoint to take the initial weights from.")
     ] = None,
     workers: Annotated[
-        str | None, typer.Option(metavar="N or MIN-MAX", help="On so many Ray workers.", show_default="this process")
+        str | None,
+        typer.Option(metavar="N|MIN-MAX", help="Number of Ray workers, or a range MIN-MAX.", show_default="no Ray"),
     ] = None,
-    address: Annotated[str | None, typer.Option(help="The Ray cluster.", show_default="one of its own")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster.", show_default="starts Ray on this machine")
+    ] = None,
     sets: Sets = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model on a run's shards. Run it again and it goes on from its last checkpoint.
+    """Train a model on the shards of a run. Resumes an interrupted training from its last checkpoint.
 
-    Under torchrun every rank runs this command. SIGTERM saves a checkpoint and ends with exit code 75: run it again.
+    Under torchrun every rank runs this command. SIGTERM saves a checkpoint and exits with code 75: run it again.
     """
-    from pipelines.cli.text_output import TrainLines
+    from pipelines.monitor.training_progress import TrainingProgress
     from training.config import load
 
     settings = load(config, [*(sets or []), *([f"init_from={init_from}"] if init_from else [])])
@@ -44,39 +47,38 @@ def train(
     run_dir = run or os.path.join(data[0], "train", name)
     if "://" in run_dir:
         raise typer.BadParameter(
-            f"{run_dir} is on an object store; a training needs a folder on a disk that all its nodes see",
+            f"{run_dir} is on an object store; training needs a directory on a disk that all nodes share",
             param_hint="--run",
         )
     console = make_console(quiet or os.environ.get("RANK", "0") != "0")
-    lines = TrainLines(console, settings.steps)
+    progress = TrainingProgress(console, settings.steps)
     if workers is not None:
         from training.distributed.ray_train import fit
 
         if address is not None:
             import ray
 
-            from curation.engine.execution.executors import reach
+            from curation.engine.execution.executors import connect_to_cluster
 
-            reach(ray, address, log_to_driver=False)
-        console.print(f"on Ray; gristmill watch {run_dir} shows how it goes", style="dim", highlight=False)
+            connect_to_cluster(ray, address, log_to_driver=False)
+        console.print(f"training on Ray; follow it with gristmill watch {run_dir}", style="dim", highlight=False)
         result = fit(settings, data, run_dir, workers=_workers(workers), address=address)
     else:
         from training.train import train as run_training
 
-        with lines:
-            result = run_training(settings, data, run_dir, report=lines)
+        with progress:
+            result = run_training(settings, data, run_dir, report=progress)
     for note in result.notes:
-        if note not in lines.notes:
+        if note not in progress.notes:
             console.print(note, style="yellow", markup=False)
     if result.resumed_from:
-        console.print(f"went on from step {result.resumed_from}", highlight=False)
+        console.print(f"resumed from step {result.resumed_from}", highlight=False)
     for domain, score in result.validation.items():
         bits = f", {score.bits_per_byte:.3f} bits per byte" if score.bits_per_byte is not None else ""
         console.print(f"{domain}: loss {score.loss:.3f}, perplexity {score.perplexity:.1f}{bits}", highlight=False)
     if result.masked:
-        console.print(
-            f"{len(result.masked)} documents masked; see {run_dir}/incidents", style="yellow", highlight=False
-        )
+        line = f"{len(result.masked)} documents masked; see {run_dir}/incidents"
+        console.print(line, style="yellow", highlight=False)
     console.print(f"{run_dir}: {result.steps} steps, {result.tokens:,} tokens", highlight=False)
 
 
@@ -86,16 +88,12 @@ def _workers(text: str) -> int | tuple[int, int]:
         least, dash, most = text.partition("-")
         return (int(least), int(most)) if dash else int(least)
     except ValueError:
-        raise typer.BadParameter(f"{text!r}: expected a number as in 4, or a range as in 2-8") from None
+        raise typer.BadParameter(f"{text!r}: expected a number (4) or a range (2-8)") from None
 
 
 @checkpoint_app.command("list")
-def list_checkpoints(
-    run: Annotated[str, typer.Argument(metavar="DIR", help="A training run's directory.")], as_json: AsJson = False
-) -> None:
-    """The checkpoints of a run: step, bytes, tokens read, incidents so far, and which one the guard calls good."""
-    import json
-
+def list_checkpoints(run: TrainingDir, as_json: AsJson = False) -> None:
+    """List the checkpoints of a run: step, tokens, size, incidents so far, and which ones the spike guard trusts."""
     from training.checkpoint.save_load import overview
 
     rows = overview(_checkpoints(run))
@@ -104,58 +102,69 @@ def list_checkpoints(
         return
     from rich.table import Table
 
-    from pipelines.monitor.progress import size
+    from pipelines.number_format import format_bytes
 
     table = Table("step", box=None, pad_edge=False)
     for column in ("tokens", "size", "incidents", "good"):
         table.add_column(column, justify="right")
     for row in rows:
-        told = [f"{row[k]:,}" if row[k] is not None else "?" for k in ("tokens", "incidents")]
+        tokens, incidents = (f"{row[k]:,}" if row[k] is not None else "?" for k in ("tokens", "incidents"))
         good = "damaged" if row["good"] is None else "yes" if row["good"] else ""
-        table.add_row(f"{row['step']:,}", told[0], size(row["bytes"]), told[1], good)
+        table.add_row(f"{row['step']:,}", tokens, format_bytes(row["bytes"]), incidents, good)
     make_console().print(table)
 
 
 @checkpoint_app.command("verify")
-def verify_checkpoints(
-    run: Annotated[str, typer.Argument(metavar="DIR", help="A training run's directory.")], quiet: Quiet = False
-) -> None:
-    """Reads every checkpoint of a run and compares checksums. Exit code 1 where one is damaged."""
+def verify_checkpoints(run: TrainingDir, quiet: Quiet = False) -> None:
+    """Read every checkpoint of a run and compare checksums. Exit code 1 if one is damaged."""
     from training.checkpoint.save_load import CheckpointError, checkpoints, verify
 
-    console, bad = make_console(quiet), 0
+    console, damaged = make_console(quiet), 0
     for path in checkpoints(_checkpoints(run)):
         try:
             verify(path)
-            console.print(f"{path.name}: whole", highlight=False)
+            console.print(f"{path.name}: intact", highlight=False)
         except CheckpointError as error:
-            bad += 1
+            damaged += 1
             console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-    if bad:
+    if damaged:
         raise typer.Exit(1)
 
 
 def _checkpoints(run: str) -> Path:
-    """Where a training keeps them; a directory that is no training run is refused."""
+    """The checkpoints folder of a training run. Raises CheckpointError for a directory without one."""
     from training.checkpoint.save_load import CheckpointError
 
     folder = Path(run) / "checkpoints"
     if not folder.is_dir():
-        raise CheckpointError(f"{run}: no checkpoint here; `gristmill train` writes them")
+        raise CheckpointError(f"{run} has no checkpoints\n  give the directory of a training run (gristmill train)")
     return folder
 
 
-@app.command(rich_help_panel=TRAIN)
-def generate(
-    run: Annotated[str, typer.Argument(metavar="DIR", help="A training run's directory.")],
-    prompt: Annotated[str, typer.Argument(help="What the text begins with.")] = "",
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens at most.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.8,
-    top_k: Annotated[int | None, typer.Option(min=1)] = None,
-    top_p: Annotated[float | None, typer.Option(min=0, max=1)] = 0.95,
-    seed: Annotated[int, typer.Option(help="The same seed says the same.")] = 17,
+@app.command()
+def export(
+    run: TrainingDir,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Output directory; must be empty or not exist.")],
+    dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32.")] = "bf16",
 ) -> None:
-    """Let a trained model go on from a prompt."""
-    from training.evaluation.generate import generate as say
+    """Export the newest checkpoint in the Hugging Face Llama format, for transformers and vLLM."""
+    import torch
 
-    print(say(run, prompt, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed))
+    from curation.core.errors import UserError
+    from training.checkpoint.huggingface import export as export_hf
+
+    types = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    if dtype not in types:
+        raise UserError(f"--dtype {dtype}: expected {', '.join(types)}")
+    make_console().print(f"{export_hf(run, out, dtype=types[dtype])}: written", highlight=False)
+
+
+@app.command("import")
+def import_model(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A model in Hugging Face Llama or Qwen3 format.")],
+    run: Annotated[str, typer.Argument(metavar="DIR", help="Directory of the training run to create.")],
+) -> None:
+    """Import a Hugging Face model as a training run: to generate, evaluate, export, or train on from (init_from)."""
+    from training.checkpoint.huggingface import import_hf
+
+    make_console().print(f"{import_hf(folder, run)}: written", highlight=False)

@@ -121,7 +121,7 @@ def fit_table(
     )  # fmt: skip
 
 
-def write(folder: Path, domains: Sequence[str], metrics: Sequence[str], mixes: Floats, values: Floats) -> None:
+def write_tables(folder: Path, domains: Sequence[str], metrics: Sequence[str], mixes: Floats, values: Floats) -> None:
     """Writes ratios.csv and metrics.csv."""
     for name, columns, rows in (("ratios.csv", domains, mixes), ("metrics.csv", metrics, values)):
         with open(folder / name, "w", encoding="utf-8", newline="") as f:

@@ -132,8 +132,8 @@ def verdict(recommended: Arm, other: Arm, maximise: bool = False) -> Verdict:
     return Verdict(other.name, effect, effect - half, effect + half, p, maximise)
 
 
-def as_json(outcome: Outcome) -> dict[str, Any]:
-    """What scripts read."""
+def outcome_as_dict(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as plain values, for JSON."""
     return {
         "domains": outcome.domains, "metrics": outcome.metrics, "runs": len(outcome.mixes),
         "law": outcome.choice.fitted.name,

@@ -1,6 +1,6 @@
-"""`gristmill compare`: runs side by side, of curation or of training: what came out, and in which settings they differ.
+"""Compares runs side by side (`gristmill compare`): their results, and the settings in which they differ.
 
-Only small files are read: run.json, pipeline.yaml and the shards' manifest of a curation run, the logs of a training.
+Reads only small files: run.json, pipeline.yaml and the shard manifest of a curation run, the logs of a training run.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import yaml
 
 from curation.core.errors import UserError
 from curation.storage import Storage, is_remote
-from pipelines.report.training import training_run
+from pipelines.lookup import training_run
 
 Value = float | str | None
 
 
 @dataclass
 class Side:
-    """What there is to compare of a run. Figures: (group, what) -> number."""
+    """The figures and settings of a run. Figures: (group, name) -> number."""
 
     name: str
     run: str
@@ -33,14 +33,14 @@ class Side:
 
 @dataclass
 class Comparison:
-    """Runs of one kind, in the order they were named."""
+    """Runs of the same kind, in the order given."""
 
     kind: str
     sides: list[Side]
 
     @property
     def figures(self) -> list[tuple[str, str, list[float | None]]]:
-        """(group, what, the runs' values) of whatever any run has, in the order of the first that has it."""
+        """(group, name, values of the runs) of every figure that at least one run has, grouped."""
         keys: dict[tuple[str, str], None] = {}
         for side in self.sides:
             keys |= dict.fromkeys(side.figures)
@@ -50,7 +50,7 @@ class Comparison:
 
     @property
     def settings(self) -> list[tuple[str, list[Value]]]:
-        """(setting, the runs' values) where they differ."""
+        """(setting, values of the runs) of the settings that differ."""
         keys = dict.fromkeys(k for s in self.sides for k in s.settings)
         rows = [(k, [s.settings.get(k) for s in self.sides]) for k in keys]
         return [(k, v) for k, v in rows if any(x != v[0] for x in v)]
@@ -64,47 +64,49 @@ class Comparison:
         }
 
 
-def compare(runs: Sequence[str]) -> Comparison:
-    """Reads the runs. Raises UserError for fewer than two, for a directory without one, and for both kinds at once."""
+def compare_runs(runs: Sequence[str]) -> Comparison:
+    """Reads the runs. Raises UserError for fewer than two, a directory without a run, and runs of different kinds."""
     if len(runs) < 2:
-        raise UserError("compare: name two runs or more")
-    sides = [side(run) for run in runs]
+        raise UserError("compare: give at least two runs")
+    sides = [read_side(run) for run in runs]
     kinds = {s.kind for s in sides}
     if len(kinds) > 1:
-        told = ", ".join(f"{s.run} is of {s.kind}" for s in sides)
-        raise UserError(f"compare: {told}\n  name runs of one kind; trainings lie in RUN/train")
+        kinds_given = ", ".join(f"{s.run} is a {s.kind} run" for s in sides)
+        raise UserError(
+            f"compare: {kinds_given}\n  give runs of the same kind; the trainings of a run are in RUN/train"
+        )
     names = [s.name for s in sides]
-    for s in sides:  # a run is called as its pipeline is: where that is the same, the directory tells them apart
+    for s in sides:  # runs of one pipeline have the same name: show the directory instead
         if names.count(s.name) > 1:
             s.name = s.run.rstrip("/")
     return Comparison(kinds.pop(), sides)
 
 
-def side(run: str) -> Side:
-    """What there is to compare of a run."""
+def read_side(run: str) -> Side:
+    """The figures and settings of a run. Raises UserError for a directory without one."""
     store = Storage(run)
     if store.exists("run.json"):
         return _curation(run, store)
     if not is_remote(run) and training_run.is_training(run):
         return _training(run)
-    raise UserError(f"{run} is no run: it has neither run.json nor metrics.jsonl")
+    raise UserError(f"{run} is not a run: it has neither run.json nor metrics.jsonl")
 
 
 def _curation(run: str, store: Storage) -> Side:
     made = store.read_json("run.json")
     counts = made.get("counts") or {}
     if not counts:
-        raise UserError(f"{run} has not come to counts yet\n  let `gristmill curate` finish first")
+        raise UserError(f"{run} has no counts yet\n  let gristmill curate finish first")
     out = Side(made["name"], run, "curation")
     figures = out.figures
     records = counts["read"]["records"]
-    figures["in all", "records read"] = records
-    figures["in all", "documents kept"] = counts["kept"]
-    figures["in all", "share kept"] = counts["kept"] / records if records else 0.0
-    figures["in all", "bytes of text"] = counts.get("text_bytes", 0)
+    figures["totals", "records read"] = records
+    figures["totals", "documents kept"] = counts["kept"]
+    figures["totals", "share kept"] = counts["kept"] / records if records else 0.0
+    figures["totals", "bytes of text"] = counts.get("text_bytes", 0)
     for split, by in (counts.get("tokens") or {}).items():
-        figures["in all", f"{split} tokens"] = sum(by.values())
-    figures["in all", "core-hours of steps"] = sum(p["seconds"] for p in made.get("phases", [])) / 3600
+        figures["totals", f"{split} tokens"] = sum(by.values())
+    figures["totals", "core-hours"] = sum(p["seconds"] for p in made.get("phases", [])) / 3600
     for row in counts["steps"]:
         figures["dropped", f"{row['step']}: {row['rule']}"] = row["dropped"]
     for domain, n in counts.get("domains", {}).items():
@@ -128,28 +130,28 @@ def _training(run: str) -> Side:
     t = training_run.read(run)
     out = Side(t.name, run, "training", training=t, settings=dict(_flat(t.config)))
     figures = out.figures
-    figures["in all", "steps"] = t.step
-    figures["in all", "tokens"] = t.tokens
+    figures["totals", "steps"] = t.step
+    figures["totals", "tokens"] = t.tokens
     if t.train:
         last = t.train[-max(5, len(t.train) // 20) :]
-        figures["in all", "training loss, last twentieth"] = sum(v for _, v in last) / len(last)
+        figures["totals", "training loss, last 5 %"] = sum(v for _, v in last) / len(last)
     if t.seconds:
-        figures["in all", "tokens a second"] = t.tokens / t.seconds
-        figures["in all", "seconds"] = t.seconds
-    figures["in all", "spikes rolled back"] = sum(e["event"] == "rollback" for e in t.events)
-    figures["in all", "documents masked"] = max((len(i["masked"]) for i in t.incidents), default=0)
+        figures["totals", "tokens per second"] = t.tokens / t.seconds
+        figures["totals", "seconds"] = t.seconds
+    figures["totals", "spikes rolled back"] = sum(e["event"] == "rollback" for e in t.events)
+    figures["totals", "documents masked"] = max((len(i["masked"]) for i in t.incidents), default=0)
     for domain, score in t.last.items():
         figures["validation loss", domain] = score["loss"]
     for domain, score in t.last.items():
         if score.get("bits_per_byte") is not None:
-            figures["bits a byte", domain] = score["bits_per_byte"]
+            figures["bits per byte", domain] = score["bits_per_byte"]
     if t.tasks:
         figures |= {("tasks", name): float(v) for name, v in t.tasks[-1]["tasks"].items()}
     return out
 
 
 def _flat(tree: Any, name: str = "") -> Iterator[tuple[str, Value]]:
-    """`a.b.c` -> value of a tree; lists are values."""
+    """(`a.b.c`, value) of every leaf of a tree; lists count as values."""
     if isinstance(tree, Mapping) and tree:
         for key, value in tree.items():
             yield from _flat(value, f"{name}.{key}" if name else str(key))
@@ -158,7 +160,7 @@ def _flat(tree: Any, name: str = "") -> Iterator[tuple[str, Value]]:
 
 
 def difference(values: Sequence[float | None], what: str = "") -> str:
-    """The second of two against the first: +12.3%; of shares in points."""
+    """The change from the first of two values to the second: +12.3%; in points for shares."""
     if len(values) != 2 or values[0] is None or values[1] is None or values[0] == values[1]:
         return ""
     if what.startswith("share"):
@@ -166,8 +168,8 @@ def difference(values: Sequence[float | None], what: str = "") -> str:
     return f"{values[1] / values[0] - 1:+.1%}" if values[0] else "new"
 
 
-def shown(value: float | None, what: str = "") -> str:
-    """A figure as people read it."""
+def format_figure(value: float | None, what: str = "") -> str:
+    """A figure as text."""
     if value is None:
         return ""
     if what.startswith("share"):
@@ -178,7 +180,7 @@ def shown(value: float | None, what: str = "") -> str:
 
 
 def short_names(sides: Sequence[Side]) -> list[str]:
-    """The runs' names without the folders that they share."""
+    """The names of the runs without their common folders."""
     names = [s.name for s in sides]
     common = os.path.commonpath(names) if all("/" in n for n in names) else ""
     return [os.path.relpath(n, common) if common else n for n in names]

@@ -1,4 +1,4 @@
-"""The largest clusters of duplicates: the document that stands for most others, and some of those."""
+"""Report section: the largest duplicate clusters, each with its kept document and some of the dropped ones."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from html import escape
 
 from pipelines.lookup.document_samples import Sample
 from pipelines.lookup.duplicate_pairs import Cluster
-from pipelines.report.curation.report_data import Findings
+from pipelines.report.curation.report_data import ReportData
 from pipelines.report.curation.samples import plain
 from pipelines.report.html.charts import table
 
-TEXT = 600
+TEXT_LENGTH = 600  # characters shown of each document
 
 
-def html(found: Findings) -> str:
-    """By step of deduplication, a cluster a fold."""
-    if not found.clusters:
+def html(report: ReportData) -> str:
+    """The section: a table for each deduplication step, and a fold-out for each cluster."""
+    if not report.clusters:
         return ""
     parts = []
-    for step in dict.fromkeys(c.step for c in found.clusters):
-        mine = sorted((c for c in found.clusters if c.step == step), key=lambda c: -c.copies)
+    for step in dict.fromkeys(c.step for c in report.clusters):
+        mine = sorted((c for c in report.clusters if c.step == step), key=lambda c: -c.copies)
         rows = [[escape(_name(c.kept)), escape(c.kept.domain or ""), f"{c.copies:,}"] for c in mine]
         parts.append(
             f"<h3>{escape(step)}</h3>"
-            + table(["kept document", "domain", "stands for"], rows, (2,), f"{step}: largest clusters")
+            + table(["kept document", "domain", "documents in cluster"], rows, (2,), f"{step}: largest clusters")
         )
         parts += [_cluster(c) for c in mine]
-    return "<p>One document stays and stands for all that are like it, itself included.</p>" + "".join(parts)
+    return "<p>Of each cluster of duplicates one document is kept. The counts include it.</p>" + "".join(parts)
 
 
 def _name(sample: Sample) -> str:
@@ -38,18 +38,18 @@ def _cluster(c: Cluster) -> str:
     return (
         f"<details><summary>{c.copies:,} documents: {escape(_name(c.kept)[:90])}</summary>"
         + _document(c.kept, "kept", "keep")
-        + "".join(_document(m, "dropped", "gone") for m in _shown(c.members))
+        + "".join(_document(m, "dropped", "gone") for m in _sorted(c.members))
         + (f"<p class=note>and {c.copies - 1 - len(c.members):,} more</p>" if c.copies - 1 > len(c.members) else "")
         + "</details>"
     )
 
 
-def _shown(members: Sequence[Sample]) -> Sequence[Sample]:
+def _sorted(members: Sequence[Sample]) -> Sequence[Sample]:
     return sorted(members, key=lambda m: m.doc_id)
 
 
 def _document(s: Sample, what: str, kind: str) -> str:
     facts = " · ".join(escape(f) for f in (s.domain, s.url) if f)
     why = f" <code>{escape((plain(s.evidence) or '')[:200])}</code>" if s.evidence else ""
-    text = f'<pre tabindex="0" aria-label="text">{escape(s.text[:TEXT])}</pre>' if s.text else ""
+    text = f'<pre tabindex="0" aria-label="text of the document">{escape(s.text[:TEXT_LENGTH])}</pre>' if s.text else ""
     return f'<div class=doc><p><b class="{kind}">{what}</b> {facts}{why}</p>{text}</div>'

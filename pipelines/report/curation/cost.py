@@ -1,6 +1,6 @@
-"""What the run took: core-hours and memory by phase, the slowest tasks, and what it cost at a price.
+"""Report section: core-hours and memory by phase, the slowest tasks, and the cost at a price per core-hour.
 
-Figures are those that tasks wrote into their manifests. A task that an earlier run had done keeps what it took then.
+The figures come from the manifests of the tasks. A task that was reused from an earlier run counts with its time then.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.storage import Storage
-from pipelines.monitor.progress import duration, size
-from pipelines.report.curation.report_data import Findings
+from pipelines.number_format import format_bytes, format_duration
+from pipelines.report.curation.report_data import ReportData
 from pipelines.report.html import charts
 
 SLOWEST = 10
@@ -24,7 +24,7 @@ SLOWEST = 10
 
 @dataclass
 class Phase:
-    """The tasks of a phase, added up."""
+    """The cost of a phase: the sum of its tasks."""
 
     name: str
     tasks: int = 0
@@ -37,19 +37,19 @@ class Phase:
 
 @dataclass
 class Cost:
-    """Of all phases that the cache still knows (of none: as run.json has it)."""
+    """The cost of all phases in the cache; from run.json if the cache is gone."""
 
     phases: list[Phase]
-    slowest: list[tuple[str, str, dict[str, Any]]]  # phase, what it read, its cost
+    slowest: list[tuple[str, str, dict[str, Any]]]  # phase, files read, cost of the task
 
     @property
     def core_hours(self) -> float:
         return sum(p.seconds for p in self.phases) / 3600
 
 
-def gather(found: Findings) -> Cost:
-    """Reads the manifests of finished phases one by one."""
-    store = Storage(found.run_dir)
+def gather(report: ReportData) -> Cost:
+    """Reads the manifests of the finished phases, one at a time."""
+    store = Storage(report.run_dir)
     phases, slow = [], list[tuple[float, str, dict[str, Any]]]()
     for name in store.names("cache/phases"):
         merged = store.read_json(f"cache/phases/{name}")
@@ -67,16 +67,16 @@ def gather(found: Findings) -> Cost:
         slow = sorted(slow, key=lambda s: -s[0])[:SLOWEST]
     if not phases:
         phases = [
-            Phase(p["phase"], p["tasks"], p["seconds"], p["cpu_seconds"], p["peak_bytes"]) for p in found.run["phases"]
+            Phase(p["phase"], p["tasks"], p["seconds"], p["cpu_seconds"], p["peak_bytes"]) for p in report.run["phases"]
         ]
     phases.sort(key=lambda p: -p.seconds)
     return Cost(
-        phases, [(phase, ", ".join(_read_by(store, t)) or f"task {t['index']}", t["cost"]) for _, phase, t in slow]
+        phases, [(phase, ", ".join(_files_read(store, t)) or f"task {t['index']}", t["cost"]) for _, phase, t in slow]
     )
 
 
-def _read_by(store: Storage, task: dict[str, Any], most: int = 2) -> Iterator[str]:
-    """The files that a map task read, as its base store has them."""
+def _files_read(store: Storage, task: dict[str, Any], most: int = 2) -> Iterator[str]:
+    """The files that a map task read, from the source column of its documents."""
     files = task.get("state", {}).get("base", [])[:1]
     if not files or not store.exists(files[0]):
         return
@@ -88,26 +88,27 @@ def _read_by(store: Storage, task: dict[str, Any], most: int = 2) -> Iterator[st
         yield f"{len(names) - most:,} more"
 
 
-def html(found: Findings, cost: Cost, price: float | None) -> str:
-    """Phases, then slowest tasks. `price`: of a core-hour, in whatever currency."""
+def html(report: ReportData, cost: Cost, price: float | None) -> str:
+    """The section. `price`: of a core-hour, in any currency."""
     total = sum(p.seconds for p in cost.phases)
-    read = sum(i["bytes"] for i in found.run.get("inputs", []))
-    said = f"{cost.core_hours:.3g} core-hours over {size(read)} as stored"
-    said += f", {size(read / total)}/s on a core" if total else ""
+    read = sum(i["bytes"] for i in report.run.get("inputs", []))
+    summary = f"{cost.core_hours:.3g} core-hours for {format_bytes(read)} of input files"
+    summary += f", {format_bytes(read / total)}/s per core" if total else ""
     if price is not None:
         money = cost.core_hours * price
-        each = found.run["counts"].get("text_bytes", 0) / 1e12
-        said += f": {money:,.2f} at {price:g} a core-hour" + (
-            f", {money / each:,.0f} for a TB of kept text" if each else ""
+        each = report.run["counts"].get("text_bytes", 0) / 1e12
+        summary += f"; {money:,.2f} at {price:g} per core-hour" + (
+            f", {money / each:,.0f} per TB of kept text" if each else ""
         )
     rows = [
-        [escape(p.name), f"{p.tasks:,}", duration(p.seconds), f"{p.cpu / p.seconds:.0%}" if p.seconds else "",
-         duration(p.longest) if p.longest else "", f"{p.longest / p.median:.1f}×" if p.median else "", size(p.peak)]
+        [escape(p.name), f"{p.tasks:,}", format_duration(p.seconds), f"{p.cpu / p.seconds:.0%}" if p.seconds else "",
+         format_duration(p.longest) if p.longest else "", f"{p.longest / p.median:.1f}×" if p.median else "",
+         format_bytes(p.peak)]
         for p in cost.phases
     ]  # fmt: skip
-    head = ["phase", "tasks", "time of its tasks", "CPU", "longest", "of the median", "peak memory"]
+    head = ["phase", "tasks", "task time", "CPU", "slowest task", "slowest / median", "peak memory"]
     shown = rows[:12]
-    parts = [f"<p>{said}.</p>", charts.table(head, shown, range(1, 7), "phases by the time of their tasks")]
+    parts = [f"<p>{summary}.</p>", charts.table(head, shown, range(1, 7), "phases by task time")]
     if len(rows) > len(shown):
         parts.append(
             charts.folded(
@@ -115,8 +116,9 @@ def html(found: Findings, cost: Cost, price: float | None) -> str:
             )
         )
     if cost.slowest:
-        slow = [[escape(what), escape(phase), duration(c["seconds"]), duration(c["cpu_seconds"]), size(c["peak_bytes"])]
+        slow = [[escape(what), escape(phase), format_duration(c["seconds"]), format_duration(c["cpu_seconds"]),
+                 format_bytes(c["peak_bytes"])]
                 for phase, what, c in cost.slowest]  # fmt: skip
         parts.append("<h3>Slowest tasks</h3>" + charts.table(
-            ["what it read", "phase", "time", "CPU", "peak memory"], slow, (2, 3, 4), "slowest tasks"))  # fmt: skip
+            ["input", "phase", "time", "CPU", "peak memory"], slow, (2, 3, 4), "slowest tasks"))  # fmt: skip
     return "".join(parts)

@@ -1,15 +1,15 @@
-"""What a report says about a curation run, gathered from its directory.
+"""Gathers everything that the report of a curation run shows, from the run's directory.
 
-Two readings of the ledger. One goes through all of it and counts what has to be exact: documents by step, rule and
-domain, languages, personal data, leaks of benchmarks, and picks documents to show. The other holds the first `ROWS`
-rows with all their signals: the ledger is sorted by document id, which is a hash, so they are a fair sample, and the
-histograms and the what-if counts made from them say how many they are. Memory is bounded by ROWS, not by the run.
+Reads the ledger twice. The first pass counts over the whole run what must be exact: documents by step, rule and domain,
+languages, personal data, benchmark leaks; it also picks sample documents. The second keeps the first `ROWS` rows with
+all their signals for histograms and what-if counts: the ledger is sorted by document id, which is a hash, so they are a
+uniform sample, and the report says of how many rows. Memory is bounded by ROWS, not by the size of the run.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,47 +17,46 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from curation.core.errors import UserError
 from curation.storage import Storage
-from pipelines.lookup.document_samples import SHOWN, Sample, with_texts
-from pipelines.lookup.token_counts import Sizes, sizes
-from pipelines.report.training.training_run import Training, below
+from pipelines.lookup.document_samples import TEXT_LENGTH, Sample, load_texts
+from pipelines.lookup.duplicate_pairs import Cluster, largest_clusters
+from pipelines.lookup.ledger import read_batches
+from pipelines.lookup.token_counts import DocumentSizes, measure_documents
+from pipelines.lookup.training_run import Training, trainings_of_run
 
-ROWS = 250_000  # of the ledger, held with all signals: a share of 1 % is known to 2 % of itself
-SAMPLES = 10  # documents shown for a rule, and of each domain that stays
-BATCH = 1 << 15
-_OUTCOME = ("step", "rule", "value", "evidence")
+ROWS = 250_000  # of the ledger, kept with all signals: a share of 1 % is measured to 2 % of itself
+SAMPLES = 10  # documents shown for each rule, and kept ones for each domain
 _SAMPLE = ("doc_id", "url", "domain", "source", "value", "evidence")
 
 
 @dataclass
 class Counts:
-    """What was counted over the whole ledger."""
+    """Counts over the whole ledger."""
 
     documents: Counter[tuple[str | None, str | None, str]] = field(default_factory=Counter)  # (step, rule, domain)
     languages: dict[str, list[int]] = field(default_factory=dict)  # code -> kept, dropped
-    pii: dict[str, list[int]] = field(default_factory=dict)  # signal -> documents that have it, values in all
+    pii: dict[str, list[int]] = field(default_factory=dict)  # signal -> documents with it, values in total
     leaks: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-    # (benchmark, field) -> documents with overlap, dropped for it, different items, largest share
+    # (benchmark, field) -> documents that overlap, documents dropped, distinct items, largest share of an item
 
     @property
     def domains(self) -> list[str]:
-        """Of all documents, the largest first."""
+        """The domains of all documents, the largest first."""
         total: Counter[str] = Counter()
         for (_, _, domain), n in self.documents.items():
             total[domain] += n
         return [d for d, _ in sorted(total.items(), key=lambda t: (-t[1], t[0]))]
 
     def of(self, step: str | None = None, domain: str | None = None) -> int:
-        """Documents that a step dropped (None: that were kept), of a domain (None: of all)."""
+        """Number of documents that a step dropped (None: kept documents), in a domain (None: all)."""
         return sum(n for (s, _, d), n in self.documents.items() if s == step and domain in (None, d))
 
 
 @dataclass
-class Findings:
-    """Everything a report shows."""
+class ReportData:
+    """Everything that the report of a curation run shows."""
 
     name: str
     run_dir: str
@@ -65,11 +64,11 @@ class Findings:
     steps: list[dict[str, Any]]  # of pipeline.yaml: step, name, options, rules
     counts: Counts
     rows: pa.Table  # the first rows of the ledger
-    sizes: Sizes  # of those
+    sizes: DocumentSizes  # of `rows`
     kept: dict[str, list[Sample]]  # domain -> documents
     dropped: dict[tuple[str, str], list[Sample]]
-    clusters: list[Any]  # pairs.Cluster: the largest, by step of deduplication
-    words: dict[str, float]  # domain -> words a byte of kept text
+    clusters: list[Cluster]  # the largest of each deduplication step
+    words: dict[str, float]  # domain -> words per byte of kept text
     manifest: dict[str, Any] | None  # of the shards
     trainings: list[Training]
 
@@ -82,21 +81,21 @@ class Findings:
         return int(self.run.get("counts", {}).get("read", {}).get("records", 0))
 
     @property
-    def stays(self) -> npt.NDArray[np.bool_]:
-        """Of `rows`: was the document kept?"""
+    def is_kept(self) -> npt.NDArray[np.bool_]:
+        """Whether the document was kept, for each of `rows`."""
         return np.asarray(self.rows.column("step").is_null())
 
     @property
     def scale(self) -> float:
-        """Records of the run for each of `rows`."""
+        """Records of the run per row of `rows`."""
         return self.records / self.rows.num_rows if self.rows.num_rows else 1.0
 
-    def named(self, kind: str) -> list[str]:
-        """The names of the steps of a kind, say `language`."""
+    def steps_of_kind(self, kind: str) -> list[str]:
+        """The names of the steps of a kind, such as `language`."""
         return [s["name"] for s in self.steps if s["step"] == kind]
 
     def signal(self, dotted: str) -> npt.NDArray[np.float64] | None:
-        """A numeric signal of `rows`, NaN where there is none; None for what is no number or is not stored."""
+        """A numeric signal of `rows`, NaN where it is missing; None if it is not numeric or not stored."""
         step, _, leaf = dotted.partition(".")
         if step not in self.rows.schema.names or not pa.types.is_struct(self.rows.schema.field(step).type):
             return None
@@ -111,54 +110,45 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
-def gather(run_dir: str) -> Findings:
-    """Reads a finished run. Raises UserError for a directory that holds none."""
+def gather(run_dir: str) -> ReportData:
+    """Reads a finished run. Raises UserError for a directory without one."""
     import yaml
 
     from curation.engine.runtime.run_record import read_run
-    from pipelines.lookup.duplicate_pairs import largest
 
     store = Storage(run_dir)
     run = read_run(store)
     if not store.exists("result/ledger"):
-        raise UserError(f"{run_dir} has no ledger yet\n  let `gristmill curate` finish first")
+        raise UserError(f"{run_dir} has no ledger yet\n  let gristmill curate finish first")
     steps = yaml.safe_load(store.read_bytes("pipeline.yaml"))["steps"] if store.exists("pipeline.yaml") else []
     counts, dropped = _count(store, run, steps)
-    with_texts(store, run, dropped, SHOWN)
+    load_texts(store, run, [s for samples in dropped.values() for s in samples], TEXT_LENGTH)
     rows = _first_rows(store)
     kept, words = _kept(store)
     has_shards = store.exists("result/shards/manifest.json")
-    return Findings(
+    return ReportData(
         name=run["name"],
         run_dir=run_dir,
         run=run,
         steps=steps,
         counts=counts,
         rows=rows,
-        sizes=sizes(store, run, rows.select(["doc_id", "domain", "read"]), np.asarray(rows.column("step").is_null())),
+        sizes=measure_documents(
+            store, run, rows.select(["doc_id", "domain", "read"]), np.asarray(rows.column("step").is_null())
+        ),
         kept=kept,
         dropped=dropped,
-        clusters=largest(store, run),
+        clusters=largest_clusters(store, run),
         words=words,
         manifest=store.read_json("result/shards/manifest.json") if has_shards else None,
-        trainings=below(run_dir),
+        trainings=trainings_of_run(run_dir),
     )
-
-
-def batches(
-    store: Storage, directory: str, columns: list[str] | None = None, size: int = BATCH
-) -> Iterator[pa.RecordBatch]:  # fmt: skip
-    """The rows of all Parquet files of a directory, in the order of their names."""
-    for name in store.names(directory):
-        if name.endswith(".parquet"):
-            with store.open(f"{directory}/{name}") as f:
-                yield from pq.ParquetFile(f).iter_batches(batch_size=size, columns=columns, use_threads=False)
 
 
 def _first_rows(store: Storage) -> pa.Table:
     taken: list[pa.RecordBatch] = []
     have = 0
-    for batch in batches(store, "result/ledger"):
+    for batch in read_batches(store, "result/ledger"):
         taken.append(batch.slice(0, ROWS - have).drop_columns(["evidence"]))
         have += taken[-1].num_rows
         if have >= ROWS:
@@ -179,7 +169,7 @@ def _count(
     counts, samples = Counts(), dict[tuple[str, str], list[Sample]]()
     signals = [name for names in of_kind.values() for name in names]
     items: dict[tuple[str, str], set[Any]] = {}
-    for batch in batches(store, "result/ledger", [*_SAMPLE, "step", "rule", *signals]):
+    for batch in read_batches(store, "result/ledger", [*_SAMPLE, "step", "rule", *signals]):
         for row in _groups(batch, ["step", "rule", "domain"]):
             counts.documents[row["step"], row["rule"], row["domain"] or ""] += row["n"]
         stays = batch.column("step").is_null()
@@ -244,12 +234,12 @@ def _take_samples(
 
 
 def _kept(store: Storage) -> tuple[dict[str, list[Sample]], dict[str, float]]:
-    """Kept documents to show, by domain, and words a byte of their text: of the first 20,000 or so."""
+    """Kept documents to show, by domain, and words per byte of their text, both from about the first 20,000."""
     kept: dict[str, list[Sample]] = {}
     words: Counter[str] = Counter()
     size: Counter[str] = Counter()
     seen = 0
-    for batch in batches(store, "result/documents", ["doc_id", "url", "domain", "source", "text"], 1024):
+    for batch in read_batches(store, "result/documents", ["doc_id", "url", "domain", "source", "text"], 1024):
         text = batch.column("text")
         counted = zip(
             batch.column("domain").to_pylist(),
@@ -262,7 +252,7 @@ def _kept(store: Storage) -> tuple[dict[str, list[Sample]], dict[str, float]]:
             size[domain] += length or 0
             if len(kept.get(domain, ())) < SAMPLES:
                 row = batch.slice(i, 1).to_pylist()[0]
-                shown = Sample(row["doc_id"].hex(), row["url"], domain, (row["text"] or "")[:SHOWN])
+                shown = Sample(row["doc_id"].hex(), row["url"], domain, (row["text"] or "")[:TEXT_LENGTH])
                 shown.source = row["source"]
                 kept.setdefault(domain, []).append(shown)
         seen += batch.num_rows

@@ -1,4 +1,4 @@
-"""Documents to look at, kept and dropped: what the page's browser of samples gets as data, and its panel."""
+"""Report section: a browser of sample documents, kept and dropped; its data and its HTML panel."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.lookup.document_samples import Sample
-from pipelines.report.curation.funnel import written
-from pipelines.report.curation.report_data import Findings
+from pipelines.lookup.rule_sql import split_rule
+from pipelines.report.curation.report_data import ReportData
 
-MOST = 4_000_000  # characters of text in all: the page stays below 10 MB whatever was crawled
-EVIDENCE = 300
+MAX_TEXT = 4_000_000  # characters of text in total: keeps the page below 10 MB
+MAX_EVIDENCE = 300  # characters
 
 
-def data(found: Findings) -> list[dict[str, Any]]:
-    """The samples: dropped ones in the order of the pipeline, those that reading dropped, kept ones."""
-    order = [(r["step"], r["rule"]) for r in found.run["counts"]["steps"]]
+def sample_data(report: ReportData) -> list[dict[str, Any]]:
+    """The samples: dropped ones in the order of the pipeline, then those dropped while reading, then kept ones."""
+    order = [(r["step"], r["rule"]) for r in report.run["counts"]["steps"]]
     order.sort(key=lambda key: key[0] == "read")
-    dropped = {(r["step"], r["rule"]): r["dropped"] for r in found.run["counts"]["steps"]}
-    out = [_entry(s, key, found, dropped[key]) for key in order for s in found.dropped.get(key, ())]
-    out += [_entry(s, None, found, 0) for samples in found.kept.values() for s in samples]
+    dropped = {(r["step"], r["rule"]): r["dropped"] for r in report.run["counts"]["steps"]}
+    out = [_entry(s, key, report, dropped[key]) for key in order for s in report.dropped.get(key, ())]
+    out += [_entry(s, None, report, 0) for samples in report.kept.values() for s in samples]
     length = sum(len(e["text"] or "") for e in out)
-    if length > MOST:
-        each = MOST // len(out)
+    if length > MAX_TEXT:
+        each = MAX_TEXT // len(out)
         for e in out:
             e["text"] = e["text"] and e["text"][:each]
     return out
 
 
-def _entry(sample: Sample, key: tuple[str, str] | None, found: Findings, of: int) -> dict[str, Any]:
+def _entry(sample: Sample, key: tuple[str, str] | None, report: ReportData, of: int) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "id": sample.doc_id, "url": sample.url, "domain": sample.domain or "", "text": sample.text,
         "place": _place(sample.source),
     }  # fmt: skip
     if key is not None:
-        sql, only = written(found.rules.get(key[0], {}).get(key[1], ""))
+        sql, only = split_rule(report.rules.get(key[0], {}).get(key[1], ""))
         entry |= {"step": key[0], "rule": key[1], "of": of, "value": plain(sample.value)}
-        entry |= {"sql": f"{sql} only where {only}" if only else sql}
-        entry |= {"evidence": (plain(sample.evidence) or "")[:EVIDENCE]}
+        entry |= {"sql": f"{sql} applies where {only}" if only else sql}
+        entry |= {"evidence": (plain(sample.evidence) or "")[:MAX_EVIDENCE]}
     return entry
 
 
@@ -69,7 +69,7 @@ def _short(value: Any) -> str:
 PANEL = """<div class=tool id="sample-browser" hidden><div class=fields>
 <div class=grow><label for="sample-fate">Show</label><select id="sample-fate"></select></div>
 <div><label for="sample-domain">Domain</label><select id="sample-domain"></select></div>
-<div class=grow><label for="sample-find">Find a word, an address, an id</label>
+<div class=grow><label for="sample-find">Search for a word, URL or id</label>
 <input id="sample-find" type="search" autocomplete="off"></div></div>
 <p id="sample-count" class=note role="status"></p>
 <div class=browser><div class=list id="sample-list" role="group" aria-label="Samples"></div>
@@ -77,12 +77,12 @@ PANEL = """<div class=tool id="sample-browser" hidden><div class=fields>
 <noscript><p>The samples need JavaScript; <code>gristmill explain RUN ID</code> shows one document.</p></noscript>"""
 
 
-def html(entries: Sequence[dict[str, Any]], found: Findings) -> str:
-    """The panel, which a script fills."""
+def html(entries: Sequence[dict[str, Any]]) -> str:
+    """The section: a panel that samples.js fills."""
     if not entries:
         return ""
-    said = (
-        "<p>A few documents of every rule and of every domain, picked by the hash that is their id. Texts are cut, and "
-        "shown as they would be stored: personal data is replaced if the pipeline does so. Addresses are not links.</p>"
+    note = (
+        "<p>A random sample: some documents dropped by each rule and some kept ones of each domain. Texts are cut, and "
+        "personal data is replaced if the pipeline does so. URLs are not links.</p>"
     )
-    return said + PANEL
+    return note + PANEL

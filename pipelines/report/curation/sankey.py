@@ -1,49 +1,49 @@
-"""The stream of documents as a Sankey diagram: it runs down through the steps, a band a domain, and what a step drops
-leaves it to the right. Widths are documents, to one scale throughout.
+"""Report section: the flow of documents through the steps, as a Sankey diagram.
 
-The drawing holds shapes only, at fixed sizes, and the words stand beside it as a list of the same heights: so it reads
-at the width of a telephone, and to a screen reader it is the list.
+The flow runs from top to bottom, one band per domain; what a step drops leaves to the right. Widths are numbers of
+documents at one scale. The SVG contains only shapes of fixed size; the text is a list of the same heights beside it, so
+that the diagram fits a phone and a screen reader reads the list.
 """
 
 from __future__ import annotations
 
 from html import escape
 
-from pipelines.report.curation.report_data import Findings
+from pipelines.report.curation.report_data import ReportData
 
-BAND, WIDE = 150.0, 208.0  # pixels: of all records, and of the drawing
-STEP, PAD = 42.0, 14.0  # least height of a step; above and below a stream that leaves
-END = 38.0  # height of where the bands come in and arrive
-SEAM = 0.6  # pixels that a step's bands reach below it, or a hair of paper shows between steps
+BAND, WIDE = 150.0, 208.0  # pixels: width of all records, and of the drawing
+STEP, PAD = 42.0, 14.0  # minimum height of a step; space above and below a dropped stream
+END = 38.0  # height of the start and the end of the bands
+SEAM = 0.6  # pixels that bands extend below their step, else a thin gap shows between steps
 
 
-def html(found: Findings) -> str:
-    """The diagram; "" for a run without documents."""
-    if not found.records:
+def html(report: ReportData) -> str:
+    """The section; "" for a run without documents."""
+    if not report.records:
         return ""
-    domains = found.counts.domains
-    now = {d: float(sum(n for (_, _, of), n in found.counts.documents.items() if of == d)) for d in domains}
-    steps = list(dict.fromkeys(r["step"] for r in found.run["counts"]["steps"]))
-    unit = BAND / found.records
+    domains = report.counts.domains
+    now = {d: float(sum(n for (_, _, of), n in report.counts.documents.items() if of == d)) for d in domains}
+    steps = list(dict.fromkeys(r["step"] for r in report.run["counts"]["steps"]))
+    unit = BAND / report.records
     shapes, words, y = [], [], END
     shapes.append(_ends(now, unit, 0.0, y))
-    words.append((y, "<b>crawl</b>", f"{found.records:,} records", ""))
+    words.append((y, "<b>crawl</b>", f"{report.records:,} records", ""))
     for step in steps:
-        after = {d: n - found.counts.of(step, d) for d, n in now.items()}
+        after = {d: n - report.counts.of(step, d) for d, n in now.items()}
         gone = sum(now.values()) - sum(after.values())
         height = max(STEP, gone * unit + 2 * PAD)
         shapes.append(_step(now, after, unit, y, height, domains))
-        share = gone / found.records
-        words.append((height, f"<b>{escape(step)}</b>", f"−{gone:,.0f} · {share:.1%} of all", _rules(found, step)))
+        share = gone / report.records
+        words.append((height, f"<b>{escape(step)}</b>", f"−{gone:,.0f} · {share:.1%} of records", _rules(report, step)))
         now, y = after, y + height
     shapes.append(_ends(now, unit, y, END))
     kept = sum(now.values())
-    words.append((END, "<b class=keep>kept</b>", f"{kept:,.0f} documents · {kept / found.records:.1%}", ""))
+    words.append((END, "<b class=keep>kept</b>", f"{kept:,.0f} documents · {kept / report.records:.1%}", ""))
     items = "".join(
         f'<li style="height:{h:.1f}px"><div>{a}<span>{b}</span></div><span>{c}</span></li>' for h, a, b, c in words
     )
     legend = "".join(f'<span class="key c{i % 8}">{escape(d or "none")}</span>' for i, d in enumerate(domains))
-    label = f"Sankey diagram: {found.records:,} records, {kept:,.0f} kept; the list beside it says the same"
+    label = f"Sankey diagram: {report.records:,} records, {kept:,.0f} kept; the list beside it has the same figures"
     return (
         f"<figure class=wide><figcaption>Documents from the crawl to the result <span class=legend>{legend}</span>"
         f'</figcaption><div class=flow><svg role="img" aria-label="{label}" width="{WIDE:.0f}" height="{y + END:.0f}" '
@@ -52,16 +52,16 @@ def html(found: Findings) -> str:
     )
 
 
-def _rules(found: Findings, step: str, most: int = 3) -> str:
-    """The rules of a step that dropped most."""
-    mine = [r for r in found.run["counts"]["steps"] if r["step"] == step]
+def _rules(report: ReportData, step: str, most: int = 3) -> str:
+    """The rules of a step that dropped the most."""
+    mine = [r for r in report.run["counts"]["steps"] if r["step"] == step]
     shown = sorted(mine, key=lambda r: (-r["dropped"], r["rule"]))[:most]
     said = ", ".join(f"{r['rule']} {r['dropped']:,}" for r in shown)
     return escape(said + (f", {len(mine) - most} more" if len(mine) > most else ""))
 
 
 def _ends(now: dict[str, float], unit: float, y: float, height: float) -> str:
-    """The bands where they come in and where they arrive."""
+    """The bands at the start or at the end of the diagram."""
     at, out = 0.0, []
     for i, n in enumerate(now.values()):
         out.append(
@@ -74,7 +74,7 @@ def _ends(now: dict[str, float], unit: float, y: float, height: float) -> str:
 def _step(
     before: dict[str, float], after: dict[str, float], unit: float, y: float, height: float, names: list[str]
 ) -> str:
-    """The bands through one step, and the stream that leaves."""
+    """The bands through one step, and the stream of dropped documents."""
     a = b = 0.0
     end, middle, out = y + height, y + height / 2, []
     for i, name in enumerate(names):
@@ -86,7 +86,7 @@ def _step(
         )
         a, b = a2, b2
     thick = a - b
-    if thick > 0:  # drawn first: the bands lie over where it leaves them
+    if thick > 0:  # drawn first, so that the bands cover its origin
         top = y + (height - thick) / 2
         bottom, bend = top + thick, a + 0.55 * (WIDE - a)
         out.insert(

@@ -1,11 +1,11 @@
-"""Thresholds: where a rule compares a signal with a number, found in its SQL.
+"""Finds the thresholds in the SQL of rules: comparisons of a signal with a number.
 
-DuckDB's parser takes the rule apart. A comparison of a signal with a constant is a threshold wherever it stands under
-ANDs and ORs; `x BETWEEN a AND b` is two of them. A number that the whole corpus decided (`quantile(...)`) counts as
-what the run found; by groups it is one number a group, drawn but not moved.
+DuckDB's parser parses the rule. A comparison of a signal with a constant is a threshold anywhere under ANDs and ORs;
+`x BETWEEN a AND b` is two. A `quantile(...)` counts as the number that the run computed; by groups it is one number per
+group, drawn but not movable.
 
-For each threshold two further expressions come out: the rule with the comparison true, and with it false. Where the
-first holds and the second does not, the comparison alone decides, whatever else the rule says.
+Each threshold comes with two more expressions: the rule with the comparison replaced by TRUE, and by FALSE. Where the
+first is true and the second is not, the comparison alone decides, whatever else the rule says.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from curation.config import rules, sql_expression
 from curation.config.rules import Quantile
 from curation.core.errors import UserError
-from pipelines.what_if.what_if import LIMITED
+from pipelines.lookup.rule_sql import LIMITED_RULE
 
 _OPS = {
     "COMPARE_GREATERTHANOREQUALTO": ">=",
@@ -28,30 +28,30 @@ _OPS = {
     "COMPARE_LESSTHANOREQUALTO": "<=",
     "COMPARE_LESSTHAN": "<",
 }
-_TURNED = {">=": "<=", ">": "<", "<=": ">=", "<": ">"}
-_HOLE = "918273645.5"  # stands for the number in a rule that is to be filled in
+_SWAPPED = {">=": "<=", ">": "<", "<=": ">=", "<": ">"}
+_PLACEHOLDER = "918273645.5"  # marks the number in the SQL, to be replaced by `{}`
 
 
 @dataclass(frozen=True)
 class Threshold:
     """`signal op value` in a rule of a step. `alone`: SQL that is TRUE where this comparison decides the rule;
-    `template`: the rule with a hole `{}` for the number."""
+    `template`: the rule with `{}` instead of the number."""
 
     step: str
     rule: str
-    signal: str  # dotted, as SQL has it
+    signal: str  # dotted, as in SQL
     op: str
     value: float
     alone: str = ""
     template: str = ""
-    group: str | None = None  # of a quantile by groups
+    group: str | None = None  # for a quantile by groups
 
     @property
     def movable(self) -> bool:
         return bool(self.alone)
 
     def passes(self, x: Any) -> Any:
-        """Elementwise: does a value pass? NaN does not."""
+        """Whether each value passes; NaN does not."""
         if self.op == ">=":
             return x >= self.value
         if self.op == ">":
@@ -59,33 +59,33 @@ class Threshold:
         return x <= self.value if self.op == "<=" else x < self.value
 
 
-def find(
+def find_thresholds(
     step_rules: Mapping[str, Mapping[str, str]], quantiles: Sequence[Mapping[str, Any]]
 ) -> list[Threshold]:  # fmt: skip
-    """All thresholds of a run's rules (step -> rule -> SQL); `quantiles` as run.json has them."""
-    known = {}
+    """All thresholds of a run's rules (step -> rule -> SQL); `quantiles` as in run.json."""
+    computed = {}
     for q in quantiles:
         value = q["value"]
         value = {g: v for g, v in value.items() if v is not None} if isinstance(value, dict) else value
-        known[Quantile(q["signal"], q["p"], q["by"])] = value
+        computed[Quantile(q["signal"], q["p"], q["by"])] = value
     found: list[Threshold] = []
     for step, by_rule in step_rules.items():
         for name, text in by_rule.items():
             try:
-                found += _of_rule(step, name, text, known)
-            except UserError:  # a rule that another version understood: it is shown, and has no threshold
+                found += _of_rule(step, name, text, computed)
+            except UserError:  # a rule that this version cannot parse: it gets no threshold
                 continue
     return found
 
 
-def _of_rule(step: str, name: str, text: str, known: Mapping[Quantile, Any]) -> Iterator[Threshold]:
+def _of_rule(step: str, name: str, text: str, computed: Mapping[Quantile, Any]) -> Iterator[Threshold]:
     parsed = rules.parse(name, text, "")
     for q in parsed.quantiles:
-        if q.by is not None and isinstance(known.get(q), dict):
+        if q.by is not None and isinstance(computed.get(q), dict):
             op = _direction(parsed.sql, q)
-            for group, value in known[q].items():
+            for group, value in computed[q].items():
                 yield Threshold(step, name, q.signal, op, float(value), group=group)
-    filled = rules.substitute(parsed, {q: known.get(q) for q in parsed.quantiles})
+    filled = rules.substitute(parsed, {q: computed.get(q) for q in parsed.quantiles})
     tree = _tree(f"({filled}\n)")
     root = tree["statements"][0]["node"]["select_list"]
     for path, node, side in list(_comparisons(root[0], [0])):
@@ -94,14 +94,14 @@ def _of_rule(step: str, name: str, text: str, known: Mapping[Quantile, Any]) -> 
         else:
             op = _OPS[node["type"]]
             signal, constant = (node["left"], node["right"]) if side == "right" else (node["right"], node["left"])
-            op = op if side == "right" else _TURNED[op]
+            op = op if side == "right" else _SWAPPED[op]
         value = _constant(constant)
         if value is None or signal.get("class") != "COLUMN_REF":
             continue
         dotted = ".".join(signal["column_names"])
         holds, fails = (_with(tree, path, _put(node, side, _node(b))) for b in ("TRUE", "FALSE"))
-        hole = copy.deepcopy(node)
-        hole[side] = _node(_HOLE)
+        with_placeholder = copy.deepcopy(node)
+        with_placeholder[side] = _node(_PLACEHOLDER)
         yield Threshold(
             step,
             name,
@@ -109,24 +109,24 @@ def _of_rule(step: str, name: str, text: str, known: Mapping[Quantile, Any]) -> 
             op,
             value,
             f"({_with(tree, [0], signal)} IS NOT NULL) AND (({holds}) IS TRUE) AND (({fails}) IS NOT TRUE)",
-            _as_written(filled, constant) or _with(tree, path, hole).replace(_HOLE, "{}"),
+            _as_written(filled, constant) or _with(tree, path, with_placeholder).replace(_PLACEHOLDER, "{}"),
         )
 
 
 def _as_written(text: str, constant: Mapping[str, Any]) -> str | None:
-    """The rule's own words with a hole for the number, without what `only` laid over them: whoever changes the rule
-    lays it over again. None where this version of the parser does not say how long the number is."""
+    """The rule as written with `{}` instead of the number, without the condition that `where` added: changing the rule
+    adds it again. None if this version of the parser does not give the length of the number."""
     if "query_location_length" not in constant:
         return None
     raw = text.encode()
     at = int(constant["query_location"]) - len("SELECT (")
     spliced = (raw[:at] + b"{}" + raw[at + int(constant["query_location_length"]) :]).decode()
-    limited = LIMITED.fullmatch(spliced)
+    limited = LIMITED_RULE.fullmatch(spliced)
     return limited[2] if limited else spliced
 
 
 def _put(node: dict[str, Any], side: str, truth: dict[str, Any]) -> dict[str, Any]:
-    """A comparison replaced by TRUE or FALSE; of BETWEEN the other half stays."""
+    """A comparison replaced by TRUE or FALSE; of BETWEEN only one half is replaced."""
     if node["class"] != "BETWEEN":
         return truth
     other = "lower" if side == "upper" else "upper"
@@ -140,31 +140,31 @@ def _base(kind: str, type_: str) -> dict[str, Any]:
 
 
 def _tree(text: str) -> dict[str, Any]:
-    return dict(json.loads(_ask("SELECT json_serialize_sql(?::VARCHAR)", f"SELECT {text}")))
+    return dict(json.loads(_query("SELECT json_serialize_sql(?::VARCHAR)", f"SELECT {text}")))
 
 
 def _node(text: str) -> dict[str, Any]:
-    """A literal as the parser gives it, in whatever shape this version of it has."""
+    """The syntax tree of a literal, as this version of the parser represents it."""
     return dict(_tree(text)["statements"][0]["node"]["select_list"][0])
 
 
 def _with(tree: Mapping[str, Any], path: Sequence[Any], node: Mapping[str, Any]) -> str:
-    """The SQL of the tree with another node at a path."""
+    """The SQL of the tree with the node at a path replaced."""
     changed = copy.deepcopy(dict(tree))
     place: Any = changed["statements"][0]["node"]["select_list"]
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = node
-    text = _ask("SELECT json_deserialize_sql(?::JSON)", json.dumps(changed))
+    text = _query("SELECT json_deserialize_sql(?::JSON)", json.dumps(changed))
     return str(text).removeprefix("SELECT ").strip()
 
 
-def _ask(query: str, text: str) -> Any:
+def _query(query: str, text: str) -> Any:
     return sql_expression.parser().execute(query, [text]).fetchall()[0][0]
 
 
 def _comparisons(node: Any, path: list[Any]) -> Iterator[tuple[list[Any], dict[str, Any], str]]:
-    """(path, node, side that may be the number) of comparisons that stand under ANDs and ORs alone."""
+    """(path, node, side of the number) of comparisons that are only under ANDs and ORs."""
     kind = node.get("class")
     if kind == "CONJUNCTION":
         for i, child in enumerate(node["children"]):
@@ -177,7 +177,7 @@ def _comparisons(node: Any, path: list[Any]) -> Iterator[tuple[list[Any], dict[s
 
 
 def _constant(node: Mapping[str, Any]) -> float | None:
-    """The number that a node says, a cast of one too."""
+    """The number of a constant node, also inside a cast; None for others."""
     if node.get("class") == "CAST":
         return _constant(node["child"])
     if node.get("class") != "CONSTANT":
@@ -192,6 +192,6 @@ def _constant(node: Mapping[str, Any]) -> float | None:
 
 
 def _direction(text: str, q: Quantile) -> str:
-    """On which side of a quantile documents stay: `<=` unless the rule says otherwise right before it."""
+    """The comparison with a quantile: the operator right before it in the rule, else `<=`."""
     before = text[: text.lower().find("quantile")].rstrip()
     return next((op for op in (">=", "<=", ">", "<") if before.endswith(op)), "<=")

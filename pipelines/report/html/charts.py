@@ -1,8 +1,8 @@
-"""Charts as inline SVG inside HTML: lines, distributions, shares.
+"""Draws charts and tables as HTML with inline SVG: lines, histograms, bars, stacked shares.
 
-The SVG holds shapes only and stretches to the width it is given; every word and number around it is HTML, so that it is
-set in the page's type at any width, is read by a screen reader and can be selected. Colours come from the page's style
-sheet: light and dark need no second drawing. Each chart carries its figures as a table, folded away below it.
+The SVG contains only shapes and stretches to the width available. Text and numbers are HTML, so that they keep the font
+size of the page at any width, can be selected, and are read by a screen reader. Colours come from the style sheet, so
+one drawing serves light and dark mode. Each chart has its figures as a table, folded below it.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-SCALE = 1000.0  # units of a plot's own coordinates, both ways
+SCALE = 1000.0  # width and height of a plot in its own coordinates
 Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """An upright line at an x: a threshold, or something that happened."""
+    """A vertical line at an x: a threshold or an event."""
 
     x: float
-    said: str
-    label: str = ""  # beside the line; without one it is a dashed line with a tooltip
+    tooltip: str
+    label: str = ""  # text beside the line; without one the line is dashed
 
 
 def number(value: float) -> str:
@@ -34,7 +34,7 @@ def number(value: float) -> str:
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers from low to high, at most so many: steps of 1, 2 or 5 times a power of ten."""
+    """At most `most` round numbers from low to high, at steps of 1, 2 or 5 times a power of ten."""
     if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
         return [low]
     raw = (high - low) / most
@@ -45,7 +45,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = (), caption: str = "") -> str:
-    """A table of cells that are HTML already; the columns `numbers` are set to the right."""
+    """A table; cells are HTML. The columns `numbers` are right-aligned."""
     kind = [" class=n" if i in numbers else "" for i in range(len(head))]
     top = "".join(f'<th scope="col"{k}>{h or "<span class=unseen>share</span>"}</th>'
                   for h, k in zip(head, kind, strict=True))  # fmt: skip
@@ -61,7 +61,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[
 
 
 def folded(title: str, html: str) -> str:
-    """Something for whoever opens it: the table below a chart."""
+    """HTML that is hidden until the reader opens it."""
     return f"<details class=alt><summary>{title}</summary>{html}</details>"
 
 
@@ -78,13 +78,13 @@ def plot(
     wide: bool = False,
     data: str = "",
 ) -> str:
-    """A frame with axes round shapes in the square of SCALE. Ticks and marks stand at shares of the width and height,
-    from the left and from the top."""
+    """Axes around shapes drawn in a square of SCALE units. Ticks and marks have positions from 0 to 1, from the left
+    and from the top."""
     grid = "".join(f'<line class=grid x1="0" x2="{SCALE:.0f}" y1="{y * SCALE:.1f}" y2="{y * SCALE:.1f}"/>'
                    for y, _ in y_ticks)  # fmt: skip
     upright = "".join(
         f'<line class="mark{" at" if m.label else ""}" x1="{x * SCALE:.1f}" x2="{x * SCALE:.1f}" y1="0" '
-        f'y2="{SCALE:.0f}"><title>{escape(m.said)}</title></line>'
+        f'y2="{SCALE:.0f}"><title>{escape(m.tooltip)}</title></line>'
         for x, m in marks
     )
     left = "".join(f'<span style="top:{y * 100:.1f}%">{t}</span>' for y, t in y_ticks)
@@ -109,7 +109,7 @@ def _within(share: float) -> float:
 
 
 def _side(share: float) -> str:
-    """How a label hangs at its place, so that it stays inside."""
+    """The alignment of a label that keeps it inside the plot."""
     return "first" if share < 0.12 else "last" if share > 0.88 else ""
 
 
@@ -122,9 +122,9 @@ def curves(
     unit: str = "",
     over: str = "",
 ) -> str:
-    """Lines over a common x; a logarithm would flatten what a person wants to see of a loss, so none is taken.
+    """Lines over a common x, on a linear scale: a logarithmic one would flatten the part of a loss that matters.
 
-    `marks`: what happened at an x, as upright lines with a tooltip. `over`: what x is, for the table.
+    `marks`: x -> tooltip of a vertical line there. `over`: the name of x, for the table.
     """
     kept = {name: [p for p in line if math.isfinite(p[1])] for name, line in lines.items()}
     points = [p for line in kept.values() for p in line]
@@ -143,7 +143,7 @@ def curves(
 
     shapes = []
     for i, line in enumerate(kept.values()):
-        places = [at(*p) for p in thin(line)]
+        places = [at(*p) for p in downsample(line)]
         if len(places) == 1:  # one point is a dash
             places = [(max(0.0, places[0][0] - 0.01), places[0][1]), (places[0][0] + 0.01, places[0][1])]
         path = " ".join(f"{u * SCALE:.1f},{v * SCALE:.1f}" for u, v in places)
@@ -158,23 +158,23 @@ def curves(
         height=round(height),
         x_ticks=[(at(x, y0)[0], number(x)) for x in ticks(x0, x1, 6 if wide else 3)],
         y_ticks=[(at(x0, y)[1], number(y)) for y in ticks(y0, y1, 5 if height > 150 else 3)],
-        marks=[(at(x, y0)[0], Mark(x, said)) for x, said in (marks or {}).items()],
+        marks=[(at(x, y0)[0], Mark(x, tooltip)) for x, tooltip in (marks or {}).items()],
         below=folded("Table", _numbers(kept, over)),
         wide=wide,
     )
 
 
 def _numbers(lines: Mapping[str, Points], over: str, most: int = 24) -> str:
-    """The lines as a table, at so many places."""
+    """The lines as a table of at most `most` rows."""
     places = sorted({x for line in lines.values() for x, _ in line})
     chosen = places if len(places) <= most else [places[round(i * (len(places) - 1) / (most - 1))] for i in range(most)]
     at = [dict(line) for line in lines.values()]
     rows = [[number(x), *(f"{a[x]:.4g}" if x in a else "" for a in at)] for x in chosen]
-    return table([over or "x", *map(escape, lines)], rows, range(len(lines) + 1), "the curve in numbers")
+    return table([over or "x", *map(escape, lines)], rows, range(len(lines) + 1), "values of the curves")
 
 
-def thin(line: Points, most: int = 600) -> list[tuple[float, float]]:
-    """At most `most` points, each the mean of its neighbours: a screen shows no more, and the file stays small."""
+def downsample(line: Points, most: int = 600) -> list[tuple[float, float]]:
+    """At most `most` points, each a mean of neighbours: a screen shows no more, and the file stays small."""
     if len(line) <= most:
         return list(line)
     step = -(-len(line) // most)
@@ -190,7 +190,7 @@ def bars(
     second: str = "dropped",
     unit: str = "",
 ) -> str:
-    """Lying bars of two parts by name: (name, first part, second part), figures beside them."""
+    """Horizontal bars of two parts, with their figures; rows are (name, first part, second part)."""
     largest = max((a + b for _, a, b in rows), default=0) or 1
     lines = []
     for name, a, b in rows:
@@ -208,7 +208,7 @@ def bars(
 
 
 def stack(rows: Sequence[tuple[str, Mapping[str, float]]], names: Sequence[str], caption: str) -> str:
-    """Bars of shares below each other, one a row, the same colours in each: what a mix is before and after."""
+    """Stacked bars of shares, one per row, with the same colours in each: a domain mix at several stages."""
     lines = []
     for title, parts in rows:
         total = sum(parts.values()) or 1
@@ -217,9 +217,9 @@ def stack(rows: Sequence[tuple[str, Mapping[str, float]]], names: Sequence[str],
             f'title="{escape(name)}: {parts.get(name, 0) / total:.1%}"></span>'
             for i, name in enumerate(names)
         )
-        said = ", ".join(f"{name} {parts.get(name, 0) / total:.1%}" for name in names)
+        shares = ", ".join(f"{name} {parts.get(name, 0) / total:.1%}" for name in names)
         lines.append(f'<div class=row><span class=what>{escape(title)}</span><div class=stack role="img" '
-                     f'aria-label="{escape(title)}: {escape(said)}">{cells}</div></div>')  # fmt: skip
+                     f'aria-label="{escape(title)}: {escape(shares)}">{cells}</div></div>')  # fmt: skip
     legend = "".join(f'<span class="key c{i % 8}">{escape(name)}</span>' for i, name in enumerate(names))
     titled = f"<figcaption>{caption} <span class=legend>{legend}</span></figcaption>"
     return f"<figure class=wide>{titled}{''.join(lines)}</figure>"

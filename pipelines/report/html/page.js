@@ -1,4 +1,4 @@
-// The frame: light and dark, which section is being read, the filter over signals.
+// The frame of the page: light and dark mode, the current section in the navigation, the search for signals.
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const make = (tag, properties, ...children) => {
@@ -12,7 +12,7 @@ const count = (n) => Math.round(n).toLocaleString("en-US");
   const button = document.getElementById("theme"), root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
   const dark = () => (root.dataset.theme || (system.matches ? "dark" : "light")) === "dark";
-  const name = () => { button.textContent = dark() ? "Light" : "Dark"; button.setAttribute("aria-label", `Show in ${dark() ? "light" : "dark"} colours`); };
+  const name = () => { button.textContent = dark() ? "Light" : "Dark"; button.setAttribute("aria-label", `Switch to ${dark() ? "light" : "dark"} mode`); };
   button.hidden = false;
   button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; name(); });
   system.addEventListener("change", name);

@@ -1,8 +1,8 @@
-"""The frame of a page that opens anywhere: one HTML file, no network, and nothing crawled that can run.
+"""Builds the frame of a report page: one HTML file that needs no network and in which no crawled text can run as code.
 
-Words from outside come in two ways only. Into markup they go through `html.escape`. Documents travel as JSON in a data
-block, in which every `<` is escaped, and scripts show them through `textContent`. Behind both stands the page's own
-policy: it forbids every request, and runs no script but the one whose hash it names.
+Outside text enters in two ways only. In markup it goes through `html.escape`. Documents are JSON in a data block, with
+every `<` escaped, and scripts show them through `textContent`. In addition, the page's content security policy forbids
+all requests and allows only the script whose hash it names.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-SCRIPTS = {"samples.js": "samples", "what_if.js": "thresholds"}  # and the data that each is there for
+SCRIPTS = {"samples.js": "samples", "what_if.js": "thresholds"}  # script -> key of the data that it shows
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: what the address bar calls it, its heading, its HTML. Empty HTML: it is left out."""
+    """A section of the page: its anchor, heading and HTML. A section with empty HTML is left out."""
 
     name: str
     title: str
     html: str
 
 
-def render(title: str, said: str, sections: Sequence[Section], data: Mapping[str, Any] | None = None) -> str:
-    """The page. `said`: a line below the title, HTML; `data`: what scripts find in the block `data`."""
+def render(title: str, subtitle: str, sections: Sequence[Section], data: Mapping[str, Any] | None = None) -> str:
+    """The page. `subtitle`: HTML of the line below the title; `data`: what the scripts read."""
     shown = [s for s in sections if s.html]
     nav = "".join(f'<li><a href="#{s.name}">{escape(s.title)}</a></li>' for s in shown)
     body = "".join(
@@ -39,7 +39,7 @@ def render(title: str, said: str, sections: Sequence[Section], data: Mapping[str
         for s in shown
     )
     data = data or {}
-    script = "\n".join(map(_own, ["page.js", *(name for name, key in SCRIPTS.items() if data.get(key))]))
+    script = "\n".join(map(_asset, ["page.js", *(name for name, key in SCRIPTS.items() if data.get(key))]))
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_hash(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -49,9 +49,9 @@ def render(title: str, said: str, sections: Sequence[Section], data: Mapping[str
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="referrer" content="no-referrer">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_own('page.css')}</style>\n</head>\n<body>\n"
-        f'<a class="skip" href="#content">To the content</a>\n'
-        f'<header><div><h1>{escape(title)}</h1><p class="said">{said}</p></div>'
+        f"<title>{escape(title)}</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n"
+        f'<a class="skip" href="#content">Skip to content</a>\n'
+        f'<header><div><h1>{escape(title)}</h1><p class="subtitle">{subtitle}</p></div>'
         f'<button id="theme" type="button" hidden>Dark</button></header>\n'
         f'<nav aria-label="Sections"><ul>{nav}</ul></nav>\n<main id="content" tabindex="-1">{body}</main>\n'
         f'<script type="application/json" id="data">{as_json(data)}</script>\n'
@@ -60,7 +60,7 @@ def render(title: str, said: str, sections: Sequence[Section], data: Mapping[str
 
 
 def as_json(value: Any) -> str:
-    """JSON that nothing in it can end: inside a script element only `<` can, and it is escaped with `>` and `&`."""
+    """JSON that cannot close the script element around it: `<`, `>` and `&` are escaped."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str)
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -68,7 +68,7 @@ def as_json(value: Any) -> str:
 
 
 @functools.cache
-def _own(name: str) -> str:
+def _asset(name: str) -> str:
     return resources.files("pipelines.report.html").joinpath(name).read_text("utf-8")
 
 
@@ -77,7 +77,7 @@ def _hash(script: str) -> str:
 
 
 def tiles(figures: Sequence[tuple[str, str, str]]) -> str:
-    """The figures that matter most: (what, value, a word about it), plain text."""
+    """The key figures: (name, value, note), plain text."""
     parts = []
     for what, value, note in figures:
         more = f"<dd class=note>{escape(note)}</dd>" if note else ""

@@ -1,4 +1,4 @@
-// The browser of sample documents. What was crawled is only ever put in place by textContent.
+// The browser of sample documents. Crawled text is only ever inserted with textContent.
 "use strict";
 {
   const at = (id) => document.getElementById(id);
@@ -9,7 +9,7 @@
   const options = (select, values) => { for (const [value, text] of values) select.append(make("option", { value, textContent: text })); };
   const rules = new Map();
   for (const s of data.samples) if (s.step) rules.set(`${s.step}\n${s.rule}`, s);
-  options(fate, [["", "kept and dropped"], ["kept", "kept"], ["dropped", "dropped, by any rule"],
+  options(fate, [["", "kept and dropped"], ["kept", "kept"], ["dropped", "dropped by any rule"],
     ...[...rules].map(([key, s]) => [key, `${why(s)} (${count(s.of)} dropped)`])]);
   options(domain, [["", "all"], ...[...new Set(data.samples.map((s) => s.domain))].sort().map((d) => [d, d || "(none)"])]);
 
@@ -23,8 +23,8 @@
       make("h3", { textContent: title, className: s.step ? "gone" : "keep" }),
       make("dl", {},
         ...fact("decided by", s.value && code(s.value)), ...fact("rule", s.sql && code(s.sql)), ...fact("evidence", s.evidence && code(s.evidence)),
-        ...fact("address", s.url), ...fact("domain", s.domain), ...fact("from", s.place), ...fact("its way", code(`gristmill explain ${data.run} ${s.id}`))),
-      s.text === null ? make("p", { className: "note", textContent: "Its text is not kept in the run, and its source cannot be read from here." })
+        ...fact("URL", s.url), ...fact("domain", s.domain), ...fact("source", s.place), ...fact("full history", code(`gristmill explain ${data.run} ${s.id}`))),
+      s.text === null ? make("p", { className: "note", textContent: "The text is not stored in the run, and the source cannot be read on this machine." })
         : make("pre", { tabIndex: 0, textContent: s.text || "(no text)" }));
     pane.querySelector("pre")?.setAttribute("aria-label", "text of the document");
   };
@@ -45,7 +45,7 @@
     }));
     list.scrollTop = 0;
     if (shown.length) show(0);
-    else pane.replaceChildren(make("p", { className: "note", textContent: "No sample is like that. Take a filter away." }));
+    else pane.replaceChildren(make("p", { className: "note", textContent: "No sample matches. Remove a filter." }));
   };
   list.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];

@@ -1,5 +1,5 @@
-// What another threshold would keep. Every stop of the slider is a value that documents have, so its counts are exact
-// for those that are counted; what comes back was never scored by later steps, and is an expectation.
+// What another threshold would keep. Every position of the slider is a value that some document has, so the counts are
+// exact. Documents that come back were never scored by later steps: how many of them stay is an estimate.
 "use strict";
 {
   const at = (id) => document.getElementById(id);
@@ -36,10 +36,10 @@
     mark.setAttribute("x1", place(value));
     mark.setAttribute("x2", place(value));
     const bold = (n) => make("b", { textContent: n });
-    const says = i === now.today ? ["As it is: ", bold(count(kept)), " documents kept."]
-      : lost > 0 ? [bold(count(kept - lost)), ` documents would be kept, ${count(lost)} fewer than today's ${count(kept)}`, tokens ? ` (${count(tokens)} tokens).` : "."]
-      : back > 0 ? ["About ", bold(count(kept + back * now.stay)), ` documents would be kept: today's ${count(kept)}, and of ${count(back)} that this rule lets back in about ${count(back * now.stay)}, as ${Math.round(100 * now.stay)} % of those that pass it are kept today.`]
-      : [bold(count(kept)), " documents would be kept: no document lies between."];
+    const says = i === now.today ? ["Now: ", bold(count(kept)), " documents kept."]
+      : lost > 0 ? [bold(count(kept - lost)), ` documents would be kept, ${count(lost)} fewer than the ${count(kept)} kept now`, tokens ? ` (${count(tokens)} tokens).` : "."]
+      : back > 0 ? ["About ", bold(count(kept + back * now.stay)), ` documents would be kept: the ${count(kept)} kept now and about ${count(back * now.stay)} of the ${count(back)} that would now pass this rule (${Math.round(100 * now.stay)} % of the documents that pass it are kept).`]
+      : [bold(count(kept)), " documents would be kept: no change."];
     at("what-if-answer").replaceChildren(...says);
     slider.setAttribute("aria-valuetext", `${now.signal} ${now.op} ${short(value)}`);
     at("what-if-shown").textContent = `${now.signal} ${now.op} ${short(value)}`;

@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from curation.api import run as curated
-from pipelines.cards.write import write
-from pipelines.cli.commands.curate import write_cards
+from pipelines.cards.write_cards import update_cards, write_cards
 from tests.curation.engine import tiny
 from tests.pipelines.conftest import write_inputs
 
@@ -84,7 +83,7 @@ def small(tmp_path: Path) -> Path:
         file.read_text().replace("path: nasty.txt}", "path: nasty.txt, licence: MIT, origin: 'https://a.b/c'}")
     )
     curated(str(file), str(tmp_path / "run"), executor="inline")
-    write_cards(str(tmp_path / "run"))
+    update_cards(str(tmp_path / "run"))
     return tmp_path / "run"
 
 
@@ -111,7 +110,7 @@ def test_what_the_card_says_makes_the_run_again(small: Path, tmp_path: Path) -> 
 
 def test_cards_follow_the_result(small: Path, gristmill, tmp_path: Path) -> None:
     before = (small / "card.md").read_text()
-    write_cards(str(small))
+    update_cards(str(small))
     assert (small / "card.md").read_text() == before
     code, _, _ = gristmill(
         *("curate", tmp_path / "small.yaml", "--run", small, "--executor", "inline", "-q"),
@@ -138,7 +137,7 @@ def test_several_files_of_documents_are_one_record_set(small: Path) -> None:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         made["files"].append({"path": f"result/documents/{path.name}", "bytes": path.stat().st_size, "sha256": digest})
     (small / "run.json").write_text(json.dumps(made))
-    write(str(small))
+    write_cards(str(small))
     dataset = mlcroissant.Dataset(jsonld=str(small / "croissant.json"))
     assert len(list(dataset.records("documents"))) == 32
 
@@ -148,7 +147,7 @@ def test_a_run_without_a_tokenizer_or_documents_has_a_card_too(tmp_path: Path) -
     file = tmp_path / "small.yaml"
     file.write_text(file.read_text().replace("tokenizer: {train: {vocab: 300}}\n", ""))
     curated(str(file), str(tmp_path / "run"), executor="inline")
-    write(str(tmp_path / "run"))
+    write_cards(str(tmp_path / "run"))
     assert "Mix and tokenizer" not in check_card(tmp_path / "run")
     check_croissant(tmp_path / "run", 32)
 
@@ -161,7 +160,7 @@ def test_cards_of_a_run_on_the_crawl(data: Path, tmp_path: Path) -> None:
     (tmp_path / "questions.jsonl").write_text(json.dumps({"question": "How many sacks of rye does the miller grind?"}))
     (tmp_path / "crawl.yaml").write_text(CRAWL.format(root=data / "crawl"))
     run = curated(str(tmp_path / "crawl.yaml"), str(tmp_path / "run"), executor="inline")
-    write(run.path)
+    write_cards(run.path)
     text = check_card(tmp_path / "run")
     check_croissant(tmp_path / "run", run.counts["kept"])
     entities = dict(re.findall(r"^\| ([A-Z_]+) \| ([\d,]+) \|$", text, re.M))

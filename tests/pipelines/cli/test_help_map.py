@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import typer.main
 
+from curation.core.renamed_keys import COMMANDS
 from pipelines.cli.app import app
-from pipelines.cli.help_map import EXAMPLES, MAP
-from pipelines.cli.main import dress
+from pipelines.cli.help_map import EXAMPLES, HELP_MAP
+from pipelines.cli.main import add_examples
 
 ROOT = Path(__file__).resolve().parents[3]
 # What these print is a path, text or a picture that moves; scripts read the files that they write.
@@ -38,7 +39,7 @@ def commands(command: Any, path: str = "") -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def root() -> Any:
     command = typer.main.get_command(app)
-    dress(command)
+    add_examples(command)
     return command
 
 
@@ -57,7 +58,7 @@ def test_defaults_are_shown(gristmill):
 
 
 def test_every_command_is_on_the_map(root):
-    known = {name for group in MAP.values() for name in group}
+    known = {name for group in HELP_MAP.values() for name in group}
     assert set(root.commands) <= known
 
 
@@ -87,7 +88,7 @@ def test_help_of_a_command_ends_with_its_examples(gristmill):
     [
         (
             ("curate",),
-            "error gristmill curate: Missing argument 'FILE'.\n  gristmill curate --help  shows how it goes\n",
+            "error gristmill curate: Missing argument 'FILE'.\n  usage: gristmill curate --help\n",
         ),
         (("nonsense",), "No such command 'nonsense'"),
         (("curate", "x.yaml", "--wrong"), "No such option: --wrong"),
@@ -118,7 +119,7 @@ def test_ctrl_c_says_what_stays(gristmill, small_run, monkeypatch):
 
     monkeypatch.setattr("curation.engine.runtime.status.run_status", interrupted)
     code, _, err = gristmill("status", small_run)
-    assert code == 1 and err == "error interrupted. What is finished stays; the same command goes on from there.\n"
+    assert code == 1 and err == "error interrupted. Finished work is kept; run the same command again to resume.\n"
 
 
 def test_plain_has_no_colour_and_no_live_display(gristmill, small_run, monkeypatch):
@@ -157,3 +158,17 @@ def test_completion_knows_commands_and_options():
 def test_completion_of_another_shell_is_refused(gristmill):
     code, _, err = gristmill("completion", "tcsh")
     assert code == 2 and "bash, zsh, fish" in err
+
+
+@pytest.mark.parametrize("old", COMMANDS)
+def test_an_old_command_is_refused_with_its_new_name(gristmill, root, old):
+    code, out, err = gristmill(old, "runs/web")
+    assert (code, out) == (2, "") and f"the command {old} was renamed to {COMMANDS[old]}" in err
+    new = COMMANDS[old].partition(" (")[0]
+    assert new in commands(root) and old not in commands(root)
+
+
+def test_version(gristmill):
+    from curation import __version__
+
+    assert gristmill("--version") == (0, f"gristmill {__version__}\n", "")

@@ -75,14 +75,14 @@ def test_curate_with_a_rule_set(gristmill, inputs):
     [
         (("curate", "nowhere.yaml"), 2, "error nowhere.yaml: no such file"),
         (("curate", "small.yaml", "--set", "seeds=3"), 2, "unknown key 'seeds'\n  did you mean seed"),
-        (("curate", "small.yaml", "--executor", "spark"), 2, "no executor"),
+        (("curate", "small.yaml", "--executor", "spark"), 2, "unknown executor 'spark'"),
         (("curate",), 2, "Missing argument"),
         (("curate", "small.yaml", "--limit", "x"), 2, "Invalid value"),
         (("status", "nowhere"), 2, "nowhere is not a run directory"),
         (("explain", "nowhere", "x"), 2, "nowhere has no ledger"),
         (("report", "nowhere"), 2, "nowhere is not a run directory"),
-        (("checkpoint", "list", "nowhere"), 1, "nowhere: no checkpoint here"),
-        (("checkpoint", "verify", "nowhere"), 1, "nowhere: no checkpoint here"),
+        (("checkpoint", "list", "nowhere"), 1, "nowhere has no checkpoints"),
+        (("checkpoint", "verify", "nowhere"), 1, "nowhere has no checkpoints"),
         (("curate", "small.yaml", "--run", "a.jsonl"), 2, "cannot write to the run directory a.jsonl"),
         (("curate", "small.yaml", "--run", "nothing://like/it"), 2, "nothing://like/it: Protocol not known"),
         (("curate", "small.yaml", "--run", "run", "--address", "127.0.0.1:1"), 2, "no Ray cluster at 127.0.0.1:1"),
@@ -137,7 +137,7 @@ def test_plan_of_a_training_file(gristmill, small_run, tmp_path):
         code, _, error = gristmill("plan", tmp_path / "train.yaml", *asked)
         assert code == 2 and said in error, "what training would refuse"
     code, out, _ = gristmill("plan", tmp_path / "train.yaml", "--vocab", "128256", "--gpus", "2", "--device", "h200")
-    assert code == 0 and "2 x H200" in out and "B at the peak" in out
+    assert code == 0 and "2 x H200" in out and "B peak" in out
     big = ("plan", tmp_path / "train.yaml", "--vocab", "128256", "--device", "a100", "--set", "model.preset=8b")
     code, _, error = gristmill(*big)
     assert code == 2 and "What would fit" in error
@@ -170,12 +170,12 @@ def test_train_and_generate(gristmill, small_run, tmp_path):
     arguments = ("train", tmp_path / "tiny.yaml", "--data", small_run, "--run", tmp_path / "out")
     code, out, _ = gristmill(*arguments)
     assert code == 0
-    assert "step 4/4: validation web" in out and "4 steps, 256 tokens" in out
+    assert "step 4/4: validation loss web" in out and "4 steps, 256 tokens" in out
     code, out, _ = gristmill(*arguments)
-    assert code == 0 and "went on from step 4" in out
+    assert code == 0 and "resumed from step 4" in out
     rows = json.loads(gristmill("checkpoint", "list", tmp_path / "out", "--json")[1])
     assert [(r["step"], r["tokens"], r["good"]) for r in rows] == [(0, 0, True), (4, 256, False)]
-    assert gristmill("checkpoint", "verify", tmp_path / "out")[:2] == (0, "00000000: whole\n00000004: whole\n")
+    assert gristmill("checkpoint", "verify", tmp_path / "out")[:2] == (0, "00000000: intact\n00000004: intact\n")
     (tmp_path / "out" / "checkpoints" / "00000004" / "state.json").write_text("{}")
     code, out, _ = gristmill("checkpoint", "verify", tmp_path / "out")
     assert code == 1 and "state.json is not as it was written" in out

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import curation
-from pipelines.cards.write import write
+from pipelines.cards.write_cards import write_cards
 from tests.curation.engine import tiny
 from tests.docs.pages import ROOT, blocks
 
@@ -45,7 +45,7 @@ def test_it_shows_in_ledger_report_card_and_explain(file: Path, gristmill) -> No
     assert (loud["step"], loud["rule"]) == ("shout", "shouting") and loud["shout"]["share"] == 14 / 16
     assert json.loads(loud["value"]) == {"shout.share": 14 / 16}
     assert rows["https://x.y/2"]["shout"]["share"] == 2 / 13 and rows["https://x.y/2"]["step"] is None
-    write(run.path)
+    write_cards(run.path)
     card = (file.parent / "run" / "card.md").read_text()
     assert "| shout (elsewhere/my_steps.py:Shout) | shouting | `coalesce(shout.share, 0) < 0.4` | 1 | 3 |" in card
     assert "| shout.share | 4 |" in card

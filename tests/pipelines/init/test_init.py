@@ -105,7 +105,7 @@ def test_what_init_writes_runs_unchanged(gristmill, inputs, tmp_path, request):
             ("warc", "warc"), ("text", "jsonl"), ("text", "parquet"), ("text", "text")
         }  # fmt: skip
     if kind in ("tree", "mix"):
-        assert {"image/png", "csv, not one JSON object a line", "empty"} == set(answer["left_out"])
+        assert {"image/png", "csv, not JSON Lines (one JSON object per line)", "empty"} == set(answer["left_out"])
     before = file.read_bytes()
     code, out, err = gristmill("curate", file, "--run", tmp_path / "run", "--executor", "inline", "--json")
     assert code == 0, err
@@ -120,14 +120,15 @@ def test_what_init_writes_runs_unchanged(gristmill, inputs, tmp_path, request):
         assert counts["read"]["records"] == 36
     if kind in ("jsonl", "parquet"):
         assert counts["read"]["records"] == 40
-        assert "off: would keep 0%" in before.decode()  # they repeat themselves as Gopher's rules do not allow
+        # they repeat themselves more than the Gopher rules allow
+        assert "off: they would keep only 0%" in before.decode()
     assert file.read_bytes() == before
 
 
 @pytest.mark.parametrize("inputs", ["warc"], indirect=True)
 def test_what_was_seen_stands_in_the_file(inputs):
-    found = scan_input.look([str(inputs)])
-    made = draft_pipeline.write(found, "x", str(inputs))
+    found = scan_input.scan_inputs([str(inputs)])
+    made = draft_pipeline.draft_pipeline(found, "x", str(inputs))
     assert "documents sampled" in made and "hosts: postgresql.docs.test" in made and "languages: en" in made
     assert "language.code = 'en' AND language.score >= 0.5" in made and "\n  - heuristics: {sets: [gopher]}" in made
 
@@ -135,7 +136,7 @@ def test_what_was_seen_stands_in_the_file(inputs):
 def test_an_empty_folder_is_said(gristmill, tmp_path):
     (tmp_path / "in").mkdir()
     code, _, err = gristmill("init", tmp_path / "in", "-o", tmp_path / "x.yaml")
-    assert code == 2 and "there is no text in" in err and "expected WARC" in err
+    assert code == 2 and "no text found in" in err and "expected WARC" in err
     assert gristmill("init", tmp_path / "nowhere", "-o", tmp_path / "x.yaml")[0] == 2
     assert not (tmp_path / "x.yaml").exists()
 
@@ -150,7 +151,7 @@ def test_a_file_that_is_there_stays(gristmill, tmp_path):
 def test_globs_take_what_was_meant_and_nothing_else(tmp_path):
     write_tree(tmp_path / "in")
     (tmp_path / "in" / "a[b].txt").write_text(text(55))
-    found = scan_input.look([str(tmp_path / "in")])
+    found = scan_input.scan_inputs([str(tmp_path / "in")])
     from curation.storage import list_inputs
 
     for group in found.groups:
@@ -160,9 +161,9 @@ def test_globs_take_what_was_meant_and_nothing_else(tmp_path):
 
 def test_without_the_language_model_the_step_is_left_out(tmp_path):
     write_tree(tmp_path / "in")
-    found = scan_input.look([str(tmp_path / "in")], language_model=str(tmp_path / "absent" / "model.bin"))
+    found = scan_input.scan_inputs([str(tmp_path / "in")], language_model=str(tmp_path / "absent" / "model.bin"))
     assert not found.identified
-    made = draft_pipeline.write(found, "x", str(tmp_path))
+    made = draft_pipeline.draft_pipeline(found, "x", str(tmp_path))
     assert "gristmill models pull lid.176" in made
     assert not any("language" in step for step in yaml.safe_load(made)["steps"])
 
@@ -171,7 +172,9 @@ def test_names_with_odd_characters_stay_names(tmp_path):
     folder = tmp_path / "a: b #c ${HOME}"
     folder.mkdir()
     (folder / "x.txt").write_text(text(1))
-    (tmp_path / "p.yaml").write_text(draft_pipeline.write(scan_input.look([str(folder)]), "p", str(tmp_path)))
+    (tmp_path / "p.yaml").write_text(
+        draft_pipeline.draft_pipeline(scan_input.scan_inputs([str(folder)]), "p", str(tmp_path))
+    )
     from pipelines.cli.app import load_pipeline
 
     assert load_pipeline(str(tmp_path / "p.yaml"), None).sources[0].root == str(folder)

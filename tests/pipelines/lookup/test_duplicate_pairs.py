@@ -25,13 +25,13 @@ def near_run(folder: Path) -> Path:
 
 
 def test_words_in_shared_runs_are_marked() -> None:
-    left, right = duplicate_pairs.marked("a b c, D e\nf", "x a B c d y", 3)
+    left, right = duplicate_pairs.mark_shared("a b c, D e\nf", "x a B c d y", 3)
     assert left == [("a b c, D", True), (" e\nf", False)]
     assert right == [("x", False), (" a B c d", True), (" y", False)]
-    assert duplicate_pairs.marked("one two", "One, two!", 5) == ([("one two", True)], [("One, two!", True)])
-    assert duplicate_pairs.marked("", "a", 5) == ([], [("a", False)])
-    assert duplicate_pairs.marked("...", "a", 5) == ([("...", False)], [("a", False)])
-    assert duplicate_pairs.lines([("a\nb", True), ("c", False)]) == [[("a", True)], [("b", True), ("c", False)]]
+    assert duplicate_pairs.mark_shared("one two", "One, two!", 5) == ([("one two", True)], [("One, two!", True)])
+    assert duplicate_pairs.mark_shared("", "a", 5) == ([], [("a", False)])
+    assert duplicate_pairs.mark_shared("...", "a", 5) == ([("...", False)], [("a", False)])
+    assert duplicate_pairs.split_lines([("a\nb", True), ("c", False)]) == [[("a", True)], [("b", True), ("c", False)]]
 
 
 def test_explain_shows_the_pair_side_by_side(tmp_path: Path) -> None:
@@ -41,18 +41,18 @@ def test_explain_shows_the_pair_side_by_side(tmp_path: Path) -> None:
     assert len(dropped) == 2
     for url in dropped:
         answer = explain(str(run_dir), url)
-        found = duplicate_pairs.pair(str(run_dir), answer)
+        found = duplicate_pairs.duplicate_pair(str(run_dir), answer)
         assert found is not None
         assert found["of"] == answer["outcome"]["evidence"]["of"]
-        texts = {side: "".join(t for t, _ in found[side]) for side in ("here", "there")}
-        assert STORY[:40] in texts["here"] and STORY[:40] in texts["there"]
-        assert any(shared for _, shared in found["here"])
+        texts = {side: "".join(t for t, _ in found[side]) for side in ("dropped", "kept")}
+        assert STORY[:40] in texts["dropped"] and STORY[:40] in texts["kept"]
+        assert any(shared for _, shared in found["dropped"])
         console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
         text_output.show_explain(console, answer | {"pair": found})
         said = console.export_text()
         assert "this document, dropped" in said and f"kept: {found['url']}" in said
     kept = next(r["url"] for r in rows if r["step"] is None)
-    assert duplicate_pairs.pair(str(run_dir), explain(str(run_dir), kept)) is None
+    assert duplicate_pairs.duplicate_pair(str(run_dir), explain(str(run_dir), kept)) is None
 
 
 def test_a_pair_across_runs(tmp_path: Path) -> None:
@@ -63,7 +63,9 @@ def test_a_pair_across_runs(tmp_path: Path) -> None:
     source = {"name": "more", "domain": "web", "read": "text", "root": "more", "path": "*.jsonl"}
     steps = [{"minhash_dedup": {"ngram": 3, "threshold": 0.5, "num_bands": 30, "rows_per_band": 2, "prior_run": "run"}}]
     runs.curate(tmp_path, {"name": "more", "sources": [source], "steps": steps}, "second")
-    found = duplicate_pairs.pair(str(tmp_path / "second"), explain(str(tmp_path / "second"), "http://other.org/"))
+    found = duplicate_pairs.duplicate_pair(
+        str(tmp_path / "second"), explain(str(tmp_path / "second"), "http://other.org/")
+    )
     assert found is not None and Path(found["run"]) == tmp_path / "run"
     assert found["url"].startswith("http://e.org/")
 
@@ -71,7 +73,7 @@ def test_a_pair_across_runs(tmp_path: Path) -> None:
 def test_the_largest_clusters_with_their_members(tmp_path: Path) -> None:
     run_dir = near_run(tmp_path)
     store = Storage(str(run_dir))
-    (cluster,) = duplicate_pairs.largest(store, store.read_json("run.json"))
+    (cluster,) = duplicate_pairs.largest_clusters(store, store.read_json("run.json"))
     assert (cluster.step, cluster.copies, len(cluster.members)) == ("minhash_dedup", 3, 2)
     assert cluster.kept.text and STORY[:40] in cluster.kept.text
     assert all(m.text and STORY[:40] in m.text and m.url != cluster.kept.url for m in cluster.members)

@@ -72,7 +72,7 @@ def call(*arguments: str) -> Any:
 
 def check_every_document(run: Path) -> int:
     """Decoding a document's tokens gives the kept text; its WARC member at (offset, length) is its page."""
-    manifest = shards.read_manifest(str(run), verify=True)
+    manifest = shards.verify_manifest(shards.read_manifest(str(run)))
     assert manifest.tokenizer.lossless
     encoder = Encoder(shards.read_file(manifest.path(manifest.tokenizer.file)))
     kept = {r["doc_id"]: r for r in pq.read_table(run / "result" / "documents").to_pylist()}
@@ -133,11 +133,11 @@ def check_split(run: Path, similar: float) -> None:
     for key in (lambda r: r["text"], lambda r: canonicalize_url(r["url"])):
         held = {key(r) for r in rows if split[r["doc_id"]] == "validation"}
         assert not held & {key(r) for r in rows if split[r["doc_id"]] == "train"}
-    grams = jaccard.Sets.of(shingles.shingle_sets(pa.array([r["text"] for r in rows], pa.large_string())))
+    grams = jaccard.ShingleSets.from_list(shingles.shingle_sets(pa.array([r["text"] for r in rows], pa.large_string())))
     of = np.array([split[r["doc_id"]] == "validation" for r in rows])
     held, rest = np.flatnonzero(of), np.flatnonzero(~of)
     pairs = np.repeat(held, len(rest)), np.tile(rest, len(held))
-    which, _ = jaccard.compare(grams, pairs[0], grams, pairs[1], jaccard.fraction(similar))
+    which, _ = jaccard.verify_pairs(grams, pairs[0], grams, pairs[1], jaccard.threshold_fraction(similar))
     assert [(rows[pairs[0][i]]["url"], rows[pairs[1][i]]["url"]) for i in which] == []
 
 
@@ -176,32 +176,32 @@ def test_the_split_parts_neither_pages_crawled_again_nor_duplicates_that_the_rul
 
 
 def test_order_says_what_a_step_reads_and_verifies(trained: Path) -> None:
-    step = call("order", str(trained), "--step", "2")
-    assert [w["window"] for w in step] == [4, 5, 6, 7]
+    step = call("data", "inspect-step", str(trained), "--step", "2")
+    assert [w["sequence"] for w in step] == [4, 5, 6, 7]
     for window in step:
         assert window["documents"][0]["inputs"][0] == 0 and window["documents"][-1]["inputs"][1] == 64
-    counted = call("order", str(trained), "--verify")
-    assert (counted["windows"], counted["steps"]) == (24, 6)
-    assert counted["domains"]["web"]["windows"] == 24 and counted["domains"]["web"]["error"] < 1
+    counted = call("data", "verify-order", str(trained))
+    assert (counted["sequences"], counted["steps"]) == (24, 6)
+    assert counted["domains"]["web"]["sequences"] == 24 and counted["domains"]["web"]["error"] < 1
 
 
 def test_trace_goes_to_the_page_and_shows_its_text(run: Path, trained: Path) -> None:
-    found = call("trace", str(trained), "--step", "1")
+    found = call("data", "trace-token", str(trained), "--step", "1")
     assert len(found) >= 4
     for item in found:
         assert item["source"]["file"] == "a.warc.gz" and item["url"].startswith("http")
         words = re.findall(r"[A-Za-z]{4,}", item["text"])
         assert not words or sum(w in item["original"] for w in words) > len(words) / 2
     one = found[0]
-    (again,) = call("trace", str(run), "--shard", one["shard"], "--token", str(one["token"]))
+    (again,) = call("data", "trace-token", str(run), "--shard", one["shard"], "--token", str(one["token"]))
     assert again == one
 
 
 def test_seen_finds_the_steps_that_read_a_document(trained: Path) -> None:
-    step = call("order", str(trained), "--step", "3")
+    step = call("data", "inspect-step", str(trained), "--step", "3")
     document = step[1]["documents"][0]["doc_id"]
-    readings = call("seen", str(trained), document)["readings"]
-    assert {"step": 3, "window": step[1]["window"], "epoch": step[1]["epoch"]} in readings
+    readings = call("data", "find-document", str(trained), document)["reads"]
+    assert {"step": 3, "sequence": step[1]["sequence"], "epoch": step[1]["epoch"]} in readings
 
 
 def test_two_runs_by_the_command_line_and_where_their_tokens_come_from(run: Path, tmp_path: Path) -> None:
@@ -210,9 +210,9 @@ def test_two_runs_by_the_command_line_and_where_their_tokens_come_from(run: Path
     command = ["train", str(tmp_path / "toy.yaml"), "--data", str(run), "--data", str(tmp_path / "second")]
     done = CliRunner().invoke(app, [*command, "--run", str(tmp_path / "toy"), "--quiet"], catch_exceptions=False)
     assert done.exit_code == 0
-    counted = call("order", str(tmp_path / "toy"), "--verify")
-    assert (counted["windows"], counted["steps"]) == (24, 6)
-    found = [t for step in (1, 2) for t in call("trace", str(tmp_path / "toy"), "--step", str(step))]
+    counted = call("data", "verify-order", str(tmp_path / "toy"))
+    assert (counted["sequences"], counted["steps"]) == (24, 6)
+    found = [t for step in (1, 2) for t in call("data", "trace-token", str(tmp_path / "toy"), "--step", str(step))]
     second = [t for t in found if t["shard"].startswith("@1/")]
     assert 0 < len(second) < len(found)
     assert all(t["url"].startswith("http") and t["original"] for t in second), "its own run says where it was crawled"
@@ -220,12 +220,12 @@ def test_two_runs_by_the_command_line_and_where_their_tokens_come_from(run: Path
 
 def test_shards_verify_names_a_flipped_bit(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "result", tmp_path / "result")
-    assert call("shards", "verify", str(tmp_path))["wrong"] == []
+    assert call("shards", "verify", str(tmp_path))["damaged"] == []
     path = next((tmp_path / "result" / "shards" / "train").rglob("*.arrow"))
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 4
     path.write_bytes(damaged)
-    (wrong,) = call("shards", "verify", str(tmp_path))["wrong"]
+    (wrong,) = call("shards", "verify", str(tmp_path))["damaged"]
     assert path.name in wrong and "checksum" in wrong
     stats = call("shards", "stats", str(run))
     assert sum(d["documents"] for d in stats["domains"]) == pq.read_table(run / "result" / "documents").num_rows

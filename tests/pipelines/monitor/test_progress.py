@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 
-import pytest
 from rich.console import Console
 
 from pipelines.monitor import progress
@@ -14,7 +13,7 @@ def shown(monkeypatch, ticks, **options) -> str:
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     out = io.StringIO()
-    with progress.Display(Console(file=out, width=200), **options) as display:
+    with progress.ProgressDisplay(Console(file=out, width=200), **options) as display:
         display.phase("0: read", 4, 1, [size for _, size in ticks])
         for i, (seconds, size) in enumerate(ticks):
             display.start(i, size, 1)
@@ -34,13 +33,3 @@ def test_plain_lines(monkeypatch):
 
 def test_quiet(monkeypatch):
     assert shown(monkeypatch, [(31.0, 500_000)], quiet=True) == "a note [b]\n"
-
-
-@pytest.mark.parametrize(("seconds", "said"), [(4.24, "4.2 s"), (190, "3 min 10 s"), (7500, "2 h 5 min")])
-def test_duration(seconds, said):
-    assert progress.duration(seconds) == said
-
-
-@pytest.mark.parametrize(("count", "said"), [(0, "0 B"), (999, "999 B"), (4.2e6, "4.2 MB"), (3e15, "3000.0 TB")])
-def test_size(count, said):
-    assert progress.size(count) == said

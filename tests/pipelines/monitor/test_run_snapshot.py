@@ -14,9 +14,9 @@ from rich.console import Console
 
 from curation.core.errors import UserError
 from curation.engine.execution.driver import Silent
-from pipelines.cli.text_output import TrainLines
 from pipelines.monitor import terminal_view
-from pipelines.monitor.run_snapshot import snapshot
+from pipelines.monitor.run_snapshot import take_snapshot
+from pipelines.monitor.training_progress import TrainingProgress
 
 LONG = "0: read, extract, language, pii, heuristics, datatrove, perplexity, classifier, toxicity, line_dedup"
 
@@ -26,7 +26,7 @@ def drawn(seen: dict[str, Any]) -> list[str]:
     out = {}
     for width in (80, 400):
         console = Console(file=io.StringIO(), width=width, force_terminal=False)
-        console.print(terminal_view.render(seen), highlight=False)
+        console.print(terminal_view.render_snapshot(seen), highlight=False)
         out[width] = [line.rstrip() for line in console.file.getvalue().splitlines()]
     assert out[80] == out[400], "in 80 columns it looks otherwise than with all the room it wants"
     assert all(len(line) <= 80 for line in out[80])
@@ -59,7 +59,7 @@ def at_work(folder: Path) -> Path:
 
 def test_at_work(tmp_path):
     run = at_work(tmp_path / "run")
-    seen = snapshot(str(run), 1002.0)
+    seen = take_snapshot(str(run), 1002.0)
     (phase,) = seen["phases"]
     assert (phase["done"], phase["tasks"], phase["documents"]) == (400, 1000, 400 * 123_456)
     # three of four slots are free of the slow one: 599 tasks of 10 s each, and one that hangs
@@ -67,12 +67,13 @@ def test_at_work(tmp_path):
     assert [r["task"][:8] for r in seen["running"] if r["slow"]] == ["task0000"]
     lines = drawn(seen)
     text = "\n".join(lines)
-    assert "at work" in lines[0] and "16 min 42 s" in lines[0]
+    assert "running" in lines[0] and "16 min 42 s" in lines[0]
     assert "400/1,000" in text and "102.2" in text and "37%" in text and "1.2 GB" in text
     assert "40% of this phase, about 25 min" in text
     assert "1 of them slow" in text and "expected 10.0 s" in text
-    assert "1 failures, tried again" in text and "1 records in poison.jsonl" in text
-    assert "stopped" in drawn(snapshot(str(run), 9000.0))[0]
+    assert "1 task failures, retried" in text
+    assert "1 records left out because they made a step crash (poison.jsonl)" in text
+    assert "stopped" in drawn(take_snapshot(str(run), 9000.0))[0]
 
 
 def test_finished_and_quarantined(tmp_path):
@@ -81,10 +82,10 @@ def test_finished_and_quarantined(tmp_path):
     counts = {"read": {"records": 123_456_789, "unread_bytes": 7}, "kept": 45_678_901}
     unread = [{"path": f"a/very/long/path/{i:04d}/of/a/file.warc.gz", "reason": "truncated " * 20} for i in range(9)]
     (run / "run.json").write_text(json.dumps(made | {"counts": counts, "unread": unread}))
-    text = "\n".join(drawn(snapshot(str(run), 1002.0)))
+    text = "\n".join(drawn(take_snapshot(str(run), 1002.0)))
     assert "quarantined" in text and "not read: a/very/long" in text and "and 6 more files not read" in text
     (run / "run.json").write_text(json.dumps(made | {"counts": counts, "done": "x"}))
-    text = "\n".join(drawn(snapshot(str(run), 5000.0)))
+    text = "\n".join(drawn(take_snapshot(str(run), 5000.0)))
     assert "done" in text and "123,456,789 records read, 45,678,901 documents kept (37.0%)" in text
 
 
@@ -97,30 +98,29 @@ def test_many_phases(tmp_path):
         lines.append(event(2000 + i, "start", name, task="0", bytes=1, slots=1))
         lines.append(event(2000.5 + i, "done", name, task="0", seconds=0.5, peak_bytes=5))
     (run / "log" / "events.jsonl").write_text("".join(lines))
-    shown = drawn(snapshot(str(run), 2030.0))
-    assert len(shown) < 20 and any("and 21 phases of 10.5 s in all" in line for line in shown)
+    shown = drawn(take_snapshot(str(run), 2030.0))
+    assert len(shown) < 20 and any("and 21 shorter phases, 10.5 s in total" in line for line in shown)
 
 
 def test_a_real_run_while_it_works(small_run, tmp_path):
     """What watch says is looked at after each task: tasks done never go back, and the end is the run's own."""
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate
 
     said: list[dict[str, Any]] = []
 
     class Look(Silent):
         def task(self, manifest, size):
-            said.append(snapshot(str(tmp_path / "run"), time.time()))
+            said.append(take_snapshot(str(tmp_path / "run"), time.time()))
 
-    pipeline = config.load(str(small_run.parent / "small.yaml"), catalogue=STEPS, readers=READERS)
+    pipeline = load_pipeline(str(small_run.parent / "small.yaml"))
     curate(pipeline, str(tmp_path / "run"), executor="inline", progress=Look())
-    assert {s["state"] for s in said} == {"at work"}
+    assert {s["state"] for s in said} == {"running"}
     done = [sum(p["done"] for p in s["phases"]) for s in said]
     assert done == sorted(done) and done[0] == 1
     for s in said:
         drawn(s)
-    last = snapshot(str(tmp_path / "run"), time.time())
+    last = take_snapshot(str(tmp_path / "run"), time.time())
     assert last["state"] == "done" and last["counts"]["kept"] == 32
     first = last["phases"][0]
     assert (first["documents"], first["kept"], first["done"]) == (42, 41, first["tasks"])
@@ -145,13 +145,13 @@ def training(folder: Path, steps: int) -> Path:
 
 
 def test_a_training(tmp_path):
-    seen = snapshot(str(training(tmp_path / "open", 300)), time.time())
+    seen = take_snapshot(str(training(tmp_path / "open", 300)), time.time())
     assert seen["left"] == pytest.approx(50) and seen["tokens_per_s"] == 2048
     text = "\n".join(drawn(seen))
     assert "300 of 400 steps, about 50.0 s left" in text and "▁" in text
-    assert "MFU 42.0%, 105% of plan; 69.0 GB held, 98% of plan" in text
-    assert "step 48: spike; back to step 40, 2 documents masked" in text
-    assert drawn(snapshot(str(training(tmp_path / "done", 400)), time.time()))[0].endswith("done  3 min 20 s")
+    assert "MFU 42.0%, 105% of plan; 69.0 GB memory, 98% of plan" in text
+    assert "step 48: loss spike, rolled back to step 40, 2 documents masked" in text
+    assert drawn(take_snapshot(str(training(tmp_path / "done", 400)), time.time()))[0].endswith("done  3 min 20 s")
 
 
 def test_the_command(gristmill, tmp_path, small_run):
@@ -162,7 +162,7 @@ def test_the_command(gristmill, tmp_path, small_run):
     code, _, err = gristmill("watch", str(tmp_path), "--once")
     assert code == 2 and "neither run.json nor metrics.jsonl" in err
     with pytest.raises(UserError):
-        snapshot(str(tmp_path), 0.0)
+        take_snapshot(str(tmp_path), 0.0)
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, 1.0], [3, 1, 2], list(range(1000))])
@@ -180,13 +180,13 @@ def test_a_training_says_how_it_goes():
     scores = {"kind": "validation", "step": 1_000, "domains": {"web": {"loss": 2.5}}}
     for terminal in (True, False):
         console = Console(file=io.StringIO(), width=80 if terminal else 400, force_terminal=terminal, color_system=None)
-        with TrainLines(console, 100_000) as lines:
-            lines._spoken -= 60
+        with TrainingProgress(console, 100_000) as lines:
+            lines._last_line -= 60
             for entry in (speed, train, scores):
                 lines(entry)
         said = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in console.file.getvalue().splitlines()]
-        assert "step 1000/100000: validation web 2.500" in said
+        assert "step 1000/100000: validation loss web 2.500" in said
         text = "\n".join(said)
         assert "loss 3.000, 1,234,567 tokens/s, MFU 42.0%" in text and "13 h 45 min left" in text
-        assert ("105% of plan; 69.0 GB held, 98% of plan" in text) is not terminal
+        assert ("105% of plan; 69.0 GB memory, 98% of plan" in text) is not terminal
         assert not terminal or all(len(line.split("\r")[-1]) <= 80 for line in said)

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from pipelines import report
 from pipelines.report.comparison import compare
 from pipelines.report.comparison import page as comparison
 from pipelines.report.curation import page as curation
 from pipelines.report.curation.report_data import gather
+from pipelines.report.write_report import save_page, write_report
 from pipelines.what_if.what_if import what_if
 from tests.curation.engine import runs
 from tests.pipelines.conftest import NASTY
@@ -68,7 +68,7 @@ def opened(browser: Any, path: Path, kind: str = "light") -> Opened:
 
 @pytest.fixture(scope="module")
 def small(tiny: Path) -> Path:
-    return Path(report.write(str(tiny), str(tiny.parent / "small.html")))
+    return Path(write_report(str(tiny), str(tiny.parent / "small.html")))
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_the_filters_of_the_samples(page: Opened) -> None:
     p.select_option("#sample-domain", "nasty")
     assert page.text("#sample-count").startswith("1 of") and page.text("#sample-count") != kept
     p.fill("#sample-find", "there is no such word")
-    assert page.text("#sample-count").startswith("0 of") and "Take a filter away" in page.text("#sample-text")
+    assert page.text("#sample-count").startswith("0 of") and "Remove a filter" in page.text("#sample-text")
     p.fill("#sample-find", "")
     p.select_option("#sample-domain", "")
     p.select_option("#sample-fate", "dropped")
@@ -158,7 +158,7 @@ def test_the_filters_of_the_samples(page: Opened) -> None:
 def test_the_slider_says_what_the_rules_do(page: Opened, tiny: Path) -> None:
     p = page.page
     p.select_option("#what-if-rule", label="length: length.chars >= 20 (short)")
-    assert page.text("#what-if-answer") == "As it is: 32 documents kept."
+    assert page.text("#what-if-answer") == "Now: 32 documents kept."
     slider = p.locator("#what-if-value")
     slider.focus()
     for _ in range(3):
@@ -167,18 +167,18 @@ def test_the_slider_says_what_the_rules_do(page: Opened, tiny: Path) -> None:
     rule = re.search(r"--set 'length\.short=(.*)'$", command)
     assert rule is not None
     after = what_if(str(tiny), [f"length.short={rule[1]}"], 0).after["documents"]
-    assert said.startswith(f"{after:.0f} documents would be kept, {32 - after:.0f} fewer than today's 32")
+    assert said.startswith(f"{after:.0f} documents would be kept, {32 - after:.0f} fewer than the 32 kept now")
     p.keyboard.press("Home")
-    assert "of 1 that this rule lets back in" in page.text("#what-if-answer")
+    assert "of the 1 that would now pass this rule" in page.text("#what-if-answer")
     p.click("#what-if-back")
-    assert page.text("#what-if-answer") == "As it is: 32 documents kept."
+    assert page.text("#what-if-answer") == "Now: 32 documents kept."
 
 
 def test_keyboard_and_colours(page: Opened) -> None:
     p = page.page
     p.keyboard.press("Tab")
     focused = "document.activeElement"
-    assert p.evaluate(f"{focused}.textContent") == "To the content"
+    assert p.evaluate(f"{focused}.textContent") == "Skip to content"
     p.keyboard.press("Enter")
     assert p.evaluate(f"{focused}.id") == "content"
     back = "getComputedStyle(document.body).backgroundColor"
@@ -186,7 +186,7 @@ def test_keyboard_and_colours(page: Opened) -> None:
     p.focus("#theme")
     assert p.evaluate(f"getComputedStyle({focused}).outlineStyle") == "solid"
     p.keyboard.press("Enter")
-    assert p.evaluate(back) != light and p.locator("#theme").get_attribute("aria-label") == "Show in light colours"
+    assert p.evaluate(back) != light and p.locator("#theme").get_attribute("aria-label") == "Switch to light mode"
     p.keyboard.press("Enter")
     assert p.evaluate(back) == light
     p.click("nav a[href='#samples']")
@@ -218,7 +218,7 @@ def test_the_policy_stops_what_escaping_would_let_through(browser: Any, tiny: Pa
 
 
 def test_the_page_of_a_training(browser: Any, tiny: Path, tmp_path: Path) -> None:
-    path = Path(report.write(str(tiny / "train" / "tiny"), str(tmp_path / "t.html")))
+    path = Path(write_report(str(tiny / "train" / "tiny"), str(tmp_path / "t.html")))
     seen = opened(browser, path)
     check_charts(seen.page, {"loss", "optimization"})
     assert faults(seen.page) == [] and "Incident 1" in seen.text("#incidents")
@@ -228,8 +228,8 @@ def test_the_page_of_a_training(browser: Any, tiny: Path, tmp_path: Path) -> Non
 
 def test_the_page_of_a_comparison(browser: Any, tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny / "train" / "tiny", tmp_path / "other")
-    found = compare.compare([str(tiny / "train" / "tiny"), str(tmp_path / "other")])
-    path = Path(report.save(comparison.render(found), str(tmp_path / "c.html")))
+    found = compare.compare_runs([str(tiny / "train" / "tiny"), str(tmp_path / "other")])
+    path = Path(save_page(comparison.render(found), str(tmp_path / "c.html")))
     seen = opened(browser, path, "phone")
     check_charts(seen.page, {"curves"})
     assert faults(seen.page) == []
@@ -262,7 +262,7 @@ def crawl(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", WIDTHS)
 def test_a_real_crawl(browser: Any, crawl: Path, kind: str) -> None:
-    path = Path(report.write(str(crawl)))
+    path = Path(write_report(str(crawl)))
     assert path.stat().st_size < 10_000_000
     seen = opened(browser, path, kind)
     check_charts(seen.page, {"flow", "signals", "what-if"})

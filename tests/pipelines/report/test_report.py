@@ -13,14 +13,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipelines import report
+from pipelines.lookup import training_run
 from pipelines.report.curation import funnel, report_data, signals, sliders, thresholds
 from pipelines.report.curation import page as curation
 from pipelines.report.curation.report_data import gather
 from pipelines.report.html import charts
 from pipelines.report.html import page as page_frame
 from pipelines.report.training import page as training
-from pipelines.report.training import training_run
+from pipelines.report.write_report import write_report
 from pipelines.what_if.what_if import what_if
 
 VOID = {"meta", "link", "input", "br"}
@@ -62,7 +62,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(tiny):
-    path = report.write(str(tiny), price=0.05)
+    path = write_report(str(tiny), price=0.05)
     assert path == str(tiny / "report.html")
     return (tiny / "report.html").read_text("utf-8")
 
@@ -105,26 +105,26 @@ def test_figures_of_the_run(page):
     assert "42 records read = 32 documents kept + 10 dropped" in text
     assert "length.chars >= 20" in text
     assert "exact_dedup −9 21.4%" in text  # nine of ten copies
-    assert "at 0.05 a core-hour" in text
+    assert "at 0.05 per core-hour" in text
     assert "of 4 planned" in text and "steps 4 3 75.0% tokens 256 192 75.0%" in text
-    assert "Incident 1, confirmed at step 3" in text and "Out of the frame: steps 2, 3" in text
+    assert "Incident 1, confirmed at step 3" in text and "Anomalous steps: 2, 3" in text
 
 
 def test_bytes_and_tokens_add_up(tiny):
     found = gather(str(tiny))
-    by_rule = {d.rule: d for d in funnel.drops(found)}
+    by_rule = {d.rule: d for d in funnel.dropped_by_rule(found)}
     same = len("The same text, as often as it is crawled, is one document.")
     assert by_rule["exact_duplicate"].documents == 9 and round(by_rule["exact_duplicate"].bytes) == 9 * same
     assert 10 < by_rule["short"].bytes < 60  # never stored: by the bytes of its line
-    kept = found.sizes.bytes[found.stays].sum()
+    kept = found.sizes.bytes[found.is_kept].sum()
     assert kept == found.run["counts"]["text_bytes"]
     total = sum(d["tokens"] for s in found.manifest["splits"].values() for d in s.values())
-    assert found.sizes.tokens[found.stays].sum() == total
+    assert found.sizes.tokens[found.is_kept].sum() == total
 
 
 def test_signals_count_every_document(tiny):
     found = gather(str(tiny))
-    chars = signals.histogram(found.signal("length.chars"), found.stays)
+    chars = signals.histogram(found.signal("length.chars"), found.is_kept)
     assert (int(chars.kept.sum()), int(chars.dropped.sum())) == (32, 10)
     assert found.counts.documents["exact_dedup", "exact_duplicate", "web"] == 9
     assert found.counts.of(None) == 32 and found.counts.of("length", "web") == 1
@@ -135,7 +135,11 @@ def test_signals_count_every_document(tiny):
 def test_the_slider_says_what_the_rules_would(tiny):
     """At every stop of a tighter threshold, exactly the documents that what-if keeps."""
     found = gather(str(tiny))
-    (entry,) = [e for e in sliders.data(found, thresholds.find(found.rules, [])) if e["signal"] == "length.chars"]
+    (entry,) = [
+        e
+        for e in sliders.slider_data(found, thresholds.find_thresholds(found.rules, []))
+        if e["signal"] == "length.chars"
+    ]
     assert entry["stops"][entry["today"]] == 20 and entry["template"] == "length.chars >= {}"
     for i in range(entry["today"], len(entry["stops"]), 3):
         answer = what_if(str(tiny), [f"length.short={entry['template'].format(entry['stops'][i])}"], 0)
@@ -159,13 +163,13 @@ def test_the_slider_says_what_the_rules_would(tiny):
 )
 def test_thresholds_of_rules(sql, expected):
     known = [{"signal": "a.x", "p": 0.25, "by": None, "value": 7.5}]
-    found = thresholds.find({"a": {"r": sql}}, known)
+    found = thresholds.find_thresholds({"a": {"r": sql}}, known)
     assert [(t.op, t.value, t.template) for t in found] == expected
 
 
 def test_thresholds_by_group_are_drawn_and_not_moved():
     known = [{"signal": "a.x", "p": 0.6, "by": "domain", "value": {"web": 3.0, "code": None}}]
-    (found,) = thresholds.find({"a": {"r": "a.x <= quantile(a.x, 0.6, by domain)"}}, known)
+    (found,) = thresholds.find_thresholds({"a": {"r": "a.x <= quantile(a.x, 0.6, by domain)"}}, known)
     assert (found.op, found.value, found.group, found.movable) == ("<=", 3.0, "web", False)
 
 
@@ -182,7 +186,6 @@ def test_bins_end_at_a_threshold():
 
 def test_of_a_large_run_a_part_of_the_rows_is_held(tiny, monkeypatch):
     monkeypatch.setattr(report_data, "ROWS", 20)
-    monkeypatch.setattr(report_data, "BATCH", 7)
     found = gather(str(tiny))
     assert found.rows.num_rows == 20 and found.scale == 42 / 20
     assert found.counts.of(None) == 32  # counted over all
@@ -199,21 +202,24 @@ def test_data_in_the_page_ends_where_it_should(text):
 
 
 def test_written_elsewhere(tiny, tmp_path):
-    assert report.write(str(tiny), str(tmp_path / "x" / "y.html")) == str(tmp_path / "x" / "y.html")
+    assert write_report(str(tiny), str(tmp_path / "x" / "y.html")) == str(tmp_path / "x" / "y.html")
     assert (tmp_path / "x" / "y.html").stat().st_size > 1000
 
 
 def test_a_training_has_a_page_of_its_own(tiny):
-    path = report.write(str(tiny / "train" / "tiny"))
+    path = write_report(str(tiny / "train" / "tiny"))
     parsed = Page((tiny / "train" / "tiny" / "report.html").read_text("utf-8"))
     assert path.endswith("tiny/report.html") and parsed.open == []
     assert [a["id"] for t, a in parsed.elements if t == "section"] == [
-        *("overview", "loss", "optimization", "evaluation", "incidents", "plan", "says")
+        *("overview", "loss", "optimization", "evaluation", "incidents", "plan", "sample")
     ]
     read = training_run.read(str(tiny / "train" / "tiny"))
     planned = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", training.plan(read))
     assert training.plan(read).count("<tr>") == 6
-    for row in (["tokens a second", "77", "96", "125.0%"], ["memory on the first device", "4.0 GB", "3.0 GB", "75.0%"]):
+    for row in (
+        ["tokens per second", "77", "96", "125.0%"],
+        ["memory on the first device", "4.0 GB", "3.0 GB", "75.0%"],
+    ):
         at = planned.index(row[0])
         assert planned[at : at + 4] == row
     assert ("MFU", "50.0%", "of the devices' peak") in training.tiles(read)
@@ -239,8 +245,7 @@ def test_without_cache_and_source_samples_have_no_text(tiny, tmp_path):
 
 def test_what_is_read_again_is_scrubbed(small_run, tmp_path):
     """A document that a rule dropped before `pii` ran is stored nowhere; what the report shows of it is scrubbed."""
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate
 
     shutil.copy(small_run.parent / "own.py", tmp_path / "own.py")
@@ -254,7 +259,7 @@ def test_what_is_read_again_is_scrubbed(small_run, tmp_path):
         "sources: [{name: web, read: text, path: a.jsonl}]\n"
         "steps: [{'own.py:Length': {}, keep: {short: length.chars >= 40}}, pii]\n"
     )
-    pipeline = config.load(str(tmp_path / "p.yaml"), catalogue=STEPS, readers=READERS)
+    pipeline = load_pipeline(str(tmp_path / "p.yaml"))
     curate(pipeline, str(tmp_path / "run"), executor="inline")
     page = curation.render(gather(str(tmp_path / "run")))
     assert "mail <EMAIL_ADDRESS>" in {s["text"] for s in Page(page).data["samples"]}
@@ -267,7 +272,7 @@ def test_curves_of_odd_losses():
     assert marked.count('class="mark"') == 1 and "<title>step 2: &lt;spike&gt;</title>" in marked
     one = charts.curves("loss", {"a": [(1, 2.0)], "b": [(1, float("nan"))]})
     assert "<polyline" in one and "nan" not in one
-    assert len(charts.thin([(i, 1.0) for i in range(100_000)])) <= 600
+    assert len(charts.downsample([(i, 1.0) for i in range(100_000)])) <= 600
     for low, high in ((0, 1), (-3.2, 17), (1e-9, 2e-9), (5, 5)):
         found = charts.ticks(low, high)
         assert 1 <= len(found) <= 11 and all(low - 1e-12 <= t <= high + 1e-12 for t in found)

@@ -139,7 +139,7 @@ def test_deduplication_is_said_to_be_uncertain(folder: Path) -> None:
     answer = what_if(str(folder / "dedup"), ["exact_duplicate=null"])
     assert answer.exact and not answer.examples["lost"] and answer.after["documents"] > answer.before["documents"]
     answer = what_if(str(folder / "dedup"), ["language=url NOT LIKE '%.org/%'"])
-    assert not answer.exact and "duplicates of those" in answer.notes[0]
+    assert not answer.exact and "as their duplicates" in answer.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_deduplication_is_said_to_be_uncertain(folder: Path) -> None:
         (["nonsense"], "expected RULE='SQL'"),
         (["nothing=TRUE"], "no step has a rule 'nothing'"),
         (["nowhere.rule=TRUE"], "steps of the run: extract, language"),
-        (["language.other=null"], "no rule 'other' to take away"),
+        (["language.other=null"], "no rule 'other' to remove"),
         (["language=language.scor > 1"], "did you mean language.score"),
         (["language=last.score > 0.1"], "no step so far computes"),
         (["language=language.score >"], "language"),
-        (["last.said=text LIKE '%a%'"], "the ledger does not hold"),
+        (["last.said=text LIKE '%a%'"], "the ledger does not store"),
     ],
 )
 def test_refused(folder: Path, sets: list[str], said: str) -> None:

@@ -2,6 +2,8 @@
 
 Text, URL, title, headers, field names, broken gzip, bad WARC headers, bad JSON lines, errors of steps that quote the
 text they fail on: in every file below the run directory, compressed ones opened, in the report, in what explain says.
+
+Covers: curation/engine/tasks/scrub.py
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import pytest
 from curation.engine.execution.driver import RunFailed
 from curation.engine.results import explain
 from curation.storage import Storage
-from pipelines import report
+from pipelines.report.write_report import write_report
 from tests.curation.engine import runs
 
 VALUES = {
@@ -244,9 +246,9 @@ def test_nothing_masked_is_left(
         run.mkdir()
     made = runs.curate(short, pipeline(short, **pii), executor=executor, allow_missing=True, workers=1)
     assert made.exit_code == 3 and len(made.quarantined) >= 3
-    report.write(str(run))
+    write_report(str(run))
     monkeypatch.delenv("GRISTMILL_PII_KEY", raising=False)
-    report.write(str(run), str(run / "elsewhere.html"))  # without the key, texts that would need it are not shown
+    write_report(str(run), str(run / "elsewhere.html"))  # without the key, texts that would need it are not shown
     assert executor == "inline" or any(run.glob("ray/session_*/logs/*"))
     counts = {(c["step"], c["rule"]): c["dropped"] for c in made.counts["steps"]}
     assert counts["copies", "raw"] == 1 and counts["after", "late"] >= 1 and counts["read", "poison"] >= 2
@@ -283,7 +285,7 @@ def test_the_test_can_fail(short: Path) -> None:
     tree = pipeline(short)
     tree["steps"] = ["extract", "exact_dedup"]
     runs.curate(short, tree, allow_missing=True)
-    report.write(str(short / "run"))
+    write_report(str(short / "run"))
     found = leaks(short / "run")
     assert {f.partition("/")[0] for f in found} >= {"cache", "result"} and any("report.html" in f for f in found)
     assert any(".part:" in f for f in found) and any("shards" in f for f in found)

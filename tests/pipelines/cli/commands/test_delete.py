@@ -17,10 +17,10 @@ def test_forget_as_it_is_typed(tmp_path: Path) -> None:
     steps = [{"toxicity": {}, "keep": {"toxicity": None}}]
     runs.curate(tmp_path, runs.text_pipeline(tmp_path, steps=steps))
     run_dir = str(tmp_path / "run")
-    typed = ["forget", run_dir, "--url", "http://e.org/2", "--reason", "asked to", "--executor", "inline", "--json"]
+    typed = ["delete", run_dir, "--url", "http://e.org/2", "--reason", "asked to", "--executor", "inline", "--json"]
     done = CliRunner().invoke(app, typed)
     assert done.exit_code == 0, done.output
     answer = json.loads(done.stdout)
     assert (answer["kept"], answer["generation"]) == (5, 1)
     assert answer["entries"] == [{"url": "http://e.org/2", "by": "delete", "reason": "asked to"}]
-    assert CliRunner().invoke(app, ["forget", run_dir]).exit_code == 2
+    assert CliRunner().invoke(app, ["delete", run_dir]).exit_code == 2

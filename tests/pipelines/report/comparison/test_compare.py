@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.config import load as config
-from curation.config.catalogue import READERS, STEPS
+from curation.config.load_pipeline import load_pipeline
 from curation.core.errors import UserError
 from curation.engine.runtime.run import curate
 from pipelines.report.comparison import compare
@@ -20,7 +19,7 @@ def strict(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small run again, with another threshold."""
     run = tmp_path_factory.mktemp("strict") / "run"
     sets = ["steps.Length.keep.short=length.chars >= 59"]
-    pipeline = config.load(str(small_run.parent / "small.yaml"), catalogue=STEPS, readers=READERS, sets=sets)
+    pipeline = load_pipeline(str(small_run.parent / "small.yaml"), sets=sets)
     assert curate(pipeline, str(run), executor="inline").exit_code == 0
     return run
 
@@ -30,10 +29,10 @@ def test_curations(small_run, strict, gristmill, tmp_path):
     found = json.loads(out)
     figures = {(f["group"], f["what"]): f["values"] for f in found["figures"]}
     assert code == 0 and found["kind"] == "curation"
-    assert figures["in all", "records read"] == [42, 42]
+    assert figures["totals", "records read"] == [42, 42]
     assert figures["dropped", "exact_dedup: exact_duplicate"] == [9, None]  # all ten went by length
     assert figures["dropped", "length: short"] == [1, 11]
-    assert figures["in all", "documents kept"] == [32, 31]
+    assert figures["totals", "documents kept"] == [32, 31]
     assert [s["what"] for s in found["settings"]] == ["steps.length.rules.short"]
     assert found["settings"][0]["values"] == ["length.chars >= 20", "length.chars >= 59"]
     code, out, _ = gristmill("compare", small_run, strict)
@@ -48,7 +47,7 @@ def test_trainings(tiny, tmp_path):
     for other in others:
         shutil.copytree(tiny / "train" / "tiny", other)
         (other / "train.yaml").write_text((other / "train.yaml").read_text().replace("lr: 0.1", "lr: 0.2"))
-    found = compare.compare([str(tiny / "train" / "tiny"), *map(str, others)])
+    found = compare.compare_runs([str(tiny / "train" / "tiny"), *map(str, others)])
     assert found.kind == "training" and len(found.sides) == 3
     assert found.settings == [("optimizer.lr", [0.1, 0.2, 0.2])]
     figures = {(g, w): v for g, w, v in found.figures}
@@ -61,9 +60,9 @@ def test_trainings(tiny, tmp_path):
 
 def test_what_cannot_be_compared(small_run, tiny, tmp_path):
     for runs, said in (
-        ([str(small_run)], "two runs or more"),
-        ([str(small_run), str(tiny / "train" / "tiny")], "runs of one kind"),
-        ([str(small_run), str(tmp_path)], "is no run"),
+        ([str(small_run)], "at least two runs"),
+        ([str(small_run), str(tiny / "train" / "tiny")], "runs of the same kind"),
+        ([str(small_run), str(tmp_path)], "is not a run"),
     ):
         with pytest.raises(UserError, match=said):
-            compare.compare(runs)
+            compare.compare_runs(runs)

@@ -1,6 +1,6 @@
-"""What a training wrote down, put together: its logs, its incidents, its plan. For the report, `compare` and `watch`.
+"""Reads the logs, incidents and configuration of a training run, for `report`, `compare` and `watch`.
 
-Only files of the run's own folder are read; nothing is loaded on a device.
+Reads only small files of the run's folder; uses no device.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ class Training:
 
     name: str
     folder: str
-    config: dict[str, Any] = field(default_factory=dict)  # train.yaml as it was resolved
+    config: dict[str, Any] = field(default_factory=dict)  # the resolved train.yaml
     train: list[tuple[int, float]] = field(default_factory=list)
     domains: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # training loss
     lr: list[tuple[int, float]] = field(default_factory=list)
     grad_norm: list[tuple[int, float]] = field(default_factory=list)
-    update_ratio: list[tuple[int, float]] = field(default_factory=list)  # norm of an update over that of the weights
-    speed: list[tuple[int, float]] = field(default_factory=list)  # tokens a second
-    mfu: list[tuple[int, float]] = field(default_factory=list)  # by the causal half of attention
+    update_ratio: list[tuple[int, float]] = field(default_factory=list)  # norm of the update over norm of the weights
+    speed: list[tuple[int, float]] = field(default_factory=list)  # tokens per second
+    mfu: list[tuple[int, float]] = field(default_factory=list)  # counting causal attention
     validation: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # domain -> loss
-    scores: list[dict[str, Any]] = field(default_factory=list)  # evaluations as metrics.jsonl has them
-    tasks: list[dict[str, Any]] = field(default_factory=list)  # those that also have tasks
-    events: list[dict[str, Any]] = field(default_factory=list)  # what the guard did
+    scores: list[dict[str, Any]] = field(default_factory=list)  # evaluations, as in metrics.jsonl
+    tasks: list[dict[str, Any]] = field(default_factory=list)  # evaluations with benchmark tasks
+    events: list[dict[str, Any]] = field(default_factory=list)  # of the spike guard
     incidents: list[dict[str, Any]] = field(default_factory=list)
     sessions: list[dict[str, Any]] = field(default_factory=list)
     sequences: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    planned_seconds: float = 0.0  # what these steps would have taken by the plan; 0: not known
-    live: dict[str, Any] = field(default_factory=dict)  # the newest line of speed.jsonl
-    said: str | None = None  # a sample of what the model says
+    planned_seconds: float = 0.0  # time of these steps by the plan; 0: unknown
+    latest_speed: dict[str, Any] = field(default_factory=dict)  # the newest line of speed.jsonl
+    sample_text: str | None = None  # text that the model generated
 
     @property
     def last(self) -> dict[str, dict[str, Any]]:
@@ -52,7 +52,7 @@ class Training:
 
     @property
     def planned(self) -> int | None:
-        """Steps asked for."""
+        """Steps that the training file asks for."""
         value = self.config.get("steps")
         return int(value) if value is not None else None
 
@@ -62,8 +62,8 @@ def is_training(folder: str) -> bool:
     return os.path.isfile(os.path.join(folder, "metrics.jsonl")) or os.path.isfile(os.path.join(folder, "train.yaml"))
 
 
-def below(run_dir: str) -> list[Training]:
-    """Trainings below RUN/train, by name."""
+def trainings_of_run(run_dir: str) -> list[Training]:
+    """The trainings in RUN/train, by name."""
     root = os.path.join(run_dir, "train")
     if not os.path.isdir(root):
         return []
@@ -71,20 +71,22 @@ def below(run_dir: str) -> list[Training]:
 
 
 def read(folder: str) -> Training:
-    """Reads a training's folder. Raises UserError for one that holds none."""
+    """Reads a training run. Raises UserError for a folder without one."""
     if not is_training(folder):
-        raise UserError(f"{folder} is no training run: it has no metrics.jsonl\n  give the directory that train wrote")
+        raise UserError(
+            f"{folder} is not a training run: it has no metrics.jsonl\n  give the output directory of gristmill train"
+        )
     made = Training(os.path.basename(os.path.abspath(folder)), folder, _config(folder))
-    for entry in lines(os.path.join(folder, "metrics.jsonl")):
-        _take(made, entry)
-    for entry in lines(os.path.join(folder, "speed.jsonl")):
+    for entry in read_lines(os.path.join(folder, "metrics.jsonl")):
+        _add_entry(made, entry)
+    for entry in read_lines(os.path.join(folder, "speed.jsonl")):
         made.seconds += entry["seconds"]
         made.speed.append((entry["step"], entry["tokens_per_s"]))
         if "mfu" in entry:
             made.mfu.append((entry["step"], entry["mfu"]))
             made.planned_seconds += entry["seconds"] * entry["of_plan"]
-        made.live = entry
-    made.sessions = list(lines(os.path.join(folder, "sessions.jsonl")))
+        made.latest_speed = entry
+    made.sessions = list(read_lines(os.path.join(folder, "sessions.jsonl")))
     places = os.path.join(folder, "incidents")
     for name in sorted(os.listdir(places)) if os.path.isdir(places) else []:
         if name.endswith(".json"):
@@ -93,12 +95,12 @@ def read(folder: str) -> Training:
     sample = os.path.join(folder, "sample.txt")
     if os.path.isfile(sample):
         with open(sample, encoding="utf-8") as f:
-            made.said = f.read()
+            made.sample_text = f.read()
     return made
 
 
-def _take(made: Training, entry: Mapping[str, Any]) -> None:
-    """An entry of metrics.jsonl."""
+def _add_entry(made: Training, entry: Mapping[str, Any]) -> None:
+    """Adds an entry of metrics.jsonl."""
     i = entry["step"]
     if entry["kind"] == "train":
         curves = {"loss": made.train, "lr": made.lr, "grad_norm": made.grad_norm, "update_ratio": made.update_ratio}
@@ -129,8 +131,8 @@ def _config(folder: str) -> dict[str, Any]:
         return dict(yaml.safe_load(f) or {})
 
 
-def lines(path: str) -> Iterator[dict[str, Any]]:
-    """The whole lines of a log of JSON: what is still being written is not one."""
+def read_lines(path: str) -> Iterator[dict[str, Any]]:
+    """The entries of a JSONL log; a last line without its line break is still being written and is left out."""
     if os.path.isfile(path):
         with open(path, encoding="utf-8") as f:
             for line in f:
@@ -138,11 +140,16 @@ def lines(path: str) -> Iterator[dict[str, Any]]:
                     yield json.loads(line)
 
 
-def happened(event: Mapping[str, Any]) -> str:
-    """What the guard did, in a line."""
+def describe_event(event: Mapping[str, Any]) -> str:
+    """What the spike guard did, in one line."""
     if event["event"] == "rollback":
-        return (
-            f"step {event['confirmed']}: spike; back to step {event['step']}, {len(event['blamed'])} documents masked"
+        masked = (
+            f"{len(event['blamed'])} documents masked" if event["blamed"] else "no document identified as the cause"
         )
-    what = {"skip": "update skipped", "anomaly": "out of the frame", "overflow": "fp16 overflow, update skipped"}
-    return f"step {event['step']}: {what.get(event['event'], event['event'])}"
+        return f"step {event['confirmed']}: loss spike, rolled back to step {event['step']}, {masked}"
+    names = {"skip": "update skipped", "anomaly": "anomaly", "overflow": "fp16 overflow, update skipped"}
+    line = f"step {event['step']}: {names.get(event['event'], event['event'])}"
+    if "grad_norm" in event:
+        norm = "not finite" if event["grad_norm"] is None else f"{event['grad_norm']:.3g}"
+        line += f", gradient norm {norm}"
+    return line

@@ -1,8 +1,7 @@
-"""What a data card says of a run, gathered from its directory alone: sources, steps with figures, mix, limits.
+"""Gathers what the cards of a curation run state, from its directory: sources, steps with figures, mix, known limits.
 
-Counts of documents are the run's own and exact. Signals (how much personal data, which languages) are counted over the
-first `ROWS` rows of the ledger, whose files are parts of a hash of the document id and so a fair sample; the card says
-of how many.
+Document counts are exact, from run.json. Signals (personal data, languages) are counted over the first `ROWS` rows of
+the ledger, which is sorted by a hash of the document id and so a random sample; the card says of how many rows.
 """
 
 from __future__ import annotations
@@ -19,41 +18,41 @@ import pyarrow.compute as pc
 from curation.config.pipeline import File
 from curation.core.errors import UserError
 from curation.storage import Storage
-from pipelines.report.curation.report_data import batches
+from pipelines.lookup.ledger import read_batches
 
 ROWS = 200_000
-LONGEST = 256  # characters of a word; beyond, a signal is text (what line_dedup cut) and has no distribution
-MOST_VALUES = 1000  # of a word; a signal that has more is an id or a title
+MAX_LENGTH = 256  # characters of a string signal; a longer one is free text (such as what line_dedup cut)
+MAX_VALUES = 1000  # distinct values of a string signal; one with more is an id or a title
 UNDECLARED = "unknown, not declared"
 _NOT_SIGNALS = ("source", "read")
 
 
 @dataclass
 class Signal:
-    """A signal over the documents that have it: quantiles of a number, counts of words and truth values."""
+    """A signal over the documents that have it: quantiles of a number, counts of string and boolean values."""
 
     count: int = 0
     total: float = 0.0
-    quantiles: tuple[float, float, float] | None = None  # a tenth, half, nine tenths
+    quantiles: tuple[float, float, float] | None = None  # 10 %, 50 %, 90 %
     values: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
-class Facts:
-    """Everything a card says about a run."""
+class CardData:
+    """Everything that the cards of a run state."""
 
     run: dict[str, Any]  # run.json
     pipeline: dict[str, Any]  # pipeline.yaml
     sources: list[dict[str, Any]]
-    steps: list[dict[str, Any]]  # name, kind, options, rules with what each dropped and what was left
-    file: dict[str, Any]  # the same as a pipeline file says it
+    steps: list[dict[str, Any]]  # name, kind, options, rules with dropped documents, documents left
+    file: dict[str, Any]  # the pipeline as a pipeline file
     signals: dict[str, dict[str, Signal]]  # step -> signal
     kept_languages: Counter[str]
-    rows: int  # of the ledger that signals were counted over
+    rows: int  # rows of the ledger over which signals were counted
     manifest: dict[str, Any] | None
     generation: int
     deleted: int
-    made: str | None  # the day of run.json, for a run on this machine
+    made: str | None  # date of run.json, for a local run
     limits: list[str] = field(default_factory=list)
 
     @property
@@ -74,8 +73,8 @@ class Facts:
         return list(self.run.get("files", []))
 
 
-def gather(run_dir: str) -> Facts:
-    """Reads a finished run. Raises UserError for a directory that holds none."""
+def gather(run_dir: str) -> CardData:
+    """Reads a finished run. Raises UserError for a directory without one."""
     import yaml
 
     from curation.engine.results import generations
@@ -84,10 +83,10 @@ def gather(run_dir: str) -> Facts:
     store = Storage(run_dir)
     run = read_run(store)
     if not run.get("done"):
-        raise UserError(f"{run_dir} is not finished\n  let `gristmill curate` finish first")
+        raise UserError(f"{run_dir} is not finished\n  let gristmill curate finish first")
     pipeline = yaml.safe_load(store.read_bytes("pipeline.yaml"))
     signals, languages, rows = _signals(store, _language_step(pipeline))
-    facts = Facts(
+    card = CardData(
         run=run,
         pipeline=pipeline,
         sources=_sources(pipeline, run),
@@ -99,44 +98,44 @@ def gather(run_dir: str) -> Facts:
         manifest=store.read_json("result/shards/manifest.json")
         if store.exists("result/shards/manifest.json")
         else None,
-        generation=generations.number(store),
+        generation=generations.next_generation(store),
         deleted=len(generations.deleted_entries(store)),
-        made=_day(store),
+        made=_date(store),
     )
-    facts.limits = _limits(facts)
-    return facts
+    card.limits = _known_limits(card)
+    return card
 
 
 def _as_file(pipeline: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
-    """The resolved pipeline in the form of a pipeline file: what is default left out, rules taken away as null."""
+    """The resolved pipeline as a pipeline file, without default values; a removed rule is null."""
     from curation.config.catalogue import STEPS
     from curation.config.step_options import build, find_class
-    from curation.core.yaml_lines import Located
+    from curation.core.yaml_lines import YamlTree
 
     steps: list[dict[str, Any]] = []
     for s in pipeline["steps"]:
         try:
-            at = Located(run.get("file") or "", {})
+            at = YamlTree(run.get("file") or "", {})
             own = dict(build(find_class(s["step"], STEPS, at, (), "step"), s["options"], at, (), s["name"]).rules())
-        except UserError:  # a step of the user's own whose file is gone
+        except UserError:  # a user's own step whose file is gone
             own = {}
         keep = {name: s["rules"].get(name) for name in {**own, **s["rules"]} if own.get(name) != s["rules"].get(name)}
         steps.append({s["step"]: s["options"], **({"keep": keep} if keep else {})})
-    usual = File.model_construct(sources=[])
+    default = File.model_construct(sources=[])
     given = {k: v for k, v in pipeline.items() if v not in (None, [], {})}
     for key in ("mix", "shards", "engine", "tokenizer"):
         if given.get(key):
-            given[key] = _given(given[key], getattr(usual, key))
+            given[key] = _without_defaults(given[key], getattr(default, key))
     return {
-        k: v for k, v in (given | {"steps": steps}).items() if v not in (None, [], {}) and v != getattr(usual, k, 0)
+        k: v for k, v in (given | {"steps": steps}).items() if v not in (None, [], {}) and v != getattr(default, k, 0)
     }
 
 
-def _given(values: dict[str, Any], usual: Any) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if v is not None and (usual is None or v != getattr(usual, k))}
+def _without_defaults(values: dict[str, Any], default: Any) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if v is not None and (default is None or v != getattr(default, k))}
 
 
-def _day(store: Storage) -> str | None:
+def _date(store: Storage) -> str | None:
     import os
 
     if not store.local:
@@ -159,7 +158,7 @@ def _sources(pipeline: dict[str, Any], run: dict[str, Any]) -> list[dict[str, An
 
 
 def _steps(pipeline: dict[str, Any], run: dict[str, Any]) -> list[dict[str, Any]]:
-    """Reading and each step, with what every rule dropped and what was left after the step."""
+    """Reading and each step, with the documents that each rule dropped and that were left after the step."""
     dropped: dict[str, dict[str, int]] = {}
     for row in run["counts"]["steps"]:
         dropped.setdefault(row["step"], {})[row["rule"]] = row["dropped"]
@@ -179,12 +178,12 @@ def _signals(store: Storage, language: str | None) -> tuple[dict[str, dict[str, 
     numbers: dict[tuple[str, str], list[Any]] = {}
     languages: Counter[str] = Counter()
     rows = 0
-    for batch in batches(store, "result/ledger"):
+    for batch in read_batches(store, "result/ledger"):
         for column in batch.schema:
             if not pa.types.is_struct(column.type) or column.name in _NOT_SIGNALS:
                 continue
-            held = batch.column(column.name)
-            for child, array in zip(column.type, held.flatten(), strict=True):
+            structs = batch.column(column.name)
+            for child, array in zip(column.type, structs.flatten(), strict=True):
                 into = found.setdefault(column.name, {}).setdefault(child.name, Signal())
                 values = array.drop_null()
                 into.count += len(values)
@@ -194,12 +193,12 @@ def _signals(store: Storage, language: str | None) -> tuple[dict[str, dict[str, 
                     into.values.update({"true": pc.sum(values).as_py() or 0})
                 elif (
                     pa.types.is_string(child.type)
-                    and len(into.values) < MOST_VALUES
-                    and (pc.max(pc.utf8_length(values)).as_py() or 0) <= LONGEST
+                    and len(into.values) < MAX_VALUES
+                    and (pc.max(pc.utf8_length(values)).as_py() or 0) <= MAX_LENGTH
                 ):
                     into.values.update({v["values"]: v["counts"] for v in pc.value_counts(values).to_pylist()})
             if column.name == language:
-                codes = pc.struct_field(held.filter(batch.column("step").is_null()), "code").drop_null()
+                codes = pc.struct_field(structs.filter(batch.column("step").is_null()), "code").drop_null()
                 languages.update({v["values"]: v["counts"] for v in pc.value_counts(codes).to_pylist()})
         rows += batch.num_rows
         if rows >= ROWS:
@@ -215,45 +214,49 @@ def _signals(store: Storage, language: str | None) -> tuple[dict[str, dict[str, 
     return found, languages, rows
 
 
-def _limits(facts: Facts) -> list[str]:
-    """What whoever uses this must know, as far as the run itself can tell."""
-    run, kinds = facts.run, {s["step"] for s in facts.steps}
-    said = []
-    undeclared = [s["name"] for s in facts.sources if s["licence"] == UNDECLARED]
+def _known_limits(card: CardData) -> list[str]:
+    """What a user of the data must know, as far as it follows from the run."""
+    run, kinds = card.run, {s["step"] for s in card.steps}
+    limits = []
+    undeclared = [s["name"] for s in card.sources if s["licence"] == UNDECLARED]
     if undeclared:
-        said.append(
-            f"The licence of {', '.join(undeclared)} is not declared in the pipeline file. Texts of a crawl belong to "
-            "their authors; whether they may be used for a purpose is for its user to find out."
+        limits.append(
+            f"The licence of {', '.join(undeclared)} is not declared in the pipeline file. Crawled texts belong to "
+            "their authors; check that your use of them is permitted."
         )
     if run.get("limit") or run.get("sample"):
         part = f"{run['limit']:,} records" if run.get("limit") else f"a sample of {run['sample']:g}"
-        said.append(f"This is no whole run: it was made of {part} of the input.")
+        limits.append(f"This run is partial: it read only {part} of the input.")
     if run["counts"]["read"]["unread_bytes"] or run["unread"]:
-        said.append(
+        limits.append(
             f"{run['counts']['read']['unread_bytes']:,} stored bytes of {len(run['unread'])} files could not be read "
-            "and are not in it."
+            "and are not included."
         )
-    if facts.generation:
-        said.append(
-            f"This is generation {facts.generation}: documents were deleted, and tokenizer and quantiles stayed "
-            "those of the generation before. A fresh run makes its own."
+    if card.generation:
+        limits.append(
+            f"This is generation {card.generation}: documents were deleted, while the tokenizer and the quantiles "
+            "are still those of the generation before. A fresh run computes its own."
         )
     if "pii" not in kinds:
-        said.append("Personal data was not looked for.")
+        limits.append("Personal data was not removed: the pipeline has no pii step.")
     else:
-        said.append(
-            "Personal data is found by patterns (and what the step was told to look for besides). Names, addresses and "
-            "whatever identifies a person only in context stay."
+        limits.append(
+            "Personal data is found by patterns and by the entities that the pii step names. Names, addresses and "
+            "whatever identifies a person only in context remain."
         )
     if "toxicity" not in kinds:
-        said.append("Toxic text was not looked for.")
+        limits.append("Toxic text was not removed: the pipeline has no toxicity step.")
     if not kinds & {"exact_dedup", "minhash_dedup", "line_dedup", "url_dedup"}:
-        said.append("Duplicates were not removed.")
+        limits.append("Duplicates were not removed: the pipeline has no deduplication step.")
     unmet = sum(t.get("counters", {}).get("unmet", 0) for stages in run["stages"].values() for t in stages)
     if unmet:
-        said.append(f"{unmet:,} members of very large buckets were not compared with all others (see docs/dedup.md).")
+        limits.append(f"{unmet:,} members of very large buckets were not compared with all others (see docs/dedup.md).")
     if "decontaminate" not in kinds:
-        said.append("Text of evaluation sets was not looked for: a score on one may be a memory of it.")
+        limits.append(
+            "Text of evaluation sets was not removed (no decontaminate step): benchmark scores may be inflated."
+        )
     if "language" in kinds:
-        said.append("Languages are a classifier's opinion, and least sure for short and for mixed texts.")
-    return said
+        limits.append(
+            "Languages are predicted by a classifier, which is least reliable on short and mixed-language texts."
+        )
+    return limits
