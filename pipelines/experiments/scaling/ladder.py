@@ -42,14 +42,14 @@ def runs(ladder: Ladder, data: str, folder: str) -> list[Proxy]:
     """The ladder's training runs, smallest first. Raises UserError for a size that a training file would not take."""
     from curation.shards import read_manifest
     from training import config
-    from training.train import shape
+    from training.train import model_config
 
     vocab = read_manifest(data).tokenizer.vocab
     base = (config.load(ladder.base) if isinstance(ladder.base, str) else _parse(ladder.base)).model_dump(mode="json")
     made = []
     for size in ladder.sizes:
         settings = base | {"model": {"preset": None, "tie_embeddings": base["model"]["tie_embeddings"], **size}}
-        n = live_run.multiplied(shape(_parse(settings), vocab))
+        n = live_run.multiplied(model_config(_parse(settings), vocab))
         for multiple in ladder.tokens_per_param:
             window = base["batch"]["global_size"] * base["data"]["seq_len"]
             steps = max(1, round(multiple * n / window))
