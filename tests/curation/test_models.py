@@ -50,7 +50,7 @@ def test_unknown_names_and_paths(cache: Path, tmp_path: Path) -> None:
         models.resolve("lid.177")
     with pytest.raises(UserError, match="no such file"):
         models.resolve(str(tmp_path / "x.arpa"))
-    with pytest.raises(UserError, match="neither a URL nor"):
+    with pytest.raises(UserError, match="not a URL, and not"):
         models.pull("lid.177")
 
 
