@@ -93,7 +93,7 @@ def _loop(
     ]
     notes += data.notes
     for segment in order.segments:
-        rank_slices(segment.batch, ranks.world, 1, ranks.rank)  # now, and not where it begins
+        rank_slices(segment.global_size, ranks.world, 1, ranks.rank)  # now, and not where it begins
     if ranks.first:
         for note in data.notes:
             if report is not None:
@@ -107,7 +107,7 @@ def _loop(
     scaler = LossScaler(ranks.device, config.precision == "fp16")
     guard = Guard(config.guard, ranks.device, overflow=scaler.enabled)
     meter = Meter(ranks, {name: bytes_per_token(domain) for name, domain in data.domains.items()})
-    live = LiveStats(config, model.shape, device_specs.current_device(ranks.device.type), ranks.world)
+    live = LiveStats(config, model.config, device_specs.current_device(ranks.device.type), ranks.world)
     micro, every = config.batch.micro_size or config.batch.global_size, config.checkpoint.every
     goes_back = config.guard.action == "rollback"
     at = _At(0, 0, 0, order)
@@ -143,7 +143,7 @@ def _loop(
                 "order": at.order.as_dict(),
                 "scaler": scaler.state_dict(),
                 "guard": guard.state_dict(),
-                "shape": asdict(model.shape),
+                "model_config": asdict(model.config),
             }
             stays = Retention(config.checkpoint.keep, config.checkpoint.keep_every, guard.good if goes_back else None)
             saver.save(at.step, model, optimizers, state, stays)
@@ -164,7 +164,7 @@ def _loop(
                 if asked:
                     gather(model)
                     with autocast(config, ranks):
-                        tasks = score_tasks(asked, manifest, run, model, at.order.longest(at.sequences))
+                        tasks = score_tasks(asked, manifest, run, model, at.order.max_seq_len(at.sequences))
             release(model)
             domains = {name: asdict(s) for name, s in found.items()}
             journal.write(kind="validation", step=at.step, loss=mean_loss(found), domains=domains, **tasks)
@@ -180,9 +180,9 @@ def _loop(
             if goes_back:
                 save()
         while at.step < config.steps:
-            first, last = at.order.span(at.step)
+            first, last = at.order.step_range(at.step)
             rate = learning_rate(at.step, config.steps, config.optimizer.lr, config.schedule)
-            optimizers.set_rate(rate)
+            optimizers.set_lr(rate)
             ((mine, end_of_mine),) = rank_slices(last - first, ranks.world, 1, ranks.rank)
             batch = data.batch(at.order, first + mine, first + end_of_mine)
             targets = meter.targets(batch)
@@ -222,9 +222,9 @@ def _loop(
                 loss = reading.loss
                 if event := reading.event():
                     journal.write(**event)
-                journal.write(**reading.entry(), domain_tokens=at.order.read(reading.span[1]))
-                sequence, read = at.order.segment(reading.span[0]).sequence, at.tokens_of(*reading.span)
-                journal.clock(reading.step, reading.seconds, live.figures(read, reading.seconds, sequence, held))
+                journal.write(**reading.entry(), domain_tokens=at.order.inputs_read(reading.span[1]))
+                sequence, read = at.order.segment_at(reading.span[0]).seq_len, at.tokens_of(*reading.span)
+                journal.clock(reading.step, reading.seconds, live.stats(read, reading.seconds, sequence, held))
             if config.guard.action == "off" and loss is not None and not torch.isfinite(torch.tensor(loss)):
                 raise UserError(
                     f"the loss is {loss} in step {at.step} of {run}; lower optimizer.lr "
@@ -286,7 +286,7 @@ class _At:
 
     def tokens_of(self, first: int, last: int) -> int:
         """Inputs in the windows of a step."""
-        return (last - first) * self.order.segment(first).sequence
+        return (last - first) * self.order.segment_at(first).seq_len
 
     def after(self, first: int, last: int) -> _At:
         return _At(self.step + 1, last, self.tokens + self.tokens_of(first, last), self.order)
@@ -304,7 +304,7 @@ def _order(
 
 def shape(config: TrainConfig, vocab: int) -> ModelConfig:
     """The model's sizes, as the configuration and the tokenizer have it."""
-    return ModelConfig(vocab=vocab, **config.model.model_dump(exclude={"preset"}))
+    return ModelConfig(vocab_size=vocab, **config.model.model_dump(exclude={"preset"}))
 
 
 def _micro_batches(batch: Batch, micro: int) -> Iterator[Batch]:

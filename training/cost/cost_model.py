@@ -92,7 +92,7 @@ def plan_training(
     Raises UserError where it does not fit, saying what would, and where training would refuse to begin.
     """
     device = device or find_device(None)
-    shape = ModelConfig(vocab=vocab, **config.model.model_dump(exclude={"preset"}))
+    shape = ModelConfig(vocab_size=vocab, **config.model.model_dump(exclude={"preset"}))
     for _, windows, _ in config.stages():
         if windows % gpus:
             raise UserError(
@@ -202,7 +202,7 @@ class LiveStats:
             ).peak
         )
 
-    def figures(self, tokens: int, seconds: float, sequence: int, bytes_held: int) -> dict[str, float]:
+    def stats(self, tokens: int, seconds: float, sequence: int, bytes_held: int) -> dict[str, float]:
         """Of an iteration: tokens_per_s; mfu and mfu_full, by the causal half and by all of attention; of_plan.
 
         memory: the bytes held at once so far, on the first rank; memory_of_plan: as a share of the plan's. A CPU's are

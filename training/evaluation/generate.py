@@ -54,7 +54,7 @@ def generate_tokens(
     stop: Callable[[list[int]], bool] | None = None,
 ) -> list[int]:
     """Up to `tokens` tokens after `ids`; ended by EOS, which is left out, or when `stop` says so of what was said."""
-    model, window = trained.model, trained.sequence
+    model, window = trained.model, trained.max_seq_len
     device = model.embedding.weight.device
     so_far, said = list(ids), list[int]()
     cache: KVCache = []

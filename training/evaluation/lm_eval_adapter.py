@@ -82,8 +82,8 @@ def rolling_log_likelihood(trained: LoadedModel, text: str) -> float:
     """The log-likelihood of a whole text in nats, in windows that follow each other; every token counts once."""
     ids = torch.tensor([trained.eos, *trained.encode(text)], device=trained.model.embedding.weight.device)
     total = 0.0
-    for begin in range(0, len(ids) - 1, trained.sequence):
-        part = ids[begin : begin + trained.sequence + 1][None]
+    for begin in range(0, len(ids) - 1, trained.max_seq_len):
+        part = ids[begin : begin + trained.max_seq_len + 1][None]
         _, _, nll = trained.model(part[:, :-1], part[:, 1:], torch.zeros_like(part[:, 1:]))
         total -= float(nll.double().sum())
     return total

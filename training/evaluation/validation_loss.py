@@ -97,7 +97,7 @@ def score_run(trained: LoadedModel, data_dir: str, limit: int | None) -> dict[st
     scores = evaluate_domains(
         trained.model,
         held_out,
-        length=trained.sequence,
+        length=trained.max_seq_len,
         micro=8,
         limit=limit,
         device=trained.model.embedding.weight.device,

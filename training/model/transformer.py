@@ -34,7 +34,7 @@ class ModelConfig:
     `intermediate_size` is the inner width of SwiGLU.
     """
 
-    vocab: int
+    vocab_size: int
     num_layers: int
     hidden_size: int
     num_heads: int
@@ -78,20 +78,20 @@ def to_autocast_dtype(x: Tensor) -> Tensor:
 class Attention(nn.Module):
     def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
-        self.head = shape.hidden_size // shape.num_heads
-        self.q = nn.Linear(shape.hidden_size, shape.num_heads * self.head, bias=False)
-        self.k = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head, bias=False)
-        self.v = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head, bias=False)
-        self.out = nn.Linear(shape.num_heads * self.head, shape.hidden_size, bias=False)
-        self.q_norm = nn.RMSNorm(self.head, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.head, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
+        self.head_dim = shape.hidden_size // shape.num_heads
+        self.q = nn.Linear(shape.hidden_size, shape.num_heads * self.head_dim, bias=False)
+        self.k = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head_dim, bias=False)
+        self.v = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head_dim, bias=False)
+        self.out = nn.Linear(shape.num_heads * self.head_dim, shape.hidden_size, bias=False)
+        self.q_norm = nn.RMSNorm(self.head_dim, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head_dim, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         b, n, _ = x.shape
         x = to_autocast_dtype(x)
-        q, k, v = (layer(x).view(b, n, -1, self.head).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        q, k, v = (layer(x).view(b, n, -1, self.head_dim).transpose(1, 2) for layer in (self.q, self.k, self.v))
         q, k = apply_rotary(self.q_norm(q), cos, sin), apply_rotary(self.k_norm(k), cos, sin)
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
@@ -136,14 +136,14 @@ class Model(nn.Module):
 
     def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
-        self.shape = shape
+        self.config = shape
         self.recompute = False
         self.attention_backend: AttentionBackend | None = None
         self.compile_loss = False
-        self.embedding = nn.Embedding(shape.vocab, shape.hidden_size)
+        self.embedding = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.num_layers))
         self.norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
-        self.head = nn.Linear(shape.hidden_size, shape.vocab, bias=False)
+        self.head = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
         if shape.tie_embeddings:
             self.head.weight = self.embedding.weight
 
@@ -153,11 +153,11 @@ class Model(nn.Module):
         for block in self.blocks:
             block.compile(fullgraph=True, **options)
 
-    def hidden(self, tokens: Tensor, mask: AttentionMask, cache: KVCache | None = None) -> Tensor:
+    def hidden_states(self, tokens: Tensor, mask: AttentionMask, cache: KVCache | None = None) -> Tensor:
         """The normalised output of the last block, [batch, length, width]; `cache` grows by these positions."""
         x = self.embedding(tokens)
         start = cache[0][0].shape[2] if cache else 0
-        shape = self.shape
+        shape = self.config
         cos, sin = rope_tables(
             rope_angles(tokens.shape[1], shape.hidden_size // shape.num_heads, shape.rope_theta, start, tokens.device)
         )
@@ -183,19 +183,19 @@ class Model(nn.Module):
             torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else self.norm.weight.dtype
         )
         mask = attention_mask(documents, self.attention_backend or attention_backend(device, dtype), dtype)
-        hidden = self.hidden(tokens, mask)
+        hidden = self.hidden_states(tokens, mask)
         return linear_cross_entropy(hidden, self.head.weight, targets, z_loss=z_loss, compiled=self.compile_loss)
 
     @torch.no_grad()
     def next_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """fp32 logits [batch, vocabulary] of what follows `tokens` [batch, n] after what the cache holds."""
-        logits: Tensor = self.head(self.hidden(tokens, None, cache)[:, -1])
+        logits: Tensor = self.head(self.hidden_states(tokens, None, cache)[:, -1])
         return logits.float()
 
     @torch.no_grad()
-    def initialise(self, seed: int) -> None:
+    def init_weights(self, seed: int) -> None:
         """Draws all weights, as the head of this file says."""
-        deviation = math.sqrt(2 / (5 * self.shape.hidden_size))
+        deviation = math.sqrt(2 / (5 * self.config.hidden_size))
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
                 parameter.fill_(1.0)
@@ -205,11 +205,11 @@ class Model(nn.Module):
             generator = torch.Generator().manual_seed(int.from_bytes(draw, "little") >> 1)
             values = torch.empty(parameter.shape, dtype=torch.float32)
             values.normal_(
-                0, deviation / math.sqrt(2 * self.shape.num_layers) if residual else deviation, generator=generator
+                0, deviation / math.sqrt(2 * self.config.num_layers) if residual else deviation, generator=generator
             )
             parameter.copy_(values)
 
-    def parameters_count(self) -> int:
+    def num_parameters(self) -> int:
         """Parameters, a tied head counted once."""
         return sum(p.numel() for p in self.parameters())
 

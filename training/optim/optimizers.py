@@ -122,7 +122,7 @@ class Optimizers:
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
         self.parts = tuple(parts)
 
-    def set_rate(self, rate: float) -> None:
+    def set_lr(self, rate: float) -> None:
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = rate
@@ -159,7 +159,7 @@ class Optimizers:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
-    def moments(self, p: nn.Parameter) -> dict[str, Tensor]:
+    def state_tensors(self, p: nn.Parameter) -> dict[str, Tensor]:
         """The state of a parameter, as tensors; zeros before its first step, as that step would begin from."""
         owner = next(o for o in self.parts if any(p is q for g in o.param_groups for q in g["params"]))
         if not owner.state[p]:

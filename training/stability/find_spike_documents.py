@@ -95,11 +95,11 @@ def incidents(folder: Path) -> list[Incident]:
 def apply(log: OrderLog, incident: Incident) -> OrderLog:
     """The order log with the incident's documents masked from its window on, in later segments too."""
     window = incident.sequence
-    later = [s for s in log.segments if s.window > window]
-    changed = OrderLog(log.block, tuple(s for s in log.segments if s.window <= window))
-    changed = changed.change(window, masked=tuple(incident.masked))
+    later = [s for s in log.segments if s.start > window]
+    changed = OrderLog(log.block, tuple(s for s in log.segments if s.start <= window))
+    changed = changed.with_change(window, masked=tuple(incident.masked))
     for s in later:
-        changed = changed.change(s.window, mix=s.mix, sequence=s.sequence, batch=s.batch)
+        changed = changed.with_change(s.start, mix=s.mix, seq_len=s.seq_len, global_size=s.global_size)
     return changed
 
 
@@ -107,13 +107,13 @@ def documents(data: TokenDataset, log: OrderLog, spans: Iterable[tuple[int, int]
     """The documents in these windows, each piece widened within its document to the length of a window; not masked."""
     seen: set[tuple[str, int, int, int]] = set()
     for first, last in spans:
-        masked = set(log.segment(first).masked)
-        for window in data.windows(log, first, last):
+        masked = set(log.segment_at(first).masked)
+        for window in data.sequences(log, first, last):
             length = len(window.tokens) - 1
             shard = data.domains[window.domain].shard(window.shard)
             ids = data.doc_ids(window)
-            for k, begin in enumerate(window.starts.tolist()):
-                row = window.document + k
+            for k, begin in enumerate(window.document_starts.tolist()):
+                row = window.first_document + k
                 opens, ends = int(shard.offsets[row]), int(shard.offsets[row + 1])
                 start = max(opens, min(window.start + begin, ends - length))
                 place = (window.domain, window.shard, row, start)

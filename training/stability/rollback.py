@@ -103,7 +103,8 @@ def investigate(
     backend = model.attention_backend
     model.attention_backend = "sdpa"  # flex would be compiled for every length of a document
     blamed, suspects, witnesses = find_spike_documents.blame(
-        data, log, [log.span(i - 1) for i in flagged], [log.span(i) for i in near], [log.span(i) for i in far],
+        data, log, [log.step_range(i - 1) for i in flagged], [log.step_range(i) for i in near],
+        [log.step_range(i) for i in far],
         _measure(model, ranks), config.guard.blame_z,
     )  # fmt: skip
     model.attention_backend = backend
@@ -128,7 +129,7 @@ def _scorer(config: TrainConfig, run: Path, good: save_load.Loaded) -> save_load
     newest = save_load.newest(run / "checkpoints")
     assert newest is not None
     losses = [loss for loss in newest.state["guard"]["history"][0] if loss is not None]
-    learnt = losses and statistics.median(losses) < math.log(newest.state["shape"]["vocab"])
+    learnt = losses and statistics.median(losses) < math.log(newest.state["model_config"]["vocab_size"])
     return newest if learnt else good
 
 

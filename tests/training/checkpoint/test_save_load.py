@@ -76,7 +76,7 @@ def test_training_goes_on_while_it_is_written(tmp_path: Path) -> None:
         with torch.no_grad():
             for p in model.parameters():
                 p.fill_(9.0)
-                for moment in optimizers.moments(p).values():
+                for moment in optimizers.state_tensors(p).values():
                     moment.fill_(9.0)
     assert_holds(tmp_path / "00000007", 7)
 
@@ -279,7 +279,7 @@ def test_power_lost_anywhere_in_a_run(corpus: Path, tmp_path: Path) -> None:
 def assert_same_tensors(a: Path, b: Path) -> None:
     found = []
     for path in (a, b):
-        model = Model(ModelConfig(**verify(path)["shape"]))
+        model = Model(ModelConfig(**verify(path)["model_config"]))
         optimizers = build_optimizers(model, OptimizerConfig())
         restore(path, model, optimizers)
         found.append(save_load.tensors(model, optimizers))

@@ -80,7 +80,7 @@ def kill_a_worker() -> None:
 def weights(run: Path) -> str:
     """SHA-256 over the final weights, by name."""
     path = save_load.checkpoints(run / "checkpoints")[-1]
-    model = Model(ModelConfig(**save_load.verify(path)["shape"]))
+    model = Model(ModelConfig(**save_load.verify(path)["model_config"]))
     save_load.restore(path, model, None)
     digest = hashlib.sha256()
     for name, p in sorted(model.named_parameters()):

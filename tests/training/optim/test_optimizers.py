@@ -70,7 +70,7 @@ def test_muon_is_torchs(shape: tuple[int, int]) -> None:
 def test_a_skipped_step_leaves_everything_as_it_was(kind: str) -> None:
     """Whatever the gradient is: also one that is no number."""
     model = Model(ModelConfig(**SHAPE, tie_embeddings=True))
-    model.initialise(1)
+    model.init_weights(1)
     optimizers = build_optimizers(model, OptimizerConfig(kind=kind))
 
     def step(value: float, skip: float) -> None:
@@ -79,7 +79,7 @@ def test_a_skipped_step_leaves_everything_as_it_was(kind: str) -> None:
         optimizers.step(torch.tensor(skip))
 
     def state() -> list[torch.Tensor]:
-        return [t.clone() for p in model.parameters() for t in (p.detach(), *optimizers.moments(p).values())]
+        return [t.clone() for p in model.parameters() for t in (p.detach(), *optimizers.state_tensors(p).values())]
 
     step(0.1, 0.0)
     before = state()
@@ -94,7 +94,7 @@ def test_a_skipped_step_leaves_everything_as_it_was(kind: str) -> None:
 def test_the_update_is_measured(kind: str) -> None:
     """Against the difference of the weights before and after; a skipped one is none."""
     model = Model(ModelConfig(**SHAPE, tie_embeddings=False))
-    model.initialise(1)
+    model.init_weights(1)
     optimizers = build_optimizers(model, OptimizerConfig(kind=kind, lr=0.02, weight_decay=0.5))
     generator = torch.Generator().manual_seed(2)
     for skip in (0.0, 0.0, 1.0, 0.0):
