@@ -28,7 +28,7 @@ import torch
 from curation import shards
 from training.config import GuardConfig, parse
 from training.data.data_schedule import new_data_order
-from training.stability.spike_detection import Guard
+from training.stability.spike_detection import SpikeGuard
 from training.train import TrainResult, train
 
 DOCUMENTS, LENGTH, VOCAB, POISONED = 20_000, 128, 257, 12
@@ -201,7 +201,7 @@ Rule = Callable[[float, float], bool]  # loss, gradient norm of the next step ->
 
 
 def ours(state: dict[str, Any] | None = None) -> tuple[Rule, Callable[[], dict[str, Any]]]:
-    guard = Guard(GuardConfig(action="skip"), torch.device("cpu"))
+    guard = SpikeGuard(GuardConfig(action="skip"), torch.device("cpu"))
     if state:
         guard.load_state_dict(state)
     count = iter(range(1, 10**9))

@@ -201,7 +201,7 @@ def import_hf(folder: str, run_dir: str) -> Path:
     told = json.loads((root / "config.json").read_text())
     eos = told.get("eos_token_id")
     eos = int(eos[0] if isinstance(eos, list) else eos or 0)
-    sizes = {k: v for k, v in vars(model.config).items() if k != "vocab_size"}
+    sizes = {k: v for k, v in vars(model.config).items() if k != "vocab"}
     config = TrainConfig(
         steps=1,
         model=ModelSection(preset=None, **sizes),
@@ -214,7 +214,7 @@ def import_hf(folder: str, run_dir: str) -> Path:
     _json(run / "data.json", {"manifest": None, "root": folder, "tokenizer": tokenizer})
     (run / "train.yaml").write_text(config.dump())
     state = {"step": 0, "model_config": vars(model.config)}
-    with save_load.Saver(run / "checkpoints", background=False) as saver:
+    with save_load.CheckpointSaver(run / "checkpoints", background=False) as saver:
         saver.save(
             0, model, optimizers.build_optimizers(model, config.optimizer), state, save_load.Retention(1, None, None)
         )

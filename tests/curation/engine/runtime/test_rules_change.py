@@ -1,4 +1,9 @@
-"""Promise 4: a changed rule decides again; the result is a fresh run's, and no signal is computed twice."""
+"""Promise 4: after a changed rule the result is that of a fresh run, and no signal is computed twice.
+
+Covers: run.py
+Covers: curation/engine/tasks/top_up.py, curation/engine/tasks/map_task.py, curation/engine/tasks/input_rows.py
+Covers: curation/engine/planning/plan.py, curation/engine/execution/phases.py
+"""
 
 from __future__ import annotations
 
@@ -201,7 +206,7 @@ COPIES = '''
 from dataclasses import dataclass
 from typing import ClassVar
 import pyarrow as pa
-from curation import record
+from curation import document
 from curation.step import MapStep
 
 @dataclass
@@ -212,7 +217,7 @@ class Copies(MapStep):
     signals = property(lambda self: pa.schema([("n", pa.int64())]))
     def __call__(self, batch):
         n = batch.column("exact_dedup").field("copies")
-        return record.with_column(batch, self.name, pa.StructArray.from_arrays([n], fields=list(self.signals)))
+        return document.with_column(batch, self.name, pa.StructArray.from_arrays([n], fields=list(self.signals)))
 
 @dataclass
 class Stamp(MapStep):
@@ -224,9 +229,9 @@ class Stamp(MapStep):
     def __call__(self, batch):
         n = batch.column("copies").field("n").to_pylist()
         texts = [f"{t} [{k}]" for t, k in zip(batch.column("text").to_pylist(), n)]
-        batch = record.with_column(batch, "text", pa.array(texts, pa.large_string()))
+        batch = document.with_column(batch, "text", pa.array(texts, pa.large_string()))
         did = pa.array([True] * batch.num_rows)
-        return record.with_column(batch, self.name, pa.StructArray.from_arrays([did], fields=list(self.signals)))
+        return document.with_column(batch, self.name, pa.StructArray.from_arrays([did], fields=list(self.signals)))
 '''
 
 

@@ -1,4 +1,7 @@
-"""A step that reaches for the network ends the run with its name, however it does so and whatever it does about it."""
+"""A step that opens a socket ends the run with its name, however it does so and whether or not it hides it.
+
+Covers: run_steps.py
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import socket
 import urllib.request
 from dataclasses import dataclass
 import pyarrow as pa
-from curation import record
+from curation import document
 from curation.step import MapStep
 
 @dataclass
@@ -39,7 +42,7 @@ class Curious(MapStep):
         except Exception:
             n = 1
         values = pa.array([n] * batch.num_rows, pa.int64())
-        return record.with_column(batch, self.name, pa.StructArray.from_arrays([values], fields=list(self.signals)))
+        return document.with_column(batch, self.name, pa.StructArray.from_arrays([values], fields=list(self.signals)))
 
 @dataclass
 class CuriousScrub(Curious):
