@@ -1,7 +1,7 @@
-"""A whole training before it is started: does it fit, how long will it take, what will it cost; and while it runs.
+"""Predicts whether a training fits in memory, how long it takes and what it costs; compares a running one with that.
 
-`plan` refuses what does not fit and says what would. `Live` holds the figures of a running training against the plan.
-The sums are account.py's, the devices devices.py's.
+`plan_training` refuses a training that does not fit and says what would. `LiveStats` compares a running training with
+its plan. The sums are in model_stats.py, the devices in device_specs.py.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ASSUMED_MFU = 0.4  # where nothing was measured; Llama 3's report gives 0.38 to 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A whole training; account.py has the parts. `flops`: of its first stage; `cost`: None without a price."""
+    """The predicted figures of a training. `flops`: per token, of its first stage; `cost`: None without a price."""
 
     device: str
     gpus: int

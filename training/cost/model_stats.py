@@ -1,4 +1,4 @@
-"""What a model of given sizes costs: parameters, FLOPs a token, bytes by part.
+"""Computes what a model of given sizes costs: parameters, FLOPs per token, bytes of memory by part.
 
 Everything is computed from the sizes; the tests hold each figure against what torch counts (parameters,
 FlopCounterMode, the peak of live storages). N below are the parameters that a token is multiplied with: without the

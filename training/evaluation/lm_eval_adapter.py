@@ -1,10 +1,10 @@
-"""Our checkpoints as a model of EleutherAI's lm-evaluation-harness, so that all its tasks run on them (extra `eval`).
+"""Adapts checkpoints to EleutherAI's lm-evaluation-harness, so that its tasks run on them (extra `eval`).
 
     from training.evaluation.lm_eval_adapter import adapter
     lm_eval.simple_evaluate(model=adapter("runs/web/train/small"), tasks=["arc_easy"])
 
 Or by name, as `lm_eval:arc_easy` among the tasks of `gristmill evaluate` and of `evaluate.tasks` in the training file.
-Likelihoods are those of tasks.py, so both give the same accuracy on the same task.
+Likelihoods are those of likelihood.py, so both give the same accuracy on the same task.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ def adapter(run_dir: str, device: str = "cpu") -> Any:
 
 
 def find_lm_eval_task(task: str) -> tuple[Any, str]:
-    """lm-eval's TaskManager that knows a task, NAME or FOLDER/NAME, and its name. Raises UserError where none does."""
+    """lm-eval's TaskManager that knows a task, NAME or FOLDER/NAME, and its name. Raises UserError if there is none."""
     require(f"lm_eval:{task}", ["lm_eval"])
     from lm_eval.tasks import TaskManager
 
     folder, _, name = task.rpartition("/")
     manager = TaskManager(include_path=folder or None)
     if name not in manager.all_tasks:
-        raise UserError(f"lm_eval:{task}: lm-eval has no task {name!r}; lm-eval --tasks list shows those that it has")
+        raise UserError(f"lm_eval:{task}: lm-eval has no task {name!r}; `lm-eval --tasks list` lists its tasks")
     return manager, name
 
 
 def run_lm_eval_task(trained: LoadedModel, task: str, limit: int | None) -> tuple[int, dict[str, float]]:
-    """How many questions were asked, and lm-eval's figures, without its estimates of their errors."""
+    """The number of questions, and lm-eval's metrics without their standard errors."""
     import lm_eval
 
     manager, name = find_lm_eval_task(task)

@@ -1,4 +1,4 @@
-"""A Llama-style decoder (Touvron et al. 2023; Dubey et al. 2024), whole in one file.
+"""Defines the model: a Llama-style decoder (Touvron et al. 2023; Dubey et al. 2024).
 
 Pre-normalised blocks: RMSNorm (Zhang & Sennrich 2019), attention with rotary positions (Su et al. 2021) and grouped
 key-value heads (Ainslie et al. 2023), SwiGLU (Shazeer 2020); no biases. The loss is taken inside `forward`, so that the
@@ -56,13 +56,13 @@ def rope_angles(length: int, width: int, theta: float, start: int = 0, device: t
 
 
 def rope_tables(angle: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines [length, width] for `rotate`, from angles [length, width / 2]."""
+    """Cosines and signed sines [length, width] for `apply_rotary`, from angles [length, width / 2]."""
     cos, sin = angle.cos(), angle.sin()
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates the pairs (i, i + d/2) of x [..., length, d] by `turns`, in fp32; Hugging Face pairs them alike."""
+    """Rotates the pairs (i, i + d/2) of x [..., length, d] by `rope_tables`, in fp32; Hugging Face pairs them alike."""
     wide = x.float()
     # Two halves, exchanged as rows of two: a roll within a row is what compilers for CPUs do not vectorise.
     halves = wide.view(*x.shape[:-1], 2, -1).flip(-2).flatten(-2)
@@ -131,7 +131,8 @@ class Model(nn.Module):
     """Tokens in; loss, count and per-token NLL out where targets are given, else logits.
 
     `recompute`: blocks keep only their input for backward and run again there (Chen et al. 2016): a third more work for
-    a fraction of the activations. `attention_backend`: how attention is computed; None: as `attention.way` says.
+    a fraction of the activations. `attention_backend`: how attention is computed; None: chosen by device
+    and type.
     """
 
     def __init__(self, shape: ModelConfig) -> None:
@@ -176,7 +177,7 @@ class Model(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """loss_sum, count and nll [batch, length] (see `linear_cross_entropy`) of int tensors [batch, length].
 
-        documents: the number of each position's document within its window; targets: -100 where there is none.
+        documents: the number of each position's document within its sequence; targets: -100 for no target.
         """
         device = tokens.device
         dtype = (
@@ -194,7 +195,7 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draws all weights, as the head of this file says."""
+        """Draws all weights, as described at the top of this file."""
         deviation = math.sqrt(2 / (5 * self.config.hidden_size))
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:

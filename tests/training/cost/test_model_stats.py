@@ -1,4 +1,7 @@
-"""The plan against what torch counts: parameters, FLOPs, peak of live storages; and what it says where nothing fits."""
+"""The plan against what torch counts: parameters, FLOPs, peak of live storages; and what it says where nothing fits.
+
+Covers: cost_model.py, device_specs.py
+"""
 
 from __future__ import annotations
 

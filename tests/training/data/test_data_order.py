@@ -1,4 +1,7 @@
-"""The data order: permutations, the chairman table in integer arithmetic, the order log replayed."""
+"""The data order: permutations, the chairman table in integer arithmetic, the order log replayed.
+
+Covers: block_order.py, mix_table.py, permutation.py
+"""
 
 from __future__ import annotations
 

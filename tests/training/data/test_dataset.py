@@ -1,4 +1,7 @@
-"""Windows read from real shards: which tokens, in which order, where documents begin, and what is refused."""
+"""Windows read from real shards: which tokens, in which order, where documents begin, and what is refused.
+
+Covers: token_streams.py, batch.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The promises about order as a whole: any world, any number of workers, any history of interruptions, exact quotas."""
+"""The promises about order as a whole: any world, any number of workers, any history of interruptions, exact quotas.
+
+Covers: dataloader.py, data_schedule.py, read_history.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tasks: scores against the plain computation, the forms of files, code in its process, lm-eval's own accuracy."""
+"""Tasks: scores against the plain computation, the forms of files, code in its process, lm-eval's own accuracy.
+
+Covers: likelihood.py, task_files.py, humaneval.py, lm_eval_adapter.py
+"""
 
 from __future__ import annotations
 

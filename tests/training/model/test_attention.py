@@ -1,4 +1,7 @@
-"""Packed documents equal an independent loop over them, in every way attention is computed; and compiling is clean."""
+"""Packed documents equal an independent loop over them, in every way attention is computed; and compiling is clean.
+
+Covers: attention_cpu.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which parameters decay, what a step does, and the learning rate at every iteration."""
+"""Which parameters decay, what a step does, and the learning rate at every iteration.
+
+Covers: lr_schedule.py, loss_scale.py
+"""
 
 from __future__ import annotations
 
