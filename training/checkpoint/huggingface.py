@@ -201,7 +201,7 @@ def import_hf(folder: str, run_dir: str) -> Path:
     told = json.loads((root / "config.json").read_text())
     eos = told.get("eos_token_id")
     eos = int(eos[0] if isinstance(eos, list) else eos or 0)
-    sizes = {k: v for k, v in vars(model.config).items() if k != "vocab"}
+    sizes = {k: v for k, v in vars(model.config).items() if k != "vocab_size"}
     config = TrainConfig(
         steps=1,
         model=ModelSection(preset=None, **sizes),

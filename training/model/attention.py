@@ -4,9 +4,9 @@ A sequence holds several documents, or a part of one. Position i attends to posi
 so a packed sequence gives every document what it would get alone (rotary positions are relative, so its place in the
 sequence does not matter). Nothing is padded and nothing is dropped.
 
-Four backends, equal in result, are chosen by device: document by document on a CPU (attention_cpu.py), the positions
-where documents begin for the variable-length flash kernel (GPU in 16 bits; costs nothing for other documents), a block
-mask for flex_attention (GPU in fp32, or where the kernel is missing; skips blocks of 128 that hold no pair), and a mask of
+Four backends, equal in result, are chosen by device: document by document on a CPU (attention_cpu.py); the positions
+where documents begin, for the variable-length flash kernel (GPU in 16 bits; costs nothing for other documents); a block
+mask for flex_attention (GPU in fp32, or where the kernel is missing; skips blocks of 128 without a pair); and a mask of
 all pairs for SDPA (other devices).
 """
 

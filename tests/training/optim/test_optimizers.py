@@ -16,7 +16,7 @@ from training.model.transformer import Model, ModelConfig
 from training.optim.lr_schedule import learning_rate
 from training.optim.optimizers import Muon, build_optimizers
 
-SHAPE = {"vocab": 10, "num_layers": 2, "hidden_size": 8, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 8}
+SHAPE = {"vocab_size": 10, "num_layers": 2, "hidden_size": 8, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 8}
 
 
 def groups(tied: bool, **config: Any) -> list[dict[str, set[str]]]:
