@@ -64,14 +64,13 @@ def finished(folder: str, stop: int) -> bool:
 
 def train(proxy: Proxy) -> dict[int, Scores]:
     """Trains it up to `stop` (or its end) and gives the scores. Runs in a worker process of its own."""
-    import yaml
-
+    from curation.core import yaml_lines
     from training import config
     from training.train import train as run
 
     folder = Path(proxy.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(dict(proxy.settings), sort_keys=False)
+    text = yaml_lines.dump(dict(proxy.settings))
     settings = config.parse(text, str(folder / "proxy.yaml"))
     stop = proxy.stop if proxy.stop is not None else settings.steps
     if finished(proxy.folder, stop):

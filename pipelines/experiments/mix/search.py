@@ -313,14 +313,13 @@ class _Search:
 
 def _proxy_settings(settings: Settings) -> dict[str, Any]:
     """The proxy's training file, resolved: every default written out, so that its fingerprint is of what it does."""
-    import yaml
-
+    from curation.core import yaml_lines
     from training import config
 
     if isinstance(settings.proxy, str):
         loaded = config.load(settings.proxy)
     else:
-        loaded = config.parse(yaml.safe_dump(settings.proxy), "proxy")
+        loaded = config.parse(yaml_lines.dump(settings.proxy), "proxy")
     made: dict[str, Any] = loaded.model_dump(mode="json")
     if "guard" not in loaded.model_fields_set:  # what goes back and masks documents trains on other data than was asked
         made["guard"]["action"] = "watch"
