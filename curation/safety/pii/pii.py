@@ -32,12 +32,13 @@ class Pii(MapStep):
     """Finds personal data and replaces it in the text.
 
     entities      presidio's names; the six defaults need no model and are fast, any other is as slow as presidio
-    actions       by entity: mask (`<EMAIL_ADDRESS>`, the default), pseudonym (made from the value and the key) or
-    remove key           name of the environment variable with the key of the pseudonyms; its value is never written
-    max_findings  drop documents with more replaced values than this (Dolma: 5); None: keep them all max_by_entity  the
-    same for single entities: {EMAIL_ADDRESS: 5} language      use presidio's recognizers for this language recognizers
-    YAML files of custom recognizers, in presidio's format; name their entities in `entities` ner           an installed
-    spaCy pipeline, or the folder of one, for PERSON, LOCATION and others that it finds
+    actions       by entity: mask (`<EMAIL_ADDRESS>`, the default), pseudonym (made with the key) or remove
+    key           name of the environment variable with the key of the pseudonyms; its value is never written
+    max_findings  drop documents with more replaced values than this (Dolma: 5); None: keep them all
+    max_by_entity  the same for single entities: {EMAIL_ADDRESS: 5}
+    language      use presidio's recognizers for this language
+    recognizers   YAML files of custom recognizers, in presidio's format; name their entities in `entities`
+    ner           an installed spaCy pipeline, or the folder of one, for PERSON, LOCATION and others that it finds
     """
 
     scrubs = True
