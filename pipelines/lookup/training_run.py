@@ -9,9 +9,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from curation.core.errors import UserError
+from training.metrics.log_format import check_format
 
 
 @dataclass
@@ -76,6 +78,7 @@ def read(folder: str) -> Training:
         raise UserError(
             f"{folder} is not a training run: it has no metrics.jsonl\n  give the output directory of gristmill train"
         )
+    check_format(Path(folder))
     made = Training(os.path.basename(os.path.abspath(folder)), folder, _config(folder))
     for entry in read_lines(os.path.join(folder, "metrics.jsonl")):
         _add_entry(made, entry)

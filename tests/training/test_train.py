@@ -1,4 +1,7 @@
-"""The loop: it learns, it is a function of its inputs, and a killed run ends where an uninterrupted one ends."""
+"""The loop: it learns, it is a function of its inputs, and a killed run ends where an uninterrupted one ends.
+
+Covers: checkpoint/resume.py, distributed/watchdog.py
+"""
 
 from __future__ import annotations
 
@@ -259,7 +262,9 @@ def test_falls_back_past_a_damaged_checkpoint_and_says_so(corpus: Path, uninterr
     file.write_bytes(data)
     result = train(config(), str(corpus), str(run))
     assert result.resumed_from == 20
-    assert any("00000024" in n and "checksum differs" in n and "trying the checkpoint before it" in n for n in result.notes)
+    assert any(
+        "00000024" in n and "checksum differs" in n and "trying the checkpoint before it" in n for n in result.notes
+    )
     assert_equal_runs(run, uninterrupted)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from curation.core.errors import UserError
 from pipelines.experiments.scaling.scaling_law import Floats
+from training.metrics.log_format import check_format
 
 if TYPE_CHECKING:
     from training.model.transformer import ModelConfig
@@ -66,6 +67,7 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     if not path.exists():
         raise UserError(f"{folder} is not a training run: it has no metrics.jsonl")
+    check_format(folder)
     entries = []
     for line in path.read_text().splitlines():
         try:
