@@ -1,4 +1,4 @@
-"""Does the trainer reach the validation loss of a plain reference? Same data, equal steps, three seeds; a figure.
+"""Compares the trainer's validation loss with that of a plain reference: same data, equal steps, three seeds; a figure.
 
     python -m benchmarks.convergence --work runs/convergence [--steps 600] [--one ours 1] [--out docs]
 

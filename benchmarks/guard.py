@@ -1,4 +1,4 @@
-"""The guard against poisoned documents, and its rule against two others.
+"""Measures spike detection on poisoned documents, and compares its rule with two others.
 
 `python -m benchmarks.guard experiment --text FILE... [--seeds 5]`: 20,000 documents of 128 tokens (bytes of the text
 files), a model of at most 0.2 M parameters, and three poisons, 12 documents of each: random tokens, one repeated token,

@@ -1,4 +1,4 @@
-"""Map steps on one core: MB of text a second for each of ours, beside datatrove's own block and the bare library.
+"""Measures map steps on one core, MB of text a second, with datatrove's block and the bare library as peers.
 
     python -m benchmarks.map_steps [--files 'docs-00*'] [--peer-documents 150]
 

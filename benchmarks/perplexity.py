@@ -1,4 +1,4 @@
-"""Perplexity: the step beside KenLM called bare, and cc_net's form beside SentencePiece and KenLM called bare.
+"""Compares the perplexity step with KenLM alone, and cc_net's form with SentencePiece and KenLM alone.
 
     python -m benchmarks.perplexity
 

@@ -1,4 +1,4 @@
-"""`make bench`: runs benchmarks one after another and writes what they print to benchmarks/RESULTS.md.
+"""Runs benchmarks one after another and writes what they print to benchmarks/RESULTS.md (`make bench`).
 
     python -m benchmarks.run [--quick] [NAME ...] [--data ../shared/data] [--list]
 
