@@ -30,7 +30,7 @@ from curation.shards import Manifest, read_manifest
 from training.config import TrainConfig
 from training.data.token_streams import DomainStream, validation_streams
 from training.evaluation.validation_loss import evaluate_domains, mean_loss
-from training.metrics.metrics_log import METRICS
+from training.metrics.log_format import METRICS
 from training.train import model_config, train
 
 SEEDS, VOCAB, POINTS = (1, 2, 3), 4096, 6

@@ -33,7 +33,8 @@ from training.distributed.watchdog import start_watchdog
 from training.evaluation.tasks import read_tasks
 from training.evaluation.validation_loss import ValidationScore
 from training.metrics.experiment_loggers import ExperimentLoggers
-from training.metrics.metrics_log import METRICS, MetricsLog, Report, goodput, last_scores
+from training.metrics.log_format import METRICS
+from training.metrics.metrics_log import MetricsLog, Report, goodput, last_scores
 from training.model.transformer import Model, ModelConfig
 from training.stability import rollback
 from training.stability.spike_detection import SpikeGuard

@@ -9,10 +9,12 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from curation.core import jsonl_log
 from curation.core.errors import UserError
+from training.metrics.log_format import check_format
 
 
 @dataclass
@@ -77,6 +79,7 @@ def read(folder: str) -> Training:
         raise UserError(
             f"{folder} is not a training run: it has no metrics.jsonl\n  give the output directory of gristmill train"
         )
+    check_format(Path(folder))
     made = Training(os.path.basename(os.path.abspath(folder)), folder, _config(folder))
     for entry in jsonl_log.read(os.path.join(folder, "metrics.jsonl")):
         _add_entry(made, entry)

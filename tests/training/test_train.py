@@ -1,4 +1,7 @@
-"""The loop: it learns, it is a function of its inputs, and a killed run ends where an uninterrupted one ends."""
+"""The loop: it learns, it is a function of its inputs, and a killed run ends where an uninterrupted one ends.
+
+Covers: checkpoint/resume.py, distributed/watchdog.py
+"""
 
 from __future__ import annotations
 

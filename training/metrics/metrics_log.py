@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from curation.core import atomic_files
-from curation.core.errors import UserError
 from curation.core.jsonl_log import append, read
 from training.evaluation.validation_loss import ValidationScore
+from training.metrics.log_format import FORMAT, METRICS, SESSIONS, SPEED, check_format
 
 Report = Callable[[dict[str, Any]], None]
-METRICS, SPEED, SESSIONS = "metrics.jsonl", "speed.jsonl", "sessions.jsonl"
-FORMAT = 2  # of all three: 1 counted by other names
 
 
 class MetricsLog:
@@ -99,16 +97,6 @@ class MetricsLog:
         """Puts the metrics on disk: before a checkpoint says that these steps are done."""
         if self._run is not None:
             os.fsync(self._metrics.fileno())
-
-
-def check_format(run: Path) -> None:
-    """Raises UserError for a run whose logs an older version wrote."""
-    sessions = list(read(run / SESSIONS))
-    if sessions and sessions[0].get("format") != FORMAT:
-        raise UserError(
-            f"{run}: its logs have format {sessions[0].get('format', 1)}, this version reads format {FORMAT}; "
-            "train it again in a new directory, or use the version that wrote it"
-        )
 
 
 def goodput(run: Path) -> dict[str, float]:

@@ -22,7 +22,8 @@ from training.config import TrainConfig
 from training.data.data_order import OrderLog
 from training.data.dataset import TokenDataset
 from training.distributed.parallel import Ranks, full_tensor
-from training.metrics.metrics_log import METRICS, MetricsLog
+from training.metrics.log_format import METRICS
+from training.metrics.metrics_log import MetricsLog
 from training.model.transformer import Model
 from training.stability import find_spike_documents
 from training.stability.find_spike_documents import Incident, ScoreDocument

@@ -12,6 +12,7 @@ import numpy as np
 from curation.core import jsonl_log
 from curation.core.errors import UserError
 from pipelines.experiments.scaling.scaling_law import Floats
+from training.metrics.log_format import check_format
 
 if TYPE_CHECKING:
     from training.model.transformer import ModelConfig
@@ -67,6 +68,7 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     if not path.exists():
         raise UserError(f"{folder} is not a training run: it has no metrics.jsonl")
+    check_format(folder)
     return list(jsonl_log.read(path))
 
 

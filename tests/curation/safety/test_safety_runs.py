@@ -157,7 +157,7 @@ def test_another_key_is_another_result(
         ({"pii": {"actions": {"US_SSN": "pseudonym"}, "key": "NOT_SET"}}, "environment variable NOT_SET"),
         ({"pii": {"recognizers": ["none.yaml"]}}, "none.yaml: cannot be read"),
         ({"pii": {"ner": "en_core_web_sm"}}, "en_core_web_sm is not installed: install it"),
-        ({"toxicity": {"by_language": {"en": "toxicity-en"}}}, "reads 'language', which no step before it gives"),
+        ({"toxicity": {"by_language": {"en": "toxicity-en"}}}, "reads 'language', which no earlier step computes"),
         ({"toxicity": {"sentences": "remove"}}, "sentences"),
         ({"decontaminate": {"against": ["set.jsonl"], "fields": ["frage"]}}, "no field frage; it has question, answer"),
         ({"decontaminate": {"against": ["none/*.jsonl"]}}, "no evaluation file matches"),

@@ -1,4 +1,7 @@
-"""The guard: what it calls an anomaly, whom it blames, and that nothing of it is lost when a run is cut short."""
+"""The guard: what it calls an anomaly, whom it blames, and that nothing of it is lost when a run is cut short.
+
+Covers: find_spike_documents.py, rollback.py
+"""
 
 from __future__ import annotations
 
