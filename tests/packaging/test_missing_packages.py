@@ -103,7 +103,7 @@ def test_a_sentencepiece_file_given_as_path(monkeypatch: pytest.MonkeyPatch, tmp
     hide(monkeypatch, "sentencepiece")
     (tmp_path / "m").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
     with pytest.raises(UserError, match=r"sentencepiece is not installed\n.*gristmill\[sentencepiece\]"):
-        load_tokenizer.load(str(tmp_path / "m"))
+        load_tokenizer.load_tokenizer(str(tmp_path / "m"))
 
 
 def test_mix_experiments_without_lightgbm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_mix_experiments_without_lightgbm(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_the_demo_without_warcio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hide(monkeypatch, "warcio")
     with pytest.raises(UserError, match=r"gristmill demo: warcio is not installed\n.*gristmill\[demo\]"):
-        demo.demo(str(tmp_path / "demo"), console=None)
+        demo.run_demo(str(tmp_path / "demo"), console=None)
     assert not (tmp_path / "demo").exists()
 
 
