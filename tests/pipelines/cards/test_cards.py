@@ -179,7 +179,7 @@ def test_shipped_cards_are_what_the_command_writes(gristmill, name: str, tmp_pat
 
     monkeypatch.chdir(ROOT)
     recipe = name not in ("lid.176", "toxicity-en")
-    code, _, _ = gristmill("card", f"pipelines/{name}.yaml" if recipe else name, "--out", tmp_path)
+    code, _, _ = gristmill("card", f"pipelines/recipes/{name}.yaml" if recipe else name, "--out", tmp_path)
     assert code == 0
     written = (tmp_path / f"{name}.md").read_text()
     assert written == (ROOT / "data_cards" / f"{name}.md").read_text(), "run: gristmill card … --out data_cards"
