@@ -123,7 +123,7 @@ def test_mix_experiments_without_lightgbm(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_the_demo_without_warcio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hide(monkeypatch, "warcio")
     with pytest.raises(UserError, match=r"gristmill demo: warcio is not installed\n.*gristmill\[demo\]"):
-        demo.demo(str(tmp_path / "demo"), console=None)
+        demo.run_demo(str(tmp_path / "demo"), console=None)
     assert not (tmp_path / "demo").exists()
 
 

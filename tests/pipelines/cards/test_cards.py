@@ -1,4 +1,7 @@
-"""Data cards: valid for the Hub and for Croissant, true to the run, and enough to make the run again."""
+"""Data cards: valid for the Hub and for Croissant, true to the run, and enough to make the run again.
+
+Covers: card_data.py, croissant.py, dataset.py, shipped.py, write_cards.py, pipelines/cli/commands/inspect.py
+"""
 
 from __future__ import annotations
 

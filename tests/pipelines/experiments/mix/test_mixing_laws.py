@@ -1,4 +1,8 @@
-"""Mix laws: RegMix's published swarm, the choice among families, planted laws, optima under caps, tables gone wrong."""
+"""Mix laws: RegMix's published swarm, the choice among families, planted laws, optima under caps, tables gone wrong.
+
+Covers: batched_least_squares.py, curve_fit.py, mixture_design.py, model_selection.py, optimize_mix.py,
+regmix_tables.py
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """The search: resumed, with other objectives, with proxies gone wrong, on losses that a formula writes down; and once
-for real, by the command."""
+for real, by the command.
+
+Covers: proxy_run.py, report_page.py, results.py, search_config.py, pipelines/cli/commands/mix.py
+"""
 
 from __future__ import annotations
 

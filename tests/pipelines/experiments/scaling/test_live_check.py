@@ -1,4 +1,7 @@
-"""The ladder, and a run watched by it: curves that a formula writes down, and once for real with data gone wrong."""
+"""The ladder, and a run watched by it: curves that a formula writes down, and once for real with data gone wrong.
+
+Covers: ladder.py, live_run.py
+"""
 
 from __future__ import annotations
 

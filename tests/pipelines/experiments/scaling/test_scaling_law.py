@@ -1,4 +1,7 @@
-"""Scaling laws: Epoch AI's replication to its digits, planted laws found again, and tables that cannot be fitted."""
+"""Scaling laws: Epoch AI's replication to its digits, planted laws found again, and tables that cannot be fitted.
+
+Covers: fitted_law.py, runs_table.py, pipelines/cli/commands/scaling.py
+"""
 
 from __future__ import annotations
 
