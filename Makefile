@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.gristmill-installed
-# what pytest gets besides its defaults, say: make test ARGS="-k rules" or ARGS="-m 'not gpu'" (slow tests too)
+# what pytest gets besides its defaults, say: make test ARGS="-k rules" or ARGS="-m 'not gpu and not nightly'" (slow too)
 ARGS ?=
 
 .PHONY: demo test lint types layers check docs bench clean

@@ -72,14 +72,13 @@ def pipeline(crawl: Path, pattern: str = "docs-0*.warc.gz", vocab: int = 1024) -
 
 def curated(crawl: Path, run: Path, pattern: str = "docs-0*.warc.gz", executor: str = "ray", vocab: int = 1024) -> None:
     """Brings the run to its end, where it is not there yet."""
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate
 
     run.parent.mkdir(parents=True, exist_ok=True)
     file = run.with_suffix(".yaml")
     file.write_text(pipeline(crawl, pattern, vocab))
-    curate(config.load(str(file), catalogue=STEPS, readers=READERS), str(run), executor=executor)
+    curate(load_pipeline(str(file)), str(run), executor=executor)
 
 
 def main() -> None:

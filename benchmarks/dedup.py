@@ -38,14 +38,13 @@ engine: {{task_bytes: 1024}}
 
 def ours(root: Path, run_dir: Path) -> None:
     """The run itself, in a process of its own."""
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate
 
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     file = run_dir.with_suffix(".yaml")
     file.write_text(PIPELINE.format(root=root))
-    result = curate(config.load(str(file), catalogue=STEPS, readers=READERS), str(run_dir), executor="inline")
+    result = curate(load_pipeline(str(file)), str(run_dir), executor="inline")
     usage = resource.getrusage(resource.RUSAGE_SELF)
     print(
         json.dumps(

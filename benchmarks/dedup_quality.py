@@ -70,12 +70,12 @@ def run(work: Path, ids: list[str], texts: list[str], per_file: int = planted.FI
 
 
 def one_run(file: str, run_dir: str) -> None:
-    from curation.config import load as config
     from curation.config.catalogue import READERS
     from curation.config.catalogue import STEPS as CATALOGUE
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate
 
-    curate(config.load(file, catalogue=CATALOGUE, readers=READERS), run_dir, executor="inline")
+    curate(load_pipeline(file, catalogue=CATALOGUE, readers=READERS), run_dir, executor="inline")
     print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 
@@ -100,7 +100,7 @@ def checked(found: dict[str, Any], text: dict[str, str], threshold: float) -> tu
 
 
 def recall(data: Path, work: Path) -> None:
-    from curation.dedup.minhash.signatures import meet_probability
+    from curation.dedup.minhash.signatures import candidate_probability
 
     make = planted.Maker(planted.pieces(data), 3)
     for similarity in planted.BINS:
@@ -114,7 +114,7 @@ def recall(data: Path, work: Path) -> None:
         print(f"{'planted':>8}{'pairs':>8}{'reach it':>10}{'found':>8}{'theory':>10}{'sigma':>8}{'off by':>9}")
         for bin_ in planted.BINS:
             pairs = [n for n in real if n.startswith(f"pair-{bin_:.2f}-")]
-            chances = [meet_probability(real[n], 14, 8) for n in pairs if real[n] >= threshold]
+            chances = [candidate_probability(real[n], 14, 8) for n in pairs if real[n] >= threshold]
             got = sum(
                 any(found[n + a] and found[n + a][0] == n + b for a, b in (("-a", "-b"), ("-b", "-a"))) for n in pairs
             )

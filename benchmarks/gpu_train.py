@@ -27,7 +27,7 @@ from training.config import PRESETS
 from training.cost.device_specs import find_device, match_device
 from training.cost.model_stats import estimate_memory, flops_per_token
 from training.model.attention import attention_backend, attention_mask
-from training.model.loss import linear_cross_entropy
+from training.model.linear_cross_entropy import linear_cross_entropy
 from training.model.transformer import Model, ModelConfig
 
 VOCAB = 128_256
@@ -143,7 +143,7 @@ def loss_memory() -> None:
     targets = torch.randint(0, VOCAB, (32_768,), device="cuda")
     ways: dict[str, Callable[[], Tensor]] = {
         "ours": lambda: linear_cross_entropy(hidden, weight, targets)[0],
-        "ours, compiled": lambda: linear_cross_entropy(hidden, weight, targets, fused=True)[0],
+        "ours, compiled": lambda: linear_cross_entropy(hidden, weight, targets, compiled=True)[0],
         "torch.compile of the plain one": lambda: _plain(hidden, weight, targets),
     }
     for name, loss in ways.items():

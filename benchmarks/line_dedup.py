@@ -17,15 +17,14 @@ import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from curation.config import load as config
-from curation.config.catalogue import READERS, STEPS
+from curation.config.load_pipeline import load_pipeline
 from curation.dedup import line_spans
-from curation.dedup.scope import site
 from curation.engine.results import explain
 from curation.engine.runtime.run import curate
 
@@ -57,6 +56,10 @@ class AllText(MapStep):
 '''
 
 
+def _site(url: str | None) -> str:
+    return (urlsplit(url or "").hostname or "").removeprefix("www.")
+
+
 def run(data: Path, folder: Path, name: str, steps: list[Any]) -> tuple[dict[str, str], pa.Table]:
     """(text of each kept document by id, the ledger) of a pipeline over the crawl."""
     source = {"name": "crawl", "read": "warc", "root": str(data / "crawl"), "path": "*.warc.gz"}
@@ -64,7 +67,7 @@ def run(data: Path, folder: Path, name: str, steps: list[Any]) -> tuple[dict[str
     file.write_text(yaml.safe_dump({"name": "lines", "sources": [source], "steps": steps}))
     (folder / "all_text.py").write_text(ALL_TEXT)
     run_dir = folder / name
-    curate(config.load(str(file), catalogue=STEPS, readers=READERS), str(run_dir), executor="inline")
+    curate(load_pipeline(str(file)), str(run_dir), executor="inline")
     files = sorted((run_dir / "result" / "documents").glob("*.parquet"))
     table = pa.concat_tables([pq.read_table(f, columns=["doc_id", "text"]) for f in files])
     texts = {d.hex(): t for d, t in zip(table["doc_id"].to_pylist(), table["text"].to_pylist(), strict=True)}
@@ -103,14 +106,14 @@ def main() -> None:
                 text = line_spans.restore(after.get(doc, ""), taken) if row["step"] is None else gone
                 undone += row["step"] is None
                 mine = "".join(own[doc])
-                c = counts[site(row["url"])]
+                c = counts[_site(row["url"])]
                 c[0] += 1
                 c[5] += bool(taken)
                 for column, lines in ((1, text), (3, gone)):
                     for line in lines.split("\n"):
                         c[column + (words(line) not in mine)] += len(line.strip())
                 if label == next(iter(SETTINGS)) and taken and 900 < len(text) < 2200:
-                    shown.setdefault(site(row["url"]), (row["url"], text, taken))  # the first of its site by doc_id
+                    shown.setdefault(_site(row["url"]), (row["url"], text, taken))  # the first of its site by doc_id
             print(f"\n## {label}: {json.dumps(setting)}\n")
             print(f"{seconds:.1f} s of CPU for the whole run; {undone} documents put together again from the ledger\n")
             print("| site | pages | cut in | own text, characters | cut | other text, characters | cut |")

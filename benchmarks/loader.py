@@ -64,7 +64,7 @@ def prepare(folder: Path, wanted: int) -> None:
 
     from curation import shards
     from curation.packing.tokenizer.encode import Encoder
-    from curation.packing.tokenizer.load_tokenizer import train
+    from curation.packing.tokenizer.train_tokenizer import train_bpe
 
     texts: list[str] = []
     size = 0
@@ -73,7 +73,7 @@ def prepare(folder: Path, wanted: int) -> None:
         size += len(text)
         if size > 80 << 20:
             break
-    data = train(texts[::20], VOCAB)
+    data = train_bpe(texts[::20], VOCAB)
     encoder = Encoder(data)
     ids = [i.astype(np.uint16) for i in encoder.encode_batch(texts)]
     root = folder / "shards"

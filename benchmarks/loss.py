@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.memory_profile import LiveStorages
-from training.model.loss import linear_cross_entropy
+from training.model.linear_cross_entropy import linear_cross_entropy
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -31,8 +31,8 @@ def plain(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), targets)
 
 
-def ours(hidden: Tensor, weight: Tensor, targets: Tensor, fused: bool = False) -> Tensor:
-    loss_sum, count, _ = linear_cross_entropy(hidden, weight, targets, fused=fused)
+def ours(hidden: Tensor, weight: Tensor, targets: Tensor, compiled: bool = False) -> Tensor:
+    loss_sum, count, _ = linear_cross_entropy(hidden, weight, targets, compiled=compiled)
     return loss_sum / count
 
 
@@ -43,7 +43,7 @@ def contenders(device: str, compiled: bool) -> dict[str, Loss]:
         found["torch"] = lambda h, w, y: F.linear_cross_entropy(h, w, y, options=options)
     if compiled or device == "cuda":
         found["plain, compiled"] = torch.compile(plain)
-        found["ours, compiled"] = partial(ours, fused=True)
+        found["ours, compiled"] = partial(ours, compiled=True)
     if device == "cuda":
         try:
             from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy

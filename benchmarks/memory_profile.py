@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from training.model import loss
+from training.model import linear_cross_entropy
 
 # What the loss's operators run: a mode sees an operator from outside only, and theirs is where the memory goes.
 _INSIDE: dict[Any, Callable[..., Any]] = {
-    torch.ops.gristmill.linear_cross_entropy_rows.default: loss.by_rows_plain,
-    torch.ops.gristmill.linear_cross_entropy_columns.default: loss.by_columns_plain,
-    torch.ops.gristmill.linear_cross_entropy_columns_backward.default: loss.slopes_by_columns_plain,
+    torch.ops.gristmill.linear_cross_entropy_rows.default: linear_cross_entropy.run_row_chunks,
+    torch.ops.gristmill.linear_cross_entropy_columns.default: linear_cross_entropy.run_column_chunks,
+    torch.ops.gristmill.linear_cross_entropy_columns_backward.default: linear_cross_entropy.run_column_chunks_backward,
 }
 
 

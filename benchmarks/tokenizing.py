@@ -121,10 +121,11 @@ def main() -> None:
     from tokenizers import Tokenizer
 
     from curation.packing.tokenizer.encode import Encoder
-    from curation.packing.tokenizer.load_tokenizer import load, train
+    from curation.packing.tokenizer.load_tokenizer import load_tokenizer
+    from curation.packing.tokenizer.train_tokenizer import train_bpe
 
     texts = pages(options.crawl)
-    data = load(options.tokenizer) if options.tokenizer else train(texts[::10], VOCAB)
+    data = load_tokenizer(options.tokenizer) if options.tokenizer else train_bpe(texts[::10], VOCAB)
     encoder = Encoder(data)
     theirs = Tokenizer.from_str(data.decode())
     theirs.encode_special_tokens = True

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.config import load as config
-from curation.config.catalogue import READERS, STEPS
+from curation.config.load_pipeline import load_pipeline
 from curation.core.errors import UserError
 from curation.engine.results import explain as explaining
 from curation.engine.runtime.run import curate
@@ -52,7 +51,7 @@ def run(
     changed first, RunFailed for a run that cannot go on, and UserError where files could not be read, unless
     `allow_missing`.
     """
-    pipeline = config.load(file, catalogue=STEPS, readers=READERS, sets=sets)
+    pipeline = load_pipeline(file, sets=sets)
     where = run_dir or os.path.join("runs", pipeline.name)
     result = curate(
         pipeline, where, executor=executor, address=address, workers=workers, limit=limit, sample=sample,

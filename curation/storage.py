@@ -69,6 +69,15 @@ def join(root: str, *parts: str) -> str:
     return root
 
 
+def path_beside(file: str, path: str) -> str:
+    """A path as written in a file, seen from that file's folder; absolute and remote paths stay as they are."""
+    if is_remote(path) or posixpath.isabs(path):
+        return path
+    if is_remote(file):
+        return posixpath.join(file.rpartition("/")[0], path)
+    return posixpath.normpath(posixpath.join(os.path.dirname(os.path.abspath(file)), path))
+
+
 def open_input(root: str, path: str) -> IO[bytes]:
     """Opens `path` below `root` for reading, as stored (compressed files stay compressed)."""
     full = join(root, path)

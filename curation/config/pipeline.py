@@ -1,6 +1,6 @@
 """What a pipeline is: the sections of its file as typed values, and the checked whole that the engine runs.
 
-`config.load` makes a `Pipeline` from a file; nothing here reads or decides anything.
+`load_pipeline` makes a `Pipeline` from a file; nothing here reads or decides anything.
 """
 
 from __future__ import annotations
@@ -9,15 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from curation.config.rules import ParsedRule
-from curation.core.yaml_lines import Located
+from curation.core.schema import Strict
+from curation.core.yaml_lines import YamlTree
 from curation.step import GlobalStep, MapStep, Reader
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class Mix(Strict):
@@ -26,7 +23,9 @@ class Mix(Strict):
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | Literal["natural"] = "natural"
     budget: Annotated[int, Field(gt=0)] | None = None  # tokens in all; null: everything once
     max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    groups: dict[str, str] = {}  # name -> SQL: documents for which it is TRUE have this domain, the first one's
+    groups: dict[str, str] = Field(
+        default_factory=dict
+    )  # name -> SQL: documents for which it is TRUE have this domain, the first one's
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0  # above 1: small domains weigh more
     shortfall: Literal["refuse", "redistribute"] = "refuse"  # a domain that lacks tokens for its share
 
@@ -79,8 +78,8 @@ class File(Strict):
     name: str | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 17
     sources: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    exclude: list[str] = []
-    steps: list[Any] = []
+    exclude: list[str] = Field(default_factory=list)
+    steps: list[Any] = Field(default_factory=list)
     mix: Mix = Mix()
     tokenizer: Tokenizer | None = None
     shards: Shards = Shards()
@@ -153,18 +152,18 @@ class Pipeline:
     store_raw: bool
     quantiles: str | None
     engine: Engine
-    places: Located
+    tree: YamlTree
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default and override in place. Paths stand as in the file, so that a pipeline moved
         to another folder is the same one."""
-        paths = self.places.tree.get("tokenizer") or {}
+        paths = self.tree.root.get("tokenizer") or {}
         written_tokenizer = {k: paths[k] for k in FILES if paths.get(k)}
         return {
             "name": self.name,
             "seed": self.seed,
             "sources": [dict(s.written) for s in self.sources],
-            "exclude": list(self.places.tree.get("exclude") or []),
+            "exclude": list(self.tree.root.get("exclude") or []),
             "steps": [
                 {
                     "step": e.kind,
@@ -181,6 +180,6 @@ class Pipeline:
             "validation": self.validation,
             "retention": self.retention,
             "store_raw": self.store_raw,
-            "quantiles": self.places.tree.get("quantiles"),
+            "quantiles": self.tree.root.get("quantiles"),
             "engine": self.engine.model_dump(),
         }

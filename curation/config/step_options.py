@@ -8,39 +8,30 @@ the pipeline file) or `package.module:Class`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from curation.core.errors import UserError
 from curation.core.packages import explain_import_error
-from curation.core.yaml_lines import Located, Path, beside
+from curation.core.schema import nearest
+from curation.core.yaml_lines import Path, YamlTree
+from curation.storage import path_beside
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`did you mean language?`, or the list of what there is."""
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    return f"expected one of: {', '.join(sorted(names))}" if names else "expected no keys here"
-
-
-def find_class(kind: str, catalogue: Mapping[str, str | type], located: Located, path: Path, what: str) -> type:
+def find_class(kind: str, catalogue: Mapping[str, str | type], tree: YamlTree, path: Path, what: str) -> type:
     """The class that a word in the file means. Raises UserError naming near words, or what went wrong on import."""
-    where = located.where(*path)
+    where = tree.where(*path)
     target = catalogue.get(kind)
     if target is None and (":" in kind):
-        return load_class(user_target(kind, located.file), where)
+        return load_class(user_target(kind, tree.file), where)
     if target is None:
         hint = nearest(kind, catalogue)
         own = "\n  a step of your own is written file.py:Class or package.module:Class" if what == "step" else ""
@@ -51,7 +42,7 @@ def find_class(kind: str, catalogue: Mapping[str, str | type], located: Located,
 def user_target(kind: str, file: str) -> str:
     """`my_steps.py:Shout` with the path made absolute, as `load_class` takes it on any machine that has the file."""
     module, _, name = kind.rpartition(":")
-    return f"{beside(file, module)}:{name}" if module.endswith(".py") else kind
+    return f"{path_beside(file, module)}:{name}" if module.endswith(".py") else kind
 
 
 def load_class(target: str, where: str = "") -> type:
@@ -89,34 +80,41 @@ def load_class(target: str, where: str = "") -> type:
     return found
 
 
-def build(cls: type, options: Mapping[str, Any], located: Located, path: Path, what: str) -> Any:
+def build(cls: type, options: Mapping[str, Any], tree: YamlTree, path: Path, what: str) -> Any:
     """An instance of a dataclass from options, each checked against its field's type.
 
     Types are strict (no "3" for 3) but for what YAML cannot say: a list where a tuple is meant, an integer for a float.
     """
     if not dataclasses.is_dataclass(cls):
-        raise UserError(f"{located.where(*path)}: {cls.__name__} is not a dataclass\n  its fields would be its options")
+        raise UserError(f"{tree.where(*path)}: {cls.__name__} is not a dataclass\n  its fields would be its options")
+    try:
+        hints = get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise UserError(
+            f"{tree.where(*path)}: an annotation of {cls.__name__} cannot be resolved: {error}\n"
+            "  import the name where the class is defined, outside of `if TYPE_CHECKING:`"
+        ) from None
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init and not f.name.startswith("_")}
     for key in options:
         if key not in fields:
-            raise UserError(f"{located.where(*path, key)}: {what} has no option {key!r}\n  {nearest(key, fields)}")
+            raise UserError(f"{tree.where(*path, key)}: {what} has no option {key!r}\n  {nearest(key, fields)}")
     missing = [
         name
         for name, f in fields.items()
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and name not in options
     ]
     if missing:
-        needs = ", ".join(f"{n} ({_type_name(_type(cls, fields[n]))})" for n in missing)
-        raise UserError(f"{located.where(*path)}: {what} needs {needs}")
+        needs = ", ".join(f"{n} ({_type_name(hints[n])})" for n in missing)
+        raise UserError(f"{tree.where(*path)}: {what} needs {needs}")
     values = {}
     for key, value in options.items():
-        annotation = _type(cls, fields[key])
+        annotation = hints[key]
         try:
             values[key] = TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             inner = tuple(p for p in first["loc"] if isinstance(p, int) or (isinstance(value, dict) and p in value))
-            where = located.where(*path, key, *inner)
+            where = tree.where(*path, key, *inner)
             expected = _type_name(annotation)
             raise UserError(
                 f"{where}: is {json.dumps(first['input'], ensure_ascii=False)}\n  expected {expected}"
@@ -124,17 +122,7 @@ def build(cls: type, options: Mapping[str, Any], located: Located, path: Path, w
     try:
         return cls(**values)
     except UserError as error:
-        raise UserError(f"{located.where(*path)}: {error}") from None
-
-
-def _type(cls: type, f: dataclasses.Field[Any]) -> Any:
-    """A field's type; annotations are strings under `from __future__ import annotations`, resolved where written."""
-    if not isinstance(f.type, str):
-        return f.type
-    for base in cls.__mro__:
-        if f.name in inspect.get_annotations(base):
-            return eval(f.type, dict(vars(sys.modules[base.__module__])))
-    raise TypeError(f"{cls.__name__}.{f.name} has no annotation")
+        raise UserError(f"{tree.where(*path)}: {error}") from None
 
 
 def _type_name(annotation: Any) -> str:
@@ -178,7 +166,7 @@ def anchor(instance: Any, paths: Iterable[str], file: str, *, must_exist: bool) 
 
     def moved(value: Any) -> Any:
         if isinstance(value, str) and value in known:
-            there = beside(file, value)
+            there = path_beside(file, value)
             return there if not must_exist or os.path.exists(there) else value
         if isinstance(value, dict):
             return {k: moved(v) for k, v in value.items()}

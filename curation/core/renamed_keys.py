@@ -8,7 +8,10 @@ A key is written as its path without list indexes: `steps.where` stands beside a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+from curation.core.errors import UserError
+from curation.core.yaml_lines import Path, YamlTree
 
 PIPELINE_KEYS: dict[str, str] = {
     "quarantine": "exclude",
@@ -66,3 +69,13 @@ def renamed(path: Sequence[str | int], names: Mapping[str, str]) -> str | None:
         return None
     key = ".".join(str(part) for part in path if not isinstance(part, int))
     return f"`{key.rpartition('.')[2]}` was renamed to `{names[key]}`" if key in names else None
+
+
+def refuse_renamed(tree: YamlTree, names: Mapping[str, str], further: Iterable[Path] = ()) -> None:
+    """Raises UserError that names every old key of a file and what replaced it.
+
+    further  paths that are not keys of the tree but count as such, say a step written without options
+    """
+    found = [(path, message) for path in [*tree.places, *further] if (message := renamed(path, names))]
+    if found:
+        raise UserError("\n".join(f"{tree.where(*path)}: {message}" for path, message in found))

@@ -1,11 +1,11 @@
-"""A text as units (lines or paragraphs), which of them go, and the way back.
+"""Splits a text into lines or paragraphs, hashes spans of them, cuts some out, and restores the original text.
 
-A *unit* is a line that is not blank, or a paragraph: lines between blank ones. A *span* is some units in a row; it is
-known by the hash of their normal forms. Units whose normal form is empty (a rule of dashes, under `words`) belong to
-no span and go only between units that go.
+A *unit* is a line that is not blank, or a paragraph: the lines between blank ones. A *span* is a few consecutive
+units, identified by the hash of their normalized forms. Units with an empty normalized form (a line of dashes, under
+`words`) are in no span and are cut only between units that are cut.
 
-What is cut is written down as pieces, [offset, text] in characters of the text as it was, ascending; with them
-`restore` gives back that text to the letter.
+What is cut is stored as pieces, [offset, text] in characters of the original text, in ascending order; `restore`
+rebuilds the original text from them exactly.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Literal
 import xxhash
 
 Unit = Literal["line", "paragraph"]
-Range = tuple[int, int]  # first character, and the one behind the last
+Range = tuple[int, int]  # first character, and one past the last
 
 
 def units(text: str, unit: Unit) -> list[Range]:
-    """Where the units of a text lie."""
+    """The character ranges of the units of a text."""
     found: list[Range] = []
-    at, open_ = 0, -1  # where this line begins; where the open paragraph does
+    at, paragraph = 0, -1  # start of this line; start of the current paragraph, -1: none
     for line in text.split("\n"):
         end = at + len(line)
         if line and not line.isspace():
-            if unit == "line" or open_ < 0:
+            if unit == "line" or paragraph < 0:
                 found.append((at, end))
             else:
-                found[-1] = (open_, end)
-            open_ = found[-1][0]
+                found[-1] = (paragraph, end)
+            paragraph = found[-1][0]
         else:
-            open_ = -1
+            paragraph = -1
         at = end + 1
     return found
 
@@ -41,7 +41,9 @@ def units(text: str, unit: Unit) -> list[Range]:
 def span_hashes(
     text: str, where: Sequence[Range], normalise: Callable[[str], str], length: int, min_chars: int, salt: bytes
 ) -> list[tuple[bytes, int, int]]:
-    """(hash, first unit, last unit) of each span of `length` units whose normal form has `min_chars` characters."""
+    """(hash, first unit, last unit) of each span of `length` units with a normalized form of at least `min_chars`.
+
+    `salt` is hashed with the form: spans of different scopes have different hashes."""
     forms = [(f, i) for i, (a, b) in enumerate(where) if (f := normalise(text[a:b]))]
     found = []
     for i in range(len(forms) - length + 1):
@@ -52,49 +54,49 @@ def span_hashes(
     return found
 
 
-def pieces(text: str, where: Sequence[Range], gone: Sequence[bool]) -> list[tuple[int, str]]:
-    """What to cut so that the units marked `gone` go: runs of them, each with the blank lines behind it."""
+def pieces_to_cut(text: str, where: Sequence[Range], removed: Sequence[bool]) -> list[tuple[int, str]]:
+    """The pieces to cut for the units marked `removed`: runs of them, each with the blank lines after it."""
     found: list[tuple[int, str]] = []
     i = 0
     while i < len(where):
-        if not gone[i]:
+        if not removed[i]:
             i += 1
             continue
         first = i
-        while i < len(where) and gone[i]:
+        while i < len(where) and removed[i]:
             i += 1
         start, end = where[first][0], where[i][0] if i < len(where) else len(text)
-        if i == len(where):  # at the end of the text the blank lines before go instead
+        if i == len(where):  # at the end of the text, the blank lines before it instead
             start = len(text[:start].rstrip())
         found.append((start, text[start:end]))
     return found
 
 
-def cut(text: str, taken: Sequence[tuple[int, str]]) -> str:
-    """The text without these pieces."""
+def cut(text: str, pieces: Sequence[tuple[int, str]]) -> str:
+    """The text without the pieces."""
     kept, at = [], 0
-    for offset, piece in taken:
+    for offset, piece in pieces:
         kept.append(text[at:offset])
         at = offset + len(piece)
     kept.append(text[at:])
     return "".join(kept)
 
 
-def restore(text: str, taken: Sequence[tuple[int, str]]) -> str:
-    """The text as it was before `cut` took these pieces out."""
-    parts, at, before = [], 0, 0  # where we are in the text as it is, and as it was
-    for offset, piece in taken:
+def restore(text: str, pieces: Sequence[tuple[int, str]]) -> str:
+    """The original text, from the text after `cut` and the pieces."""
+    parts, at, before = [], 0, 0  # position in the text after the cut, and in the original
+    for offset, piece in pieces:
         parts += [text[at : at + offset - before], piece]
         at, before = at + offset - before, offset + len(piece)
     parts.append(text[at:])
     return "".join(parts)
 
 
-def dump(taken: Sequence[tuple[int, str]]) -> str:
-    """Pieces as the ledger holds them."""
-    return json.dumps(taken, ensure_ascii=False, separators=(",", ":"))
+def dump(pieces: Sequence[tuple[int, str]]) -> str:
+    """Pieces as JSON, as the ledger stores them."""
+    return json.dumps(pieces, ensure_ascii=False, separators=(",", ":"))
 
 
 def load(value: str) -> list[tuple[int, str]]:
-    """Pieces from the ledger."""
+    """Pieces from the JSON of the ledger."""
     return [(int(offset), str(piece)) for offset, piece in json.loads(value)]

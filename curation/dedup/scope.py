@@ -1,52 +1,59 @@
-"""Within what documents are compared: everything, a site, a dump, or documents of equal values of a column."""
+"""Defines the option `scope` of deduplication steps: only documents of the same scope are compared with each other.
+
+A scope is `all`, or a SQL expression over the columns and earlier signals of a document: documents for which it has
+equal values are compared (NULL equals NULL). Three expressions have names:
+
+    site        the host of the URL, without `www.`; documents without one are a scope of their own
+    source      the same domain and the same folder of the source file, such as one dump of a crawl (as FineWeb does)
+    language    the same language.code
+
+A column such as `domain`, or a signal such as `language.code`, is such an expression too.
+"""
 
 from __future__ import annotations
 
-import posixpath
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Mapping
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
 from curation.core.errors import UserError
 
+COLUMN = "@scope"  # name under which the engine gives the value (see `GlobalStep.expressions`)
 
-def scope_columns(scope: str) -> tuple[str, ...]:
-    """The columns that a scope looks at."""
-    named: dict[str, tuple[str, ...]] = {"all": (), "site": ("url",), "source": ("domain", "source")}
-    return named.get(scope, (scope.split(".")[0],))
+# The host between `//` and the path, without user name and port: what Python's urlsplit(url).hostname gives.
+_HOST = r"^[\x00-\x20]*(?:[A-Za-z][A-Za-z0-9+.-]*:)?//(?:[^/?#]*@)?(\[[^\]/?#]*|[^:/?#]*)"
+
+NAMED_SCOPES = {
+    "site": f"coalesce(regexp_replace(lower(regexp_extract(url, '{_HOST}', 1)), '^www[.]', ''), '')",
+    "source": "domain || chr(10) || regexp_extract(source.file, '^(.*)/', 1)",
+    "language": "language.code",
+}
 
 
 def check_scope(step: str, scope: str) -> None:
-    """Raises UserError for what cannot be a scope."""
-    if not scope or not all(scope.split(".")) or scope.count(".") > 1:
-        raise UserError(
-            f"{step}: scope is {scope!r}; give all, site, source, or a column such as domain or language.code"
-        )
+    """Raises UserError for an empty scope. The configuration checks the SQL of any other."""
+    if not scope.strip():
+        raise UserError(f"{step}: scope is empty; leave it out, or give SQL such as domain")
 
 
-def salts(batch: pa.RecordBatch, scope: str) -> list[bytes]:
-    """Eight bytes a document, the same for equal scopes; empty where everything is compared with everything."""
-    values: list[Any]
+def scope_expression(scope: str) -> Mapping[str, str]:
+    """The SQL of a scope under the name COLUMN, for `GlobalStep.expressions`; empty for `all`."""
     if scope == "all":
-        return [b""] * batch.num_rows
-    if scope == "site":
-        values = [site(u) for u in batch.column("url").to_pylist()]
-    elif scope == "source":
-        domains, sources = batch.column("domain").to_pylist(), batch.column("source").to_pylist()
-        values = [(d, posixpath.dirname((s or {}).get("file") or "")) for d, s in zip(domains, sources, strict=True)]
-    else:
-        head, _, field = scope.partition(".")
-        column = batch.column(head)
-        values = (pc.struct_field(column, field) if field else column).to_pylist()
-    return [xxhash.xxh3_64_digest(repr(v).encode()) for v in values]
+        return {}
+    return {COLUMN: f"CAST(({NAMED_SCOPES.get(scope, scope)}\n) AS VARCHAR)"}
 
 
-def site(url: str | None) -> str:
-    """The host of a URL, without `www.`; empty where there is none."""
-    try:
-        return (urlsplit(url or "").hostname or "").removeprefix("www.")
-    except ValueError:  # a bracket that is no IPv6 address
-        return ""
+def scope_salts(batch: pa.RecordBatch) -> npt.NDArray[np.uint64] | None:
+    """A number for each document, the same for equal scopes: uint64 [n], 0 for NULL. None for the scope `all`.
+
+    Hashes of texts are salted with it, so documents of different scopes have no hash in common."""
+    if COLUMN not in batch.schema.names:
+        return None
+    coded = batch.column(COLUMN).dictionary_encode()
+    hashes = [xxhash.xxh3_64_intdigest(v.encode()) for v in coded.dictionary.to_pylist()]
+    index = coded.indices.fill_null(len(hashes)).to_numpy()
+    salts: npt.NDArray[np.uint64] = np.array([*hashes, 0], np.uint64)[index]
+    return salts

@@ -1,13 +1,12 @@
-"""What counts as the same text where texts are compared exactly: a few normal forms, from strict to loose.
+"""Normalizes text for exact comparison, in one of four forms from strict to loose.
 
-    none        the text as it is
-    whitespace  each run of whitespace counts as one space, none at the ends
-    words       NFKC, case folded, letters and digits only, one space between words: punctuation and layout do not count
-    template    as words, and marks over letters do not count either, and each digit counts as 0: "Seite 12 · Übersicht"
-                is "seite 00 ubersicht", so that numbered lines of one template are one (cc_net's way: Wenzek et al.
-                2020, section 3.1)
+    none        the text unchanged
+    whitespace  each run of whitespace becomes one space, removed at both ends
+    words       NFKC, case-folded, letters and digits only, one space between words: punctuation and layout are ignored
+    template    as words, without accents and with every digit as 0: "Seite 12 · Übersicht" becomes "seite 00
+                ubersicht", so numbered lines of one template are equal (as in cc_net: Wenzek et al. 2020, section 3.1)
 
-Each form is coarser than the one before it: texts that are the same in one are the same in all below.
+Each form is coarser than the one before: texts that are equal in one form are equal in all later ones.
 """
 
 from __future__ import annotations

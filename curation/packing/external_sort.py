@@ -1,8 +1,8 @@
-"""Rows of one task, sorted by key, without holding them all: spilled by bucket, then sorted a bucket at a time.
+"""Sorts the rows of one task by key on disk: rows are spilled to a file per bucket, then sorted one bucket at a time.
 
-A bucket is a range of keys, so sorted buckets one after the other are sorted rows. What a shard is made of comes
-from every producer in turn; only after the last has come can the first document be written. A few tens of megabytes
-in memory are enough for a shard of any size.
+A bucket is a range of keys, so the sorted buckets in order are all rows in order. The rows of a shard come from every
+producer in turn, and the first document can be written only after the last producer's rows have come. A shard of any
+size is sorted in a few tens of megabytes of memory.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from curation.seeded_hash import words
 
-TAKE_ROWS = 1024  # sorted rows copied out at once
+ROWS_PER_BATCH = 1024  # sorted rows copied out at once
 
 
-class Spill:
-    """Takes batches with columns `to` (bucket), `key` and `doc_id`; gives the rows back in the order of the three."""
+class ExternalSorter:
+    """Takes batches with the columns `to` (bucket), `key` and `doc_id`; returns the rows in the order of the three."""
 
     def __init__(self, schema: pa.Schema, folder: str) -> None:
         self._schema, self._folder = schema, folder
@@ -42,20 +42,20 @@ class Spill:
     def _path(self, bucket: int) -> str:
         return os.path.join(self._folder, f"bucket-{bucket}.arrows")
 
-    def buckets(self) -> Iterator[Iterator[pa.RecordBatch]]:
-        """The rows of each bucket in turn, sorted, in batches; each file is removed when it has been read."""
+    def sorted_buckets(self) -> Iterator[Iterator[pa.RecordBatch]]:
+        """Yields the sorted rows of each bucket in turn, as batches; a bucket's file is removed after reading."""
         for writer in self._writers.values():
             writer.close()
         for bucket in sorted(self._writers):
-            yield self._sorted(bucket)
+            yield self._sorted_rows(bucket)
 
-    def _sorted(self, bucket: int) -> Iterator[pa.RecordBatch]:
+    def _sorted_rows(self, bucket: int) -> Iterator[pa.RecordBatch]:
         with pa.memory_map(self._path(bucket)) as file:
             table = pa.ipc.open_stream(file).read_all()
             pair = words(table["doc_id"])
             order = np.lexsort((pair[:, 1], pair[:, 0], table["key"].to_numpy()))
-            for start in range(0, len(order), TAKE_ROWS):
-                part = table.take(pa.array(order[start : start + TAKE_ROWS])).combine_chunks()
+            for start in range(0, len(order), ROWS_PER_BATCH):
+                part = table.take(pa.array(order[start : start + ROWS_PER_BATCH])).combine_chunks()
                 yield from part.to_batches()
             del table
         os.unlink(self._path(bucket))

@@ -1,21 +1,21 @@
-"""Documents that the split must not part: the same text, the same address, or duplicates that the rules let stay.
+"""Groups documents that must be on one side of the train/validation split: same text, same URL, or kept duplicates.
 
-    linked    two documents with a key in common: the text, the URL as curation/canonical_url.py compares it (a page crawled
-              again), the document that a deduplication step names as the one kept (itself or as `of`)
-    related   linked, or both related to a third
-    number    of related texts: the number of one of them, the first in the order of another hash, so that a document
-              that is alone keeps its own, and none of them is likelier to be held out for having relatives
+    keys         a document's text, its URL in canonical form (a page crawled twice), and the document that a
+                 deduplication step kept for it (itself or `of`)
+    group        the texts that are connected by shared keys, directly or through others (connected components)
+    split hash   of a group: that of one of its texts, the first in the order of another hash. So a text without a
+                 group keeps its own, and texts in groups are held out as often as others
 
-Most documents are related to nobody, above all behind deduplication, so partitions by key let only those pass that
-share one (with another text, or with the same text in another task), and one task joins these: 130 bytes for each text
-and task that has it (measured on 4 million), so 10^7 of them in 1.3 GB.
+Most documents share no key, especially after deduplication. So a stage partitioned by key passes on only keys that
+several texts (or several tasks) have, and one task joins these: 130 bytes for each text and task that has it (measured
+on 4 million), so 10^7 of them take 1.3 GB.
 
-Relations chain: pages that were "not found" once and have texts of their own besides are one family. A family of more
-texts than validation is meant to have documents stays in training whole.
+Connections chain: pages that were once crawled as "not found" form one group with all their other texts. A group with
+more texts than validation should have documents stays in training as a whole.
 
-    links     documents   the keys of each document                                          24 bytes a key
-    shared    partition   keys that several have
-    related   one task    families; the number of each member, to the tasks that have it
+    leakage_keys     documents   the keys of each document                                   24 bytes a key
+    shared_keys      partition   keys of several texts or tasks
+    leakage_groups   one task    groups; the split hash of each member, to the tasks that have it
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ from curation.seeded_hash import U64, keyed, mix
 from curation.step import Corpus, Documents, Stage, StagePlan
 
 KEYS_PER_PARTITION = 1 << 21
-TRAINS = 2**64 - 1  # the number of what is never held out
+NEVER_HELD_OUT = 2**64 - 1  # the split hash of texts that stay in training
 
 _KEYS = pa.schema([("to", pa.uint32()), ("key", pa.uint64()), ("text", pa.uint64()), ("task", pa.uint32())])
 _SHARED = pa.schema([("to", pa.uint32()), ("first", pa.uint64()), ("text", pa.uint64()), ("task", pa.uint32())])
-RELATED = pa.schema([("to", pa.uint32()), ("text", pa.uint64()), ("number", pa.uint64())])
+LEAKAGE_GROUPS = pa.schema([("to", pa.uint32()), ("text", pa.uint64()), ("split_hash", pa.uint64())])
 
 
-def related_stages(corpus: Corpus, most: int, clusters: Sequence[str]) -> StagePlan:
-    """Stages that end with rows of RELATED at the tasks of documents, or earlier where no two texts are related.
+def leakage_group_stages(corpus: Corpus, max_texts: int, clusters: Sequence[str]) -> StagePlan:
+    """Stages that send rows of LEAKAGE_GROUPS to the tasks of documents; the last is skipped if no key is shared.
 
-    most       texts of a family that may be held out
+    max_texts  most texts of a group that may be held out
     clusters   deduplication steps, whose signals `of` and `copies` name the document that was kept
     """
     partitions = max(1, -(-corpus.documents // KEYS_PER_PARTITION))
-    run = partial(_links, corpus.seed, list(clusters), partitions)
-    yield Stage("links", run, _KEYS, partitions, at="documents")
-    found = yield Stage("shared", _shared, _SHARED, 1, counters=_count)
+    run = partial(_document_keys, corpus.seed, list(clusters), partitions)
+    yield Stage("leakage_keys", run, _KEYS, partitions, at="documents")
+    found = yield Stage("shared_keys", _shared_keys, _SHARED, 1, counters=_count)
     if found.counters.get("shared"):
-        yield Stage("related", partial(_related, most), RELATED, corpus.tasks)
+        yield Stage("leakage_groups", partial(_connect_groups, max_texts), LEAKAGE_GROUPS, corpus.tasks)
 
 
-def text_numbers(texts: pa.Array, seed: int) -> U64:
-    """A number for each text, the same for equal texts: keyed hash of its xxh3-128."""
+def split_hashes(texts: pa.Array, seed: int) -> U64:
+    """The split hash of each text: the keyed hash of its xxh3-128, so equal texts have equal ones. uint64 [n]."""
     hashes = [xxhash.xxh3_128_digest((t or "").encode()) for t in texts.to_pylist()]
     return keyed(pa.array(hashes, pa.binary(16)), seed, "split")
 
@@ -64,16 +64,16 @@ def _count(batch: pa.RecordBatch) -> Mapping[str, int]:
     return {"shared": batch.num_rows}
 
 
-def _links(
+def _document_keys(
     seed: int, clusters: Sequence[str], partitions: int, rows: Iterator[pa.RecordBatch], documents: Documents
 ) -> Iterator[pa.RecordBatch]:
     for batch in documents.batches(["doc_id", "url", "text", *clusters]):
-        text = text_numbers(batch.column("text"), seed)
-        keys, who = text.tolist(), list(range(len(text)))
+        text = split_hashes(batch.column("text"), seed)
+        keys, key_rows = text.tolist(), list(range(len(text)))
         for row, url in enumerate(batch.column("url").to_pylist()):
             if url and url.strip():
                 keys.append(xxhash.xxh3_64_intdigest(canonicalize_url(url).encode(), seed=1))
-                who.append(row)
+                key_rows.append(row)
         ids = batch.column("doc_id").to_pylist()
         for name in clusters:
             signals = batch.column(name)
@@ -82,42 +82,42 @@ def _links(
             for row, (kept, stands_for) in enumerate(zip(of, copies, strict=True)):
                 if kept is not None or (stands_for or 0) > 1:
                     keys.append(xxhash.xxh3_64_intdigest(bytes.fromhex(kept) if kept is not None else ids[row], seed=2))
-                    who.append(row)
+                    key_rows.append(row)
         key = np.array(keys, np.uint64)
-        columns = [(key % np.uint64(partitions)).astype(np.uint32), key, text[np.array(who, np.int64)]]
+        columns = [(key % np.uint64(partitions)).astype(np.uint32), key, text[np.array(key_rows, np.int64)]]
         task = np.full(len(key), documents.task, np.uint32)
         yield pa.RecordBatch.from_arrays([*map(pa.array, columns), pa.array(task)], schema=_KEYS)
 
 
-def _shared(rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _shared_keys(rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     table = pa.Table.from_batches(rows, _KEYS)
     key, text, task = (table[n].to_numpy() for n in ("key", "text", "task"))
     order = np.lexsort((task, text, key))
     key, text, task = key[order], text[order], task[order]
-    begins = np.flatnonzero(np.diff(key, prepend=~key[:1]))
-    ends = np.append(begins[1:], len(key))
-    several = (text[begins] != text[ends - 1]) | (task[begins] != task[ends - 1])  # they are sorted
-    first = np.repeat(text[begins], ends - begins)
-    passes = np.repeat(several, ends - begins)
-    passes[1:] &= (key[1:] != key[:-1]) | (text[1:] != text[:-1]) | (task[1:] != task[:-1])
-    columns = [np.zeros(np.count_nonzero(passes), np.uint32), first[passes], text[passes], task[passes]]
+    starts = np.flatnonzero(np.diff(key, prepend=~key[:1]))
+    ends = np.append(starts[1:], len(key))
+    shared = (text[starts] != text[ends - 1]) | (task[starts] != task[ends - 1])  # sorted, so first and last differ
+    first = np.repeat(text[starts], ends - starts)
+    selected = np.repeat(shared, ends - starts)
+    selected[1:] &= (key[1:] != key[:-1]) | (text[1:] != text[:-1]) | (task[1:] != task[:-1])
+    columns = [np.zeros(np.count_nonzero(selected), np.uint32), first[selected], text[selected], task[selected]]
     yield pa.RecordBatch.from_arrays(list(map(pa.array, columns)), schema=_SHARED)
 
 
-def _related(most: int, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _connect_groups(max_texts: int, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     table = pa.Table.from_batches(rows, _SHARED)
     first, text, task = (table[n].to_numpy() for n in ("first", "text", "task"))
     texts, at = np.unique(text, return_inverse=True)
-    pairs = coo_array((np.ones(len(at), np.int8), (np.searchsorted(texts, first), at)), shape=(len(texts), len(texts)))
-    count, family = connected_components(pairs, directed=False)
-    order = np.lexsort((mix(texts), family))
-    leads = order[np.flatnonzero(np.diff(family[order], prepend=-1))]
-    number, size = texts[leads], np.bincount(family, minlength=count)
-    number[size > most] = TRAINS
-    pair = np.unique(np.stack([task.astype(np.int64), at]), axis=1)
-    pair = pair[:, size[family[pair[1]]] > 1]
-    columns = [pair[0].astype(np.uint32), texts[pair[1]], number[family[pair[1]]]]
-    yield pa.RecordBatch.from_arrays(list(map(pa.array, columns)), schema=RELATED)
+    links = coo_array((np.ones(len(at), np.int8), (np.searchsorted(texts, first), at)), shape=(len(texts), len(texts)))
+    count, group = connected_components(links, directed=False)
+    order = np.lexsort((mix(texts), group))
+    leads = order[np.flatnonzero(np.diff(group[order], prepend=-1))]
+    split_hash, size = texts[leads], np.bincount(group, minlength=count)
+    split_hash[size > max_texts] = NEVER_HELD_OUT
+    task_texts = np.unique(np.stack([task.astype(np.int64), at]), axis=1)
+    task_texts = task_texts[:, size[group[task_texts[1]]] > 1]
+    columns = [task_texts[0].astype(np.uint32), texts[task_texts[1]], split_hash[group[task_texts[1]]]]
+    yield pa.RecordBatch.from_arrays(list(map(pa.array, columns)), schema=LEAKAGE_GROUPS)

@@ -1,11 +1,10 @@
-"""Documents that are tokens already become a run's shards: several runs merged into one, or files of others imported.
+"""Merges the shards of several runs into one run, or writes imported token documents as the shards of a new run.
 
-The result is what the shuffle would have written: within a domain documents in the order of their keyed hash, a shard
-a prefix of it, a power of two of shards. Only ids and lengths are held in memory; tokens are copied one document at a
-time from where they lie.
+The result is what shard_writer.py would have written: the documents of a domain in the order of their keyed hash, in
+2^k shards by the first k bits of it. Memory holds ids and lengths; tokens are copied one document at a time.
 
-Of documents with one id the first is kept. Validation wins: a document whose tokens or address stand in any run's
-validation split is left out of training, so that no merge lets a text or a page crawled again straddle the split.
+Of documents with the same id the first is kept. A document whose tokens or URL are in the validation split of any run
+is removed from training, so a merge never puts a text, or a page that was crawled twice, on both sides of the split.
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ import xxhash
 from curation import shards
 from curation.canonical_url import canonicalize_url
 from curation.core.errors import UserError
-from curation.packing.shard_writer import bits
+from curation.packing.shard_writer import hash_prefix_bits
 from curation.packing.tokenizer.encode import Encoder
+from curation.packing.tokenizer.load_tokenizer import eos_token_name
 from curation.packing.train_validation_split import TRAIN, VALIDATION
 from curation.seeded_hash import keyed, words
 
@@ -33,8 +33,8 @@ Tokens = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A document as tokens, its EOS not among them; `tokens()` reads them."""
+class TokenDocument:
+    """A document that is already tokenized; `tokens()` reads its ids, without EOS."""
 
     doc_id: bytes
     length: int
@@ -44,54 +44,55 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """What was written, and what was left out: the same id twice, and training texts or pages that validation has."""
+class MergeResult:
+    """The manifest written, and counts of documents left out: repeated ids, and training documents whose text or URL is
+    in validation."""
 
     manifest: shards.Manifest
-    repeated: int
-    held_out: int
+    duplicate_ids: int
+    removed_from_training: int
 
 
-def gather(
+def write_token_documents(
     out: str,
-    documents: Iterable[tuple[str, str, Packed]],
+    documents: Iterable[tuple[str, str, TokenDocument]],
     tokenizer: bytes,
     *,
     eos: str | None = None,
     seed: int = 17,
     tokens_per_shard: int = 50_000_000,
     generation: int = 0,
-) -> Gathered:
-    """Writes (split, domain, document)s as shards with their manifest into the folder `out`/result/shards.
+) -> MergeResult:
+    """Writes (split, domain, document) triples as shards with a manifest into the folder `out`/result/shards.
 
-    `tokenizer` is the tokenizer.json (or SentencePiece model) of the tokens. Raises UserError where `out` holds shards
-    already or there is nothing to write.
+    `tokenizer` is the tokenizer.json (or SentencePiece model) of the tokens. Raises UserError if `out` already has
+    shards or there are no documents.
     """
     root = os.path.join(out, "result", "shards")
     if os.path.exists(os.path.join(root, shards.MANIFEST)):
-        raise UserError(f"{out} holds shards already; name another folder")
+        raise UserError(f"{out} already has shards; name another folder")
     encoder = Encoder(tokenizer, eos=eos)
-    groups: dict[tuple[str, str], list[Packed]] = {}
-    known: set[bytes] = set()
-    repeated = held_out = 0
+    groups: dict[tuple[str, str], list[TokenDocument]] = {}
+    seen: set[bytes] = set()
+    duplicate_ids = removed = 0
     for split, domain, document in documents:
-        if document.doc_id in known:
-            repeated += 1
+        if document.doc_id in seen:
+            duplicate_ids += 1
             continue
-        known.add(document.doc_id)
+        seen.add(document.doc_id)
         groups.setdefault((split, domain), []).append(document)
     if not groups:
         raise UserError("there are no documents to write")
-    validates = [d for (split, _), found in groups.items() if split == VALIDATION for d in found]
-    texts = {_content(d) for d in validates}
-    pages = {canonicalize_url(d.url) for d in validates if d.url and d.url.strip()}
-    if validates:
+    validation = [d for (split, _), found in groups.items() if split == VALIDATION for d in found]
+    texts = {_token_hash(d) for d in validation}
+    urls = {canonicalize_url(d.url) for d in validation if d.url and d.url.strip()}
+    if validation:
         for (split, _), found in groups.items():
             if split == TRAIN:
                 kept = [
-                    d for d in found if _content(d) not in texts and not (d.url and canonicalize_url(d.url) in pages)
+                    d for d in found if _token_hash(d) not in texts and not (d.url and canonicalize_url(d.url) in urls)
                 ]
-                held_out += len(found) - len(kept)
+                removed += len(found) - len(kept)
                 found[:] = kept
     os.makedirs(root, exist_ok=True)
     with open(os.path.join(root, encoder.file), "wb") as f:
@@ -99,7 +100,7 @@ def gather(
     splits: dict[str, dict[str, shards.DomainShards]] = {TRAIN: {}, VALIDATION: {}}
     for (split, domain), found in sorted(groups.items()):
         if found:
-            entries = _write(root, split, domain, found, encoder, seed, tokens_per_shard)
+            entries = _write_domain(root, split, domain, found, encoder, seed, tokens_per_shard)
             splits[split][domain] = shards.DomainShards(entries)
     info = shards.TokenizerInfo(
         encoder.file, encoder.sha256, encoder.vocab, encoder.eos, encoder.kind, encoder.lossless
@@ -109,20 +110,20 @@ def gather(
     made = shards.Manifest(info, splits, seed=seed, generation=generation, fingerprint=fingerprint)
     with open(os.path.join(root, shards.MANIFEST), "wb") as f:
         shards.write_manifest(f, made)
-    return Gathered(shards.read_manifest(out), repeated, held_out)
+    return MergeResult(shards.read_manifest(out), duplicate_ids, removed)
 
 
-def _content(document: Packed) -> bytes:
+def _token_hash(document: TokenDocument) -> bytes:
     return xxhash.xxh3_128_digest(np.ascontiguousarray(document.tokens(), np.uint32).tobytes())
 
 
-def _write(
-    root: str, split: str, domain: str, documents: Sequence[Packed], encoder: Encoder, seed: int, per_shard: int
+def _write_domain(
+    root: str, split: str, domain: str, documents: Sequence[TokenDocument], encoder: Encoder, seed: int, per_shard: int
 ) -> list[shards.ShardEntry]:
     ids = pa.array([d.doc_id for d in documents], pa.binary(16))
     key, pair = keyed(ids, seed, "order"), words(ids)
     order = np.lexsort((pair[:, 1], pair[:, 0], key))
-    level = bits(sum(d.length + 1 for d in documents), per_shard)
+    level = hash_prefix_bits(sum(d.length + 1 for d in documents), per_shard)
     shard = (key >> np.uint64(64 - level)).astype(np.int64) if level else np.zeros(len(key), np.int64)
     entries = []
     os.makedirs(os.path.join(root, split, domain), exist_ok=True)
@@ -146,8 +147,8 @@ def _write(
     return entries
 
 
-def of_runs(manifests: Sequence[shards.Manifest]) -> Iterable[tuple[str, str, Packed]]:
-    """The documents of several runs, one run after the other."""
+def read_documents(manifests: Sequence[shards.Manifest]) -> Iterable[tuple[str, str, TokenDocument]]:
+    """Yields (split, domain, document) of each run in turn."""
     for manifest in manifests:
         for split, domain, entry in manifest.entries():
             shard = shards.open_shard(manifest.path(entry), entry=entry, tokenizer=manifest.tokenizer.sha256)
@@ -160,31 +161,21 @@ def of_runs(manifests: Sequence[shards.Manifest]) -> Iterable[tuple[str, str, Pa
                 yield (
                     split,
                     domain,
-                    Packed(document["doc_id"], end - begin, tokens, document["url"], document["source"]),
+                    TokenDocument(document["doc_id"], end - begin, tokens, document["url"], document["source"]),
                 )
 
 
-def merge(out: str, runs: Sequence[str], tokens_per_shard: int = 50_000_000) -> Gathered:
-    """One run of several: their shards in a new folder, in one order. Raises as `join_manifests` does."""
+def merge_runs(out: str, runs: Sequence[str], tokens_per_shard: int = 50_000_000) -> MergeResult:
+    """Merges the shards of several runs into the folder `out`. Raises ShardTokenizer and UserError."""
     manifests = [shards.read_manifest(run) for run in runs]
     first = shards.join_manifests(manifests)
-    with_eos = shards.read_file(manifests[0].path(first.tokenizer.file))
-    return gather(
+    tokenizer = shards.read_file(manifests[0].path(first.tokenizer.file))
+    return write_token_documents(
         out,
-        of_runs(manifests),
-        with_eos,
-        eos=name_of(with_eos, first.tokenizer.eos),
+        read_documents(manifests),
+        tokenizer,
+        eos=eos_token_name(tokenizer, first.tokenizer.eos),
         seed=first.seed,
         tokens_per_shard=tokens_per_shard,
         generation=first.generation + 1,
     )
-
-
-def name_of(tokenizer: bytes, eos: int) -> str | None:
-    """The name of the token that a manifest calls EOS, which may be none of the usual."""
-    if tokenizer.lstrip()[:1] != b"{":
-        return None
-    from tokenizers import Tokenizer
-
-    name = Tokenizer.from_str(tokenizer.decode()).id_to_token(eos)
-    return None if name is None else str(name)

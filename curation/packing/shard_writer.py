@@ -1,16 +1,17 @@
-"""Documents become shards: tokenized where they lie, dealt by a keyed hash, sorted by it, written.
+"""Tokenizes documents, splits them into training and validation, and writes them as shards in pseudo-random order.
 
-    links to related   which documents the split must not part (related.py); nothing without a validation split
-    survey, extremes   what domains there are, and who is for validation (split.py)
-    tokens             each document as token ids, to the bucket of its split, domain and hash prefix
-    shards             a task a shard: its buckets spilled, sorted one by one, and written as they are read
+    leakage_keys ... leakage_groups   documents that must be on one side of the split (leakage_groups.py); skipped
+                                      without a validation split
+    survey, extremes                  the domains, and the rule of the split (train_validation_split.py)
+    tokenize                          token ids of each document, to the bucket of its split, domain and hash prefix
+    shards                            one task per shard: its buckets are spilled, sorted one by one, and written
 
-The order within a domain is that of the keyed hash of doc_id, so it is the same whatever produced it; a shard is a
-prefix of that hash, and a domain has a power of two of them, as many as bring the average to `tokens_per_shard`. So
-documents that are added later split shards and reshuffle nothing, and reading in file order is reading shuffled.
+Documents of a domain are in the order of the keyed hash of doc_id, so their order does not depend on tasks or workers.
+A domain has 2^k shards by the first k bits of that hash, with k such that a shard has `tokens_per_shard` on average. So
+documents added later split shards but keep the order, and reading shards in sequence is reading in shuffled order.
 
-How many shards there are depends on tokens, which nobody knows before tokenizing. Buckets are therefore cut so fine
-that a shard is always some whole ones: a byte-level token is at least a byte, so bytes bound tokens from above.
+The number of shards depends on the number of tokens, which is unknown before tokenizing. So buckets are made so small
+that every shard consists of whole buckets: a byte-level token has at least one byte, so bytes are an upper bound.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from curation import shards
 from curation.core.errors import UserError
 from curation.document import SOURCE
 from curation.packing import leakage_groups, mixing, train_validation_split
-from curation.packing.external_sort import Spill
+from curation.packing.external_sort import ExternalSorter
 from curation.packing.tokenizer.encode import Encoder, open_encoder
-from curation.packing.tokenizer.fertility import COUNTED, Spoken
-from curation.packing.tokenizer.load_tokenizer import load
-from curation.packing.tokenizer.train_tokenizer import refuse_empty
+from curation.packing.tokenizer.fertility import COUNTED, LanguageCounts
+from curation.packing.tokenizer.load_tokenizer import load_tokenizer
+from curation.packing.tokenizer.train_tokenizer import refuse_empty_corpus
 from curation.seeded_hash import keyed, prefix
 from curation.step import Corpus, Documents, Output, Stage, StagePlan
 from curation.storage import Checksummed
 
 BUCKET_BYTES = 32 << 20  # text of one bucket: about 8 million tokens, sorted in memory
-BATCH_TOKENS = 1 << 20  # tokens of one batch on their way
+BATCH_TOKENS = 1 << 20  # tokens sent as one batch
 
 _DOMAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
@@ -58,8 +59,8 @@ def _rows_schema(vocab: int) -> pa.Schema:
     )
 
 
-def bits(size: int, target: int) -> int:
-    """The smallest b with size / 2^b <= target."""
+def hash_prefix_bits(size: int, target: int) -> int:
+    """The smallest number of bits b with size / 2^b <= target."""
     return max(0, -(-size // target) - 1).bit_length()
 
 
@@ -74,66 +75,68 @@ def shard_stages(
     clusters: Sequence[str] = (),
     language: str | None = None,
 ) -> StagePlan:
-    """Writes shards/<split>/<domain>/<index>.arrow; each sink task's outputs are an entry for `manifest`.
+    """Stages that write shards/<split>/<domain>/<index>.arrow; the outputs of the last are for `build_manifest`.
 
-    tokenizer   path or URL of the run's tokenizer.json, loaded once a worker process
-    eos         name of its end-of-text token, where it is none of the usual
-    validation  share of the documents held out (split.py says which); 0: none
-    route       gives documents other domains than their sources'
-    clusters    deduplication steps whose signals say which document was kept of those that are much the same
-    language    the step whose signal `code` is a document's language, to count tokens by it
+    tokenizer   path or URL of the run's tokenizer, loaded once per worker process
+    eos         name of its end-of-text token; None: the first of EOS_NAMES that it has
+    validation  share of the documents held out (see train_validation_split.py); 0: none
+    route       assigns documents to other domains than those of their sources
+    clusters    deduplication steps, whose signals name the document that was kept of each group of duplicates
+    language    the step whose signal `code` is the language of a document, for token counts by language
 
-    Raises UserError for an empty corpus, and for domains that are no safe directory names.
+    Raises UserError for an empty corpus and for domains that are not safe directory names.
     """
-    refuse_empty(corpus)
-    check(validation, tokens_per_shard)
-    encoder = Encoder(load(tokenizer), eos=eos)
+    refuse_empty_corpus(corpus)
+    check_shard_options(validation, tokens_per_shard)
+    encoder = Encoder(load_tokenizer(tokenizer), eos=eos)
     if validation:
-        yield from leakage_groups.related_stages(corpus, int(validation * corpus.documents), clusters)
+        yield from leakage_groups.leakage_group_stages(corpus, int(validation * corpus.documents), clusters)
     for stage in train_validation_split.survey_stages(corpus, route):
         survey = yield stage
     domains = sorted(name.removeprefix("documents/") for name in survey.counters if name.startswith("documents/"))
     for domain in domains:
         if not _DOMAIN.fullmatch(domain):
             what = f"{survey.counters[f'documents/{domain}']:,} documents have the domain {domain!r}"
-            raise UserError(f"{what}; a domain is a directory: give them one of letters, digits, '.', '_' and '-'")
+            raise UserError(f"{what}; a domain is a directory name: use letters, digits, '.', '_' and '-'")
     layout: dict[tuple[str, str], tuple[int, int]] = {}  # (split, domain) -> first bucket, bits
     buckets = 0
     for name, share in ((train_validation_split.TRAIN, 1.0), (train_validation_split.VALIDATION, validation)):
         for domain in domains:
             size = survey.counters[f"text_bytes/{domain}"] + survey.counters[f"documents/{domain}"]
-            depth = bits(int(size * share), min(BUCKET_BYTES, tokens_per_shard))
+            depth = hash_prefix_bits(int(size * share), min(BUCKET_BYTES, tokens_per_shard))
             layout[name, domain] = (buckets, depth)
             buckets += 1 << depth
     schema = _rows_schema(encoder.vocab)
-    run = partial(_tokens, corpus.seed, tokenizer, encoder.sha256, eos, validation, layout, route, language)
-    counted = yield Stage("tokens", run, schema, buckets, at="documents", counters=_count)
-    places = _places(layout, counted.counters, tokens_per_shard)
-    groups = [sorted(group) for _, group in sorted(_by_place(places).items())]
-    write = partial(_write, schema, encoder.vocab, encoder.eos, encoder.sha256, places)
+    run = partial(_tokenize, corpus.seed, tokenizer, encoder.sha256, eos, validation, layout, route, language)
+    counted = yield Stage("tokenize", run, schema, buckets, at="documents", counters=_count_tokens)
+    places = _assign_buckets(layout, counted.counters, tokens_per_shard)
+    groups = [sorted(group) for _, group in sorted(_buckets_by_shard(places).items())]
+    write = partial(_write_shard, schema, encoder.vocab, encoder.eos, encoder.sha256, places)
     yield Stage("shards", write, pa.schema([]), groups=groups, sink=True)
 
 
-def check(validation: float, tokens_per_shard: int) -> None:
-    """Raises UserError for options that no corpus could satisfy. Called before any work starts."""
+def check_shard_options(validation: float, tokens_per_shard: int) -> None:
+    """Raises UserError for values that are invalid for any corpus. Called before any work starts."""
     if not 0 <= validation < 1:
-        raise UserError(f"shards.validation is {validation}; it is the share of documents held out, 0 to below 1")
+        raise UserError(
+            f"shards.validation is {validation}; give the share of documents to hold out, from 0 to below 1"
+        )
     if not 1 <= tokens_per_shard <= shards.MAX_TOKENS:
-        raise UserError(f"shards.tokens_per_shard is {tokens_per_shard}; it is 1 to {shards.MAX_TOKENS:,} (2^30)")
+        raise UserError(f"shards.tokens_per_shard is {tokens_per_shard}; give 1 to {shards.MAX_TOKENS:,} (2^30)")
 
 
-Place = tuple[str, str, int]  # split, domain, index of the shard
+ShardPlace = tuple[str, str, int]  # split, domain, index of the shard
 
 
-def _places(
+def _assign_buckets(
     layout: Mapping[tuple[str, str], tuple[int, int]], counters: Mapping[str, int], tokens_per_shard: int
-) -> dict[int, Place]:
-    """The shard of each bucket that holds documents."""
-    places: dict[int, Place] = {}
+) -> dict[int, ShardPlace]:
+    """The shard of each non-empty bucket."""
+    places: dict[int, ShardPlace] = {}
     for (name, domain), (first, depth) in layout.items():
         tokens = [counters.get(f"tokens/{first + i}", 0) for i in range(1 << depth)]
-        level = min(depth, bits(sum(tokens), tokens_per_shard))
-        while level < depth and max(_sums(tokens, level)) > shards.MAX_TOKENS:
+        level = min(depth, hash_prefix_bits(sum(tokens), tokens_per_shard))
+        while level < depth and max(_sum_neighbours(tokens, level)) > shards.MAX_TOKENS:
             level += 1  # an average of 2^30 with one above it
         for i, count in enumerate(tokens):
             if count:
@@ -141,19 +144,19 @@ def _places(
     return places
 
 
-def _sums(values: Sequence[int], level: int) -> list[int]:
+def _sum_neighbours(values: Sequence[int], level: int) -> list[int]:
     width = len(values) >> level
     return [sum(values[i : i + width]) for i in range(0, len(values), width)]
 
 
-def _by_place(places: Mapping[int, Place]) -> dict[Place, list[int]]:
-    groups: dict[Place, list[int]] = {}
+def _buckets_by_shard(places: Mapping[int, ShardPlace]) -> dict[ShardPlace, list[int]]:
+    groups: dict[ShardPlace, list[int]] = {}
     for bucket, place in places.items():
         groups.setdefault(place, []).append(bucket)
     return groups
 
 
-def _tokens(
+def _tokenize(
     seed: int,
     tokenizer: str,
     sha256: str,
@@ -165,28 +168,28 @@ def _tokens(
     rows: Iterator[pa.RecordBatch],
     documents: Documents,
 ) -> Iterator[pa.RecordBatch]:
-    sides = train_validation_split.read_sides(rows)
+    split_rule = train_validation_split.read_split_rule(rows)
     encoder = open_encoder(tokenizer, sha256, eos)
     schema = _rows_schema(encoder.vocab)
     dtype = schema.field("tokens").type.value_type.to_pandas_dtype()
     needed = ["doc_id", "text", "url", "domain", "source"]
-    more = [*(route.columns if route else ()), *([language] if language else ())]
-    spoken = Spoken()
-    for batch in documents.batches([*needed, *sorted({c for c in more if c not in needed})]):
+    optional = [*(route.columns if route else ()), *([language] if language else ())]
+    languages = LanguageCounts()
+    for batch in documents.batches([*needed, *sorted({c for c in optional if c not in needed})]):
         key = keyed(batch.column("doc_id"), seed, "order")
-        validates = sides.of(batch.column("text"), seed, fraction)
-        domain = np.array(train_validation_split.domains(batch, route), object)
+        in_validation = split_rule.is_validation(batch.column("text"), seed, fraction)
+        domain = np.array(train_validation_split.document_domains(batch, route), object)
         to = np.zeros(len(key), np.uint32)
         for name in set(domain.tolist()):
-            here = domain == name
+            in_domain = domain == name
             for which, mask in (
-                (train_validation_split.TRAIN, here & ~validates),
-                (train_validation_split.VALIDATION, here & validates),
+                (train_validation_split.TRAIN, in_domain & ~in_validation),
+                (train_validation_split.VALIDATION, in_domain & in_validation),
             ):
                 first, depth = layout[which, name]
                 to[mask] = np.uint32(first) + prefix(key[mask], depth)
         sizes = pc.binary_length(batch.column("text")).fill_null(0).to_numpy()
-        # a token is at least a byte: slices of the batch that stay below a bounded number of tokens
+        # a token has at least one byte, so slices by bytes have a bounded number of tokens
         slices = np.cumsum(sizes + 1) // BATCH_TOKENS
         ends = [0, *(np.flatnonzero(np.diff(slices)) + 1).tolist(), len(sizes)]
         for start, end in itertools.pairwise(ends):
@@ -194,21 +197,21 @@ def _tokens(
             ids = encoder.encode_batch([t or "" for t in part.column("text").to_pylist()])
             if language:
                 codes = pc.struct_field(part.column(language), "code").to_pylist()
-                spoken.add(codes, [len(i) for i in ids], sizes[start:end].tolist())
+                languages.add(codes, [len(i) for i in ids], sizes[start:end].tolist())
             offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids], dtype=np.int64)])
             values = np.concatenate(ids).astype(dtype) if ids else np.zeros(0, dtype)
             tokens = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values))
-            mine = [pa.array(to[start:end]), pa.array(key[start:end])]
+            sort_columns = [pa.array(to[start:end]), pa.array(key[start:end])]
             rest = [part.column(c) for c in ("doc_id", "url", "source")]
             size = pa.array(sizes[start:end], pa.int64())
-            yield pa.RecordBatch.from_arrays([*mine, *rest, size, tokens], schema=schema)
-    yield pa.RecordBatch.from_pylist([], schema=schema.with_metadata(spoken.said()))
+            yield pa.RecordBatch.from_arrays([*sort_columns, *rest, size, tokens], schema=schema)
+    yield pa.RecordBatch.from_pylist([], schema=schema.with_metadata(languages.to_metadata()))
 
 
-def _count(batch: pa.RecordBatch) -> Mapping[str, int]:
-    """documents, tokens (EOS included) and text_bytes of each bucket; of each language without EOS."""
+def _count_tokens(batch: pa.RecordBatch) -> Mapping[str, int]:
+    """Counts documents, tokens and text_bytes of each bucket (EOS included) and of each language (without EOS)."""
     if batch.num_rows == 0:
-        return Spoken.read(batch)
+        return LanguageCounts.from_metadata(batch)
     buckets, where = np.unique(batch.column("to").to_numpy(), return_inverse=True)
     counters: dict[str, int] = {}
     tokens = pc.list_value_length(batch.column("tokens")).to_numpy() + 1
@@ -220,22 +223,22 @@ def _count(batch: pa.RecordBatch) -> Mapping[str, int]:
     return counters
 
 
-def _write(
+def _write_shard(
     schema: pa.Schema,
     vocab: int,
     eos: int,
     tokenizer: str,
-    places: Mapping[int, Place],
+    places: Mapping[int, ShardPlace],
     rows: Iterator[pa.RecordBatch],
     out: Output,
 ) -> Iterator[pa.RecordBatch]:
     scratch = out.scratch()
-    spill = Spill(schema, scratch)
-    place: Place | None = None
+    sorter = ExternalSorter(schema, scratch)
+    place: ShardPlace | None = None
     for batch in rows:
         if batch.num_rows:
             place = places[batch.column("to")[0].as_py()]
-            spill.add(batch)
+            sorter.add(batch)
     if place is None:
         return iter(())
     name, domain, index = place
@@ -245,7 +248,7 @@ def _write(
         writer = shards.ShardWriter(
             file, vocab_size=vocab, eos=eos, scratch_dir=scratch, metadata={"tokenizer": tokenizer}
         )
-        for batch in itertools.chain.from_iterable(spill.buckets()):
+        for batch in itertools.chain.from_iterable(sorter.sorted_buckets()):
             tokens = batch.column("tokens")
             offsets, values = tokens.offsets.to_numpy(), tokens.values.to_numpy()
             columns = [batch.column(c).to_pylist() for c in ("doc_id", "url", "source", "text_bytes")]
@@ -257,7 +260,7 @@ def _write(
     return iter(())
 
 
-def manifest(
+def build_manifest(
     outputs: Iterable[Mapping[str, Any]],
     tokenizer: shards.TokenizerInfo,
     *,
@@ -270,9 +273,9 @@ def manifest(
     generation: int = 0,
     fingerprint: str = "",
 ) -> shards.Manifest:
-    """The manifest of the shards that `shard_stages` wrote, from its sink's outputs, in reading order.
+    """The manifest of the shards that `shard_stages` wrote, from the outputs of its last stage, in reading order.
 
-    Raises UserError where the mix asks for what is not there (see `mixing.plan`).
+    Raises UserError if the tokens are too few for the mix (see `mixing.plan_mix`).
     """
     splits: dict[str, dict[str, list[shards.ShardEntry]]] = {
         train_validation_split.TRAIN: {},
@@ -281,9 +284,9 @@ def manifest(
     for fact in sorted((f for f in outputs if f), key=lambda f: str(f["path"])):
         numbers = (fact[k] for k in ("documents", "tokens", "text_bytes", "sha256", "bytes"))
         splits[fact["split"]].setdefault(fact["domain"], []).append(shards.ShardEntry(fact["path"], *numbers))
-    whole = {s: {d: shards.DomainShards(tuple(e)) for d, e in sorted(v.items())} for s, v in splits.items()}
-    tokens = {domain: entries.tokens for domain, entries in whole[train_validation_split.TRAIN].items()}
-    plan = mixing.plan(
+    by_split = {s: {d: shards.DomainShards(tuple(e)) for d, e in sorted(v.items())} for s, v in splits.items()}
+    tokens = {domain: entries.tokens for domain, entries in by_split[train_validation_split.TRAIN].items()}
+    plan = mixing.plan_mix(
         tokens,
         weights=weights,
         budget=budget,
@@ -291,4 +294,4 @@ def manifest(
         temperature=temperature,
         shortfall=shortfall,
     )
-    return shards.Manifest(tokenizer, whole, mix=plan.mix, seed=seed, generation=generation, fingerprint=fingerprint)
+    return shards.Manifest(tokenizer, by_split, mix=plan.mix, seed=seed, generation=generation, fingerprint=fingerprint)

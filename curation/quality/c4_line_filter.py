@@ -1,10 +1,10 @@
 """Removes the lines that C4 would not keep (`c4_line_filter`); whether the document stays is for rules to decide.
 
-C4 (Raffel et al. 2020, section 2.2) drops lines and documents in one go; `heuristics` counts with its eyes and
-changes nothing. This step is the other half, for recipes that go on with the lines that are left, as FineWeb does: its
-own rules see the text behind C4's. Line by line as in C4's published code: three words or more, none over 1,000
-characters, no javascript, no policies, an end in terminal punctuation (unless `terminal` is off, as in FineWeb);
-citations such as [1] and [edit] and white space around a line go too.
+C4 (Raffel et al. 2020, section 2.2) removes lines and drops documents in one pass; `heuristics` computes its statistics
+and changes nothing. This step does the other half, for recipes that continue with the remaining lines, as FineWeb does:
+its own rules see the text after C4's. A line is kept as in C4's published code: three words or more, none over 1,000
+characters, no "javascript", no policies, terminal punctuation at its end (unless `terminal` is off, as in FineWeb);
+citations such as [1] and [edit] and white space around a line are removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from curation.step import MapStep
 
 @dataclass
 class C4LineFilter(MapStep):
-    """Rewrites the text to the lines that C4 keeps. Signals: `lines` that had something on them, and how many `kept`.
+    """Rewrites the text to the lines that C4 keeps. Signals: `lines` that were not blank, and how many were `kept`.
 
     terminal  whether a line must end in . ? ! " or ' (C4: yes; FineWeb: no)
     """
@@ -40,13 +40,13 @@ class C4LineFilter(MapStep):
         return ("numba", "regex")
 
     def rules(self) -> Mapping[str, str]:
-        """Something must be left."""
+        """Drops documents with no line left."""
         return {"empty": f"{self.name}.kept > 0"}
 
     def open(self) -> None:
-        """Compiles the kernels where they are not in the cache, and makes the table of characters."""
-        import curation.quality.heuristics.line_kernels  # noqa: F401
-        from curation.quality.heuristics.word_kernels import character_classes
+        """Compiles the kernels unless they are cached, and builds the table of character classes."""
+        import curation.quality.heuristics.c4_kernels  # noqa: F401
+        from curation.quality.heuristics.character_classes import character_classes
 
         self._classes = character_classes()
 
@@ -54,11 +54,11 @@ class C4LineFilter(MapStep):
         return {**self.__dict__, "_classes": None}
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The batch with what is left of the texts; a null text becomes an empty one."""
+        """The batch with the remaining text and the signals; a null text becomes an empty one."""
         import numpy as np
 
-        from curation.quality.heuristics.line_kernels import c4_keep
-        from curation.quality.heuristics.word_kernels import decode
+        from curation.quality.heuristics.c4_kernels import write_kept_lines
+        from curation.quality.heuristics.character_classes import decode
 
         if self._classes is None:
             self.open()
@@ -73,7 +73,7 @@ class C4LineFilter(MapStep):
         ends, counts = np.zeros(rows + 1, np.int64), np.zeros((rows, 2), np.int64)
         for i in range(rows):
             n = decode(data, where[i], where[i + 1], self._classes, code, flags)
-            ends[i + 1] = c4_keep(code, flags, n, not self.terminal, out, ends[i], counts[i])
+            ends[i + 1] = write_kept_lines(code, flags, n, not self.terminal, out, ends[i], counts[i])
         kept = pa.LargeStringArray.from_buffers(rows, pa.py_buffer(ends), pa.py_buffer(out[: ends[-1]]))
         fields = list(self.signals)
         signals = pa.StructArray.from_arrays([pa.array(counts[:, i]) for i in range(2)], fields=fields)

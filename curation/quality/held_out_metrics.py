@@ -1,8 +1,8 @@
-"""How good a score is, on samples that it never saw: ranking, calibration, and what each threshold would do.
+"""Measures a score on held-out samples: AUC, expected calibration error, and precision and recall at thresholds.
 
-AUC says how well a score ranks, and nothing about its size; the expected calibration error says how far a probability
-is from the share that is really so (Guo et al. 2017, section 2: samples in bins of equal width, the difference of mean
-score and true share in each, averaged by their numbers).
+AUC measures how well a score ranks samples, whatever its size. The expected calibration error measures how far a
+probability is from the true share (Guo et al. 2017, section 2: samples in bins of equal width, the absolute difference
+between mean score and true share in each, weighted by their numbers).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Truth = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ThresholdMetrics:
-    """What a rule `score >= threshold` would do to the held-out samples."""
+    """Precision and recall of a rule `score >= threshold` on the held-out samples."""
 
     threshold: float
     precision: float  # nan where nothing is selected
@@ -34,17 +34,17 @@ class ThresholdMetrics:
 
 @dataclass(frozen=True)
 class HeldOutMetrics:
-    """Held-out figures of one score against the truth."""
+    """Metrics of one score on held-out samples."""
 
     positives: int  # samples of the label
     samples: int  # all held-out samples
-    auc: float  # area under the ROC curve: how often a positive sample outranks another; nan without either
+    auc: float  # area under the ROC curve: how often a positive scores higher than a negative; nan without either
     ece: float  # expected calibration error; nan without samples
     thresholds: tuple[ThresholdMetrics, ...]
 
 
 def measure_scores(values: Values, positive: Truth) -> HeldOutMetrics:
-    """Everything of the above; values: (n,) in [0, 1]."""
+    """All metrics; values: (n,) in [0, 1]; positive: (n,)."""
     thresholds = []
     for threshold in THRESHOLDS:
         chosen = values >= threshold
@@ -67,7 +67,7 @@ def measure_scores(values: Values, positive: Truth) -> HeldOutMetrics:
 
 
 def auc(values: Values, positive: Truth) -> float:
-    """Area under the ROC curve by ranks (Mann & Whitney), ties counting half; nan where a side is empty."""
+    """Area under the ROC curve by ranks (Mann & Whitney), ties counting half; nan without positives or negatives."""
     yes, no = int(positive.sum()), int((~positive).sum())
     if not yes or not no:
         return float("nan")
@@ -99,18 +99,18 @@ def _three_decimals(value: float) -> str:
 
 
 def summary_table(rows: Sequence[tuple[str, int, HeldOutMetrics]]) -> str:
-    """(label, samples trained on, figures) as a Markdown table."""
+    """(label, training samples, metrics) as a Markdown table."""
     lines = ["| label | trained on | held out | AUC | ECE |", "|---|---|---|---|---|"]
     for label, trained, measured in rows:
         lines.append(
             f"| {label} | {trained:,} | {measured.positives:,} of {measured.samples:,} "
-            f"| {_three_decimals(measured.auc)} | {_three_decimals(measured.expected_calibration_error)} |"
+            f"| {_three_decimals(measured.auc)} | {_three_decimals(measured.ece)} |"
         )
     return "\n".join(lines)
 
 
 def write_card(model: str, text: str) -> str:
-    """Writes the card of a model file beside it, whole or not at all; its path: `quality.bin` has `quality.bin.md`."""
+    """Writes the card of a model file atomically: `quality.bin` has `quality.bin.md`. Returns its path."""
     path = f"{model}.md"
     temporary = f"{path}.{uuid.uuid4().hex[:12]}.tmp"
     with open(temporary, "w", encoding="utf-8") as file:

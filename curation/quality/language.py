@@ -1,14 +1,14 @@
-"""Which language a document is in: the best label of a fastText classifier, and how sure it is of it.
+"""The step `language`: identifies the language of a document with a fastText classifier, and how certain it is.
 
-The whole text goes to the model as one line, as CCNet and FineWeb do it, in batches; nothing is cut. The step decides
-nothing: FineWeb's rule is `language.code = 'en' AND language.score >= 0.65`, CCNet's `language.score >= 0.5`.
+The whole text goes to the model as one line, as in CCNet and FineWeb; nothing is cut off. The step has no rules of its
+own: FineWeb's is `language.code = 'en' AND language.score >= 0.65`, CCNet's `language.score >= 0.5`.
 
-Two kinds of text need more than the best label. *Short* ones: on labelled sentences lid.176 is right, among the
-languages it has, for 79 % of those under 20 characters, 85 % up to 40 and 89 to 92 % beyond; of those it gives 0.65 or
-more, 90 %, 96 % and 98 % are right (benchmarks/language.py). So a rule for short texts should ask for `length(text)` as
-well. *Mixed* ones: a page half English and half French gets one of the two and often a middling score.
-The second label tells it from a page that is merely hard, and judging each paragraph by itself says
-how much of the page is really in its language.
+Two kinds of text need more than the best label. *Short* texts: on labelled sentences in languages that lid.176 has, it
+is right for 79 % of those under 20 characters, 85 % up to 40 and 89 to 92 % beyond; of those with a score of 0.65 or
+more, 90 %, 96 % and 98 % are right (benchmarks/language.py). So a rule for short texts should use `length(text)` as
+well. *Mixed* texts: a page half English and half French gets one of the two, often with a medium score. The second
+label distinguishes it from a page that is only difficult, and labelling each paragraph shows how much of the page is in
+its language.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from typing import Any
 import pyarrow as pa
 
 from curation import document, models
+from curation.fasttext_classifier import predict_labels
 from curation.step import MapStep
 
-_LABEL = "__label__"
-_LONG = 40  # characters of a paragraph that is judged; shorter ones (headings, links, names) are mostly guessed
+_MIN_PARAGRAPH_CHARS = 40  # shorter paragraphs (headings, links, names) are not labelled: the model mostly guesses
 
-_Found = tuple[tuple[str, float], ...]  # labels and probabilities, best first
+_Labels = list[tuple[str, float]]  # labels and probabilities, best first
 
 
 @dataclass
 class Language(MapStep):
     """Signals: `code`, the model's label (lid.176: ISO 639-1, or 639-3 where there is none; GlotLID: `eng_Latn`), and
-    `score`, its probability in [0, 1]. Text without a single word has neither: both are null.
+    `score`, its probability in [0, 1]. Both are null for text without a word.
 
-    model       a name of the model catalogue, or the path of any fastText classifier with one label a language
-    second      further signals `second_code` and `second_score`: the label after the best, and its probability
-    paragraphs  further signals: `paragraphs`, lines of 40 characters or more; of their characters, `same`, the share in
-                lines that by themselves have the document's code; `other_code`, the code that most of the rest have,
-                and `other_share`, its share. Null without such a line, the last two also where all lines agree
+    model       a name of the model catalogue, or the path of any fastText classifier with one label per language
+    second      adds the signals `second_code` and `second_score`: the second best label and its probability
+    paragraphs  adds the signals `paragraphs`, the number of lines of 40 characters or more; `same`, the share of their
+                characters in lines whose own label is the document's code; `other_code`, the label of most of the
+                remaining characters, and `other_share`, its share. The last three are null without such a line, the
+                last two also where all lines agree
     """
 
     model: str = "lid.176"
@@ -71,54 +72,44 @@ class Language(MapStep):
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         texts = [text or b"" for text in batch.column("text").cast(pa.large_binary()).to_pylist()]
-        best = self._labels(texts, 2 if self.second else 1)
+        best = self._predict(texts, 2 if self.second else 1)
         columns: list[list[Any]] = [[found[0][0] if found else None for found in best]]
         columns.append([found[0][1] if found else None for found in best])
         if self.second:
             columns.append([found[1][0] if len(found) > 1 else None for found in best])
             columns.append([found[1][1] if len(found) > 1 else None for found in best])
         if self.paragraphs:
-            columns += map(list, zip(*self._paragraphs(texts, columns[0]), strict=True)) if texts else [[]] * 4
+            columns += map(list, zip(*self._paragraph_signals(texts, columns[0]), strict=True)) if texts else [[]] * 4
         arrays = [pa.array(column, f.type) for column, f in zip(columns, self.signals, strict=True)]
         return document.with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=list(self.signals)))
 
-    def _labels(self, texts: Sequence[bytes], k: int) -> list[_Found]:
-        """The k best labels of each text (UTF-8); none for a text without a word.
-
-        fastText ends a line at a newline and treats all other white space alike. It is called below its Python wrapper,
-        which takes str alone and would have the text decoded only to encode it again.
-        """
-        spoken = [i for i, text in enumerate(texts) if not _blank(text)]
-        out: list[_Found] = [()] * len(texts)
-        if spoken:
-            lines = [texts[i].replace(b"\n", b" ") + b"\n" for i in spoken]
-            labels, probabilities = self._model.f.multilinePredict(lines, k, 0.0, "strict")
-            for i, names, values in zip(spoken, labels, probabilities, strict=True):
-                # fastText adds 1e-5 before its logarithm, so a certain label comes out above 1
-                out[i] = tuple(
-                    (name.removeprefix(_LABEL), min(float(value), 1.0))
-                    for name, value in zip(names, values, strict=True)
-                )
+    def _predict(self, texts: Sequence[bytes], k: int) -> list[_Labels]:
+        """The k best labels of each text (UTF-8); an empty list for a text without a word."""
+        worded = [i for i, text in enumerate(texts) if not _is_blank(text)]
+        out: list[_Labels] = [[] for _ in texts]
+        found = predict_labels(self._model, [texts[i].replace(b"\n", b" ") for i in worded], k)
+        for i, labels in zip(worded, found, strict=True):
+            out[i] = labels
         return out
 
-    def _paragraphs(self, texts: Sequence[bytes], codes: Sequence[str | None]) -> list[tuple[Any, ...]]:
+    def _paragraph_signals(self, texts: Sequence[bytes], codes: Sequence[str | None]) -> list[tuple[Any, ...]]:
         """(paragraphs, same, other_code, other_share) of each text."""
-        lines = [[line for line in text.split(b"\n") if _characters(line) >= _LONG] for text in texts]
-        found = iter(self._labels([line for of_text in lines for line in of_text], 1))
+        lines = [[line for line in text.split(b"\n") if _characters(line) >= _MIN_PARAGRAPH_CHARS] for text in texts]
+        found = iter(self._predict([line for of_text in lines for line in of_text], 1))
         rows: list[tuple[Any, ...]] = []
         for of_text, code in zip(lines, codes, strict=True):
             size: Counter[str] = Counter()
-            judged = 0
+            labelled = 0
             for line in of_text:
                 labels = next(found)
                 if labels:
-                    judged += 1
+                    labelled += 1
                     size[labels[0][0]] += _characters(line)
             total = size.total()
             same = size.pop(code, 0) if code is not None else 0
             other = min(size, key=lambda c: (-size[c], c), default=None)
             share = size[other] / total if other is not None else None
-            rows.append((judged, same / total if total else None, other, share))
+            rows.append((labelled, same / total if total else None, other, share))
         return rows
 
 
@@ -126,7 +117,7 @@ def _characters(line: bytes) -> int:
     return len(line) if line.isascii() else len(line.decode())
 
 
-def _blank(text: bytes) -> bool:
-    """Whether there is nothing but white space, Unicode's included."""
+def _is_blank(text: bytes) -> bool:
+    """Whether the text is empty or only white space (Unicode)."""
     begins = text[:64].decode("utf-8", "ignore").strip()
     return not begins and (not text or not text.decode().strip())

@@ -1,7 +1,8 @@
-"""Texts to train a model from, out of the files people have: plain text, JSON lines, Parquet, compressed or not.
+"""Reads texts to train a model on from text, JSON Lines and Parquet files, compressed or not.
 
-A text is a line of a plain file, or the text field of a JSON object or of a row. Unlike a run's sources these carry no
-identity and no provenance, so a broken record is no drop: it stops the command, naming the file and the line.
+A text is a line of a text file, or the text field of a JSON object or a row. Unlike a run's sources these have no ids
+and no provenance, so a broken record is not dropped: it stops the command with an error that names the file and the
+line.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from curation.core.errors import UserError
 
 
 def expand_paths(paths: Iterable[str]) -> list[str]:
-    """Files, folders (everything below them) and globs, on any filesystem, as files sorted within each.
+    """Expands files, folders (all files below them) and globs, on any filesystem, into files, sorted within each.
 
-    Raises UserError for what matches nothing.
+    Raises UserError for a path that matches nothing.
     """
     found: list[str] = []
     for path in paths:
@@ -41,7 +42,8 @@ def expand_paths(paths: Iterable[str]) -> list[str]:
 
 
 def read_texts(paths: Iterable[str], field: str = "text") -> Iterator[str]:
-    """Every text of every file, in the order of `expand`. Raises UserError for a record without a string `field`."""
+    """All texts of all files, in the order of `expand_paths`. Raises UserError for a record without a string
+    `field`."""
     for path in expand_paths(paths):
         with storage.open_input("", path) as file:
             kind = os.path.splitext(document.strip_compression(path))[1].lower()

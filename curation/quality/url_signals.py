@@ -1,18 +1,18 @@
-"""`urls`: what an address says of a page before anybody reads it: host, registered domain, block lists, words.
+"""The step `urls`: signals from a page's URL: host, registered domain, block lists, banned words.
 
-The rules are FineWeb's URL filter (Penedo et al. 2024, section 3.2, after RefinedWeb): a page goes when its domain,
-host or URL is on a block list, when a banned word stands in the URL, two words of a softer list, or a banned string
-anywhere in its letters. The lists (UT1's of adult sites, 4.6 million domains, and three of words) are those that the
-datatrove package carries; they are read from there, never copied. Lists of your own stand beside them.
+The rules are FineWeb's URL filter (Penedo et al. 2024, section 3.2, after RefinedWeb): a page is dropped when its
+domain, host or URL is on a block list, when its URL has a word of the list of banned words, two words of a softer list,
+or a banned string anywhere in its letters. The lists (UT1's list of adult sites, 4.6 million domains, and three word
+lists) are read from the datatrove package, never copied. Your own lists can be added.
 
-A block list is kept as sorted 64-bit hashes, 37 MB for UT1 that all workers of a machine map from one file in the
-cache; a set of the strings would be several hundred megabytes in each. That a host is taken for a listed one has a
-chance of 3e-13.
+A block list is stored as sorted 64-bit hashes, 37 MB for UT1, which all workers of a machine map from one file in the
+cache; a set of the strings would take several hundred megabytes in each. The chance that a host that is not listed
+matches is 3e-13.
 
-Differences from datatrove's URLFilter: hosts above the page's own count as well (`ads.example.com` on a list stops
-`x.ads.example.com`), and so do numeric addresses; a document without a URL passes. The suffix list that says what a
-registered domain is (`bbc.co.uk`) is the snapshot inside tldextract: no network, the same everywhere. Behind a `pii`
-step that masks addresses, URLs are masked too; numeric hosts then name nothing.
+Differences from datatrove's URLFilter: parent hosts count as well (`ads.example.com` on a list matches
+`x.ads.example.com`), and so do numeric addresses; a document without a URL passes. Registered domains (`bbc.co.uk`) are
+found by the public suffix list that tldextract ships: no network, and the same everywhere. After a `pii` step that
+masks addresses, URLs are masked too, and numeric hosts are no longer recognizable.
 """
 
 from __future__ import annotations
@@ -37,21 +37,22 @@ from curation.core.errors import UserError
 from curation.core.packages import describe_missing
 from curation.step import MapStep
 
-UT1 = "ut1"  # the word for the lists inside datatrove
+UT1 = "ut1"  # the name of the lists that datatrove ships
 _UT1_ARCHIVE = "url_filterblacklists*.tar.gz"
 _WORD_LISTS = ("banned_words.txt", "soft_banned_words.txt", "banned_subwords.txt")
 _NON_ALPHANUMERIC = re.compile(r"[^a-zA-Z0-9]+")
-_FORMAT = b"1"  # part of the name of a list's file in the cache
+_FORMAT = b"1"  # version of the cached files, part of their names
 
 
 @dataclass
 class UrlSignals(MapStep):
-    """Signals: `host` and `domain` (what was registered, say bbc.co.uk; null for a numeric address), both lower case;
-    `listed`: null, or what of the URL is on a list: domain, host or url; `hard_words`, `soft_words`: how many words of
-    each list stand in the URL, in the case of the list; `subword`: whether a banned string stands in its letters.
+    """Signals: `host` and `domain` (the registered domain, such as bbc.co.uk; null for a numeric address), both in
+    lower case; `listed`: the part of the URL that is on a block list (domain, host or url), else null; `hard_words`,
+    `soft_words`: how many words of each list the URL has, in the list's case; `subword`: whether its letters contain a
+    banned string.
 
-    lists  `ut1`, and paths of own lists: a domain, host or URL a line, `#` begins a comment
-    words  whether the word lists are looked at; without them these signals are 0 and false
+    lists  `ut1`, and paths of your own lists: one domain, host or URL per line, `#` begins a comment
+    words  whether to use the word lists; without them these signals are 0 and false
     """
 
     lists: list[str] = field(default_factory=lambda: [UT1])
@@ -78,7 +79,7 @@ class UrlSignals(MapStep):
         )
 
     def rules(self) -> Mapping[str, str]:
-        """FineWeb's."""
+        """FineWeb's URL filter."""
         rules = {}
         if self.lists:
             rules["listed"] = f"{self.name}.listed IS NULL"
@@ -92,19 +93,21 @@ class UrlSignals(MapStep):
         return ("tldextract", "datatrove") if self.words or UT1 in self.lists else ("tldextract",)
 
     def inputs(self) -> Sequence[str]:
-        """The lists, packaged ones too: another version of them is another step."""
+        """The list files, also those in datatrove: another version of them changes the fingerprint."""
         own = [path for path in self.lists if path != UT1]
         packaged = [str(_ut1_archive(self.name))] if UT1 in self.lists else []
         return (*own, *packaged, *(str(_datatrove_assets(self.name) / w) for w in _WORD_LISTS if self.words))
 
     def check(self) -> None:
-        """Refuses lists that are not there."""
+        """Refuses lists that do not exist."""
         for path in self.inputs():
             if not os.path.isfile(path):
-                raise UserError(f"step {self.name}: there is no list {path}; give a file, or `{UT1}` for datatrove's")
+                raise UserError(
+                    f"step {self.name}: list {path} does not exist; give a file, or `{UT1}` for the lists of datatrove"
+                )
 
     def open(self) -> None:
-        """Maps the lists (making their file first, where it is not in the cache: about 5 s for UT1)."""
+        """Maps the block lists; hashes them first where the cache does not have them (about 5 s for UT1)."""
         import tldextract
 
         self._suffix_list = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
@@ -140,7 +143,7 @@ class UrlSignals(MapStep):
         }
 
     def split(self, url: str) -> tuple[str | None, str | None]:
-        """(host, registered domain) of a URL; None for what it does not have."""
+        """(host, registered domain) of a URL; None for a part that it does not have."""
         found = self._suffix_list(url)
         host = ".".join(part for part in (found.subdomain, found.domain, found.suffix) if part).lower()
         domain = f"{found.domain}.{found.suffix}".lower() if found.domain and found.suffix else None
@@ -153,7 +156,7 @@ class UrlSignals(MapStep):
         above = host
         while above and above != domain:
             asked.append((above, "host"))
-            above = above.partition(".")[2] if domain else None  # parts of a numeric address name nothing
+            above = above.partition(".")[2] if domain else None  # parts of a numeric address are not hosts
         asked.append((url, "url"))
         keys = np.array([_hash(text.encode("utf-8", "surrogateescape")) for text, _ in asked], np.uint64)
         for hashes in self._block_lists:
@@ -172,7 +175,7 @@ class _WordLists:
 
     @staticmethod
     def of(folder: Path) -> _WordLists:
-        """The three lists as datatrove reads them: comments out, letters and digits only, lower case."""
+        """The three lists as datatrove reads them: without comments, letters and digits only, lower case."""
         hard, soft, sub = (
             frozenset(w for w in (_NON_ALPHANUMERIC.sub("", s).lower() for s in _read_lines(folder / n)) if w)
             for n in _WORD_LISTS
@@ -196,7 +199,8 @@ def _ut1_archive(name: str) -> Path:
     archives = sorted(_datatrove_assets(name).glob(_UT1_ARCHIVE))
     if not archives:
         raise UserError(
-            f"step {name}: this datatrove carries no {_UT1_ARCHIVE}; install datatrove 0.3 to 0.10, or own lists"
+            f"step {name}: the installed datatrove has no {_UT1_ARCHIVE}; install datatrove 0.3 to 0.10,"
+            " or use your own `lists`"
         )
     return archives[-1]
 
@@ -206,8 +210,8 @@ def _hash(text: bytes) -> int:
 
 
 def _map_hashes(path: Path) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """The sorted hashes of a list (a text file, or an archive of some), mapped from the cache; made there if need be.
-    Where nothing can be written they are made in memory."""
+    """The sorted hashes of a list (a text file, or an archive of several), mapped from the cache, which they are
+    written to first if it does not have them. They stay in memory where the cache cannot be written."""
     with open(path, "rb") as f:
         digest = xxhash.xxh3_128(f.read())
     digest.update(_FORMAT)

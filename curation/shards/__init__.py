@@ -1,22 +1,23 @@
-"""The shard format: what curation hands to training, and the only thing that both halves import.
+"""The shard format: the files that curation writes and training reads, and the only code that both import.
 
 A shard is an Arrow IPC *file* (random access), uncompressed, with exactly one record batch; a row is a document. In
 Arrow a list column is one buffer of values and one of offsets, so with a single batch the values of `tokens` are one
 contiguous token stream and the offsets are the document boundaries: a reader maps the file and slices windows of the
 stream without a copy.
 
-    layout     columns, types and errors
-    write      documents to a shard
-    read       a shard as views over the mapped file
-    remote     a shard far away, by ranges
-    manifest   what shards there are; several runs as one
-    files      bytes of a file, local or remote
+    layout       columns, types and errors
+    write        writes documents to a shard
+    read         opens a shard as views over the mapped file
+    remote       reads a remote shard by byte ranges
+    manifest     lists the shards of a run; joins several runs
+    verify       compares sizes and checksums with the manifest
+    file_access  reads whole files, local or remote
 
-Everything imports pyarrow and numpy alone (fsspec only once a path is remote), so that training needs nothing else of
-curation.
+These modules import pyarrow and numpy alone (fsspec only for a remote path), so training needs no other package of
+curation's.
 """
 
-from curation.shards.files import is_remote, read_file
+from curation.shards.file_access import is_remote, read_file
 from curation.shards.layout import (
     FORMAT,
     MAX_TOKENS,
@@ -41,13 +42,11 @@ from curation.shards.manifest import (
     TokenizerInfo,
     join_manifests,
     read_manifest,
-    verify_entry,
-    verify_manifest,
-    verify_tokenizer,
     write_manifest,
 )
 from curation.shards.read import Shard, open_shard
 from curation.shards.remote import RemoteShard
+from curation.shards.verify import verify_entry, verify_manifest, verify_tokenizer
 from curation.shards.write import ShardInfo, ShardWriter
 
 __all__ = [

@@ -1,7 +1,7 @@
-"""What a shard is, in names and types, and what can be wrong with one.
+"""Defines the columns and types of a shard, and the errors that opening one may raise.
 
 A row is a document: `tokens: large_list<uint16|uint32>`, `doc_id`, `url`, `source`. Each document is written as
-`[EOS] + tokens`: the EOS belongs to the document that it opens.
+`[EOS] + tokens`: the EOS belongs to the document that follows it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 FORMAT = 1
-MAX_TOKENS = 2**30  # a shard: 2 or 4 GiB of values, small enough to fetch and verify as a unit
+MAX_TOKENS = 2**30  # in a shard: 2 or 4 GiB of values, small enough to fetch and verify as a unit
 
 SOURCE = pa.struct(
     [
@@ -23,11 +23,11 @@ SOURCE = pa.struct(
 
 
 class ShardError(Exception):
-    """Shards that cannot be trained on; the message says which file, what is wrong and what to do."""
+    """A shard or manifest that cannot be used; the message says which file, what is wrong and what to do."""
 
 
 class ShardMissing(ShardError):
-    """A manifest, shard or tokenizer file is not there."""
+    """A manifest, shard or tokenizer file does not exist."""
 
 
 class ShardTruncated(ShardError):
@@ -35,7 +35,7 @@ class ShardTruncated(ShardError):
 
 
 class ShardChecksum(ShardError):
-    """A file has the right size and other bytes."""
+    """A file has other bytes than those that were written."""
 
 
 class ShardVersion(ShardError):
@@ -43,11 +43,11 @@ class ShardVersion(ShardError):
 
 
 class ShardTokenizer(ShardError):
-    """Tokens of another tokenizer than the manifest (or the other run) speaks of."""
+    """The tokens are of another tokenizer than the manifest (or the other run) names."""
 
 
 class ShardFormat(ShardError):
-    """Readable, and not a shard or a manifest."""
+    """A readable file that is neither a shard nor a manifest."""
 
 
 def token_type(vocab_size: int) -> pa.DataType:

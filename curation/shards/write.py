@@ -1,4 +1,4 @@
-"""Writing a shard: token values are streamed to a temporary, so that memory never holds a shard."""
+"""Writes a shard; token values are streamed to a temporary file, so memory never holds a whole shard."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ShardInfo:
 class ShardWriter:
     """Writes one shard to an open binary file; the same documents give the same bytes.
 
-    Token values go to a temporary in `scratch_dir` as they come; closing maps it and lets Arrow write the single
-    batch from the mapping, so memory holds ids, URLs and offsets and never the tokens of a shard.
+    Token values go to a temporary file in `scratch_dir`; `close` maps that file and lets Arrow write the single batch
+    from the mapping, so memory holds ids, URLs and offsets, but not the tokens.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class ShardWriter:
         scratch_dir: str,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """`metadata` goes into the Arrow schema beside the writer's own keys (format, vocab_size, eos).
+        """`metadata` is stored in the Arrow schema, with the writer's own keys (format, vocab_size, eos).
 
-        Name the tokenizer there (`tokenizer`: sha256 of its file) so that `open_shard` can refuse a foreign one.
+        Include the tokenizer (`tokenizer`: sha256 of its file), so that `open_shard` can refuse another one.
         """
         if not 0 <= eos < vocab_size:
             raise ValueError(f"EOS {eos} is outside the vocabulary of {vocab_size}")
@@ -69,7 +69,7 @@ class ShardWriter:
         *,
         text_bytes: int = 0,
     ) -> None:
-        """One document, its ids without EOS; `text_bytes` is the UTF-8 length of its text, summed for the manifest.
+        """Adds one document, its ids without EOS; `text_bytes` is the UTF-8 length of its text, for the manifest.
 
         Raises ValueError for an id outside the vocabulary, a doc_id that is not 16 bytes, or more than 2^30 tokens.
         """
@@ -78,7 +78,7 @@ class ShardWriter:
         if len(doc_id) != 16:
             raise ValueError(f"a doc_id is 16 bytes, not {len(doc_id)}")
         if self._tokens + len(tokens) + 1 > MAX_TOKENS and self._documents:
-            raise ValueError(f"a shard holds at most {MAX_TOKENS} tokens; begin another")
+            raise ValueError(f"a shard holds at most {MAX_TOKENS} tokens; start another one")
         self._values.write(self._eos)
         self._values.write(np.ascontiguousarray(tokens, dtype=self._dtype).tobytes())
         self._lengths.append(len(tokens) + 1)
@@ -97,7 +97,7 @@ class ShardWriter:
         self._rows, self._lengths = [], []
 
     def close(self) -> ShardInfo:
-        """Writes the shard to the file (which stays open) and removes the temporary."""
+        """Writes the shard to the file (which stays open) and removes the temporary file."""
         self._flush()
         offsets = np.zeros(self._documents + 1, np.int64)
         np.cumsum(np.concatenate(self._offsets), out=offsets[1:])

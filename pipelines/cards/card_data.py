@@ -98,7 +98,7 @@ def gather(run_dir: str) -> CardData:
         manifest=store.read_json("result/shards/manifest.json")
         if store.exists("result/shards/manifest.json")
         else None,
-        generation=generations.number(store),
+        generation=generations.next_generation(store),
         deleted=len(generations.deleted_entries(store)),
         made=_date(store),
     )
@@ -110,12 +110,12 @@ def _as_file(pipeline: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     """The resolved pipeline as a pipeline file, without default values; a removed rule is null."""
     from curation.config.catalogue import STEPS
     from curation.config.step_options import build, find_class
-    from curation.core.yaml_lines import Located
+    from curation.core.yaml_lines import YamlTree
 
     steps: list[dict[str, Any]] = []
     for s in pipeline["steps"]:
         try:
-            at = Located(run.get("file") or "", {})
+            at = YamlTree(run.get("file") or "", {})
             own = dict(build(find_class(s["step"], STEPS, at, (), "step"), s["options"], at, (), s["name"]).rules())
         except UserError:  # a user's own step whose file is gone
             own = {}

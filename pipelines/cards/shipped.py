@@ -6,16 +6,14 @@ import os
 from typing import Any
 
 from curation import models
+from curation.config.load_pipeline import load_pipeline
 from curation.storage import Storage
 from pipelines.cards.dataset import front_matter, licence_id, table
 
 
 def write_recipe_card(file: str, folder: str) -> str:
     """Writes FOLDER/NAME.md, the card of a pipeline file. Raises UserError for a file that cannot be loaded."""
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
-
-    pipeline = config.load(file, catalogue=STEPS, readers=READERS)
+    pipeline = load_pipeline(file)
     path = os.path.join(folder, f"{pipeline.name}.md")
     Storage(folder).write_bytes(f"{pipeline.name}.md", _recipe(file, pipeline).encode())
     return path

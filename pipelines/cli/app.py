@@ -60,10 +60,3 @@ def make_console(quiet: bool = False, stderr: bool = False) -> Any:
     if os.environ.get("GRISTMILL_PLAIN"):
         return Console(quiet=quiet, stderr=stderr, no_color=True, force_terminal=False, emoji=False, soft_wrap=True)
     return Console(quiet=quiet, stderr=stderr)
-
-
-def load_pipeline(file: str, sets: list[str] | None) -> Any:
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
-
-    return config.load(file, catalogue=STEPS, readers=READERS, sets=sets or ())

@@ -18,7 +18,7 @@ def is_training_file(path: str) -> bool:
     from curation.core import yaml_lines
     from curation.core.renamed_keys import TRAINING_KEYS
 
-    tree = yaml_lines.load(path, variables=_AnyVariable()).tree
+    tree = yaml_lines.load(path, variables=_AnyVariable()).root
     if not isinstance(tree, dict) or "sources" in tree or isinstance(tree.get("steps"), list):
         return False
     return "steps" in tree or any(key in tree for key, new in TRAINING_KEYS.items() if new == "steps")

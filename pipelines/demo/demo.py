@@ -135,13 +135,12 @@ def _write_lines(path: str, rows: list[dict[str, str]]) -> None:
 
 
 def _curate(file: str, run: str, executor: str, console: Any) -> None:
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate
     from pipelines.cards.write_cards import update_cards
     from pipelines.monitor.run_result import print_result
 
-    pipeline = config.load(file, catalogue=STEPS, readers=READERS)
+    pipeline = load_pipeline(file)
     with ProgressDisplay(console) as display:
         result = curate(pipeline, run, executor=executor, progress=display)
     print_result(console, result)

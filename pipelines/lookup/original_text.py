@@ -17,7 +17,7 @@ from curation.config.catalogue import READERS, STEPS
 from curation.config.pipeline import SourceFile
 from curation.config.step_options import build, find_class
 from curation.core.errors import UserError
-from curation.core.yaml_lines import Located
+from curation.core.yaml_lines import YamlTree
 from curation.step import RecordError, UnreadableFile
 from curation.storage import Storage, is_remote
 
@@ -34,7 +34,7 @@ class OriginalTexts:
 
         pipeline = yaml.safe_load(store.read_bytes("pipeline.yaml"))
         roots = {i["source"]: i["root"] for i in run.get("inputs", [])}
-        self._located = Located("pipeline.yaml", pipeline)
+        self._located = YamlTree("pipeline.yaml", pipeline)
         common = SourceFile.model_fields
         self._sources = [
             (s["domain"], roots.get(s["name"], s["root"]), s["read"], {k: v for k, v in s.items() if k not in common})

@@ -222,9 +222,9 @@ def make_decoder(manifest: Manifest) -> Any:
     from curation.packing.tokenizer.encode import Encoder
 
     data = read_file(manifest.path(manifest.tokenizer.file))
-    from curation.packing.merge import name_of
+    from curation.packing.tokenizer.load_tokenizer import eos_token_name
 
-    return Encoder(data, eos=name_of(data, manifest.tokenizer.eos)).decode
+    return Encoder(data, eos=eos_token_name(data, manifest.tokenizer.eos)).decode
 
 
 def original_texts(

@@ -1,7 +1,7 @@
-"""`gristmill doctor`: is this machine fit for the work, and what to do where it is not.
+"""Checks whether this machine can run Gristmill, and says what to do where it cannot (`gristmill doctor`).
 
-Each finding is one line: what was looked at, how it stands, and advice where it is not good. "warn" slows or limits,
-"bad" stops a run.
+Each finding is one line: what was checked, the result, and advice where the result is not good. "warn" slows or
+limits a run, "bad" stops it.
 """
 
 from __future__ import annotations
@@ -10,33 +10,15 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from curation.core import packages
 from pipelines.number_format import format_bytes
 
 State = Literal["good", "warn", "bad"]
 
-# What a run imports sooner or later; a missing one shows here rather than an hour into it
-PACKAGES = (
-    "datasketch",
-    "datatrove",
-    "duckdb",
-    "fastwarc",
-    "fasttext",
-    "kenlm",
-    "numba",
-    "presidio-analyzer",
-    "pyarrow",
-    "ray",
-    "resiliparse",
-    "tiktoken",
-    "tokenizers",
-    "torch",
-    "trafilatura",
-    "warcio",
-)
 MEMORY = 4 << 30  # a worker holds 1 to 2 GB with its models; below two of them a laptop starts to swap
 DISK = 5 << 30
 SHARED_MEMORY = 1 << 30  # Ray's object store lives in /dev/shm, and says so itself only once it is slow
@@ -76,17 +58,34 @@ def _python() -> list[Finding]:
 
 
 def _packages() -> list[Finding]:
-    versions, missing = [], []
-    for name in PACKAGES:
-        try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-    found = [Finding("packages", "good", ", ".join(versions))]
+    """The default install, and which extras are there. A machine that only curates or only trains is a warning."""
+    missing = [m for m in packages.DEFAULT if not packages.is_installed(m)]
+    found = [Finding("packages", "good", ", ".join(_versions(m for m in packages.DEFAULT if m not in missing)))]
     if missing:
-        advice = f"pip install -c constraints.txt {' '.join(missing)}"
-        found.append(Finding("packages", "bad", f"missing: {', '.join(missing)}", advice))
-    return found
+        said, state = f"missing: {', '.join(missing)}", "bad"
+        if set(missing) <= set(packages.TRAINING_ONLY):
+            said, state = f"{said}; this machine can curate but not train", "warn"
+        elif "duckdb" in missing and not set(missing) & set(packages.TRAINING):
+            said, state = f"{said}; this machine can train but not curate", "warn"
+        found.append(Finding("packages", state, said, packages.pip_command(missing)))  # type: ignore[arg-type]
+    complete, absent = [], []
+    for extra, modules in packages.EXTRAS.items():
+        lacking = [m for m in modules if not packages.is_installed(m)]
+        if lacking:
+            absent.append(f"{extra} without {' and '.join(lacking)} ({packages.pip_command(lacking)})")
+        else:
+            complete.append(extra)
+    said = f"installed: {', '.join(complete) or 'none'}"
+    return [*found, Finding("extras", "good", f"{said}; not installed: {'; '.join(absent)}" if absent else said)]
+
+
+def _versions(modules: Iterable[str]) -> Iterator[str]:
+    for module in modules:
+        name = packages.DEFAULT[module].partition("[")[0]
+        try:
+            yield f"{name} {importlib.metadata.version(name)}"
+        except importlib.metadata.PackageNotFoundError:  # importable, but not installed by pip
+            yield name
 
 
 def _memory() -> list[Finding]:
@@ -132,8 +131,8 @@ def _storage(root: str) -> list[Finding]:
             os.rmdir(root)
     except (OSError, ValueError, ImportError, UserError) as error:
         advice = (
-            "s3:// needs the extra: pip install gristmill[s3]"
-            if "s3" in root
+            packages.pip_command(["s3fs"])
+            if root.startswith("s3://") and not packages.is_installed("s3fs")
             else "choose a directory you may write to"
         )
         return [Finding("storage", "bad", f"{root}: {error}", advice)]

@@ -30,17 +30,17 @@ def load_steps(store: Storage, run_dir: str) -> tuple[list[Step], str | None, bo
     """
     from curation.config.catalogue import STEPS
     from curation.config.step_options import find_class
-    from curation.core.yaml_lines import Located
+    from curation.core.yaml_lines import YamlTree
 
     pipeline = yaml.safe_load(store.read_bytes("pipeline.yaml"))
     entries = pipeline["steps"]
     if not entries:
         raise UserError(f"what-if: {run_dir} has no steps, so it has no rules")
-    located = Located("pipeline.yaml", {})
+    tree = YamlTree("pipeline.yaml", {})
     steps, language = [], None
     for entry in entries:
         try:
-            is_global = issubclass(find_class(entry["step"], STEPS, located, (), "step"), GlobalStep)
+            is_global = issubclass(find_class(entry["step"], STEPS, tree, (), "step"), GlobalStep)
         except UserError:  # a user's own step whose file is not here
             is_global = False
         steps.append(Step(entry["name"], is_global, dict(entry["rules"]), dict(entry["rules"])))

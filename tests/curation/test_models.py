@@ -148,7 +148,8 @@ def test_no_fasttext_model_is_a_clear_error(tmp_path: Path) -> None:
 def test_importing_the_steps_is_light() -> None:
     program = (
         "import sys; import curation.models, curation.quality.language, curation.quality.perplexity.perplexity, "
-        "curation.quality.classifier.classifier; print([m for m in ('fasttext', 'kenlm', 'numba', 'torch') if m in sys.modules])"
+        "curation.quality.classifier.classifier; "
+        "print([m for m in ('fasttext', 'kenlm', 'numba', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

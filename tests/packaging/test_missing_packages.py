@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from curation import storage
-from curation.config import load as config
-from curation.config.catalogue import READERS, STEPS
+from curation.config.load_pipeline import load_pipeline
 from curation.core.errors import UserError
 from curation.packing.tokenizer import load_tokenizer
 from pipelines.demo import demo
@@ -29,7 +28,7 @@ def hide(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
 def load(folder: Path, text: str) -> object:
     file = folder / "p.yaml"
     file.write_text(text, encoding="utf-8")
-    return config.load(str(file), catalogue=STEPS, readers=READERS)
+    return load_pipeline(str(file))
 
 
 @pytest.mark.parametrize(

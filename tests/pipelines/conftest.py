@@ -91,12 +91,11 @@ def gristmill(
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished run of `write_inputs`, in the folder of its inputs."""
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate
 
     folder = write_inputs(tmp_path_factory.mktemp("small"))
-    pipeline = config.load(str(folder / "small.yaml"), catalogue=STEPS, readers=READERS)
+    pipeline = load_pipeline(str(folder / "small.yaml"))
     assert curate(pipeline, str(folder / "run"), executor="inline").exit_code == 0
     return folder / "run"
 

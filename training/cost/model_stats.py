@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.model.loss_columns import default_columns
-from training.model.loss_rows import default_rows
+from training.model.linear_cross_entropy_kernels import default_columns, default_rows
 from training.model.transformer import ModelConfig
 
 

@@ -60,7 +60,7 @@ class DomainStream:
         self.name, self.manifest, self.shards, self.order = name, manifest, shards, order
         self.cache = cache if cache is not None else ExtentCache(CACHE_BYTES)
         runs = {p[1:].partition("/")[0] for p in shards.columns["path"]} if manifest.roots else {"0"}
-        self.remote = any(is_remote(manifest.home(int(run))) for run in runs)
+        self.remote = any(is_remote(manifest.shard_directory(int(run))) for run in runs)
         self.whole = True  # read whole extents; without room for a group of each domain, windows alone
         self.bytes_read = 0  # of far-away shards that are closed again
         self.mapped: dict[int, Shard] = {}  # local shards that are open

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from training.model.attention import AttentionBackend, AttentionMask, attend, attention_backend, attention_mask
-from training.model.loss import linear_cross_entropy
+from training.model.linear_cross_entropy import linear_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Model(nn.Module):
         self.shape = shape
         self.recompute = False
         self.attention_backend: AttentionBackend | None = None
-        self.fused_loss = False
+        self.compile_loss = False
         self.embedding = nn.Embedding(shape.vocab, shape.hidden_size)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.num_layers))
         self.norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
@@ -149,7 +149,7 @@ class Model(nn.Module):
 
     def compile_blocks(self, **options: Any) -> None:
         """Has torch.compile make one graph of each block, and of the loss's passes. Call it before sharding."""
-        self.fused_loss = options.get("backend", "inductor") == "inductor"
+        self.compile_loss = options.get("backend", "inductor") == "inductor"
         for block in self.blocks:
             block.compile(fullgraph=True, **options)
 
@@ -184,7 +184,7 @@ class Model(nn.Module):
         )
         mask = attention_mask(documents, self.attention_backend or attention_backend(device, dtype), dtype)
         hidden = self.hidden(tokens, mask)
-        return linear_cross_entropy(hidden, self.head.weight, targets, z_loss=z_loss, fused=self.fused_loss)
+        return linear_cross_entropy(hidden, self.head.weight, targets, z_loss=z_loss, compiled=self.compile_loss)
 
     @torch.no_grad()
     def next_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:

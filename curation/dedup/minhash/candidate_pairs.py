@@ -1,13 +1,13 @@
-"""Which pairs are worth a look: documents that share a band, without a quadratic blow-up in large buckets.
+"""Finds candidate pairs: documents that share a band of their signature, without quadratic cost in large buckets.
 
-A bucket holds the documents with one band key. Of those with equal shingle sets only the best takes part; the others
-are its copies, a pair each. Each member meets the first B = 256 members in priority order. Members beyond those also
-meet in sub-buckets, keyed by another band: again the first B of each. So a bucket of 100,000 costs at most 2 B pairs a
-member; a document of lower priority never changes which better ones meet; and what is lost is recall among the members
-beyond, counted as pairs that did not meet.
+A bucket holds the documents with one band key. Of documents with equal shingle sets only the first by priority takes
+part; each of the others, its copies, makes one pair with it. Every member is paired with the first B = 256 members in
+priority order. Members after those are also paired within sub-buckets, keyed by another band, again with the first B of
+each. So a bucket of 100,000 costs at most 2 B pairs a member, and a document never changes which pairs documents of
+higher priority make. The price is recall among the members after the first B, counted as pairs that did not meet.
 
-Of the pairs that meet, those whose sketches (64 bits of the signatures) differ by more than 4 sigma from what they
-would at the threshold are skipped: pages of one template, mostly, which share a band and little else.
+Pairs whose sketches (64 bits of the signatures) differ by more than 4 sigma from what the threshold implies are
+skipped. These are mostly pages of one template, which share a band and little else.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ import numpy.typing as npt
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
-FIRST = 256  # B: only the buckets of templates hold more
-AT_ONCE = 1 << 20  # pairs made at once: 16 MB, and a few times that on the way
+MAX_PARTNERS = 256  # B: only buckets of page templates have more members
+PAIRS_AT_ONCE = 1 << 20  # pairs made at once: 16 MB, and a few times that while they are made
 
 
 @dataclass
 class Buckets:
-    """Band rows, sorted by key and priority, and what became of the pairs in them.
+    """Band rows, sorted by key and priority, and counts of the pairs in them.
 
-    band    number of the band (the pair of a copy comes from band 0 alone)
-    other   the key of another band
+    band    number of the band (pairs of copies come from band 0 members)
+    other   the key of another band, for sub-buckets
+    counts  met: pairs compared by sketch; skipped: of these, by their sketches; unmet: pairs of a bucket that were not
+            made; copies: pairs of equal shingle sets
     """
 
     key: U64
@@ -38,45 +40,45 @@ class Buckets:
     content: U64
     sketch: U64
     band: npt.NDArray[np.uint8]
-    differ: int = 64  # bits two sketches may differ in
-    first: int = FIRST
+    max_sketch_distance: int = 64  # bits in which the sketches of a pair may differ
+    max_partners: int = MAX_PARTNERS
     counts: dict[str, int] = field(default_factory=lambda: {"met": 0, "skipped": 0, "unmet": 0, "copies": 0})
 
     def pairs(self) -> Iterator[tuple[I64, I64]]:
-        """(better, worse) as positions, in parts; a pair comes once. `counts` is complete afterwards."""
-        # equal sets of a bucket, in priority order; lexsort is stable, so the best of them comes first
+        """Yields each pair once, as positions (higher, lower), in parts; `counts` is complete afterwards."""
+        # equal sets of a bucket, in priority order; lexsort is stable, so the one of the highest priority comes first
         rows = np.lexsort((self.content, self.key))
-        begin, rank = _ranks(self.key[rows], self.content[rows])
-        again = (rank > 0) & (self.band[rows] == 0)
-        leaders, copies = rows[begin[again]], rows[again]
+        begin, rank = _runs(self.key[rows], self.content[rows])
+        is_copy = (rank > 0) & (self.band[rows] == 0)
+        leaders, copies = rows[begin[is_copy]], rows[is_copy]
         self.counts["copies"] += len(copies)
-        for start in range(0, len(copies), AT_ONCE):
-            yield leaders[start : start + AT_ONCE], copies[start : start + AT_ONCE]
-        alone = np.sort(rows[rank == 0])
-        key = self.key[alone]
-        begin, rank = _ranks(key)
-        self.counts["unmet"] += int(np.maximum(rank - self.first, 0).sum())
-        yield from self._alike(alone, begin, rank)
-        beyond = np.flatnonzero(rank >= self.first)
+        for start in range(0, len(copies), PAIRS_AT_ONCE):
+            yield leaders[start : start + PAIRS_AT_ONCE], copies[start : start + PAIRS_AT_ONCE]
+        members = np.sort(rows[rank == 0])
+        key = self.key[members]
+        begin, rank = _runs(key)
+        self.counts["unmet"] += int(np.maximum(rank - self.max_partners, 0).sum())
+        yield from self._filter_by_sketch(members, begin, rank)
+        beyond = np.flatnonzero(rank >= self.max_partners)
         if len(beyond):
             # stable in position: priority order stays inside a sub-bucket
-            beyond = beyond[np.lexsort((beyond, self.other[alone[beyond]], key[beyond]))]
-            begin, rank = _ranks(key[beyond], self.other[alone[beyond]])
-            self.counts["unmet"] -= int(np.minimum(rank, self.first).sum())
-            yield from self._alike(alone[beyond], begin, rank)
+            beyond = beyond[np.lexsort((beyond, self.other[members[beyond]], key[beyond]))]
+            begin, rank = _runs(key[beyond], self.other[members[beyond]])
+            self.counts["unmet"] -= int(np.minimum(rank, self.max_partners).sum())
+            yield from self._filter_by_sketch(members[beyond], begin, rank)
 
-    def _alike(self, rows: I64, begin: I64, rank: I64) -> Iterator[tuple[I64, I64]]:
-        for left, right in _meet(begin, rank, self.first):
-            better, worse = rows[left], rows[right]
-            alike = np.bitwise_count(self.sketch[better] ^ self.sketch[worse]) <= self.differ
-            self.counts["met"] += len(better)
-            self.counts["skipped"] += len(better) - int(alike.sum())
-            if alike.any():
-                yield better[alike], worse[alike]
+    def _filter_by_sketch(self, rows: I64, begin: I64, rank: I64) -> Iterator[tuple[I64, I64]]:
+        for left, right in _bucket_pairs(begin, rank, self.max_partners):
+            higher, lower = rows[left], rows[right]
+            similar = np.bitwise_count(self.sketch[higher] ^ self.sketch[lower]) <= self.max_sketch_distance
+            self.counts["met"] += len(higher)
+            self.counts["skipped"] += len(higher) - int(similar.sum())
+            if similar.any():
+                yield higher[similar], lower[similar]
 
 
-def _ranks(*keys: U64) -> tuple[I64, I64]:
-    """For each row, where its run of equal keys begins and how many of the run stand before it."""
+def _runs(*keys: U64) -> tuple[I64, I64]:
+    """For each row, the start of its run of equal keys and its rank in the run."""
     n = len(keys[0])
     change = np.zeros(n, bool)
     change[:1] = True
@@ -87,17 +89,17 @@ def _ranks(*keys: U64) -> tuple[I64, I64]:
     return begin, np.arange(n, dtype=np.int64) - begin
 
 
-def _meet(begin: I64, rank: I64, first: int) -> Iterator[tuple[I64, I64]]:
-    """Positions (better, worse): the member of a run with `rank` before it meets the first min(rank, first) of them."""
-    partners = np.minimum(rank, first)
+def _bucket_pairs(begin: I64, rank: I64, max_partners: int) -> Iterator[tuple[I64, I64]]:
+    """Yields positions (higher, lower): each member of a run is paired with the first min(rank, max_partners) of it."""
+    partners = np.minimum(rank, max_partners)
     ends = np.cumsum(partners)
     row = 0
     while row < len(rank):
         done = int(ends[row - 1]) if row else 0
-        stop = max(row + 1, int(np.searchsorted(ends, done + AT_ONCE, "right")))
-        here = partners[row:stop]
-        worse = np.repeat(np.arange(row, stop, dtype=np.int64), here)
-        step = np.arange(len(worse), dtype=np.int64) - np.repeat(ends[row:stop] - done - here, here)
-        if len(worse):
-            yield np.repeat(begin[row:stop], here) + step, worse
+        stop = max(row + 1, int(np.searchsorted(ends, done + PAIRS_AT_ONCE, "right")))
+        counts = partners[row:stop]
+        lower = np.repeat(np.arange(row, stop, dtype=np.int64), counts)
+        step = np.arange(len(lower), dtype=np.int64) - np.repeat(ends[row:stop] - done - counts, counts)
+        if len(lower):
+            yield np.repeat(begin[row:stop], counts) + step, lower
         row = stop

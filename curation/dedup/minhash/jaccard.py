@@ -1,12 +1,11 @@
-"""How similar two documents really are: counted over their shingle sets, not estimated.
+"""Computes the exact similarity of document pairs by counting shared shingles.
 
-LSH proposes and this decides. With a = |A|, b = |B| and s = |A and B|, the Jaccard similarity of a pair is
-s / (a + b - s), and the containment of the worse document B in the better one s / b. All are integers and the threshold
-is the fraction its decimal says (0.72 is 18/25), so whether a pair reaches it is a comparison of integers, the same on
-every machine:
+MinHash only proposes pairs; this decides. With a = |A|, b = |B| and s = |A and B|, the Jaccard similarity of a pair is
+s / (a + b - s); the containment of B, the document of lower priority, in A is s / b. The threshold is an exact fraction
+of the decimal as written (0.72 is 18/25), so the comparison is one of integers, with the same result on every machine:
 
-    Jaccard       s (up + down) >= up (a + b)         threshold = up / down
-    containment   s down >= up b
+    Jaccard       s (num + den) >= num (a + b)         threshold = num / den
+    containment   s den >= num b
 """
 
 from __future__ import annotations
@@ -23,30 +22,30 @@ from curation.dedup.minhash.independent_set import Measure
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
-# Denominators of thresholds stay below this: products with counts of shingles then fit 64 bits by far.
-FINEST = 10**6
+# Largest denominator of a threshold: products with counts of shingles then fit 64 bits.
+MAX_DENOMINATOR = 10**6
 
 
-def fraction(threshold: float) -> Fraction:
-    """The threshold as the decimal that was written: 0.72 -> 18/25."""
+def threshold_fraction(threshold: float) -> Fraction:
+    """The threshold as an exact fraction of its decimal: 0.72 -> 18/25."""
     return Fraction(repr(float(threshold)))
 
 
 @dataclass(frozen=True)
-class Sets:
-    """Many shingle sets: set k is `values[at[k]:at[k + 1]]`, each value once and none of them 0."""
+class ShingleSets:
+    """Several shingle sets: set k is `values[at[k]:at[k + 1]]`; its values are distinct and not 0."""
 
     values: U64
     at: I64
 
     @staticmethod
-    def of(sets: list[U64]) -> Sets:
+    def from_list(sets: list[U64]) -> ShingleSets:
         at = np.concatenate([[0], np.cumsum([len(s) for s in sets], dtype=np.int64)])
-        return Sets(np.concatenate(sets) if sets else np.zeros(0, np.uint64), at)
+        return ShingleSets(np.concatenate(sets) if sets else np.zeros(0, np.uint64), at)
 
     @staticmethod
-    def from_arrow(column: pa.LargeListArray) -> Sets:
-        return Sets(column.values.to_numpy(), column.offsets.to_numpy())
+    def from_arrow(column: pa.LargeListArray) -> ShingleSets:
+        return ShingleSets(column.values.to_numpy(), column.offsets.to_numpy())
 
     def to_arrow(self) -> pa.LargeListArray:
         return pa.LargeListArray.from_arrays(pa.array(self.at), pa.array(self.values))
@@ -54,46 +53,48 @@ class Sets:
     def sizes(self) -> I64:
         return np.diff(self.at)
 
-    def take(self, which: I64) -> Sets:
-        """Sets by number, repeats allowed."""
-        from curation.dedup.minhash.jaccard_kernel import gather
+    def take(self, which: I64) -> ShingleSets:
+        """The sets with these numbers, in this order; repeats are allowed."""
+        from curation.dedup.minhash.jaccard_kernel import copy_sets
 
         at = np.concatenate([[0], np.cumsum(self.sizes()[which])])
         values = np.empty(int(at[-1]), np.uint64)
-        gather(self.values, self.at, which, values, at)
-        return Sets(values, at)
+        copy_sets(self.values, self.at, which, values, at)
+        return ShingleSets(values, at)
 
 
-def compare(
-    left: Sets, lefts: I64, right: Sets, rights: I64, threshold: Fraction, measure: Measure = "jaccard",
-    turned: npt.NDArray[np.bool_] | None = None,
+def verify_pairs(
+    left: ShingleSets, lefts: I64, right: ShingleSets, rights: I64, threshold: Fraction, measure: Measure = "jaccard",
+    swapped: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[I64, I64]:  # fmt: skip
-    """(which, both) of the pairs (lefts[p], rights[p]) that are similar enough; both = |A and B|.
+    """The pairs (lefts[p], rights[p]) that reach the threshold: (their positions p, their intersection sizes).
 
-    The left one is the better document, but where `turned`. Pairs should come sorted by `rights`. A pair is given up
-    as soon as it cannot reach the threshold any more. Two empty sets are similar to nothing.
+    The left document has the higher priority, except where `swapped`. Pairs should be sorted by `rights`. Counting
+    stops as soon as a pair cannot reach the threshold. An empty set is similar to nothing.
     """
-    from curation.dedup.minhash.jaccard_kernel import shared_pairs
+    from curation.dedup.minhash.jaccard_kernel import count_intersections
 
-    up, down = threshold.numerator, threshold.denominator
+    num, den = threshold.numerator, threshold.denominator
     a, b = left.sizes()[lefts], right.sizes()[rights]
     if measure == "jaccard":
-        need = -(-up * (a + b) // (up + down))
+        need = -(-num * (a + b) // (num + den))
     else:
-        need = -(-up * (b if turned is None else np.where(turned, a, b)) // down)
+        need = -(-num * (b if swapped is None else np.where(swapped, a, b)) // den)
     need = np.maximum(need, 1)
     which = np.flatnonzero(np.minimum(a, b) >= need)
-    both = np.zeros(len(which), np.int64)
-    shared_pairs(left.values, left.at, lefts[which], right.values, right.at, rights[which], need[which], both)
-    reached = both > 0
-    return which[reached], both[reached]
+    intersection = np.zeros(len(which), np.int64)
+    count_intersections(
+        left.values, left.at, lefts[which], right.values, right.at, rights[which], need[which], intersection
+    )
+    reached = intersection > 0
+    return which[reached], intersection[reached]
 
 
-def similarity(left: str, right: str, *, ngram: int = 5, unit: str = "words") -> Fraction:
-    """The exact Jaccard similarity of two texts over their shingles; 0 where both have none."""
+def jaccard_similarity(left: str, right: str, *, ngram: int = 5, unit: str = "words") -> Fraction:
+    """The exact Jaccard similarity of two texts over their shingles; 0 if both have none."""
     from curation.dedup.minhash import shingles
 
     a, b = shingles.shingle_sets(pa.array([left, right], pa.large_string()), ngram=ngram, unit=shingles.UNITS[unit])
-    both = len(np.intersect1d(a, b, assume_unique=True))
-    either = len(a) + len(b) - both
-    return Fraction(both, either) if either else Fraction(0)
+    intersection = len(np.intersect1d(a, b, assume_unique=True))
+    union = len(a) + len(b) - intersection
+    return Fraction(intersection, union) if union else Fraction(0)

@@ -1,4 +1,7 @@
-"""Compiled: how many numbers two sets share, by one hash table for all that a document is compared with."""
+"""Compiled: counts how many values two shingle sets share, with one hash table per document.
+
+s = |A and B|, counted by looking up each value of A in a table of B; a pair stops once too many values are missing.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ from curation.dedup.minhash.shingles import insert, jit, table_size
 
 
 @jit
-def shared_pairs(left, left_at, lefts, right, right_at, rights, need, out):  # type: ignore[no-untyped-def]
-    """out[p] = shared values of set lefts[p] and set rights[p] if there are need[p] or more, else 0.
+def count_intersections(left, left_at, lefts, right, right_at, rights, need, out):  # type: ignore[no-untyped-def]
+    """out[p] = the number of shared values of set lefts[p] and set rights[p] if it is at least need[p], else 0.
 
-    Set k of `left` is left[left_at[k]:left_at[k + 1]]. The table is made anew where rights[p] changes.
+    Set k of `left` is left[left_at[k]:left_at[k + 1]]. The table is rebuilt where rights[p] changes.
     """
     largest = 0
     for p in range(len(out)):
@@ -29,25 +32,25 @@ def shared_pairs(left, left_at, lefts, right, right_at, rights, need, out):  # t
             for k in range(right_at[j], right_at[j + 1]):
                 insert(slots, mask, right[k])
         start, end = left_at[lefts[p]], left_at[lefts[p] + 1]
-        missable = (end - start) - need[p]
-        both = 0
+        may_miss = (end - start) - need[p]
+        intersection = 0
         for k in range(start, end):
             value = left[k]
             at = value & mask
             while slots[at] != 0 and slots[at] != value:
                 at = (at + np.uint64(1)) & mask
             if slots[at] == value:
-                both += 1
+                intersection += 1
             else:
-                missable -= 1
-                if missable < 0:
+                may_miss -= 1
+                if may_miss < 0:
                     break
-        out[p] = both if missable >= 0 else 0
+        out[p] = intersection if may_miss >= 0 else 0
 
 
 @jit
-def gather(values, at, which, out, out_at):  # type: ignore[no-untyped-def]
-    """Sets `which` of (values, at), one after the other, into `out` where `out_at` says."""
+def copy_sets(values, at, which, out, out_at):  # type: ignore[no-untyped-def]
+    """Copies the sets `which` of (values, at) one after the other into `out`, at the offsets `out_at`."""
     for n in range(len(which)):
         start = at[which[n]]
         for k in range(out_at[n + 1] - out_at[n]):

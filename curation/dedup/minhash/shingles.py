@@ -1,20 +1,19 @@
-"""What a document is made of when documents are compared: its set of shingles, each a 64-bit hash.
+"""Hashes the shingles (word or character n-grams) of documents; a document is compared by its set of them.
 
-A *word* is a maximal run of letters, marks, digits and underscores, lower-cased; ideographs, kana and emoji, which
-are written without spaces, are words by themselves; everything else separates. (Thai and its neighbours, alphabets
-written without spaces, count phrases as words.) A *shingle* is n words in a row, or n characters of the text,
-lower-cased, each run of whitespace as one space. With words, punctuation, case and layout therefore do not count. A
+A *word* is a maximal run of letters, marks, digits and underscores, in lower case. Ideographs, kana and emoji, which
+are written without spaces, are words by themselves; all other characters separate words. (Thai and similar alphabets
+written without spaces have phrases as words.) A *shingle* is n consecutive words, or n consecutive characters of the
+text in lower case with each run of whitespace as one space. So with words, punctuation, case and layout are ignored. A
 document of fewer than n words has one shingle, of all its words, so it equals only documents of the same words; a
-document without a word has none, and is similar to nothing.
+document without words has none, and is similar to nothing.
 
-The kernel reads UTF-8 bytes straight out of the Arrow buffer, one pass, no string objects:
+The kernel reads UTF-8 bytes from the Arrow buffer in one pass, without string objects:
 
     word     w = mix(... (h ^ c) * FNV_PRIME ... over its characters c)            FNV-1a over code points, then mixed
-    shingle  s = mix(w_1 B^(n-1) + w_2 B^(n-2) + ... + w_n)  modulo 2^64           rolled in two multiplications
+    shingle  s = mix(w_1 B^(n-1) + w_2 B^(n-2) + ... + w_n)  modulo 2^64           rolling, two multiplications each
 
-The words' hashes are mixed to look random before they enter the polynomial, so two different shingles of a corpus
-meet with a chance near 2^-64. Character classes and case come from `unicodedata` for the basic plane and from ranges
-above it.
+Word hashes are mixed before they enter the polynomial, so two different shingles of a corpus have equal hashes with a
+probability of about 2^-64. Character classes and case are from `unicodedata` for the basic plane, and ranges above it.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ import pyarrow as pa
 
 U64 = npt.NDArray[np.uint64]
 
-WORDS, CHARACTERS = 0, 1  # what an ngram counts
+WORDS, CHARACTERS = 0, 1  # units of an n-gram
 UNITS = {"words": WORDS, "characters": CHARACTERS}
-SEPARATOR, PART, WHOLE, SPACE = 0, 1, 2, 3  # classes of characters; SPACE separates words too
+SEPARATOR, WORD_PART, WORD_ALONE, SPACE = 0, 1, 2, 3  # classes of characters; SPACE separates words too
 
 _FNV = np.uint64(0x100000001B3)
 _START = np.uint64(0xCBF29CE484222325)
@@ -43,7 +42,7 @@ jit: Any = functools.partial(nb.njit, cache=True, nogil=True, error_model="numpy
 
 
 @functools.cache
-def tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
+def character_tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
     """(class, lower-case) of each code point of the basic plane: arrays of 65536."""
     kinds = np.zeros(65536, np.uint8)
     lower = np.arange(65536, dtype=np.uint32)
@@ -54,13 +53,13 @@ def tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
             kinds[code] = SPACE
         elif category[0] in "LMN" or char == "_":
             ideograph = category == "Lo" and (0x2E80 <= code < 0xA000 or 0xF900 <= code < 0xFB00)
-            kinds[code] = WHOLE if ideograph else PART
+            kinds[code] = WORD_ALONE if ideograph else WORD_PART
         elif category == "So" and code >= 0x2600:
-            kinds[code] = WHOLE  # dingbats and the like
+            kinds[code] = WORD_ALONE  # dingbats and the like
         small = char.lower()
         if len(small) == 1:
             lower[code] = ord(small)
-    kinds[0xFE00:0xFE10] = SEPARATOR  # variation selectors: the same sign in another dress
+    kinds[0xFE00:0xFE10] = SEPARATOR  # variation selectors: other renderings of the same character
     return kinds, lower
 
 
@@ -76,7 +75,7 @@ def mix(x):  # type: ignore[no-untyped-def]
 
 @jit
 def _decode(data, i, end):  # type: ignore[no-untyped-def]
-    """(code point, bytes) of the valid UTF-8 sequence of two bytes or more at i; cut short, it counts byte by byte."""
+    """(code point, bytes) of the valid UTF-8 sequence of two or more bytes at i; if truncated, one byte at a time."""
     first = np.uint32(data[i])
     if first < 0xE0 and i + 1 < end:
         return (first & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
@@ -89,11 +88,11 @@ def _decode(data, i, end):  # type: ignore[no-untyped-def]
 
 
 @jit
-def units(data, start, end, kinds, lower, unit, out):  # type: ignore[no-untyped-def]
-    """Hashes of the words (or characters) of data[start:end] into `out`; returns how many."""
+def hash_units(data, start, end, kinds, lower, unit, out):  # type: ignore[no-untyped-def]
+    """Hashes of the words (or characters) of data[start:end] into `out`; returns their number."""
     count = 0
     h = _START
-    inside = False  # in a word; for characters: the last one was no space
+    inside = False  # in a word; for characters: the last one was not a space
     i = start
     while i < end:
         byte = data[i]
@@ -110,9 +109,9 @@ def units(data, start, end, kinds, lower, unit, out):  # type: ignore[no-untyped
                 kind = kinds[code]
                 code = lower[code]
             elif 0x1F000 <= code < 0x20000 or 0x20000 <= code < 0x40000:
-                kind = np.uint8(WHOLE)  # pictographs, ideographs
+                kind = np.uint8(WORD_ALONE)  # pictographs, ideographs
             else:
-                kind = np.uint8(PART)
+                kind = np.uint8(WORD_PART)
         if unit == CHARACTERS:
             if kind == SPACE:
                 if inside:
@@ -123,7 +122,7 @@ def units(data, start, end, kinds, lower, unit, out):  # type: ignore[no-untyped
                 out[count] = mix(np.uint64(code) * _BASE)
                 count += 1
                 inside = True
-        elif kind == PART:
+        elif kind == WORD_PART:
             h = (h ^ np.uint64(code)) * _FNV
             inside = True
         else:
@@ -132,7 +131,7 @@ def units(data, start, end, kinds, lower, unit, out):  # type: ignore[no-untyped
                 count += 1
                 h = _START
                 inside = False
-            if kind == WHOLE:
+            if kind == WORD_ALONE:
                 out[count] = mix((_START ^ np.uint64(code)) * _FNV)
                 count += 1
     if unit == CHARACTERS:
@@ -145,8 +144,8 @@ def units(data, start, end, kinds, lower, unit, out):  # type: ignore[no-untyped
 
 
 @jit
-def roll(words, count, ngram, out):  # type: ignore[no-untyped-def]
-    """Shingle hashes of `count` unit hashes into `out` (may be `words` itself); returns how many."""
+def hash_shingles(words, count, ngram, out):  # type: ignore[no-untyped-def]
+    """Shingle hashes of `count` unit hashes into `out` (may be `words` itself); returns their number."""
     if count == 0:
         return 0
     length = min(count, ngram)
@@ -159,14 +158,14 @@ def roll(words, count, ngram, out):  # type: ignore[no-untyped-def]
     shingles = count - length + 1
     for k in range(shingles):
         first = words[k]
-        # a short document's one shingle must not equal a full one: its length goes in; 0 marks free slots of tables
+        # with the length, the one shingle of a short document never equals a full one; 0 marks free slots of tables
         out[k] = max(mix(total + np.uint64(ngram - length)), np.uint64(1))
         if k + length < count:
             total = total * _BASE + words[k + length] - first * top
     return shingles
 
 
-def buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def string_buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """(bytes, n + 1 offsets) of a large_string array, no copy; nulls are empty. Other strings are cast."""
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
@@ -183,13 +182,13 @@ def buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int6
 
 
 @jit
-def shingles_of(data, start, end, kinds, lower, unit, ngram, out):  # type: ignore[no-untyped-def]
-    return roll(out, units(data, start, end, kinds, lower, unit, out), ngram, out)
+def hash_document(data, start, end, kinds, lower, unit, ngram, out):  # type: ignore[no-untyped-def]
+    return hash_shingles(out, hash_units(data, start, end, kinds, lower, unit, out), ngram, out)
 
 
 @jit
 def table_size(values):  # type: ignore[no-untyped-def]
-    """Slots of a hash table for so many values: a power of two, at most half full."""
+    """Slots of a hash table for that many values: a power of two, at most half full."""
     size = 8
     while size < 2 * values:
         size *= 2
@@ -198,7 +197,7 @@ def table_size(values):  # type: ignore[no-untyped-def]
 
 @jit
 def insert(slots, mask, value):  # type: ignore[no-untyped-def]
-    """Puts a value into the table `slots` (free: 0); returns whether it was new. Its low bits say where it goes."""
+    """Puts a value into the hash table `slots` (0: free), placed by its low bits; returns whether it was new."""
     at = value & mask
     while slots[at] != 0:
         if slots[at] == value:
@@ -210,9 +209,9 @@ def insert(slots, mask, value):  # type: ignore[no-untyped-def]
 
 @jit
 def distinct(values, count, slots):  # type: ignore[no-untyped-def]
-    """Moves each of values[:count] to the front once, in order of appearance; returns how many. Makes a table of them.
+    """Moves the distinct values of values[:count] to the front, in order of first appearance; returns their number.
 
-    `slots` has room for `table_size(count)`.
+    `slots`, of at least `table_size(count)`, becomes a hash table of them.
     """
     size = table_size(count)
     mask = np.uint64(size - 1)
@@ -226,7 +225,7 @@ def distinct(values, count, slots):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _sets(data, offsets, kinds, lower, unit, ngram):  # type: ignore[no-untyped-def]
+def _flat_shingle_sets(data, offsets, kinds, lower, unit, ngram):  # type: ignore[no-untyped-def]
     longest = 0
     for k in range(len(offsets) - 1):
         longest = max(longest, offsets[k + 1] - offsets[k])
@@ -235,7 +234,7 @@ def _sets(data, offsets, kinds, lower, unit, ngram):  # type: ignore[no-untyped-
     at = np.zeros(len(offsets), np.int64)
     values = np.empty(max(64, (offsets[-1] - offsets[0]) // 4), np.uint64)
     for k in range(len(offsets) - 1):
-        n = shingles_of(data, offsets[k], offsets[k + 1], kinds, lower, unit, ngram, scratch)
+        n = hash_document(data, offsets[k], offsets[k + 1], kinds, lower, unit, ngram, scratch)
         if table_size(n) > len(slots):
             slots = np.empty(table_size(n), np.uint64)
         n = distinct(scratch, n, slots)
@@ -248,13 +247,13 @@ def _sets(data, offsets, kinds, lower, unit, ngram):  # type: ignore[no-untyped-
     return values[: at[-1]], at
 
 
-def sets(texts: pa.Array, ngram: int, unit: int) -> tuple[U64, npt.NDArray[np.int64]]:
+def flat_shingle_sets(texts: pa.Array, ngram: int, unit: int) -> tuple[U64, npt.NDArray[np.int64]]:
     """(values, at): the set of shingles of text k is values[at[k]:at[k + 1]], in order of first appearance."""
-    values, at = _sets(*buffers(texts), *tables(), unit, ngram)
+    values, at = _flat_shingle_sets(*string_buffers(texts), *character_tables(), unit, ngram)
     return values, at
 
 
 def shingle_sets(texts: pa.Array, *, ngram: int = 5, unit: int = WORDS) -> list[U64]:
     """The set of shingles of each text: sorted, each once, uint64."""
-    values, at = sets(texts, ngram, unit)
+    values, at = flat_shingle_sets(texts, ngram, unit)
     return [np.sort(values[at[k] : at[k + 1]]) for k in range(len(texts))]

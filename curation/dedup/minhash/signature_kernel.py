@@ -1,21 +1,23 @@
-"""The inner loop of MinHash, compiled: shingle hashes of a text, then the minimum of every permutation.
+"""Compiled: the inner loop of MinHash: shingle hashes of a text, then the minimum of every permutation.
 
-Eight shingles are permuted for each load and store of a signature position, and the positions are the vector lanes:
-a 32-bit multiplication, addition and minimum each, which is all there is to do.
+    signature[i] = min over shingles of (a_i x + b_i) mod 2^32        (signatures.py)
+
+Eight shingles are permuted for each load and store of a signature position, and the positions are the vector lanes: one
+32-bit multiplication, addition and minimum each.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from curation.dedup.minhash.shingles import distinct, jit, mix, shingles_of, table_size
+from curation.dedup.minhash.shingles import distinct, hash_document, jit, mix, table_size
 
 
 @jit
 def sign(data, offsets, kinds, lower, unit, ngram, a, b, out, content):  # type: ignore[no-untyped-def]
     """Fills `out` (texts, lanes), preset to all ones, with the signatures of the texts.
 
-    `content` takes a hash of each text's set of shingles (0: no shingle), or is empty where nobody asks for it.
+    `content` is filled with a hash of each text's set of shingles (0: no shingle), unless it is empty.
     """
     longest = 0
     for k in range(len(offsets) - 1):
@@ -24,14 +26,14 @@ def sign(data, offsets, kinds, lower, unit, ngram, a, b, out, content):  # type:
     slots = np.empty(table_size(0), np.uint64)
     lanes = out.shape[1]
     for k in range(len(offsets) - 1):
-        n = shingles_of(data, offsets[k], offsets[k + 1], kinds, lower, unit, ngram, scratch)
+        n = hash_document(data, offsets[k], offsets[k + 1], kinds, lower, unit, ngram, scratch)
         if len(content) > 0:
             if table_size(n) > len(slots):
                 slots = np.empty(table_size(n), np.uint64)
             n = distinct(scratch, n, slots)
             total = np.uint64(n)
             for j in range(n):
-                total += mix(scratch[j])  # a sum, so that the order does not count; mixed, so that sums do not meet
+                total += mix(scratch[j])  # a sum does not depend on order; mixed, so that sums of different sets differ
             content[k] = mix(total)
         row = out[k]
         j = 0

@@ -1,18 +1,18 @@
-"""MinHash: a few hundred numbers in place of a text, that agree as often as two texts' shingle sets overlap.
+"""Computes MinHash signatures of texts, whose share of equal positions estimates the Jaccard similarity.
 
-For k random permutations the signature holds the smallest permuted shingle hash. Two sets agree at a position with
+For k random permutations the signature holds the smallest permuted shingle hash. Two sets agree at a position with a
 probability equal to their Jaccard similarity J (Broder 1997), so the share of equal positions estimates J with the
-variance of a coin: J (1 - J) / k.
+variance J (1 - J) / k.
 
     x = the upper half of the shingle's 64-bit hash               (curation/dedup/minhash/shingles.py)
     signature[i] = min over shingles of (a_i x + b_i) mod 2^32,   a_i odd
 
-With a_i odd this is a permutation of the 32-bit numbers, computed in 32-bit arithmetic where overflow *is* the modulus;
-there is no prime whose product could overflow, which is what bends estimates elsewhere. The x are well mixed, so each
-minimum is uniform over the set; the tests hold bias and variance against the binomial bound. Two shingles of one
-document share an x with a chance of n / 2^32, which moves J by less than 10^-4 below 400,000 shingles.
+With a_i odd this is a permutation of the 32-bit numbers, computed in 32-bit arithmetic whose overflow is the modulus.
+(Products modulo a prime overflow elsewhere, which biases estimates.) The x are well mixed, so each minimum is uniform
+over the set; the tests compare bias and variance with the binomial bound. Two shingles of one document share an x with
+a probability of n / 2^32, which changes J by less than 10^-4 below 400,000 shingles.
 
-A text without any shingle has a signature of all ones (2^32 - 1), as an empty set has.
+A text without shingles has a signature of all ones (2^32 - 1), as an empty set has.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def signatures(
 ) -> U32:
     """The MinHash signature of each text: (len(texts), num_perm) uint32.
 
-    ngram     words (or characters, with unit="characters") in a shingle
-    num_perm  permutations; signatures of two lengths with one seed agree on the shorter one's positions
-    seed      chooses the permutations; only signatures of one seed compare
+    ngram     words per shingle (or characters, with unit="characters")
+    num_perm  number of permutations; a shorter signature with the same seed is a prefix of a longer one
+    seed      of the permutations; only signatures with the same seed are comparable
     """
-    return _sign(texts, ngram, num_perm, seed, unit, np.zeros(0, np.uint64))
+    return _compute(texts, ngram, num_perm, seed, unit, np.zeros(0, np.uint64))
 
 
 def signatures_and_contents(
@@ -48,19 +48,19 @@ def signatures_and_contents(
 ) -> tuple[U32, U64]:
     """The signatures, and a 64-bit hash of each text's set of shingles: equal for equal sets."""
     contents = np.zeros(len(texts), np.uint64)
-    return _sign(texts, ngram, num_perm, seed, unit, contents), contents
+    return _compute(texts, ngram, num_perm, seed, unit, contents), contents
 
 
-def _sign(texts: pa.Array, ngram: int, num_perm: int, seed: int, unit: str, contents: U64) -> U32:
+def _compute(texts: pa.Array, ngram: int, num_perm: int, seed: int, unit: str, contents: U64) -> U32:
     from curation.dedup.minhash import shingles, signature_kernel
 
     if ngram < 1 or num_perm < 1:
         raise ValueError(f"ngram ({ngram}) and num_perm ({num_perm}) must be at least 1")
-    data, offsets = shingles.buffers(texts)
+    data, offsets = shingles.string_buffers(texts)
     a, b = permutations(num_perm, seed)
-    # rows of 16 lanes, so that the kernel's inner loop has no remainder; the padding is cut off again
+    # rows of 16 lanes, so that the kernel's inner loop has no remainder; the padding is removed below
     out = np.full((len(texts), len(a)), EMPTY, np.uint32)
-    signature_kernel.sign(data, offsets, *shingles.tables(), shingles.UNITS[unit], ngram, a, b, out, contents)
+    signature_kernel.sign(data, offsets, *shingles.character_tables(), shingles.UNITS[unit], ngram, a, b, out, contents)
     return out[:, :num_perm] if len(a) == num_perm else np.ascontiguousarray(out[:, :num_perm])
 
 
@@ -74,20 +74,21 @@ def permutations(num_perm: int, seed: int) -> tuple[U32, U32]:
     return high[0::2] | np.uint32(1), np.ascontiguousarray(high[1::2])
 
 
-def estimate(left: U32, right: U32) -> float:
+def estimate_jaccard(left: U32, right: U32) -> float:
     """The share of equal positions of two signatures: the estimate of their Jaccard similarity."""
     return float((left == right).mean())
 
 
 @functools.cache
 def choose_bands(threshold: float, num_perm: int) -> tuple[int, int]:
-    """(bands, rows) with bands * rows <= num_perm that miss and wrongly propose least around `threshold`.
+    """(bands, rows) with bands * rows <= num_perm that has the fewest errors of both kinds at `threshold`.
 
-    A pair of similarity s meets with probability P(s) = 1 - (1 - s^rows)^bands. Minimised is the area of P below the
-    threshold plus that of 1 - P above it (the sum that datasketch weighs equally), on a grid of 1,000 points.
+    A pair of similarity s becomes a candidate with probability P(s) = 1 - (1 - s^rows)^bands. Minimized is the area of
+    P below the threshold plus that of 1 - P above it (as datasketch does with equal weights), on a grid of 1,000
+    points.
     """
     if not 0 < threshold <= 1 or num_perm < 1:
-        raise ValueError(f"threshold {threshold} must lie in (0, 1] and num_perm {num_perm} be at least 1")
+        raise ValueError(f"threshold {threshold} must be in (0, 1] and num_perm {num_perm} at least 1")
     s = (np.arange(1000) + 0.5) / 1000
     below = s < threshold
     best = (np.inf, 1, 1)
@@ -98,13 +99,13 @@ def choose_bands(threshold: float, num_perm: int) -> tuple[int, int]:
     return best[1], best[2]
 
 
-def meet_probability(similarity: float, bands: int, rows: int) -> float:
-    """The chance that two documents of this Jaccard similarity share a band: 1 - (1 - s^rows)^bands."""
+def candidate_probability(similarity: float, bands: int, rows: int) -> float:
+    """The probability that two documents of this Jaccard similarity share a band: 1 - (1 - s^rows)^bands."""
     return float(1 - (1 - similarity**rows) ** bands)
 
 
 def band_keys(signature: U32, bands: int, rows: int, salt: npt.NDArray[np.uint64] | None = None) -> Any:
-    """A 64-bit key of each band of each signature: (len, bands) uint64. `salt` (one a text) keeps scopes apart."""
+    """A 64-bit key of each band of each signature: uint64 [n, bands]. `salt` (one per text) separates scopes."""
     from curation.seeded_hash import mix
 
     n = len(signature)
@@ -117,14 +118,14 @@ def band_keys(signature: U32, bands: int, rows: int, salt: npt.NDArray[np.uint64
     return keys
 
 
-SKETCH = 64  # positions of a signature that a sketch has a bit of
+SKETCH = 64  # positions of a signature that have a bit in its sketch
 
 
 def sketches(signature: U32) -> U64:
     """One bit of each of the first 64 positions of each signature: uint64 (Li and Koenig 2010, b-bit minwise hashing).
 
-    Equal positions give equal bits, other ones half of the time: two documents of similarity s agree in a share
-    (1 + s) / 2 of the bits. Positions that are not there count as equal.
+    Equal positions give equal bits, others in half of the cases: two documents of similarity s agree in a share of
+    (1 + s) / 2 of the bits. Missing positions count as equal.
     """
     # a minimum's own high bits are mostly zero: the top bit after multiplication depends on all of them
     bits = (signature[:, :SKETCH] * np.uint32(0x9E3779B1)) >> np.uint32(31)
@@ -134,17 +135,17 @@ def sketches(signature: U32) -> U64:
     return packed.view("<u8").reshape(-1)
 
 
-def sketch_distance(similarity: float, num_perm: int) -> int:
-    """The bits in which the sketches of two documents at least this similar differ, but for 4 sigma."""
+def max_sketch_distance(similarity: float, num_perm: int) -> int:
+    """The bits in which the sketches of two documents of at least this similarity may differ, at 4 sigma."""
     n, p = min(num_perm, SKETCH), (1 - similarity) / 2
     return int(np.ceil(n * p + 4 * (n * p * (1 - p)) ** 0.5))
 
 
 def to_datasketch(signature: U32, *, seed: int = 1) -> list[Any]:
-    """`datasketch.MinHash` objects with these signatures, for its LSH and its storages.
+    """`datasketch.MinHash` objects with these signatures, for its LSH and storage.
 
-    The family is datasketch's "affine32" with our permutations and shingle hashes, so they compare with each other and
-    with nothing that datasketch itself has hashed.
+    The scheme is datasketch's "affine32" with our permutations and shingle hashes, so they are comparable with each
+    other but not with objects that datasketch has hashed.
     """
     from datasketch import MinHash
 

@@ -1,4 +1,4 @@
-"""Runs phases: a bounded window of tasks in flight, each committed once, what is finished never run again.
+"""Runs the tasks of a phase: a bounded number in flight, each committed once, finished ones never run again.
 
 The driver holds one manifest a task and nothing a document. A task commits by writing its manifest; when all tasks
 of a phase have, their manifests are merged into one file and the single ones go. So resuming reads one file a
@@ -27,11 +27,11 @@ MAX_DEATHS = 3  # of the worker under one task before its records are searched f
 MAX_NODE_DEATHS = 20  # machines under one task: spot nodes go in waves
 MAX_ERRORS = 3  # transient errors (network, object store) of one task
 MEMORY_GROWTH = 4
-SIZES = 1000  # tasks of a phase whose sizes go to the log one by one
+MAX_LOGGED_SIZES = 1000  # tasks of a phase whose sizes are logged one by one
 
 
 class RunFailed(Exception):
-    """The run cannot go on: exit code 1. The message says what, where and what to do."""
+    """The run cannot continue: exit code 1. The message says what, where and what to do."""
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -39,19 +39,21 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def disk_full(storage: Storage, error: BaseException) -> RunFailed:
-    """What to say of a write that found no space, in a task or in the driver."""
+    """The error for a write that found no space, in a task or in the driver."""
     return RunFailed(
         f"the disk is full ({error}): that of {storage.root}, or of the temporary directory {tempfile.gettempdir()} of "
         "the machine that ran the task. Finished tasks are safe: free some space and run the same command again to "
-        "go on."
+        "resume."
     )
 
 
 class Progress(Protocol):
-    """What a display wants to know. All methods are called from the driver's thread.
+    """Receives a run's progress, to display it. All methods are called from the driver's thread.
 
-    `phase`: so many of its tasks are done, the others have these sizes, in the order in which they start. `start`: a
-    task (its number) goes to one of so many slots, or waits for one; `task`: it is committed.
+    phase   a phase begins: its tasks, how many are done, and the sizes of the others in the order in which they start
+    start   a task (its number) was given to one of `slots` slots, or waits for one
+    task    a task is committed
+    note    a line for the user
     """
 
     def phase(self, name: str, tasks: int, done: int, sizes: Sequence[int]) -> None: ...
@@ -61,7 +63,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Shows nothing."""
+    """Displays nothing."""
 
     def phase(self, name: str, tasks: int, done: int, sizes: Sequence[int]) -> None:
         return None
@@ -78,7 +80,7 @@ class Silent:
 
 @dataclass
 class Phase:
-    """Independent tasks. `ids[i]` names the result of `specs[i]`: equal ids are equal bytes."""
+    """Independent tasks. `ids[i]` names the result of `specs[i]`: equal ids mean equal bytes."""
 
     name: str
     fingerprint: str
@@ -87,19 +89,19 @@ class Phase:
     specs: list[Any]
     ids: list[str]
     sizes: list[int] = field(default_factory=list)  # bytes of each task, for progress
-    # given (spec, poisoned records) answers with the specification and id that leave them out
+    # (spec, poisoned records) -> the specification and id of the task without these records
     without: Callable[[Any, list[tuple[str, str, str, str]]], tuple[Any, str]] | None = None
 
 
 class Driver:
-    """One driver a run (see `lock`). `start` makes the executor, on the first task that has to run."""
+    """Runs phases in one run directory. `start` makes the executor when the first task has to run."""
 
     def __init__(self, storage: Storage, start: Callable[[], Executor], progress: Progress | None = None) -> None:
         self.storage, self._start, self.progress = storage, start, progress or Silent()
         self._executor: Executor | None = None
         self.executed = 0  # tasks run by this driver
-        self.computed: Counter[str] = Counter()  # and the rows that they computed signals of, by step
-        self.known: dict[str, dict[str, Any]] = {}  # finished map tasks of any plan, by id
+        self.computed: Counter[str] = Counter()  # rows whose signals they computed, by step
+        self.finished: dict[str, dict[str, Any]] = {}  # finished map tasks of any plan, by id
 
     @property
     def executor(self) -> Executor:
@@ -112,42 +114,42 @@ class Driver:
             self._executor.close()
             self._executor = None
 
-    def load_known(self) -> None:
-        """Reads the manifests of all finished map tasks: what a changed plan can take over."""
+    def load_finished_tasks(self) -> None:
+        """Reads the manifests of all finished map tasks, so that a changed plan can use their files."""
         for name in self.storage.names("cache/phases"):
             merged = self._read_manifest(f"cache/phases/{name}")
             if merged is not None and merged["kind"] == "run_map":
-                self.known.update(merged["tasks"])
+                self.finished.update(merged["tasks"])
         for directory in self._open_phases():
             for name in self.storage.names(directory):
                 manifest = self._read_manifest(f"{directory}/{name}")
                 if manifest is not None and "stores" in manifest:
-                    self.known[name.removesuffix(".json")] = manifest
+                    self.finished[name.removesuffix(".json")] = manifest
 
     def _open_phases(self) -> list[str]:
         names = {p.rsplit("/", 1)[0] for p in self.storage.walk("cache/tasks")}
         return sorted(names)
 
     def _read_manifest(self, path: str) -> dict[str, Any] | None:
-        # An object store shows a file whole or not at all and a disk renames: a manifest that does not parse is a
-        # damaged disk's, and its task (or all tasks of its phase) runs again.
+        # Writes are atomic, so a manifest that does not parse means a damaged disk: its task, or all tasks of its
+        # phase, run again.
         try:
             return dict(self.storage.read_json(path))
         except (json.JSONDecodeError, UnicodeDecodeError):
-            self.progress.note(f"the manifest {path} is damaged: what it stood for runs again")
+            self.progress.note(f"the manifest {path} is damaged: its tasks run again")
             return None
 
     # -- a phase ----------------------------------------------------------------------------------------------------
 
     def run(self, phase: Phase) -> list[dict[str, Any]]:
-        """The manifests of all tasks of the phase, in order; runs those that are not committed yet."""
+        """Runs the tasks of the phase that are not committed yet; returns the manifests of all, in order."""
         merged_path, directory = f"cache/phases/{phase.fingerprint}.json", f"cache/tasks/{phase.fingerprint}"
         done: dict[str, dict[str, Any]] = {}
         merged = self._read_manifest(merged_path) if self.storage.exists(merged_path) else None
         if merged is not None:
             done.update(merged["tasks"])
         if any(i not in done for i in phase.ids):
-            done.update({i: self.known[i] for i in phase.ids if i in self.known})
+            done.update({i: self.finished[i] for i in phase.ids if i in self.finished})
             for name in self.storage.names(directory):
                 manifest = self._read_manifest(f"{directory}/{name}")
                 if manifest is not None:
@@ -157,7 +159,7 @@ class Driver:
         left = [sizes[i] for i in todo]
         self.progress.phase(phase.name, len(phase.specs), len(phase.specs) - len(todo), left)
         if todo:
-            shown = left if len(left) <= SIZES else [max(left)]  # with their sum: enough for an estimate
+            shown = left if len(left) <= MAX_LOGGED_SIZES else [max(left)]  # with their sum: enough for an estimate
             self._log("phase", phase, tasks=len(phase.specs), left=len(left), bytes=sum(left), sizes=shown)
             self._run_tasks(phase, todo, done, directory, sizes)
         tasks = {name: done[name] | {"index": i} for i, name in enumerate(phase.ids)}
@@ -173,24 +175,24 @@ class Driver:
     ) -> None:
         executor = self.executor
         shared = executor.share(phase.shared)
-        waiting = todo[::-1]  # taken from the end
-        flying: dict[Any, int] = {}
-        tries = {i: _Tries() for i in todo}
-        while waiting or flying:
+        queued = todo[::-1]  # taken from the end
+        in_flight: dict[Any, int] = {}
+        attempts = {i: _Attempts() for i in todo}
+        while queued or in_flight:
             # twice the slots: a worker that ends finds its next task waiting, and an autoscaler sees demand
-            while waiting and len(flying) < 2 * executor.slots():
-                i = waiting.pop()
+            while queued and len(in_flight) < 2 * executor.slots():
+                i = queued.pop()
                 commit = f"{directory}/{phase.ids[i]}.json"
-                tries[i].attempts += 1
+                attempts[i].starts += 1
                 slots = executor.slots()
-                self._log("start", phase, i, attempt=tries[i].attempts, bytes=sizes[i], slots=slots)
+                self._log("start", phase, i, attempt=attempts[i].starts, bytes=sizes[i], slots=slots)
                 self.progress.start(i, sizes[i], slots)
-                memory = TASK_MEMORY * MEMORY_GROWTH ** tries[i].starved
-                flying[executor.submit(phase.function, shared, phase.specs[i], commit, memory)] = i
+                memory = TASK_MEMORY * MEMORY_GROWTH ** attempts[i].out_of_memory
+                in_flight[executor.submit(phase.function, shared, phase.specs[i], commit, memory)] = i
                 if slots == 1:
                     break
-            for handle, outcome in executor.wait(list(flying), 1.0):
-                i = flying.pop(handle)
+            for handle, outcome in executor.wait(list(in_flight), 1.0):
+                i = in_flight.pop(handle)
                 if outcome.value is not None:
                     done[phase.ids[i]] = outcome.value
                     self.executed += 1
@@ -200,16 +202,18 @@ class Driver:
                     self.progress.task(outcome.value | {"index": i}, sizes[i])
                     continue
                 self._log("failed", phase, i, reason=outcome.death or repr(outcome.error)[:500])
-                self._after_failure(phase, i, outcome, tries[i], shared)
-                waiting.append(i)
+                self._after_failure(phase, i, outcome, attempts[i], shared)
+                queued.append(i)
 
-    def _after_failure(self, phase: Phase, i: int, outcome: Outcome, tries: _Tries, shared: Any) -> None:
-        """Returns if the task may be tried again (its specification perhaps changed), else raises."""
+    def _after_failure(self, phase: Phase, i: int, outcome: Outcome, attempts: _Attempts, shared: Any) -> None:
+        """Returns if the task may be tried again, perhaps with another specification; raises if not."""
         error = outcome.error
         if isinstance(error, Poisoned) and phase.without is not None:
             phase.specs[i], phase.ids[i] = phase.without(phase.specs[i], error.records)
             for doc, file, step, reason in error.records:
-                self.progress.note(f"poison: step {step} fails on document {doc} of {file} ({reason}); it is left out")
+                self.progress.note(
+                    f"poison: step {step} fails on document {doc} of {file} ({reason}); the document is left out"
+                )
             return
         if error is not None:
             if isinstance(error, WorkerDiffers):
@@ -219,50 +223,52 @@ class Driver:
             if is_disk_full(error):
                 raise disk_full(self.storage, error) from error
             if isinstance(error, (OSError, EOFError)) or type(error).__module__.startswith(("botocore", "aiohttp")):
-                tries.errors += 1
-                if tries.errors < MAX_ERRORS:
-                    time.sleep(0.5 * 2**tries.errors)
+                attempts.errors += 1
+                if attempts.errors < MAX_ERRORS:
+                    time.sleep(0.5 * 2**attempts.errors)
                     return
             trace = "".join(traceback.format_exception(error))[-4000:]
             raise RunFailed(
                 f"a task of phase {phase.name!r} fails: {type(error).__name__}: {error}\n{trace}"
             ) from error
         if outcome.node:
-            tries.nodes += 1
-            if tries.nodes < MAX_NODE_DEATHS:
+            attempts.nodes += 1
+            if attempts.nodes < MAX_NODE_DEATHS:
                 return
-            raise RunFailed(f"{tries.nodes} machines died under one task of phase {phase.name!r}: {outcome.death}")
-        tries.deaths += 1
-        tries.starved += outcome.memory
-        if tries.deaths < MAX_DEATHS:
+            raise RunFailed(f"{attempts.nodes} machines died under one task of phase {phase.name!r}: {outcome.death}")
+        attempts.deaths += 1
+        attempts.out_of_memory += outcome.memory
+        if attempts.deaths < MAX_DEATHS:
             return
         if phase.without is None or not isinstance(phase.specs[i], MapSpec):
             raise RunFailed(
-                f"the worker died {tries.deaths} times under one task of phase {phase.name!r}: {outcome.death}. "
+                f"the worker died {attempts.deaths} times under one task of phase {phase.name!r}: {outcome.death}. "
                 + (
                     "Give the nodes more memory."
                     if outcome.memory
-                    else "See the log directory of Ray for its last words."
+                    else "See the worker logs in Ray's log directory (/tmp/ray/session_latest/logs)."
                 )
             )
-        self.progress.note(f"a worker died {tries.deaths} times under task {phase.ids[i]}: looking for the record")
-        found = self._find_killer(phase, phase.specs[i], shared)
+        self.progress.note(
+            f"a worker died {attempts.deaths} times under task {phase.ids[i]}: searching for the record that kills it"
+        )
+        found = self._find_fatal_record(phase, phase.specs[i], shared)
         phase.specs[i], phase.ids[i] = phase.without(phase.specs[i], found)
-        tries.deaths = tries.starved = 0
+        attempts.deaths = attempts.out_of_memory = 0
 
-    def _find_killer(self, phase: Phase, spec: MapSpec, shared: Any) -> list[tuple[str, str, str, str]]:
-        """Bisects a task to the record that kills its worker, by running parts of it without writing anything."""
+    def _find_fatal_record(self, phase: Phase, spec: MapSpec, shared: Any) -> list[tuple[str, str, str, str]]:
+        """Finds the record that kills its worker by bisection: runs parts of the task without writing anything."""
 
         def probe(lo: int, hi: int, dry: bool) -> dict[str, Any] | None:
-            # None if the worker dies, and dies again: once may be bad luck, and would put the blame on an innocent
+            # None if the worker dies twice: dying once may have another cause, and the wrong record would be left out
             part = dataclasses.replace(spec, probe=(lo, hi), dry=dry)
             deaths = nodes = 0
             while deaths < 2:
                 outcome = self._wait_for(phase.function, shared, part)
                 if isinstance(outcome.error, Poisoned):
-                    return {}  # a step fails on some of these records, but they kill nobody
+                    return {}  # a step fails on some of these records, but the worker survives
                 if outcome.error is not None:
-                    raise RunFailed(f"while looking for a record that kills workers: {outcome.error!r}")
+                    raise RunFailed(f"failed while searching for a record that kills workers: {outcome.error!r}")
                 if outcome.value is not None:
                     return outcome.value
                 deaths, nodes = deaths + (not outcome.node), nodes + outcome.node
@@ -274,17 +280,17 @@ class Driver:
         if whole is None:
             files = ", ".join(p.path for p in spec.splits)
             raise RunFailed(
-                f"reading one of these files kills its worker: {files}. Take the file out of the source's path (or put "
-                "its URL on the exclude list of the storage) and run again."
+                f"reading one of these files kills its worker: {files}. Remove the file from the source's folder, "
+                "or change the source's `path` so that it does not match, and run again."
             )
         lo, hi = 0, int(whole["rows"])
         while hi - lo > 1:
             mid = (lo + hi) // 2
             lo, hi = (lo, mid) if probe(lo, mid, False) is None else (mid, hi)
-        if probe(lo, hi, False) is not None:  # none does, or the last one would
+        if probe(lo, hi, False) is not None:  # no single record kills it
             raise RunFailed(
-                f"the workers of task {spec.key} die, but none of its records kills one by itself: most likely too "
-                "little memory for the whole. Lower engine.task_bytes or give the nodes more memory."
+                f"the workers of task {spec.key} die, but no single record kills a worker: most likely there is too "
+                "little memory for the task. Lower engine.task_bytes or give the nodes more memory."
             )
         named = probe(lo, hi, True)
         assert named is not None
@@ -308,9 +314,9 @@ class Driver:
 
 
 @dataclass
-class _Tries:
-    attempts: int = 0
+class _Attempts:
+    starts: int = 0
     deaths: int = 0
     nodes: int = 0
-    starved: int = 0
+    out_of_memory: int = 0
     errors: int = 0

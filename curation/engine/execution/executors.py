@@ -1,7 +1,7 @@
-"""Where tasks run: on Ray, or in this process. The seam is one small interface, so that another engine can take over.
+"""Runs tasks on Ray, or in this process. One small interface, so that another engine can be put in.
 
-An executor runs `function(shared, spec)` and says how it ended: with a value, with an exception of the code's own, or
-with the death of the worker, which says nothing about the code. What to do about it is the driver's business.
+An executor runs `function(shared, spec)` and reports how it ended: with a value, with an exception of the code's own,
+or with the death of the worker, which may have nothing to do with the code. The driver decides what to do about it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from curation.core.errors import UserError
-from curation.engine.planning import fingerprint
+from curation.engine.planning import fingerprints
 from curation.storage import Storage
 
 Function = Callable[[Any, Any], dict[str, Any]]
@@ -26,7 +26,7 @@ TASK_MEMORY = 1 << 30
 
 
 class WorkerDiffers(Exception):
-    """A worker whose packages or CPU features are not the driver's: its bytes could differ, so it does no work."""
+    """A worker has other packages or CPU features than the driver: its output could differ, so it runs no task."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,18 +54,18 @@ class Executor(Protocol):
         ...
 
     def wait(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, Outcome]]:
-        """Those of the calls that have ended, waiting at most so long for the first."""
+        """The calls that have ended; waits at most `seconds` for the first."""
         ...
 
     def close(self) -> None: ...
 
 
 def execute(function: Function, shared: Any, spec: Any, commit: str | None, environment: str) -> dict[str, Any]:
-    """In a worker: refuse to run where bytes could differ, run, commit the manifest."""
-    if fingerprint.environment_fingerprint() != environment:
+    """Runs in a worker: checks that its environment is the driver's, runs the function, commits the manifest."""
+    if fingerprints.environment_fingerprint() != environment:
         raise WorkerDiffers(
             f"the worker on {os.uname().nodename} has other packages or CPU features than the driver: "
-            f"{fingerprint.environment()}. Give all nodes one environment."
+            f"{fingerprints.environment()}. Give all nodes one environment."
         )
     result = function(shared, spec)
     if commit is not None:
@@ -84,7 +84,7 @@ class Inline:
 
     def submit(self, function: Function, shared: Any, spec: Any, commit: str | None, memory: int) -> Any:
         try:
-            return Outcome(execute(function, shared, spec, commit, fingerprint.environment_fingerprint()))
+            return Outcome(execute(function, shared, spec, commit, fingerprints.environment_fingerprint()))
         except Exception as e:
             return Outcome(error=e)
 
@@ -95,8 +95,8 @@ class Inline:
         return None
 
 
-def reach(ray: Any, address: str, **options: Any) -> None:
-    """Joins a running cluster. Raises UserError where there is none: Ray asks a dead address for eleven minutes."""
+def connect_to_cluster(ray: Any, address: str, **options: Any) -> None:
+    """Connects to a running Ray cluster. Raises UserError if there is none: Ray itself retries for eleven minutes."""
     found = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     host, _, port = found.rpartition("://")[2].rpartition(":")
     try:
@@ -132,9 +132,9 @@ class Ray:
 
                 package = os.path.dirname(os.path.abspath(curation.__file__))
                 common.pop("include_dashboard")
-                reach(ray, address, runtime_env={"py_modules": [package]}, **common)
+                connect_to_cluster(ray, address, runtime_env={"py_modules": [package]}, **common)
         self._call = ray.remote(num_cpus=1, max_retries=0)(execute)
-        self._environment = fingerprint.environment_fingerprint()
+        self._environment = fingerprints.environment_fingerprint()
         self._slots, self._asked = 0, 0.0
 
     def slots(self) -> int:
@@ -158,7 +158,9 @@ class Ray:
 
     def submit(self, function: Function, shared: Any, spec: Any, commit: str | None, memory: int) -> Any:
         self.slots()
-        memory = min(memory, self._largest) if self._largest else memory  # more than any node has would wait for ever
+        memory = (
+            min(memory, self._largest) if self._largest else memory
+        )  # a request above the largest node would never be scheduled
         return self._call.options(memory=memory).remote(function, shared, spec, commit, self._environment)
 
     def wait(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, Outcome]]:

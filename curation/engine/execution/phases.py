@@ -16,9 +16,9 @@ from curation.engine.execution.driver import Driver, Phase
 from curation.engine.execution.poison_list import PoisonList
 from curation.engine.execution.quantile_rounds import compute_quantiles
 from curation.engine.execution.run_stages import FinishedStages, run_stages
-from curation.engine.planning import fingerprint as identity
+from curation.engine.planning import fingerprints
 from curation.engine.planning.map_spec import MapPhase, MapSpec, Op
-from curation.engine.planning.plan import Plan, Segment, bind, store_suffix
+from curation.engine.planning.plan import Plan, Segment, resolve_ops, store_suffix
 from curation.engine.planning.prior_run import PriorRunRecord, Task, find_reusable
 from curation.engine.tasks import map_task
 from curation.step import StagePlan
@@ -48,7 +48,7 @@ class Phases:
         """Runs a map phase over all tasks; checks that no document was lost between it and the phase before."""
         plan, first = self.plan, segment.index == 0
         joined = {name: self._join_store(name) for name in self.joins}
-        ops = bind(segment, self.values, joined)
+        ops = resolve_ops(segment, self.values, joined)
         text_store = None
         if segment.text_fingerprint:
             text_store = f"cache/docs/{segment.text_fingerprint[:16]}{store_suffix(segment.text_after, joined)}"
@@ -92,7 +92,7 @@ class Phases:
         manifests = self.driver.run(phase)
         for spec, manifest in zip(phase.specs, manifests, strict=True):
             manifest["decision"] = spec.decision
-            self.driver.known[_task_id(spec)] = manifest
+            self.driver.finished[_task_id(spec)] = manifest
         self._check_conserved(segment, manifests)
         self.manifests = manifests
         self.history.append((segment, manifests))
@@ -106,7 +106,7 @@ class Phases:
                 "ops": [(op.kind, op.step.name, op.position, op.store, list(op.rules.items())) for op in ops],
                 "text": text_store,
                 "base": base_store,
-                "engine": identity.module_fingerprint(map_task.__file__),
+                "engine": fingerprints.module_fingerprint(map_task.__file__),
                 "exclude": plan.excluded.fingerprint() if segment.index == 0 else None,
                 "sample": [self.sample, plan.pipeline.seed] if self.sample is not None else None,
                 "retention": plan.pipeline.retention == "all",
@@ -117,7 +117,7 @@ class Phases:
         """The committed files of this task in these stores, whichever plan wrote them."""
         if self._by_key is None:
             self._by_key = {}
-            for manifest in self.driver.known.values():
+            for manifest in self.driver.finished.values():
                 mine = self._by_key.setdefault(manifest["key"], {})
                 for directory, files in manifest["stores"].items():
                     into = mine.setdefault(directory, [])

@@ -1,7 +1,7 @@
-"""Cutting large archives: where members begin is not known without reading, so a phase of its own finds out.
+"""Splits large archives in a phase of its own, since record boundaries are not known without reading.
 
-Otherwise one large file keeps one worker busy while others wait, so files of a few tasks' worth of bytes are cut. The
-cuts are exact: a split begins at a record and knows what its reader must know.
+Otherwise one large file would keep one worker busy while others wait. Splits are exact: each begins at a record and
+carries what its reader must know of those before.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 from curation import storage
 from curation.engine.execution.driver import Driver, Phase
-from curation.engine.planning import fingerprint
+from curation.engine.planning import fingerprints
 from curation.engine.planning.map_spec import Source
 from curation.engine.planning.plan import Plan
 from curation.engine.planning.split_input import target_bytes
 from curation.step import InputSplit, UnreadableFile
 
-# A file of fewer tasks' worth than this stays whole.
-WORTH_CUTTING = 4
+# A file of fewer bytes than so many tasks read stays whole.
+MIN_TASKS = 4
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class IndexSpec:
 
 
 def run_index(phase: IndexPhase, spec: IndexSpec) -> dict[str, Any]:
-    """The splits of one file. What cannot be read stays whole: reading it will say what is wrong."""
+    """The splits of one file. A file that cannot be read stays whole: the task that reads it reports the error."""
     source = phase.sources[spec.source]
     try:
         splits = source.reader.index(spec.split, source.root, phase.target)  # type: ignore[attr-defined]
@@ -46,7 +46,7 @@ def run_index(phase: IndexPhase, spec: IndexSpec) -> dict[str, Any]:
     return {"index": spec.index, "splits": [asdict(p) for p in splits]}
 
 
-def cut(driver: Driver, plan: Plan) -> Mapping[tuple[int, str], list[InputSplit]]:
+def split_archives(driver: Driver, plan: Plan) -> Mapping[tuple[int, str], list[InputSplit]]:
     """Pieces of the files that are worth cutting and whose reader can, by (source, path)."""
     target = target_bytes(plan)
     wanted = [
@@ -54,12 +54,12 @@ def cut(driver: Driver, plan: Plan) -> Mapping[tuple[int, str], list[InputSplit]
         for number, (source, listed) in enumerate(zip(plan.sources, plan.files, strict=True))
         if hasattr(source.reader, "index")
         for f in listed
-        if f.size >= WORTH_CUTTING * target
+        if f.size >= MIN_TASKS * target
     ]
     if not wanted:
         return {}
     specs = [IndexSpec(i, number, split) for i, (number, split) in enumerate(wanted)]
-    codes = [fingerprint.code_fingerprint(type(s.reader)) for s in plan.sources]
+    codes = [fingerprints.code_fingerprint(type(s.reader)) for s in plan.sources]
     ids = [
         storage.fingerprint([codes[s.source], s.split.path, s.split.size, s.split.version, target, s.source])[:24]
         for s in specs

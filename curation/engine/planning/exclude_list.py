@@ -2,7 +2,7 @@
 
 A list is JSON Lines: `doc_id` (32 hexadecimal digits) or `url` (as crawled), and optionally `reason` and `by`, which go
 into the ledger with the drop. Lists come from people, from deletions of this run (results/generations.py) and from
-training, which writes the documents behind a loss spike to one.
+training, which writes the documents that caused a loss spike to one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a map task is told: what all tasks of its phase share, and what is its own."""
+"""Specifies a map task: what all tasks of its phase share (MapPhase) and what is its own (MapSpec)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from curation.step import InputSplit, MapStep, Reader, Step
 class Op:
     """One entry of a phase: compute (or join) a step's signals, or only decide, then apply rules."""
 
-    kind: str  # "map": compute; "join": take a global step's signals; "rules": signals are there already
+    kind: str  # "map": compute; "join": take a global step's signals; "rules": signals are stored already
     step: Step
     position: int  # of the step in the pipeline
     rules: Mapping[str, str]
@@ -40,9 +40,9 @@ class MapPhase:
     run: str
     sources: Sequence[Source]
     ops: Sequence[Op]
-    first: bool  # reads the sources; later ones read what the phase before left
+    first: bool  # reads the sources; later phases read what the phase before stored
     base_store: str
-    text_store: str | None  # where the phase puts text: None if it rewrites none
+    text_store: str | None  # where the phase stores text; None if no step of it rewrites text
     types: Mapping[str, pa.DataType]  # struct type of every step of the pipeline
     scrubber: MapStep | None
     scrub_before: int  # strings of steps before this position go through the scrubber
@@ -55,11 +55,11 @@ class MapPhase:
 
 @dataclass(frozen=True)
 class MapSpec:
-    """One task: which rows, and which files hold some of their columns already."""
+    """One task: its rows, and the files that hold some of their columns already."""
 
     index: int
     key: str
-    decision: str  # fingerprint of all that decides: names the generation of what is written
+    decision: str  # fingerprint of all that decides which documents stay; part of the names of files that it writes
     source: int = 0
     splits: Sequence[InputSplit] = ()
     limit: int | None = None
@@ -68,8 +68,10 @@ class MapSpec:
     known: Mapping[str, Sequence[str]] = field(default_factory=dict)  # store directory -> files of this task
     joins: Mapping[str, Sequence[str]] = field(default_factory=dict)  # global step -> files with its signals by task
     numbers: Mapping[str, int] = field(default_factory=dict)  # global step -> this task's number in its stages
-    probe: tuple[int, int] | None = None  # only rows of this range, nothing written: to find what kills a worker
-    dry: bool = False  # with `probe`: no step runs either; answers with the number of rows, and ids of the range
+    probe: tuple[int, int] | None = (
+        None  # only rows of this range, without writing: to find the record that kills a worker
+    )
+    dry: bool = False  # with `probe`: no step runs either; returns the number of rows and the ids of the range
 
 
 class Poisoned(Exception):

@@ -1,7 +1,7 @@
-"""The groups of a mix: SQL predicates over signals that give documents another domain in the shards.
+"""Assigns documents to the groups of a mix: SQL predicates over signals that give them another domain in the shards.
 
 `mix.groups` names them in order; a document is of the first group whose predicate is TRUE, else of its source's domain.
-So a mix can weigh languages, quality bands or how often a page was crawled, and documents/ stays as it was.
+So a mix can weight languages, quality bands or how often a page was crawled, and documents/ does not change.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from curation.config import rules
 
 
 class Grouping:
-    """Domain of each document of a batch. Holds a connection, once it is used; travels to other processes without."""
+    """Domain of each document of a batch. Opens a DuckDB connection on first use, which is not pickled."""
 
     def __init__(self, groups: Mapping[str, str], schema: pa.Schema) -> None:
-        """`schema`: the base columns and structs of signals that there are."""
+        """`schema`: the base columns and structs of signals that a predicate may refer to."""
         self.groups = dict(groups)
         used = {c.partition(".")[0] for name, sql in groups.items() for c in rules.parse(name, sql, "").columns}
         self.schema = pa.schema([f for f in schema if f.name in used])
@@ -29,7 +29,7 @@ class Grouping:
 
     @property
     def columns(self) -> list[str]:
-        """What a batch has to bring, beside `domain`."""
+        """The columns that a batch needs, beside `domain`."""
         return [n for n in self.schema.names if n != "domain"]
 
     def __call__(self, batch: pa.RecordBatch) -> pa.Array:

@@ -1,11 +1,11 @@
-"""From a pipeline and its input to phases: what is fused, how input is cut into tasks, and what each is named.
+"""Plans the phases of a run: which steps are fused, where barriers are, and what everything computed is named.
 
-The plan depends on the input and the configuration only, never on who will run it. Adjacent map steps form one
-phase; a global step, or a rule that needs a quantile, ends it. Names of what is computed come from fingerprints:
+The plan depends on the input and the configuration only, not on workers. Adjacent map steps form one phase; a global
+step, or a rule that needs a quantile, ends it. Names of what is computed come from fingerprints:
 
 - a step's *signals* from its code, options and models, and from the steps that rewrote the text before it;
 - a task's *key* from its reader and its input (path, size, version), so that a changed file is another task;
-- a task's *decision* from all of that and the rules, so that a changed rule decides again and computes nothing.
+- a task's *decision* from all of that and the rules, so that after a changed rule only rules are evaluated again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from curation.config import rules
 from curation.config.pipeline import Pipeline
 from curation.config.rules import ParsedRule, Quantile
 from curation.core.errors import UserError
-from curation.engine.planning import fingerprint as identity
-from curation.engine.planning import prior_run
+from curation.engine.planning import fingerprints, prior_run
 from curation.engine.planning.exclude_list import ExcludeList, read_exclude_lists
 from curation.engine.planning.map_spec import Op, Source
 from curation.packing import mixing, shard_writer
@@ -31,14 +30,14 @@ from curation.step import GlobalStep, MapStep, Step
 
 @dataclass(frozen=True)
 class PlannedOp:
-    """An op whose rules may still hold quantiles to be computed."""
+    """A step of a phase, whose rules may contain quantiles that are not computed yet."""
 
     kind: str
     step: Step
     position: int
     rules: tuple[ParsedRule, ...]
     fingerprint: str  # of the step's signals; for a global step, of the step alone
-    after: tuple[str, ...] = ()  # global steps whose signals it looks at, itself or through other steps
+    after: tuple[str, ...] = ()  # global steps whose signals it reads, itself or through other steps
 
     @property
     def store(self) -> str:
@@ -47,7 +46,7 @@ class PlannedOp:
 
 @dataclass(frozen=True)
 class Segment:
-    """A map phase, and what ends it."""
+    """A map phase and the barrier at its end."""
 
     index: int
     ops: tuple[PlannedOp, ...]
@@ -64,7 +63,7 @@ class Segment:
 
 @dataclass
 class Plan:
-    """Everything known before the first task runs."""
+    """All that is known before the first task runs."""
 
     pipeline: Pipeline
     segments: list[Segment]
@@ -77,7 +76,7 @@ class Plan:
     base_fingerprint: str
     excluded: ExcludeList
     step_fingerprints: dict[str, str] = field(default_factory=dict)
-    pinned: dict[Quantile, Any] = field(default_factory=dict)  # quantiles of another run, not computed on this one's
+    pinned: dict[Quantile, Any] = field(default_factory=dict)  # quantiles taken from another run instead of computed
 
     @property
     def input_bytes(self) -> int:
@@ -85,9 +84,9 @@ class Plan:
 
 
 def make_plan(pipeline: Pipeline, *, limit: int | None = None, sample: float | None = None) -> Plan:
-    """Looks at the input, checks what only now can be checked, and names everything. Reads no input file.
+    """Lists the input, checks what could not be checked before, and names everything. Reads no input file.
 
-    Raises UserError for a source without files, an absent model or list, a limit or sample that is none.
+    Raises UserError for a source without files, a missing model or list, and an invalid limit or sample.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}: expected a number of records, 1 or more")
@@ -97,15 +96,15 @@ def make_plan(pipeline: Pipeline, *, limit: int | None = None, sample: float | N
     for step in steps:
         step.check()
     weights = None if pipeline.mix.weights == "natural" else dict(pipeline.mix.weights)
-    mixing.check(weights, pipeline.mix.budget, pipeline.mix.max_epochs)
-    shard_writer.check(pipeline.validation, pipeline.shards.tokens_per_shard)
-    own = {step.name: identity.step_fingerprint(step) for step in steps}
+    mixing.check_mix_options(weights, pipeline.mix.budget, pipeline.mix.max_epochs)
+    shard_writer.check_shard_options(pipeline.validation, pipeline.shards.tokens_per_shard)
+    own = {step.name: fingerprints.step_fingerprint(step) for step in steps}
     scrubber, scrub_before = None, 0
     for position, step in enumerate(steps):
         if isinstance(step, MapStep) and step.scrubs:
             scrubber, scrub_before = step, position
             break
-    environment = identity.environment_fingerprint()
+    environment = fingerprints.environment_fingerprint()
     scrub = own[scrubber.name] if scrubber is not None else None
     base = storage.fingerprint([environment, scrub])
     sources = [Source(s.reader, s.root, s.collection, s.domain) for s in pipeline.sources]
@@ -121,10 +120,10 @@ def make_plan(pipeline: Pipeline, *, limit: int | None = None, sample: float | N
     plan.fingerprint = storage.fingerprint(
         {
             "pipeline": pipeline.resolved(),
-            # the first rule that fails and the first group that holds decide: their order is none of JSON's
+            # the first rule that fails and the first group that holds decide, and sorted JSON has no order
             "order": [[list(e.rules) for e in pipeline.steps], list(pipeline.mix.groups)],
             "steps": own,
-            "engine": identity.module_fingerprint(identity.module_file("curation.engine.runtime.run")),
+            "engine": fingerprints.module_fingerprint(fingerprints.module_file("curation.engine.runtime.run")),
             "environment": environment,
             "files": [[(f.path, f.size, f.version) for f in listed] for listed in files],
             "exclude": excluded.fingerprint(),
@@ -139,7 +138,7 @@ def make_plan(pipeline: Pipeline, *, limit: int | None = None, sample: float | N
 
 
 def _prior_run(step: Step, seed: int) -> str | None:
-    """Of what an earlier run left for this step, refused here if it is not there or not alike."""
+    """Fingerprint of the record of this step's prior run; raises UserError if it is missing or of other options."""
     earlier = prior_run.load_prior_run(step, seed) if isinstance(step, GlobalStep) else None
     return earlier.fingerprint if earlier is not None else None
 
@@ -154,7 +153,7 @@ def _files(name: str, root: str, path: str) -> list[storage.InputFile]:
     for file in found:
         try:
             file.path.encode()
-        except UnicodeEncodeError:  # a document says which file it is from, and every column is UTF-8
+        except UnicodeEncodeError:  # a document names its file, and every column is UTF-8
             shown = file.path.encode("utf-8", "surrogateescape")
             raise UserError(
                 f"source {name!r}: the name of the file {shown!r} below {root} is not UTF-8. Rename it, or leave it "
@@ -164,7 +163,7 @@ def _files(name: str, root: str, path: str) -> list[storage.InputFile]:
 
 
 def _pinned(path: str, segments: Sequence[Segment]) -> dict[Quantile, Any]:
-    """The values of all quantiles that rules ask for, from the run.json of another run."""
+    """The values of all quantiles that rules use, from the run.json of another run."""
     import json
 
     fs, inner = storage.filesystem(path)
@@ -180,33 +179,33 @@ def _pinned(path: str, segments: Sequence[Segment]) -> dict[Quantile, Any]:
         for q in segment.quantiles:
             if q not in there:
                 raise UserError(
-                    f"quantiles: {path} has no {q}, which a rule of the step {segment.ops[-1].step.name} asks for; "
-                    f"it has {', '.join(sorted(map(str, there))) or 'none'}. Pin from a run whose rules ask for it, or "
-                    "take `quantiles` out."
+                    f"quantiles: {path} has no {q}, which a rule of the step {segment.ops[-1].step.name} uses; "
+                    f"it has {', '.join(sorted(map(str, there))) or 'none'}. Pin from a run whose rules use it, or "
+                    "remove `quantiles`."
                 )
     return {q: there[q] for segment in segments for q in segment.quantiles}
 
 
 def _tokenizer_fingerprint(pipeline: Pipeline) -> Any:
     path = pipeline.tokenizer.file if pipeline.tokenizer is not None else None
-    return list(identity.file_checksums([path])) if path else None
+    return list(fingerprints.file_checksums([path])) if path else None
 
 
 def _segments(plan: Plan, base: str) -> list[Segment]:
     segments: list[Segment] = []
     ops: list[PlannedOp] = []
-    text = base  # grows with every step that rewrites text
+    text = base  # extended by every step that rewrites text
     rewritten = True  # the first phase always stores text
     prints: dict[str, str] = {}
-    # What a global step says of a document depends on all others, so its own fingerprint does not tell its signals:
-    # what is made of those is named for them too, once they are known (see `bind`).
-    looks_at: dict[str, set[str]] = {}
-    text_behind: set[str] = set()
+    # A global step's signals of a document depend on all others, so its own fingerprint does not identify them: what is
+    # computed from them is named for them too, once they are known (see `resolve_ops`).
+    depends_on: dict[str, set[str]] = {}
+    text_depends_on: set[str] = set()
 
     def close(then: GlobalStep | None = None, quantiles: tuple[Quantile, ...] = ()) -> None:
         nonlocal ops, rewritten
         stored = storage.fingerprint([text, "text"]) if rewritten else None
-        segments.append(Segment(len(segments), tuple(ops), stored, then, quantiles, tuple(sorted(text_behind))))
+        segments.append(Segment(len(segments), tuple(ops), stored, then, quantiles, tuple(sorted(text_depends_on))))
         ops, rewritten = [], False
 
     for position, entry in enumerate(plan.pipeline.steps):
@@ -216,21 +215,24 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
         if isinstance(step, GlobalStep):
             close(then=step)
             print_ = storage.fingerprint([plan.step_fingerprints[step.name], plan.pipeline.seed])
-            kind, looks_at[step.name] = "join", {step.name}
-            if step.rewrites:  # by its signals, which say what became of the text before it too
+            kind, depends_on[step.name] = "join", {step.name}
+            if step.rewrites:  # its signals also depend on the text before it
                 text, rewritten = storage.fingerprint([text, print_]), True
-                text_behind = {step.name}
+                text_depends_on = {step.name}
         else:
             assert isinstance(step, MapStep)
             scrubbed = plan.scrubber is not None and position < plan.scrub_before
             heads = [r.partition(".")[0] for r in step.reads]
-            read = [prints[h] for h in heads if h in prints]  # signals of earlier steps that it looks at
+            read = [prints[h] for h in heads if h in prints]  # signals of earlier steps that it reads
             print_ = storage.fingerprint([plan.step_fingerprints[step.name], text, read, scrubbed and base])
-            kind, looks_at[step.name] = "map", text_behind.union(*(looks_at[h] for h in heads if h in looks_at))
+            kind, depends_on[step.name] = (
+                "map",
+                text_depends_on.union(*(depends_on[h] for h in heads if h in depends_on)),
+            )
             if step.rewrites:
                 text, rewritten = storage.fingerprint([text, print_]), True
-                text_behind = looks_at[step.name]
-        after = tuple(sorted(looks_at[step.name])) if kind == "map" else ()
+                text_depends_on = depends_on[step.name]
+        after = tuple(sorted(depends_on[step.name])) if kind == "map" else ()
         prints[step.name] = print_
         if wanted:
             ops.append(PlannedOp(kind, step, position, (), print_, after))
@@ -243,8 +245,8 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
     return segments
 
 
-def bind(segment: Segment, values: Mapping[Quantile, Any], stores: Mapping[str, str]) -> tuple[Op, ...]:
-    """The segment's ops with quantiles put in, and for global steps the store that their stages' result goes to."""
+def resolve_ops(segment: Segment, values: Mapping[Quantile, Any], stores: Mapping[str, str]) -> tuple[Op, ...]:
+    """The segment's ops with the values of quantiles in their rules and the names of their stores, now known."""
     return tuple(
         Op(
             op.kind,

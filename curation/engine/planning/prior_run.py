@@ -22,7 +22,7 @@ from typing import Any
 
 from curation import storage
 from curation.core.errors import UserError
-from curation.engine.planning import fingerprint as identity
+from curation.engine.planning import fingerprints
 from curation.step import Corpus, GlobalStep
 from curation.storage import Storage
 
@@ -144,7 +144,9 @@ def load_prior_run(step: GlobalStep, seed: int) -> PriorRunRecord | None:
 
 def _same_step(step: GlobalStep) -> str:
     """Fingerprint of a step's code and options, apart from its prior run."""
-    return storage.fingerprint([identity.code_fingerprint(type(step)), identity.options(step) | {"prior_run": None}])
+    return storage.fingerprint(
+        [fingerprints.code_fingerprint(type(step)), fingerprints.options(step) | {"prior_run": None}]
+    )
 
 
 def _absolute(store: Storage, state: Mapping[str, Any]) -> dict[str, Any]:

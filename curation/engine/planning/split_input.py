@@ -13,20 +13,21 @@ from collections.abc import Mapping, Sequence
 import xxhash
 
 from curation import storage
-from curation.engine.planning import fingerprint as identity
+from curation.engine.planning import fingerprints
 from curation.engine.planning.map_spec import MapSpec, Source
 from curation.engine.planning.plan import Plan
 from curation.step import InputSplit
 
-# Tasks of this size unless the pipeline says otherwise: small enough that 2 cores share the work evenly on a laptop's
-# crawl, large enough that 4,096 tasks read 8 GB. Beyond that tasks grow by fours, so that they seldom change.
+# Bytes of input a task reads unless the pipeline sets `engine.task_bytes`: small enough that 2 cores share a laptop's
+# crawl evenly, large enough that 4,096 tasks read 8 GB. For larger input tasks grow by factors of four, so that they
+# seldom change.
 TASK_BYTES = 2 << 20
 MAX_TASKS = 4096
 MAX_TASK_BYTES = 512 << 20
 
 
 def target_bytes(plan: Plan) -> int:
-    """Stored bytes that a task aims at."""
+    """Bytes of input, as stored, that a task should read."""
     return plan.pipeline.engine.task_bytes or task_bytes(plan.input_bytes)
 
 
@@ -42,8 +43,9 @@ def split_input(
     specs: list[MapSpec] = []
     for number, (source, listed) in enumerate(zip(plan.sources, plan.files, strict=True)):
         reader = storage.fingerprint(
-            [type(source.reader).__qualname__, identity.options(source.reader),
-             identity.code_fingerprint(type(source.reader)), source.collection, source.domain, plan.base_fingerprint]
+            [type(source.reader).__qualname__, fingerprints.options(source.reader),
+             fingerprints.code_fingerprint(type(source.reader)), source.collection, source.domain,
+             plan.base_fingerprint]
         )  # fmt: skip
         group: list[InputSplit] = []
         size = 0
@@ -75,7 +77,7 @@ def _split(source: Source, whole: InputSplit, target: int) -> list[InputSplit]:
     try:
         return source.reader.split(whole, source.root, target)
     except (PermissionError, FileNotFoundError):
-        return [whole]  # its task says that it cannot be read
+        return [whole]  # its task reports that it cannot be read
 
 
 def _ends_group(path: str, share: float) -> bool:
@@ -83,7 +85,7 @@ def _ends_group(path: str, share: float) -> bool:
 
 
 def task_bytes(total: int) -> int:
-    """Bytes of input a task takes: TASK_BYTES, times four as often as it takes to stay within MAX_TASKS."""
+    """Bytes a task reads of so much input: TASK_BYTES, times four until there are at most MAX_TASKS tasks."""
     size = TASK_BYTES
     while total > size * MAX_TASKS and size < MAX_TASK_BYTES:
         size *= 4

@@ -1,18 +1,18 @@
-"""What a run leaves behind: the shuffles that write ledger, documents and shards, in order."""
+"""Builds the result of a run: the shuffles that write ledger, documents and shards, in order."""
 
 from __future__ import annotations
 
 from curation import storage
 from curation.engine.execution.phases import Phases
-from curation.engine.planning import fingerprint
+from curation.engine.planning import fingerprints
 from curation.engine.results import build_shards, ledger
-from curation.engine.results.publish import Result
+from curation.engine.results.publish import ResultFiles
 from curation.step import Corpus
 
 
-def build(phases: Phases) -> Result:
-    """Runs the shuffles that write the result and says which files make it up."""
-    made = Result()
+def build_result(phases: Phases) -> ResultFiles:
+    """Runs the shuffles that write the result; returns the files it consists of."""
+    made = ResultFiles()
     plan = phases.plan
     types = [(name, kind) for name, kind in plan.types.items()]
     everything = Corpus(
@@ -21,13 +21,13 @@ def build(phases: Phases) -> Result:
         tasks=len(phases.manifests),
         seed=plan.pipeline.seed,
     )
-    code = fingerprint.module_fingerprint(ledger.__file__)
-    rows = phases.stages("ledger", storage.fingerprint([code, str(types)]), ledger.stages(everything, types))
+    code = fingerprints.module_fingerprint(ledger.__file__)
+    rows = phases.stages("ledger", storage.fingerprint([code, str(types)]), ledger.ledger_stages(everything, types))
     urls = phases.stages("ledger", code, ledger.url_stages(everything))
     if sum(f["rows"] for f in rows.outputs if f) != everything.documents:
         raise AssertionError(
             f"the ledger has {sum(f['rows'] for f in rows.outputs if f)} rows for {everything.documents} records"
         )
     made.staged += rows.staged + urls.staged
-    build_shards.build(phases, made)
+    build_shards.build_documents_and_shards(phases, made)
     return made

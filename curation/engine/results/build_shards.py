@@ -1,4 +1,4 @@
-"""The second half of the result: documents, tokenizer, shards and their manifest, from what the steps left alive."""
+"""Builds the second half of the result from the kept documents: documents/, tokenizer, shards and their manifest."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pyarrow as pa
 from curation import document, shards, storage
 from curation.config.pipeline import Pipeline
 from curation.engine.execution.phases import Phases
-from curation.engine.planning import fingerprint
+from curation.engine.planning import fingerprints
 from curation.engine.planning.mix_groups import Grouping
 from curation.engine.results import generations
-from curation.engine.results.publish import Result
+from curation.engine.results.publish import ResultFiles
 from curation.packing import document_writer, shard_writer
 from curation.packing.tokenizer import fertility, train_tokenizer
 from curation.step import Corpus
@@ -22,8 +22,11 @@ from curation.step import Corpus
 KEPT_COLUMNS = ("doc_id", "text", "url", "domain", "source", "date", "meta", "read")
 
 
-def build(phases: Phases, made: Result) -> None:
-    """Adds documents/ and, if the pipeline has a tokenizer, shards/ to the result. UserError if nothing is left."""
+def build_documents_and_shards(phases: Phases, made: ResultFiles) -> None:
+    """Adds documents/ and, if the pipeline has a tokenizer, shards/ to the result.
+
+    Raises UserError if no document is left.
+    """
     plan = phases.plan
     corpus = Corpus(
         documents=sum(m["out"] for m in phases.manifests),
@@ -31,15 +34,15 @@ def build(phases: Phases, made: Result) -> None:
         tasks=len(phases.manifests),
         seed=plan.pipeline.seed,
     )
-    code = fingerprint.module_fingerprint(document_writer.__file__)
-    train_tokenizer.refuse_empty(corpus)
+    code = fingerprints.module_fingerprint(document_writer.__file__)
+    train_tokenizer.refuse_empty_corpus(corpus)
     schema = pa.schema(
         [*(pa.field(c, _type(c)) for c in KEPT_COLUMNS), *(pa.field(n, t) for n, t in plan.types.items())]
     )
     kept = phases.stages(
         "documents",
         storage.fingerprint([code, str(schema), corpus.seed]),
-        document_writer.documents_stages(corpus, schema),
+        document_writer.document_stages(corpus, schema),
     )
     if sum(f["documents"] for f in kept.outputs if f) != corpus.documents:
         raise AssertionError(f"documents/ has {[dict(f) for f in kept.outputs]} for {corpus.documents} kept documents")
@@ -52,12 +55,12 @@ def _type(column: str) -> pa.DataType:
     return document.READ if column == "read" else document.BASE.field(column).type
 
 
-def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
+def _shards(phases: Phases, made: ResultFiles, corpus: Corpus) -> None:
     pipeline = phases.plan.pipeline
     wanted = pipeline.tokenizer
     assert wanted is not None
-    code = fingerprint.module_fingerprint(shard_writer.__file__)
-    base = storage.fingerprint([code, corpus.seed, fingerprint.environment_fingerprint()])
+    code = fingerprints.module_fingerprint(shard_writer.__file__)
+    base = storage.fingerprint([code, corpus.seed, fingerprints.environment_fingerprint()])
     if wanted.train is not None:
         options: list[Any] = [wanted.train.kind, wanted.train.vocab, wanted.train.sample_bytes]
         stages = train_tokenizer.train_tokenizer_stages(
@@ -65,16 +68,16 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
         )
     else:
         path = str(wanted.file)
-        options = [*fingerprint.file_checksums([path]), wanted.eos]
+        options = [*fingerprints.file_checksums([path]), wanted.eos]
         stages = train_tokenizer.load_tokenizer_stages(corpus, path=path, eos=wanted.eos)
     trained = phases.stages("tokenizer", storage.fingerprint([base, options]), stages)
     file, info = trained.staged[0], train_tokenizer.tokenizer_info(trained.outputs[0])
     groups = pipeline.mix.groups
     signals = [pa.field(n, t) for n, t in phases.plan.types.items()]
-    known = pa.schema([*document.BASE, pa.field("read", document.READ), *signals])
+    available = pa.schema([*document.BASE, pa.field("read", document.READ), *signals])
     language = next((e.name for e in pipeline.steps if e.kind == "language"), None)
     clusters = [n for n, t in phases.plan.types.items() if {"of", "copies"} <= {f.name for f in t}]
-    cut = [
+    layout = [
         base,
         info.sha256,
         info.eos,
@@ -84,24 +87,24 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
         clusters,
         language,
     ]
-    dealt = phases.stages(
+    packed = phases.stages(
         "shards",
-        storage.fingerprint(cut),
+        storage.fingerprint(layout),
         shard_writer.shard_stages(
             corpus,
             tokenizer=phases.storage.url(file["path"]),
             eos=wanted.eos,
             validation=pipeline.validation,
             tokens_per_shard=pipeline.shards.tokens_per_shard,
-            route=Grouping(groups, known) if groups else None,
+            route=Grouping(groups, available) if groups else None,
             clusters=clusters,
             language=language,
         ),
     )
-    made.staged += trained.staged + dealt.staged
+    made.staged += trained.staged + packed.staged
     weights = None if pipeline.mix.weights == "natural" else dict(pipeline.mix.weights)
-    manifest = shard_writer.manifest(
-        dealt.outputs,
+    manifest = shard_writer.build_manifest(
+        packed.outputs,
         info,
         weights=weights,
         budget=pipeline.mix.budget,
@@ -109,7 +112,7 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
         temperature=pipeline.mix.temperature,
         shortfall=pipeline.mix.shortfall,
         seed=corpus.seed,
-        generation=generations.number(phases.storage),
+        generation=generations.next_generation(phases.storage),
         fingerprint=_data_fingerprint(pipeline, made),
     )
     buffer = io.BytesIO()
@@ -118,12 +121,12 @@ def _shards(phases: Phases, made: Result, corpus: Corpus) -> None:
     made.counts["tokens"] = {
         name: {domain: entry.tokens for domain, entry in domains.items()} for name, domains in manifest.splits.items()
     }
-    counters = next(stage["counters"] for stage in dealt.stage_fingerprints if stage["stage"] == "tokens")
+    counters = next(stage["counters"] for stage in packed.stage_fingerprints if stage["stage"] == "tokenize")
     made.counts["fertility"] = fertility.fertility(manifest, counters)
     made.counts["tokenizer"] = {k: v for k, v in trained.outputs[0].items() if k != "sha256"}
 
 
-def _data_fingerprint(pipeline: Pipeline, made: Result) -> str:
-    """Of what the result holds: equal trees have equal fingerprints, whatever made them."""
+def _data_fingerprint(pipeline: Pipeline, made: ResultFiles) -> str:
+    """Fingerprint of the content of the result: equal trees have equal ones, however they were made."""
     files = sorted((f["path"].removeprefix(f["directory"]), f["sha256"]) for f in made.staged)
     return storage.fingerprint([files, json.dumps(pipeline.mix.model_dump(), sort_keys=True)])

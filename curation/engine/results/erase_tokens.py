@@ -1,12 +1,12 @@
-"""Documents erased where they lie: their tokens become EOS, and every offset stays as it was.
+"""Overwrites the tokens of deleted documents in place with EOS; every offset stays the same.
 
-For trainings that are under way: windows, counts and file sizes do not change, so order, checkpoints and resumption
-hold. The packer writes EOS only where a document begins, so an EOS anywhere else is a tombstone, and training takes
-neither it nor what follows it for a target (`training/data/deleted_tokens.py`).
+For trainings that are under way: sequences, counts and file sizes do not change, so data order and checkpoints stay
+valid. The shard writer puts EOS only where a document begins, so EOS anywhere else is a tombstone; training uses
+neither it nor the token after it as a target (`training/data/deleted_tokens.py`).
 
-The bytes are changed in place, so whoever has the file open or linked sees the change: the result, generations that
-were kept, the cache. `tombstones.json` beside the manifest says which documents went and what each shard's checksum is
-now. Where files cannot be changed in place (an object store) the shard is written again under its name.
+Everything that has the file open or is linked to it sees the change: the result, older generations, the cache.
+`tombstones.json` next to the manifest lists the documents and the new checksum of each shard. On an object store, which
+cannot change files in place, the shard is written again under its name.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from curation import shards, storage
 from curation.storage import Storage
 
 
-def overwrite(store: Storage, doc_ids: Sequence[str]) -> int:
-    """Overwrites the tokens of these documents (hex) in the shards of every generation; returns how many tokens."""
+def erase_tokens(store: Storage, doc_ids: Sequence[str]) -> int:
+    """Overwrites the tokens of documents (ids in hex) in the shards of all generations; returns how many tokens."""
     wanted = {bytes.fromhex(d) for d in doc_ids}
     done: set[tuple[int, int]] = set()
     total = 0
-    for place in _places(store):
+    for place in _shard_folders(store):
         manifest = shards.read_manifest(store.url(f"{place}/manifest.json"))
         side = f"{place}/{shards.TOMBSTONES}"
-        said = store.read_json(side) if store.exists(side) else {}
+        tombstones = store.read_json(side) if store.exists(side) else {}
         for _, _, entry in manifest.entries():
             path = f"{place}/{entry.path}"
             shard = shards.open_shard(store.url(path), entry=entry)
@@ -45,15 +45,15 @@ def overwrite(store: Storage, doc_ids: Sequence[str]) -> int:
                 _write(store, path, spans, manifest.tokenizer.eos)
             if store.local:
                 done.add(inode)
-            had = said.get(entry.path, {"doc_ids": []})
+            had = tombstones.get(entry.path, {"doc_ids": []})
             sha256 = storage.digest(store.read_bytes(path))
-            said[entry.path] = {"doc_ids": sorted({*had["doc_ids"], *ids}), "sha256": sha256}
-        store.write_json(side, said)
-    _not_as_committed(store, done)
+            tombstones[entry.path] = {"doc_ids": sorted({*had["doc_ids"], *ids}), "sha256": sha256}
+        store.write_json(side, tombstones)
+    _invalidate_phases(store, done)
     return total
 
 
-def _places(store: Storage) -> Iterator[str]:
+def _shard_folders(store: Storage) -> Iterator[str]:
     names = sorted({p.split("/")[1] for p in store.walk("generations")})
     for place in ("result/shards", *(f"generations/{n}/shards" for n in names)):
         if store.exists(f"{place}/manifest.json"):
@@ -80,8 +80,8 @@ def _write(store: Storage, path: str, spans: Sequence[tuple[int, int]], eos: int
         os.fsync(out.fileno())
 
 
-def _not_as_committed(store: Storage, changed: set[tuple[int, int]]) -> None:
-    """Phases whose files were changed with the result's, being linked to them, do not count as finished any more."""
+def _invalidate_phases(store: Storage, changed: set[tuple[int, int]]) -> None:
+    """Removes the records of finished phases whose files were changed, since the result is linked to them."""
     for name in store.names("cache/phases") if changed else ():
         tasks = store.read_json(f"cache/phases/{name}")["tasks"].values()
         files = [f["path"] for t in tasks for f in t.get("files", ()) if f["path"].startswith("cache/out/")]

@@ -1,4 +1,4 @@
-"""Where did this page go? The ledger's answer for an id or a URL, in a few range reads whatever the ledger's size."""
+"""Explains what became of a document: looks its id or URL up in the ledger, in a few range reads at any ledger size."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from curation.storage import Storage
 
 
 def explain(run_dir: str, key: str) -> dict[str, Any]:
-    """What became of a document, by its id (32 hexadecimal digits) or its URL as crawled.
+    """Returns what became of a document, by its id (32 hexadecimal digits) or its URL as crawled.
 
-    Returns doc_id, url, domain, source, date, read, steps ([{step, signals, rules}]) in the order of the pipeline up to
-    where it ended, and outcome ({kept: true} or {step, rule, value, evidence}). Several records of one URL (crawlers
-    store a page's request under it, too): the one that came furthest, and the others' ids under `others`. Raises
-    UserError for a key that the run does not know.
+    The answer has doc_id, url, domain, source, date, read, steps ([{step, signals, rules}]) in pipeline order up to the
+    one that dropped it, and outcome ({kept: true} or {step, rule, value, evidence}). If several records have the URL
+    (crawlers store a page's request under it, too), it is about the one that got furthest; the ids of the others are
+    under `others`. Raises UserError for an id or URL that the run does not have.
     """
     store = Storage(run_dir)
     if not store.exists("result/ledger"):
-        raise UserError(f"{run_dir} has no ledger yet: let `gristmill curate` finish first, or name another run")
+        raise UserError(
+            f"{run_dir} has no ledger yet: let `gristmill curate` finish first, or give another run directory"
+        )
     ids = [bytes.fromhex(key)] if _is_id(key) else _ids_of_url(store, key)
     rows = [row for i in ids if (row := _find(store, i)) is not None]
     if not rows:
@@ -54,7 +56,7 @@ def _find(store: Storage, doc_id: bytes) -> dict[str, Any] | None:
 
 
 def _furthest_first(store: Storage, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By the step that dropped them, the kept ones first and those that are no documents last."""
+    """Sorted by the step that dropped them: kept ones first, records that are not documents last."""
     order = ["read", *_rules(store), None]
     return sorted(rows, key=lambda r: (order.index(r["step"]), r["rule"] != "record_type"), reverse=True)
 
@@ -122,7 +124,7 @@ def _rules(store: Storage) -> dict[str, dict[str, str]]:
 
 
 def ledger(run_dir: str, columns: list[str] | None = None) -> pa.Table:
-    """The whole ledger as one Arrow table, sorted by id. For runs that fit in memory; else read its files."""
+    """The whole ledger as one Arrow table, sorted by id. Holds it in memory; for large runs read its files."""
     store = Storage(run_dir)
     tables = []
     for name in store.names("result/ledger"):

@@ -1,14 +1,14 @@
-"""What a run remembers of having forgotten: its own exclude list, and what stays as it was in the next generation.
+"""Keeps a run's deleted documents, and what must stay the same when its shards are made anew without them.
 
     deleted_documents.jsonl   documents and URLs that were deleted from this run: an exclude list of its own
     generation.json           the number of the generation that the next result is, and what is pinned for it
     pinned/                   the tokenizer and the quantiles of the generation before
     generations/<n>/          the shards of an older generation, for trainings that still read it
 
-A generation is a state of `result/shards` that trainings may be reading. Rules that are changed make the result anew
-under the same number; forgetting raises it, and keeps what was there. Tokenizer and quantiles are pinned so that
-nothing moves but what the forgotten documents touched; a pin holds as long as the part of the pipeline file that it was
-made from stays as it was.
+A generation is a state of `result/shards` that trainings may be reading. A changed rule makes the result anew under the
+same number; a deletion raises the number and keeps the shards that were there. Tokenizer and quantiles are pinned so
+that nothing changes but what the deleted documents affected; a pin holds as long as the part of the pipeline file that
+it was made from stays the same.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from curation.storage import Storage
 DELETED, STATE, MANIFEST = "deleted_documents.jsonl", "generation.json", "result/shards/manifest.json"
 
 
-def applied(store: Storage, pipeline: Pipeline) -> Pipeline:
-    """The pipeline as this run is to read it: with the documents deleted from it and what is pinned."""
+def apply_deletions(store: Storage, pipeline: Pipeline) -> Pipeline:
+    """The pipeline with this run's deleted documents as a further exclude list, and with what is pinned."""
     if store.exists(DELETED):
         pipeline = dataclasses.replace(pipeline, exclude=(*pipeline.exclude, store.url(DELETED)))
     pins = _state(store)
@@ -38,8 +38,8 @@ def applied(store: Storage, pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-def number(store: Storage) -> int:
-    """Of the generation that a result of this run is."""
+def next_generation(store: Storage) -> int:
+    """The generation number of the next result of this run."""
     return int(_state(store).get("number", 0))
 
 
@@ -50,12 +50,12 @@ def deleted_entries(store: Storage) -> list[dict[str, Any]]:
     return [json.loads(line) for line in store.read_bytes(DELETED).splitlines() if line.strip()]
 
 
-def begin(store: Storage, pipeline: Pipeline, entries: Sequence[dict[str, str]]) -> None:
+def begin_generation(store: Storage, pipeline: Pipeline, entries: Sequence[dict[str, str]]) -> None:
     """Adds entries to the list of deleted documents and makes the next result a new generation.
 
-    pipeline   as in its file, not as `applied`. Done again after an interruption, it changes nothing.
+    pipeline   as in its file, not as `apply_deletions`. Repeating it after an interruption changes nothing.
     """
-    at = current(store)
+    at = current_generation(store)
     pins: dict[str, Any] = {"number": at + 1}
     before = _state(store)
     of = _tokenizer_of(pipeline)
@@ -70,7 +70,7 @@ def begin(store: Storage, pipeline: Pipeline, entries: Sequence[dict[str, str]])
         name = f"pinned/quantiles-{storage.fingerprint(quantiles)[:12]}.json"
         store.write_json(name, {"quantiles": quantiles})
         pins["quantiles"] = {"file": name, "of": _rules_of(pipeline)}
-    elif "quantiles" in before and before["number"] == at + 1:  # begun before, and interrupted while it was made
+    elif "quantiles" in before and before["number"] == at + 1:  # an interrupted run of the same generation
         pins["quantiles"] = before["quantiles"]
     store.write_json(STATE, pins)
     lines = [*deleted_entries(store), *entries]
@@ -78,21 +78,23 @@ def begin(store: Storage, pipeline: Pipeline, entries: Sequence[dict[str, str]])
     store.write_bytes(DELETED, text.encode())
 
 
-def keep(store: Storage) -> None:
-    """Before a new generation is published: keeps the shards of the one that is there below generations/."""
-    old = current(store)
-    if not store.exists(MANIFEST) or old == number(store) or store.exists(f"generations/{old}/shards/manifest.json"):
+def keep_previous_shards(store: Storage) -> None:
+    """Keeps the present shards below generations/ before a new generation is published."""
+    old = current_generation(store)
+    if not store.exists(MANIFEST) or old == next_generation(store):
+        return
+    if store.exists(f"generations/{old}/shards/manifest.json"):
         return
     files = store.walk("result/shards")
-    files.sort(key=lambda f: f == MANIFEST)  # the manifest last: a generation without it is not there
+    files.sort(key=lambda f: f == MANIFEST)  # the manifest last: a generation counts once it has one
     for file in files:
         store.link(file, f"generations/{old}/{file.removeprefix('result/')}")
     store.sync(f"generations/{old}")
 
 
-def current(store: Storage) -> int:
-    """Of the shards that are there; without shards, of the result."""
-    return int(store.read_json(MANIFEST)["generation"]) if store.exists(MANIFEST) else number(store)
+def current_generation(store: Storage) -> int:
+    """The generation number of the present shards; without shards, of the result."""
+    return int(store.read_json(MANIFEST)["generation"]) if store.exists(MANIFEST) else next_generation(store)
 
 
 def _state(store: Storage) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The ledger of the result tree: every document of the run, kept or dropped, sorted by id for look-up.
+"""Writes the ledger of the result: every document of the run, kept or dropped, sorted by id for look-up.
 
 Two shuffles. Documents go to partitions by the first bits of their id, are sorted and written with their outcome and
-signals. URLs go to partitions by the first bits of their key, and lead from a URL to ids.
+signals. URLs go to partitions by the first bits of their key, and map a URL to ids.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BASE_COLUMNS = ("doc_id", "url", "domain", "source", "date", "read")
 OUTCOME_COLUMNS = ("step", "rule", "value", "evidence")
 
 
-def columns(types: Sequence[tuple[str, pa.DataType]]) -> pa.Schema:
+def ledger_schema(types: Sequence[tuple[str, pa.DataType]]) -> pa.Schema:
     """The ledger's schema for a pipeline whose steps have these signal structs, in order."""
     base = [pa.field(c, pa.binary(16) if c == "doc_id" else _type(c)) for c in BASE_COLUMNS]
     outcome = [pa.field(c, pa.string()) for c in OUTCOME_COLUMNS]
@@ -38,17 +38,17 @@ def _type(name: str) -> pa.DataType:
     return document.READ if name == "read" else document.BASE.field(name).type
 
 
-def partitions(documents: int) -> int:
-    """A power of two, so that about ROWS_PER_FILE rows come to each."""
+def partition_count(documents: int) -> int:
+    """Number of files: a power of two, so that each gets about ROWS_PER_FILE rows."""
     n = 1
     while documents > n * ROWS_PER_FILE:
         n *= 2
     return n
 
 
-def stages(corpus: Corpus, types: Sequence[tuple[str, pa.DataType]]) -> StagePlan:
+def ledger_stages(corpus: Corpus, types: Sequence[tuple[str, pa.DataType]]) -> StagePlan:
     """`corpus.documents` counts all records of the run here, dropped ones too."""
-    schema, n = columns(types), partitions(corpus.documents)
+    schema, n = ledger_schema(types), partition_count(corpus.documents)
     bits = n.bit_length() - 1
     marked = schema.insert(0, pa.field("to", pa.uint32()))
     yield Stage("ledger rows", _Rows(schema, bits), marked, n, at="documents")
@@ -56,8 +56,8 @@ def stages(corpus: Corpus, types: Sequence[tuple[str, pa.DataType]]) -> StagePla
 
 
 def url_stages(corpus: Corpus) -> StagePlan:
-    """From URL keys to document ids."""
-    n = partitions(corpus.documents)
+    """The index from URL keys to document ids."""
+    n = partition_count(corpus.documents)
     schema = pa.schema([("to", pa.uint32()), ("url_key", pa.uint64()), ("doc_id", pa.binary(16))])
     yield Stage("url keys", _Urls(schema, n.bit_length() - 1), schema, n, at="documents")
     yield Stage("urls", _UrlIndex(n), schema, sink=True)
@@ -76,11 +76,11 @@ class _Rows:
             assert outcome.type == OUTCOME
             parts = {c: batch.column(c) for c in (*BASE_COLUMNS, *steps)}
             parts |= {c: pc.struct_field(outcome, c) for c in OUTCOME_COLUMNS}
-            arrays = [prefix(batch.column("doc_id"), self.bits), *(parts[f.name].cast(f.type) for f in self.schema)]
+            arrays = [id_prefix(batch.column("doc_id"), self.bits), *(parts[f.name].cast(f.type) for f in self.schema)]
             yield pa.RecordBatch.from_arrays(arrays, names=["to", *self.schema.names])
 
 
-def prefix(ids: pa.Array, bits: int) -> pa.Array:
+def id_prefix(ids: pa.Array, bits: int) -> pa.Array:
     """The first bits of each id, as a partition number."""
     raw = np.frombuffer(ids.buffers()[1], dtype=np.uint8).reshape(-1, 16)[ids.offset : ids.offset + len(ids), :4]
     high = np.ascontiguousarray(raw).view(">u4").ravel().astype(np.uint32)
@@ -102,7 +102,7 @@ class _Ledger:
         order = sorted(range(len(ids)), key=ids.__getitem__)
         for a, b in pairwise(order):
             if ids[a] == ids[b]:
-                raise UserError(_twice(table, a, b))
+                raise UserError(_same_id(table, a, b))
         table = table.take(pa.array(order, pa.int64()))
         with out.create(file_name("ledger", number, self.files)) as f:
             write_sorted(f, table)
@@ -116,12 +116,12 @@ def file_name(directory: str, number: int, files: int) -> str:
 
 
 def write_sorted(file: Any, table: pa.Table) -> None:
-    """Parquet made for look-ups by the first column: small row groups, their bounds in the footer."""
+    """Writes Parquet for look-ups by the first column: small row groups, their bounds in the footer."""
     with pq.ParquetWriter(file, table.schema, compression="zstd", compression_level=1) as writer:
         writer.write_table(table.combine_chunks(), row_group_size=GROUP)
 
 
-def _twice(table: pa.Table, a: int, b: int) -> str:
+def _same_id(table: pa.Table, a: int, b: int) -> str:
     one, two = (table.column("source")[i].as_py() for i in (a, b))
     return (
         f"two records have the id {table.column('doc_id')[a].as_py().hex()}: {_where(one)} and {_where(two)}. Two "

@@ -1,4 +1,4 @@
-"""The result tree: built beside the old one, then put in its place.
+"""Publishes the result tree: builds it next to the old one, then replaces that.
 
 Files are staged by sink tasks under names that carry their fingerprints. Publishing links them into a fresh tree and
 swaps it for the old one, so that a reader finds the old result or the new one, never half of each.
@@ -13,22 +13,22 @@ from curation.storage import Storage, Written
 
 
 @dataclass
-class Result:
-    """Staged files of a result, small files written as they are, and figures for run.json."""
+class ResultFiles:
+    """Staged files of a result, small files with their content, and counts for run.json."""
 
     staged: list[dict[str, Any]] = field(default_factory=list)
     small: dict[str, bytes] = field(default_factory=dict)  # path below result/ -> content; the manifest goes last
     counts: dict[str, Any] = field(default_factory=dict)
 
 
-def publish(store: Storage, made: Result) -> list[Written]:
+def publish(store: Storage, made: ResultFiles) -> list[Written]:
     """Makes `result/` hold exactly these files."""
     if store.local:
         return _publish_local(store, made)
     return _publish_remote(store, made)
 
 
-def _publish_local(store: Storage, made: Result) -> list[Written]:
+def _publish_local(store: Storage, made: ResultFiles) -> list[Written]:
     fresh, old = "result.new", "result.old"
     store.remove(fresh)
     written = _fill(store, made, fresh)
@@ -41,7 +41,7 @@ def _publish_local(store: Storage, made: Result) -> list[Written]:
     return [Written(w.path.replace(fresh, "result", 1), w.size, w.sha256) for w in written]
 
 
-def _publish_remote(store: Storage, made: Result) -> list[Written]:
+def _publish_remote(store: Storage, made: ResultFiles) -> list[Written]:
     # No rename here: readers go by the manifest, so that is removed first and written last.
     store.remove("result/shards/manifest.json")
     present = set(store.walk("result"))
@@ -51,7 +51,7 @@ def _publish_remote(store: Storage, made: Result) -> list[Written]:
     return written
 
 
-def _fill(store: Storage, made: Result, directory: str) -> list[Written]:
+def _fill(store: Storage, made: ResultFiles, directory: str) -> list[Written]:
     written = []
     for file in sorted(made.staged, key=lambda f: str(f["path"])):
         target = f"{directory}/{file['path'].removeprefix(file['directory'] + '/')}"

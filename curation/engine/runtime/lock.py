@@ -1,9 +1,9 @@
-"""One driver a run directory.
+"""Locks a run directory, so that only one driver works in it.
 
 On a local disk the kernel holds the lock, so that it goes with the process however that ends. On an object store it
-is an object with the time of the last heartbeat: another driver is refused until that is a minute old, or at once
-taken in where the holder ran on the same machine and is gone. Two that come at the same moment both write, wait a
-second, and read who was last. Nothing breaks if both go on: what they commit has the same names and bytes.
+is an object with the time of the last heartbeat: another driver is refused until that is a minute old, unless the
+holder ran on the same machine and is gone. Two drivers that start at the same moment both write it, wait a second, and
+read who was last. Even if both continue nothing breaks: what they commit has the same names and bytes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def hold(storage: Storage) -> Iterator[None]:
 
 def _busy(storage: Storage, holder: str) -> UserError:
     return UserError(
-        f"another driver is at work on {storage.root} ({holder}). Wait for it, stop it, or give another run directory "
+        f"another driver is working in {storage.root} ({holder}). Wait for it, stop it, or give another run directory "
         "with --run."
     )
 
@@ -54,7 +54,7 @@ def _hold_local(storage: Storage) -> Iterator[None]:
         os.makedirs(storage.full(""), exist_ok=True)
         descriptor = os.open(storage.full(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        if error.errno == errno.ENOSPC:  # the caller's to tell
+        if error.errno == errno.ENOSPC:  # reported by the caller
             raise
         raise UserError(
             f"cannot write to the run directory {storage.root}: {error.strerror or error}. Make it writable, or give "
@@ -65,7 +65,7 @@ def _hold_local(storage: Storage) -> Iterator[None]:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             f.seek(0)
-            raise _busy(storage, f.read().strip() or "its name is not written yet") from None
+            raise _busy(storage, f.read().strip() or "it has not written its name yet") from None
         f.truncate(0)
         f.write(f"{socket.gethostname()}, process {os.getpid()}")
         f.flush()
@@ -88,7 +88,7 @@ def _hold_remote(storage: Storage) -> Iterator[None]:
 
     def beat() -> None:
         while not ended.wait(HEARTBEAT):
-            with contextlib.suppress(OSError):  # a store that is away for a moment; the next beat may reach it
+            with contextlib.suppress(OSError):  # the store is unreachable for a moment; the next heartbeat may succeed
                 if (_read(storage) or mine)["token"] == mine["token"]:
                     storage.write_bytes(".lock", json.dumps(mine | {"at": time.time()}).encode())
 
@@ -112,16 +112,16 @@ def _read(storage: Storage) -> dict[str, Any] | None:
 
 
 def _machine() -> str:
-    """Where a process number means what it means here: this boot of this kernel, this namespace of processes."""
+    """Identifies this boot of this kernel and this process namespace, in which process ids can be compared."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
             return f"{f.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
-        return uuid.uuid4().hex  # unlike any other: then only the heartbeat tells
+        return uuid.uuid4().hex  # equal to no other, so that only the heartbeat counts
 
 
 def _gone(held: Mapping[str, Any]) -> bool:
-    """Whether the holder ran where this process runs, and runs no more: no need to wait for its heart to stop."""
+    """Whether the holder ran on this machine and has ended, so that its heartbeat need not be waited for."""
     if held.get("machine") != _machine():
         return False
     try:

@@ -19,7 +19,7 @@ from curation.engine.execution import executors, split_archives
 from curation.engine.execution.driver import Driver, Progress, Silent, disk_full, is_disk_full
 from curation.engine.execution.executors import Executor
 from curation.engine.execution.phases import Phases, PoisonFound
-from curation.engine.planning import fingerprint as identity
+from curation.engine.planning import fingerprints
 from curation.engine.planning.plan import Plan, make_plan
 from curation.engine.planning.prior_run import load_prior_run, save_prior_run
 from curation.engine.planning.split_input import split_input
@@ -60,10 +60,10 @@ def curate(
     Raises UserError for what the user has to change before any work starts, RunFailed for a run that cannot continue.
     """
     started = time.monotonic()
-    identity.refuse_encoding()
+    fingerprints.check_utf8()
     store = Storage(run_dir)
     _check_same_pipeline(store, pipeline)
-    pipeline = generations.applied(store, pipeline)
+    pipeline = generations.apply_deletions(store, pipeline)
     plan = make_plan(pipeline, limit=limit, sample=sample)
     finished = find_run(store)
     unchanged = finished is not None and finished.get("done") == run_fingerprint(store, plan)
@@ -115,9 +115,9 @@ def _check_same_pipeline(store: Storage, pipeline: Pipeline) -> None:
 
 def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, allow_missing: bool) -> RunResult:
     store = driver.storage
-    driver.load_known()
+    driver.load_finished_tasks()
     write_header(store, plan)
-    specs = split_input(plan, limit=limit, cuts=split_archives.cut(driver, plan))
+    specs = split_input(plan, limit=limit, cuts=split_archives.split_archives(driver, plan))
     while True:
         phases = Phases(driver, plan, specs, sample)
         try:
@@ -129,9 +129,9 @@ def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, al
         counts = count_documents(plan, phases)
         write_run(store, plan, phases, counts, unread, None, limit, sample)
         return RunResult(QUARANTINED, 3, store.root, counts, unread)
-    made = build_result.build(phases)
+    made = build_result.build_result(phases)
     counts = count_documents(plan, phases) | made.counts
-    generations.keep(store)
+    generations.keep_previous_shards(store)
     files = publish.publish(store, made)
     failpoint("published")
     write_run(store, plan, phases, counts, unread, run_fingerprint(store, plan), limit, sample, files)

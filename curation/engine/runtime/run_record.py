@@ -14,7 +14,7 @@ from curation import storage
 from curation.core.errors import UserError
 from curation.engine.execution.phases import Phases
 from curation.engine.execution.poison_list import FILE as POISON
-from curation.engine.planning import fingerprint as identity
+from curation.engine.planning import fingerprints
 from curation.engine.planning.plan import Plan
 from curation.storage import Storage, Written
 
@@ -94,7 +94,7 @@ def write_run(
             "seed": plan.pipeline.seed,
             "done": done,
             "fingerprint": plan.fingerprint,
-            "versions": identity.environment(),
+            "versions": fingerprints.environment(),
             "steps": plan.step_fingerprints,
             "inputs": listed,
             "quantiles": [

@@ -16,7 +16,7 @@ from curation.storage import Storage
 def plan_run(pipeline: Pipeline, run_dir: str) -> dict[str, Any]:
     """Says what `curate` would do: phases, tasks, bytes, disk. Reads nothing but listings and file footers."""
     store = Storage(run_dir)
-    made = make_plan(generations.applied(store, pipeline))
+    made = make_plan(generations.apply_deletions(store, pipeline))
     specs = split_input(made)
     finished = find_run(store)
     phases = []

@@ -1,8 +1,8 @@
-"""Partition files: how a stage's rows reach the tasks of the next stage.
+"""Reads and writes partition files, through which a stage's rows reach the tasks of the next stage.
 
-A producer writes one file. Its rows are sorted by partition in runs of bounded size, each run's share of a partition
-one Arrow record batch message, and an index at the end says where each lies. A consumer reads the index and then the
-byte ranges of its partition alone, so T producers and P consumers make T files and not T times P.
+A producer writes one file. Its rows are sorted by partition in runs of bounded size; each run's share of a partition is
+one Arrow record batch message, and an index at the end has the offset of each. A consumer reads the index and then the
+byte ranges of its partition, so T producers and P consumers make T files, not T times P.
 
     magic | batch messages ... | schema | index: int64[n, 3] of (partition, offset, length) | footer: offsets, magic
 """
@@ -79,7 +79,7 @@ class PartitionWriter:
         return self.written
 
     def abort(self, error: BaseException) -> None:
-        """Leaves nothing under the final name."""
+        """Removes what was written, so that nothing appears under the final name."""
         try:
             self._context.__exit__(type(error), error, error.__traceback__)
         except BaseException as e:
@@ -130,7 +130,7 @@ class _PartitionFile:
 
 
 def merge(storage: Storage, files: Sequence[str], path: str) -> Written:
-    """Many partition files as one with the same content, in order: the level between when there are too many pairs."""
+    """Merges partition files into one with the same rows in the same order."""
     sources = [_PartitionFile(storage, f) for f in files]
     schema = sources[0].schema
     writer = PartitionWriter(storage, path, schema)

@@ -1,11 +1,7 @@
-"""A chunk: the rows of a short range that are still alive, their columns so far, how far the text of each has come.
-
-And where its text comes from when it has to be read again: `RawText`.
-"""
+"""Holds a chunk of a task: the rows of a short range that no rule has dropped yet, and their columns so far."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,63 +9,36 @@ import pyarrow as pa
 
 from curation import document
 
-NO_TEXT, RAW = -2, -1  # how far a row's text has come; else the position of the last rewriting step applied
+# How far the text of a row has been brought; else the position of the last rewriting step that was applied to it
+NO_TEXT, RAW = -2, -1
 
 
 @dataclass
 class Chunk:
-    """Rows lo <= row < hi that are alive (`rows`, ascending), their columns, and the stage of each one's text."""
+    """Rows lo <= row < hi that are left (`rows`, ascending), their columns, and the stage of each row's text."""
 
     lo: int
     hi: int
     rows: np.ndarray
     batch: pa.RecordBatch
-    stage: np.ndarray
+    text_stage: np.ndarray
 
     def filter(self, keep: np.ndarray) -> None:
-        self.rows, self.stage = self.rows[keep], self.stage[keep]
+        """Drops the rows outside the mask."""
+        self.rows, self.text_stage = self.rows[keep], self.text_stage[keep]
         self.batch = self.batch.filter(pa.array(keep))
 
     def set_text(self, which: np.ndarray, texts: pa.Array, stage: int) -> None:
         """Gives the rows of the mask this text, as it is after the step at position `stage`."""
-        self.stage[which] = stage
+        self.text_stage[which] = stage
         if which.any():
-            self.batch = document.with_column(self.batch, "text", merge(self.batch.column("text"), texts, which))
+            self.batch = document.with_column(
+                self.batch, "text", replace_values(self.batch.column("text"), texts, which)
+            )
 
 
-class RawText:
-    """The text of given rows by reading the input again, in step with ascending chunks.
-
-    Within a chunk requests come in any order: a later row may lack an earlier step's signals than the rows before it.
-    So what was read of the chunk so far (1,024 rows at the most) stays until the next one begins.
-    """
-
-    def __init__(self, batches: Generator[tuple[int, pa.RecordBatch], None, None]) -> None:
-        self._batches = batches
-        self._read: list[tuple[int, pa.Array]] = []  # (first row, texts), ascending
-        self._end = 0  # rows before this one have been read
-
-    def get(self, rows: np.ndarray, chunk: Chunk) -> pa.Array:
-        """The texts of ascending rows of a chunk; the chunks of later calls must not begin before this one."""
-        self._read = [(lo, texts) for lo, texts in self._read if lo + len(texts) > chunk.lo]
-        while self._end <= rows[-1]:
-            lo, batch = next(self._batches)
-            self._end = lo + batch.num_rows
-            if self._end > chunk.lo:
-                self._read.append((lo, batch.column("text")))
-        parts = []
-        for lo, texts in self._read:
-            first, last = np.searchsorted(rows, [lo, lo + len(texts)])
-            if last > first:
-                parts.append(texts.take(pa.array(rows[first:last] - lo)))
-        return pa.concat_arrays(parts)
-
-    def close(self) -> None:
-        self._batches.close()
-
-
-def merge(old: pa.Array, new: pa.Array, where: np.ndarray) -> pa.Array:
-    """`old` with `new`'s values, in order, at the places where the mask is true."""
+def replace_values(old: pa.Array, new: pa.Array, where: np.ndarray) -> pa.Array:
+    """`old` with the values of `new`, in order, at the places where the mask is true."""
     if where.all():
         return new
     index = np.arange(len(old), dtype=np.int64)
@@ -77,14 +46,14 @@ def merge(old: pa.Array, new: pa.Array, where: np.ndarray) -> pa.Array:
     return pa.concat_arrays([old, new]).take(pa.array(index))
 
 
-def spread(part: np.ndarray, where: np.ndarray) -> np.ndarray:
+def expand_mask(part: np.ndarray, where: np.ndarray) -> np.ndarray:
     """A mask over the true rows of `where`, as a mask over all rows."""
     out = np.zeros(len(where), dtype=bool)
     out[np.flatnonzero(where)[part]] = True
     return out
 
 
-def id_sum(ids: pa.Array) -> int:
+def id_checksum(ids: pa.Array) -> int:
     """Sum of the ids' first halves modulo 2^64: the same for the same documents in any order."""
     raw = np.frombuffer(ids.buffers()[1], dtype="<u8")[2 * ids.offset : 2 * (ids.offset + len(ids)) : 2]
     return int(raw.sum(dtype=np.uint64))

@@ -1,8 +1,9 @@
-"""Column stores: one value a row of a task, in files that are only ever added to.
+"""Reads and writes column stores: a value for some of the rows of a task, in files that are only ever added to.
 
 A task's rows are numbered in reading order. A store holds one column (a step's signals, the text, the base columns)
-for *some* of the rows, in one or more Parquet files: the first run writes those that got so far, and a later run with
-other rules tops up the rows that come back alive. Files of one task and store never overlap and are sorted by row.
+for *some* of the rows, in one or more Parquet files: the first run writes the rows that got so far, a later run with
+other rules adds a file with the rows that came back (top_up.py). Files of one task and store never overlap and are
+sorted by row.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Writer:
         if self._writer is None:
             self._context = self.storage.create(self.path)
             sink, self.written = self._context.__enter__()
-            # bounds of the row numbers find a row; those of signals would cost more than the signals
+            # bounds of the row numbers are for finding rows; those of signals would take more space than the signals
             self._writer = pq.ParquetWriter(
                 sink, self.schema, compression="zstd", compression_level=self.level, write_statistics=["row"]
             )
@@ -87,7 +88,7 @@ class Writer:
         return self.written
 
     def abort(self, error: BaseException) -> None:
-        """Leaves nothing under the final name."""
+        """Removes what was written, so that nothing appears under the final name."""
         if self._context is not None:
             try:
                 self._context.__exit__(type(error), error, error.__traceback__)
@@ -115,7 +116,7 @@ class Reader:
         self._files = [_File(storage, f, self.columns) for f in files]
 
     def read(self, lo: int, hi: int) -> pa.Table | None:
-        """The rows lo <= row < hi that are there, sorted by row; None if there are none."""
+        """The stored rows lo <= row < hi, sorted by row; None if there are none."""
         parts = [part for f in self._files for part in f.read(lo, hi)]
         if not parts:
             return None

@@ -1,6 +1,6 @@
-"""Where a map task's rows come from: its splits of input, the base store of an earlier run, or the phase before.
+"""Gives a map task its rows: from its splits of input, the base store of an earlier run, or the phase before.
 
-And reading's own rules: what the reader could not make a document of, poison, the exclude list, the sample.
+Also applies the rules of reading: records without a document, the poison list, the exclude list, the sample.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import xxhash
 
 from curation.engine.planning.exclude_list import url_key
 from curation.engine.planning.map_spec import MapPhase, MapSpec
-from curation.engine.tasks import column_store as store
-from curation.engine.tasks.scrub import Scrub
+from curation.engine.tasks import column_store
+from curation.engine.tasks.scrub import Scrubber
 from curation.engine.tasks.task_documents import BASE, CHUNK, TaskDocuments
 from curation.step import UnreadableFile
 from curation.storage import Storage
 
 
 @dataclass
-class Intake:
-    """The rows of one task, in chunks of ascending row numbers. After `chunks`: how many, and what was unreadable."""
+class InputRows:
+    """The rows of one task, in chunks of ascending row numbers; after them their number, and what could not be read."""
 
     phase: MapPhase
     spec: MapSpec
     storage: Storage
-    scrub: Scrub
+    scrub: Scrubber
     rows: int = 0
     unread: list[dict[str, Any]] = field(default_factory=list)
 
@@ -40,7 +40,7 @@ class Intake:
         self._excluded_urls = {url_key(u): why for u, why in self.phase.excluded.urls.items()}
 
     def chunks(
-        self, previous: TaskDocuments | None, base: store.Reader | None, writer: store.Writer | None
+        self, previous: TaskDocuments | None, base: column_store.Reader | None, writer: column_store.Writer | None
     ) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
         """(row numbers, base columns, whether `text` is among them).
 
@@ -54,7 +54,7 @@ class Intake:
                 rows = table.column("row").to_numpy()
                 self.rows += len(rows)
                 yield rows, table.drop_columns(["row"]).combine_chunks().to_batches()[0], False
-            # What could not be read is a property of the input, kept beside the store that was made from it.
+            # What could not be read depends on the input alone: it is kept next to the base store.
             side = self._unread_path()
             self.unread = list(self.storage.read_json(side)) if self.storage.exists(side) else []
         else:
@@ -64,13 +64,13 @@ class Intake:
         self.rows = previous.state.rows
         columns = [f.name for f in BASE if f.name not in ("row", "drop")] + list(previous.state.signals)
         for lo in range(0, self.rows, CHUNK):
-            rows = previous.alive(lo, min(lo + CHUNK, self.rows))
+            rows = previous.kept_rows(lo, min(lo + CHUNK, self.rows))
             if self.spec.probe is not None:
                 rows = rows[(rows >= self.spec.probe[0]) & (rows < self.spec.probe[1])]
             if len(rows):
                 yield rows, previous.take(pa.array(rows), columns), False
 
-    def _from_input(self, writer: store.Writer | None) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
+    def _from_input(self, writer: column_store.Writer | None) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
         for lo, raw in self.read():
             rows = np.arange(lo, lo + raw.num_rows, dtype=np.int64)
             self.rows = lo + raw.num_rows
@@ -91,7 +91,7 @@ class Intake:
         return f"{self.phase.base_store}/{self.spec.key}.unread.json"
 
     def read(self) -> Generator[tuple[int, pa.RecordBatch], None, None]:
-        """The readers' own batches with the number of their first row. What is unreadable goes to `unread`."""
+        """The reader's batches with the number of their first row. What cannot be read goes to `unread`."""
         source = self.phase.sources[self.spec.source]
         lo = 0
         for split in self.spec.splits:
@@ -112,7 +112,7 @@ class Intake:
                 self.unread.append({"path": e.path, "reason": reason, "offset": e.offset, "length": e.length})
 
     def read_rules(self, batch: pa.RecordBatch) -> tuple[list[str | None], list[str | None]]:
-        """For each row the rule of reading that drops it (null: none) and the value that decided, as JSON."""
+        """The rule of reading that drops each row (None: it stays), and the value that decided, as JSON."""
         drop = batch.column("drop")
         rules: list[str | None] = pc.struct_field(drop, "rule").to_pylist()
         values: list[str | None] = pc.struct_field(drop, "value").to_pylist()
@@ -132,7 +132,7 @@ class Intake:
 
 
 def in_sample(doc_id: bytes, share: float, seed: int) -> bool:
-    """Whether a document is in a sample of this share: by keyed hash, so a smaller sample is part of a larger."""
+    """Whether a document is in a sample of this share: by seeded hash, so a smaller sample is part of a larger one."""
     return xxhash.xxh3_64_intdigest(doc_id, seed) < share * 2.0**64
 
 

@@ -1,9 +1,9 @@
-"""A map task: rows of some splits of input, through a chain of fused steps and rules, to stored columns and a decision.
+"""Runs a map task: rows of some splits of input through a chain of fused steps and rules.
 
-Signals are computed only for rows that are alive when their step comes and that no store has yet. So the same code
-does a first run (everything is missing), a re-decision (nothing is missing: the input is not even opened) and a
-top-up (the rows that come back alive get what they lack; to get their text, the input is read again and the steps
-that rewrite text are replayed on those rows alone).
+It stores columns and a decision for each dropped row. Signals are computed only for rows that are left when their step
+comes and that no store has yet (top_up.py). So the same code does a first run (everything is missing), a run after a
+tightened rule (nothing is missing: the input is not even opened) and one after a loosened rule (the rows that come back
+get what they lack).
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from curation import document
 from curation.config import rules
 from curation.engine.planning.map_spec import MapPhase, MapSpec, Op, Poisoned
 from curation.engine.shuffle import partition_files
-from curation.engine.tasks import column_store as store
-from curation.engine.tasks import run_steps
-from curation.engine.tasks.chunk import NO_TEXT, RAW, Chunk, RawText, id_sum, merge, spread
-from curation.engine.tasks.input_rows import Intake
-from curation.engine.tasks.scrub import Scrub
+from curation.engine.tasks import column_store, run_steps
+from curation.engine.tasks.chunk import NO_TEXT, RAW, Chunk, expand_mask, id_checksum, replace_values
+from curation.engine.tasks.input_rows import InputRows
+from curation.engine.tasks.scrub import Scrubber
 from curation.engine.tasks.task_documents import BASE, DECISION, TEXT, State, TaskDocuments
-from curation.step import GlobalStep, MapStep
+from curation.engine.tasks.top_up import StoredColumns, TextSource
+from curation.step import MapStep
 from curation.storage import Storage, failpoint
 
 
 def run_map(phase: MapPhase, spec: MapSpec) -> dict[str, Any]:
-    """Runs one task and returns what its manifest says. Raises Poisoned, or what storage and readers raise."""
-    with Scrub(phase.scrubber, phase.scrub_before).errors():
+    """Runs one task and returns its manifest. Raises Poisoned, or what storage and readers raise."""
+    with Scrubber(phase.scrubber, phase.scrub_before).errors():
         return _MapTask(phase, spec).run()
 
 
@@ -43,23 +43,24 @@ class _MapTask:
     def __init__(self, phase: MapPhase, spec: MapSpec) -> None:
         self.phase, self.spec = phase, spec
         self.storage = Storage(phase.run)
-        self.scrub = Scrub(phase.scrubber, phase.scrub_before)
+        self.scrub = Scrubber(phase.scrubber, phase.scrub_before)
         self.dropped: Counter[tuple[int, str, str]] = Counter()
         self.computed: Counter[str] = Counter()
-        self.replayed: Counter[str] = Counter()
         self.poisoned: list[tuple[str, str, str, str]] = []
-        self.intake = Intake(phase, spec, self.storage, self.scrub)
+        self.input = InputRows(phase, spec, self.storage, self.scrub)
         self.rows_in = self.rows_out = self.text_bytes = 0
         self.sum_in = self.sum_out = 0  # order-independent checksums of the ids that came and that stay
         self.domains: Counter[str] = Counter()
-        self.writers: dict[str, store.Writer] = {}
-        self.known = {d: store.Reader(self.storage, files) for d, files in spec.known.items()}
-        self.rewriters = [op for op in phase.ops if op.kind != "rules" and _rewrites(op)]
+        self.writers: dict[str, column_store.Writer] = {}
+        self.stored = StoredColumns(self.storage, spec.known)
         self.deciders: dict[int, rules.Decider] = {}
         self.previous: TaskDocuments | None = None
         if spec.state is not None:
             self.previous = TaskDocuments(self.storage, spec.index, State.of(spec.state), phase.types)
-        self.raw: RawText | None = None
+        self.text = TextSource(
+            phase, self.stored, self.previous, self._apply, self.poisoned,
+            lambda: InputRows(phase, spec, self.storage, self.scrub).read(),
+        )  # fmt: skip
         self.joined = {name: _signals_by_row(self.storage, files, spec.numbers[name], phase.types[name], name)
                        for name, files in spec.joins.items()}  # fmt: skip
         self.pending_text: list[tuple[np.ndarray, pa.Array, pa.Array]] = []
@@ -70,7 +71,7 @@ class _MapTask:
         started, cpu = time.monotonic(), time.process_time()
         try:
             named: list[tuple[str, str]] = []
-            for rows, batch, has_text in self._intake():
+            for rows, batch, has_text in self._input_rows():
                 if self.spec.dry:
                     files = batch.column("source").to_pylist()
                     named += [
@@ -81,7 +82,7 @@ class _MapTask:
             if self.poisoned:
                 raise Poisoned(self.poisoned)
             if self.spec.probe is not None:
-                return {"rows": self.intake.rows, "ids": named}
+                return {"rows": self.input.rows, "ids": named}
             self._writer("decision", DECISION)
             empty = ("decision", self.phase.base_store)  # these say something even without rows
             files = {name: w.close(empty=name in empty) for name, w in sorted(self.writers.items())}
@@ -90,8 +91,7 @@ class _MapTask:
                 writer.abort(error)
             raise
         finally:
-            if self.raw is not None:
-                self.raw.close()
+            self.text.close()
         drops: list[tuple[str, str, int]] = [(step, rule, n) for (_, step, rule), n in sorted(self.dropped.items())]
         if self.rows_in != self.rows_out + sum(n for *_, n in drops):
             raise AssertionError(f"task {self.spec.key}: {self.rows_in} in, {self.rows_out} kept, drops {drops}")
@@ -107,9 +107,9 @@ class _MapTask:
             "drops": drops,
             "domains": dict(sorted(self.domains.items())),
             "text_bytes": self.text_bytes,
-            "unread": self.intake.unread,
+            "unread": self.input.unread,
             "computed": dict(sorted(self.computed.items())),
-            "replayed": dict(sorted(self.replayed.items())),
+            "replayed": dict(sorted(self.text.replayed.items())),
             "state": self._state(written).as_dict(),
             "stores": self._stores(written),
             "files": [w.as_dict() for w in written.values()],
@@ -121,7 +121,7 @@ class _MapTask:
         }
 
     def _state(self, written: Mapping[str, Any]) -> State:
-        state = State.of(self.spec.state) if self.spec.state is not None else State(rows=self.intake.rows)
+        state = State.of(self.spec.state) if self.spec.state is not None else State(rows=self.input.rows)
         known = self.spec.known
 
         def files(directory: str) -> list[str]:
@@ -147,20 +147,20 @@ class _MapTask:
                 out.setdefault(name, []).append(w.path)
         return out
 
-    def _writer(self, directory: str, schema: pa.Schema) -> store.Writer:
+    def _writer(self, directory: str, schema: pa.Schema) -> column_store.Writer:
         if directory not in self.writers:
-            # joined signals hang on the documents of this decision alone, so they too carry its fingerprint
+            # named for the decision, since joined signals depend on which documents it left
             path = f"{directory}/{self.spec.key}.{self.spec.decision[:12]}.parquet"
             if directory == "decision":
                 path = f"cache/decisions/{self.spec.key}.{self.spec.decision}.parquet"
-            self.writers[directory] = store.Writer(self.storage, path, schema)
+            self.writers[directory] = column_store.Writer(self.storage, path, schema)
         return self.writers[directory]
 
-    def _intake(self) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
-        known = self.known.get(self.phase.base_store)
+    def _input_rows(self) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
+        known = self.stored.reader(self.phase.base_store)
         fresh = self.phase.first and known is None and self.spec.probe is None
         writer = self._writer(self.phase.base_store, BASE) if fresh else None
-        return self.intake.chunks(self.previous, known, writer)
+        return self.input.chunks(self.previous, known, writer)
 
     # -- one chunk --------------------------------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ class _MapTask:
     def _steps(self, rows: np.ndarray, batch: pa.RecordBatch, has_text: bool) -> None:
         lo, hi = int(rows[0]), int(rows[-1]) + 1
         self.rows_in += len(rows)
-        self.sum_in = (self.sum_in + id_sum(batch.column("doc_id"))) & 0xFFFFFFFFFFFFFFFF
+        self.sum_in = (self.sum_in + id_checksum(batch.column("doc_id"))) & 0xFFFFFFFFFFFFFFFF
         if self.phase.first:
             rows, batch = self._read_drops(rows, batch)
         if not has_text:
@@ -194,14 +194,14 @@ class _MapTask:
         if not len(chunk.rows):
             return
         self.rows_out += len(chunk.rows)
-        self.sum_out = (self.sum_out + id_sum(chunk.batch.column("doc_id"))) & 0xFFFFFFFFFFFFFFFF
+        self.sum_out = (self.sum_out + id_checksum(chunk.batch.column("doc_id"))) & 0xFFFFFFFFFFFFFFFF
         for item in chunk.batch.column("domain").value_counts():
             self.domains[item["values"].as_py()] += item["counts"].as_py()
-        self._store_text(chunk)
+        self._store_kept_text(chunk)
 
     def _read_drops(self, rows: np.ndarray, batch: pa.RecordBatch) -> tuple[np.ndarray, pa.RecordBatch]:
-        """The rows that reading leaves alive; the others are dropped by its rules."""
-        names, values = self.intake.read_rules(batch)
+        """Drops the rows that the rules of reading drop; returns the others."""
+        names, values = self.input.read_rules(batch)
         out = np.array([n is not None for n in names], dtype=bool)
         if out.any():
             where = np.flatnonzero(out)
@@ -214,15 +214,15 @@ class _MapTask:
     def _compute(self, chunk: Chunk, op: Op) -> None:
         step = _map(op)
         kind = pa.struct(list(step.signals))
-        known = self.known.get(op.store)
-        values, have = store.align(chunk.rows, known.read(chunk.lo, chunk.hi) if known else None, step.name, kind)
+        values, have = self.stored.column(op.store, chunk, step.name, kind)
         need = ~have
         if need.any():
-            self._bring_text(chunk, need, op.position)
+            self.text.bring(chunk, need, op.position)
             out, failed = self._apply(op, chunk.batch.filter(pa.array(need)))
-            if failed.any():  # these rows leave now; the task ends as poisoned once all of it has been looked at
-                chunk.filter(~spread(failed, need))
-                values, need = values.filter(pa.array(~spread(failed, need))), need[~spread(failed, need)]
+            if failed.any():  # left out now; the task ends as poisoned once all its rows have been tried
+                keep = ~expand_mask(failed, need)
+                chunk.filter(keep)
+                values, need = values.filter(pa.array(keep)), need[keep]
             fresh = self.scrub.signals(out.column(step.name), op.position)
             if not fresh.type.equals(kind):
                 raise TypeError(f"step {step.name} declared {kind} and returned {fresh.type}")
@@ -230,15 +230,14 @@ class _MapTask:
             self._write(op.store, chunk.rows[need], step.name, fresh)
             if step.rewrites:
                 chunk.set_text(need, out.column("text"), op.position)
-            values = merge(values, fresh, need)
+            values = replace_values(values, fresh, need)
         chunk.batch = document.with_column(chunk.batch, step.name, values)
 
     def _join(self, chunk: Chunk, op: Op) -> None:
         table = self.joined[op.step.name]
         kind = pa.struct(list(op.step.signals))
-        values, _ = store.align(chunk.rows, table, op.step.name, kind)
-        known = self.known.get(op.store)
-        _, have = store.align(chunk.rows, known.read(chunk.lo, chunk.hi) if known else None, op.step.name, kind)
+        values, _ = column_store.align(chunk.rows, table, op.step.name, kind)
+        _, have = self.stored.column(op.store, chunk, op.step.name, kind)
         new = pa.array(~have)
         self._write(op.store, chunk.rows[~have], op.step.name, values.filter(new))
         chunk.batch = document.with_column(chunk.batch, op.step.name, values)
@@ -249,7 +248,7 @@ class _MapTask:
         if op.position not in self.deciders:
             self.deciders[op.position] = rules.Decider(op.rules, chunk.batch.schema)
         if any("text" in columns for columns in self.deciders[op.position].columns):
-            self._bring_text(chunk, np.ones(len(chunk.rows), dtype=bool), op.position + 1)
+            self.text.bring(chunk, np.ones(len(chunk.rows), dtype=bool), op.position + 1)
         failed, values = self.deciders[op.position].decide(chunk.batch)
         out = failed >= 0
         if not out.any():
@@ -261,8 +260,11 @@ class _MapTask:
         if fields:
             signals = chunk.batch.column(op.step.name).take(pa.array(where)).to_pylist()
             evidence = [json.dumps({f: s[f] for f in fields}, sort_keys=True) if s else None for s in signals]
-        if self.phase.keep_dropped_text and self.rewriters and op.position >= self.rewriters[-1].position:
-            self._store_text(chunk, out & (chunk.stage >= self.rewriters[-1].position))
+        if self.phase.keep_dropped_text and self.text.rewriters:
+            last = self.text.rewriters[-1].position
+            if op.position >= last:
+                _, have = self.stored.column(self.phase.text_store, chunk, "bytes", pa.int64())
+                self._store_text(chunk, out & (chunk.text_stage >= last) & ~have)
         self._drop(
             chunk.rows[where], op.position, [op.step.name] * len(where), [names[failed[i]] for i in where],
             [values[i] for i in where], evidence,
@@ -275,101 +277,48 @@ class _MapTask:
     ) -> None:  # fmt: skip
         for step, rule in zip(steps, names, strict=True):
             self.dropped[position, step, rule] += 1
-        # reasons are text like any other: what a reader or step says of a record may quote it
-        stored = [v if v is None else self.scrub.text(v) for v in values]
+        # a reason may quote the record's text
+        stored = self.scrub.strings(pa.array(values, pa.string())).to_pylist()
         arrays = [pa.array(rows), pa.array([position] * len(rows), pa.int32()), steps, names, stored, evidence]
         if self.spec.probe is None:
             cast = [pa.array(a, f.type) for a, f in zip(arrays, DECISION, strict=True)]
             self._writer("decision", DECISION).add(pa.RecordBatch.from_arrays(cast, schema=DECISION))
 
-    # -- text -------------------------------------------------------------------------------------------------------
-
-    def _bring_text(self, chunk: Chunk, need: np.ndarray, before: int) -> None:
-        """Text of the rows in `need` as it is just before the step at position `before`."""
-        path = [op for op in self.rewriters if op.position < before]
-        final = len(path) == len(self.rewriters)
-        missing = need & (chunk.stage == NO_TEXT)
-        if missing.any() and final and self.phase.text_store in self.known:
-            assert self.phase.text_store is not None
-            table = self.known[self.phase.text_store].read(chunk.lo, chunk.hi)
-            texts, have = store.align(chunk.rows, table, "text", pa.large_string())
-            found = missing & have
-            last = path[-1].position if path else RAW
-            chunk.set_text(found, texts.filter(pa.array(found)), last)
-            missing &= ~have
-        if missing.any():
-            chunk.set_text(missing, self._raw_text(chunk.rows[missing], chunk), RAW)
-        for op in path:
-            late = need & (chunk.stage < op.position)
-            if late.any() and op.kind == "join":
-                chosen = chunk.batch.filter(pa.array(late))
-                chunk.set_text(late, _edit(op, chosen.column("text"), chosen.column(op.step.name)), op.position)
-            elif late.any():
-                out, failed = self._apply(op, chunk.batch.filter(pa.array(late)))
-                if failed.any():
-                    raise Poisoned(self.poisoned)
-                self.replayed[op.step.name] += int(late.sum())
-                chunk.set_text(late, out.column("text"), op.position)
-
-    def _raw_text(self, rows: np.ndarray, chunk: Chunk) -> pa.Array:
-        if not self.phase.first:
-            assert self.previous is not None
-            return self.previous.take(pa.array(rows), ["text"]).column("text")
-        if self.raw is None:
-            self.raw = RawText(Intake(self.phase, self.spec, self.storage, self.scrub).read())
-        return self.raw.get(rows, chunk)
-
-    def _store_text(self, chunk: Chunk, which: np.ndarray | None = None) -> None:
-        which = np.ones(len(chunk.rows), dtype=bool) if which is None else which
+    def _store_kept_text(self, chunk: Chunk) -> None:
+        """Stores the text of the rows that stay in the phase, where it is not stored yet, and counts its bytes."""
         if self.phase.text_store is None:
             if self.previous is not None:
                 sizes = self.previous.take(pa.array(chunk.rows), ["bytes"]).column("bytes")
                 self.text_bytes += pc.sum(sizes).as_py() or 0
             return
-        known = self.known.get(self.phase.text_store)
-        table = known.read(chunk.lo, chunk.hi) if known else None
-        sizes, have = store.align(chunk.rows, table, "bytes", pa.int64())
-        new = which & ~have
-        alive = len(which) == int(which.sum())
-        if new.any():
-            self._bring_text(chunk, new, 1 << 30)
-            texts = chunk.batch.column("text").filter(pa.array(new))
-            lengths = pc.binary_length(texts).cast(pa.int64())
-            if self.spec.probe is None:
-                self.pending_text.append((chunk.rows[new], texts, lengths))
-            if alive:
-                self.text_bytes += pc.sum(lengths).as_py() or 0
-        if alive:
-            self.text_bytes += pc.sum(sizes.filter(pa.array(have))).as_py() or 0
+        sizes, have = self.stored.column(self.phase.text_store, chunk, "bytes", pa.int64())
+        lengths = self._store_text(chunk, ~have)
+        self.text_bytes += (pc.sum(sizes.filter(pa.array(have))).as_py() or 0) + (pc.sum(lengths).as_py() or 0)
+
+    def _store_text(self, chunk: Chunk, which: np.ndarray) -> pa.Array:
+        """Stores the text of the rows of the mask, as it is after the phase; returns the bytes of each."""
+        if which.any():
+            self.text.bring(chunk, which, 1 << 30)
+        texts = chunk.batch.column("text").filter(pa.array(which))
+        lengths = pc.binary_length(texts).cast(pa.int64())
+        if which.any() and self.spec.probe is None:
+            self.pending_text.append((chunk.rows[which], texts, lengths))
+        return lengths
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
     def _apply(self, op: Op, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, np.ndarray]:
-        """The step's output for the rows it can do, and a mask of those on which it fails, which are remembered."""
-        out, failed = run_steps.apply(_map(op), (op.store, op.position), batch)
+        """The step's output for the rows that it does not fail on, and a mask of the others, which go to `poisoned`."""
+        out, failed = run_steps.run_step(_map(op), (op.store, op.position), batch)
         for row, reason in failed.items():
             doc, file = batch.column("doc_id")[row].as_py().hex(), batch.column("source")[row].as_py()["file"]
             self.poisoned.append((doc, file, op.step.name, self.scrub.reason(reason)))
-        return out, run_steps.mask(failed, batch.num_rows)
+        return out, run_steps.failure_mask(failed, batch.num_rows)
 
     def _write(self, directory: str, rows: np.ndarray, name: str, values: pa.Array) -> None:
         if self.spec.probe is None:
             schema = pa.schema([("row", pa.int64()), (name, values.type)])
             self._writer(directory, schema).add(pa.RecordBatch.from_arrays([pa.array(rows), values], schema=schema))
-
-
-def _rewrites(op: Op) -> bool:
-    assert isinstance(op.step, (MapStep, GlobalStep))
-    return op.step.rewrites
-
-
-def _edit(op: Op, texts: pa.Array, signals: pa.StructArray) -> pa.Array:
-    """What a global step makes of these texts, by what it says in its signals."""
-    assert isinstance(op.step, GlobalStep)
-    edited = op.step.edit(texts, signals)
-    if edited.type != pa.large_string() or len(edited) != len(texts):
-        raise TypeError(f"step {op.step.name} made {len(texts)} texts into {len(edited)} of {edited.type}")
-    return edited
 
 
 def _map(op: Op) -> MapStep:
@@ -378,7 +327,7 @@ def _map(op: Op) -> MapStep:
 
 
 def _signals_by_row(storage: Storage, files: Sequence[str], task: int, kind: pa.DataType, name: str) -> pa.Table:
-    """What a global step's last stage sent to this task: columns `row` and the step's struct, sorted by row."""
+    """The signals that a global step's last stage sent to this task: `row` and the step's struct, sorted by row."""
     rows, structs = [np.zeros(0, dtype=np.int64)], [pa.nulls(0, kind)]
     for batch in partition_files.read(storage, files, [task]):
         rows.append(batch.column("address").to_numpy() & 0xFFFFFFFF)
@@ -387,5 +336,5 @@ def _signals_by_row(storage: Storage, files: Sequence[str], task: int, kind: pa.
     table = pa.table({"row": np.concatenate(rows), name: pa.concat_arrays(structs)}).sort_by("row")
     numbers = table.column("row").to_numpy()
     if len(numbers) > 1 and (np.diff(numbers) == 0).any():
-        raise AssertionError(f"{name} gave two rows of signals for one document of task {task}")
+        raise AssertionError(f"{name} yielded two rows of signals for one document of task {task}")
     return table

@@ -1,8 +1,8 @@
-"""Exact quantiles of a signal over the corpus: nearest rank, by radix selection, in rounds of the engine's own phases.
+"""Computes exact quantiles of a signal over the corpus: nearest rank, by radix selection, in four counting phases.
 
 A float64 maps to a uint64 of the same order. Each round counts, per quantile and group, how many values share the
 prefix found so far by their next 16 bits; four rounds find the value itself. Counts are integers, so nothing depends
-on the order of tasks, and a task's memory is a histogram.
+on the order of tasks, and a task holds no more than a histogram.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TASKS_PER_HISTOGRAM = 64  # map tasks counted by one task
 
 @dataclass(frozen=True)
 class HistogramPhase:
-    """What the tasks of a round share: the quantiles, and for each group the bits known so far."""
+    """What the tasks of a round share: the quantiles, and the bits of each group's value that are known so far."""
 
     run: str
     quantiles: Sequence[Quantile]
@@ -54,7 +54,7 @@ def from_ordered_bits(bits: int) -> float:
 
 
 def run_histogram(phase: HistogramPhase, spec: HistogramSpec) -> dict[str, Any]:
-    """Counts the next 16 bits of every value with a known prefix, of the documents alive in these tasks."""
+    """Counts the next 16 bits of every value with a known prefix, of the documents that are left in these tasks."""
     storage = Storage(phase.run)
     counts: list[dict[str, dict[int, int]]] = [{} for _ in phase.quantiles]
     columns = sorted({c for q in phase.quantiles for c in (q.signal, q.by) if c})
@@ -76,7 +76,7 @@ def _count(
     if by is None:
         groups = {ALL: valid}
     else:
-        # Arrow writes truth values, integers and times as DuckDB's CAST AS VARCHAR does, by which rules find a group
+        # Arrow prints booleans, integers and times as DuckDB's CAST AS VARCHAR does, by which rules look up a group
         names = np.array(by.cast(pa.string()).to_pylist(), dtype=object)
         groups = {g: valid & (names == g) for g in sorted({n for n in names if n is not None})}
     shift = np.uint64(48 - phase.bits)

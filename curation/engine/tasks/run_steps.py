@@ -1,4 +1,4 @@
-"""Calls steps: models loaded once a process, no sockets while they run, and a failing batch halved to its record."""
+"""Runs map steps: models are loaded once a process, sockets are refused, a failing batch is halved to its record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 from curation import document
 from curation.step import MapStep
 
-OPEN_STEPS = 64  # kept with their models: more than any pipeline has, so a long-lived worker forgets old phases only
+OPEN_STEPS = 64  # kept with their models: more than any pipeline has, so only those of old phases are dropped
 
 
 class SocketOpened(Exception):
@@ -26,8 +26,8 @@ _state = threading.local()
 _watching = False
 
 
-def opened(step: MapStep, key: Hashable) -> MapStep:
-    """The step with its models loaded. `key` tells steps apart whose class and name are equal."""
+def open_step(step: MapStep, key: Hashable) -> MapStep:
+    """The step with its models loaded. `key` distinguishes steps of the same class and name."""
     if key not in _opened:
         while len(_opened) >= OPEN_STEPS:
             del _opened[next(iter(_opened))]
@@ -36,7 +36,7 @@ def opened(step: MapStep, key: Hashable) -> MapStep:
     return _opened[key]
 
 
-# Every way out that Python's sockets have: names looked up, connections, datagrams.
+# All audit events of Python's sockets that reach the network: look-ups of names, connections, datagrams.
 _EVENTS = {
     *("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg"),
     *("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"),
@@ -52,8 +52,8 @@ def _watch(event: str, args: tuple[Any, ...]) -> None:
 
 @contextlib.contextmanager
 def without_sockets(step: str) -> Iterator[None]:
-    """While the block runs, this thread reaches no network: SocketOpened, also if the step catches what it is told
-    (a step that falls back to something else when there is no network computes something else where there is one)."""
+    """Refuses this thread the network while the block runs. Raises SocketOpened even if the step catches the refusal: a
+    step that falls back to something else without a network would compute something else with one."""
     global _watching
     if not _watching:
         sys.addaudithook(_watch)
@@ -67,13 +67,13 @@ def without_sockets(step: str) -> Iterator[None]:
             raise SocketOpened(opened)
 
 
-def apply(step: MapStep, key: Hashable, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
+def run_step(step: MapStep, key: Hashable, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
     """The step's output for the rows it can do, and for each row on which it fails the reason.
 
-    Rows are independent, so those beside a failing one come out as they would have. What says nothing about the
-    record (memory, files, sockets) is raised.
+    Rows are independent, so a failing one does not change the others. Errors that are not about a record (memory,
+    files, sockets) are raised.
     """
-    ready = opened(step, key)
+    ready = open_step(step, key)
     failed: dict[int, str] = {}
     outs: list[pa.RecordBatch] = []
 
@@ -103,7 +103,7 @@ def apply(step: MapStep, key: Hashable, batch: pa.RecordBatch) -> tuple[pa.Recor
     return pa.Table.from_batches(outs).combine_chunks().to_batches()[0], failed
 
 
-def mask(failed: dict[int, str], rows: int) -> np.ndarray:
+def failure_mask(failed: dict[int, str], rows: int) -> np.ndarray:
     """Which of the rows failed."""
     out = np.zeros(rows, dtype=bool)
     out[list(failed)] = True

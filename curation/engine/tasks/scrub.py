@@ -1,7 +1,7 @@
-"""Nothing unscrubbed is stored: every string on its way to a file passes the pipeline's own scrubbing step first.
+"""Scrubs personal data from every string before it is stored, with the pipeline's own scrubbing step.
 
-Strings reach a file by more ways than `text`: as columns of a reader, as signals of steps that saw the text before it
-was scrubbed, as reasons of drops, and in what an error says, since many quote what they fail on.
+Strings reach a file in more ways than as `text`: as columns of a reader, as signals of steps that run before the
+scrubbing step, as reasons of drops, and in error messages, since many quote what they fail on.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from curation.engine.planning.map_spec import Poisoned
 from curation.engine.tasks import run_steps
 from curation.step import MapStep, UnreadableFile
 
-MOST = 300  # characters of a reason that are kept, cut after scrubbing: half a value would not be recognized as one
+# Characters of a reason that are kept. Cut after scrubbing: half of a value would not be recognized.
+MAX_REASON_CHARS = 300
 
 
-class Failed(Exception):
-    """A task's error whose message quoted what must not be stored: its type, its scrubbed message and its way."""
+class ScrubbedError(Exception):
+    """Replaces an error whose message quoted personal data: its type, its scrubbed message and its traceback."""
 
 
 @dataclass(frozen=True)
-class Scrub:
-    """The scrubbing step of a pipeline (or none) at its position; signals of steps before it may hold raw text."""
+class Scrubber:
+    """The scrubbing step of a pipeline (or None) and its position: signals of earlier steps may contain raw text."""
 
     step: MapStep | None
     position: int
@@ -37,22 +38,22 @@ class Scrub:
     def strings(self, strings: pa.Array) -> pa.Array:
         if self.step is None or strings.null_count == len(strings):
             return strings
-        ready = run_steps.opened(self.step, ("scrub", repr(self.step)))
+        ready = run_steps.open_step(self.step, ("scrub", repr(self.step)))
         with run_steps.without_sockets(self.step.name):
             return ready.scrub(strings).cast(strings.type)
 
     def text(self, text: str) -> str:
-        """One string: a reason, say, that may quote what it complains of."""
+        """One string scrubbed, such as a reason that quotes the text."""
         return str(self.strings(pa.array([text], pa.string()))[0].as_py())
 
     def reason(self, text: str) -> str:
         """One reason, scrubbed and then cut."""
         scrubbed = self.text(text)
-        return scrubbed if len(scrubbed) <= MOST else scrubbed[:MOST] + "…"
+        return scrubbed if len(scrubbed) <= MAX_REASON_CHARS else scrubbed[:MAX_REASON_CHARS] + "…"
 
     def base(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """A batch with what its reader says scrubbed: `url`, `meta`, the strings of `read` and of `drop` (a server may
-        call anything a charset, a reason may quote). Done when reading, so that steps see what is stored."""
+        """A batch with the strings of its reader scrubbed: `url`, `meta`, those in `read` and `drop` (a server can name
+        anything as charset, a reason may quote). Done when reading, so that steps see what is stored."""
         if self.step is None:
             return batch
         for name in ("url", "meta", "read", "drop"):
@@ -61,7 +62,7 @@ class Scrub:
         return batch
 
     def signals(self, signals: pa.StructArray, position: int) -> pa.StructArray:
-        """Strings that a step took from text not yet scrubbed (a title), before anyone sees them."""
+        """Signals with their strings scrubbed if the step saw unscrubbed text (a title, say)."""
         return self._deep(signals) if self.step is not None and position < self.position else signals
 
     def _deep(self, array: pa.Array) -> pa.Array:
@@ -88,18 +89,21 @@ class Scrub:
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """What is raised inside leaves with a message that may be logged: as it is if scrubbing changes nothing."""
+        """Replaces the message of an exception raised inside by one that may be logged, if scrubbing changes it."""
         try:
             yield
         except Exception as error:
             if self.step is None:
                 raise
-            if isinstance(error, run_steps.SocketOpened):  # it names a step and a call; scrubbing may be what opened it
+            # it names a step and a call only, and the scrubbing step may be the one that opened the socket
+            if isinstance(error, run_steps.SocketOpened):
                 raise run_steps.SocketOpened(str(error)) from None
             try:
                 clean = self._clean(error)
-            except Exception:  # scrubbing itself fails: then only what failed is said
-                clean = Failed(f"{type(error).__name__} (its message is withheld: scrubbing it fails too)")
+            except Exception:  # scrubbing itself fails: then only the type is reported
+                clean = ScrubbedError(
+                    f"{type(error).__name__} (its message is withheld, because scrubbing it fails too)"
+                )
             if clean is error:
                 raise
             raise clean from None
@@ -113,14 +117,14 @@ class Scrub:
             return UnreadableFile(error.path, self.text(error.reason), error.offset, error.length)
         if isinstance(error, UserError):
             return UserError(message)
-        if isinstance(error, OSError):  # the driver goes by its type and number
+        if isinstance(error, OSError):  # the driver distinguishes these by type and number
             return OSError(message) if error.errno is None else OSError(error.errno, message)
-        way = "".join(traceback.format_tb(error.__traceback__)[-3:])
-        return Failed(f"{type(error).__name__}: {message}\n{way}")
+        trace = "".join(traceback.format_tb(error.__traceback__)[-3:])
+        return ScrubbedError(f"{type(error).__name__}: {message}\n{trace}")
 
 
 def _messages(error: BaseException | None) -> Iterator[str]:
-    """What an error says, and what those say that led to it: all of it stands in a traceback."""
+    """The messages of an error and of those that led to it, which a traceback shows too."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,4 +1,4 @@
-"""A stage task: one task of a global step's stage, or of a shuffle that writes the result."""
+"""Runs a stage task: one task of a stage of a global step, or of a shuffle that writes the result."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StageSpec:
 
 @dataclass
 class _Output:
-    """See `curation.step.Output`: files staged under the stage's own directory until the result is published."""
+    """Implements `curation.step.Output`: files are staged in a directory of the stage until the result is published."""
 
     storage: Storage
     directory: str
@@ -70,7 +70,7 @@ class _Output:
 
 
 def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
-    """Runs one task of a stage and returns what its manifest says."""
+    """Runs one task of a stage and returns its manifest."""
     started, cpu = time.monotonic(), time.process_time()
     storage, stage = Storage(phase.run), phase.stage
     rows: Iterator[pa.RecordBatch] = partition_files.read(storage, spec.files, spec.partitions)
@@ -95,7 +95,7 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
     else:
         schema = stage.schema
         last = "to" not in schema.names
-        if last:  # a global step's signals go back to where the documents lie
+        if last:  # a global step's signals go back to the tasks of the documents
             schema = schema.insert(0, pa.field("to", pa.uint32()))
         writer = partition_files.PartitionWriter(
             storage, f"cache/stages/{phase.fingerprint}/{spec.index:06d}.part", schema
@@ -142,20 +142,20 @@ def _prior_run(storage: Storage, spec: StageSpec) -> PriorRun:
 def _reused_rows(storage: Storage, stage: Stage, path: str, documents: TaskDocuments) -> Iterator[pa.RecordBatch]:
     """Rows of an earlier execution whose documents still reach the step; those documents are not shown again."""
     had = np.zeros(0, dtype=np.int64)
-    alive = documents.alive(0, documents.state.rows)
+    kept = documents.kept_rows(0, documents.state.rows)
     for batch in partition_files.read_all(storage, path):
         rows = batch.column("address").to_numpy() & 0xFFFFFFFF
-        keep = np.isin(rows, alive)
+        keep = np.isin(rows, kept)
         had = np.union1d(had, rows[keep])
         batch = batch.filter(pa.array(keep))
         assert stage.repartition is not None
         yield batch.set_column(0, stage.schema.field(0), stage.repartition(batch)) if batch.num_rows else batch
-    documents.pass_over(had)
+    documents.skip(had)
 
 
 @dataclass(frozen=True)
 class MergePhase:
-    """The level between producers and consumers when there are too many pairs of them."""
+    """Merges files between producers and consumers when there are too many pairs of them."""
 
     run: str
     fingerprint: str
@@ -168,6 +168,6 @@ class MergeSpec:
 
 
 def run_merge(phase: MergePhase, spec: MergeSpec) -> dict[str, Any]:
-    """Several producers' files as one, with the same rows in the same order by partition."""
+    """Merges several producers' files into one with the same rows, in the same order in each partition."""
     path = f"cache/stages/{phase.fingerprint}/{spec.index:06d}.part"
     return {"index": spec.index, "files": [partition_files.merge(Storage(phase.run), spec.files, path).as_dict()]}

@@ -1,7 +1,7 @@
-"""The documents of one task as they stand after some phase: columns and signals joined by row, drops left out.
+"""Reads the documents of one task as they are after some phase: columns and signals joined by row, without drops.
 
-A task's *state* says which files hold what: it is the part of a map task's manifest that later phases read. Nothing
-here computes; it only puts together what is stored.
+A task's *state* says which files hold what; it is the part of a map task's manifest that later phases read. Nothing is
+computed here, only joined.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 
 from curation import document
 from curation.config import rules
-from curation.engine.tasks import column_store as store
+from curation.engine.tasks import column_store
 from curation.storage import Storage
 
-# The base store: everything a reader says of a record but its text, and the key to look a URL up by. The key is of
-# the URL as crawled: the stored URL may have been scrubbed.
+# The base store: everything that a reader returns of a record but its text, and the key to look up its URL by. The key
+# is of the URL as crawled, since the stored URL may have been scrubbed.
 BASE = pa.schema(
     [
         pa.field("row", pa.int64()),
@@ -47,7 +47,7 @@ CHUNK = 1024  # rows joined at a time
 
 @dataclass
 class State:
-    """Which files hold a task's columns. Plain data, in manifests."""
+    """Which files hold a task's columns. Plain data, stored in manifests."""
 
     rows: int = 0
     base: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ class State:
 
 
 class TaskDocuments:
-    """The `Documents` of a task (see curation.step), and with `everything` the dropped ones too."""
+    """Implements `curation.step.Documents` for a task; with `everything` it gives the dropped ones too."""
 
     def __init__(
         self, storage: Storage, task: int, state: State, types: Mapping[str, pa.DataType],
@@ -77,12 +77,12 @@ class TaskDocuments:
         self.storage, self.task, self.state, self.types = storage, task, state, types
         self.expressions = expressions or {}
         self._computers: dict[tuple[str, ...], rules.Expressions] = {}
-        self._readers: dict[str, store.Reader] = {}
+        self._readers: dict[str, column_store.Reader] = {}
         self.shown = 0  # documents that `batches` gave
-        self._passed = np.zeros(0, dtype=np.int64)
+        self._skipped = np.zeros(0, dtype=np.int64)
         self._drops = _load_decisions(storage, state.decisions)
 
-    def _reader(self, name: str) -> store.Reader:
+    def _reader(self, name: str) -> column_store.Reader:
         if name not in self._readers:
             if name == "text":
                 files, cols = self.state.text, None
@@ -90,7 +90,7 @@ class TaskDocuments:
                 files, cols = self.state.base, None
             else:
                 files, cols = self.state.signals.get(name, []), None
-            self._readers[name] = store.Reader(self.storage, files, cols)
+            self._readers[name] = column_store.Reader(self.storage, files, cols)
         return self._readers[name]
 
     def type_of(self, column: str) -> pa.DataType:
@@ -107,26 +107,26 @@ class TaskDocuments:
 
     def batches(self, columns: Sequence[str], *, everything: bool = False) -> Iterator[pa.RecordBatch]:
         """Batches in reading order: `address`, then `columns`. With `everything`, dropped documents too; ask for the
-        column `outcome` to tell them apart (null: kept). Signals of steps that a document did not reach are null."""
+        column `outcome` to distinguish them (null: kept). Signals of steps that a document did not reach are null."""
         for lo in range(0, self.state.rows, CHUNK):
             hi = min(lo + CHUNK, self.state.rows)
             rows = np.arange(lo, hi, dtype=np.int64)
             if not everything:
                 rows = rows[~self._dropped(rows)]
-                rows = rows[~np.isin(rows, self._passed)]
+                rows = rows[~np.isin(rows, self._skipped)]
             if len(rows):
                 self.shown += len(rows)
                 yield self._join(rows, columns)
 
-    def pass_over(self, rows: np.ndarray) -> None:
-        """Leaves these rows out of `batches` from now on: what is to be known of them is known."""
-        self._passed = rows
+    def skip(self, rows: np.ndarray) -> None:
+        """Leaves these rows out of `batches` from now on: their results are reused."""
+        self._skipped = rows
 
-    def alive(self, lo: int, hi: int) -> np.ndarray:
+    def kept_rows(self, lo: int, hi: int) -> np.ndarray:
         """Rows lo <= row < hi that no decision has dropped."""
         rows = np.arange(lo, hi, dtype=np.int64)
-        alive: np.ndarray = rows[~self._dropped(rows)]
-        return alive
+        kept: np.ndarray = rows[~self._dropped(rows)]
+        return kept
 
     def take(self, addresses: pa.Array, columns: Sequence[str]) -> pa.RecordBatch:
         """The documents at `addresses`, in that order, repeats allowed."""
@@ -174,11 +174,11 @@ class TaskDocuments:
                 out[column] = self._drops.outcome(rows)
                 continue
             if column in ("text", "bytes"):
-                values, _ = store.align(rows, table("text"), column, self.type_of(column))
+                values, _ = column_store.align(rows, table("text"), column, self.type_of(column))
             elif head in BASE.names:
-                values, _ = store.align(rows, table("base"), head, self.type_of(head))
+                values, _ = column_store.align(rows, table("base"), head, self.type_of(head))
             else:
-                values, _ = store.align(rows, table(head), head, self.type_of(head))
+                values, _ = column_store.align(rows, table(head), head, self.type_of(head))
                 unreached = reached < self.state.ops[head] if reached is not None else np.zeros(0, dtype=bool)
                 if unreached.any():
                     keep = np.where(unreached, -1, np.arange(len(rows)))

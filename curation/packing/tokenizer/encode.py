@@ -1,12 +1,12 @@
-"""Text to token ids, fast and exact: tiktoken where it gives the ids of the tokenizer.json, else tokenizers.
+"""Encodes text as token ids: with tiktoken if it gives the same ids as the tokenizer.json, else with tokenizers.
 
-Both merge bytes; tiktoken is about eight times faster. It is used when the tokenizer.json is a plain byte-level BPE
-whose ranks are its merge order, and when a probe set, with every kind of character and space, gives equal ids.
+tiktoken is about eight times faster. It is used if the tokenizer.json is a plain byte-level BPE whose token ids are in
+merge order, and if both engines give equal ids on a set of probe texts with every kind of character and space.
 
-Two things hold for either engine. Special tokens that a page spells out are ordinary text: only the packer writes
-EOS. And a run of more than 65,536 white-space characters is encoded in parts of that length: tiktoken's regular
-expressions give up at 10^6. The cut loses nothing, since bytes are bytes wherever they are cut, and elsewhere both
-engines take n log n steps for any input (10 MB of one letter: 3 s), so there is nothing else to cut.
+With either engine, special tokens that are spelled out in a text are ordinary text: only the shard writer writes EOS. A
+run of more than 65,536 whitespace characters is encoded in parts of that length, since tiktoken's regular expressions
+fail at 10^6. Byte-level BPE loses nothing at the cut. For all other input both engines take n log n steps (10 MB of one
+letter: 3 s), so nothing else is split.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import numpy.typing as npt
 
 from curation.core.errors import UserError
 from curation.packing.tokenizer import pretokenizer_patterns, sentencepiece
-from curation.packing.tokenizer.load_tokenizer import EOS_NAMES, load
-from curation.packing.tokenizer.sentencepiece import Pieces
+from curation.packing.tokenizer.load_tokenizer import EOS_NAMES, load_tokenizer
+from curation.packing.tokenizer.sentencepiece import SentencePieceModel
 
 Ids = npt.NDArray[np.uint32]
 
@@ -35,29 +35,29 @@ _LONG_SPACE = re.compile(rf"(?<!\s)\s{{{SPACE_RUN}}}\s+")
 
 
 class Encoder:
-    """A tokenizer ready for work.
+    """A loaded tokenizer.
 
     vocab     ids are below this
-    eos       the id that opens each document
-    engine    "tiktoken" or "tokenizers": which of the two encodes, the ids are the same; or "sentencepiece"
+    eos       the id of the token before each document
+    engine    "tiktoken" or "tokenizers", which give the same ids, or "sentencepiece"
     kind      "bpe" for byte-level BPE, "tokenizers" for any other tokenizer.json, "sentencepiece"
-    file      what it is called beside the manifest
-    lossless  whether decoding gave back every probe text exactly
+    file      its file name in the directory of the manifest
+    lossless  whether decoding restored every probe text exactly
     sha256    of the file
     """
 
     def __init__(self, data: bytes, *, eos: str | None = None, engine: str | None = None) -> None:
-        """`data` is a tokenizer.json or a SentencePiece model. `eos` names its end-of-text token, else a usual name is
-        looked for. `engine` forces one of the two. Raises UserError where there is no such token."""
+        """`data` is a tokenizer.json or a SentencePiece model. `eos` names its end-of-text token; None: the first of
+        EOS_NAMES that it has. `engine` forces "tiktoken" or "tokenizers". Raises UserError if there is no EOS token."""
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.file, self._pieces = FILE, None
         if data.lstrip()[:1] == b"{":
             self._open_json(data, eos, engine)
         else:
-            self._pieces = Pieces(data, eos)
+            self._pieces = SentencePieceModel(data, eos)
             self.file, self.kind, self.engine = sentencepiece.FILE, "sentencepiece", "sentencepiece"
             self.vocab, self.eos = self._pieces.vocab, self._pieces.eos
-        self.lossless = all(self.decode(self._encode(text)) == text for text in probe())
+        self.lossless = all(self.decode(self._encode(text)) == text for text in probe_texts())
 
     def _open_json(self, data: bytes, eos: str | None, engine: str | None) -> None:
         from tokenizers import Tokenizer
@@ -69,13 +69,13 @@ class Encoder:
         self._hf.no_truncation()
         self.vocab = 1 + max(self._hf.get_vocab(with_added_tokens=True).values())
         self.eos = self._find_eos(eos)
-        ranks = _ranks(self._value)
+        ranks = _bpe_ranks(self._value)
         self.kind = "tokenizers" if ranks is None else "bpe"
         self.engine = "tokenizers"
         self._tiktoken: Any = None
         if ranks is not None and engine != "tokenizers":
             self._tiktoken = _tiktoken(*ranks)
-            if self._agrees():
+            if self._tiktoken_agrees():
                 self.engine = "tiktoken"
             elif engine == "tiktoken":
                 raise ValueError("tiktoken gives other ids than this tokenizer.json")
@@ -90,11 +90,13 @@ class Encoder:
             if found is not None:
                 return int(found)
         special = ", ".join(t["content"] for t in self._value.get("added_tokens", ())) or "none"
-        wanted = "no end-of-text token of a usual name" if name is None else f"no token {name!r}"
-        raise UserError(f"tokenizer: {wanted} in it; its special tokens are: {special}. Name one with tokenizer.eos")
+        wanted = "no end-of-text token of a known name" if name is None else f"no token {name!r}"
+        raise UserError(
+            f"tokenizer: it has {wanted}; its special tokens are: {special}. Name one of them in tokenizer.eos"
+        )
 
-    def _agrees(self) -> bool:
-        texts = probe()
+    def _tiktoken_agrees(self) -> bool:
+        texts = probe_texts()
         theirs = self._hf.encode_batch_fast(texts, add_special_tokens=False)
         return all(self._tiktoken.encode_ordinary(t) == e.ids for t, e in zip(texts, theirs, strict=True))
 
@@ -104,7 +106,7 @@ class Encoder:
 
     def _encode(self, text: str) -> Ids:
         if len(text) > SPACE_RUN and _LONG_SPACE.search(text):
-            return np.concatenate([self._encode_part(part) for part in cut_spaces(text)])
+            return np.concatenate([self._encode_part(part) for part in split_long_whitespace(text)])
         return self._encode_part(text)
 
     def _encode_part(self, text: str) -> Ids:
@@ -117,28 +119,28 @@ class Encoder:
         return np.array(self._hf.encode_batch_fast([text], add_special_tokens=False)[0].ids, np.uint32)
 
     def decode(self, ids: npt.NDArray[Any] | Sequence[int]) -> str:
-        """The text of ids; EOS is written as it is spelled."""
-        whole = [int(i) for i in ids]
+        """The text of token ids; EOS becomes its name, such as <|endoftext|>."""
+        plain = [int(i) for i in ids]
         if self._pieces is not None:
-            return self._pieces.decode(whole)
+            return self._pieces.decode(plain)
         if self._tiktoken is not None:
-            text: str = self._tiktoken.decode(whole)
+            text: str = self._tiktoken.decode(plain)
         else:
-            text = self._hf.decode(whole, skip_special_tokens=False)
+            text = self._hf.decode(plain, skip_special_tokens=False)
         return text
 
 
 @functools.lru_cache(maxsize=2)
 def open_encoder(path: str, sha256: str, eos: str | None = None) -> Encoder:
-    """The encoder of a tokenizer file, loaded once a process. Raises UserError if the file is another one by now."""
-    encoder = Encoder(load(path), eos=eos)
+    """The encoder of a tokenizer file, loaded once per process. Raises UserError if the file has changed since."""
+    encoder = Encoder(load_tokenizer(path), eos=eos)
     if encoder.sha256 != sha256:
-        raise UserError(f"tokenizer: {path} has changed since this run began; run again with the file left alone")
+        raise UserError(f"tokenizer: {path} has changed since this run started; restore it or start a new run")
     return encoder
 
 
-def cut_spaces(text: str) -> list[str]:
-    """The text in parts, cut inside every white-space run of more than 65,536 characters, each 65,536 of the run."""
+def split_long_whitespace(text: str) -> list[str]:
+    """The text in parts: a run of more than 65,536 whitespace characters is split after each 65,536 of them."""
     parts, begin = [], 0
     for run in _LONG_SPACE.finditer(text):
         for at in range(run.start() + SPACE_RUN, run.end(), SPACE_RUN):
@@ -147,13 +149,13 @@ def cut_spaces(text: str) -> list[str]:
     return [*parts, text[begin:]]
 
 
-def _ranks(value: dict[str, Any]) -> tuple[dict[bytes, int], str, dict[str, int]] | None:
-    """(ranks, pattern, special tokens) where a tokenizer.json is a byte-level BPE that ranks can express, else None.
+def _bpe_ranks(value: dict[str, Any]) -> tuple[dict[bytes, int], str, dict[str, int]] | None:
+    """(ranks, pattern, special tokens) if a tokenizer.json is a byte-level BPE that tiktoken can express, else None.
 
-    Ranks say that a pair merges before another when its token has the lower id. So the merges must stand in the order
-    of the ids they make, and a token that no merge makes may exist only where whole pieces are looked up first.
+    By ranks, the pair whose token has the lowest id is merged first. So merges must be in the order of the ids of their
+    tokens, and tokens that no merge makes are allowed only if whole pre-tokens are looked up first (ignore_merges).
     """
-    model, cut = value["model"], _pattern(value.get("pre_tokenizer"))
+    model, cut = value["model"], _pretokenizer_pattern(value.get("pre_tokenizer"))
     plain = model.get("type") == "BPE" and not model.get("dropout") and not model.get("byte_fallback")
     affixes = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
     added = value.get("added_tokens") or []
@@ -180,8 +182,8 @@ def _ranks(value: dict[str, Any]) -> tuple[dict[bytes, int], str, dict[str, int]
     return ranks, cut, special
 
 
-def _pattern(pre_tokenizer: dict[str, Any] | None) -> str | None:
-    """The pattern with which a byte-level pre-tokenizer cuts; None for any other."""
+def _pretokenizer_pattern(pre_tokenizer: dict[str, Any] | None) -> str | None:
+    """The pattern by which a byte-level pre-tokenizer splits text; None for any other pre-tokenizer."""
     if pre_tokenizer is None:
         return None
     parts = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
@@ -203,11 +205,11 @@ def _tiktoken(ranks: dict[bytes, int], pattern: str, special: dict[str, int]) ->
 
 
 @functools.cache
-def probe() -> list[str]:
-    """Texts on which two engines would differ if their regular expressions or merges did.
+def probe_texts() -> list[str]:
+    """Texts on which two engines give different ids if their regular expressions or merges differ.
 
     A character of every Unicode category and of every block of 256, between letters, digits and spaces; every kind of
-    white space in runs; contractions; special tokens spelled out; and sentences in some scripts.
+    whitespace in runs; contractions; special tokens spelled out; and sentences in some scripts.
     """
     seen: set[tuple[str, int]] = set()
     some = []

@@ -1,7 +1,7 @@
-"""How many bytes of text a token stands for, by domain and by language.
+"""Computes tokenizer fertility: bytes of text per token, by domain and by language.
 
-Domains are in the manifest. Languages are not, so the task that tokenizes counts them and says so with a batch without
-rows, whose metadata the counters of its stage reads.
+The manifest has the counts of domains. Those of languages are counted while tokenizing and sent in the metadata of a
+batch without rows, which the stage's counters read.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ import pyarrow as pa
 from curation import shards
 
 COUNTED = ("documents", "tokens", "text_bytes")
-UNKNOWN = "unknown"  # no word in it, or not looked at
+UNKNOWN = "unknown"  # documents without a language code
 
 
-class Spoken:
-    """Documents, tokens (without EOS) and bytes of text of each language in a task."""
+class LanguageCounts:
+    """Counts documents, tokens (without EOS) and bytes of text by language in one task."""
 
     def __init__(self) -> None:
         self._counts: dict[str, list[int]] = {}
 
     def add(self, codes: Sequence[str | None], tokens: Sequence[int], sizes: Sequence[int]) -> None:
+        """Adds documents by language code, number of tokens and bytes of text."""
         for code, n, size in zip(codes, tokens, sizes, strict=True):
             known = self._counts.setdefault(code or UNKNOWN, [0, 0, 0])
             known[:] = known[0] + 1, known[1] + n, known[2] + size
 
-    def said(self) -> dict[str, str]:
-        """As the metadata of a batch."""
+    def to_metadata(self) -> dict[str, str]:
+        """The counts as metadata of an Arrow schema."""
         return {
             f"{what}/language/{code}": str(n)
             for code, counts in self._counts.items()
@@ -36,17 +37,17 @@ class Spoken:
         }
 
     @staticmethod
-    def read(batch: pa.RecordBatch) -> dict[str, int]:
-        """The metadata as a counters."""
+    def from_metadata(batch: pa.RecordBatch) -> dict[str, int]:
+        """The counts in a batch's metadata, as counters of a stage."""
         return {name.decode(): int(n) for name, n in (batch.schema.metadata or {}).items()}
 
 
 def fertility(made: shards.Manifest, counters: Mapping[str, int]) -> dict[str, dict[str, dict[str, float]]]:
-    """Bytes of text a token (EOS not counted): {"domains": {name: {"documents", "tokens", "text_bytes",
-    "bytes_per_token"}}, "languages": ...}; domains over both splits, languages as the stage `tokens` counted them."""
+    """Bytes of text per token (EOS not counted): {"domains": {name: {"documents", "tokens", "text_bytes",
+    "bytes_per_token"}}, "languages": ...}. Domains cover both splits; languages come from the stage `tokenize`."""
     domains: dict[str, list[int]] = {}
-    for held in made.splits.values():
-        for domain, entries in held.items():
+    for domain_shards in made.splits.values():
+        for domain, entries in domain_shards.items():
             known = domains.setdefault(domain, [0, 0, 0])
             counts = entries.documents, entries.tokens - entries.documents, entries.text_bytes
             known[:] = [a + b for a, b in zip(known, counts, strict=True)]

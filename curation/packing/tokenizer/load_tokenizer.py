@@ -1,7 +1,7 @@
-"""Getting a tokenizer: trained on the curated text, or loaded from a file.
+"""Loads a tokenizer from a file: tokenizer.json, SentencePiece model, tiktoken rank file or GPT-2's merges.
 
-What is trained is byte-level BPE, and tiktoken's rank files and GPT-2's merges are written as the tokenizer.json of the
-same ids, so a run carries one file that everybody can open. A SentencePiece model stays what it is (pieces.py).
+Rank files and merges are converted to the tokenizer.json that gives the same ids, so a run has one file that every
+library opens. A SentencePiece model stays as it is (sentencepiece.py).
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import base64
 import binascii
 import itertools
 import json
-import re
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 from curation.core.errors import UserError
@@ -19,71 +17,27 @@ from curation.packing.tokenizer import pretokenizer_patterns, sentencepiece
 from curation.storage import filesystem
 
 EOS = "<|endoftext|>"
-# Names that published tokenizers use for the token between documents, in the order they are tried.
+# Names of the end-of-text token in published tokenizers, in the order in which they are tried.
 EOS_NAMES = (EOS, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<|im_end|>")
 
-# Training sees no longer piece than this: each merge rescans the pieces that hold its pair, so one base64 blob of
-# 10 MB as a single piece would cost 10 MB times thousands of merges.
-_TRAIN_PIECE = re.compile(r"\S{1,256}\s{0,256}|\s{1,256}")
 
-
-def train(texts: Iterable[str], vocab: int) -> bytes:
-    """A byte-level BPE tokenizer.json with <|endoftext|> as id 0; fewer than `vocab` entries where text is scarce.
-
-    The same texts give the same bytes, in any order and on any number of threads: the trainer counts pieces, and
-    breaks ties between equally frequent pairs by their ids. Raises UserError for a vocabulary below 257.
-    """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    if vocab < 257:
-        raise UserError(f"tokenizer.train.vocab is {vocab}; byte-level BPE needs 256 bytes and {EOS}: at least 257")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(pretokenizer_patterns.OURS), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab,
-        min_frequency=2,
-        special_tokens=[EOS],
-        initial_alphabet=sorted(pretokenizer_patterns.byte_alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_training_pieces(texts), trainer)
-    return canonical(json.loads(tokenizer.to_str()))
-
-
-def _training_pieces(texts: Iterable[str]) -> Iterator[str]:
-    """Texts as they are; those with a stretch of more than 256 characters without (or of nothing but) space, cut."""
-    long = re.compile(r"(?<!\S)\S{257}|(?<!\s)\s{257}")
-    for text in texts:
-        text = text.replace(EOS, " ")  # the trainer would take it for the special token
-        if long.search(text):
-            yield from (m.group() for m in _TRAIN_PIECE.finditer(text))
-        else:
-            yield text
-
-
-def canonical(value: dict[str, Any]) -> bytes:
-    """A tokenizer.json as bytes that depend on its content only (vocabulary in the order of ids)."""
+def canonical_json(value: dict[str, Any]) -> bytes:
+    """A tokenizer.json as bytes that depend only on its content (vocabulary in order of ids)."""
     value["model"]["vocab"] = dict(sorted(value["model"]["vocab"].items(), key=lambda item: item[1]))
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def load(path: str) -> bytes:
-    """The tokenizer of a file on any filesystem: a tokenizer.json or a SentencePiece model as it is, a tiktoken rank
-    file or GPT-2's merges as the tokenizer.json of the same ids.
+def load_tokenizer(path: str) -> bytes:
+    """Reads a tokenizer from a file on any filesystem; returns the bytes of a tokenizer.json or a SentencePiece model.
 
-    Raises UserError for a file that is absent or none of these.
+    A tiktoken rank file or GPT-2's merges become the tokenizer.json of the same ids. Raises UserError for a file that
+    is missing or of another kind.
     """
     try:
         fs, inner = filesystem(path)
         data: bytes = fs.cat_file(inner)
     except FileNotFoundError as error:
-        raise UserError(f"tokenizer: {path} is not there; give the path of a tokenizer.json or a .bpe file") from error
+        raise UserError(f"tokenizer: {path} does not exist; give a tokenizer.json or a .bpe file") from error
     if data.lstrip()[:1] == b"{":
         try:
             value = json.loads(data)
@@ -91,25 +45,38 @@ def load(path: str) -> bytes:
                 raise KeyError("type")
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"tokenizer: {path} is JSON but no tokenizer.json (it has no model); a vocabulary alone cannot merge"
+                f"tokenizer: {path} is JSON but not a tokenizer.json: it has no model (a vocabulary is not enough)"
             ) from error
         return data
     if data.startswith(b"#version"):
-        return from_ranks(_gpt2_ranks(data.decode()), pretokenizer_patterns.GPT2, 256 + data.decode().count("\n") - 1)
+        return tokenizer_json_from_ranks(
+            _gpt2_ranks(data.decode()), pretokenizer_patterns.GPT2, 256 + data.decode().count("\n") - 1
+        )
     if data[:1] == b"\n" and sentencepiece.is_model(data):  # a protobuf whose first field is a piece
         return data
     ranks = _tiktoken_ranks(data, path)
     if len(ranks) not in pretokenizer_patterns.BY_RANKS:
         known = ", ".join(str(n) for n in pretokenizer_patterns.BY_RANKS)
         raise UserError(
-            f"tokenizer: {path} has {len(ranks)} ranks, and a rank file does not say how text is cut before merging; "
-            f"known are those of {known} ranks. Give a tokenizer.json instead, which says it"
+            f"tokenizer: {path} has {len(ranks)} ranks. A rank file does not contain the pre-tokenizer's pattern, "
+            "which "
+            f"is known only for {known} ranks. Give a tokenizer.json instead"
         )
-    return from_ranks(ranks, *pretokenizer_patterns.BY_RANKS[len(ranks)])
+    return tokenizer_json_from_ranks(ranks, *pretokenizer_patterns.BY_RANKS[len(ranks)])
+
+
+def eos_token_name(tokenizer: bytes, eos: int) -> str | None:
+    """The name of a tokenizer's token with the id `eos`; None for a SentencePiece model."""
+    if tokenizer.lstrip()[:1] != b"{":
+        return None
+    from tokenizers import Tokenizer
+
+    name = Tokenizer.from_str(tokenizer.decode()).id_to_token(eos)
+    return None if name is None else str(name)
 
 
 def _gpt2_ranks(text: str) -> dict[bytes, int]:
-    """Ranks from GPT-2's merges file: the printable bytes, the other bytes, then a merge a line."""
+    """Ranks from GPT-2's merges file: the printable bytes, the other bytes, then one merge per line."""
     alphabet = sorted(range(256), key=lambda b: (ord(pretokenizer_patterns.byte_alphabet()[b]) >= 256, b))
     ranks = {bytes([b]): i for i, b in enumerate(alphabet)}
     for line in text.split("\n")[1:]:
@@ -125,29 +92,29 @@ def _tiktoken_ranks(data: bytes, path: str) -> dict[bytes, int]:
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
     except (ValueError, binascii.Error) as error:
         raise UserError(
-            f"tokenizer: {path} is neither a tokenizer.json, nor a SentencePiece model, nor a tiktoken file (base64 "
-            "and rank a line), nor GPT-2's merges"
+            f"tokenizer: {path} is neither a tokenizer.json, a SentencePiece model, a tiktoken rank file (base64 and "
+            "rank on each line) nor GPT-2's merges"
         ) from error
     if not ranks or any(bytes([b]) not in ranks for b in range(256)):
-        raise UserError(f"tokenizer: {path} lacks ranks of single bytes, so it could not write every text")
+        raise UserError(f"tokenizer: {path} lacks ranks of single bytes, so it cannot encode every text")
     return ranks
 
 
-def from_ranks(ranks: dict[bytes, int], pattern: str, eos: int) -> bytes:
-    """The tokenizer.json that gives the ids of these tiktoken ranks; <|endoftext|> gets id `eos`.
+def tokenizer_json_from_ranks(ranks: dict[bytes, int], pattern: str, eos: int) -> bytes:
+    """The tokenizer.json that gives the same ids as these tiktoken ranks; <|endoftext|> gets the id `eos`.
 
-    The merge that makes a token is found by merging its bytes with the ranks below its own, as the ranks were made.
+    The last merge of each token is found by merging its bytes with the ranks below its own, as in training.
     """
     merges = []
     for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
         if len(token) > 1:
-            parts = _split(token, ranks, rank)
-            if len(parts) == 2:  # else no merge reaches it: it is only used where it is a whole piece (ignore_merges)
+            parts = _merge_below(token, ranks, rank)
+            if len(parts) == 2:  # else no merge makes it: it is used only where it is a whole pre-token (ignore_merges)
                 merges.append([pretokenizer_patterns.from_bytes(p) for p in parts])
     vocab = {pretokenizer_patterns.from_bytes(token): rank for token, rank in ranks.items()}
     special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    return canonical(
+    return canonical_json(
         {
             "version": "1.0",
             "truncation": None,
@@ -179,8 +146,8 @@ def from_ranks(ranks: dict[bytes, int], pattern: str, eos: int) -> bytes:
     )
 
 
-def _split(token: bytes, ranks: dict[bytes, int], below: int) -> list[bytes]:
-    """The token's bytes merged with the ranks below `below`, best first."""
+def _merge_below(token: bytes, ranks: dict[bytes, int], below: int) -> list[bytes]:
+    """The token's bytes, merged by the ranks below `below`, lowest rank first."""
     parts = [bytes([b]) for b in token]
     while len(parts) > 2:
         joined = [ranks.get(a + b, below) for a, b in itertools.pairwise(parts)]

@@ -1,9 +1,9 @@
-"""The regular expressions with which byte-level BPE cuts text before it merges, and the byte alphabet.
+"""Defines the regular expressions that split text into pre-tokens for byte-level BPE, and its byte alphabet.
 
-The patterns are facts of published tokenizers (GPT-2: Radford et al. 2019; cl100k and o200k: OpenAI's tiktoken,
-tiktoken_ext/openai_public.py); a tokenizer only reproduces its ids with its own. `OURS` is what new tokenizers are
-trained with: letters with their combining marks form words (which cl100k breaks in Indic scripts), at most three
-digits stand together, and line ends close a piece.
+The patterns are those of published tokenizers (GPT-2: Radford et al. 2019; cl100k and o200k: OpenAI's tiktoken,
+tiktoken_ext/openai_public.py); a tokenizer gives its published ids only with its own pattern. New tokenizers are
+trained with `OURS`: a word is letters with their combining marks (cl100k splits them in Indic scripts), numbers are
+split into groups of at most three digits, and line ends close a pre-token.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ OURS = (
     r"""|\s*[\r\n]+|\s+(?!\S)|\s+"""
 )
 
-# Rank files do not say which pattern they go with; their size does: mergeable ranks -> (pattern, id of <|endoftext|>).
+# A rank file does not contain its pattern, but its size tells: mergeable ranks -> (pattern, id of <|endoftext|>).
 BY_RANKS = {50_256: (GPT2, 50_256), 100_256: (CL100K, 100_257), 199_998: (O200K, 199_999)}
 
 
 @functools.cache
 def byte_alphabet() -> tuple[str, ...]:
-    """The printable character that stands for each byte in a byte-level vocabulary (GPT-2's encoder.py).
+    """The printable character that represents each byte in a byte-level vocabulary (GPT-2's encoder.py).
 
-    Printable Latin-1 bytes stand for themselves; the others, in order, for U+0100 and on.
+    A printable Latin-1 byte is its own character; the others get U+0100, U+0101, ... in order.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
@@ -53,7 +53,7 @@ def _bytes_of() -> dict[str, int]:
 
 
 def to_bytes(token: str) -> bytes | None:
-    """The bytes a vocabulary entry stands for, or None where it is not written in the byte alphabet."""
+    """The bytes of a vocabulary entry, or None if it is not written in the byte alphabet."""
     table = _bytes_of()
     try:
         return bytes(table[c] for c in token)
@@ -62,6 +62,6 @@ def to_bytes(token: str) -> bytes | None:
 
 
 def from_bytes(data: bytes) -> str:
-    """Bytes as a vocabulary writes them."""
+    """Bytes in the byte alphabet, as a vocabulary entry has them."""
     table = byte_alphabet()
     return "".join(table[b] for b in data)

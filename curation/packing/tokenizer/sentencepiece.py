@@ -1,8 +1,8 @@
-"""SentencePiece models as they are: their ids, their normalisation, their losses.
+"""Encodes and decodes with a SentencePiece model, without changing its normalization or its ids.
 
-A model may fold white space, apply NFKC or lack bytes, and then decoding does not give the text back. Nothing here
-hides that: the encoder asks a probe set, the manifest says `lossless: false`, and what promises exact text looks there.
-Control symbols (`<s>`, `</s>`) written in a text are ordinary text to the library; only the packer writes EOS.
+A model may fold whitespace, apply NFKC or lack byte fallback; then decoding does not restore the text. The encoder
+tests this on a set of probe texts, and the manifest records it as `lossless: false`. Control symbols (`<s>`, `</s>`)
+that are spelled out in a text are ordinary text; only the shard writer writes EOS.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def is_model(data: bytes) -> bool:
         return False
 
 
-class Pieces:
-    """A SentencePiece model ready for work."""
+class SentencePieceModel:
+    """A loaded SentencePiece model."""
 
     def __init__(self, data: bytes, eos: str | None) -> None:
-        """`eos`: a piece by name, else the model's own. Raises UserError where there is none."""
+        """`eos` names a piece; None: the model's own EOS. Raises UserError if the model has no such piece."""
         import sentencepiece
 
         self._model: Any = sentencepiece.SentencePieceProcessor()
@@ -40,7 +40,7 @@ class Pieces:
         if eos is None:
             self.eos = int(self._model.eos_id())
             if self.eos < 0:
-                raise UserError("tokenizer: this SentencePiece model has no EOS; name one of its pieces, tokenizer.eos")
+                raise UserError("tokenizer: the SentencePiece model has no EOS; name a piece in tokenizer.eos")
         else:
             self.eos = int(self._model.piece_to_id(eos))
             if self._model.id_to_piece(self.eos) != eos:

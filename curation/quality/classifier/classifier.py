@@ -1,13 +1,12 @@
-"""Learned quality (or anything else with labels): a fastText classifier's probability of each label.
+"""The step `classifier`: scores documents with a fastText classifier of quality, or of anything else with labels.
 
-DCLM's recipe is one of these, trained on instruction-like text against crawl (Li et al. 2024, section 4.4). The text
-goes to the model as one line, nothing cut. Which labels become signals is said in the pipeline file, since signals are
-known before any model is opened; `classifier_train` makes models.
+DCLM's quality filter is one, trained on instruction-like text against crawl (Li et al. 2024, section 4.4). The text
+goes to the model as one line; nothing is cut off. The pipeline file names the labels that become signals, since signals
+must be known before any model is opened. train.py trains such models.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,30 +15,24 @@ import pyarrow as pa
 
 from curation import document, models
 from curation.core.errors import UserError
+from curation.fasttext_classifier import LABEL_PREFIX, predict_labels, signal_name
 from curation.step import MapStep
 
-PREFIX = "__label__"
-_SIGNAL = re.compile(r"[^A-Za-z0-9_]")
 
-
-def one_line(text: str) -> str:
-    """The text as fastText is given it, in training and in scoring: a newline would end it, and a word that is spelled
-    like a label would be taken for one."""
-    return text.replace("\n", " ").replace(PREFIX, " ")
-
-
-def signal_name(label: str) -> str:
-    """A label as SQL can name it: what is no ASCII letter, digit or underscore becomes an underscore."""
-    return _SIGNAL.sub("_", label)
+def to_one_line(text: str) -> str:
+    """The text as fastText reads it, in training and in scoring: a newline would end it, and a word spelled like a
+    label would count as one."""
+    return text.replace("\n", " ").replace(LABEL_PREFIX, " ")
 
 
 @dataclass
 class Classifier(MapStep):
-    """Signals: for each label its probability, float64 in [0, 1], under the label's name (`cc-low` becomes `cc_low`);
-    null for text without a word. They add up to 1 over all labels of a softmax model, not of a one-vs-all one.
+    """Signals: the probability of each label, float64 in [0, 1], under the label's name (`cc-low` becomes `cc_low`);
+    null for text without a word. Over all labels of a softmax model they add up to 1; of a one-vs-all model they do
+    not.
 
-    model   path of a fastText classifier (`gristmill models train classifier` makes one) or a catalogue name
-    labels  those wanted, without `__label__`
+    model   path of a fastText classifier (`gristmill models train classifier` trains one) or a catalogue name
+    labels  the labels that become signals, without `__label__`
     """
 
     model: str = ""
@@ -61,14 +54,14 @@ class Classifier(MapStep):
         if not self.model:
             raise UserError(f"{self.name}: option `model` is missing; give the path of a fastText classifier")
         if not self.labels:
-            raise UserError(f"{self.name}: option `labels` is empty; name the labels of {self.model} that you want")
+            raise UserError(f"{self.name}: option `labels` is empty; name the labels of {self.model} to use as signals")
         names = [signal_name(label) for label in self.labels]
         if len(set(names)) < len(names):
-            raise UserError(f"{self.name}: labels {self.labels} give the signals {names}, which are not all different")
+            raise UserError(f"{self.name}: labels {self.labels} give the signal names {names}, which must all differ")
 
     def open(self) -> None:
         model = models.load_fasttext(self.model)
-        known = sorted(label.removeprefix(PREFIX) for label in model.get_labels())
+        known = sorted(label.removeprefix(LABEL_PREFIX) for label in model.get_labels())
         unknown = [label for label in self.labels if label not in known]
         if unknown:
             shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
@@ -76,21 +69,16 @@ class Classifier(MapStep):
         self._model = model
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        found = scores(self._model, [text or "" for text in batch.column("text").to_pylist()])
-        columns = [
-            pa.array([row and row.get(PREFIX + label, 0.0) for row in found], pa.float64()) for label in self.labels
-        ]
+        found = label_probabilities(self._model, [text or "" for text in batch.column("text").to_pylist()])
+        columns = [pa.array([row and row.get(label, 0.0) for row in found], pa.float64()) for label in self.labels]
         return document.with_column(batch, self.name, pa.StructArray.from_arrays(columns, fields=list(self.signals)))
 
 
-def scores(model: Any, texts: Sequence[str]) -> list[dict[str, float] | None]:
-    """For each text the probability of every label (with its prefix); None for a text without a word."""
-    lines = [one_line(text) for text in texts]
+def label_probabilities(model: Any, texts: Sequence[str]) -> list[dict[str, float] | None]:
+    """For each text the probability of every label; None for a text without a word."""
+    lines = [to_one_line(text) for text in texts]
     worded = [i for i, line in enumerate(lines) if not (line == "" or line.isspace())]
     out: list[dict[str, float] | None] = [None] * len(lines)
-    if worded:
-        labels, probabilities = model.predict([lines[i] for i in worded], k=-1)
-        for i, names, values in zip(worded, labels, probabilities, strict=True):
-            # fastText adds 1e-5 before its logarithm, so a certain label comes out above 1
-            out[i] = {name: min(float(value), 1.0) for name, value in zip(names, values, strict=True)}
+    for i, labels in zip(worded, predict_labels(model, [lines[i].encode() for i in worded]), strict=True):
+        out[i] = dict(labels)
     return out

@@ -1,12 +1,11 @@
-"""One calibrated score out of several signals: logistic regression over what earlier steps computed.
+"""The step `ensemble`: combines several signals into one calibrated score by logistic regression.
 
     score = 1 / (1 + exp(-(b + sum over signals of w z + sum over absent signals of m)))
 
-with z = (t(x) - mean) / deviation, x first brought into the range seen in training, and t the one of x itself,
-sign(x) log(1 + |x|) and log(x / (1 - x)) that said most of the label there, by itself. (The last is for probabilities:
-between 0.99 and 0.999 lies as much as between 0.5 and 0.91.) A signal that a document has not got (null or NaN) counts
-as the mean, plus a weight m of its own. The model is a small JSON file that `ensemble_train` writes, for people to read
-as well.
+with z = (t(x) - mean) / deviation, where x is first clipped to the range seen in training, and t is whichever of x,
+sign(x) log(1 + |x|) and log(x / (1 - x)) fitted the label best in training by itself. (The last is for probabilities:
+from 0.99 to 0.999 is as far as from 0.5 to 0.91.) A signal that a document does not have (null or NaN) counts as the
+mean, plus a weight m of its own. The model is a small, readable JSON file that train.py writes.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from curation.step import MapStep
 
 FORMAT = 1
 TRANSFORMS = ("linear", "log", "logit")
-_EDGE = 1e-5  # what fastText adds to a probability before its logarithm
+_EDGE = 1e-5  # keeps the logit finite; fastText adds as much to a probability before its logarithm
 
 
 @dataclass(frozen=True)
 class Feature:
-    """What the model knows of a signal (`heuristics.words`)."""
+    """How the model uses one signal (`heuristics.words`)."""
 
     signal: str
     how: str  # t: one of TRANSFORMS
@@ -47,16 +46,16 @@ class Feature:
 
 @dataclass(frozen=True)
 class Formula:
-    """A fitted ensemble."""
+    """A fitted ensemble: intercept and features."""
 
     label: str
     intercept: float
     features: tuple[Feature, ...]
 
     def score(self, columns: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-        """columns: of each feature the values, (n,), NaN where absent. Returns (n,) in [0, 1].
+        """The scores, (n,) in [0, 1]. columns: for each feature its values, (n,), NaN where absent.
 
-        Added up feature by feature, element by element, so that a row's score does not depend on its batch.
+        Summed feature by feature, element by element, so that a row's score does not depend on its batch.
         """
         total = np.full(len(columns[0]), self.intercept)
         for feature, values in zip(self.features, columns, strict=True):
@@ -84,7 +83,7 @@ def transformed(values: npt.NDArray[np.float64], how: str) -> npt.NDArray[np.flo
 
 
 def column(batch: pa.RecordBatch | pa.Table, signal: str) -> npt.NDArray[np.float64]:
-    """The values of a signal by its dotted name as float64, NaN for null; truth values are 0 and 1."""
+    """The values of a signal, by its dotted name, as float64: NaN for null, booleans as 0 and 1."""
     head, _, leaf = signal.partition(".")
     array = batch.column(head)
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
@@ -94,8 +93,8 @@ def column(batch: pa.RecordBatch | pa.Table, signal: str) -> npt.NDArray[np.floa
     return np.asarray(values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
 
 
-def read(name_or_path: str) -> Formula:
-    """A model file. Raises UserError for a file that is none."""
+def load_formula(name_or_path: str) -> Formula:
+    """Reads a model file. Raises UserError for a file that is not an ensemble."""
     path = models.resolve(name_or_path)
     try:
         with open(path, encoding="utf-8") as file:
@@ -108,18 +107,20 @@ def read(name_or_path: str) -> Formula:
             f.deviation > 0 and f.how in TRANSFORMS for f in features
         )
         if not features or not sound:
-            raise ValueError("a number in it is not finite, or there is none")
+            raise ValueError("it has no features, or a number that is not finite")
         return Formula(stored["label"], stored["intercept"], features)
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"model {name_or_path}: {path} is no ensemble that `models train ensemble` wrote ({e})") from e
+        raise UserError(
+            f"model {name_or_path}: {path} is not an ensemble written by `gristmill models train ensemble` ({e})"
+        ) from e
 
 
 @dataclass
 class Ensemble(MapStep):
     """Signal: `score`, the probability of the label that the ensemble was fitted for, float64 in [0, 1].
 
-    model  path of a JSON file (`gristmill models train ensemble` makes one); the steps whose signals it combines must
-           stand before this one, under the names they had in training
+    model  path of a JSON file that `gristmill models train ensemble` wrote. The steps whose signals it combines must
+           come before this one, under the names they had in training
     """
 
     model: str = ""
@@ -142,17 +143,17 @@ class Ensemble(MapStep):
     def check(self) -> None:
         if not self.model:
             raise UserError(f"{self.name}: option `model` is missing; `gristmill models train ensemble` fits one")
-        read(self.model)
+        load_formula(self.model)
 
     @property
     def _model(self) -> Formula:
         if self._formula is None:
-            self._formula = read(self.model)
+            self._formula = load_formula(self.model)
         formula: Formula = self._formula
         return formula
 
     def open(self) -> None:
-        self._formula = read(self.model)
+        self._formula = load_formula(self.model)
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         formula = self._model
@@ -162,7 +163,7 @@ class Ensemble(MapStep):
             kind = batch.schema.field(index).type if index >= 0 else None
             if kind is None or (leaf and (not pa.types.is_struct(kind) or kind.get_field_index(leaf) < 0)):
                 raise UserError(
-                    f"{self.name}: {self.model} was fitted on {feature.signal}, which no step before it computes"
+                    f"{self.name}: {self.model} was fitted on {feature.signal}, which no earlier step computes"
                 )
         scores = formula.score([column(batch, feature.signal) for feature in formula.features])
         struct = pa.StructArray.from_arrays([pa.array(scores, pa.float64())], fields=list(self.signals))

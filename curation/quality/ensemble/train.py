@@ -1,12 +1,12 @@
-"""Fitting an ensemble: which weights make the signals of labelled documents a probability of their label.
+"""Fits an ensemble: logistic regression of a label on the signals of labelled documents.
 
-Samples are rows of Parquet files that hold signals as columns of structs: the documents of finished runs
-(`RUN/result/documents`), say a run over good reference text and one over crawl, with the same steps and no rules. A
-tenth is held out by a hash of the text, so copies of a text are on one side.
+Samples are rows of Parquet files with signals in struct columns: the documents of finished runs
+(`RUN/result/documents`), for example a run over good reference text and one over crawl, with the same steps and no
+rules. A tenth is held out by a hash of the text, so copies of a text are on one side.
 
-The weights minimise the logistic loss plus |w|^2 / 2 on standardised signals, by Newton's method (Hastie et al. 2009,
-section 4.4.1): it is convex, so there is one answer and no seed. With the intercept free, mean score and share of the
-label agree on the training samples; the held-out calibration error says how well that carries over.
+The weights minimize the logistic loss plus |w|^2 / 2 on standardized signals, by Newton's method (Hastie et al. 2009,
+section 4.4.1). The loss is convex, so there is one solution and no seed. The intercept is not penalized, so mean score
+and share of the label agree on the training samples; the held-out calibration error shows how well that carries over.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from curation.core.errors import UserError
 from curation.quality import held_out_metrics, training_texts
 from curation.quality.ensemble.ensemble import FORMAT, TRANSFORMS, Feature, Formula, column, standardised, transformed
 
-RIDGE = 1.0  # one pseudo-observation's worth: keeps separable samples finite, and is nothing beside thousands
+RIDGE = 1.0  # keeps the weights of separable samples finite; negligible with thousands of samples
 _ROUNDS = 100
-_DIGITS = 9  # of stored numbers: what is beyond differs between linear algebra libraries
+_DIGITS = 9  # significant digits of stored numbers: further ones differ between linear algebra libraries
 
 
 @dataclass(frozen=True)
 class FittedEnsemble:
-    """An ensemble that was fitted, and how good it is on samples it never saw."""
+    """A fitted ensemble and its metrics on held-out samples."""
 
     path: str
     card: str
@@ -43,21 +43,24 @@ class FittedEnsemble:
     trained: int
     positives: int  # among the trained
     metrics: held_out_metrics.HeldOutMetrics
-    alone: tuple[tuple[str, float], ...]  # held-out AUC of each signal by itself, the better way round
+    # held-out AUC of each signal by itself, at least 0.5: its sign may be turned round
+    alone: tuple[tuple[str, float], ...]
 
 
 def train_ensemble(
     sources: Mapping[str, Sequence[str]], signals: Sequence[str], out: str, *, label: str, share: float = 0.1
 ) -> FittedEnsemble:
-    """`gristmill models train ensemble`: label -> Parquet files, folders, globs or run directories; `label` is the one
-    whose probability the score is. Writes the model (JSON) to `out` and its card to `out`.md.
+    """Fits an ensemble for `gristmill models train ensemble`; writes the model (JSON) to `out`, its card to `out`.md.
 
-    Raises UserError for signals the files have not got, and for fewer than two labels.
+    sources  label -> Parquet files, folders, globs or run directories
+    label    the label whose probability is the score
+
+    Raises UserError for signals that the files do not have, and for fewer than two labels.
     """
     if label not in sources or len(sources) < 2:
-        raise UserError(f"an ensemble needs samples of {label!r} and of another label; there are {sorted(sources)}")
+        raise UserError(f"an ensemble needs samples of {label!r} and of another label; found {sorted(sources)}")
     if not signals or len(set(signals)) < len(signals):
-        raise UserError(f"signals {list(signals)}: name each signal to combine once, such as heuristics.words")
+        raise UserError(f"signals {list(signals)}: name each signal once, such as heuristics.words")
     parts: list[npt.NDArray[np.float64]] = []
     keys: list[npt.NDArray[np.uint64]] = []
     truth: list[npt.NDArray[np.bool_]] = []
@@ -68,7 +71,7 @@ def train_ensemble(
             keys.append(np.array([xxhash.xxh3_64_intdigest((t or "").encode()) for t in texts], np.uint64))
             truth.append(np.full(len(texts), name == label))
     values, hashes, positive = np.concatenate(parts), np.concatenate(keys), np.concatenate(truth)
-    order = np.lexsort((positive, hashes))  # whatever order the files came in; copies of a text are alike
+    order = np.lexsort((positive, hashes))  # independent of the order of the files
     return fit(values[order], positive[order], hashes[order], signals, out, label=label, share=share)
 
 
@@ -82,14 +85,14 @@ def fit(
     label: str,
     share: float = 0.1,
 ) -> FittedEnsemble:
-    """values: (n, signals), NaN where absent; positive: (n,); hashes: (n,), by which `share` is held out."""
+    """Fits on values: (n, signals), NaN where absent; positive: (n,); hashes: (n,), by which `share` is held out."""
     if not 0 < share < 1:
-        raise UserError(f"held out {share}: expected a share between 0 and 1")
+        raise UserError(f"held-out share {share}: expected a number between 0 and 1")
     test = hashes < np.uint64(int(share * 2.0**64))
     trained = positive[~test]
     if not trained.any() or trained.all():
         raise UserError(
-            f"an ensemble needs samples of two labels to fit on; {int(trained.sum())} of {len(trained)} are"
+            f"an ensemble needs training samples of two labels; {int(trained.sum())} of {len(trained)} are {label!r}"
         )
     features = [_feature(signal, values[~test, i], trained) for i, signal in enumerate(signals)]
     weights = _newton(_design(values[~test], features), trained)
@@ -130,7 +133,7 @@ def _batches(paths: Sequence[str], signals: Sequence[str]) -> Iterator[pa.Record
 
     heads = list(dict.fromkeys(["text", *(signal.partition(".")[0] for signal in signals)]))
     wanted = []
-    for path in paths:  # a run directory stands for its documents
+    for path in paths:  # of a run directory, its documents
         fs, inner = storage.filesystem(path)
         wanted.append(storage.join(path, "result", "documents") if fs.isdir(f"{inner}/result/documents") else path)
     for path in training_texts.expand_paths(wanted):
@@ -157,19 +160,17 @@ def _check(path: str, schema: pa.Schema, signals: Sequence[str]) -> None:
         ]
     missing = [signal for signal in signals if signal not in known]
     if missing:
-        raise UserError(
-            f"{path}: has no signal {', '.join(missing)} that is a number; it has {', '.join(sorted(known))}"
-        )
+        raise UserError(f"{path}: no numeric signal {', '.join(missing)}; it has {', '.join(sorted(known))}")
     if "text" not in schema.names:
-        raise UserError(f"{path}: has no column 'text', by which samples are held out")
+        raise UserError(f"{path}: no column 'text', by which samples are held out")
 
 
 def _feature(signal: str, values: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> Feature:
-    """How a signal is standardised, its weights still 0: the transform under which it alone has the least loss."""
+    """A signal's standardization, with weights 0: the transform under which the signal alone has the lowest loss."""
     finite = np.isfinite(values)
     present = values[finite]
     if not len(present):
-        raise UserError(f"signal {signal} is absent from every sample")
+        raise UserError(f"signal {signal} is null in all samples")
     low, high = float(present.min()), float(present.max())
     best: tuple[float, Feature] | None = None
     for how in TRANSFORMS if low >= 0 and high <= 1 else TRANSFORMS[:2]:
@@ -186,7 +187,7 @@ def _feature(signal: str, values: npt.NDArray[np.float64], positive: npt.NDArray
 
 
 def _loss(design: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], w: npt.NDArray[np.float64]) -> float:
-    """What the weights minimise; the intercept is free but for a trace that keeps the system solvable."""
+    """The penalized loss; the intercept's penalty is tiny and only keeps the system solvable."""
     margin = design @ w
     return float(np.logaddexp(0, margin).sum() - margin[positive].sum() + (_ridge(len(w)) * w * w).sum() / 2)
 
@@ -204,7 +205,7 @@ def _design(values: npt.NDArray[np.float64], features: Sequence[Feature]) -> npt
 
 
 def _newton(design: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """The weights that minimise sum log(1 + exp(-+ x w)) + RIDGE |w|^2 / 2, the intercept's w left out of the last."""
+    """The weights that minimize sum log(1 + exp(-+ x w)) + RIDGE |w|^2 / 2; the intercept is not penalized."""
     ridge = _ridge(design.shape[1])
     truth = positive.astype(np.float64)
     weights = np.zeros(design.shape[1])
@@ -215,9 +216,8 @@ def _newton(design: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) ->
         hessian = (design.T * (p * (1 - p))) @ design + np.diag(ridge)
         step = np.linalg.solve(hessian, gradient)
         scale = 1.0
-        while (
-            then := _loss(design, positive, weights - scale * step)
-        ) > now and scale > 1e-8:  # too far: Newton overshoots near 0 and 1
+        # Newton's step overshoots near 0 and 1: halve it until the loss falls
+        while (then := _loss(design, positive, weights - scale * step)) > now and scale > 1e-8:
             scale /= 2
         weights = weights - scale * step
         if now - then <= 1e-12 * (1 + abs(now)):
@@ -227,7 +227,7 @@ def _newton(design: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) ->
 
 
 def _card(made: FittedEnsemble) -> str:
-    rows = ["| signal | as | weight | when absent | AUC alone |", "|---|---|---|---|---|"]
+    rows = ["| signal | transform | weight | when absent | AUC alone |", "|---|---|---|---|---|"]
     for feature, (_, area) in zip(made.formula.features, made.alone, strict=True):
         rows.append(
             f"| {feature.signal} | {feature.how} | {feature.weight:+.3f} | {feature.absent:+.3f} | {area:.3f} |"
@@ -239,14 +239,14 @@ def _card(made: FittedEnsemble) -> str:
             "regression over signals of other steps.",
             "## Training",
             f"{made.trained:,} samples, {made.positives:,} of them `{made.formula.label}`. Weights are for one "
-            "standard deviation of the signal, transformed as it says, over these samples; the intercept is "
+            "standard deviation of the signal over these samples, after the named transform; the intercept is "
             f"{made.formula.intercept:+.3f}.",
             "\n".join(rows),
-            "## Held-out figures",
+            "## Held-out metrics",
             held_out_metrics.summary_table([(made.formula.label, made.positives, made.metrics)]),
-            "AUC: how often a sample of the label outranks another. ECE: how far the score is from the share that is "
-            "really so, on average. The score is a probability for documents drawn like the samples, in their "
-            "proportions: where the label is rarer it is too high, and only its ranking holds.",
+            "AUC: how often a sample of the label scores higher than another. ECE: how far the score is from the true "
+            "share, on average. The score is a probability for documents like the samples, in the same proportions: "
+            "where the label is rarer it is too high, and only its ranking holds.",
             "## At a threshold",
             held_out_metrics.threshold_table(made.metrics),
         ]

@@ -1,18 +1,18 @@
-"""The hand-made rules of Gopher, C4 and FineWeb: cheap statistics that tell prose from menus, lists, code and spam.
+"""The step `heuristics`: the quality rules of Gopher, C4 and FineWeb, which separate prose from menus, lists and spam.
 
-Every statistic is a signal and every published threshold a rule in SQL, so that a pipeline changes one number and
-nothing is computed again. Four sets:
+Every statistic is a signal and every published threshold a rule in SQL, so a pipeline can change a threshold without
+computing anything again. Four sets:
 
 - `gopher`: Rae et al. 2021 (arXiv 2112.11446), section A1.1 "Quality filtering";
 - `gopher_repetition`: the same paper, Table A1;
 - `c4`: Raffel et al. 2020 (JMLR 21/140), section 2.2, and the tests of its published code;
 - `fineweb`: Penedo et al. 2024 (arXiv 2406.17557), section 3.6.
 
-Where our definitions differ from datatrove's filters of the same names: words (see `heuristics_words`: no lists of
-abbreviations or units, letters of scripts without spaces one by one); a word counts when it has a letter, mark or
-number, where datatrove has a list of punctuation; the blank line before or after a text is no line. C4 as published
-also rewrites the text, keeping only the lines that pass; here the text stays, its lines are counted as C4 would keep
-them (`sentences`, `terminal_lines`), and only C4's verdict on the whole document is a rule.
+Differences from datatrove's filters of the same names: words (word_kernels.py: no lists of abbreviations or units; runs
+of scripts without spaces are cut into words); a word counts if it has a letter, mark or number, where datatrove has a
+list of punctuation; blank lines before and after a text are not counted. C4 as published also removes the lines that
+fail from the text; here the text stays, statistics count the lines that C4 would keep (`sentences`, `terminal_lines`),
+and only C4's decision about the whole document is a rule (the step `c4_line_filter` removes lines).
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from curation.step import MapStep
 
 Set = Literal["gopher", "gopher_repetition", "c4", "fineweb"]
 
-# Signals of each set, as the kernel names them, and the rules on them: (rule, signal, condition).
-_ALWAYS = {"characters": pa.int64()}
+# Signals of each set, by the names of statistics_kernel.COLUMNS, and the rules on them: (name, SQL; {s} is the step).
+_COMMON_SIGNALS = {"characters": pa.int64()}
 _SIGNALS: dict[str, dict[str, pa.DataType]] = {
     "gopher": {
-        "words": pa.int64(),  # that have a letter, mark or number
-        "mean_word_length": pa.float64(),  # in characters, of those
-        "hash_ratio": pa.float64(),  # "#" a word
-        "ellipsis_ratio": pa.float64(),  # "..." and "…" a word
+        "words": pa.int64(),  # with a letter, mark or number
+        "mean_word_length": pa.float64(),  # of those words, in characters
+        "hash_ratio": pa.float64(),  # "#" per word
+        "ellipsis_ratio": pa.float64(),  # "..." and "…" per word
         "bullet_lines": pa.float64(),  # share of lines that begin with "-" or "•"
         "ellipsis_lines": pa.float64(),  # share of lines that end with an ellipsis
-        "alpha_words": pa.float64(),  # share of words, punctuation included, with a letter in them
-        "stop_words": pa.int64(),  # how many of: the be to of and that have with
+        "alpha_words": pa.float64(),  # share of words, punctuation included, with a letter
+        "stop_words": pa.int64(),  # how many of these occur: the be to of and that have with
     },
     "gopher_repetition": {
         name: pa.float64()
         for name in (
             *("dup_line_frac", "dup_line_char_frac", "dup_para_frac", "dup_para_char_frac"),
-            *("top_2gram", "top_3gram", "top_4gram"),  # share of characters in all occurrences of the most frequent
+            *("top_2gram", "top_3gram", "top_4gram"),  # share of characters in all occurrences of the most frequent one
             *(f"dup_{n}gram" for n in range(5, 11)),  # share of characters in n-grams that occurred before
         )
     },
@@ -55,14 +55,14 @@ _SIGNALS: dict[str, dict[str, pa.DataType]] = {
         "terminal_lines": pa.float64(),  # share of lines that end in terminal punctuation
         "lorem_ipsum": pa.bool_(),
         "curly_bracket": pa.bool_(),
-        "javascript_lines": pa.int64(),  # lines that C4 removes because of the word
-        "policy_lines": pa.int64(),  # ... because of "privacy policy", "use cookies", and the like
+        "javascript_lines": pa.int64(),  # lines that C4 removes for the word "javascript"
+        "policy_lines": pa.int64(),  # ... for "privacy policy", "use cookies" and similar phrases
     },
     "fineweb": {
-        "punct_line_ratio": pa.float64(),  # lines that end in terminal punctuation of any script
-        "short_line_ratio": pa.float64(),  # lines of 30 characters or fewer
-        "dup_char_ratio": pa.float64(),  # characters in lines that occurred before
-        "newline_ratio": pa.float64(),  # newlines a word
+        "punct_line_ratio": pa.float64(),  # share of lines that end in terminal punctuation of any script
+        "short_line_ratio": pa.float64(),  # share of lines of 30 characters or fewer
+        "dup_char_ratio": pa.float64(),  # share of characters in lines that occurred before
+        "newline_ratio": pa.float64(),  # newlines per word
     },
 }
 _RULES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -103,16 +103,17 @@ _RULES: dict[str, tuple[tuple[str, str], ...]] = {
         ("newline_ratio", "{s}.newline_ratio <= 0.3"),
     ),
 }
-# `gopher` asks for both halves of the paper's rules; the repetition half can also stand alone.
-_HALVES: dict[str, tuple[str, ...]] = {"gopher": ("gopher", "gopher_repetition")}
+# `gopher` means both parts of the paper's rules; the repetition part can also be used alone.
+_SET_PARTS: dict[str, tuple[str, ...]] = {"gopher": ("gopher", "gopher_repetition")}
 
 
 @dataclass
 class Heuristics(MapStep):
     """Statistics of words, lines, repetition and punctuation, with the papers' thresholds as rules.
 
-    sets         which papers' rules. `gopher` means quality and repetition; `gopher_repetition` is Table A1 alone.
-    c4_terminal  whether C4 keeps only lines that end in terminal punctuation: the paper does, FineWeb does not
+    sets         whose rules: gopher (quality and repetition), gopher_repetition (Table A1 only), c4, fineweb
+    c4_terminal  whether C4's statistics count only lines that end in terminal punctuation: in the paper yes, in FineWeb
+    no
     """
 
     sets: list[Set] = field(default_factory=lambda: ["gopher", "c4", "fineweb"])
@@ -122,17 +123,23 @@ class Heuristics(MapStep):
     _classes: Any = field(init=False, repr=False, compare=False, default=None)
 
     @property
-    def _asked(self) -> list[str]:
-        wanted = {half for s in self.sets for half in _HALVES.get(s, (s,))}
+    def _selected_sets(self) -> list[str]:
+        wanted = {half for s in self.sets for half in _SET_PARTS.get(s, (s,))}
         return [s for s in _SIGNALS if s in wanted]
 
     @property
     def signals(self) -> pa.Schema:
-        return pa.schema([*_ALWAYS.items(), *(item for s in self._asked for item in _SIGNALS[s].items())])
+        return pa.schema(
+            [*_COMMON_SIGNALS.items(), *(item for s in self._selected_sets for item in _SIGNALS[s].items())]
+        )
 
     def rules(self) -> Mapping[str, str]:
         prefix = {"gopher_repetition": "gopher"}
-        return {f"{prefix.get(s, s)}_{rule}": sql.format(s=self.name) for s in self._asked for rule, sql in _RULES[s]}
+        return {
+            f"{prefix.get(s, s)}_{rule}": sql.format(s=self.name)
+            for s in self._selected_sets
+            for rule, sql in _RULES[s]
+        }
 
     def packages(self) -> Sequence[str]:
         return ("numba", "regex")
@@ -142,9 +149,9 @@ class Heuristics(MapStep):
             raise UserError(f"step {self.name}: `sets` is empty; choose from {', '.join(_SIGNALS)}")
 
     def open(self) -> None:
-        """Compiles the kernels (about 6 s where no cache of numba can be kept) and makes the table of characters."""
+        """Compiles the kernels (about 6 s without numba's cache) and builds the table of character classes."""
         import curation.quality.heuristics.statistics_kernel  # noqa: F401
-        from curation.quality.heuristics.word_kernels import character_classes
+        from curation.quality.heuristics.character_classes import character_classes
 
         self._classes = character_classes()
 
@@ -153,15 +160,15 @@ class Heuristics(MapStep):
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Adds the signals. A null text counts as an empty one."""
-        measured = self._measure(batch.column("text"))
+        measured = self._statistics(batch.column("text"))
         fields = list(self.signals)
         arrays = [pa.array(measured[f.name]).cast(f.type) for f in fields]
         return with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=fields))
 
-    def _measure(self, texts: pa.Array) -> dict[str, Any]:
+    def _statistics(self, texts: pa.Array) -> dict[str, Any]:
         import numpy as np
 
-        from curation.quality.heuristics.statistics_kernel import COLUMNS, measure
+        from curation.quality.heuristics.statistics_kernel import COLUMNS, compute_statistics
 
         if self._classes is None:
             self.open()
@@ -173,7 +180,9 @@ class Heuristics(MapStep):
         out = np.zeros((rows, len(COLUMNS)))
         if rows and data is not None:
             where = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + rows + 1]
-            sets = sum(1 << i for i, s in enumerate(_SIGNALS) if s in self._asked) | (0 if self.c4_terminal else 16)
+            sets = sum(1 << i for i, s in enumerate(_SIGNALS) if s in self._selected_sets) | (
+                0 if self.c4_terminal else 16
+            )
             longest = int(np.diff(where).max())
-            measure(np.frombuffer(data, np.uint8), where, self._classes, sets, longest, out)
+            compute_statistics(np.frombuffer(data, np.uint8), where, self._classes, sets, longest, out)
         return {name: np.ascontiguousarray(out[:, i]) for i, name in enumerate(COLUMNS)}

@@ -1,9 +1,9 @@
-"""The kernels of repetition within a document: lines, paragraphs and phrases that occur more than once.
+"""Kernels that measure repetition within a document: lines, paragraphs and n-grams that occur more than once.
 
-Rae et al. 2021, section A1.1, with datatrove's reading of it: of words w_1..w_n, the *top* n-gram counts characters of
-all its occurrences, its words joined with spaces; *duplicate* n-grams are counted from left to right without overlap:
-one seen before adds its characters and is skipped over, any other is remembered and moved on from by one word. All over
-the number of characters of the text. `out` is the document's row: see COLUMNS in `heuristics_kernels.py`.
+Rae et al. 2021, section A1.1, as datatrove implements it: the *top* n-gram counts the characters of all its
+occurrences, its words joined with spaces; *duplicate* n-grams are counted from left to right without overlap: one seen
+before adds its characters and is skipped, any other is remembered and the scan advances by one word. All are divided by
+the number of characters of the text. `out` is the document's row: see COLUMNS in statistics_kernel.py.
 """
 
 from __future__ import annotations
@@ -11,16 +11,24 @@ from __future__ import annotations
 import numpy as np
 
 from curation.kernels import kernel
-from curation.quality.heuristics.hash_table import BASE, ONE, clear, fold, hash_range, mix, seen
-from curation.quality.heuristics.word_kernels import trimmed
+from curation.quality.heuristics.character_classes import strip_range
+from curation.quality.heuristics.hash_table import (
+    HASH_MULTIPLIER,
+    ONE,
+    clear_table,
+    combine_hash,
+    hash_characters,
+    mix_hash,
+    seen_before,
+)
 
 _LOW = np.uint64(0xFFFFFFFF)
 
 
 @kernel("void(int32[::1], uint16[::1], int64, int32[::1], int64, uint64[::1], uint64[::1], float64[::1])")
 def repeated_lines(code, flags, n, newlines, lines, line_hash, table, out):  # type: ignore[no-untyped-def]
-    """Duplicate lines and paragraphs (blocks between two newlines or more), by number and by characters."""
-    mask = clear(lines, table)
+    """Shares of duplicate lines and paragraphs (separated by two newlines or more), by number and by characters."""
+    mask = clear_table(lines, table)
     full = 0
     double = 0
     characters = 0
@@ -29,14 +37,14 @@ def repeated_lines(code, flags, n, newlines, lines, line_hash, table, out):  # t
         hi = newlines[line]
         if hi > lo:
             full += 1
-            if seen(line_hash[line], table, mask):
+            if seen_before(line_hash[line], table, mask):
                 double += 1
                 characters += hi - lo
         lo = hi + 1
     out[9] = double / full if full else 0.0
     out[10] = characters / n
-    first, last = trimmed(flags, 0, n)
-    mask = clear(lines, table)
+    first, last = strip_range(flags, 0, n)
+    mask = clear_table(lines, table)
     blocks = 0
     double = 0
     characters = 0
@@ -48,11 +56,11 @@ def repeated_lines(code, flags, n, newlines, lines, line_hash, table, out):  # t
         lo = max(begin, first)  # the text without white space around it
         hi = min(stop, last)
         if hi > lo:
-            h = fold(h, line_hash[line] if lo == begin and hi == stop else hash_range(code, lo, hi))
+            h = combine_hash(h, line_hash[line] if lo == begin and hi == stop else hash_characters(code, lo, hi))
             size += hi - lo + 1
         if size and (hi <= lo or line == lines - 1):
             blocks += 1
-            if seen(mix(h), table, mask):
+            if seen_before(mix_hash(h), table, mask):
                 double += 1
                 characters += size - 1
             size = 0
@@ -66,30 +74,31 @@ def repeated_lines(code, flags, n, newlines, lines, line_hash, table, out):  # t
     "void(int32[::1], int64, int32[::1], int32[::1], int64, uint64[::1], uint64[::1], uint64[::1],"
     " int32[::1], int32[::1], int32[::1], float64[::1])"
 )
-def repeated_ngrams(code, n, start, end, count, one, gram, table, places, same, times, out):  # type: ignore[no-untyped-def]
+# type: ignore[no-untyped-def]
+def repeated_ngrams(code, n, start, end, count, one, gram, table, places, same, times, out):
     """Top 2- to 4-grams and duplicate 5- to 10-grams. An n-gram's hash is a polynomial over its words' hashes.
 
-    An n-gram that occurs twice begins with one of n - 1 words that does. So each size looks only at the `places` where
-    the one before found repetition, which in prose are few; the others occur once and match nothing.
+    An n-gram that occurs twice begins with an (n-1)-gram that does. So each size looks only at the `places` where the
+    size before found repetition, which in prose are few; all others occur once.
     """
     for i in range(count):
-        one[i] = hash_range(code, start[i], end[i])
+        one[i] = hash_characters(code, start[i], end[i])
         gram[i] = one[i]
         places[i] = i
-    some = count  # places left
+    some = count  # number of places left
     for size in range(2, 5):
         while some and places[some - 1] + size > count:
             some -= 1
         if count < size:
             break
-        # An entry of the table is 32 bits of the hash and the n-gram's first place, plus 1: one cache line a look-up.
-        mask = clear(some, table)
+        # A table entry is 32 bits of the hash and the n-gram's first place plus 1: one cache line per look-up.
+        mask = clear_table(some, table)
         best = 1
         at = np.int64(0)
         for p in range(some):
             w = places[p]
-            gram[w] = gram[w] * BASE + one[w + size - 1]
-            h = mix(gram[w])
+            gram[w] = gram[w] * HASH_MULTIPLIER + one[w + size - 1]
+            h = mix_hash(gram[w])
             slot = (h >> ONE) & mask
             entry = table[slot]
             while entry and not ((entry ^ h) <= _LOW and gram[np.int64(entry & _LOW) - 1] == gram[w]):
@@ -120,16 +129,16 @@ def repeated_ngrams(code, n, start, end, count, one, gram, table, places, same, 
             some -= 1
         if not some:
             break
-        mask = clear(some, table)
+        mask = clear_table(some, table)
         characters = 0
-        free = 0  # up to where words are counted
+        free = 0  # end of the last counted n-gram
         for p in range(some):
             w = places[p]
-            gram[w] = gram[w] * BASE + one[w + size - 1]
-            if w >= free and seen(mix(gram[w]), table, mask):
+            gram[w] = gram[w] * HASH_MULTIPLIER + one[w + size - 1]
+            if w >= free and seen_before(mix_hash(gram[w]), table, mask):
                 free = w + size
                 for i in range(w, free):
                     characters += end[i] - start[i]
-        if not characters:  # no n-gram occurs twice, and no longer one does
+        if not characters:  # no n-gram occurs twice, so no longer one does
             break
         out[11 + size] = characters / n

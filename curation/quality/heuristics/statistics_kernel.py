@@ -1,7 +1,7 @@
-"""The statistics behind the heuristics, in one pass over Arrow's string buffer: see `heuristics.py` for the rules.
+"""Computes all statistics of the heuristics in one pass over Arrow's string buffer; heuristics.py has the rules.
 
-A document is decoded once into code points with their character classes; words, lines and paragraphs are then ranges
-of that array, and repeated ones are found by their hashes.
+A document is decoded once into code points with their character classes; words, lines and paragraphs are ranges of that
+array, and repeated ones are found by their hashes.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import numba as nb
 import numpy as np
 
 from curation.kernels import BYTES, OFFSETS, kernel
-from curation.quality.heuristics.line_kernels import c4, fineweb, line_ends, line_hashes
+from curation.quality.heuristics.c4_kernels import c4_statistics
+from curation.quality.heuristics.character_classes import ALPHA, WORD, decode, strip_range
+from curation.quality.heuristics.line_kernels import fineweb_statistics, line_ends, line_hashes
 from curation.quality.heuristics.repetition_kernels import repeated_lines, repeated_ngrams
-from curation.quality.heuristics.word_kernels import ALPHA, WORD, decode, trimmed, words
+from curation.quality.heuristics.word_kernels import split_words
 
-# What `measure` fills in for each document, in this order.
+# What `compute_statistics` fills in for each document, in this order.
 COLUMNS = (
     "characters",
     "words",
@@ -53,11 +55,11 @@ _C4 = COLUMNS.index("sentences")
 _FINEWEB = COLUMNS.index("punct_line_ratio")
 
 
-def _packed(word: str) -> np.uint64:
+def _pack_word(word: str) -> np.uint64:
     return np.uint64(int.from_bytes(word.encode(), "big"))
 
 
-_STOP = np.array([_packed(w) for w in ("the", "be", "to", "of", "and", "that", "have", "with")], np.uint64)
+_STOP_WORDS = np.array([_pack_word(w) for w in ("the", "be", "to", "of", "and", "that", "have", "with")], np.uint64)
 
 
 @kernel("void(int32[::1], uint16[::1], int64, int32[::1], int32[::1], int64, int32[::1], int64, float64[::1])")
@@ -85,8 +87,8 @@ def gopher_quality(code, flags, n, start, end, count, breaks, lines_at_most, out
                     if code[i] > 127:
                         packed = np.uint64(0)
                         break
-                for s in range(len(_STOP)):
-                    if _STOP[s] == packed:
+                for s in range(len(_STOP_WORDS)):
+                    if _STOP_WORDS[s] == packed:
                         stops |= 1 << s
     hashes = 0
     dots = 0
@@ -111,7 +113,7 @@ def gopher_quality(code, flags, n, start, end, count, breaks, lines_at_most, out
         if hi < lo:  # the second half of \r\n
             continue
         lines += 1
-        a, b = trimmed(flags, lo, hi)
+        a, b = strip_range(flags, lo, hi)
         if a < b:
             if code[a] == 45 or code[a] == 0x2022:
                 bullets += 1
@@ -135,12 +137,11 @@ def gopher_quality(code, flags, n, start, end, count, breaks, lines_at_most, out
 
 
 @kernel((BYTES, OFFSETS, nb.uint16[::1], nb.int64, nb.int64, nb.float64[:, ::1]))
-def measure(data, offsets, table, sets, longest, out):  # type: ignore[no-untyped-def]
+def compute_statistics(data, offsets, table, sets, longest, out):  # type: ignore[no-untyped-def]
     """All statistics of a batch: document d is the bytes offsets[d]..offsets[d + 1] of `data`, row d of `out`.
 
-    `sets` has bit 0 for gopher, 1 for gopher_repetition, 2 for c4, 3 for fineweb, 4 for C4's lines however they end;
-    what is not asked for stays 0.
-    `longest` is the longest document in bytes. Scratch is about 60 bytes for each of those.
+    sets     bit 0: gopher, 1: gopher_repetition, 2: c4, 3: fineweb, 4: C4 without terminal punctuation; other columns
+    are 0 longest  the longest document in bytes; scratch memory is about 60 times as much
     """
     code = np.empty(longest + 1, np.int32)
     flags = np.empty(longest + 1, np.uint16)
@@ -164,7 +165,7 @@ def measure(data, offsets, table, sets, longest, out):  # type: ignore[no-untype
         row[:] = 0.0
         n = decode(data, offsets[d], offsets[d + 1], table, code, flags)
         row[0] = n
-        count = words(code, flags, n, start, end, ends)
+        count = split_words(code, flags, n, start, end, ends)
         row[0] = n
         ended, lines = line_ends(code, flags, n, breaks, newlines)
         if sets & 10:
@@ -175,6 +176,6 @@ def measure(data, offsets, table, sets, longest, out):  # type: ignore[no-untype
             repeated_lines(code, flags, n, newlines, lines, line_hash, hashes, row)
             repeated_ngrams(code, n, start, end, count, one, gram, hashes, places, same, times, row)
         if sets & 4:
-            c4(code, flags, start, end, count, breaks, ended, sets & 16 != 0, row[_C4:])
+            c4_statistics(code, flags, start, end, count, breaks, ended, sets & 16 != 0, row[_C4:])
         if sets & 8:
-            fineweb(flags, n, count, newlines, lines, line_hash, hashes, row[_FINEWEB:])
+            fineweb_statistics(flags, n, count, newlines, lines, line_hash, hashes, row[_FINEWEB:])

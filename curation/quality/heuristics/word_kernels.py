@@ -1,156 +1,51 @@
-"""What a word is, for the heuristics, and the kernel that cuts a text into words.
+"""Kernels that split a text into words for the heuristics.
 
-White space cuts a text into chunks; each chunk is then taken apart much as spaCy's English tokenizer does it, which
-datatrove counts with (so that thresholds tuned there keep their meaning):
+White space separates chunks; each chunk is then split much as spaCy's English tokenizer does, which datatrove uses (so
+that thresholds tuned there keep their meaning):
 
-1. Punctuation is peeled off both ends, one character a word (a run of dots stays together); `'s`, `n't`, `'ll`, `'re`,
-   `'ve`, `'d`, `'m` come off as words; so does a closing dot after a lower-case letter, a digit or two capitals, but
-   not in `a.` or `e.g.`. URLs, host and file names (`docs.python.org/3`, `my-file.txt`) are left whole.
-2. What remains is cut at runs of dots, at symbols, at hyphens, tildes and commas between letters, at `: < > = /`
-   before a letter, at `+ - * ^` between digits, and at a dot between a lower-case and an upper-case letter.
+1. Punctuation is split off at both ends, one character per word (a run of dots stays together); `'s`, `n't`, `'ll`,
+   `'re`, `'ve`, `'d`, `'m` become words; so does a final dot after a lower-case letter, a digit or two capitals, but not
+   in `a.` or `e.g.`. URLs, host and file names (`docs.python.org/3`, `my-file.txt`) stay whole.
+2. The rest is split at runs of dots, at symbols, at hyphens, tildes and commas between letters, at `: < > = /` before a
+   letter, at `+ - * ^` between digits, and at a dot between a lower-case and an upper-case letter.
 3. In scripts written without spaces a word ends where the script changes (Han, Hiragana, Katakana, another), and after
-   two letters of Han, eight of kana and four of Thai, Lao, Khmer or Burmese, about what dictionaries give; marks join
-   the letter before. Each letter a word would make five-word phrases of two real words: measured on the crawl, nine of
-   ten Japanese pages then have too many duplicate 5-grams. spaCy's English rules take such a run for one long word.
+   two letters of Han, eight of kana and four of Thai, Lao, Khmer or Burmese, which is about the length of dictionary
+   words; marks join the letter before. One letter per word would make five-word phrases of two real words: measured on
+   the crawl, nine of ten Japanese pages then have too many duplicate 5-grams. spaCy's English rules make one long word
+   of such a run.
 
-A word *counts* when it has a letter, mark or number of any script; other words are punctuation. What spaCy also knows
-and this does not: lists of abbreviations, emoticons and units of measure, and contractions without an apostrophe.
+A word *counts* if it has a letter, mark or number of any script; other words are punctuation. Not implemented of
+spaCy's rules: lists of abbreviations, emoticons and units of measure, and contractions without an apostrophe.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from typing import Any
-
-import numba as nb
 import numpy as np
 
-from curation.kernels import BYTES, kernel
-
-SPACE, BREAK = 1, 2  # white space; characters at which str.splitlines ends a line
-ALPHA, DIGIT, LOWER, UPPER = 4, 8, 16, 32  # any letter; 0-9; cased letters
-WORD = 64  # letters, marks and numbers: what makes a word count
-UNSPACED = 128  # letters of scripts without spaces
-PEEL, PREFIX = 256, 512  # comes off both ends of a chunk; off its beginning only
-ICON = 1024  # symbols that are words wherever they stand
-TERMINAL = 2048  # ends a sentence
-PUNCTUATION = 4096
-CURRENCY = 8192
-QUOTE = 16384
-ANCHOR = 32768  # j, k, m and v: each of C4's phrases has one, and one letter in 24 of English is one
-
-_TOP = 0x110000
-# Scripts written without spaces between words; only the letters of these blocks count.
-_UNSPACED = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x2E80, 0x2FDF),  # Han radicals
-    (0x3005, 0x30FF),  # iteration marks, Hiragana, Katakana
-    (0x31F0, 0x31FF),
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0xFF66, 0xFF9F),  # half-width Katakana
-    (0x1B000, 0x1B16F),
-    (0x20000, 0x3FFFF),
+from curation.kernels import kernel
+from curation.quality.heuristics.character_classes import (
+    ALPHA,
+    CURRENCY,
+    DIGIT,
+    ICON,
+    LOWER,
+    PEEL,
+    PREFIX,
+    QUOTE,
+    SPACE,
+    UNSPACED,
+    UPPER,
+    WORD,
 )
-_BREAKS = "\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"
-_QUOTES = "'\"”“`‘´’‚„»«「」『』"
-
-
-def character_classes() -> np.ndarray[Any, np.dtype[np.uint16]]:
-    """The flags above for every code point: uint16[0x110000]. About 0.1 s, so made once a process.
-
-    By general category, with the few exceptions that tokenizing needs. Planes 4 to 13 and the private planes hold no
-    assigned characters that matter and stay without flags.
-    """
-    import regex
-
-    table = np.zeros(_TOP, np.uint16)
-    by_category = {
-        "Lu": ALPHA | WORD | UPPER,
-        "Ll": ALPHA | WORD | LOWER,
-        "Lt": ALPHA | WORD | UPPER,
-        "Lm": ALPHA | WORD,
-        "Lo": ALPHA | WORD,
-        **dict.fromkeys(("Mn", "Mc", "Me", "Nd", "Nl", "No"), WORD),
-        **dict.fromkeys(("Ps", "Pe", "Pi", "Pf", "Po"), PUNCTUATION | PEEL),
-        **dict.fromkeys(("Pd", "Pc"), PUNCTUATION),
-        "So": ICON | PEEL,
-        "Sc": PREFIX | CURRENCY,
-    }
-    for block in (range(0x40000), range(0xE0000, 0xE0200)):
-        table[block.start : block.stop] = [by_category.get(unicodedata.category(chr(c)), 0) for c in block]
-    everything = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x20000))))
-    for c in map(ord, regex.findall(r"\p{Sentence_Terminal}", everything)):
-        table[c] |= TERMINAL
-    for c in map(ord, "。．｡！？"):  # full-width; the first two are not in every version of the property
-        table[c] |= TERMINAL
-    for c in map(ord, "/\\@.%§"):
-        table[c] &= ~np.uint16(PEEL)
-    for c in map(ord, "–—_<>`´"):
-        table[c] |= PEEL
-    for c in map(ord, "%=+§"):
-        table[c] |= PREFIX
-    for c in map(ord, _QUOTES):
-        table[c] |= QUOTE
-    for c in range(ord("0"), ord("9") + 1):
-        table[c] |= DIGIT
-    for c in map(ord, "jkmvJKMV"):
-        table[c] |= ANCHOR
-    for c in (c for c in range(0x3001) if chr(c).isspace()):
-        table[c] = SPACE
-    for c in map(ord, _BREAKS):
-        table[c] |= BREAK | SPACE
-    for first, last in _UNSPACED:
-        span = table[first : last + 1]
-        span[(span & ALPHA) != 0] |= UNSPACED
-    return table
-
-
-@kernel((BYTES, nb.int64, nb.int64, nb.uint16[::1], nb.int32[::1], nb.uint16[::1]))
-def decode(data, lo, hi, table, code, flags):  # type: ignore[no-untyped-def]
-    """UTF-8 bytes [lo, hi) to code points and their flags; returns how many. The bytes are valid: Arrow checked."""
-    n = 0
-    i = lo
-    while i < hi:
-        c = np.int32(data[i])
-        if c < 0x80:
-            i += 1
-        elif c < 0xE0:
-            c = ((c & 0x1F) << 6) | (np.int32(data[i + 1]) & 0x3F)
-            i += 2
-        elif c < 0xF0:
-            c = ((c & 0x0F) << 12) | ((np.int32(data[i + 1]) & 0x3F) << 6) | (np.int32(data[i + 2]) & 0x3F)
-            i += 3
-        else:
-            c = ((c & 0x07) << 18) | ((np.int32(data[i + 1]) & 0x3F) << 12)
-            c |= ((np.int32(data[i + 2]) & 0x3F) << 6) | (np.int32(data[i + 3]) & 0x3F)
-            i += 4
-        code[n] = c
-        flags[n] = table[c]
-        n += 1
-    return n
-
-
-@kernel("UniTuple(int64, 2)(uint16[::1], int64, int64)")
-def trimmed(flags, lo, hi):  # type: ignore[no-untyped-def]
-    """[lo, hi) without the white space around it; empty, and then at its end, if there is nothing else."""
-    while lo < hi and flags[lo] & SPACE:
-        lo += 1
-    while hi > lo and flags[hi - 1] & SPACE:
-        hi -= 1
-    return lo, hi
 
 
 @kernel("boolean(int32[::1], uint16[::1], int64, int64)")
-def is_address(code, flags, lo, hi):  # type: ignore[no-untyped-def]
+def is_url_or_host(code, flags, lo, hi):  # type: ignore[no-untyped-def]
     """Whether [lo, hi) is [scheme://][user@]host.name[:port][/...]: two labels or more, the last in lower case."""
     start = lo
     for i in range(lo, hi - 2):
         if code[i] == 58 and code[i + 1] == 47 and code[i + 2] == 47:  # ://
-            if not flags[lo] & WORD:  # a quotation mark, which comes off first
+            if not flags[lo] & WORD:  # a quotation mark, which is split off first
                 return False
             start = i + 3
             break
@@ -190,8 +85,9 @@ def is_address(code, flags, lo, hi):  # type: ignore[no-untyped-def]
 
 
 @kernel("int64(int32)")
-def letters_a_word(c):  # type: ignore[no-untyped-def]
-    """Script of an unspaced letter, as the number of letters to a word: Han 2, others 4, Hiragana 8, Katakana 9."""
+def script_word_length(c):  # type: ignore[no-untyped-def]
+    """Letters per word in the script of an unspaced letter; also identifies it: Han 2, others 4, Hiragana 8, Katakana
+    9."""
     if c < 0x2E80:
         return 4
     if 0x3040 <= c <= 0x309F or 0x1B001 <= c <= 0x1B11F:
@@ -202,16 +98,16 @@ def letters_a_word(c):  # type: ignore[no-untyped-def]
 
 
 @kernel("int64(int32[::1], uint16[::1], int64, int64, int32[::1], int32[::1], int64)")
-def emit(code, flags, lo, hi, start, end, n):  # type: ignore[no-untyped-def]
-    """Appends the word [lo, hi), cut where it is of unspaced scripts; returns the new number of words."""
+def append_word(code, flags, lo, hi, start, end, n):  # type: ignore[no-untyped-def]
+    """Appends the word [lo, hi), split where it is of unspaced scripts; returns the new number of words."""
     first = lo
-    size = 0  # letters to a word in the script that we are in; 0: a spaced one
+    size = 0  # letters per word in the current script; 0: a script with spaces
     letters = 0
     for i in range(lo, hi):
         f = flags[i]
         if not f & ALPHA:
             continue
-        now = letters_a_word(code[i]) if f & UNSPACED else 0
+        now = script_word_length(code[i]) if f & UNSPACED else 0
         if i > first and (now != size or (now and letters == now)):
             start[n] = first
             end[n] = i
@@ -227,8 +123,8 @@ def emit(code, flags, lo, hi, start, end, n):  # type: ignore[no-untyped-def]
 
 
 @kernel("int64(int32[::1], uint16[::1], int64, int64)")
-def closing(code, flags, lo, hi):  # type: ignore[no-untyped-def]
-    """How many characters come off the end of [lo, hi), hi > lo, as one word; 0 when none do."""
+def suffix_length(code, flags, lo, hi):  # type: ignore[no-untyped-def]
+    """How many characters at the end of [lo, hi), hi > lo, are a word of their own; 0 if none are."""
     c = code[hi - 1]
     f = flags[hi - 1]
     left = hi - lo
@@ -257,7 +153,7 @@ def closing(code, flags, lo, hi):  # type: ignore[no-untyped-def]
     if left > 1 and flags[hi - 2] & DIGIT and (f & CURRENCY or c == 37 or c == 43):  # 5€ 100% 3+
         return 1
     lower = c | 32
-    if left > 2 and (code[hi - 2] == 39 or code[hi - 2] == 0x2019):  # 's 'd 'm, and n't whose n comes along
+    if left > 2 and (code[hi - 2] == 39 or code[hi - 2] == 0x2019):  # 's 'd 'm, and n't with its n
         if lower == 115 or lower == 100 or lower == 109:
             return 2
         if lower == 116 and left > 3 and code[hi - 3] | 32 == 110:
@@ -270,8 +166,8 @@ def closing(code, flags, lo, hi):  # type: ignore[no-untyped-def]
 
 
 @kernel("int64(int32[::1], uint16[::1], int64, int64, int64)")
-def infix(code, flags, lo, hi, i):  # type: ignore[no-untyped-def]
-    """How many characters at i, inside [lo, hi), are a word between two others; 0 when the word goes on."""
+def infix_length(code, flags, lo, hi, i):  # type: ignore[no-untyped-def]
+    """How many characters at i, inside [lo, hi), are a word between two others; 0 where the word continues."""
     c = code[i]
     f = flags[i]
     if c == 46 and i + 1 < hi and code[i + 1] == 46:
@@ -303,8 +199,8 @@ def infix(code, flags, lo, hi, i):  # type: ignore[no-untyped-def]
 
 
 @kernel("int64(int32[::1], uint16[::1], int64, int32[::1], int32[::1], int32[::1])")
-def words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
-    """Cuts n code points into words [start, end); returns how many. `ends` is scratch, as long as the text."""
+def split_words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
+    """Splits n code points into words [start, end); returns how many. `ends` is scratch, as long as the text."""
     total = 0
     i = 0
     while i < n:
@@ -312,7 +208,7 @@ def words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
             i += 1
             continue
         lo = i
-        common = flags[i]  # to all characters of the chunk
+        common = flags[i]  # flags that all characters of the chunk have
         union = np.uint16(0)
         while i < n and not flags[i] & SPACE:
             common &= flags[i]
@@ -321,7 +217,7 @@ def words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
         hi = i
         if common & WORD:  # four chunks of five
             if union & UNSPACED:
-                total = emit(code, flags, lo, hi, start, end, total)
+                total = append_word(code, flags, lo, hi, start, end, total)
             else:
                 start[total] = lo
                 end[total] = hi
@@ -333,7 +229,7 @@ def words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
         peeled = 0
         address = False
         while lo < hi:
-            if dotted and is_address(code, flags, lo, hi):
+            if dotted and is_url_or_host(code, flags, lo, hi):
                 address = True
                 break
             before = hi - lo
@@ -350,7 +246,7 @@ def words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
                 end[total] = lo
                 total += 1
             if lo < hi:
-                off = closing(code, flags, lo, hi)
+                off = suffix_length(code, flags, lo, hi)
                 if off:
                     ends[peeled] = hi
                     peeled += 1
@@ -358,7 +254,7 @@ def words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
             if hi - lo == before:
                 break
         if address:
-            total = emit(code, flags, lo, hi, start, end, total)
+            total = append_word(code, flags, lo, hi, start, end, total)
         else:
             first = lo
             j = lo
@@ -366,10 +262,10 @@ def words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
                 if flags[j] & WORD:  # of which no infix consists
                     j += 1
                     continue
-                size = infix(code, flags, lo, hi, j)
+                size = infix_length(code, flags, lo, hi, j)
                 if size:
                     if j > first:
-                        total = emit(code, flags, first, j, start, end, total)
+                        total = append_word(code, flags, first, j, start, end, total)
                     start[total] = j
                     j += size
                     end[total] = j
@@ -378,7 +274,7 @@ def words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
                 else:
                     j += 1
             if hi > first:
-                total = emit(code, flags, first, hi, start, end, total)
+                total = append_word(code, flags, first, hi, start, end, total)
         for k in range(peeled - 1, -1, -1):
             start[total] = hi
             hi = ends[k]

@@ -1,10 +1,11 @@
-"""Toxicity: a fastText classifier scores each document, and each of its sentences as Dolma does (Soldaini et al. 2024).
+"""The step `toxicity`: scores documents and their sentences with a fastText classifier, as Dolma does (Soldaini et al.
+2024).
 
-A document's score is an average over all its words, so it finds documents that are toxic throughout; the worst sentence
-finds the single insult in a long page, and is wrong far more often (any page has many sentences). Both are signals; the
-default rule is on the document's score, and `sentences: drop` takes single sentences out. The bundled `toxicity-en`
-knows English tweets (its card says what it gets wrong: data_cards/toxicity-en.md); any other fastText classifier takes
-its place by name or path, and a table gives each language its own. Word lists are a second, cruder signal.
+A document's score averages over all its words, so it finds documents that are toxic throughout; the worst sentence
+finds a single insult in a long page, and is wrong far more often (every page has many sentences). Both are signals; the
+default rule uses the document's score, and `sentences: drop` removes single sentences. The bundled `toxicity-en` was
+trained on English tweets (its card says what it gets wrong: data_cards/toxicity-en.md); any other fastText classifier
+can be named, also one per language. Word lists are a second, cruder signal.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import pyarrow.compute as pc
 
 from curation.core.errors import UserError
 from curation.document import with_column
+from curation.fasttext_classifier import signal_name
 from curation.safety.toxicity import word_list
-from curation.safety.toxicity.fasttext_model import BUNDLED, Model, bundled_model
+from curation.safety.toxicity.fasttext_model import BUNDLED, ToxicityModel, bundled_model
 from curation.safety.toxicity.word_list import WordList
 from curation.step import MapStep
 
 _SENTENCE_END = re.compile(r"\n+|(?<=[.!?])[ \t]+")
-_MIN_WORDS = 4  # shorter sentences (headings, "I see.") say too little: on the crawl most of the worst were these
-_SIGNAL = re.compile(r"[^A-Za-z0-9_]")
+_MIN_WORDS = 4  # shorter sentences (headings, "I see.") are not scored: on the crawl they were most of the worst ones
 _SIGNALS = ("score", "worst", "toxic_sentences", "cut_sentences", "listed")
 
 
@@ -35,14 +36,15 @@ class Toxicity(MapStep):
     """Toxicity of documents and sentences by fastText classifiers.
 
     model        the bundled `toxicity-en`, or a fastText model by catalogue name or path
-    by_language  models by language code ({en: toxicity-en, de: german.bin}); documents of other languages are not
-                 judged: their signals are null. Needs the step `language` before it
-    labels       labels that mean toxic (without `__label__`), in whichever of the models; each is a signal of its own,
-                 and their sum is the score. None: the bundled model's
-    threshold    from where on a text counts as toxic. None: the bundled model's
-    sentences    score: signals alone; drop: sentences at or above the threshold are taken out of the text
-    words        files of a word a line, or datatrove:banned_words, datatrove:soft_banned_words: the signal `listed`
-    prepare      `words` for the bundled model's preparation of text, `line` for only joining lines. None: what fits
+    by_language  models by language code ({en: toxicity-en, de: german.bin}); documents in other languages are not
+                 scored: their signals are null. Needs the step `language` before it
+    labels       labels that mean toxic (without `__label__`), of any of the models; each is a signal of its own, and
+                 their sum is the score. None: those of the bundled model
+    threshold    a text with this score or more counts as toxic. None: the threshold of the bundled model
+    sentences    score: signals only; drop: sentences at or above the threshold are removed from the text
+    words        files with one word per line, or datatrove:banned_words, datatrove:soft_banned_words: adds the signal
+                 `listed`
+    prepare      `words` for the bundled model's preparation of text, `line` to only join lines. None: by the model
     """
 
     model: str = BUNDLED
@@ -54,7 +56,7 @@ class Toxicity(MapStep):
     prepare: Literal["words", "line"] | None = None
     name: str = "toxicity"
 
-    _models: dict[str, Model] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _models: dict[str, ToxicityModel] = field(init=False, repr=False, compare=False, default_factory=dict)
     _list: WordList | None = field(init=False, repr=False, compare=False, default=None)
 
     @property
@@ -69,20 +71,20 @@ class Toxicity(MapStep):
     def signals(self) -> pa.Schema:
         fields = [
             ("score", pa.float64()),  # of the document, 0 to 1
-            ("worst", pa.float64()),  # of its worst sentence of four words or more; 0 without any
+            ("worst", pa.float64()),  # of its worst sentence of four words or more; 0 without one
             ("toxic_sentences", pa.float64()),  # share of those sentences at or above the threshold
             *((signal_name(label), pa.float64()) for label in self._labels),  # of the document, label by label
         ]
         if self.sentences == "drop":
             fields.append(("cut_sentences", pa.int64()))
         if self.words:
-            fields.append(("listed", pa.float64()))  # share of its words that stand on the lists
+            fields.append(("listed", pa.float64()))  # share of its words that are on the lists
         return pa.schema(fields)
 
     def rules(self) -> Mapping[str, str]:
         judged = f"{self.name}.score < {self._threshold!r}"
         rules = {"toxicity": f"{self.name}.score IS NULL OR {judged}" if self.by_language else judged}
-        if self.sentences == "drop":  # what was toxic is out of the text; the rest is worth keeping if there is any
+        if self.sentences == "drop":  # the toxic part is removed; keep the rest if there is any
             rules = {"toxicity": "trim(text) <> ''"}
         return rules
 
@@ -93,33 +95,38 @@ class Toxicity(MapStep):
         return tuple(dict.fromkeys(bundled_model()[0] if m == BUNDLED else m for m in self._named.values()))
 
     def inputs(self) -> Sequence[str]:
-        return tuple(word_list.path_of(name) for name in self.words)
+        return tuple(word_list.word_list_path(name) for name in self.words)
 
     @property
     def _named(self) -> dict[str, str]:
-        """Model names by language; `` for all documents."""
+        """Model names by language; the key `` is for all documents."""
         return self.by_language or {"": self.model}
 
     def check(self) -> None:
         if self.by_language and self.model != BUNDLED:
             raise UserError(
-                f"step {self.name}: `model` and `by_language` are both given; put {self.model} into the table"
+                f"step {self.name}: `model` and `by_language` are both given; list {self.model} in `by_language`"
             )
         foreign = [m for m in self._named.values() if m != BUNDLED]
         if foreign:
             for option in ("labels", "threshold"):
                 if getattr(self, option) in (None, []):
                     raise UserError(
-                        f"step {self.name}: `{option}` has a default only for {BUNDLED}; say which fits {foreign[0]}"
+                        f"step {self.name}: `{option}` has a default only for {BUNDLED}; set it for {foreign[0]}"
                     )
         names = [signal_name(label) for label in self._labels]
         if len(set(names)) < len(names) or set(names) & set(_SIGNALS) or not all(names):
-            raise UserError(f"step {self.name}: `labels` {', '.join(self._labels)} do not make signals of their own")
+            raise UserError(
+                f"step {self.name}: `labels` {', '.join(self._labels)} must give different signal names, none of "
+                f"{', '.join(_SIGNALS)}"
+            )
         if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise UserError(f"step {self.name}: `threshold` is a probability above 0, not {self.threshold}")
+            raise UserError(
+                f"step {self.name}: `threshold` is {self.threshold}; expected a probability above 0 and up to 1"
+            )
         if self.words:
             try:
-                word_list.read(self.words)
+                word_list.load_word_lists(self.words)
             except UserError as e:
                 raise UserError(f"step {self.name}: {e}") from None
 
@@ -137,23 +144,23 @@ class Toxicity(MapStep):
         for language, name in self._named.items():
             words = self.prepare == "words" if self.prepare else name == BUNDLED
             try:
-                self._models[language] = Model.load(name, self._labels, words)
+                self._models[language] = ToxicityModel.load(name, self._labels, words)
             except UserError as e:
                 raise UserError(f"step {self.name}: {e}") from e
-        known = {label for model in self._models.values() for label in model.known}
+        known = {label for model in self._models.values() for label in model.all_labels}
         missing = [label for label in self._labels if label not in known]
         if missing:
             raise UserError(
                 f"step {self.name}: {', '.join(self._named.values())} has no label {', '.join(missing)}; "
                 f"it has {', '.join(sorted(known))}"
             )
-        self._list = word_list.read(self.words) if self.words else None
+        self._list = word_list.load_word_lists(self.words) if self.words else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_models": {}, "_list": None}
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Adds the signals, and takes sentences out if so asked. A text without words scores 0."""
+        """Adds the signals, and removes toxic sentences if `sentences` is drop. A text without words scores 0."""
         if not self._models:
             self.open()
         texts = [text or "" for text in batch.column("text").to_pylist()]
@@ -164,9 +171,9 @@ class Toxicity(MapStep):
             if language:
                 codes = pc.struct_field(batch.column("language"), "code").to_pylist()
                 mine = [i for i in mine if codes[i] == language]  # type: ignore[assignment]
-            for i, (row, text) in zip(mine, self._judge(model, [texts[i] for i in mine]), strict=True):
+            for i, (row, text) in zip(mine, self._score_texts(model, [texts[i] for i in mine]), strict=True):
                 rows[i], left[i] = row, text
-        columns = {f.name: [None if r is None else r[k] for r in rows] for k, f in enumerate(self._judged)}
+        columns = {f.name: [None if r is None else r[k] for r in rows] for k, f in enumerate(self._model_signals)}
         if self._list is not None:
             columns["listed"] = [self._list.share(text) for text in texts]
         if left != texts:
@@ -177,11 +184,11 @@ class Toxicity(MapStep):
         return with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=list(self.signals)))
 
     @property
-    def _judged(self) -> list[pa.Field]:
+    def _model_signals(self) -> list[pa.Field]:
         return [f for f in self.signals if f.name != "listed"]
 
-    def _judge(self, model: Model, texts: list[str]) -> list[tuple[list[Any], str]]:
-        """For each text its signals in order of the schema, and what is left of it."""
+    def _score_texts(self, model: ToxicityModel, texts: list[str]) -> list[tuple[list[Any], str]]:
+        """For each text its signals in order of the schema, and the remaining text."""
         lines: list[str] = []  # each document, then its sentences
         spans: list[list[tuple[int, int]]] = []
         for text in texts:
@@ -208,13 +215,8 @@ class Toxicity(MapStep):
         return judged
 
 
-def signal_name(label: str) -> str:
-    """A label as SQL can name it: what is no ASCII letter, digit or underscore becomes an underscore."""
-    return _SIGNAL.sub("_", label)
-
-
 def _sentences(text: str) -> list[tuple[int, int]]:
-    """Where sentences begin and end: at line breaks, and behind `.`, `!` or `?` before white space."""
+    """Start and end of each sentence: sentences end at line breaks, and after `.`, `!` or `?` before white space."""
     spans, at = [], 0
     for match in _SENTENCE_END.finditer(text):
         spans.append((at, match.start()))
@@ -223,7 +225,7 @@ def _sentences(text: str) -> list[tuple[int, int]]:
 
 
 def _without(text: str, spans: Sequence[tuple[int, int]]) -> str:
-    """The text without these sentences. The white space behind one goes too, unless it parts the lines around it."""
+    """The text without these sentences and the white space after each, except line breaks between remaining lines."""
     parts, at = [], 0
     for start, end in spans:
         parts.append(text[at:start])

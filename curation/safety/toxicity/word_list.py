@@ -1,8 +1,8 @@
-"""Word-list density: what share of a text's words stands on a list. Cruder than a classifier, and anybody can read why.
+"""Computes the share of a text's words that are on a word list: cruder than a classifier, but easy to explain.
 
-A list is a text file, one word or phrase a line (`#` begins a comment). `datatrove:banned_words` and
-`datatrove:soft_banned_words` are lists that datatrove carries (it filters URLs by them). Words are compared whole,
-without case; entries in scripts written without spaces are looked for anywhere.
+A list is a text file with one word or phrase per line (`#` begins a comment). `datatrove:banned_words` and
+`datatrove:soft_banned_words` are lists in the datatrove package (it filters URLs by them). Whole words are compared,
+ignoring case; entries in scripts written without spaces match anywhere.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from curation.core.errors import UserError
 from curation.core.packages import describe_missing
 from curation.storage import filesystem
 
-CARRIED = "datatrove:"
-_CARRIED = ("banned_words", "soft_banned_words")
+DATATROVE = "datatrove:"
+_DATATROVE_LISTS = ("banned_words", "soft_banned_words")
 _WORD = re.compile(r"\w+(?:['’]\w+)?")
-# Han, kana, Hangul do not; Thai, Lao, Khmer, Burmese
+# Scripts without spaces between words: Han, kana, Hangul; Thai, Lao, Khmer, Burmese
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 
 
-def path_of(name: str) -> str:
-    """Where a list is: a path as it is, `datatrove:NAME` in the package. Raises UserError for a name not in there."""
-    if not name.startswith(CARRIED):
+def word_list_path(name: str) -> str:
+    """The path of a list: `datatrove:NAME` is in the package, any other name is a path. Raises UserError."""
+    if not name.startswith(DATATROVE):
         return name
-    wanted = name.removeprefix(CARRIED)
-    if wanted not in _CARRIED:
-        raise UserError(f"datatrove carries no list {wanted!r}; it has {', '.join(_CARRIED)}")
+    wanted = name.removeprefix(DATATROVE)
+    if wanted not in _DATATROVE_LISTS:
+        raise UserError(f"datatrove has no list {wanted!r}; it has {', '.join(_DATATROVE_LISTS)}")
     from importlib.util import find_spec
 
     spec = find_spec("datatrove")
@@ -39,14 +39,14 @@ def path_of(name: str) -> str:
 
 @dataclass
 class WordList:
-    """Entries ready to be counted: single words, phrases by their first word, and strings of unspaced scripts."""
+    """Entries of word lists: single words, phrases by their first word, and strings of scripts without spaces."""
 
     words: set[str] = field(default_factory=set)
     phrases: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
     anywhere: list[str] = field(default_factory=list)
 
     def share(self, text: str) -> float:
-        """Words on the list by words of the text, a phrase as one; 0 for a text without words."""
+        """Listed words per word of the text, a phrase counting as one; 0 for a text without words."""
         lowered = text.lower()
         found = _WORD.findall(lowered)
         hits = sum(word in self.words for word in found) if self.words else 0
@@ -57,18 +57,18 @@ class WordList:
         return min(1.0, hits / len(found)) if found else 0.0
 
 
-def read(names: Sequence[str]) -> WordList:
-    """The entries of all lists. Raises UserError for one that cannot be read or has none."""
+def load_word_lists(names: Sequence[str]) -> WordList:
+    """The entries of all lists. Raises UserError for a list that is empty or cannot be read."""
     made = WordList()
     for name in names:
-        fs, inner = filesystem(path_of(name))
+        fs, inner = filesystem(word_list_path(name))
         try:
             lines = fs.cat_file(inner).decode().lower().splitlines()
         except (OSError, UnicodeDecodeError) as e:
-            raise UserError(f"the word list {name} cannot be read as UTF-8 text: {e}") from None
+            raise UserError(f"word list {name}: cannot be read as UTF-8 text: {e}") from None
         entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not entries:
-            raise UserError(f"the word list {name} is empty")
+            raise UserError(f"word list {name}: is empty")
         for entry in entries:
             words = tuple(_WORD.findall(entry))
             if _UNSPACED.search(entry):

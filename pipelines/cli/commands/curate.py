@@ -19,7 +19,6 @@ from pipelines.cli.app import (
     Workers,
     app,
     check_executor,
-    load_pipeline,
     make_console,
 )
 
@@ -41,13 +40,14 @@ def curate(
     quiet: Quiet = False,
 ) -> None:
     """Curate text as a pipeline file says. Resumes an interrupted run; does nothing if the run is complete."""
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate as curate_run
     from pipelines.cards.write_cards import update_cards
     from pipelines.monitor.progress import ProgressDisplay
     from pipelines.monitor.run_result import print_result
 
     check_executor(executor)
-    pipeline = load_pipeline(file, sets)
+    pipeline = load_pipeline(file, sets=sets or ())
     run_dir = run or os.path.join("runs", pipeline.name)
     console = make_console(quiet or as_json)
     with ProgressDisplay(console, quiet=quiet or as_json) as display:

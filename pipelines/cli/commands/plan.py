@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.app import AsJson, Sets, app, load_pipeline, make_console
+from pipelines.cli.app import AsJson, Sets, app, make_console
 
 
 @app.command()
@@ -36,9 +36,10 @@ def plan(
         answer = plan_training(file, sets or [], data, vocab, gpus, device, mfu, price)
         print(json.dumps(answer)) if as_json else show_training_plan(make_console(), answer)
         return
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.status import plan_run
 
-    pipeline = load_pipeline(file, sets)
+    pipeline = load_pipeline(file, sets=sets or ())
     answer = plan_run(pipeline, run or os.path.join("runs", pipeline.name))
     if as_json:
         print(json.dumps(answer, default=str))

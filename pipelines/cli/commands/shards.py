@@ -135,7 +135,7 @@ def merge(
     tokens_per_shard: Annotated[int, typer.Option(min=1, max=1 << 30, help="Size of a shard, in tokens.")] = 50_000_000,
 ) -> None:
     """Merge the shards of several runs: each document once, and no validation text in the training split."""
-    from curation.packing.merge import merge as merge_runs
+    from curation.packing.merge import merge_runs
 
     _show_merge(merge_runs(out, runs, tokens_per_shard), out)
 
@@ -144,9 +144,9 @@ def _show_merge(made: Any, out: str) -> None:
     entries = list(made.manifest.entries())
     documents = sum(e.documents for *_, e in entries)
     print(f"{out}: {documents:,} documents, {sum(e.tokens for *_, e in entries):,} tokens in {len(entries)} shards")
-    if made.repeated or made.held_out:
-        overlap = f"{made.held_out:,} training documents whose text or URL is in the validation split"
-        print(f"left out: {made.repeated:,} repeated ids, {overlap}")
+    if made.duplicate_ids or made.removed_from_training:
+        overlap = f"{made.removed_from_training:,} training documents whose text or URL is in the validation split"
+        print(f"left out: {made.duplicate_ids:,} repeated ids, {overlap}")
 
 
 @shards_app.command("export")
@@ -156,7 +156,7 @@ def export(
     out: Annotated[str, typer.Option(help="Output directory.")],
 ) -> None:
     """Export shards to the format of another trainer."""
-    from curation.packing.export_formats import export as export_shards
+    from curation.packing.export_formats import export_shards
     from curation.shards import read_manifest
 
     for path in export_shards(read_manifest(run), _format(to), out):
@@ -180,19 +180,19 @@ def import_shards(
     """Import token files of another trainer as shards of a new run, so that training can read them."""
     import itertools
 
-    from curation.packing.export_formats import read
-    from curation.packing.merge import gather
+    from curation.packing.import_formats import read_token_file
+    from curation.packing.merge import write_token_documents
     from curation.packing.tokenizer.encode import Encoder
-    from curation.packing.tokenizer.load_tokenizer import load
+    from curation.packing.tokenizer.load_tokenizer import load_tokenizer
 
     for path in (*files, *(validation or ())):
         if not os.path.exists(path):
             raise typer.BadParameter(f"{path}: no such file")
-    data, chosen = load(tokenizer), _format(kind)
+    data, chosen = load_tokenizer(tokenizer), _format(kind)
     end = Encoder(data, eos=eos).eos
-    parts = [read(path, chosen, end, domain) for path in files]
-    parts += [read(path, chosen, end, domain, "validation") for path in validation or ()]
-    _show_merge(gather(out, itertools.chain.from_iterable(parts), data, eos=eos), out)
+    parts = [read_token_file(path, chosen, end, domain) for path in files]
+    parts += [read_token_file(path, chosen, end, domain, "validation") for path in validation or ()]
+    _show_merge(write_token_documents(out, itertools.chain.from_iterable(parts), data, eos=eos), out)
 
 
 def _format(name: str) -> Any:

@@ -58,9 +58,9 @@ def train(
         if address is not None:
             import ray
 
-            from curation.engine.execution.executors import reach
+            from curation.engine.execution.executors import connect_to_cluster
 
-            reach(ray, address, log_to_driver=False)
+            connect_to_cluster(ray, address, log_to_driver=False)
         console.print(f"training on Ray; follow it with gristmill watch {run_dir}", style="dim", highlight=False)
         result = fit(settings, data, run_dir, workers=_workers(workers), address=address)
     else:

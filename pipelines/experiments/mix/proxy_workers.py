@@ -32,9 +32,9 @@ def on_ray(
                 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
                 ray.init("local", include_dashboard=False, object_store_memory=150 << 20, **quiet)
             else:
-                from curation.engine.execution.executors import reach
+                from curation.engine.execution.executors import connect_to_cluster
 
-                reach(ray, address, **quiet)
+                connect_to_cluster(ray, address, **quiet)
         call: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(proxy_run.train)
         waiting = [call.remote(p) for p in proxies]
         while waiting:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.config import load as config
-from curation.config.catalogue import READERS, STEPS
+from curation.config.load_pipeline import load_pipeline
 from curation.core.errors import UserError
 from curation.core.renamed_keys import PIPELINE_KEYS, renamed
 
@@ -39,7 +38,7 @@ def test_an_old_key_of_a_pipeline_file(tmp_path: Path, text: str, expected: str)
     file = tmp_path / "web.yaml"
     file.write_text(BASE + text)
     with pytest.raises(UserError) as error:
-        config.load(str(file), catalogue=STEPS, readers=READERS)
+        load_pipeline(str(file))
     assert str(error.value).replace(f"{tmp_path}/", "") == expected
 
 
@@ -51,7 +50,7 @@ def test_an_old_key_in_an_override(tmp_path: Path) -> None:
         ("quarantine=[bad.jsonl]", "`quarantine` was renamed to `exclude`"),
     ):
         with pytest.raises(UserError, match=expected) as error:
-            config.load(str(file), catalogue=STEPS, readers=READERS, sets=[given])
+            load_pipeline(str(file), sets=[given])
         assert str(error.value).startswith(f"--set {given}: ")
 
 

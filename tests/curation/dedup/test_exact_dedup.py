@@ -1,4 +1,7 @@
-"""Exact deduplication, through the stages."""
+"""Exact deduplication, through the stages.
+
+Covers: keep_one.py, text_normalization.py
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.dedup import exact_dedup
+from curation.dedup import keep_one
 from curation.dedup.exact_dedup import ExactDedup
 from tests.curation.stages import corpus_of, cut, documents, run, signals
 
@@ -57,7 +60,7 @@ def test_against_a_dictionary_and_any_layout(texts, tasks, shuffle):
 def test_many_partitions_give_the_same_answer_and_the_seed_another(monkeypatch):
     table = documents([f"text {i % 40}" for i in range(200)])
     once = decide(table)
-    monkeypatch.setattr(exact_dedup, "ROWS_PER_PARTITION", 16)
+    monkeypatch.setattr(keep_one, "ROWS_PER_PARTITION", 16)
     assert decide(table, 4, 3) == once
     other = decide(table, seed=18)
     assert other != once

@@ -1,4 +1,4 @@
-"""One document a URL, through the stages."""
+"""One document per URL, through the stages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.canonical_url import canonicalize_url
-from curation.dedup import url_dedup
+from curation.dedup import keep_one
 from curation.dedup.url_dedup import UrlDedup
 from tests.curation.stages import corpus_of, cut, documents, run, signals
 
@@ -90,6 +90,6 @@ def test_against_a_dictionary_and_any_layout(rows, prefer, tasks, shuffle):
 def test_many_partitions_give_the_same_answer(monkeypatch: pytest.MonkeyPatch):
     table = documents(["t"] * 200, url=[f"http://e.org/{i % 40}" for i in range(200)])
     once = decide(table)
-    monkeypatch.setattr(url_dedup, "ROWS_PER_PARTITION", 16)
+    monkeypatch.setattr(keep_one, "ROWS_PER_PARTITION", 16)
     assert decide(table, 4, 3) == once
     assert sum(s["duplicate"] for s in once.values()) == 160

@@ -15,8 +15,7 @@ from typing import Any
 
 import yaml
 
-from curation.config import load as config
-from curation.config.catalogue import READERS, STEPS
+from curation.config.load_pipeline import load_pipeline
 from curation.config.pipeline import Pipeline
 from curation.engine.runtime import run
 
@@ -82,7 +81,7 @@ def load(folder: Path, tree: dict[str, Any] | str, *sets: str, name: str = "pipe
     path = folder / name
     text = tree if isinstance(tree, str) else yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
-    return config.load(str(path), catalogue=STEPS, readers=READERS, sets=sets)
+    return load_pipeline(str(path), sets=sets)
 
 
 def curate(folder: Path, tree: dict[str, Any], to: str = "run", **more: Any) -> run.RunResult:

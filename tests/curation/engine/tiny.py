@@ -11,8 +11,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from curation.config import load as config
-from curation.config.catalogue import READERS, STEPS
+from curation.config.load_pipeline import load_pipeline
 from curation.config.pipeline import Pipeline
 from curation.engine.runtime.run import RunResult, curate
 
@@ -91,7 +90,7 @@ def write_pipeline(folder: Path, root: str | None = None, pause: float = 0.0) ->
 
 
 def load(file: Path) -> Pipeline:
-    return config.load(str(file), catalogue=STEPS, readers=READERS)
+    return load_pipeline(str(file))
 
 
 def run(file: Path, run_dir: Path | str, **options: Any) -> RunResult:

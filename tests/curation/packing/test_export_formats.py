@@ -1,4 +1,7 @@
-"""Round trips: out to nanoGPT, llm.c, Megatron and datasets, read by their own ways of reading, and back in."""
+"""Round trips: shards exported to nanoGPT, llm.c, Megatron and datasets, read as those read them, and imported again.
+
+Covers: import_formats.py, merge.py, tokenizer/sentencepiece.py
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ import pytest
 
 from curation import shards
 from curation.core.errors import UserError
-from curation.packing.export_formats import export, read
-from curation.packing.merge import gather, merge
+from curation.packing.export_formats import export_shards
+from curation.packing.import_formats import read_token_file
+from curation.packing.merge import merge_runs, write_token_documents
 from curation.packing.tokenizer.encode import Encoder
 from tests.curation.packing.test_shard_writer import corpus, pack
 
@@ -39,14 +43,14 @@ def stream(manifest: shards.Manifest, split: str, domain: str) -> list[int]:
 
 def test_nanogpt(run: Path, tmp_path: Path) -> None:
     manifest = shards.read_manifest(str(run))
-    export(manifest, "nanogpt", str(tmp_path))
+    export_shards(manifest, "nanogpt", str(tmp_path))
     data = np.memmap(tmp_path / "train-web.bin", dtype=np.uint16, mode="r")  # as nanoGPT's get_batch opens it
     assert data.tolist() == stream(manifest, "train", "web")
 
 
 def test_llmc(run: Path, tmp_path: Path) -> None:
     manifest = shards.read_manifest(str(run))
-    export(manifest, "llmc", str(tmp_path))
+    export_shards(manifest, "llmc", str(tmp_path))
     data = (tmp_path / "train-web.bin").read_bytes()
     magic, version, count = struct.unpack("<3i", data[:12])  # llm.c: 256 ints, then the tokens
     assert (magic, version) == (20240520, 1)
@@ -54,16 +58,16 @@ def test_llmc(run: Path, tmp_path: Path) -> None:
     assert len(tokens) == count and tokens.tolist() == stream(manifest, "train", "web")
     (tmp_path / "cut.bin").write_bytes(data[:-2])
     with pytest.raises(UserError, match=r"truncated: .* its header says"):
-        list(read(str(tmp_path / "cut.bin"), "llmc", 0, "web"))
+        list(read_token_file(str(tmp_path / "cut.bin"), "llmc", 0, "web"))
     (tmp_path / "other.bin").write_bytes(b"x" * 2000)
     with pytest.raises(UserError, match=r"not a token file of llm\.c"):
-        list(read(str(tmp_path / "other.bin"), "llmc", 0, "web"))
+        list(read_token_file(str(tmp_path / "other.bin"), "llmc", 0, "web"))
 
 
 def test_megatron(run: Path, tmp_path: Path) -> None:
     """Read as Megatron-LM's IndexedDataset lays it out: header, lengths, pointers, document indices."""
     manifest = shards.read_manifest(str(run))
-    export(manifest, "megatron", str(tmp_path))
+    export_shards(manifest, "megatron", str(tmp_path))
     index = (tmp_path / "train-code.idx").read_bytes()
     assert index[:9] == b"MMIDIDX\x00\x00" and struct.unpack("<Q", index[9:17]) == (1,)
     assert index[17] == 8  # uint16
@@ -82,7 +86,7 @@ def test_megatron(run: Path, tmp_path: Path) -> None:
 def test_datasets(run: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     manifest = shards.read_manifest(str(run))
-    export(manifest, "datasets", str(tmp_path / "out"))
+    export_shards(manifest, "datasets", str(tmp_path / "out"))
     files = sorted(str(p) for p in (tmp_path / "out" / "web").glob("train-*.arrow"))
     assert len(files) == len(manifest.splits["train"]["web"])
     loaded = datasets.load_dataset("arrow", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
@@ -94,28 +98,36 @@ def test_datasets(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["nanogpt", "llmc", "megatron", "datasets"])
 def test_there_and_back(run: Path, tmp_path: Path, kind: Any) -> None:
     manifest = shards.read_manifest(str(run))
-    export(manifest, kind, str(tmp_path / "out"))
+    export_shards(manifest, kind, str(tmp_path / "out"))
     tokenizer = shards.read_file(manifest.path(manifest.tokenizer.file))
     files = sorted((tmp_path / "out").rglob("*web*/train-*.arrow" if kind == "datasets" else "train-web.bin"))
     held = sorted((tmp_path / "out").rglob("*web*/validation-*.arrow" if kind == "datasets" else "validation-web.bin"))
     eos = manifest.tokenizer.eos
-    found = [d for f in files for d in read(str(f), kind, eos, "web")]
-    found += [d for f in held for d in read(str(f), kind, eos, "web", "validation")]
-    made = gather(str(tmp_path / "back"), found, tokenizer, tokens_per_shard=2000)
+    found = [d for f in files for d in read_token_file(str(f), kind, eos, "web")]
+    found += [d for f in held for d in read_token_file(str(f), kind, eos, "web", "validation")]
+    made = write_token_documents(str(tmp_path / "back"), found, tokenizer, tokens_per_shard=2000)
     shards.verify_manifest(made.manifest)
-    assert made.repeated == made.held_out == 0
+    assert made.duplicate_ids == made.removed_from_training == 0
     for split in ("train", "validation"):
         assert sorted(documents(made.manifest, split, "web")) == sorted(documents(manifest, split, "web"))
         assert made.manifest.splits[split]["web"].text_bytes == manifest.splits[split]["web"].text_bytes
-    with pytest.raises(UserError, match="holds shards already"):
-        gather(str(tmp_path / "back"), found, tokenizer)
+    with pytest.raises(UserError, match="already has shards"):
+        write_token_documents(str(tmp_path / "back"), found, tokenizer)
 
 
 def test_streams_of_others_end_documents_with_eos(run: Path, tmp_path: Path) -> None:
     np.array([5, 6, 0, 7, 0, 0, 8, 0], np.uint16).tofile(tmp_path / "a.bin")
-    assert [d.tokens().tolist() for *_, d in read(str(tmp_path / "a.bin"), "nanogpt", 0, "x")] == [[5, 6], [7], [], [8]]
+    assert [d.tokens().tolist() for *_, d in read_token_file(str(tmp_path / "a.bin"), "nanogpt", 0, "x")] == [
+        [5, 6],
+        [7],
+        [],
+        [8],
+    ]
     np.array([0, 5, 6, 0, 7], np.uint16).tofile(tmp_path / "b.bin")
-    assert [d.tokens().tolist() for *_, d in read(str(tmp_path / "b.bin"), "nanogpt", 0, "x")] == [[5, 6], [7]]
+    assert [d.tokens().tolist() for *_, d in read_token_file(str(tmp_path / "b.bin"), "nanogpt", 0, "x")] == [
+        [5, 6],
+        [7],
+    ]
 
 
 def test_merged_runs_are_one_order_with_each_document_once(run: Path, tmp_path: Path) -> None:
@@ -127,9 +139,9 @@ def test_merged_runs_are_one_order_with_each_document_once(run: Path, tmp_path: 
         folder = tmp_path / name / "result"
         (tmp_path / "tokenizer.json").write_bytes(tokenizer)
         packed(part, folder, str(tmp_path / "tokenizer.json"))
-    made = merge(str(tmp_path / "both"), [str(tmp_path / "a"), str(tmp_path / "b")], tokens_per_shard=2000)
+    made = merge_runs(str(tmp_path / "both"), [str(tmp_path / "a"), str(tmp_path / "b")], tokens_per_shard=2000)
     shards.verify_manifest(made.manifest)
-    assert made.repeated == 50 and made.manifest.generation == 1
+    assert made.duplicate_ids == 50 and made.manifest.generation == 1
     for domain in ("web", "code", "tiny"):
         mine, theirs = (
             sorted(
@@ -153,7 +165,7 @@ def test_merged_runs_are_one_order_with_each_document_once(run: Path, tmp_path: 
 
 def packed(table: Any, folder: Path, path: str) -> None:
     """Shards of a table with a tokenizer from a file."""
-    from curation.packing.shard_writer import manifest, shard_stages
+    from curation.packing.shard_writer import build_manifest, shard_stages
     from curation.packing.tokenizer.train_tokenizer import load_tokenizer_stages, tokenizer_info
     from tests.curation.stages import corpus_of
     from tests.curation.stages import run as run_stages
@@ -161,23 +173,25 @@ def packed(table: Any, folder: Path, path: str) -> None:
     known = corpus_of([table], 17)
     loaded = run_stages(load_tokenizer_stages(known, path=path), [table], folder)
     made = run_stages(shard_stages(known, tokenizer=path, validation=0.1), [table], folder)
-    whole = manifest(made.results[-1].outputs, tokenizer_info(loaded.results[-1].outputs[0]), seed=17)
+    whole = build_manifest(made.results[-1].outputs, tokenizer_info(loaded.results[-1].outputs[0]), seed=17)
     (folder / "shards/manifest.json").write_bytes(whole.dumps())
 
 
 def test_validation_wins_where_runs_are_merged(run: Path, tmp_path: Path) -> None:
     manifest = shards.read_manifest(str(run))
     tokenizer = shards.read_file(manifest.path(manifest.tokenizer.file))
-    from curation.packing.merge import of_runs
+    from curation.packing.merge import read_documents
 
-    held = [(s, d, p) for s, d, p in of_runs([manifest]) if s == "validation"]
+    held = [(s, d, p) for s, d, p in read_documents([manifest]) if s == "validation"]
     copies = [
         ("train", d, type(p)(hashlib.md5(p.doc_id).digest(), p.length, p.tokens, p.url, p.source)) for _, d, p in held
     ]
     _, domain, page = held[0]
     newer = type(page)(b"n" * 16, 2, lambda: np.array([70, 71], np.uint16), f"{page.url}?utm_source=feed#top", None)
-    made = gather(str(tmp_path / "out"), [*of_runs([manifest]), *copies, ("train", domain, newer)], tokenizer)
-    assert made.held_out == len(held) + 1 > 1
+    made = write_token_documents(
+        str(tmp_path / "out"), [*read_documents([manifest]), *copies, ("train", domain, newer)], tokenizer
+    )
+    assert made.removed_from_training == len(held) + 1 > 1
     assert made.manifest.splits["train"]["web"].documents == manifest.splits["train"]["web"].documents
 
 
@@ -186,7 +200,7 @@ def test_sentencepiece_models_are_loaded_and_say_whether_they_lose(tmp_path: Pat
 
     import sentencepiece
 
-    from curation.packing.tokenizer.load_tokenizer import load
+    from curation.packing.tokenizer.load_tokenizer import load_tokenizer
 
     texts = [f"the mill grinds {i} grains of wheat  and rye" for i in range(500)]
     for name, options, lossless in (
@@ -213,7 +227,7 @@ def test_sentencepiece_models_are_loaded_and_say_whether_they_lose(tmp_path: Pat
         )
         path = tmp_path / f"{name}.model"
         path.write_bytes(model.getvalue())
-        encoder = Encoder(load(str(path)))
+        encoder = Encoder(load_tokenizer(str(path)))
         assert (encoder.kind, encoder.file, encoder.eos) == ("sentencepiece", "tokenizer.model", 2)
         assert encoder.decode(encoder.encode_batch(["the mill grinds </s> rye"])[0]).endswith("rye")
         assert 2 not in encoder.encode_batch(["a </s> b"])[0]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curation.packing import train_validation_split
-from curation.packing.leakage_groups import related_stages, text_numbers
+from curation.packing.leakage_groups import leakage_group_stages, split_hashes
 from tests.curation.stages import corpus_of, cut, documents, run
 
 SEED = 17
@@ -23,7 +23,7 @@ def sides(table: pa.Table, fraction: float, tasks: int = 1, clusters: tuple[str,
     corpus = corpus_of(parts, SEED)
 
     def plan():
-        yield from related_stages(corpus, int(fraction * corpus.documents), clusters)
+        yield from leakage_group_stages(corpus, int(fraction * corpus.documents), clusters)
         first, second = train_validation_split.survey_stages(corpus)
         yield first
         yield second
@@ -31,8 +31,8 @@ def sides(table: pa.Table, fraction: float, tasks: int = 1, clusters: tuple[str,
     rows = run(plan(), parts).rows
     found: dict[bytes, bool] = {}
     for task, part in enumerate(parts):
-        mine = train_validation_split.read_sides(iter(rows.filter(pc.equal(rows["to"], task)).to_batches()))
-        held = mine.of(part["text"].combine_chunks(), SEED, fraction)
+        mine = train_validation_split.read_split_rule(iter(rows.filter(pc.equal(rows["to"], task)).to_batches()))
+        held = mine.is_validation(part["text"].combine_chunks(), SEED, fraction)
         found |= dict(zip(part["doc_id"].to_pylist(), held.tolist(), strict=True))
     return [found[i] for i in table["doc_id"].to_pylist()]
 
@@ -86,7 +86,7 @@ def test_the_same_page_under_two_spellings_of_its_address_and_another_text():
 def test_a_document_without_relatives_is_placed_by_its_own_number():
     rows = [(f"text {i}", None, "web", None) for i in range(500)]
     table = crawl(rows)
-    number = text_numbers(table["text"].combine_chunks(), SEED)
+    number = split_hashes(table["text"].combine_chunks(), SEED)
     expected = ((number < 0.1 * 2.0**64) | (number == number.min())) & (number != number.max())
     assert sides(table, 0.1) == expected.tolist()
     more = sides(table, 0.2)
@@ -121,4 +121,4 @@ def test_every_domain_of_two_families_has_one_on_each_side():
 
 def test_where_nobody_is_related_nothing_more_is_done():
     parts = cut(crawl([(f"text {i}", f"http://example.org/{i}", "web", None) for i in range(50)]), 3)
-    assert run(related_stages(corpus_of(parts), 5, ("near",)), parts).names == ["links", "shared"]
+    assert run(leakage_group_stages(corpus_of(parts), 5, ("near",)), parts).names == ["leakage_keys", "shared_keys"]

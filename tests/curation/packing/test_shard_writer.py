@@ -1,4 +1,7 @@
-"""The pack: documents to tokenizer, shards, manifest and Parquet, through the stages and back."""
+"""Documents to tokenizer, shards, manifest and Parquet, through the stages and back.
+
+Covers: document_writer.py, external_sort.py, train_validation_split.py, tokenizer/train_tokenizer.py
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ from curation import shards
 from curation.core.errors import UserError
 from curation.document import BASE
 from curation.packing import leakage_groups, shard_writer, train_validation_split
-from curation.packing.document_writer import documents_stages
-from curation.packing.shard_writer import manifest, shard_stages
+from curation.packing.document_writer import document_stages
+from curation.packing.shard_writer import build_manifest, shard_stages
 from curation.packing.tokenizer import train_tokenizer
 from curation.packing.tokenizer.encode import Encoder
 from curation.packing.tokenizer.train_tokenizer import load_tokenizer_stages, tokenizer_info, train_tokenizer_stages
@@ -49,7 +52,7 @@ def pack(table, folder: Path, tasks=1, order=None, seed=17, **options):
     trained = run(train_tokenizer_stages(known, vocab=400), parts, folder)
     (fact,) = trained.results[-1].outputs
     made = run(shard_stages(known, tokenizer=str(folder / "shards/tokenizer.json"), **options), parts, folder)
-    whole = manifest(made.results[-1].outputs, tokenizer_info(fact), seed=seed)
+    whole = build_manifest(made.results[-1].outputs, tokenizer_info(fact), seed=seed)
     (folder / "shards/manifest.json").write_bytes(whole.dumps())
     return whole
 
@@ -65,7 +68,7 @@ def tree(folder: Path) -> dict[str, str]:
 def test_every_document_comes_back_from_the_shards(tmp_path):
     table = corpus()
     whole = pack(table, tmp_path / "result", 3, validation=0.1, tokens_per_shard=2000)
-    again = shards.read_manifest(str(tmp_path / "result"), verify=True)
+    again = shards.verify_manifest(shards.read_manifest(str(tmp_path / "result")))
     assert again.dumps() == whole.dumps()
     encoder = Encoder((tmp_path / "result/shards/tokenizer.json").read_bytes())
     rows = {r["doc_id"]: r for r in table.to_pylist()}
@@ -169,7 +172,7 @@ print(sorted(tree(folder / "result").items()), [sorted(d.items()) for d in decid
 
 
 def test_how_many_bits():
-    assert [shard_writer.bits(n, 10) for n in (0, 1, 10, 11, 20, 21, 40, 41)] == [0, 0, 0, 1, 1, 2, 2, 3]
+    assert [shard_writer.hash_prefix_bits(n, 10) for n in (0, 1, 10, 11, 20, 21, 40, 41)] == [0, 0, 0, 1, 1, 2, 2, 3]
 
 
 def test_another_seed_another_order_and_split(tmp_path):
@@ -181,14 +184,14 @@ def test_another_seed_another_order_and_split(tmp_path):
 
 def test_the_split_goes_by_content():
     texts = pa.array([f"text {i}" for i in range(5000)], pa.large_string())
-    number = leakage_groups.text_numbers(texts, 17)
+    number = leakage_groups.split_hashes(texts, 17)
     low, high = int(number.min()), int(number.max())
-    one, two = (train_validation_split.validation(number, low, high, f) for f in (0.01, 0.02))
+    one, two = (train_validation_split.is_validation(number, low, high, f) for f in (0.01, 0.02))
     assert 25 < one.sum() < 80 and (two | ~one).all()  # a larger fraction keeps what a smaller one chose
-    assert not train_validation_split.validation(number, low, high, 0.0).any()
-    assert train_validation_split.validation(number, low, high, 1e-9).sum() == 1
-    same = leakage_groups.text_numbers(pa.array(["x", "x"], pa.large_string()), 17)
-    assert not train_validation_split.validation(
+    assert not train_validation_split.is_validation(number, low, high, 0.0).any()
+    assert train_validation_split.is_validation(number, low, high, 1e-9).sum() == 1
+    same = leakage_groups.split_hashes(pa.array(["x", "x"], pa.large_string()), 17)
+    assert not train_validation_split.is_validation(
         same, int(same[0]), int(same[0]), 0.999
     ).any()  # equal texts are never parted
 
@@ -217,7 +220,7 @@ def test_the_tokenizer_is_trained_on_a_sample_by_hash(tmp_path, monkeypatch):
     assert outputs[0] == outputs[1] and files[0] == files[1]
     assert 20_000 <= outputs[0]["sample_bytes"] < 20_500
     assert outputs[0]["sha256"] == hashlib.sha256(files[0]).hexdigest()
-    monkeypatch.setattr(train_tokenizer, "MOST_OF_ONE", 10)
+    monkeypatch.setattr(train_tokenizer, "MAX_CHARS_PER_DOCUMENT", 10)
     ran = run(train_tokenizer_stages(corpus_of([table]), vocab=300), [table], tmp_path / "c")
     assert ran.results[-1].outputs[0]["sample_bytes"] < 10 * 300 + 300
 
@@ -233,7 +236,7 @@ def test_a_tokenizer_from_outside(tmp_path, data):
     written = tmp_path / "result/shards/tokenizer.json"
     assert json.loads(written.read_text())["model"]["type"] == "BPE"
     made = run(shard_stages(corpus_of([table]), tokenizer=str(written)), [table], tmp_path / "result")
-    whole = manifest(made.results[-1].outputs, info)
+    whole = build_manifest(made.results[-1].outputs, info)
     assert shards.open_shard(str(tmp_path / "result/shards" / whole.splits["train"]["web"].shards[0].path)).eos == 50256
 
 
@@ -245,12 +248,14 @@ def test_the_manifest_says_the_mix(tmp_path):
         shard_stages(corpus_of([table]), tokenizer=str(folder / "shards/tokenizer.json")), [table], tmp_path / "x"
     )
     outputs, info = made.results[-1].outputs, shards.read_manifest(str(folder)).tokenizer
-    whole = manifest(outputs, info, weights={"web": 3, "code": 1}, budget=4000, max_epochs=4, fingerprint="f" * 32)
+    whole = build_manifest(
+        outputs, info, weights={"web": 3, "code": 1}, budget=4000, max_epochs=4, fingerprint="f" * 32
+    )
     assert whole.mix.weights == {"web": 0.75, "code": 0.25} and whole.mix.budget == 4000
     assert whole.mix.epochs["web"] == 3000 / whole.splits["train"]["web"].tokens
     with pytest.raises(UserError, match="A budget of"):
-        manifest(outputs, info, weights={"tiny": 1}, budget=10**9, max_epochs=4)
-    assert manifest(reversed(outputs), info).dumps() == manifest(outputs, info).dumps()
+        build_manifest(outputs, info, weights={"tiny": 1}, budget=10**9, max_epochs=4)
+    assert build_manifest(reversed(outputs), info).dumps() == build_manifest(outputs, info).dumps()
 
 
 @pytest.mark.parametrize(
@@ -287,7 +292,7 @@ def test_the_documents_as_parquet(tmp_path, monkeypatch):
     columns = pa.schema([*BASE, table.schema.field("language")])
     for name, tasks, order in (("a", 1, None), ("b", 7, 5)):
         parts = cut(table, tasks, order)
-        run(documents_stages(corpus_of(parts), columns), parts, tmp_path / name)
+        run(document_stages(corpus_of(parts), columns), parts, tmp_path / name)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
     got = pq.read_table(tmp_path / "a" / "documents")
     assert got.schema.names == columns.names and got.num_rows == 3000
@@ -300,7 +305,7 @@ def test_the_documents_as_parquet(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BUCKET_BYTES", 20_000)
     monkeypatch.setattr(module, "FILE_BYTES", 200_000)
     parts = cut(table, 3, 1)
-    ran = run(documents_stages(corpus_of(parts), columns), parts, tmp_path / "c")
+    ran = run(document_stages(corpus_of(parts), columns), parts, tmp_path / "c")
     assert len(list((tmp_path / "c" / "documents").iterdir())) == 4
     assert sum(f["documents"] for f in ran.results[-1].outputs) == 3000
     assert pq.read_table(tmp_path / "c" / "documents").equals(got)

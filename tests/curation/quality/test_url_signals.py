@@ -85,7 +85,7 @@ def test_own_lists(tmp_path: Path, cache: Path) -> None:
 
 
 def test_a_list_that_is_not_there() -> None:
-    with pytest.raises(UserError, match=r"no list nowhere\.txt"):
+    with pytest.raises(UserError, match=r"list nowhere\.txt does not exist"):
         UrlSignals(lists=["nowhere.txt"]).check()
 
 

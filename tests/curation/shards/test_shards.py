@@ -1,4 +1,7 @@
-"""The shard format: exact round trips, equal bytes, flat memory, and a clear error for every way to be damaged."""
+"""The shard format: exact round trips, equal bytes, flat memory, and a clear error for every kind of damage.
+
+Covers: layout.py, write.py, read.py, manifest.py, verify.py, file_access.py
+"""
 
 from __future__ import annotations
 
@@ -147,7 +150,7 @@ def test_manifest_round_trip(tmp_path: Path) -> None:
     text = (tmp_path / "result/shards/manifest.json").read_bytes()
     assert read.dumps() == text
     for place in ("", "result", "result/shards", "result/shards/manifest.json"):
-        assert shards.read_manifest(str(tmp_path / place), verify=True) == read
+        assert shards.verify_manifest(shards.read_manifest(str(tmp_path / place))) == read
     assert read.splits["train"]["d0"].tokens == 5 + 15 and read.splits["train"]["d0"].text_bytes == 30
     assert [(s, d) for s, d, _ in read.entries()] == [("train", "d0"), ("train", "d1")]
     assert json.loads(text)["splits"]["train"]["d1"]["documents"] == 5
@@ -157,7 +160,7 @@ def test_remote_manifest_and_shards(tmp_path: Path) -> None:
     manifest(tmp_path)
     memory = fsspec.filesystem("memory")
     memory.put(str(tmp_path / "result"), "/remote-run/result", recursive=True)
-    read = shards.read_manifest("memory://remote-run", verify=True)
+    read = shards.verify_manifest(shards.read_manifest("memory://remote-run"))
     entry = read.splits["train"]["d1"].shards[0]
     local = shards.open_shard(str(tmp_path / "result/shards" / entry.path))
     remote = shards.open_shard(read.path(entry), entry=entry)
@@ -171,7 +174,7 @@ def test_damage_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     good = path.read_bytes()
 
     path.unlink()
-    with pytest.raises(shards.ShardMissing, match=r"00000[.]arrow: the manifest names this file and it is not there"):
+    with pytest.raises(shards.ShardMissing, match=r"00000[.]arrow: listed in the manifest, but the file is missing"):
         shards.open_shard(str(path), entry=entry)
 
     for cut in (0, 4, 100, len(good) - 1):
@@ -179,11 +182,11 @@ def test_damage_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         with pytest.raises(shards.ShardTruncated, match=rf"truncated: {cut} bytes of {len(good)}"):
             shards.open_shard(str(path), entry=entry)
     path.write_bytes(good[:100])
-    with pytest.raises(shards.ShardTruncated, match="the Arrow footer is not at byte 100"):
+    with pytest.raises(shards.ShardTruncated, match="no Arrow footer at byte 100"):
         shards.open_shard(str(path))
 
     path.write_bytes(good + b"x")
-    with pytest.raises(shards.ShardChecksum, match="changed after it was written"):
+    with pytest.raises(shards.ShardChecksum, match="the file changed after it was written"):
         shards.open_shard(str(path), entry=entry)
 
     for bit in range(0, len(good) * 8, 997):  # one flipped bit, wherever it is, is found by verify
@@ -191,7 +194,7 @@ def test_damage_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
         with pytest.raises(shards.ShardChecksum, match="the manifest says"):
-            shards.read_manifest(str(tmp_path), verify=True)
+            shards.verify_manifest(shards.read_manifest(str(tmp_path)))
 
     path.write_bytes(b"not a shard at all")
     with pytest.raises(shards.ShardFormat, match="not an Arrow file"):
@@ -199,7 +202,7 @@ def test_damage_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     table = pa.table({"text": ["a"]})
     with pa.OSFile(str(path), "wb") as f, pa.ipc.new_file(f, table.schema) as writer:
         writer.write_table(table)
-    with pytest.raises(shards.ShardFormat, match="none that Gristmill wrote"):
+    with pytest.raises(shards.ShardFormat, match="that Gristmill did not write"):
         shards.open_shard(str(path))
 
     monkeypatch.setattr(shards.layout, "FORMAT", 9)
@@ -209,13 +212,13 @@ def test_damage_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         shards.open_shard(str(path))
 
     path.write_bytes(good)
-    with pytest.raises(shards.ShardTokenizer, match="tokens of the tokenizer"):
+    with pytest.raises(shards.ShardTokenizer, match="tokenized with"):
         shards.open_shard(str(path), tokenizer="0" * 64)
     shards.open_shard(str(path), entry=entry, tokenizer=read.tokenizer.sha256)
 
 
 def test_damaged_manifests_are_named(tmp_path: Path) -> None:
-    with pytest.raises(shards.ShardMissing, match="no shards here"):
+    with pytest.raises(shards.ShardMissing, match="no shards found"):
         shards.read_manifest(str(tmp_path))
     read = manifest(tmp_path)
     path = tmp_path / "result/shards/manifest.json"
@@ -229,8 +232,8 @@ def test_damaged_manifests_are_named(tmp_path: Path) -> None:
             shards.read_manifest(str(tmp_path))
     path.write_text(text)
     (tmp_path / "result/shards/tokenizer.json").write_text("{ }")
-    with pytest.raises(shards.ShardTokenizer, match="not the tokenizer that made these tokens"):
-        shards.read_manifest(str(tmp_path), verify=True)
+    with pytest.raises(shards.ShardTokenizer, match="not the tokenizer of these shards"):
+        shards.verify_manifest(shards.read_manifest(str(tmp_path)))
     assert read.tokenizer.vocab == 1000
 
 

@@ -75,7 +75,7 @@ def call(*arguments: str) -> Any:
 
 def check_every_document(run: Path) -> int:
     """Decoding a document's tokens gives the kept text; its WARC member at (offset, length) is its page."""
-    manifest = shards.read_manifest(str(run), verify=True)
+    manifest = shards.verify_manifest(shards.read_manifest(str(run)))
     assert manifest.tokenizer.lossless
     encoder = Encoder(shards.read_file(manifest.path(manifest.tokenizer.file)))
     kept = {r["doc_id"]: r for r in pq.read_table(run / "result" / "documents").to_pylist()}
@@ -136,11 +136,11 @@ def check_split(run: Path, similar: float) -> None:
     for key in (lambda r: r["text"], lambda r: canonicalize_url(r["url"])):
         held = {key(r) for r in rows if split[r["doc_id"]] == "validation"}
         assert not held & {key(r) for r in rows if split[r["doc_id"]] == "train"}
-    grams = jaccard.Sets.of(shingles.shingle_sets(pa.array([r["text"] for r in rows], pa.large_string())))
+    grams = jaccard.ShingleSets.from_list(shingles.shingle_sets(pa.array([r["text"] for r in rows], pa.large_string())))
     of = np.array([split[r["doc_id"]] == "validation" for r in rows])
     held, rest = np.flatnonzero(of), np.flatnonzero(~of)
     pairs = np.repeat(held, len(rest)), np.tile(rest, len(held))
-    which, _ = jaccard.compare(grams, pairs[0], grams, pairs[1], jaccard.fraction(similar))
+    which, _ = jaccard.verify_pairs(grams, pairs[0], grams, pairs[1], jaccard.threshold_fraction(similar))
     assert [(rows[pairs[0][i]]["url"], rows[pairs[1][i]]["url"]) for i in which] == []
 
 

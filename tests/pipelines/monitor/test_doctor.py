@@ -1,10 +1,10 @@
-"""The doctor: finds what is amiss, says what to do, leaves nothing behind."""
+"""`gristmill doctor` finds what is wrong, says what to do and leaves no files."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
+import sys
 
 import pytest
 
@@ -13,7 +13,7 @@ from pipelines.monitor import doctor
 
 def test_a_machine_that_is_fit(tmp_path):
     findings = doctor.examine(str(tmp_path / "runs"))
-    assert {f.what for f in findings} >= {"Python", "packages", "memory", "storage", "model", "Ray"}
+    assert {f.what for f in findings} >= {"Python", "packages", "extras", "memory", "storage", "model", "Ray"}
     assert not [f for f in findings if f.state == "bad"]
     assert os.listdir(tmp_path) == []
     assert all(f.advice for f in findings if f.state != "good")
@@ -26,17 +26,29 @@ def test_storage_that_cannot_be_written(tmp_path):
     assert "choose a directory" in found[0].advice
 
 
-def test_a_package_that_is_missing(tmp_path, monkeypatch, gristmill):
-    real = importlib.metadata.version
+@pytest.mark.parametrize(
+    ("hidden", "state", "said", "advice"),
+    [
+        (["kenlm"], "bad", "missing: kenlm", "pip install kenlm"),
+        (["torch"], "warn", "missing: torch; this machine can curate but not train", "pip install torch"),
+        (["duckdb", "ray"], "warn", "missing: duckdb, ray; this machine can train but not curate",
+         'pip install duckdb "ray[default]"'),
+        (["duckdb", "torch"], "bad", "missing: duckdb, torch", "pip install duckdb torch"),
+    ],
+)  # fmt: skip
+def test_a_package_that_is_missing(tmp_path, monkeypatch, hidden, state, said, advice):
+    for module in hidden:
+        monkeypatch.setitem(sys.modules, module, None)
+    found = [f for f in doctor.examine(str(tmp_path)) if f.what == "packages"][1:]
+    assert [(f.state, f.said, f.advice) for f in found] == [(state, said, advice)]
 
-    def version(name):
-        if name == "kenlm":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return real(name)
 
-    monkeypatch.setattr(importlib.metadata, "version", version)
+def test_extras(tmp_path, monkeypatch, gristmill):
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
     code, out, _ = gristmill("doctor", "--storage", tmp_path)
-    assert code == 1 and "missing: kenlm" in out and "pip install -c constraints.txt kenlm" in out
+    said = " ".join(out.split())
+    assert code == 0 and "extras: installed: demo," in said
+    assert 'mix without lightgbm (pip install "gristmill[mix]")' in said
 
 
 @pytest.mark.parametrize("present", [True, False])

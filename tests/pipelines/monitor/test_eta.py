@@ -143,8 +143,7 @@ class Sleeper(MapStep):
 def test_a_real_run_of_skewed_files(tmp_path: Path) -> None:
     """The engine at work on 60 files and one of a hundred times their size. Its step takes its time asleep, three
     seconds a MB, so that whoever else uses the machine does not decide the test."""
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.execution.driver import Silent
     from curation.engine.runtime.run import curate
 
@@ -186,7 +185,7 @@ def test_a_real_run_of_skewed_files(tmp_path: Path) -> None:
                 self.said.append((now, self.estimate.left(now)))
 
     clock = Clock()
-    pipeline = config.load(str(tmp_path / "p.yaml"), catalogue=STEPS, readers=READERS)
+    pipeline = load_pipeline(str(tmp_path / "p.yaml"))
     curate(pipeline, str(tmp_path / "run"), executor="inline", progress=clock)
     total = clock.ended - clock.began
     later = [(at, left) for at, left in clock.said if at - clock.began > 0.1 * total]

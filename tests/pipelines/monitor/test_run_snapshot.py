@@ -107,8 +107,7 @@ def test_many_phases(tmp_path):
 
 def test_a_real_run_while_it_works(small_run, tmp_path):
     """What watch says is looked at after each task: tasks done never go back, and the end is the run's own."""
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate
 
     said: list[dict[str, Any]] = []
@@ -117,7 +116,7 @@ def test_a_real_run_while_it_works(small_run, tmp_path):
         def task(self, manifest, size):
             said.append(take_snapshot(str(tmp_path / "run"), time.time()))
 
-    pipeline = config.load(str(small_run.parent / "small.yaml"), catalogue=STEPS, readers=READERS)
+    pipeline = load_pipeline(str(small_run.parent / "small.yaml"))
     curate(pipeline, str(tmp_path / "run"), executor="inline", progress=Look())
     assert {s["state"] for s in said} == {"running"}
     done = [sum(p["done"] for p in s["phases"]) for s in said]

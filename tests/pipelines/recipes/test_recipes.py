@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from curation.config import load as config
-from curation.config.catalogue import READERS, STEPS
+from curation.config.load_pipeline import load_pipeline
 from curation.engine.runtime.run import curate
 from tests.curation.engine import runs
 
@@ -17,14 +16,14 @@ RECIPES = ("fineweb", "gopher", "dclm", "ccnet")
 
 
 def load(name: str, *sets: str) -> Any:
-    return config.load(str(ROOT / "pipelines" / f"{name}.yaml"), catalogue=STEPS, readers=READERS, sets=sets)
+    return load_pipeline(str(ROOT / "pipelines" / "recipes" / f"{name}.yaml"), sets=sets)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_loads_and_says_where_it_is_from(name: str) -> None:
     pipeline = load(name)
     assert pipeline.name == name and pipeline.steps
-    text = (ROOT / "pipelines" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (ROOT / "pipelines" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     assert "arXiv" in text and "What differs" in text
 
 

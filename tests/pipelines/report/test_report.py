@@ -251,8 +251,7 @@ def test_without_cache_and_source_samples_have_no_text(tiny, tmp_path):
 
 def test_what_is_read_again_is_scrubbed(small_run, tmp_path):
     """A document that a rule dropped before `pii` ran is stored nowhere; what the report shows of it is scrubbed."""
-    from curation.config import load as config
-    from curation.config.catalogue import READERS, STEPS
+    from curation.config.load_pipeline import load_pipeline
     from curation.engine.runtime.run import curate
 
     shutil.copy(small_run.parent / "own.py", tmp_path / "own.py")
@@ -266,7 +265,7 @@ def test_what_is_read_again_is_scrubbed(small_run, tmp_path):
         "sources: [{name: web, read: text, path: a.jsonl}]\n"
         "steps: [{'own.py:Length': {}, keep: {short: length.chars >= 40}}, pii]\n"
     )
-    pipeline = config.load(str(tmp_path / "p.yaml"), catalogue=STEPS, readers=READERS)
+    pipeline = load_pipeline(str(tmp_path / "p.yaml"))
     curate(pipeline, str(tmp_path / "run"), executor="inline")
     page = curation.render(gather(str(tmp_path / "run")))
     assert "mail <EMAIL_ADDRESS>" in {s["text"] for s in Page(page).data["samples"]}

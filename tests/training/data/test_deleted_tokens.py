@@ -77,7 +77,7 @@ def test_far_away_shards_that_were_erased_are_read_again(corpus: Path) -> None:
     data, log, _ = new_data_order(manifest, DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10)
     before = data.batch(log, 0, 8)
     doc = data.doc_ids(data.windows(log, 3, 4)[0])[0]
-    assert erasing.overwrite(Storage("memory://erased-run"), [doc]) > 0
+    assert erasing.erase_tokens(Storage("memory://erased-run"), [doc]) > 0
     assert data.batch(log, 0, 8).targets.equal(before.targets), "asked for once a minute"
     data.tombstones._look = data.tombstones._ask = 0.0
     after = data.batch(log, 0, 8)
@@ -101,7 +101,7 @@ def test_erased_documents_of_the_second_of_two_runs(
     window = next(w for w in data.windows(log, 0, 800) if w.shard >= 2)
     first = window.number // 8 * 8
     before = data.batch(log, first, first + 8)
-    erasing.overwrite(Storage(str(tmp_path / "second")), [data.doc_ids(window)[0]])
+    erasing.erase_tokens(Storage(str(tmp_path / "second")), [data.doc_ids(window)[0]])
     after = data.batch(log, first, first + 8)
     assert (after.targets[window.number - first] == IGNORE_INDEX).any() and not before.targets.eq(IGNORE_INDEX).any()
     shards.verify_manifest(both)

@@ -1,4 +1,7 @@
-"""Near-duplicate removal, through the stages: what goes, what stays, and why."""
+"""Near-duplicate removal, through the stages: what is removed, what is kept, and why.
+
+Covers: candidate_pairs.py, verify_candidates.py
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from hypothesis import strategies as st
 
 from curation.core.errors import UserError
 from curation.dedup.minhash import candidate_pairs, duplicate_edges, independent_set, minhash_dedup, verify_candidates
-from curation.dedup.minhash.jaccard import similarity
+from curation.dedup.minhash.jaccard import jaccard_similarity
 from curation.dedup.minhash.minhash_dedup import MinHashDedup
-from curation.dedup.minhash.signatures import choose_bands, meet_probability
+from curation.dedup.minhash.signatures import candidate_probability, choose_bands
 from tests.curation.stages import TaskDocuments, corpus_of, cut, documents, run, signals
 
 
@@ -57,7 +60,7 @@ def check(table, found, threshold=0.72):
     for name, s in found.items():
         if s["duplicate"]:
             assert not found[s["of"]]["duplicate"]
-            exact = similarity(texts[name], texts[s["of"]])
+            exact = jaccard_similarity(texts[name], texts[s["of"]])
             assert exact >= Fraction(str(threshold))
             assert s["similarity"] == exact.numerator / exact.denominator
             assert s["copies"] is None
@@ -69,13 +72,13 @@ def check(table, found, threshold=0.72):
 
 def brute(texts, ids, seed, threshold):
     """The slow, obvious reference: all pairs, then the walk down the priority order."""
-    level = independent_set.levels(independent_set.doublings(np.array([len(t.encode()) for t in texts])))
+    level = independent_set.priority_levels(independent_set.length_priority(np.array([len(t.encode()) for t in texts])))
     ids_array = pa.array(ids, pa.binary(16))
-    order = independent_set.order(independent_set.rank(level, ids_array, seed), ids_array).tolist()
+    order = independent_set.priority_order(independent_set.priority_rank(level, ids_array, seed), ids_array).tolist()
     kept: list[int] = []
     gone = set()
     for i in order:
-        if any(similarity(texts[i], texts[j]) >= Fraction(str(threshold)) for j in kept):
+        if any(jaccard_similarity(texts[i], texts[j]) >= Fraction(str(threshold)) for j in kept):
             gone.add(ids[i].hex())
         else:
             kept.append(i)
@@ -99,11 +102,11 @@ def test_any_layout_and_order_decides_the_same(tasks, shuffle, monkeypatch):
     table = documents(planted(12, seed=3))
     once = decide(table)
     monkeypatch.setattr(minhash_dedup, "ROWS_PER_PARTITION", 100)
-    monkeypatch.setattr(verify_candidates, "TAKE", 3)
+    monkeypatch.setattr(verify_candidates, "DOCUMENTS_AT_ONCE", 3)
     monkeypatch.setattr(verify_candidates, "PENDING_BYTES", 2000)
     monkeypatch.setattr(verify_candidates, "PENDING_PAIRS", 5)
-    monkeypatch.setattr(duplicate_edges, "EDGES_PER_HOME", 4)
-    monkeypatch.setattr(candidate_pairs, "AT_ONCE", 4)
+    monkeypatch.setattr(duplicate_edges, "EDGES_PER_PARTITION", 4)
+    monkeypatch.setattr(candidate_pairs, "PAIRS_AT_ONCE", 4)
     assert decide(table, tasks, shuffle) == once
 
 
@@ -143,12 +146,12 @@ def test_recall_is_that_of_the_theory(changed):
         for k in range(changed):  # far enough apart that each breaks its own 5 shingles
             version[10 + 20 * k] = "changed"
         texts += [" ".join(base), " ".join(version)]
-    exact = similarity(texts[0], texts[1])
+    exact = jaccard_similarity(texts[0], texts[1])
     assert exact == Fraction(200 - 5 * changed, 200 + 5 * changed)
-    assert {similarity(a, b) for a, b in zip(texts[::2], texts[1::2], strict=True)} == {exact}
+    assert {jaccard_similarity(a, b) for a, b in zip(texts[::2], texts[1::2], strict=True)} == {exact}
     found = decide(documents(texts), threshold=0.5)
     removed = sum(s["duplicate"] for s in found.values())
-    chance = meet_probability(float(exact), 14, 8)
+    chance = candidate_probability(float(exact), 14, 8)
     assert abs(removed - pairs * chance) <= 3 * max(1.0, pairs * chance * (1 - chance)) ** 0.5
 
 
@@ -164,9 +167,9 @@ def test_each_band_carries_the_key_of_another_for_sub_buckets():
 
 
 def test_partitions_grow_in_number_then_in_size():
-    assert [minhash_dedup.partitions_for(n) for n in (0, 1, 1 << 20, (1 << 20) + 1, 1 << 32)] == [1, 1, 1, 2, 4096]
-    assert minhash_dedup.partitions_for((1 << 32) + 1) == 2049
-    assert minhash_dedup.partitions_for(14 * 10**10) == 8345
+    assert [minhash_dedup.partition_count(n) for n in (0, 1, 1 << 20, (1 << 20) + 1, 1 << 32)] == [1, 1, 1, 2, 4096]
+    assert minhash_dedup.partition_count((1 << 32) + 1) == 2049
+    assert minhash_dedup.partition_count(14 * 10**10) == 8345
 
 
 def test_options_come_from_a_pipeline_file():
@@ -176,7 +179,9 @@ def test_options_come_from_a_pipeline_file():
         {"threshold": 0.8, "num_bands": None, "rows_per_band": None, "scope": "domain"}
     )
     step.check()
-    assert step.expressions() == {"@scope": "CAST((domain\n) AS VARCHAR)"} and step.shape() == choose_bands(0.8, 112)
+    assert step.expressions() == {"@scope": "CAST((domain\n) AS VARCHAR)"} and step.lsh_shape() == choose_bands(
+        0.8, 112
+    )
     assert pickle.loads(pickle.dumps(step)) == step
     assert step.rules() == {"near_duplicate": "NOT minhash_dedup.duplicate"}
     assert MinHashDedup(name="near").rules() == {"near_duplicate": "NOT near.duplicate"}
@@ -223,8 +228,8 @@ def test_scope_compares_only_within_it():
 
 def priority_order(table, values, seed=17):
     ids = table["doc_id"].combine_chunks()
-    return independent_set.order(
-        independent_set.rank(independent_set.levels(np.array(values, float)), ids, seed), ids
+    return independent_set.priority_order(
+        independent_set.priority_rank(independent_set.priority_levels(np.array(values, float)), ids, seed), ids
     ).tolist()
 
 
@@ -267,7 +272,7 @@ def test_a_large_bucket_stays_linear_and_says_what_did_not_meet():
     n, first = 500, 16
     key = np.zeros(n, np.uint64)
     content = np.arange(n, dtype=np.uint64)
-    buckets = candidate_pairs.Buckets(key, key, content, key, np.zeros(n, np.uint8), first=first)
+    buckets = candidate_pairs.Buckets(key, key, content, key, np.zeros(n, np.uint8), max_partners=first)
     pairs = [p for b, w in buckets.pairs() for p in zip(b.tolist(), w.tolist(), strict=True)]
     met = first * (first - 1) // 2 + (n - first) * first
     rest = n - first
@@ -295,7 +300,7 @@ def test_copies_cost_one_pair_each():
 def met(key, other, first):
     n = len(key)
     buckets = candidate_pairs.Buckets(
-        key, other, np.arange(n, dtype=np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.uint8), first=first
+        key, other, np.arange(n, dtype=np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.uint8), max_partners=first
     )
     parts = [zip(b.tolist(), w.tolist(), strict=True) for b, w in buckets.pairs()]
     return sorted(pair for part in parts for pair in part), buckets.counts["unmet"]
@@ -307,7 +312,7 @@ def test_candidates_meet_as_documented(monkeypatch):
     # each meets the first two of its bucket; 2 and 4 are beyond and share the other key; 3 is alone there
     expected = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4), (2, 4), (6, 7)]
     assert met(key, other, 2) == (expected, 2)
-    monkeypatch.setattr(candidate_pairs, "AT_ONCE", 1)
+    monkeypatch.setattr(candidate_pairs, "PAIRS_AT_ONCE", 1)
     assert met(key, other, 2) == (expected, 2)
 
 
@@ -339,7 +344,7 @@ def test_of_equal_sets_the_best_stands_for_all(rows, first):
     n = len(rows)
     zeros = np.zeros(n, np.uint64)
     for band in (0, 1):
-        buckets = candidate_pairs.Buckets(key, zeros, content, zeros, np.full(n, band, np.uint8), first=first)
+        buckets = candidate_pairs.Buckets(key, zeros, content, zeros, np.full(n, band, np.uint8), max_partners=first)
         found = {p for b, w in buckets.pairs() for p in zip(b.tolist(), w.tolist(), strict=True)}
         leader = {r: i for i, r in reversed(list(enumerate(rows)))}
         stars = {(leader[r], i) for i, r in enumerate(rows) if leader[r] != i}
@@ -353,7 +358,7 @@ def test_pairs_whose_sketches_differ_too_much_are_skipped():
     zeros = np.zeros(3, np.uint64)
     sketch = np.array([0, 0b111, 0b1111], np.uint64)
     buckets = candidate_pairs.Buckets(
-        zeros, zeros, np.arange(3, dtype=np.uint64), sketch, np.zeros(3, np.uint8), differ=3
+        zeros, zeros, np.arange(3, dtype=np.uint64), sketch, np.zeros(3, np.uint8), max_sketch_distance=3
     )
     assert [(b.tolist(), w.tolist()) for b, w in buckets.pairs()] == [([0, 1], [1, 2])]
     assert buckets.counts == {"met": 3, "skipped": 1, "unmet": 0, "copies": 0}
@@ -381,9 +386,9 @@ def test_truth_pairs_of_the_articles(data, size):
         ({"threshold": 1 / 3}, "at most 6 decimals"),
         ({"ngram": 0}, "ngram is 0"),
         ({"num_bands": None}, "both num_bands and rows_per_band"),
-        ({"rows": 0}, "at least 1"),
+        ({"rows_per_band": 0}, "of at least 1 row"),
         ({"scope": " "}, "scope is empty"),
-        ({"num_bands": 256, "rows_per_band": 1}, "is 1 to 255"),
+        ({"num_bands": 256, "rows_per_band": 1}, "give 1 to 255"),
     ],
 )
 def test_options_that_are_refused(options, says):

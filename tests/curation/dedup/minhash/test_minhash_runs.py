@@ -83,11 +83,11 @@ def mill() -> Iterator[tuple[Path, dict[str, str]]]:
 def tighten(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a corpus a million times as large: many partitions and homes, everything in several parts."""
     monkeypatch.setattr(minhash_dedup, "ROWS_PER_PARTITION", 300)
-    monkeypatch.setattr(duplicate_edges, "EDGES_PER_HOME", 30)
+    monkeypatch.setattr(duplicate_edges, "EDGES_PER_PARTITION", 30)
     monkeypatch.setattr(verify_candidates, "PENDING_PAIRS", 40)
     monkeypatch.setattr(verify_candidates, "PENDING_BYTES", 10_000)
-    monkeypatch.setattr(verify_candidates, "TAKE", 5)
-    monkeypatch.setattr(candidate_pairs, "AT_ONCE", 7)
+    monkeypatch.setattr(verify_candidates, "DOCUMENTS_AT_ONCE", 5)
+    monkeypatch.setattr(candidate_pairs, "PAIRS_AT_ONCE", 7)
 
 
 def names(run_dir: Path) -> list[str]:
@@ -100,11 +100,13 @@ def test_cuts_and_partitions_do_not_show(
 ) -> None:
     folder, expected = mill
     tighten(monkeypatch)
-    monkeypatch.setattr(resolve_duplicates, "stages", functools.partial(resolve_duplicates.stages, rounds=rounds))
+    monkeypatch.setattr(
+        resolve_duplicates, "resolve_stages", functools.partial(resolve_duplicates.resolve_stages, rounds=rounds)
+    )
     runs.curate(folder, PIPELINE | FINE, f"fine-{rounds}")
     assert runs.tree_bytes(folder / f"fine-{rounds}") == expected
     stages = names(folder / f"fine-{rounds}")
-    assert ("forward" in stages) == (rounds == 1) and ("round 3" in stages) == (rounds == 8)
+    assert ("walk_ranges" in stages) == (rounds == 1) and ("round 3" in stages) == (rounds == 8)
 
 
 def test_workers_do_not_show(mill: tuple[Path, dict[str, str]]) -> None:
@@ -123,7 +125,7 @@ def test_a_death_in_any_phase_of_the_shuffles_is_survived(
 ) -> None:
     folder, expected = mill
     monkeypatch.setattr(minhash_dedup, "ROWS_PER_PARTITION", 3000)
-    monkeypatch.setattr(duplicate_edges, "EDGES_PER_HOME", 300)
+    monkeypatch.setattr(duplicate_edges, "EDGES_PER_PARTITION", 300)
     pipeline = runs.load(folder, PIPELINE | {"engine": {"task_bytes": 16384}})
     boundaries: list[str] = []
     storage.set_failpoint(boundaries.append)
@@ -132,7 +134,7 @@ def test_a_death_in_any_phase_of_the_shuffles_is_survived(
         inside = [
             k for k, b in enumerate(boundaries)
             if k > next(i for i, x in enumerate(boundaries) if x.startswith("phase 0"))
-            and k < boundaries.index("phase minhash_dedup: tell merged") + 2
+            and k < boundaries.index("phase minhash_dedup: signals merged") + 2
         ]  # fmt: skip
         assert len(inside) > 200
         chosen = [k for k in inside if boundaries[k].startswith("phase")] + inside[::61]
@@ -158,10 +160,10 @@ def test_a_death_in_any_phase_of_the_shuffles_is_survived(
         storage.set_failpoint(None)
 
 
-def test_the_edges_of_every_removal_are_stored_at_the_homes_of_both(
+def test_the_edges_of_every_removal_are_stored_in_the_owner_partitions_of_both(
     mill: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As edges.py says they are read back."""
+    """As duplicate_edges.py says they are read."""
     folder, _ = mill
     tighten(monkeypatch)
     runs.curate(folder, PIPELINE, "stored")
@@ -177,15 +179,15 @@ def test_the_edges_of_every_removal_are_stored_at_the_homes_of_both(
     assert removed
 
     for name, said in removed.items():
-        home = int(duplicate_edges.home(pa.array([name], pa.binary(16)), homes)[0])
+        home = int(duplicate_edges.owner_partition(pa.array([name], pa.binary(16)), homes)[0])
         rows = [r for b in partition_files.read(store, files, [home]) for r in b.to_pylist()]
-        mine = [r for r in rows if r["kind"] == duplicate_edges.AT_WORSE and r["worse_id"] == name]
+        mine = [r for r in rows if r["kind"] == duplicate_edges.AT_LOWER and r["lower_id"] == name]
         assert mine
-        direct = [r for r in mine if r["better_id"].hex() == said["of"]]
-        copy = any(r["both"] == r["better_size"] == r["worse_size"] for r in mine)
+        direct = [r for r in mine if r["higher_id"].hex() == said["of"]]
+        copy = any(r["intersection"] == r["higher_size"] == r["lower_size"] for r in mine)
         assert direct or copy
         for r in direct:
-            assert r["both"] / (r["better_size"] + r["worse_size"] - r["both"]) == said["similarity"]
+            assert r["intersection"] / (r["higher_size"] + r["lower_size"] - r["intersection"]) == said["similarity"]
 
 
 @pytest.mark.parametrize(

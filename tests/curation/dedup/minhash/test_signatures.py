@@ -1,4 +1,7 @@
-"""Signatures against a slow, obvious reference, and their error against the binomial bound."""
+"""Signatures against a slow, obvious reference, and their error against the binomial bound.
+
+Covers: shingles.py, signature_kernel.py
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,13 @@ from hypothesis import strategies as st
 
 from curation.dedup.minhash import shingles
 from curation.dedup.minhash import signatures as minhash
-from curation.dedup.minhash.signatures import choose_bands, from_datasketch, meet_probability, signatures, to_datasketch
+from curation.dedup.minhash.signatures import (
+    candidate_probability,
+    choose_bands,
+    from_datasketch,
+    signatures,
+    to_datasketch,
+)
 
 M = 2**64 - 1
 
@@ -28,7 +37,7 @@ def mix(x):
 
 def reference_shingles(text, ngram, unit="words"):
     """The definition in the module's words, character by character."""
-    kinds, lower = (t.tolist() for t in shingles.tables())
+    kinds, lower = (t.tolist() for t in shingles.character_tables())
     units, word = [], []
 
     def fnv(codes):
@@ -154,7 +163,7 @@ def test_bands_chosen_for_a_threshold():
         assert bands * rows <= 112
         assert abs(rows - theirs.r) <= 1 and abs(bands - theirs.b) <= 6
     assert choose_bands(1.0, 1) == (1, 1)
-    assert meet_probability(0.5, 2, 1) == 0.75
+    assert candidate_probability(0.5, 2, 1) == 0.75
     with pytest.raises(ValueError, match="threshold 0"):
         choose_bands(0, 112)
 
@@ -165,7 +174,7 @@ def test_datasketch_takes_them_and_gives_them_back():
     ours = signatures(batch)
     objects = to_datasketch(ours)
     assert isinstance(objects[0], MinHash)
-    assert objects[0].jaccard(objects[1]) == minhash.estimate(ours[0], ours[1])
+    assert objects[0].jaccard(objects[1]) == minhash.estimate_jaccard(ours[0], ours[1])
     lsh = MinHashLSH(threshold=0.7, num_perm=112)
     lsh.insert("a", objects[0])
     assert lsh.query(objects[1]) == ["a"] and lsh.query(objects[2]) == []
@@ -212,8 +221,8 @@ def test_sketches_agree_in_half_of_what_differs():
     assert abs(share - 0.2) < 4 * (0.2 * 0.8 / 64 / 4000) ** 0.5
     assert (minhash.sketches(left[:, :7]) < 2**7).all()
     assert minhash.sketches(left[:0]).shape == (0,)
-    assert minhash.sketch_distance(1.0, 112) == 0 and minhash.sketch_distance(0.72, 112) == 21
-    beyond = np.bitwise_count(a ^ b) > minhash.sketch_distance(0.6, 112)
+    assert minhash.max_sketch_distance(1.0, 112) == 0 and minhash.max_sketch_distance(0.72, 112) == 21
+    beyond = np.bitwise_count(a ^ b) > minhash.max_sketch_distance(0.6, 112)
     assert beyond.mean() < 1e-3
 
 

@@ -1,4 +1,7 @@
-"""A crawl added to earlier ones: what stays is what a deduplication of all of them keeps, with the earlier first."""
+"""A crawl added to earlier ones: what stays is what a deduplication of all of them keeps, with the earlier ones first.
+
+Covers: curation/engine/execution/run_stages.py, curation/engine/tasks/stage_task.py
+"""
 
 from __future__ import annotations
 

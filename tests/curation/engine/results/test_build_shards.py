@@ -1,4 +1,8 @@
-"""What the result's second half is made from by option: tokenizers of every kind, mixes by signal, fertility."""
+"""Shards by option of the pipeline: tokenizers of every kind, mixes by signal, fertility.
+
+Covers: build_result.py
+Covers: curation/engine/planning/mix_groups.py, curation/engine/planning/map_spec.py
+"""
 
 from __future__ import annotations
 

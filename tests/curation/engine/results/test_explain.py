@@ -1,4 +1,7 @@
-"""Where did this page go? For every id and URL, wherever it ended, at once, and without showing what was scrubbed."""
+"""Every id and URL is explained, wherever the document ended, at any ledger size, without unscrubbed text.
+
+Covers: ledger.py
+"""
 
 from __future__ import annotations
 
@@ -114,7 +117,7 @@ def grown(run_dir: Path, to: Path, rows: int) -> list[tuple[bytes, str]]:
     to.mkdir(parents=True)
     shutil.copy(run_dir / "pipeline.yaml", to / "pipeline.yaml")
     rng = np.random.default_rng(3)
-    parts = ledger.partitions(rows)
+    parts = ledger.partition_count(rows)
     bits = parts.bit_length() - 1
     keys: list[list[np.ndarray]] = [[] for _ in range(parts)]
     ids_of: list[list[np.ndarray]] = [[] for _ in range(parts)]

@@ -1,4 +1,7 @@
-"""What a person sees when something is wrong with what they gave: what it is, where, and what to do about it."""
+"""Messages for wrong input and configuration: what is wrong, where, and what to do about it.
+
+Covers: curation/engine/planning/exclude_list.py
+"""
 
 from __future__ import annotations
 
@@ -145,7 +148,7 @@ def test_no_documents_left_before_tokenizing(folder: Path, steps: list[Any]) -> 
     none = {"language": {}, "keep": {"language": "language.score > 2"}}
     tree = runs.text_pipeline(folder, steps=[none, *steps], tokenizer={"train": {"vocab": 300}})
     found = said(folder, tree)
-    assert found.startswith("no documents are left before tokenizing: every one was dropped by a rule")
+    assert found.startswith("no documents are left before tokenizing: all were dropped by rules or could not be read.")
     assert "loosen the rule" in found
 
 
@@ -179,7 +182,7 @@ def test_two_drivers_on_one_run_directory(folder: Path) -> None:
         held.write("mill-7, process 4711")
         held.flush()
         assert said(folder, runs.text_pipeline(folder)) == (
-            "another driver is at work on HERE/run (mill-7, process 4711). Wait for it, stop it, or give another run "
+            "another driver is working in HERE/run (mill-7, process 4711). Wait for it, stop it, or give another run "
             "directory with --run."
         )
     assert runs.curate(folder, runs.text_pipeline(folder)).status == "done"
@@ -241,8 +244,8 @@ def test_pinned_quantiles_that_are_none(folder: Path, content: str) -> None:
 def test_pinned_quantiles_that_lack_one(folder: Path) -> None:
     other = {"quantiles": [{"signal": "language.score", "p": 0.4, "by": None, "value": 0.9}]}
     assert said(folder, pinned(folder, json.dumps(other))) == (
-        "quantiles: HERE/other.json has no quantile(language.score, 0.5), which a rule of the step language asks for; "
-        "it has quantile(language.score, 0.4). Pin from a run whose rules ask for it, or take `quantiles` out."
+        "quantiles: HERE/other.json has no quantile(language.score, 0.5), which a rule of the step language uses; "
+        "it has quantile(language.score, 0.4). Pin from a run whose rules use it, or remove `quantiles`."
     )
 
 

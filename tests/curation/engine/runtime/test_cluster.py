@@ -1,4 +1,8 @@
-"""Many machines, and what goes wrong on one: it dies, a record kills its worker, memory runs out, packages differ."""
+"""Failures on a cluster: a node dies, a record kills its worker, memory runs out, packages differ.
+
+Covers: curation/engine/execution/driver.py, curation/engine/execution/executors.py
+Covers: curation/engine/execution/poison_list.py
+"""
 
 from __future__ import annotations
 
@@ -199,7 +203,7 @@ def _first(spec: Any) -> bool:
 
 def test_memory_that_no_record_is_to_blame_for_ends_the_run(small: Path, tmp_path: Path) -> None:
     mine = Deadly(lambda spec, memory: _starved(spec, memory) if _first(spec) else None)
-    with pytest.raises(RunFailed, match=r"none of its records kills one by itself.*engine\.task_bytes"):
+    with pytest.raises(RunFailed, match=r"no single record kills a worker.*engine\.task_bytes"):
         tiny.run(small, tmp_path / "run", executor=lambda: mine)
     assert not (tmp_path / "run" / "poison.jsonl").exists()
 
@@ -208,7 +212,7 @@ def test_a_task_without_records_cannot_be_to_blame(tmp_path: Path) -> None:
     tiny.write_input(tmp_path / "in", files=1, documents=8)
     (tmp_path / "in" / "b.jsonl").write_text("\n" * 9000)  # tasks of its own, without a record
     mine = Deadly(lambda spec, memory: Outcome(death="WorkerCrashedError") if _is_b(spec) else None)
-    with pytest.raises(RunFailed, match="none of its records kills one by itself"):
+    with pytest.raises(RunFailed, match="no single record kills a worker"):
         tiny.run(tiny.write_pipeline(tmp_path), tmp_path / "run", executor=lambda: mine)
 
 

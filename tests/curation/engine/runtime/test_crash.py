@@ -1,8 +1,11 @@
-"""Whatever dies, whenever: the same command again gives the result of an uninterrupted run and redoes nothing.
+"""A run that dies at any moment and is started again ends with the result of an uninterrupted one, redoing nothing.
 
 In one process first, at every boundary that storage and engine name (`storage.failpoint`): once as an exception, so
 that clean-up code runs, once as the disk that a kill would leave, half-written files and all. Then real kills of
 drivers and Ray workers over a real crawl.
+
+Covers: lock.py
+Covers: curation/engine/results/publish.py
 """
 
 from __future__ import annotations
@@ -210,7 +213,7 @@ def test_a_truncated_manifest_of_a_task_runs_it_again(whole: Whole, fast: Path) 
     result = tiny.run(whole.file, run_dir, progress=notes)
     assert result.executed == whole.executed - 1
     assert tiny.tree(run_dir) == whole.tree
-    assert any("is damaged: what it stood for runs again" in line for line in notes.said)
+    assert any("is damaged: its tasks run again" in line for line in notes.said)
     shutil.rmtree(run_dir)
 
 
@@ -371,7 +374,7 @@ def test_the_second_driver_is_told_who_the_first_is(whole: Whole, tmp_path: Path
         assert first.stdout.readline() == "held\n"
         with pytest.raises(UserError) as refused:
             tiny.run(whole.file, run_dir)
-        for said in (f"another driver is at work on {run_dir}", f"process {first.pid}", "--run"):
+        for said in (f"another driver is working in {run_dir}", f"process {first.pid}", "--run"):
             assert said in str(refused.value)
         out, _ = first.communicate("", timeout=60)
         assert out == "done\n"

@@ -1,5 +1,8 @@
 """Deletion: the result of a fresh run that never had the documents, with nothing looked at twice; generations that
-stay readable; tombstones."""
+stay readable; tombstones.
+
+Covers: curation/engine/results/generations.py, curation/engine/results/erase_tokens.py
+"""
 
 from __future__ import annotations
 
@@ -195,15 +198,15 @@ def test_the_generation_before_stays_readable(tmp_path: Path) -> None:
     old = shards.read_manifest(str(run_dir))
     content = {e.path: (run_dir / "result/shards" / e.path).read_bytes() for _, _, e in old.entries()}
     take_out(run_dir, urls=kept[:2])
-    new = shards.read_manifest(str(run_dir), verify=True)
+    new = shards.verify_manifest(shards.read_manifest(str(run_dir)))
     assert (old.generation, new.generation) == (0, 1)
     assert new.fingerprint != old.fingerprint
     # who read the manifest before goes on with the shards that it names, and whoever resumes finds them by name
     assert {e.path: Path(old.path(e)).read_bytes() for _, _, e in old.entries()} == content
-    again = shards.read_manifest(str(run_dir / "generations" / "0"), verify=True)
+    again = shards.verify_manifest(shards.read_manifest(str(run_dir / "generations" / "0")))
     assert again.dumps() == old.dumps()
     take_out(run_dir, urls=kept[2:3])
-    assert shards.read_manifest(str(run_dir / "generations" / "1"), verify=True).dumps() == new.dumps()
+    assert shards.verify_manifest(shards.read_manifest(str(run_dir / "generations" / "1"))).dumps() == new.dumps()
     assert {e.path: Path(old.path(e)).read_bytes() for _, _, e in old.entries()} == content
     now = [run_dir / "result" / "shards" / e.path for _, _, e in shards.read_manifest(str(run_dir)).entries()]
     urls = {u for path in now for u in shards.open_shard(str(path)).documents["url"].to_pylist()}
@@ -279,12 +282,12 @@ def test_a_tombstone_leaves_nothing_of_a_document_and_everything_else_where_it_w
     kept = chain(tmp_path)
     run_dir, url = tmp_path / "run", kept[0]
     doc = explain.explain(str(run_dir), url)["doc_id"]
-    manifest = shards.read_manifest(str(run_dir), verify=True)
+    manifest = shards.verify_manifest(shards.read_manifest(str(run_dir)))
     digest = manifest.dumps()
     before = {e.path: tokens(run_dir, e.path) for _, _, e in manifest.entries()}
     done = take_out(run_dir, documents=[doc], tombstone=True)
     assert done.run is None and done.tokens > 0
-    after = shards.read_manifest(str(run_dir), verify=True)
+    after = shards.verify_manifest(shards.read_manifest(str(run_dir)))
     assert after.dumps() == digest  # geometry, order and what a checkpoint remembers of the data are the same
     changed = 0
     for path, (ids, offsets, was) in before.items():
@@ -300,11 +303,11 @@ def test_a_tombstone_leaves_nothing_of_a_document_and_everything_else_where_it_w
     assert changed == done.tokens
     take_out(run_dir, documents=[doc])  # and the next result is without it
     assert without_generation(run_dir) == fresh(tmp_path, "fresh", "pins", [url])
-    shards.read_manifest(str(run_dir / "generations" / "0"), verify=True)
+    shards.verify_manifest(shards.read_manifest(str(run_dir / "generations" / "0")))
     (run_dir / "deleted_documents.jsonl").write_text("")  # taken back: the erased shards do not come back as they are
     (run_dir / "generation.json").unlink()
     runs.curate(tmp_path, tree(), "run")
-    assert shards.read_manifest(str(run_dir), verify=True).dumps() == digest
+    assert shards.verify_manifest(shards.read_manifest(str(run_dir))).dumps() == digest
 
 
 def tokens(run_dir: Path, path: str) -> tuple[list[str], list[int], list[int]]:

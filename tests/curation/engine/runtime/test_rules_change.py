@@ -1,4 +1,9 @@
-"""Promise 4: a changed rule decides again; the result is a fresh run's, and no signal is computed twice."""
+"""Promise 4: after a changed rule the result is that of a fresh run, and no signal is computed twice.
+
+Covers: run.py
+Covers: curation/engine/tasks/top_up.py, curation/engine/tasks/map_task.py, curation/engine/tasks/input_rows.py
+Covers: curation/engine/planning/plan.py, curation/engine/execution/phases.py
+"""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ def test_a_second_driver_on_s3_is_refused_until_the_heart_has_stopped(
     file = tiny.write_pipeline(local)
     store = Storage(f"{bucket}/run")
     store.write_json(".lock", {"by": "another-host, process 17", "at": time.time(), "token": "other"})
-    with pytest.raises(UserError, match=r"another driver is at work on .*another-host, process 17.*stop it"):
+    with pytest.raises(UserError, match=r"another driver is working in .*another-host, process 17.*stop it"):
         tiny.run(file, f"{bucket}/run")
     monkeypatch.setattr(lock, "STALE", 0.0)
     assert tiny.run(file, f"{bucket}/run").status == "done"

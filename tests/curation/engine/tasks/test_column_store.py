@@ -1,4 +1,7 @@
-"""Column stores: rows topped up in any order come back by row; batches never show in the bytes."""
+"""Column stores: rows added in any order are read by row, and the size of batches does not show in the bytes.
+
+Covers: chunk.py, task_documents.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Radix selection against sorting."""
+"""Quantiles by radix selection are those found by sorting.
+
+Covers: curation/engine/execution/quantile_rounds.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A step that reaches for the network ends the run with its name, however it does so and whatever it does about it."""
+"""A step that opens a socket ends the run with its name, however it does so and whether or not it hides it.
+
+Covers: run_steps.py
+"""
 
 from __future__ import annotations
 

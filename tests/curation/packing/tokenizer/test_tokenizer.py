@@ -1,4 +1,7 @@
-"""Tokenizers: trained twice the same, loaded from every format, and the same ids whichever engine encodes."""
+"""Tokenizers: training is reproducible, every file format loads, and all engines give the same ids.
+
+Covers: encode.py, load_tokenizer.py, train_tokenizer.py, pretokenizer_patterns.py
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,9 @@ from tokenizers import Tokenizer
 
 from curation.core.errors import UserError
 from curation.packing.tokenizer import encode, pretokenizer_patterns
-from curation.packing.tokenizer.encode import Encoder, cut_spaces
-from curation.packing.tokenizer.load_tokenizer import EOS, load, train
+from curation.packing.tokenizer.encode import Encoder, split_long_whitespace
+from curation.packing.tokenizer.load_tokenizer import EOS, load_tokenizer, tokenizer_json_from_ranks
+from curation.packing.tokenizer.train_tokenizer import train_bpe
 
 TEXT = [
     "The mill grinds slowly, but it grinds exceedingly small; the miller's wheel turns and turns again.",
@@ -31,20 +35,20 @@ TEXT = [
 
 @pytest.fixture(scope="module")
 def trained() -> bytes:
-    return train(TEXT, 600)
+    return train_bpe(TEXT, 600)
 
 
 @pytest.fixture(scope="module")
 def gpt2(data) -> bytes:
-    return load(str(data / "tokenizer" / "gpt2_vocab.bpe"))
+    return load_tokenizer(str(data / "tokenizer" / "gpt2_vocab.bpe"))
 
 
 def test_trained_twice_in_any_order_and_on_any_number_of_threads(trained, data):
-    assert train(reversed(TEXT), 600) == trained
+    assert train_bpe(reversed(TEXT), 600) == trained
     program = (
-        "import sys, hashlib; from curation.packing.tokenizer.load_tokenizer import train\n"
+        "import sys, hashlib; from curation.packing.tokenizer.train_tokenizer import train_bpe\n"
         "lines = open(sys.argv[1], encoding='utf-8').read().split('\\n')\n"
-        "print(hashlib.sha256(train(lines, 2000)).hexdigest())"
+        "print(hashlib.sha256(train_bpe(lines, 2000)).hexdigest())"
     )
     seen = set()
     for threads, seed in (("1", "1"), ("2", "2"), ("5", "3")):
@@ -64,9 +68,9 @@ def test_what_is_trained(trained):
     assert (encoder.engine, encoder.kind, encoder.lossless) == ("tiktoken", "bpe", True)
     assert len(encoder.encode_batch(["grinds"])[0]) < 6
     assert Tokenizer.from_str(trained.decode()).token_to_id(EOS) == 0
-    assert Encoder(train([], 300)).vocab == 257  # nothing to learn from: bytes
+    assert Encoder(train_bpe([], 300)).vocab == 257  # nothing to learn from: bytes
     with pytest.raises(UserError, match="at least 257"):
-        train(TEXT, 256)
+        train_bpe(TEXT, 256)
 
 
 def test_a_special_token_spelled_out_is_text(trained, gpt2):
@@ -128,7 +132,7 @@ def test_gpt2_from_its_merges(gpt2, data):
     theirs = data_gym_to_mergeable_bpe_ranks(str(folder / "gpt2_vocab.bpe"), str(folder / "gpt2_encoder.json"))
     encoder = Encoder(gpt2)
     assert (encoder.eos, encoder.vocab, encoder.engine) == (50256, 50257, "tiktoken")
-    assert encode._ranks(json.loads(gpt2))[0] == theirs
+    assert encode._bpe_ranks(json.loads(gpt2))[0] == theirs
     assert json.loads((folder / "gpt2_encoder.json").read_text()) == json.loads(gpt2)["model"]["vocab"]
     # ids as published: "Hello world" is 15496 995 in GPT-2
     assert encoder.encode_batch(["Hello world"])[0].tolist() == [15496, 995]
@@ -139,17 +143,17 @@ def test_gpt2_from_its_merges(gpt2, data):
 
 
 def test_a_tiktoken_file_gives_the_same_tokenizer(gpt2, tmp_path):
-    ranks = encode._ranks(json.loads(gpt2))[0]
+    ranks = encode._bpe_ranks(json.loads(gpt2))[0]
     path = tmp_path / "r50k.tiktoken"
     path.write_bytes(b"".join(base64.b64encode(t) + b" %d\n" % r for t, r in ranks.items()))
-    assert load(str(path)) == gpt2
+    assert load_tokenizer(str(path)) == gpt2
 
 
 def test_a_tokenizer_json_is_taken_as_it_is(trained, tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_bytes(trained)
-    assert load(str(path)) == trained
-    assert load(f"file://{path}") == trained
+    assert load_tokenizer(str(path)) == trained
+    assert load_tokenizer(f"file://{path}") == trained
 
 
 def test_a_tokenizer_that_changed_under_a_run_is_refused(trained, tmp_path):
@@ -157,7 +161,7 @@ def test_a_tokenizer_that_changed_under_a_run_is_refused(trained, tmp_path):
     path.write_bytes(trained)
     sha = Encoder(trained).sha256
     assert encode.open_encoder(str(path), sha) is encode.open_encoder(str(path), sha)
-    with pytest.raises(UserError, match="has changed since this run began"):
+    with pytest.raises(UserError, match="has changed since this run started"):
         encode.open_encoder(str(path), "0" * 64)
 
 
@@ -184,8 +188,8 @@ def test_merges_out_of_order_are_not_for_tiktoken(trained):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "is not there"),
-        (b'{"a": 1}', "JSON but no tokenizer.json"),
+        (None, "does not exist"),
+        (b'{"a": 1}', "JSON but not a tokenizer.json"),
         (b"\x0a\x0esentencepiece", "neither a tokenizer.json"),
         (b"YQ== 0\n", "lacks ranks of single bytes"),
         (b"".join(base64.b64encode(bytes([b])) + b" %d\n" % b for b in range(256)), "has 256 ranks"),
@@ -196,7 +200,7 @@ def test_files_that_are_refused(tmp_path, content, says):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=says):
-        load(str(path))
+        load_tokenizer(str(path))
 
 
 def test_cutting_long_space_loses_nothing():
@@ -207,8 +211,8 @@ def test_cutting_long_space_loses_nothing():
         "x" + "\n" * (3 * run) + "y" + "\t \u3000" * run + "z": 5,
     }
     for text, parts in texts.items():
-        assert "".join(cut_spaces(text)) == text
-        assert len(cut_spaces(text)) == parts
+        assert "".join(split_long_whitespace(text)) == text
+        assert len(split_long_whitespace(text)) == parts
 
 
 @pytest.mark.parametrize(
@@ -235,16 +239,14 @@ def test_ten_megabytes_in_one_line(trained, text):
 def test_training_on_megabytes_without_a_space():
     blob = bytes(np.random.default_rng(0).integers(97, 123, 2_000_000, np.uint8)).decode()
     start = time.perf_counter()
-    train([blob, *TEXT], 500)
+    train_bpe([blob, *TEXT], 500)
     assert time.perf_counter() - start < 30
 
 
 def test_patterns_of_o200k_compile_in_both_engines():
     from tokenizers import Regex
 
-    from curation.packing.tokenizer.load_tokenizer import from_ranks
-
     ranks = {bytes([b]): b for b in range(256)}
     for pattern in (pretokenizer_patterns.O200K, pretokenizer_patterns.CL100K):
         Regex(pattern)
-        assert Encoder(from_ranks(ranks, pattern, 256)).engine == "tiktoken"
+        assert Encoder(tokenizer_json_from_ranks(ranks, pattern, 256)).engine == "tiktoken"

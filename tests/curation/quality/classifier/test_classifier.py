@@ -95,7 +95,7 @@ def test_options_are_refused(trained: TrainedClassifier) -> None:
         Classifier(labels=["a"]).check()
     with pytest.raises(UserError, match="`labels` is empty"):
         Classifier(model="x").check()
-    with pytest.raises(UserError, match="not all different"):
+    with pytest.raises(UserError, match="must all differ"):
         Classifier(model="x", labels=["a-b", "a_b"]).check()
     with pytest.raises(UserError, match="has no label hq; it has neither, offen-sive"):
         Classifier(model=trained.path, labels=["neither", "hq"]).open()
@@ -120,9 +120,9 @@ def test_training_from_files(tmp_path: Path) -> None:
     step.open()
     rows = run(step, ["a fine sentence about mills", "BUY cheap stuff now"])
     assert rows[0]["good"] > 0.8 and rows[1]["bad"] > 0.8  # type: ignore[operator]
-    with pytest.raises(UserError, match="samples of two labels"):
+    with pytest.raises(UserError, match="training samples of two labels"):
         train_classifier({"good": [str(tmp_path / "good.txt")]}, str(tmp_path / "x.bin"))
-    with pytest.raises(UserError, match="words without white space"):
+    with pytest.raises(UserError, match="must not be empty or contain white space"):
         fit([("two words", "text")], str(tmp_path / "x.bin"))
     assert not (tmp_path / "x.bin").exists()
 

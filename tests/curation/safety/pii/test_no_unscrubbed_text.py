@@ -2,6 +2,8 @@
 
 Text, URL, title, headers, field names, broken gzip, bad WARC headers, bad JSON lines, errors of steps that quote the
 text they fail on: in every file below the run directory, compressed ones opened, in the report, in what explain says.
+
+Covers: curation/engine/tasks/scrub.py
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def test_each_language_has_its_model(tmp_path: Path) -> None:
         Toxicity(by_language=models, labels=["bad-de", "bad-fr", "worse"], threshold=0.5).open()
     with pytest.raises(UserError, match="both given"):
         Toxicity(model="x", by_language=models).check()
-    with pytest.raises(UserError, match="do not make signals"):
+    with pytest.raises(UserError, match="must give different signal names"):
         Toxicity(labels=["score"], model=models["de"], threshold=0.5).check()
 
 
@@ -168,19 +168,13 @@ def test_preparation() -> None:
     assert prepare_words("...", set()) == ""
 
 
-def test_any_fasttext_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_fasttext_model(tmp_path: Path) -> None:
     import fasttext
 
     lines = tmp_path / "train.txt"
     lines.write_text("".join(f"__label__bad evil word {i}\n__label__good kind word {i}\n" for i in range(200)))
     model = tmp_path / "own.bin"
     fasttext.train_supervised(str(lines), epoch=20, dim=10, bucket=0, thread=10, verbose=0).save_model(str(model))
-    import sys
-    import types
-
-    models = types.ModuleType("curation.models")
-    models.resolve = lambda name: name  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "curation.models", models)
     options = {"model": str(model), "threshold": 0.5}
     bad, good = run(["evil\nword", "kind word"], labels=["bad"], **options)
     assert bad["score"] > 0.9 > 0.1 > good["score"]
@@ -188,9 +182,9 @@ def test_any_fasttext_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         run(["x"], labels=["worse"], **options)
     with pytest.raises(UserError, match="`labels` has a default only for"):
         Toxicity(model=str(model)).check()
-    with pytest.raises(UserError, match="`threshold` is a probability"):
+    with pytest.raises(UserError, match=r"`threshold` is .*expected a probability"):
         Toxicity(threshold=1.5).check()
-    with pytest.raises(UserError, match="no fastText model"):
+    with pytest.raises(UserError, match="fastText model"):
         Toxicity(model=str(lines), labels=["x"], threshold=0.5).open()
 
 

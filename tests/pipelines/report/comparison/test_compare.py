@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.config import load as config
-from curation.config.catalogue import READERS, STEPS
+from curation.config.load_pipeline import load_pipeline
 from curation.core.errors import UserError
 from curation.engine.runtime.run import curate
 from pipelines.report.comparison import compare
@@ -23,7 +22,7 @@ def strict(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small run again, with another threshold."""
     run = tmp_path_factory.mktemp("strict") / "run"
     sets = ["steps.Length.keep.short=length.chars >= 59"]
-    pipeline = config.load(str(small_run.parent / "small.yaml"), catalogue=STEPS, readers=READERS, sets=sets)
+    pipeline = load_pipeline(str(small_run.parent / "small.yaml"), sets=sets)
     assert curate(pipeline, str(run), executor="inline").exit_code == 0
     return run
 

@@ -1,8 +1,8 @@
-"""What makes a result what it is: code, configuration, models, environment. All of it becomes fingerprints.
+"""Computes fingerprints of all that a result depends on: code, configuration, models, environment.
 
-A fingerprint that misses something serves stale results; one that holds too much throws good ones away. Code counts
-by its meaning (the syntax tree without docstrings and comments), of the step's own module and all modules of the
-project that it imports. The environment counts by the versions of the packages whose output reaches the result.
+A fingerprint that misses something reuses stale results; one that includes too much discards good ones. Of code, what
+counts is the syntax tree without docstrings and comments, of the step's own module and all modules of the project
+that it imports. The environment counts by the versions of the packages whose output reaches the result.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import locale
 import os
 import platform
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 
 import curation
 from curation import storage
+from curation.core.errors import UserError
 from curation.step import Step
 
 # Packages whose version can change a byte of the result. Ray and the command line cannot.
@@ -36,7 +38,7 @@ _ROOT = Path(curation.__file__).resolve().parent.parent
 
 @functools.cache
 def environment() -> dict[str, str]:
-    """Python, packages and CPU features that a worker must share with its driver."""
+    """Python, package versions and CPU features, which must be the same on a worker and its driver."""
     found = {"python": ".".join(map(str, sys.version_info[:3])), "machine": platform.machine()}
     for name in PACKAGES:
         try:
@@ -47,13 +49,9 @@ def environment() -> dict[str, str]:
     return found
 
 
-def refuse_encoding() -> None:
-    """Raises UserError where files are not UTF-8 by default. Libraries that steps use open theirs without saying
-    which (spaCy, under datatrove's blocks): in another encoding they fail on every document, or worse, do not."""
-    import locale
-
-    from curation.core.errors import UserError
-
+def check_utf8() -> None:
+    """Raises UserError where the default file encoding is not UTF-8. Libraries that steps use open files with the
+    default (spaCy, in datatrove's blocks): with another one they fail on every document, or worse, read it wrongly."""
     encoding = locale.getencoding() if not sys.flags.utf8_mode else "utf-8"
     if encoding.lower().replace("-", "") != "utf8":
         raise UserError(
@@ -63,7 +61,7 @@ def refuse_encoding() -> None:
 
 
 def _cpu_features() -> list[str]:
-    # What decides which vectorised kernel numpy, arrow and friends pick: the last bits of a float can follow from it.
+    # They decide which vectorised kernels numpy and arrow use, on which the last bits of a float can depend.
     from numpy._core._multiarray_umath import __cpu_features__  # type: ignore[attr-defined,unused-ignore]
 
     return sorted(k for k in ("AVX2", "FMA3", "AVX512F", "AVX512_SKX", "ASIMD", "SVE") if __cpu_features__.get(k))
@@ -75,7 +73,7 @@ def environment_fingerprint() -> str:
 
 
 def code_fingerprint(cls: type) -> str:
-    """Of the module that defines `cls` and all the project's modules it imports, however deeply."""
+    """Fingerprint of the module that defines `cls` and of all the project's modules that it imports, however deeply."""
     file = inspect.getsourcefile(cls)
     if file is None:
         return "builtin"
@@ -83,7 +81,7 @@ def code_fingerprint(cls: type) -> str:
 
 
 def module_fingerprint(file: str) -> str:
-    """Of a module's file and all the project's modules it imports."""
+    """Fingerprint of a module's file and of all modules of the project that it imports, directly or not."""
     seen: dict[str, str] = {}
     pending = [str(Path(file).resolve())]
     while pending:
@@ -98,7 +96,7 @@ def module_fingerprint(file: str) -> str:
 
 @functools.cache
 def _module(path: str, mtime_ns: int, size: int) -> tuple[str, list[str]]:
-    """Hash and imports of a file in one state of it: in a notebook a step's file is edited between two runs."""
+    """Hash and imports of a file. Cached by mtime and size: in a notebook a step's file changes between two runs."""
     tree = ast.parse(Path(path).read_bytes())
     imports: list[str] = []
     for node in ast.walk(tree):
@@ -111,14 +109,14 @@ def _module(path: str, mtime_ns: int, size: int) -> tuple[str, list[str]]:
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and _docstring(node):
             assert isinstance(body, list)
             node.body = body[1:] or [ast.Pass()]
-    # `curation.step` is the contract itself: what it says in prose changes often and no byte of any result
+    # `curation.step` is the contract: it changes often, and no byte of any result depends on it
     ours = [n for n in imports if n.startswith("curation.") and n != "curation.step"]
     files = [f for f in map(_file_of, ours) if f]
     return hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest(), files
 
 
 def _absolute(path: str, node: ast.ImportFrom) -> str:
-    """The module that an import names, `..keyed` as `curation.seeded_hash`."""
+    """The absolute name of the module that an import names, relative or not."""
     if node.level == 0:
         return node.module or ""
     folder = Path(path).parents[node.level - 1]
@@ -151,18 +149,18 @@ def _file_of(module: str) -> str | None:
 
 
 def options(instance: Any) -> dict[str, Any]:
-    """The configured fields of a step or reader, plain and JSON-able; what `open` filled in does not count."""
+    """The configured fields of a step or reader, JSON-able; fields that `open` fills in are not among them."""
     return {
         f.name: getattr(instance, f.name) for f in dataclasses.fields(instance) if f.init and not f.name.startswith("_")
     }
 
 
 def step_fingerprint(step: Step) -> str:
-    """Of a step by itself: class, version, options, code, checksums of its models and other input files."""
+    """Fingerprint of a step by itself: class, version, options, code, checksums of its models and other input files."""
     from curation import models
 
     cls = type(step)
-    # a user's file is imported under a made-up module name that must not count
+    # a user's file is imported under a generated module name, which must not count
     name = cls.__qualname__ if cls.__module__.startswith("_gristmill_") else f"{cls.__module__}.{cls.__qualname__}"
     return storage.fingerprint(
         {
@@ -177,9 +175,7 @@ def step_fingerprint(step: Step) -> str:
 
 
 def file_checksums(patterns: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """(name, SHA-256) of every file that the patterns match, in order; a pattern that matches nothing is an error."""
-    from curation.core.errors import UserError
-
+    """(name, SHA-256) of every file that the patterns match, in order. UserError for a pattern that matches nothing."""
     for pattern in patterns:
         fs, inner = storage.filesystem(pattern)
         if any(c in inner for c in "*?["):

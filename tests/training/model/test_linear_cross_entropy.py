@@ -1,4 +1,7 @@
-"""The chunked loss against the plain one: values, gradients, types, odd shapes; and that no logits survive."""
+"""The chunked loss equals the plain one: values, gradients, types, odd shapes; and its logits are never all stored.
+
+Covers: linear_cross_entropy_kernels.py
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from training.model.loss import linear_cross_entropy
+from training.model.linear_cross_entropy import linear_cross_entropy
 
 
 def naive(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
@@ -87,9 +90,9 @@ def test_compiled_passes(dtype: torch.dtype) -> None:
     h, w = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
     naive(h, w, targets, 1e-2)[0].backward()
     errors, found = [], []
-    for fused in (False, True):
+    for compiled in (False, True):
         hidden.grad = weight.grad = None
-        loss, _, nll = linear_cross_entropy(hidden, weight, targets, z_loss=1e-2, chunk=64, fused=fused)
+        loss, _, nll = linear_cross_entropy(hidden, weight, targets, z_loss=1e-2, chunk=64, compiled=compiled)
         (loss * 0.37).backward()
         errors.append([distance(hidden.grad / 0.37, h.grad), distance(weight.grad / 0.37, w.grad)])
         found.append((loss.detach(), nll))
@@ -98,11 +101,12 @@ def test_compiled_passes(dtype: torch.dtype) -> None:
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-5)
     for rows, stance in ((90, "default"), (100, "fail_on_recompile"), (81, "fail_on_recompile")):  # one for any size
         with torch.compiler.set_stance(stance):
-            linear_cross_entropy(hidden[:rows], weight, targets[:rows], z_loss=1e-2, chunk=64, fused=True)[0].backward()
+            linear_cross_entropy(hidden[:rows], weight, targets[:rows], z_loss=1e-2, chunk=64, compiled=True)[
+                0
+            ].backward()
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.model.loss_rows.compiled", None)
-        patch.setattr("training.model.loss_columns.compiled", None)
-        assert torch.equal(linear_cross_entropy(hidden, weight, targets, z_loss=1e-2, chunk=64, fused=True)[0],
+        patch.setattr("training.model.linear_cross_entropy_kernels.compile_pass", None)
+        assert torch.equal(linear_cross_entropy(hidden, weight, targets, z_loss=1e-2, chunk=64, compiled=True)[0],
                            linear_cross_entropy(hidden, weight, targets, z_loss=1e-2, chunk=64)[0])  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Bytes of a file beside the manifest, wherever it lies: mapped where it is local, fetched where it is remote."""
+"""Reads whole files of a run: a local file is memory-mapped, a remote one is fetched through fsspec."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from curation.shards.layout import ShardChecksum, ShardError, ShardMissing, Shar
 
 
 def is_remote(path: str) -> bool:
+    """Whether a path is a URL of another filesystem than the local one."""
     return "://" in path and not path.startswith("file://")
 
 
 def join(root: str, *parts: str) -> str:
+    """A path or URL below `root`; empty parts are left out."""
     return posixpath.join(root, *(p for p in parts if p))
 
 
 def exists(path: str) -> bool:
+    """Whether a path or URL is a file."""
     if not is_remote(path):
         return os.path.isfile(path.removeprefix("file://"))
     from fsspec.core import url_to_fs
@@ -28,12 +31,12 @@ def exists(path: str) -> bool:
 
 
 def read_file(path: str) -> bytes:
-    """The bytes of a file beside the manifest, such as the tokenizer. Raises ShardMissing."""
+    """The bytes of a file that the manifest names, such as the tokenizer. Raises ShardMissing."""
     return bytes(map_file(path))
 
 
 def map_file(path: str) -> pa.Buffer:
-    """The bytes of a file: mapped where it is local, fetched where it is remote. Raises ShardMissing."""
+    """The bytes of a file as an Arrow buffer, mapped or fetched. Raises ShardMissing."""
     try:
         if not is_remote(path):
             local = path.removeprefix("file://")
@@ -43,12 +46,16 @@ def map_file(path: str) -> pa.Buffer:
         fs, inner = url_to_fs(path, use_listings_cache=False)
         return pa.py_buffer(fs.cat_file(inner))
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise ShardMissing(
-            f"{path}: the manifest names this file and it is not there; copy or write it again"
-        ) from error
+        raise missing(path) from error
+
+
+def missing(path: str) -> ShardMissing:
+    """The error for a file that the manifest lists and that does not exist."""
+    return ShardMissing(f"{path}: listed in the manifest, but the file is missing; copy it again or rerun the curation")
 
 
 def size_error(path: str, size: int, expected: int) -> ShardError:
+    """The error for a file of another size in bytes than the manifest says."""
     if size < expected:
-        return ShardTruncated(f"{path}: truncated: {size} bytes of {expected}; write or copy it again")
-    return ShardChecksum(f"{path}: {size} bytes, the manifest says {expected}: it was changed after it was written")
+        return ShardTruncated(f"{path}: truncated: {size} bytes of {expected}; copy it again")
+    return ShardChecksum(f"{path}: {size} bytes, the manifest says {expected}: the file changed after it was written")
