@@ -50,7 +50,7 @@ def check_card(run: Path) -> str:
     assert card.data.size_categories[0] in ("n<1K", "1K<n<10K")
     path = card.data.to_dict()["configs"][0]["data_files"][0]["path"]
     assert list(run.glob(path))
-    funnel = card.text.split("## What became of every record")[1].split("\n## ")[0]
+    funnel = card.text.split("## Records kept and dropped")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (\w+)(?: \(.*?\))? \| (\w+) \| .*?\| ([\d,]+) \| ([\d,]+) \|$", funnel, re.M)
     dropped = {(s["step"], s["rule"]): s["dropped"] for s in made["counts"]["steps"]}
     told = {(step, rule): int(n.replace(",", "")) for step, rule, n, _ in rows}
