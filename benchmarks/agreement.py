@@ -1,4 +1,4 @@
-"""Do our rules decide as datatrove's filters do? On the same extracted texts, filter by filter, and all together.
+"""Compares our rules' decisions with those of datatrove's filters, on the same extracted texts, filter by filter.
 
     python -m benchmarks.agreement [--documents 1500] [--show]
 

@@ -1,4 +1,4 @@
-"""Does the trainer reach the validation loss of a plain reference? Same data, equal steps, three seeds; a figure.
+"""Compares the trainer's validation loss with that of a plain reference: same data, equal steps, three seeds; a figure.
 
     python -m benchmarks.convergence --work runs/convergence [--steps 600] [--one ours 1] [--out docs]
 
@@ -29,8 +29,8 @@ from curation.shards import Manifest, read_manifest
 from training.config import TrainConfig
 from training.data.token_streams import DomainStream, validation_streams
 from training.evaluation.validation_loss import evaluate_domains, mean_loss
-from training.metrics.metrics_log import METRICS, read
-from training.train import shape, train
+from training.metrics.metrics_log import METRICS, read_log
+from training.train import model_config, train
 
 SEEDS, VOCAB, POINTS = (1, 2, 3), 4096, 6
 Curve = list[tuple[int, float]]  # step and validation loss
@@ -56,7 +56,7 @@ def settings(options: argparse.Namespace, seed: int) -> TrainConfig:
 def ours(config: TrainConfig, data: Path, work: Path) -> Curve:
     folder = work / f"ours-{config.seed}"
     train(config, str(data), str(folder))
-    return [(e["step"], e["loss"]) for e in read(folder / METRICS) if e["kind"] == "validation"]
+    return [(e["step"], e["loss"]) for e in read_log(folder / METRICS) if e["kind"] == "validation"]
 
 
 def plain(config: TrainConfig, manifest: Manifest) -> Curve:
@@ -72,7 +72,7 @@ def plain(config: TrainConfig, manifest: Manifest) -> Curve:
         ]
     )
     tokens = torch.from_numpy(stream)
-    model = PlainLlama(shape(config, manifest.tokenizer.vocab))
+    model = PlainLlama(model_config(config, manifest.tokenizer.vocab))
     model.held.initialise(config.seed + 100)
     matrices = [p for p in model.parameters() if p.dim() > 1]
     norms = [p for p in model.parameters() if p.dim() == 1]

@@ -1,4 +1,4 @@
-"""The crawl that the benchmarks of reading and judging share: its pages, their text, and where it lies."""
+"""Finds the crawl that several benchmarks share, and reads its pages and their text."""
 
 from __future__ import annotations
 

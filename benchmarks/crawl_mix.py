@@ -1,4 +1,4 @@
-"""A mix search on a real crawl: does the mix that it recommends beat the natural one, and how sure is that?
+"""Searches a mix on a real crawl and measures whether the recommended mix beats the natural one, with its uncertainty.
 
     python -m benchmarks.crawl_mix --work runs/crawl_mix [--runs 32] [--seeds 5]
 

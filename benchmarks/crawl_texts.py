@@ -1,4 +1,4 @@
-"""The texts that benchmarks of map steps work on: the pages of a crawl, as reader and extraction give them."""
+"""Extracts the texts of a crawl's pages, for the benchmarks of map steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decontamination: planted evaluation items found, clean text left alone, speed, memory of the index.
+"""Measures decontamination: planted evaluation items found, clean text kept, speed, memory of the index.
 
 python -m benchmarks.decontaminate ../shared/data
 """

@@ -1,4 +1,4 @@
-"""Near-duplicate removal from signatures to decisions: core-seconds, growth and memory, beside datatrove's four steps.
+"""Compares near-duplicate removal with datatrove's four steps: core-seconds, growth and memory.
 
     python -m benchmarks.dedup DATA [--documents 100000 1000000] [--datatrove 100000] [--work DIR]
 

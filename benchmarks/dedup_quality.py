@@ -1,4 +1,4 @@
-"""Near-duplicate removal: what is found, what is removed wrongly, and what one giant bucket costs.
+"""Measures near-duplicate removal: what is found, what is removed wrongly, and what one giant bucket costs.
 
     python -m benchmarks.dedup_quality DATA [recall] [articles] [traps] [bucket] [--work DIR]
 

@@ -1,4 +1,4 @@
-"""Does an ensemble beat its signals? Held-out AUC and calibration on labelled tweets, beside each signal alone.
+"""Compares an ensemble with each of its signals: held-out AUC and calibration on labelled tweets.
 
     python -m benchmarks.ensemble
 
@@ -20,9 +20,9 @@ import xxhash
 
 from benchmarks import crawl_texts
 from curation.document import clean_text
-from curation.quality.classifier import train
 from curation.quality.classifier.classifier import Classifier
-from curation.quality.ensemble import train
+from curation.quality.classifier.train import fit
+from curation.quality.ensemble.train import train_ensemble
 from curation.quality.heuristics.heuristics import Heuristics
 from curation.quality.ngram import estimate
 from curation.quality.perplexity.perplexity import Perplexity
@@ -47,7 +47,7 @@ def main() -> None:
         estimate.train_ngram([str(crawl_texts.DATA / "lm" / "wikitext2_valid.txt")], 3, str(folder / "w.arpa"))
         first = [row for row, later in zip(rows, second, strict=True) if not later]
         options = {"dim": 16, "wordNgrams": 1, "bucket": 0, "epoch": 5}
-        made = train.fit(first, str(folder / "c.bin"), options=options)
+        made = fit(first, str(folder / "c.bin"), options=options)
         harmless = next(row for row in made.labels if row.label == "harmless").metrics
         print(f"classifier by itself, a tenth of its half held out: AUC {harmless.auc:.4f}, ECE {harmless.ece:.4f}")
         steps = (
@@ -64,7 +64,7 @@ def main() -> None:
                 batch = step(batch)
             pq.write_table(pa.Table.from_batches([batch]), folder / f"{label}.parquet")
         sources = {label: [str(folder / f"{label}.parquet")] for label in ("harmless", "toxic")}
-        fitted = train.train_ensemble(sources, SIGNALS, str(folder / "e.json"), label="harmless", share=0.3)
+        fitted = train_ensemble(sources, SIGNALS, str(folder / "e.json"), label="harmless", share=0.3)
         print(f"fitted on {fitted.trained:,} tweets of the other half, held out {fitted.metrics.samples:,}:")
         for signal, area in fitted.alone:
             print(f"  {signal:<28} AUC {area:.4f}")

@@ -1,4 +1,4 @@
-"""Extraction: token F1 and speed of each engine on pages with a hand-made main text, and what `auto` does elsewhere.
+"""Measures extraction: token F1 and speed of each engine on pages with a hand-made main text.
 
     python -m benchmarks.extraction
 

@@ -1,10 +1,10 @@
-"""Training steps on one GPU: tokens/s, MFU and memory, beside torch.compile of the plain loss. Needs no Ray.
+"""Measures training steps on one GPU: tokens/s, MFU and memory, with torch.compile of the plain loss as the peer.
 
 python -m benchmarks.gpu_train [--shape 124m 1b 8b] [--sequence 2048 8192] [--seconds 15]
 
 bf16 under autocast with fp32 weights and fused AdamW. (8 B: weights and moments of 128 GB leave no room on a GPU of
 141 GB, so it runs forward and backward only, with weights in bf16.) Documents of a mean of 700 tokens, attended by
-themselves. MFU by the convention of training/cost/model_stats.py: 6 N with the head and without the look-up plus the causal half
+themselves. MFU as training/cost/model_stats.py counts it: 6 N with the head and without the look-up plus the causal half
 of attention, over the data sheet's peak; beside it all of attention, and the share of what a large matrix product
 reaches in the same run. Attention goes by varlen or flex as attention.way says. On a machine without a GPU it runs one
 toy shape, to show that it runs.

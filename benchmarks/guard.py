@@ -1,4 +1,4 @@
-"""The guard against poisoned documents, and its rule against two others.
+"""Measures spike detection on poisoned documents, and compares its rule with two others.
 
 `python -m benchmarks.guard experiment --text FILE... [--seeds 5]`: 20,000 documents of 128 tokens (bytes of the text
 files), a model of at most 0.2 M parameters, and three poisons, 12 documents of each: random tokens, one repeated token,
@@ -28,7 +28,7 @@ import torch
 from curation import shards
 from training.config import GuardConfig, parse
 from training.data.data_schedule import new_data_order
-from training.stability.spike_detection import Guard
+from training.stability.spike_detection import SpikeGuard
 from training.train import TrainResult, train
 
 DOCUMENTS, LENGTH, VOCAB, POISONED = 20_000, 128, 257, 12
@@ -201,7 +201,7 @@ Rule = Callable[[float, float], bool]  # loss, gradient norm of the next step ->
 
 
 def ours(state: dict[str, Any] | None = None) -> tuple[Rule, Callable[[], dict[str, Any]]]:
-    guard = Guard(GuardConfig(action="skip"), torch.device("cpu"))
+    guard = SpikeGuard(GuardConfig(action="skip"), torch.device("cpu"))
     if state:
         guard.load_state_dict(state)
     count = iter(range(1, 10**9))

@@ -1,4 +1,4 @@
-"""A scaling law of our own trainer's runs: how far off is it for the largest size, and is data gone wrong noticed?
+"""Fits a scaling law to our trainer's runs: its error for the largest size, and whether corrupted data is noticed.
 
     python -m benchmarks.ladder --work runs/ladder [--seeds 10] [--only ladder | watch]
 

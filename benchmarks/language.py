@@ -1,4 +1,4 @@
-"""Language ID: speed beside fastText called bare, accuracy on labelled sentences, agreement with datatrove's filter.
+"""Measures language ID: speed against fastText alone, accuracy on labelled sentences, agreement with datatrove.
 
     python -m benchmarks.language [--languages]
 

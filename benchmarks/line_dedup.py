@@ -1,4 +1,4 @@
-"""Line deduplication on a crawl: how much of the sites' boilerplate goes, how much prose; pages before and after.
+"""Measures line deduplication on a crawl: how much boilerplate and how much prose it removes; pages before and after.
 
 python -m benchmarks.line_dedup ../shared/data [--site sqlite.docs.test ...]
 

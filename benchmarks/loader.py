@@ -1,4 +1,4 @@
-"""The loader beside what others read tokens with: 10^9 tokens, sequences of 2,048, batches of 8, random order.
+"""Compares our data loader with five others: 10^9 tokens, sequences of 2,048, batches of 8, random order.
 
     python -m benchmarks.loader [--tokens 1000000000] [--folder DIR] [--python PATH] [--rounds 3] [--only NAME ...]
 
@@ -8,13 +8,13 @@ tensors; ours gives the documents of every position besides. The rounds are inte
 every page of the files was dropped from the page cache before the process began, and opening them counts, since some
 read all of a file there.
 
-    plain      a numpy memmap opened once, windows at random places
+    plain      a numpy memmap opened once, sequences at random places
     nanogpt    the same with a memmap opened for every batch, as nanoGPT's get_batch does against its memory leak
     litdata    StreamingDataset with TokensLoader, shuffled     streaming   mosaicml's StreamingDataset, shuffled
     datasets   a memory-mapped Dataset of rows, shuffled        gristmill   a run's shards
 
 Peers are in the extra `bench`. litdata and mosaicml-streaming want other versions of what Gristmill needs, so they go
-into an environment of their own, and a peer that is not there is left out with a line:
+into an environment of their own, and a peer that is not installed is skipped with a line:
 
     python -m venv peers && peers/bin/pip install torch litdata mosaicml-streaming datasets
     python -m benchmarks.loader --folder /tmp/loader --prepare --python peers/bin/python     writes 10 GB, once
@@ -32,211 +32,21 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+
+from benchmarks import loader_formats
+from benchmarks.loader_formats import BATCH, PEERS, T, open_reader, write_shards
 
 ROOT = Path(__file__).resolve().parent.parent
-T, BATCH = 2048, 8
-SHARD = 50_000_000
-VOCAB = 16_384
-PEERS = ("litdata", "streaming", "datasets")
 CONTENDERS = ("plain", "nanogpt", *PEERS, "gristmill")
 WARM, TIMED, COLD = 300, 3000, 1000  # batches
-
-
-def documents() -> Iterator[str]:
-    """Sources of the installed packages, in the order of their names."""
-    for path in sorted(Path(sysconfig.get_path("purelib")).rglob("*.py")):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        if text.strip():
-            yield text
-
-
-def prepare(folder: Path, wanted: int) -> None:
-    """The shards, and the same stream as one file of uint16."""
-    import hashlib
-
-    import numpy as np
-
-    from curation import shards
-    from curation.packing.tokenizer.encode import Encoder
-    from curation.packing.tokenizer.train_tokenizer import train_bpe
-
-    texts: list[str] = []
-    size = 0
-    for text in documents():
-        texts.append(text)
-        size += len(text)
-        if size > 80 << 20:
-            break
-    data = train_bpe(texts[::20], VOCAB)
-    encoder = Encoder(data)
-    ids = [i.astype(np.uint16) for i in encoder.encode_batch(texts)]
-    root = folder / "shards"
-    (root / "train" / "code").mkdir(parents=True)
-    (root / "tokenizer.json").write_bytes(data)
-    entries: list[shards.ShardEntry] = []
-    number = done = 0
-    with open(folder / "tokens.bin", "wb") as stream:
-        while done < wanted:
-            name = f"train/code/{len(entries):05d}.arrow"
-            with open(root / name, "wb") as f:
-                writer = shards.ShardWriter(
-                    f,
-                    vocab_size=VOCAB,
-                    eos=encoder.eos,
-                    scratch_dir=str(folder),
-                    metadata={"tokenizer": encoder.sha256},
-                )
-                held = 0
-                while held < min(SHARD, wanted - done):
-                    tokens = ids[number % len(ids)]
-                    writer.add(tokens, number.to_bytes(16, "big"), None, None)
-                    held += len(tokens) + 1
-                    number += 1
-                info = writer.close()
-            shards.open_shard(str(root / name)).tokens.tofile(stream)
-            size = (root / name).stat().st_size
-            sha = hashlib.sha256((root / name).read_bytes()).hexdigest()
-            entries.append(shards.ShardEntry(name, info.documents, info.tokens, 0, sha, size))
-            done += info.tokens
-    tokenizer = shards.TokenizerInfo("tokenizer.json", encoder.sha256, VOCAB, encoder.eos, "bpe")
-    for name, listed in (("manifest.json", entries), ("many.json", [entries[i % len(entries)] for i in range(20_000)])):
-        made = shards.Manifest(tokenizer, {"train": {"code": shards.DomainShards(tuple(listed))}, "validation": {}})
-        (root / name).write_bytes(made.dumps())
-
-
-def rows(folder: Path) -> Any:
-    """The stream cut into rows of 2,049 tokens, one token shared, for formats that hold rows."""
-    import numpy as np
-
-    stream = np.memmap(folder / "tokens.bin", np.uint16, "r")
-    return stream, (len(stream) - 1) // T
-
-
-STEP = 4_000_000
-
-
-def give(path: str, start: int) -> Iterator[Any]:
-    """A stretch of the stream, for litdata's writer."""
-    import numpy as np
-    import torch
-
-    yield torch.from_numpy(np.fromfile(path, np.uint16, STEP, offset=2 * start))
-
-
-def prepare_litdata(folder: Path) -> None:
-    from functools import partial
-
-    from litdata import optimize
-    from litdata.streaming.item_loader import TokensLoader
-
-    path = folder / "tokens.bin"
-    optimize(
-        fn=partial(give, str(path)),
-        inputs=list(range(0, path.stat().st_size // 2, STEP)),
-        output_dir=str(folder / "litdata"),
-        chunk_size=(T + 1) * 8192,
-        item_loader=TokensLoader(block_size=T + 1),
-        num_workers=1,
-        verbose=False,
-    )
-
-
-def prepare_streaming(folder: Path) -> None:
-    from streaming import MDSWriter
-
-    stream, count = rows(folder)
-    with MDSWriter(out=str(folder / "streaming"), columns={"tokens": f"ndarray:uint16:{T + 1}"}) as out:
-        for i in range(count):
-            out.write({"tokens": stream[i * T : i * T + T + 1]})
-
-
-def prepare_datasets(folder: Path) -> None:
-    import numpy as np
-    import pyarrow as pa
-
-    stream, count = rows(folder)
-    schema = pa.schema([("tokens", pa.list_(pa.uint16(), T + 1))])
-    with pa.OSFile(str(folder / "rows.arrow"), "wb") as f, pa.ipc.new_stream(f, schema) as writer:
-        for start in range(0, count, 1000):
-            taken = np.stack([stream[i * T : i * T + T + 1] for i in range(start, min(start + 1000, count))])
-            column = pa.FixedSizeListArray.from_arrays(pa.array(taken.ravel()), T + 1)
-            writer.write_batch(pa.RecordBatch.from_arrays([column], schema=schema))
-
-
-def reader(name: str, folder: Path) -> Callable[[], Any]:
-    """A function that gives the next batch: inputs and targets, [8, 2048] int64."""
-    import numpy as np
-    import torch
-
-    torch.set_num_threads(1)
-
-    if name in ("plain", "nanogpt"):
-        path = folder / "tokens.bin"
-        opened = np.memmap(path, np.uint16, "r")
-
-        def cut() -> Any:
-            data = opened if name == "plain" else np.memmap(path, np.uint16, "r")
-            at = torch.randint(len(data) - T, (BATCH,))
-            x = torch.stack([torch.from_numpy(data[i : i + T].astype(np.int64)) for i in at])
-            y = torch.stack([torch.from_numpy(data[i + 1 : i + 1 + T].astype(np.int64)) for i in at])
-            return x, y
-
-        return cut
-    if name == "gristmill":
-        from curation.shards import read_manifest
-        from training.data.data_order import OrderLog
-        from training.data.dataset import TokenDataset
-
-        data = TokenDataset(read_manifest(str(folder / "shards")), 17, T, ["code"])
-        log = OrderLog.start({"code": 1}, T, T, BATCH)
-        place = iter(range(1 << 40))
-
-        def ours() -> Any:
-            i = next(place)
-            return data.batch(log, i * BATCH, (i + 1) * BATCH)
-
-        return ours
-
-    if name == "litdata":
-        from litdata import StreamingDataLoader, StreamingDataset
-        from litdata.streaming.item_loader import TokensLoader
-
-        streamed = StreamingDataset(
-            str(folder / "litdata"), item_loader=TokensLoader(block_size=T + 1), shuffle=True, drop_last=True
-        )
-        batches = iter(StreamingDataLoader(streamed, batch_size=BATCH, num_workers=0))
-        unpack = torch.Tensor.long
-    elif name == "streaming":
-        from streaming import StreamingDataset as Mosaic
-        from torch.utils.data import DataLoader
-
-        mosaic = Mosaic(local=str(folder / "streaming"), shuffle=True, batch_size=BATCH)
-
-        def join(items: list[dict[str, Any]]) -> torch.Tensor:
-            return torch.from_numpy(np.stack([i["tokens"] for i in items]).astype(np.int64))
-
-        batches = iter(DataLoader(mosaic, batch_size=BATCH, num_workers=0, collate_fn=join))
-        unpack = torch.Tensor.long
-    else:
-        import datasets
-
-        table = datasets.Dataset.from_file(str(folder / "rows.arrow")).with_format("numpy").shuffle(seed=17)
-        batches = (table[i : i + BATCH]["tokens"] for i in range(0, len(table) - BATCH, BATCH))
-
-        def unpack(taken: Any) -> torch.Tensor:
-            return torch.from_numpy(np.asarray(taken).astype(np.int64))
-
-    def cut_rows() -> Any:
-        whole = unpack(next(batches))
-        return whole[:, :-1], whole[:, 1:]
-
-    return cut_rows
+WRITERS = {
+    "litdata": loader_formats.write_litdata,
+    "streaming": loader_formats.write_streaming,
+    "datasets": loader_formats.write_datasets,
+}
 
 
 def resident() -> tuple[float, float]:
@@ -257,12 +67,12 @@ def measure(name: str, folder: Path, cold: bool) -> dict[str, float]:
         __import__(name)
     before = resident()
     begin = time.perf_counter()
-    take = reader(name, folder)
+    next_batch = open_reader(name, folder)
     opened = time.perf_counter() - begin
     times = []
     for i in range(COLD if cold else WARM + TIMED):
         begin = time.perf_counter()
-        take()
+        next_batch()
         if cold or i >= WARM:
             times.append(time.perf_counter() - begin)
     after = resident()
@@ -277,7 +87,7 @@ def measure(name: str, folder: Path, cold: bool) -> dict[str, float]:
 
 
 def drop_cache(folder: Path) -> None:
-    """Asks the kernel to forget the pages of every file below a folder."""
+    """Drops every file below a folder from the page cache."""
     for path in folder.rglob("*"):
         if path.is_file():
             file = os.open(path, os.O_RDONLY)
@@ -356,10 +166,12 @@ def from_s3(folder: Path) -> dict[str, float]:
         child.wait()
 
 
-def child(python: str, *arguments: str) -> dict[str, float]:
+def run_part(python: str, *arguments: str) -> dict[str, float]:
     """Runs a part of this script in another process and reads its answer."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run([python, __file__, *arguments], capture_output=True, text=True, env=environment, timeout=600)
+    done = subprocess.run(
+        [python, "-m", "benchmarks.loader", *arguments], capture_output=True, text=True, env=environment, timeout=600
+    )
     if done.returncode:
         return {"failed": 1.0, "why": done.stderr.strip().splitlines()[-1]}  # type: ignore[dict-item]
     answer: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -380,7 +192,7 @@ def main() -> None:
         what, name = options.part
         folder = Path(options.folder)
         if what == "prepare":
-            {"litdata": prepare_litdata, "streaming": prepare_streaming, "datasets": prepare_datasets}[name](folder)
+            WRITERS[name](folder)
             answer: dict[str, float] = {}
         elif what == "first":
             answer = first_batch(folder)
@@ -404,14 +216,14 @@ def run(options: argparse.Namespace, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "shards" / "many.json").exists():
-        prepare(folder, options.tokens)
+        write_shards(folder, options.tokens)
     names = [n for n in CONTENDERS if n in options.only]
-    there = {"litdata": "litdata", "streaming": "streaming", "datasets": "rows.arrow"}
+    written = {"litdata": "litdata", "streaming": "streaming", "datasets": "rows.arrow"}
     for name in list(names):
-        if name in PEERS and not (folder / there[name]).exists():
-            made = child(options.python, "--folder", str(folder), "--part", "prepare", name)
+        if name in PEERS and not (folder / written[name]).exists():
+            made = run_part(options.python, "--folder", str(folder), "--part", "prepare", name)
             if "failed" in made:
-                print(f"{name} is left out: {made['why']}")
+                print(f"{name} is skipped: {made['why']}")
                 names.remove(name)
     if options.prepare:
         return
@@ -425,10 +237,10 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     cold: dict[str, list[dict[str, float]]] = {n: [] for n in names}
     for _ in range(options.rounds):
         for name in names:
-            warm[name].append(child(pythons[name], "--folder", str(folder), "--part", "warm", name))
+            warm[name].append(run_part(pythons[name], "--folder", str(folder), "--part", "warm", name))
     for name in names:
         drop_cache(folder)
-        cold[name].append(child(pythons[name], "--folder", str(folder), "--part", "cold", name))
+        cold[name].append(run_part(pythons[name], "--folder", str(folder), "--part", "cold", name))
     base = np.median([r["tokens/s"] for r in warm["plain"]]) if "plain" in names else float("nan")
     columns = (("M tokens/s", 11), ("/ plain", 9), ("open s", 8), ("median ms", 11), ("p99 ms", 9), ("anon MB", 9))
     head = " " * 12 + "".join(f"{name:>{width}}" for name, width in (*columns, ("mapped MB", 11)))
@@ -446,17 +258,17 @@ def run(options: argparse.Namespace, folder: Path) -> None:
                 f"{r['p99'] * 1e3:>9.3f}{r['anonymous']:>9.0f}{r['mapped']:>11.0f}"
             )
     if "first" in options.only:
-        found = [child(sys.executable, "--folder", str(folder), "--part", "first", "x") for _ in range(5)]
+        found = [run_part(sys.executable, "--folder", str(folder), "--part", "first", "x") for _ in range(5)]
         line = ", ".join(f"{r['manifest'] * 1e3:.0f} + {r['batch'] * 1e3:.0f} ms" for r in found)
         print(f"\nfirst batch at step 1,000,000 of 20,000 shards (manifest + batch), five processes: {line}")
     if "s3" in options.only:
-        r = child(sys.executable, "--folder", str(folder), "--part", "s3", "x")
+        r = run_part(sys.executable, "--folder", str(folder), "--part", "s3", "x")
         print(
             f"\none epoch from S3: {r}"
             if "failed" in r
             else (
                 f"\none epoch from S3 (moto on this machine), {r['bytes'] / 1e9:.2f} GB of tokens through a cache of "
-                f"{r['cache']:.1%}: read amplification {r['amplification']:.3f}, most held {r['peak']:.1%}, "
+                f"{r['cache']:.1%}: read amplification {r['amplification']:.3f}, peak cache use {r['peak']:.1%}, "
                 f"{r['tokens/s'] / 1e6:.1f} M tokens/s, first batch {r['first']:.2f} s"
             )
         )

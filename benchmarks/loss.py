@@ -1,4 +1,4 @@
-"""The fused loss beside the plain one and torch's own: time, memory beyond inputs and gradients, error against fp64.
+"""Compares the fused loss with the plain one and torch's own: time, memory beyond inputs and gradients, error to fp64.
 
 python -m benchmarks.loss [--rows 2048] [--hidden 512 2048] [--vocab 32000 50304 128256] [--error] [--compiled]
 

@@ -1,4 +1,4 @@
-"""Map steps on one core: MB of text a second for each of ours, beside datatrove's own block and the bare library.
+"""Measures map steps on one core, MB of text a second, with datatrove's block and the bare library as peers.
 
     python -m benchmarks.map_steps [--files 'docs-00*'] [--peer-documents 150]
 
@@ -107,7 +107,8 @@ def heuristics(batches: Sequence[pa.RecordBatch], few: Sequence[str]) -> None:
         ("heuristics, all together", ["gopher", "c4", "fineweb"], [quality, repetition, c4, fineweb]),
     ):
         wanted = ">= 20 MB/s and >= 100x wanted" if len(sets) > 1 else ""
-        row(name, step_speed(Heuristics(sets=sets), batches), block_speed(blocks, few), None, wanted)  # type: ignore[arg-type]
+        # type: ignore[arg-type]
+        row(name, step_speed(Heuristics(sets=sets), batches), block_speed(blocks, few), None, wanted)
     row("c4_line_filter", step_speed(C4LineFilter(), batches), None, None)
 
 
@@ -127,14 +128,14 @@ def perplexity(batches: Sequence[pa.RecordBatch], data: Path, folder: Path) -> N
     """A 5-gram model of WikiText, beside KenLM over lines that are prepared already."""
     from curation.quality.ngram import estimate
     from curation.quality.ngram.tokenize_text import normalise
-    from curation.quality.perplexity.kenlm_model import load
+    from curation.quality.perplexity.kenlm_model import load_kenlm
     from curation.quality.perplexity.perplexity import Perplexity
 
     path = str(folder / "reference.arpa")
     with open(data / "lm" / "wikitext2_test.txt", "rb") as text:
         estimate.estimate(text, 5, path)
     step = Perplexity(model=path)
-    model = load(path)
+    model = load_kenlm(path)
     prepared = [normalise(t, step.form) for b in batches for t in b.column("text").to_pylist()]
     flat = [line for lines in prepared for line in lines]
     seconds = timed(lambda: [model.score(line) for line in flat])

@@ -1,4 +1,4 @@
-"""The peak of live tensor storages: what a computation really holds, counted operator by operator.
+"""Measures the peak of live tensor memory of a computation, counted operator by operator.
 
 Every storage that an operator returns is counted from then until it is freed; so views and in-place results count once,
 and what the allocator keeps for later counts nothing. It is slow and made for tests, benchmarks and small shapes; the

@@ -1,4 +1,4 @@
-"""MinHash signatures from texts: MB/s on one core beside rensa, datasketch and datatrove, and each one's error.
+"""Compares MinHash signatures with rensa, datasketch and datatrove: MB/s on one core, and each one's error.
 
     python -m benchmarks.minhash DATA [--rounds 3]
 

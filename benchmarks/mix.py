@@ -1,4 +1,4 @@
-"""A mix problem with a known answer, solved by a search: how far off is the recommended mix, and is it better?
+"""Solves a mix problem with a known answer: the recommended mix's distance from it, and whether it is better.
 
     python -m benchmarks.mix [--seeds 1 2] [--runs 32]
 

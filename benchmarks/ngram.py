@@ -1,4 +1,4 @@
-"""The n-gram estimator: time and peak memory for 1 and 10 million tokens at order 5, on one core, beside KenLM's lmplz.
+"""Compares the n-gram estimator with KenLM's lmplz: time and peak memory, 1 and 10 million tokens, order 5, one core.
 
     python -m benchmarks.ngram [--lmplz PATH]
 

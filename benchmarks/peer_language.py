@@ -1,4 +1,4 @@
-"""datatrove's LanguageFilter with the language model that is on this machine.
+"""Gives datatrove's LanguageFilter the language model that is on this machine.
 
 It would download another model, insists on its own build of fastText, and hands it a single string, which fails under
 numpy 2; nothing else is changed. Classes of a module, since its executors send blocks to other processes.

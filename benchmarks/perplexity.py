@@ -1,4 +1,4 @@
-"""Perplexity: the step beside KenLM called bare, and cc_net's form beside SentencePiece and KenLM called bare.
+"""Compares the perplexity step with KenLM alone, and cc_net's form with SentencePiece and KenLM alone.
 
     python -m benchmarks.perplexity
 
@@ -49,21 +49,23 @@ def words(folder: Path, batches: list[Any]) -> None:
     model = str(folder / "words.arpa")
     estimate.train_ngram([str(TEXT)], 5, model)
     kind = "ARPA, no build_binary here"
-    if (tool := kenlm_binary.find_tool()) is not None:
-        kenlm_binary.convert(model, str(folder / "words.bin"), tool)
+    if (tool := kenlm_binary.find_build_binary()) is not None:
+        kenlm_binary.convert_to_binary(model, str(folder / "words.bin"), tool)
         model, kind = str(folder / "words.bin"), "KenLM binary"
     step, paragraphs = Perplexity(model=model), Perplexity(model=model, paragraphs=True)
     step.open()
     paragraphs.open()
     kenlm = step._opened[""].kenlm
-    ready = [[line.decode() for lines, _ in tokenize_text.cut(b.column("text")) for line in lines] for b in batches]
+    ready = [
+        [line.decode() for lines, _ in tokenize_text.tokenize(b.column("text")) for line in lines] for b in batches
+    ]
     compare(
         f"words, order 5 ({kind})",
         crawl_texts.megabytes(batches),
         len(batches),
         {
             "KenLM bare": lambda i: sum(map(kenlm.score, ready[i])),
-            "cutting text into words, by itself": lambda i: list(tokenize_text.cut(batches[i].column("text"))),
+            "cutting text into words, by itself": lambda i: list(tokenize_text.tokenize(batches[i].column("text"))),
             "step": lambda i: step(batches[i]),
             "step, paragraphs": lambda i: paragraphs(batches[i]),
         },

@@ -1,4 +1,4 @@
-"""Crawl to kept documents by the FineWeb recipe: `gristmill curate` beside datatrove's LocalPipelineExecutor.
+"""Compares `gristmill curate` with datatrove's LocalPipelineExecutor on a crawl, by the FineWeb recipe.
 
     python -m benchmarks.pipeline [--parts whole marginal]
 
@@ -199,7 +199,10 @@ def main() -> None:
         tokenizer = folder / "tokenizer.json"
         write_tokenizer(options.data, tokenizer)
         # kernels compile once an installation
-        recipe = "import curation.quality.heuristics.statistics_kernel, curation.extract.html_walk_kernel, curation.safety.pii.candidate_windows"
+        recipe = (
+            "import curation.quality.heuristics.statistics_kernel, curation.extract.html_walk_kernel, "
+            "curation.safety.pii.candidate_windows"
+        )
         run([sys.executable, "-c", recipe])
         sides = (("gristmill", ours), ("datatrove", theirs))
         if "whole" in options.parts:

@@ -1,7 +1,7 @@
-"""Plain models to compare with: nanoGPT's architecture and our own, each written the short way.
+"""Defines reference models to compare with: nanoGPT's architecture and our own, each written the short way.
 
 `GPT`: GPT-2's blocks as nanoGPT trains them (LayerNorm, GELU, learned positions, one product for q, k and v, all logits
-at once, SDPA). `PlainLlama`: the decoder of training/model/transformer.py with nothing clever in it: scores, mask and softmax
+at once, SDPA). `PlainLlama`: the decoder of training/model/transformer.py in its plainest form: scores, mask, softmax
 written out, all logits at once, torch's own cross-entropy. Both return the mean loss of a batch.
 """
 

@@ -1,4 +1,4 @@
-"""Corpora for the deduplication benchmarks: documents of real text in which the duplicates are known.
+"""Makes corpora of real text with known duplicates, for the deduplication benchmarks.
 
 The text is cut into pieces of 18 words that do not overlap; a document is a row of pieces drawn at random, 100 to 300
 words. Two documents share a piece now and then, which leaves their Jaccard similarity near 0. On top of that:

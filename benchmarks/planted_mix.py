@@ -1,4 +1,4 @@
-"""A mix problem whose answer is known: four exchangeable tasks, four domains that draw on them unevenly.
+"""Makes a mix problem whose answer is known: four exchangeable tasks, four domains that use them unevenly.
 
 One Markov table (128 states, 8 successors each, Dirichlet 0.7) relabelled into four disjoint token ranges gives four
 tasks of equal difficulty; a document is a walk of one task; domain i draws its documents' tasks by row i of M. The

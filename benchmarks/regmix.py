@@ -1,4 +1,4 @@
-"""RegMix's published swarm: how well laws rank mixes they have not seen, and whether the right law is chosen.
+"""Fits mixing laws to RegMix's published runs: how well they rank unseen mixes, and whether the best law is chosen.
 
     python -m benchmarks.regmix [--subsets 20]
 

@@ -1,4 +1,4 @@
-"""The report of a large run: seconds, peak memory and size of the page, over records of the ledger.
+"""Measures the report of a large run: seconds, peak memory and size of the page, by records of the ledger.
 
     python -m benchmarks.report 100000 1000000
 

@@ -1,4 +1,4 @@
-"""`make bench`: runs benchmarks one after another and writes what they print to benchmarks/RESULTS.md.
+"""Runs benchmarks one after another and writes what they print to benchmarks/RESULTS.md (`make bench`).
 
     python -m benchmarks.run [--quick] [NAME ...] [--data ../shared/data] [--list]
 
@@ -28,13 +28,13 @@ DATA = "DATA"  # stands for the folder of real data
 BENCHMARKS: dict[str, tuple[list[str], list[str] | None]] = {
     "agreement": ([], ["--documents", "100"]),
     "decontaminate": ([DATA], None),
-    "dedup": ([DATA], ["DATA", "--documents", "5000", "--datatrove", "500"]),
+    "dedup": ([DATA], [DATA, "--documents", "5000", "--datatrove", "500"]),
     "dedup_quality": ([DATA], [DATA, "articles"]),
     "ensemble": ([], None),
     "extraction": ([], None),
     "language": ([], None),
     "line_dedup": ([DATA], None),
-    "loader": ([], ["--tokens", "4000000", "--rounds", "1", "--only", "ours", "memmap"]),
+    "loader": ([], ["--tokens", "4000000", "--rounds", "1", "--only", "gristmill", "plain"]),
     "loss": (["--error", "--repeats", "2"], ["--rows", "256", "--hidden", "64", "--vocab", "1000", "--repeats", "1"]),
     "map_steps": ([], None),
     "minhash": ([DATA], [DATA, "--rounds", "1"]),

@@ -1,4 +1,4 @@
-"""A whole training step beside nanoGPT's architecture, at equal non-embedding parameters and FLOPs.
+"""Compares a whole training step with nanoGPT's architecture, at equal non-embedding parameters and FLOPs.
 
 python -m benchmarks.step [--vocab 65 50304] [--mode eager compiled] [--precision fp32] [--repeats 5]
 

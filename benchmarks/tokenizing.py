@@ -1,4 +1,4 @@
-"""Text to token ids: our encoder beside tokenizers and beside tiktoken called bare, one thread and two processes.
+"""Compares our encoder with tokenizers and with tiktoken alone, in one thread and in two processes.
 
     python -m benchmarks.tokenizing [--crawl FOLDER] [--tokenizer FILE] [--rounds 5]
 

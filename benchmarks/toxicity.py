@@ -1,4 +1,4 @@
-"""Toxicity: held-out tweets, false alarms and speed on the crawl, and sentences of kinds that go wrong, as they are.
+"""Measures the toxicity step: held-out tweets, false alarms and speed on the crawl, and sentences of known weak spots.
 
 python -m benchmarks.toxicity ../shared/data
 """

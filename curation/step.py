@@ -256,7 +256,7 @@ class Reader(Protocol):
     def read(
         self, split: InputSplit, /, root: str, *, collection: str, domain: str, rows: int
     ) -> Iterator[pa.RecordBatch]:
-        """Batches of `record.READ_BATCH`, at most `rows` rows each, smaller where rows are large.
+        """Batches of `document.READ_BATCH`, at most `rows` rows each, smaller where rows are large.
 
         Every record of the file is a row: a document, or a row with `drop` set. Raises UnreadableFile for what
         cannot be read at all (rows yielded before stay).

@@ -11,14 +11,17 @@ before any work starts. What a run resolved to is written to its train.yaml.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from curation.core import yaml_lines
 from curation.core.errors import UserError
-from curation.core.renamed_keys import TRAINING_KEYS, renamed
+from curation.core.renamed_keys import TRAINING_KEYS, refuse_renamed
+from curation.core.schema import Section, validate
+from curation.core.yaml_lines import YamlTree, parse_value, replace_variables, set_value, split_override
 
 
 # Sizes as published: GPT-2 small with Llama's parts; Llama 3.2 1B and 3B; Llama 3 8B (Dubey et al. 2024, table 3).
@@ -46,15 +49,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class ModelSection(_Strict):
+class ModelSection(Section):
     """The model's sizes: a preset, single figures over it, or all of them. The vocabulary is the tokenizer's."""
 
     preset: str | None = "demo"
@@ -94,7 +93,7 @@ class ModelSection(_Strict):
 Weights = dict[str, Annotated[float, Field(ge=0)]]
 
 
-class DataChange(_Strict):
+class DataChange(Section):
     """What is another from step `at` on (counted from 0); what is not named stays."""
 
     at: Count
@@ -103,7 +102,7 @@ class DataChange(_Strict):
     global_size: Count | None = None  # sequences in a global batch
 
 
-class DataConfig(_Strict):
+class DataConfig(Section):
     """What is read. `shuffle_block`: tokens shuffled as a unit, a multiple of each `seq_len` (the longest)."""
 
     seq_len: Count = 256
@@ -127,7 +126,7 @@ class DataConfig(_Strict):
         return self
 
 
-class BatchConfig(_Strict):
+class BatchConfig(Section):
     """Windows in a step, and how many of them go through the model at once."""
 
     global_size: Count = 16
@@ -145,7 +144,7 @@ class BatchConfig(_Strict):
         return self
 
 
-class OptimizerConfig(_Strict):
+class OptimizerConfig(Section):
     """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest. See `optim.py`."""
 
     kind: Literal["adamw", "muon"] = "adamw"
@@ -159,7 +158,7 @@ class OptimizerConfig(_Strict):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0  # gradients are clipped to this global norm
 
 
-class ScheduleConfig(_Strict):
+class ScheduleConfig(Section):
     """The learning rate over steps; see `optim.learning_rate`."""
 
     kind: Literal["cosine", "constant", "wsd"] = "cosine"
@@ -169,7 +168,7 @@ class ScheduleConfig(_Strict):
     min_lr_ratio: Share = 0.1  # the last learning rate divided by the highest
 
 
-class EvaluateConfig(_Strict):
+class EvaluateConfig(Section):
     """Loss on the validation split: before the first step, every so many and after the last."""
 
     every: Count = 50
@@ -178,7 +177,7 @@ class EvaluateConfig(_Strict):
     task_limit: Count | None = 200  # of each, the first lines; null: all
 
 
-class CheckpointConfig(_Strict):
+class CheckpointConfig(Section):
     """A checkpoint before the first step, every so many and after the last.
 
     The last `keep` stay, every one whose step `keep_every` divides, and the one that the guard calls good.
@@ -190,7 +189,7 @@ class CheckpointConfig(_Strict):
     background: bool = True  # written while training goes on; false: training waits, memory for no second copy
 
 
-class GuardConfig(_Strict):
+class GuardConfig(Section):
     """What is done about a loss or gradient that falls out of the frame; see `guard.py` and docs/training.md."""
 
     # watch: say so; skip: and leave the update out; rollback: and go back once it is confirmed, and mask who did it
@@ -213,14 +212,14 @@ class GuardConfig(_Strict):
         return self
 
 
-class ParallelConfig(_Strict):
+class ParallelConfig(Section):
     """How ranks share the model: `dp_shard` of them hold one copy (default: all), further ones replicas."""
 
     dp_shard: Count | None = None
     reduce_dtype: Literal["fp32", "bf16"] = "fp32"  # the type in which gradients are summed over ranks
 
 
-class TrainConfig(_Strict):
+class TrainConfig(Section):
     """A whole training file."""
 
     steps: Count
@@ -262,7 +261,7 @@ class TrainConfig(_Strict):
 
     def dump(self) -> str:
         """YAML of all values, as train.yaml holds it."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml_lines.dump(self.model_dump(mode="json"))
 
 
 def load(path: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> TrainConfig:
@@ -270,94 +269,27 @@ def load(path: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> TrainC
 
     Raises UserError with file, line, key, value and what was expected.
     """
-    try:
-        with open(path, encoding="utf-8") as f:
-            text = f.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read this training file: {error}") from error
-    return parse(text, path, overrides)
+    return _check(yaml_lines.load(path), overrides)
 
 
 def parse(text: str, name: str = "<config>", overrides: Mapping[str, Any] | Sequence[str] = ()) -> TrainConfig:
-    """As `load`, from a string; `name` stands for the file in errors."""
-    lines: dict[tuple[str, ...], int] = {}
-    try:
-        node = yaml.compose(text, yaml.SafeLoader)
-        value = yaml.safe_load(text) if node is not None else {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{name}: not YAML: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{name}: a training file is a mapping of keys, this is a {type(value).__name__}")
-    _index(node, (), lines, name)
-    for key, new in _pairs(overrides):
-        _set(value, key, new, lines)
-    try:
-        return TrainConfig.model_validate(value)
-    except ValidationError as error:
-        raise UserError("\n".join(_say(name, lines, detail) for detail in error.errors())) from error
+    """As `load`, from a string; `name` is the file that errors name."""
+    return _check(yaml_lines.parse(text, name), overrides)
 
 
-def _index(node: yaml.Node | None, at: tuple[str, ...], lines: dict[tuple[str, ...], int], name: str) -> None:
-    """The line of every key; a key written twice is refused (YAML would silently take the last)."""
-    if isinstance(node, yaml.MappingNode):
-        for key, below in node.value:
-            place = (*at, str(key.value))
-            line = key.start_mark.line + 1
-            if place in lines:
-                raise UserError(
-                    f"{name}:{line}: {'.'.join(place)} stands here a second time (first on line {lines[place]})"
-                )
-            lines[place] = line
-            _index(below, place, lines, name)
-
-
-def _pairs(overrides: Mapping[str, Any] | Sequence[str]) -> Iterable[tuple[str, Any]]:
+def _check(tree: YamlTree, overrides: Mapping[str, Any] | Sequence[str]) -> TrainConfig:
+    """The configuration of a tree, with the overrides laid over it."""
+    if tree.root is None:
+        tree.root = {}
+    if not isinstance(tree.root, dict):
+        raise UserError(f"{tree.file}: is a {type(tree.root).__name__}\n  expected the keys of a training file")
     if isinstance(overrides, Mapping):
-        yield from overrides.items()
-        return
-    for item in overrides:
-        key, equals, text = item.partition("=")
-        if not equals:
-            raise UserError(f"--set {item}: expected key=value, as in optimizer.lr=3e-4")
-        try:
-            yield key.strip(), yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {item}: the value is not YAML: {error}") from error
-
-
-def _set(value: dict[str, Any], key: str, new: Any, lines: dict[tuple[str, ...], int]) -> None:
-    *above, last = parts = key.split(".")
-    for part in above:
-        inner = value.get(part)
-        if not isinstance(inner, dict):
-            inner = value[part] = {}
-        value = inner
-    value[last] = new
-    lines[tuple(parts)] = 0
-
-
-def _say(name: str, lines: dict[tuple[str, ...], int], detail: Any) -> str:
-    """One error of pydantic's as `file:line: key: what is wrong (value)`."""
-    place = tuple(str(part) for part in detail["loc"])
-    known = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), ())
-    line = lines.get(known)
-    where = f"{name}: --set" if line == 0 else f"{name}:{line}" if line else name
-    key = ".".join(place) or "the file"
-    if detail["type"] == "extra_forbidden":
-        if note := renamed(detail["loc"], TRAINING_KEYS):
-            return f"{where}: {key}: {note}"
-        expected = _keys(place[:-1])
-        return f"{where}: unknown key {key}" + (f"; here are known: {', '.join(expected)}" if expected else "")
-    if detail["type"] == "missing":
-        return f"{where}: {key} is missing"
-    given = "" if isinstance(detail["input"], (dict, BaseModel)) else f" (got {detail['input']!r})"
-    return f"{where}: {key}: {detail['msg'].removeprefix('Value error, ')}{given}"
-
-
-def _keys(place: tuple[str, ...]) -> list[str]:
-    model: Any = TrainConfig
-    for part in place:
-        model = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return []
-    return list(model.model_fields)
+        for key, value in overrides.items():
+            set_value(tree, tuple(key.split(".")), value, f"--set {key}={value}")
+    else:
+        for given in overrides:
+            key, text, place = split_override(given)
+            value = parse_value(replace_variables(text, place, os.environ), place)
+            set_value(tree, tuple(key.split(".")), value, place)
+    refuse_renamed(tree, TRAINING_KEYS)
+    return validate(TrainConfig, tree.root, tree)

@@ -1,321 +1,181 @@
-"""The training loop: batch, forward, loss, backward, clip, guard, step, log, evaluate, checkpoint.
+"""Trains a model on the shards of curation runs: sets up the run and its parts, and starts the training loop.
 
 A run directory holds train.yaml (the resolved configuration), the tokenizer, metrics.jsonl (losses and interventions: a
-function of configuration and data, equal to the bit after any interruption), speed.jsonl and sessions.jsonl (what the
-clock said), incidents/ and checkpoints/. Running the same command again goes on from the last checkpoint and ends where
-an uninterrupted run ends; with more ranks or fewer, it reads the same windows.
+function of configuration and data, equal to the bit after any interruption), speed.jsonl and sessions.jsonl (times),
+incidents/ and checkpoints/. Running the same command again resumes from the last checkpoint and ends where an
+uninterrupted run ends; with more ranks or fewer, it reads the same sequences. The loop itself is in trainer.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from curation.core.errors import UserError
 from curation.shards import Manifest, read_manifest
-from training.checkpoint import save_load as checkpoint
-from training.checkpoint.resume import chosen_device, settle, write_head
-from training.checkpoint.save_load import Retention, Saver
+from training.callbacks import LogCallback, SpikeGuardCallback, WatchdogCallback
+from training.checkpoint import save_load
+from training.checkpoint.resume import resolve_config, resolve_device, write_run_files
+from training.checkpoint.save_load import Checkpoint, CheckpointSaver
 from training.config import TrainConfig
 from training.cost import device_specs
 from training.cost.cost_model import LiveStats
-from training.data.batch import Batch
 from training.data.data_order import OrderLog
-from training.data.data_schedule import new_data_order, rank_slices, resume_data_order
+from training.data.data_schedule import rank_slices
 from training.data.dataset import TokenDataset
 from training.data.token_streams import validation_streams
-from training.distributed.parallel import Ranks, autocast, build, eager, gather, join, release, whole
-from training.distributed.watchdog import Preempted, Watch, watch
-from training.evaluation.tasks import read_tasks, score_tasks
-from training.evaluation.validation_loss import ValidationScore, bytes_per_token, evaluate_domains, mean_loss
-from training.metrics.experiment_loggers import Logs
-from training.metrics.metrics_log import METRICS, Journal, Report, goodput, last_scores, read
-from training.metrics.step_metrics import Meter
-from training.model.transformer import ModelConfig
-from training.optim import optimizers as optim
-from training.optim.loss_scale import LossScaler
-from training.optim.lr_schedule import learning_rate
-from training.stability import find_spike_documents, rollback
-from training.stability.spike_detection import Guard
+from training.distributed.parallel import Ranks, build_model, init_ranks
+from training.distributed.watchdog import start_watchdog
+from training.evaluation.tasks import read_tasks
+from training.evaluation.validation_loss import ValidationScore
+from training.metrics.experiment_loggers import ExperimentLoggers
+from training.metrics.metrics_log import METRICS, MetricsLog, Report, goodput, last_scores, read_log
+from training.model.transformer import Model, ModelConfig
+from training.stability import rollback
+from training.stability.spike_detection import SpikeGuard
+from training.train_state import data_order
+from training.trainer import Callback, Trainer
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended: figures of its last step and evaluation, and what it has to say."""
+    """How a run ended: the numbers of its last step and evaluation, and notes for the user."""
 
     steps: int
     sequences: int
     tokens: int
-    loss: float | None  # of the last step; None where nothing was left to do
+    loss: float | None  # of the last step; None if all steps were already done
     validation: dict[str, ValidationScore]
     checkpoint: Path
     resumed_from: int  # the step at which this call began
-    notes: tuple[str, ...]  # rounding of the mix, damaged checkpoints, remainders
+    notes: tuple[str, ...]  # rounding of the mix, damaged checkpoints, tokens not trained on
     masked: tuple[str, ...] = ()  # doc_ids of the documents that the guard masked
-    goodput: float | None = None  # share of the time since the first start that went into steps that stand
+    goodput: float | None = None  # share of the time since the first start that went into steps that were kept
 
 
 def train(
-    config: TrainConfig, data_dir: str | Sequence[str], run_dir: str, *, report: Report | None = None
+    config: TrainConfig,
+    data_dir: str | Sequence[str],
+    run_dir: str,
+    *,
+    callbacks: Sequence[Callback] = (),
+    report: Report | None = None,
 ) -> TrainResult:
-    """Trains a model on the shards of a curation run, or of several, or goes on where an earlier call was interrupted.
+    """Trains a model on the shards of one or more curation runs, or resumes where an earlier call was interrupted.
 
-    `report` is called with every entry of the log, on the first rank. Raises UserError for what the user has to change,
-    ShardError for shards that cannot be read, CheckpointError where every checkpoint is damaged, and Preempted when a
-    SIGTERM came and a checkpoint is saved. Under torchrun and Ray Train every rank calls it.
+    callbacks: hooks of the loop, called after the built-in ones; see `trainer.Callback`.
+    report: called with every entry of the logs, on the first rank.
+
+    Raises UserError for what the user has to change, ShardError for shards that cannot be read, CheckpointError if
+    every checkpoint is damaged, and Preempted when SIGTERM came and a checkpoint is saved. Under torchrun and Ray Train
+    every rank calls it.
     """
     run = Path(run_dir)
     with contextlib.ExitStack() as stack:
-        ranks = stack.enter_context(join(chosen_device(config), config.parallel.dp_shard))
+        ranks = stack.enter_context(init_ranks(resolve_device(config), config.parallel.dp_shard))
         manifest = read_manifest(data_dir)
-        config = ranks.agree(lambda: settle(config, run, manifest))
-        watcher = stack.enter_context(watch(config.hang_after))
-        stack.enter_context(_arithmetic(config))
+        resolved = ranks.broadcast_from_rank0(lambda: resolve_config(config, run, manifest))
+        watchdog = stack.enter_context(start_watchdog(resolved.hang_after))
+        stack.enter_context(_torch_settings(resolved))
         if ranks.first:
-            report = stack.enter_context(Logs(run, config.log_to, report, config.model_dump(mode="json")))
-        return _loop(config, manifest, run, report, ranks, watcher)
+            settings = resolved.model_dump(mode="json")
+            report = stack.enter_context(ExperimentLoggers(run, resolved.log_to, report, settings))
+
+        checkpoint = ranks.broadcast_from_rank0(lambda: rollback.latest_checkpoint(run))
+        data, order, notes = _open_data(resolved, manifest, checkpoint, ranks)
+        validation = validation_streams(manifest, resolved.data.validation)
+        tasks = ranks.broadcast_from_rank0(lambda: read_tasks(resolved))
+        if ranks.first:
+            for note in data.notes:
+                if report is not None:
+                    report({"kind": "note", "note": note})
+            write_run_files(run, resolved, manifest)
+        model = _build_model(resolved, manifest, ranks)
+
+        background = resolved.checkpoint.background
+        saver = stack.enter_context(CheckpointSaver(run / "checkpoints", ranks, background=background))
+        log = stack.enter_context(_open_log(run, checkpoint, report, ranks))
+        live = LiveStats(resolved, model.shape, device_specs.current_device(ranks.device.type), ranks.world)
+        guard = SpikeGuard(resolved.guard, ranks.device, overflow=resolved.precision == "fp16")
+        built_in = (WatchdogCallback(watchdog), LogCallback(log, live), SpikeGuardCallback(guard, log))
+        trainer = Trainer(
+            resolved, run, manifest, ranks, data, order, model, saver, (*built_in, *callbacks),
+            validation=validation, tasks=tasks,
+        )  # fmt: skip
+        trainer.fit(checkpoint)
+        return _result(trainer, checkpoint, notes)
 
 
-def _loop(
-    config: TrainConfig, manifest: Manifest, run: Path, report: Report | None, ranks: Ranks, watcher: Watch
-) -> TrainResult:
-    saved = ranks.agree(lambda: rollback.latest(run))
-    data, order, rounding = _order(config, manifest, saved)
-    evaluated = validation_streams(manifest, config.data.validation)
-    asked = ranks.agree(lambda: read_tasks(config))
-    notes = [f"the mix was rounded to {order.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
-    notes += [
-        f"{n}: {o.remainder:,} of {o.tokens.sum():,} tokens are no target in an epoch" for n, o in data.orders.items()
-    ]
-    notes += data.notes
-    for segment in order.segments:
-        rank_slices(segment.batch, ranks.world, 1, ranks.rank)  # now, and not where it begins
-    if ranks.first:
-        for note in data.notes:
-            if report is not None:
-                report({"kind": "note", "note": note})
-        write_head(run, config, manifest)
-    model = build(shape(config, manifest.tokenizer.vocab), config, ranks)
-    if config.init_from is not None:
-        checkpoint.restore(checkpoint.locate(config.init_from), model, None, ranks)
-    model.norm.register_forward_hook(lambda *_: watcher.alive())  # evaluating and blaming are no hang either
-    optimizers = optim.build_optimizers(model, config.optimizer, exact=config.precision == "fp32")
-    scaler = LossScaler(ranks.device, config.precision == "fp16")
-    guard = Guard(config.guard, ranks.device, overflow=scaler.enabled)
-    meter = Meter(ranks, {name: bytes_per_token(domain) for name, domain in data.domains.items()})
-    live = LiveStats(config, model.shape, device_specs.current_device(ranks.device.type), ranks.world)
-    micro, every = config.batch.micro_size or config.batch.global_size, config.checkpoint.every
-    goes_back = config.guard.action == "rollback"
-    at = _At(0, 0, 0, order)
-
-    with contextlib.ExitStack() as stack:
-        saver = stack.enter_context(Saver(run / "checkpoints", ranks, background=config.checkpoint.background))
-        begin = saved.state["step"] if saved else -1
-        seen = saved.state["guard"]["incidents"] if saved else 0
-        journal = stack.enter_context(
-            Journal(run if ranks.first else None, begin, report, incidents=seen, ranks=ranks.world)
-        )
-
-        def load(found: checkpoint.Loaded) -> _At:
-            checkpoint.restore(found.path, model, optimizers, ranks)
-            state = found.state
-            scaler.load_state_dict(state["scaler"])
-            known = ranks.agree(lambda: find_spike_documents.incidents(run / "incidents"))
-            log, new = rollback.adopt(found, guard, _order(config, manifest, found)[1], known)
-            rollback.tell(journal, new, config.exclude_list, ranks)
-            if known and goes_back:
-                documents = sum(s.documents for s in manifest.splits["train"].values())
-                find_spike_documents.refuse(
-                    known, len(known[-1].masked) / documents, config.guard.max_masked_fraction, run
-                )
-            return _At(state["step"], state["sequences"], state["tokens"], log)
-
-        def save() -> None:
-            journal.sync()
-            state = {
-                "step": at.step,
-                "sequences": at.sequences,
-                "tokens": at.tokens,
-                "order": at.order.as_dict(),
-                "scaler": scaler.state_dict(),
-                "guard": guard.state_dict(),
-                "shape": asdict(model.shape),
-            }
-            stays = Retention(config.checkpoint.keep, config.checkpoint.keep_every, guard.good if goes_back else None)
-            saver.save(at.step, model, optimizers, state, stays)
-
-        def score() -> dict[str, ValidationScore]:
-            model.eval()
-            tasks = {}
-            with eager(config):
-                found = evaluate_domains(
-                    model,
-                    evaluated,
-                    length=config.data.seq_len,
-                    micro=micro,
-                    limit=config.evaluate.sequences,
-                    device=ranks.device,
-                    autocast=autocast(config, ranks),
-                )
-                if asked:
-                    gather(model)
-                    with autocast(config, ranks):
-                        tasks = score_tasks(asked, manifest, run, model, at.order.longest(at.sequences))
-            release(model)
-            domains = {name: asdict(s) for name, s in found.items()}
-            journal.write(kind="validation", step=at.step, loss=mean_loss(found), domains=domains, **tasks)
-            return found
-
-        scores: dict[str, ValidationScore] = {}
-        loss: float | None = None
-        if saved is not None:
-            at = load(saved)
-            notes += saved.notes
-        else:
-            scores = score()
-            if goes_back:
-                save()
-        while at.step < config.steps:
-            first, last = at.order.span(at.step)
-            rate = learning_rate(at.step, config.steps, config.optimizer.lr, config.schedule)
-            optimizers.set_rate(rate)
-            ((mine, end_of_mine),) = rank_slices(last - first, ranks.world, 1, ranks.rank)
-            batch = data.batch(at.order, first + mine, first + end_of_mine)
-            targets = meter.targets(batch)
-            count = targets.sum().clamp(min=1).float()
-
-            model.train()
-            losses = []
-            for part in _micro_batches(batch, micro):
-                part = part.to(ranks.device)
-                with autocast(config, ranks):
-                    loss_sum, _, nll = model(part.tokens, part.targets, part.documents, config.z_loss)
-                scaler.scaled(loss_sum / count).backward()  # type: ignore[no-untyped-call]
-                losses.append(nll.double().sum(dim=1))
-            scaler.unscale(model.parameters())
-            norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm)).float()
-            sums = meter.losses(batch, torch.cat(losses), watcher.stop)
-            mean, norm = ranks.same(sums[:-1].sum() / count, norm)
-            skip, anomaly, z = guard.judge(at.step + 1, mean, norm)
-            measures = (at.step + 1) % config.log_every == 0
-            update = optimizers.step(skip, measure=measures)
-            optimizers.zero_grad()
-            scaler.update(norm)
-
-            at = at.after(first, last)
-            meter.add(
-                at.step, (first, last), at.tokens, rate,
-                targets=targets, losses=sums, loss=mean, norm=norm, skip=skip, anomaly=anomaly, z=z, update=update,
-            )  # fmt: skip
-            watcher.alive()
-            end, evaluates = at.step == config.steps, at.step % config.evaluate.every == 0
-            if not (end or evaluates or at.step % every == 0 or at.step % config.log_every == 0):
-                continue
-
-            readings, stop = meter.read()
-            held = device_specs.peak_memory(ranks.device.type)
-            for reading in readings:
-                loss = reading.loss
-                if event := reading.event():
-                    journal.write(**event)
-                journal.write(**reading.entry(), domain_tokens=at.order.read(reading.span[1]))
-                sequence, read = at.order.segment(reading.span[0]).sequence, at.tokens_of(*reading.span)
-                journal.clock(reading.step, reading.seconds, live.figures(read, reading.seconds, sequence, held))
-            if config.guard.action == "off" and loss is not None and not torch.isfinite(torch.tensor(loss)):
-                raise UserError(
-                    f"the loss is {loss} in step {at.step} of {run}; lower optimizer.lr "
-                    f"(now {config.optimizer.lr:g}), lengthen schedule.warmup_steps or train in bf16 instead of fp16"
-                )
-            if guard.look(at.step, every):
-                saver.wait()
-                with eager(config):
-                    rollback.investigate(config, run, ranks, guard, data, at.order, model)
-                good = ranks.agree(lambda: rollback.latest(run))
-                assert good is not None
-                journal.cut(good.state["step"], good.state["guard"]["incidents"])
-                at = load(good)
-                meter.forget()
-                continue
-            if end or evaluates:
-                scores = score()
-            if end or stop or at.step % every == 0:
-                save()
-            meter.restart()
-            if stop and not end:
-                saver.wait()
-                journal.end("preempted", at.step)
-                raise Preempted(f"{run}: stopped by SIGTERM after step {at.step}; the same command goes on")
-        saver.wait()
-        journal.end("done", at.step)
-        if not scores:  # nothing was left to do
-            scores = ranks.agree(lambda: last_scores(run))
-    final = checkpoint.checkpoints(run / "checkpoints")[-1]
-    masked = tuple(sorted({d for s in at.order.segments for d in s.masked}))
-    useful = goodput(run).get("goodput") if ranks.first else None
-    return TrainResult(
-        at.step, at.sequences, at.tokens, loss, scores, final, max(begin, 0), tuple(notes), masked, useful
-    )
-
-
-def finished(run: Path) -> TrainResult:
-    """How a finished run ended, from its files."""
-    last = checkpoint.newest(run / "checkpoints")
-    if last is None:
-        raise checkpoint.CheckpointError(f"{run}: no checkpoint here")
-    state, order = last.state, OrderLog.from_dict(last.state["order"])
-    losses = [e["loss"] for e in read(run / METRICS) if e["kind"] == "train"]
-    masked = tuple(sorted({d for s in order.segments for d in s.masked}))
+def finished_result(run: Path) -> TrainResult:
+    """The result of a finished run, from its files."""
+    checkpoint = save_load.newest(run / "checkpoints")
+    if checkpoint is None:
+        raise save_load.CheckpointError(f"{run}: no checkpoint here")
+    state, order = checkpoint.state, OrderLog.from_dict(checkpoint.state["order"])
+    losses = [e["loss"] for e in read_log(run / METRICS) if e["kind"] == "train"]
     return TrainResult(
         state["step"], state["sequences"], state["tokens"], losses[-1] if losses else None, last_scores(run),
-        last.path, 0, last.notes, masked, goodput(run).get("goodput"),
+        checkpoint.path, 0, checkpoint.notes, _masked(order), goodput(run).get("goodput"),
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _At:
-    """Where training is: steps done, windows and tokens read, and the order log, from which the rest follows."""
-
-    step: int
-    sequences: int
-    tokens: int
-    order: OrderLog
-
-    def tokens_of(self, first: int, last: int) -> int:
-        """Inputs in the windows of a step."""
-        return (last - first) * self.order.segment(first).sequence
-
-    def after(self, first: int, last: int) -> _At:
-        return _At(self.step + 1, last, self.tokens + self.tokens_of(first, last), self.order)
-
-
-def _order(
-    config: TrainConfig, manifest: Manifest, saved: checkpoint.Loaded | None
-) -> tuple[TokenDataset, OrderLog, float]:
-    """What is read when: by the configuration, behind what the log of a checkpoint says was read."""
-    about = (manifest, config.data, config.seed, config.batch.global_size, config.steps)
-    if saved is None:
-        return new_data_order(*about)
-    return resume_data_order(*about, OrderLog.from_dict(saved.state["order"]), saved.state["sequences"])
-
-
-def shape(config: TrainConfig, vocab: int) -> ModelConfig:
-    """The model's sizes, as the configuration and the tokenizer have it."""
+def model_config(config: TrainConfig, vocab: int) -> ModelConfig:
+    """The sizes of the model, from the configuration and the tokenizer's vocabulary."""
     return ModelConfig(vocab=vocab, **config.model.model_dump(exclude={"preset"}))
 
 
-def _micro_batches(batch: Batch, micro: int) -> Iterator[Batch]:
-    for i in range(0, len(batch.domains), micro):
-        part = slice(i, i + micro)
-        yield Batch(batch.tokens[part], batch.targets[part], batch.documents[part], batch.domains[part])
+def _open_data(
+    config: TrainConfig, manifest: Manifest, checkpoint: Checkpoint | None, ranks: Ranks
+) -> tuple[TokenDataset, OrderLog, list[str]]:
+    """The data, its order, and notes about both. Raises UserError for a global batch that the ranks cannot share."""
+    data, order, rounding = data_order(config, manifest, checkpoint)
+    notes = [f"the mix was rounded to {order.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
+    notes += [
+        f"{name}: {d.remainder:,} of {d.tokens.sum():,} tokens per epoch are not trained on (shard remainders)"
+        for name, d in data.orders.items()
+    ]
+    for segment in order.segments:  # refused now, and not at the step where the segment begins
+        rank_slices(segment.batch, ranks.world, 1, ranks.rank)
+    return data, order, [*notes, *data.notes]
+
+
+def _build_model(config: TrainConfig, manifest: Manifest, ranks: Ranks) -> Model:
+    """The model with its first weights: random, or those of `init_from`."""
+    model = build_model(model_config(config, manifest.tokenizer.vocab), config, ranks)
+    if config.init_from is not None:
+        save_load.restore(save_load.find_checkpoint(config.init_from), model, None, ranks)
+    return model
+
+
+def _open_log(run: Path, checkpoint: Checkpoint | None, report: Report | None, ranks: Ranks) -> MetricsLog:
+    """The run's logs, cut back to the checkpoint; only the first rank writes."""
+    step = checkpoint.state["step"] if checkpoint else -1
+    incidents = checkpoint.state["guard"]["incidents"] if checkpoint else 0
+    return MetricsLog(run if ranks.first else None, step, report, incidents=incidents, ranks=ranks.world)
+
+
+def _result(trainer: Trainer, checkpoint: Checkpoint | None, notes: list[str]) -> TrainResult:
+    """The result of a training that has reached its last step; `checkpoint`: what it resumed from."""
+    run, ranks, state = trainer.run, trainer.ranks, trainer.state
+    scores = trainer.scores or ranks.broadcast_from_rank0(lambda: last_scores(run))  # {}: no step was left to do
+    useful = goodput(run).get("goodput") if ranks.first else None
+    resumed_from, damaged = (checkpoint.state["step"], checkpoint.notes) if checkpoint else (0, ())
+    return TrainResult(
+        state.step, state.sequences, state.tokens, trainer.loss, scores,
+        save_load.checkpoints(run / "checkpoints")[-1], resumed_from, (*notes, *damaged), _masked(state.order), useful,
+    )  # fmt: skip
+
+
+def _masked(order: OrderLog) -> tuple[str, ...]:
+    return tuple(sorted({doc_id for segment in order.segments for doc_id in segment.masked}))
 
 
 @contextlib.contextmanager
-def _arithmetic(config: TrainConfig) -> Iterator[None]:
-    """Threads and determinism for the time of a run; only equal numbers of threads give results equal to the bit."""
+def _torch_settings(config: TrainConfig) -> Iterator[None]:
+    """Threads and determinism during a run; only equal numbers of threads give results equal to the bit."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(config.threads or threads)
     torch.use_deterministic_algorithms(config.deterministic or deterministic)

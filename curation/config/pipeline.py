@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from curation.config.rules import ParsedRule
-from curation.core.schema import Strict
+from curation.core.schema import Section
 from curation.core.yaml_lines import YamlTree
 from curation.step import GlobalStep, MapStep, Reader
 
 
-class Mix(Strict):
+class Mix(Section):
     """Which domain is read how much: weights of tokens, or `natural` (as much as there is of each)."""
 
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | Literal["natural"] = "natural"
@@ -30,7 +30,7 @@ class Mix(Strict):
     shortfall: Literal["refuse", "redistribute"] = "refuse"  # a domain that lacks tokens for its share
 
 
-class TrainTokenizer(Strict):
+class TrainTokenizer(Section):
     """A tokenizer trained on a sample of the curated text."""
 
     kind: Literal["bpe"] = "bpe"
@@ -41,7 +41,7 @@ class TrainTokenizer(Strict):
 FILES = ("path", "tiktoken", "sentencepiece")  # keys of a tokenizer that name a file
 
 
-class Tokenizer(Strict):
+class Tokenizer(Section):
     """Exactly one of these: train one, or load a tokenizer.json, a tiktoken file or a SentencePiece model; `eos` names
     the end-of-text token of one that is loaded, where it is none of the usual."""
 
@@ -57,13 +57,13 @@ class Tokenizer(Strict):
         return self.path or self.tiktoken or self.sentencepiece
 
 
-class Shards(Strict):
+class Shards(Section):
     """How shards are cut."""
 
     tokens_per_shard: Annotated[int, Field(gt=0, le=1 << 30)] = 50_000_000
 
 
-class Engine(Strict):
+class Engine(Section):
     """How work is cut; the result does not depend on it."""
 
     task_bytes: Annotated[int, Field(ge=1 << 10)] | None = (
@@ -72,7 +72,7 @@ class Engine(Strict):
     batch_rows: Annotated[int, Field(gt=0, le=1 << 16)] = 256  # documents a step sees at once
 
 
-class File(Strict):
+class File(Section):
     """The top level of a pipeline file."""
 
     name: str | None = None
@@ -90,7 +90,7 @@ class File(Strict):
     engine: Engine = Engine()
 
 
-class SourceFile(Strict):
+class SourceFile(Section):
     """What every source has; the other keys are options of its reader."""
 
     name: str

@@ -38,13 +38,15 @@ _EXPECTED = {
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
     "literal_error": "{expected}",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of {max_length} or fewer",
 }
 
 
-class Strict(BaseModel):
-    """A section of a file: unknown keys are refused, types are not converted, instances do not change."""
+class Section(BaseModel):
+    """A section of a file: unknown keys are refused, instances do not change."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def validate(model: type[M], value: Any, tree: YamlTree, path: Path = ()) -> M:

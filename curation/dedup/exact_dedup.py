@@ -14,7 +14,7 @@ import pyarrow as pa
 import xxhash
 
 from curation.dedup import keep_one
-from curation.dedup.text_normalization import NORMALISE, Form
+from curation.dedup.text_normalization import NORMALIZERS, NormalForm
 from curation.step import Corpus, Documents, GlobalStep, Stage, StagePlan
 
 _HASHES = pa.schema(
@@ -35,7 +35,7 @@ class ExactDedup(GlobalStep):
     number of documents with its text, itself included, else null.
     """
 
-    normalise: Form = "whitespace"
+    normalise: NormalForm = "whitespace"
     prior_run: str | None = None
     name: str = "exact_dedup"
 
@@ -58,7 +58,7 @@ class ExactDedup(GlobalStep):
 
 def text_hash(text: str, normalise: str = "none") -> bytes:
     """xxh3-128 of a normalized text, 16 bytes."""
-    return xxhash.xxh3_128_digest(NORMALISE[normalise](text).encode())
+    return xxhash.xxh3_128_digest(NORMALIZERS[normalise](text).encode())
 
 
 def _hash(

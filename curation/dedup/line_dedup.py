@@ -32,7 +32,7 @@ from curation.core.errors import UserError
 from curation.dedup import line_spans
 from curation.dedup.line_spans import Unit
 from curation.dedup.scope import check_scope, scope_expression, scope_salts
-from curation.dedup.text_normalization import NORMALISE, Form
+from curation.dedup.text_normalization import NORMALIZERS, NormalForm
 from curation.seeded_hash import keyed, words
 from curation.step import Corpus, Documents, GlobalStep, Stage, StagePlan
 
@@ -81,7 +81,7 @@ class LineDedup(GlobalStep):
 
     unit: Unit = "line"
     span: int = 3
-    normalise: Form = "words"
+    normalise: NormalForm = "words"
     min_chars: int = 12
     min_documents: int = 2
     scope: str = "all"
@@ -122,7 +122,7 @@ class LineDedup(GlobalStep):
 
 def _document_spans(step: LineDedup, batch: pa.RecordBatch) -> Iterator[tuple[str, list[line_spans.Range], list[Any]]]:
     """Yields of each document its text, its units and its spans (hash, first unit, last unit)."""
-    form = NORMALISE[step.normalise]
+    form = NORMALIZERS[step.normalise]
     salts = scope_salts(batch)
     salt_bytes = [b""] * batch.num_rows if salts is None else [s.tobytes() for s in salts]
     for text, salt in zip(batch.column("text").to_pylist(), salt_bytes, strict=True):

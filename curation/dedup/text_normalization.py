@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import Literal
 
-Form = Literal["none", "whitespace", "words", "template"]
+NormalForm = Literal["none", "whitespace", "words", "template"]
 
 _WORD = re.compile(r"[^\W_]+")
 _DIGIT = re.compile(r"\d")
@@ -35,7 +35,7 @@ def _template(text: str) -> str:
     return _DIGIT.sub("0", words)
 
 
-NORMALISE: dict[str, Callable[[str], str]] = {
+NORMALIZERS: dict[str, Callable[[str], str]] = {
     "none": lambda text: text,
     "whitespace": lambda text: " ".join(text.split()),
     "words": _words,

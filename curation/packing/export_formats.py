@@ -35,7 +35,7 @@ MEGATRON_MAGIC = b"MMIDIDX\x00\x00"
 def export_shards(manifest: shards.Manifest, to: TokenFormat, out: str) -> list[str]:
     """Writes every split and domain of a run in the format `to` into the folder `out`; returns the files.
 
-    Raises UserError where the format cannot hold the tokens.
+    Raises UserError if the format cannot store the tokens.
     """
     os.makedirs(out, exist_ok=True)
     written: list[str] = []

@@ -52,11 +52,8 @@ def read_token_file(
     for number, (begin, end) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):
         low = begin + (end > begin and int(stream[begin]) == eos)
         high = end - (end > low and int(stream[end - 1]) == eos)
-        yield (
-            split,
-            domain,
-            _token_document(name, kind, number, begin, end, partial(_slice, stream, low, high), high - low),
-        )
+        tokens = partial(_slice, stream, low, high)
+        yield split, domain, _token_document(name, kind, number, begin, end, tokens, high - low)
 
 
 def _slice(stream: npt.NDArray[Any], low: int, high: int) -> npt.NDArray[Any]:
@@ -117,6 +114,7 @@ def _read_rows(path: str, eos: int, domain: str, split: str) -> Iterator[tuple[s
             table = pa.ipc.open_file(file).read_all()
         except pa.ArrowInvalid:
             table = pa.ipc.open_stream(file).read_all()
+    name = os.path.basename(path)
     column = next((c for c in ("tokens", "input_ids") if c in table.column_names), None)
     if column is None:
         raise UserError(f"{path}: no column tokens or input_ids; its columns are {', '.join(table.column_names)}")
@@ -124,13 +122,5 @@ def _read_rows(path: str, eos: int, domain: str, split: str) -> Iterator[tuple[s
         tokens = np.asarray(ids.as_py(), np.uint32)
         low = int(len(tokens) > 0 and tokens[0] == eos)
         high = len(tokens) - int(len(tokens) > low and tokens[-1] == eos)
-        packed = _token_document(
-            os.path.basename(path),
-            "datasets",
-            number,
-            number,
-            number + 1,
-            partial(_slice, tokens, low, high),
-            high - low,
-        )
-        yield split, domain, packed
+        chosen = partial(_slice, tokens, low, high)
+        yield split, domain, _token_document(name, "datasets", number, number, number + 1, chosen, high - low)

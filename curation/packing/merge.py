@@ -123,8 +123,8 @@ def _write_domain(
     ids = pa.array([d.doc_id for d in documents], pa.binary(16))
     key, pair = keyed(ids, seed, "order"), words(ids)
     order = np.lexsort((pair[:, 1], pair[:, 0], key))
-    level = hash_prefix_bits(sum(d.length + 1 for d in documents), per_shard)
-    shard = (key >> np.uint64(64 - level)).astype(np.int64) if level else np.zeros(len(key), np.int64)
+    bits = hash_prefix_bits(sum(d.length + 1 for d in documents), per_shard)
+    shard = (key >> np.uint64(64 - bits)).astype(np.int64) if bits else np.zeros(len(key), np.int64)
     entries = []
     os.makedirs(os.path.join(root, split, domain), exist_ok=True)
     for index in np.unique(shard).tolist():

@@ -103,9 +103,9 @@ def shard_stages(
     for name, share in ((train_validation_split.TRAIN, 1.0), (train_validation_split.VALIDATION, validation)):
         for domain in domains:
             size = survey.counters[f"text_bytes/{domain}"] + survey.counters[f"documents/{domain}"]
-            depth = hash_prefix_bits(int(size * share), min(BUCKET_BYTES, tokens_per_shard))
-            layout[name, domain] = (buckets, depth)
-            buckets += 1 << depth
+            bucket_bits = hash_prefix_bits(int(size * share), min(BUCKET_BYTES, tokens_per_shard))
+            layout[name, domain] = (buckets, bucket_bits)
+            buckets += 1 << bucket_bits
     schema = _rows_schema(encoder.vocab)
     run = partial(_tokenize, corpus.seed, tokenizer, encoder.sha256, eos, validation, layout, route, language)
     counted = yield Stage("tokenize", run, schema, buckets, at="documents", counters=_count_tokens)
@@ -133,19 +133,19 @@ def _assign_buckets(
 ) -> dict[int, ShardPlace]:
     """The shard of each non-empty bucket."""
     places: dict[int, ShardPlace] = {}
-    for (name, domain), (first, depth) in layout.items():
-        tokens = [counters.get(f"tokens/{first + i}", 0) for i in range(1 << depth)]
-        level = min(depth, hash_prefix_bits(sum(tokens), tokens_per_shard))
-        while level < depth and max(_sum_neighbours(tokens, level)) > shards.MAX_TOKENS:
-            level += 1  # an average of 2^30 with one above it
+    for (name, domain), (first, bucket_bits) in layout.items():
+        tokens = [counters.get(f"tokens/{first + i}", 0) for i in range(1 << bucket_bits)]
+        shard_bits = min(bucket_bits, hash_prefix_bits(sum(tokens), tokens_per_shard))
+        while shard_bits < bucket_bits and max(_sum_neighbours(tokens, shard_bits)) > shards.MAX_TOKENS:
+            shard_bits += 1  # an average of 2^30 with one above it
         for i, count in enumerate(tokens):
             if count:
-                places[first + i] = (name, domain, i >> (depth - level))
+                places[first + i] = (name, domain, i >> (bucket_bits - shard_bits))
     return places
 
 
-def _sum_neighbours(values: Sequence[int], level: int) -> list[int]:
-    width = len(values) >> level
+def _sum_neighbours(values: Sequence[int], shard_bits: int) -> list[int]:
+    width = len(values) >> shard_bits
     return [sum(values[i : i + width]) for i in range(0, len(values), width)]
 
 
@@ -177,7 +177,7 @@ def _tokenize(
     languages = LanguageCounts()
     for batch in documents.batches([*needed, *sorted({c for c in optional if c not in needed})]):
         key = keyed(batch.column("doc_id"), seed, "order")
-        in_validation = split_rule.is_validation(batch.column("text"), seed, fraction)
+        in_validation = split_rule.validation_mask(batch.column("text"), seed, fraction)
         domain = np.array(train_validation_split.document_domains(batch, route), object)
         to = np.zeros(len(key), np.uint32)
         for name in set(domain.tolist()):
@@ -186,8 +186,8 @@ def _tokenize(
                 (train_validation_split.TRAIN, in_domain & ~in_validation),
                 (train_validation_split.VALIDATION, in_domain & in_validation),
             ):
-                first, depth = layout[which, name]
-                to[mask] = np.uint32(first) + prefix(key[mask], depth)
+                first, bucket_bits = layout[which, name]
+                to[mask] = np.uint32(first) + prefix(key[mask], bucket_bits)
         sizes = pc.binary_length(batch.column("text")).fill_null(0).to_numpy()
         # a token has at least one byte, so slices by bytes have a bounded number of tokens
         slices = np.cumsum(sizes + 1) // BATCH_TOKENS

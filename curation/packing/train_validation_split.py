@@ -52,21 +52,21 @@ class SplitRule:
     """Decides which documents of a task are for validation.
 
     lowest, highest      the smallest and the largest split hash of every domain
-    texts, split_hashes  texts of this task in leakage groups (their own hashes, sorted), and the hash of their group
+    texts, group_hashes  split hashes of this task's texts that are in leakage groups (sorted), and those of the groups
     """
 
     lowest: U64
     highest: U64
     texts: U64
-    split_hashes: U64
+    group_hashes: U64
 
-    def is_validation(self, texts: pa.Array, seed: int, fraction: float) -> npt.NDArray[np.bool_]:
+    def validation_mask(self, texts: pa.Array, seed: int, fraction: float) -> npt.NDArray[np.bool_]:
         """Which of these texts are for validation: bool [n]."""
-        found = group_hashes(split_hashes(texts, seed), self.texts, self.split_hashes)
+        found = replace_by_group(split_hashes(texts, seed), self.texts, self.group_hashes)
         return is_validation(found, self.lowest, self.highest, fraction)
 
 
-def group_hashes(own: U64, texts: U64, shared: U64) -> U64:
+def replace_by_group(own: U64, texts: U64, shared: U64) -> U64:
     """The split hash of each text: its own, or that of its leakage group."""
     if not len(texts):
         return own
@@ -96,7 +96,7 @@ def survey_stages(corpus: Corpus, route: Route | None = None) -> tuple[Stage, St
     """Two stages that send to every task of documents one row per domain: its count, bytes and extreme split hashes.
 
     The first takes rows of `LEAKAGE_GROUPS`, if there are any; after the second, each task has its own again.
-    The counters of the second is `documents/<domain>` and `text_bytes/<domain>`.
+    The counters of the second are `documents/<domain>` and `text_bytes/<domain>`.
     """
     first = Stage("survey", partial(_survey, corpus.seed, route), _DOMAINS, 1, at="documents")
     return first, Stage("extremes", partial(_extremes, corpus.tasks), _DOMAINS, corpus.tasks, counters=_count)
@@ -110,24 +110,24 @@ def document_domains(batch: pa.RecordBatch, route: Route | None) -> list[str]:
 def _survey(
     seed: int, route: Route | None, rows: Iterator[pa.RecordBatch], documents: Documents
 ) -> Iterator[pa.RecordBatch]:
-    related = pa.Table.from_batches(rows, LEAKAGE_GROUPS)
-    texts, shared = _sort_by_text(related)
+    grouped = pa.Table.from_batches(rows, LEAKAGE_GROUPS)
+    texts, shared = _sort_by_text(grouped)
     found: dict[str, list[int]] = {}
     more = [c for c in route.columns if c != "text"] if route else []
     for batch in documents.batches(["domain", "text", *more]):
-        own = group_hashes(split_hashes(batch.column("text"), seed), texts, shared).tolist()
+        own = replace_by_group(split_hashes(batch.column("text"), seed), texts, shared).tolist()
         sizes = pc.binary_length(batch.column("text")).fill_null(0).to_pylist()
         for domain, size, split_hash in zip(document_domains(batch, route), sizes, own, strict=True):
             _add_to_domain(found, domain, 1, size, split_hash, split_hash)
     yield _domain_rows(found, 0)
-    n = related.num_rows
+    n = grouped.num_rows
     columns = [pa.array(np.zeros(n, np.uint32)), *(pa.nulls(n, f.type) for f in list(_DOMAINS)[1:6])]
-    columns += [pa.array(np.full(n, documents.task, np.uint32)), related["text"], related["split_hash"]]
+    columns += [pa.array(np.full(n, documents.task, np.uint32)), grouped["text"], grouped["split_hash"]]
     yield from pa.table(columns, schema=_DOMAINS).to_batches()
 
 
-def _sort_by_text(related: pa.Table) -> tuple[U64, U64]:
-    texts, shared = (related[name].to_numpy() for name in ("text", "split_hash"))
+def _sort_by_text(grouped: pa.Table) -> tuple[U64, U64]:
+    texts, shared = (grouped[name].to_numpy() for name in ("text", "split_hash"))
     order = np.argsort(texts)
     return texts[order], shared[order]
 

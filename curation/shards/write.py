@@ -14,7 +14,7 @@ import pyarrow as pa
 from curation.shards import layout
 from curation.shards.layout import MAX_TOKENS, SOURCE, schema, token_type
 
-_FLUSH = 1 << 14  # documents whose ids are held as Python objects before they become Arrow arrays
+_FLUSH = 1 << 14  # documents whose ids are Python objects before they become Arrow arrays
 
 
 @dataclass(frozen=True)

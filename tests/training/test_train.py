@@ -49,7 +49,7 @@ def config(**changes: Any) -> TrainConfig:
 
 def contents(path: Path) -> dict[str, torch.Tensor]:
     """Weights and moments of a checkpoint, by name."""
-    model = Model(ModelConfig(**save_load.verify(path)["shape"]))
+    model = Model(ModelConfig(**save_load.verify(path)["model_config"]))
     optimizer = optimizers.build_optimizers(model, config().optimizer)
     save_load.restore(path, model, optimizer)
     state = save_load.tensors(model, optimizer)
@@ -110,14 +110,14 @@ SCRIPT = """
 import sys
 from training.config import load
 from training.train import train
-from training.distributed.watchdog import RESUME_ME, Preempted
+from training.distributed.watchdog import EXIT_RESUMABLE, Preempted
 def report(entry):
     if entry["kind"] == "train":
         print(entry["step"], flush=True)
 try:
     train(load(sys.argv[1]), sys.argv[2], sys.argv[3], report=report)
 except Preempted:
-    sys.exit(RESUME_ME)
+    sys.exit(EXIT_RESUMABLE)
 """
 ROOT = Path(__file__).parents[2]
 
@@ -181,12 +181,12 @@ def test_sigterm_saves_and_asks_to_be_resumed(corpus: Path, uninterrupted: Path,
 
 def test_a_hang_ends_with_a_report(corpus: Path, tmp_path: Path) -> None:
     script = (
-        "import time\nfrom training.distributed.watchdog import watch\n"
-        "with watch(0.4) as w:\n    w.alive()\n    time.sleep(60)\n"
+        "import time\nfrom training.distributed.watchdog import start_watchdog\n"
+        "with start_watchdog(0.4) as w:\n    w.heartbeat()\n    time.sleep(60)\n"
     )
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert child.returncode == 75
-    assert "nothing happened for" in child.stderr and "<string>" in child.stderr, "where it stood"
+    assert "no progress for" in child.stderr and "<string>" in child.stderr, "where it stood"
 
 
 def test_from_the_weights_of_another_run(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_falls_back_past_a_damaged_checkpoint_and_says_so(corpus: Path, uninterr
     file.write_bytes(data)
     result = train(config(), str(corpus), str(run))
     assert result.resumed_from == 20
-    assert any("00000024" in n and "checksum differs" in n and "going back" in n for n in result.notes)
+    assert any("00000024" in n and "checksum differs" in n and "trying the checkpoint before it" in n for n in result.notes)
     assert_equal_runs(run, uninterrupted)
 
 
@@ -335,7 +335,7 @@ def test_a_run_directory_belongs_to_one_configuration(
     for name in ("00000000", "00000005", "00000020"):
         shutil.rmtree(run / "checkpoints" / name)
     (run / "checkpoints" / "00000024" / "state.json").write_text("{}")
-    with pytest.raises(save_load.CheckpointError, match="no checkpoint is undamaged"):
+    with pytest.raises(save_load.CheckpointError, match="no checkpoint can be read"):
         train(config(), str(corpus), str(run))
 
 
@@ -349,7 +349,7 @@ def test_what_was_refused_can_be_put_right(corpus: Path, tmp_path: Path) -> None
     assert result.resumed_from == 0 and result.steps == 2
     entries = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [e["step"] for e in entries] == [0, 1, 2, 2]
-    assert sum("tokens are no target in an epoch" in n for n in result.notes) == 2
+    assert sum("tokens per epoch are not trained on" in n for n in result.notes) == 2
 
 
 @pytest.mark.slow
@@ -479,7 +479,7 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused_before_it_comes(
         asked.append(batch)
         return data_schedule.rank_slices(batch, 4, accumulation, rank)
 
-    monkeypatch.setattr(module, "share", share)
+    monkeypatch.setattr(module, "rank_slices", share)
     with pytest.raises(UserError, match=r"a global batch of 6 cannot be dealt to 4 ranks .*; 4 or 8 can"):
         train(config(**{"data.changes": [{"at": 20, "global_size": 6}]}), str(corpus), str(tmp_path / "run"))
     assert asked == [8, 6]

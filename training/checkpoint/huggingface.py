@@ -213,8 +213,8 @@ def import_hf(folder: str, run_dir: str) -> Path:
     tokenizer = {"file": "tokenizer.json", "kind": "imported", "eos": eos, "vocab": model.shape.vocab}
     _json(run / "data.json", {"manifest": None, "root": folder, "tokenizer": tokenizer})
     (run / "train.yaml").write_text(config.dump())
-    state = {"step": 0, "shape": vars(model.shape)}
-    with save_load.Saver(run / "checkpoints", background=False) as saver:
+    state = {"step": 0, "model_config": vars(model.shape)}
+    with save_load.CheckpointSaver(run / "checkpoints", background=False) as saver:
         saver.save(
             0, model, optimizers.build_optimizers(model, config.optimizer), state, save_load.Retention(1, None, None)
         )

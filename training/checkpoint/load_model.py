@@ -45,7 +45,7 @@ def load_model(run_dir: str, device: str = "cpu") -> LoadedModel:
     config = parse((run / "train.yaml").read_text(), str(run / "train.yaml"))
     file = run / data["tokenizer"]["file"]
     tokenizer = load_tokenizer(file, data["tokenizer"]["kind"])
-    model = Model(ModelConfig(**found.state["shape"]))
+    model = Model(ModelConfig(**found.state["model_config"]))
     save_load.restore(found.path, model, None)
     model.eval().to(device)
     state, length = found.state, config.data.seq_len

@@ -1,8 +1,8 @@
-"""What a run directory is held to, and what may be another when training goes on in it.
+"""Decides whether a run may resume with a configuration, and writes the files that a run is resumed from.
 
-train.yaml and data.json say what a run was made by. Keys that touch neither the weights nor the order of the data may
-change freely (FREE); those that change the rounding only, too (ROUNDING); the learning rate's shape may change as long
-as those already done would have had the same rates. Anything else is another run; docs/training.md has the table.
+train.yaml and data.json say what a run was made with. Keys that affect neither the weights nor the order of the data
+may change freely (FREE); those that change rounding only, too (ROUNDING); the learning-rate schedule may change as long
+as the steps already done would have had the same rates. Anything else is another run; docs/training.md has the table.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from training.config import TrainConfig, parse
 from training.cost.device_specs import has_native_bf16
 from training.optim.lr_schedule import learning_rate
 
+# No effect on weights or data order
 FREE = (
     "evaluate.", "checkpoint.", "guard.", "log_every", "log_to", "hang_after", "exclude_list", "data.cache",
     "data.max_epochs",
 )  # fmt: skip
-# and the number of ranks
+# Change rounding only, as the number of ranks does
 ROUNDING = (
     "batch.micro_size",
     "activation_checkpointing",
@@ -37,47 +38,49 @@ ROUNDING = (
     "device",
     "deterministic",
 )
-ORDER = ("data.weights", "data.seq_len", "data.changes", "batch.global_size")  # new segments of the order log
-RATES = ("steps", "schedule.")  # where what is done keeps its rates
+ORDER = ("data.weights", "data.seq_len", "data.changes", "batch.global_size")  # start a new segment of the order log
+RATES = ("steps", "schedule.")  # where the steps done keep their rates
 
 
-def settle(config: TrainConfig, run: Path, manifest: Manifest) -> TrainConfig:
-    """Decides what was left to the machine, and holds a run with checkpoints to its configuration and shards.
+def resolve_config(config: TrainConfig, run: Path, manifest: Manifest) -> TrainConfig:
+    """Resolves what is `auto`, and checks that a run with checkpoints may resume with this configuration and data.
 
-    On resume the decisions of the first start stand (precision, device, threads). Raises UserError where configuration
-    or shards differ from those that the run began with in what may not.
+    On resume the first start's values are kept (precision, device, threads). Raises UserError where the configuration
+    or the shards differ from those that the run began with in a way that is not allowed.
     """
     done = max([int(p.name) for p in save_load.checkpoints(run / "checkpoints")], default=0)
-    if not done:  # nothing was trained: the directory belongs to nobody yet
+    if not done:  # nothing was trained yet: start afresh
         for leftover in ("checkpoints", "incidents"):
             shutil.rmtree(run / leftover, ignore_errors=True)
-        return decide(config, None)
+        return resolve_auto(config, None)
     if not ((run / "train.yaml").exists() and (run / "data.json").exists()):
-        raise UserError(f"{run} has checkpoints and no train.yaml or data.json to go with them; name another run")
+        raise UserError(f"{run} has checkpoints but no train.yaml or no data.json; choose another run directory")
     earlier = parse((run / "train.yaml").read_text(), str(run / "train.yaml"))
-    settled = decide(config, earlier)
-    before, now = _flat(earlier.model_dump(mode="json")), _flat(settled.model_dump(mode="json"))
+    resolved = resolve_auto(config, earlier)
+    before, now = _flat(earlier.model_dump(mode="json")), _flat(resolved.model_dump(mode="json"))
     keys = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
     refused = [
         k
         for k in keys
-        if not _may(k, FREE + ROUNDING + ORDER) and not (_may(k, RATES) and _same_rates(earlier, settled, done))
+        if not _matches(k, FREE + ROUNDING + ORDER)
+        and not (_matches(k, RATES) and _same_rates(earlier, resolved, done))
     ]
     if refused:
         changes = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in refused)
         raise UserError(
-            f"{run} was made by another configuration: {changes}. Change it back or name another run "
+            f"{run} was started with another configuration: {changes}. Change it back or choose another run directory "
             "(docs/training.md says what may change)"
         )
-    if json.loads((run / "data.json").read_text())["manifest"] != digest(manifest):
+    if json.loads((run / "data.json").read_text())["manifest"] != manifest_digest(manifest):
         raise UserError(
-            f"{run} was trained on other shards than {manifest.root} has now; name another run, or the shards that it "
-            f"read: a run that has forgotten documents keeps them (--data RUN/generations/N --run {run})"
+            f"{run} was trained on other shards than {manifest.root} has now; choose another run directory, or give "
+            "the shards that it read: a run from which documents were deleted keeps them "
+            f"(--data RUN/generations/N --run {run})"
         )
-    return settled
+    return resolved
 
 
-def _may(key: str, allowed: tuple[str, ...]) -> bool:
+def _matches(key: str, allowed: tuple[str, ...]) -> bool:
     return any(key.startswith(a) if a.endswith(".") else key == a or key.startswith(a + ".") for a in allowed)
 
 
@@ -92,11 +95,11 @@ def _same_rates(earlier: TrainConfig, now: TrainConfig, done: int) -> bool:
     return rates(earlier) == rates(now)
 
 
-def write_head(run: Path, config: TrainConfig, manifest: Manifest) -> None:
-    """train.yaml, the tokenizer and data.json (which shards): with the checkpoints, all that using the model needs."""
+def write_run_files(run: Path, config: TrainConfig, manifest: Manifest) -> None:
+    """Writes train.yaml, the tokenizer and data.json (which shards): all that using a checkpoint needs."""
     run.mkdir(parents=True, exist_ok=True)
     data = {
-        "manifest": digest(manifest),
+        "manifest": manifest_digest(manifest),
         "root": manifest.root,
         "roots": manifest.roots,
         "tokenizer": vars(manifest.tokenizer),
@@ -106,12 +109,12 @@ def write_head(run: Path, config: TrainConfig, manifest: Manifest) -> None:
     atomic_files.write(run / "train.yaml", config.dump().encode())
 
 
-def digest(manifest: Manifest) -> str:
+def manifest_digest(manifest: Manifest) -> str:
     return hashlib.sha256(manifest.dumps()).hexdigest()
 
 
-def decide(config: TrainConfig, earlier: TrainConfig | None) -> TrainConfig:
-    """The configuration with device, precision and threads as this machine, or the run's first start, has them."""
+def resolve_auto(config: TrainConfig, earlier: TrainConfig | None) -> TrainConfig:
+    """The configuration with device, precision and threads of this machine, or of the run's first start."""
     device, precision, threads = config.device, config.precision, config.threads
     if device == "auto":
         device = earlier.device if earlier else "cuda" if torch.cuda.is_available() else "cpu"
@@ -120,12 +123,12 @@ def decide(config: TrainConfig, earlier: TrainConfig | None) -> TrainConfig:
     if threads is None:
         threads = earlier.threads if earlier else torch.get_num_threads()
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: cuda, and torch sees no CUDA device here; set device: cpu, or see `gristmill doctor`")
+        raise UserError("device: cuda, but torch finds no CUDA device here; set device: cpu, or run `gristmill doctor`")
     return config.model_copy(update={"device": device, "precision": precision, "threads": threads})
 
 
-def chosen_device(config: TrainConfig) -> str:
-    """The kind of device that `auto` stands for here."""
+def resolve_device(config: TrainConfig) -> str:
+    """The kind of device, cpu or cuda, with `auto` resolved for this machine."""
     return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 

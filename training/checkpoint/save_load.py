@@ -1,10 +1,10 @@
-"""Checkpoints that are whole or not there, and that show when they are damaged.
+"""Saves and loads checkpoints that are complete or absent, and detects damaged ones.
 
-A checkpoint is a directory named by its step: tensors as torch.distributed.checkpoint writes them (so another
-number of ranks can read them), `state.json` for everything else, and `manifest.json` with the size and SHA-256 of all.
-Training copies its tensors and goes on; a thread of each rank writes them under a temporary name, flushes them to disk
-and sends its checksums to the first rank, which writes the manifest and renames: a name of digits is a whole
-checkpoint. Loading checks the checksums and goes back to the one before where they differ, saying so.
+A checkpoint is a directory named by its step: tensors as torch.distributed.checkpoint writes them (so another number of
+ranks can read them), `state.json` for everything else, and `manifest.json` with the size and SHA-256 of all files.
+Training copies its tensors and continues; a thread of each rank writes them under a temporary name, flushes them to
+disk and sends its checksums to the first rank, which writes the manifest and renames: a directory named by digits is a
+complete checkpoint. Loading verifies the checksums and falls back to the checkpoint before a damaged one, with a note.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from curation.core.atomic_files import flush
 from training.distributed.parallel import Ranks
 from training.optim.optimizers import Optimizers
 
-MANIFEST, STATE, FORMAT = "manifest.json", "state.json", 2
+MANIFEST, STATE = "manifest.json", "state.json"
+FORMAT = 3  # of manifest and state
 _NAME = re.compile(r"\d{8,}")
-ONE = Ranks(0, 1, torch.device("cpu"))
+SINGLE_PROCESS = Ranks(0, 1, torch.device("cpu"))
 
-# Said whenever one process saves or loads alone, in its own thread too, where a context would not reach.
+# torch warns whenever one process saves or loads alone, in its own thread too, where a context would not reach.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
 
@@ -46,8 +47,8 @@ class CheckpointError(Exception):
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What loading found: the `state` that was saved, where, and what it had to say about others."""
+class Checkpoint:
+    """A verified checkpoint: its directory, the `state` that was saved, and notes about damaged ones passed over."""
 
     path: Path
     state: dict[str, Any]
@@ -56,29 +57,29 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Retention:
-    """What stays: the last `keep`, multiples of `every`, and the `good` one with the next that may become good."""
+    """Which checkpoints are kept: the last `keep`, multiples of `every`, the `good` one and the next candidate."""
 
     keep: int
     every: int | None = None
     good: int | None = None
 
-    def stays(self, steps: Collection[int]) -> set[int]:
-        """The steps of checkpoints that are not removed."""
+    def select(self, steps: Collection[int]) -> set[int]:
+        """The steps whose checkpoints are kept."""
         ordered = sorted(steps)
-        stay = set(ordered[-self.keep :])
+        kept = set(ordered[-self.keep :])
         if self.every:
-            stay |= {i for i in ordered if i % self.every == 0}
+            kept |= {i for i in ordered if i % self.every == 0}
         if self.good is not None:
-            stay |= {*[i for i in ordered if i <= self.good][-1:], *[i for i in ordered if i > self.good][:1]}
-        return stay
+            kept |= {*[i for i in ordered if i <= self.good][-1:], *[i for i in ordered if i > self.good][:1]}
+        return kept
 
 
-def _nothing(_: str) -> None:
+def _no_failpoint(_: str) -> None:
     pass
 
 
 def tensors(model: nn.Module, optimizers: Optimizers | None) -> dict[str, Any]:
-    """Weights and, with optimizers, their moments, by parameter name; what is saved, and what loading fills."""
+    """Weights and, with optimizers, their moments, by parameter name: what is saved, and filled in place by loading."""
     names = dict(model.named_parameters())  # a tied head appears once
     state: dict[str, Any] = {"model": {name: p.detach() for name, p in names.items()}}
     if optimizers is not None:
@@ -86,18 +87,23 @@ def tensors(model: nn.Module, optimizers: Optimizers | None) -> dict[str, Any]:
     return state
 
 
-class Saver:
-    """Writes the checkpoints of a run, one at a time, behind training's back."""
+class CheckpointSaver:
+    """Writes the checkpoints of a run, one at a time, in the background."""
 
     def __init__(
-        self, folder: Path, ranks: Ranks = ONE, *, background: bool = True, failpoint: Callable[[str], None] = _nothing
+        self,
+        folder: Path,
+        ranks: Ranks = SINGLE_PROCESS,
+        *,
+        background: bool = True,
+        failpoint: Callable[[str], None] = _no_failpoint,
     ) -> None:
-        """`failpoint` is called before every step at which a crash must do no harm."""
+        """`failpoint` is called before every operation at which a crash must do no harm (for tests)."""
         self.folder, self.ranks, self.background, self._failpoint = folder, ranks, background, failpoint
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
-    def __enter__(self) -> Saver:
+    def __enter__(self) -> CheckpointSaver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -105,13 +111,13 @@ class Saver:
             if kind is None:
                 self.wait()
             elif self._pending is not None and self.ranks.world == 1:
-                with contextlib.suppress(Exception):  # the first error is the one to hear of
+                with contextlib.suppress(Exception):  # the first error is the one to report
                     self._pending.result()
         finally:
             self._thread.shutdown(wait=kind is None)
 
     def wait(self) -> None:
-        """Until the last checkpoint is whole; raises what went wrong with it."""
+        """Waits until the last checkpoint is complete; raises its error if it failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -119,10 +125,10 @@ class Saver:
     def save(
         self, step: int, model: nn.Module, optimizers: Optimizers, state: dict[str, Any], retention: Retention
     ) -> None:
-        """Takes a copy of the tensors and returns; `state`: what else there is to know, as JSON. Collective."""
+        """Copies the tensors and returns; `state`: everything else, as JSON values. Collective."""
         self.wait()
         temporary = self.folder / f"{step:08d}.tmp"
-        self.ranks.agree(lambda: clean(self.folder))
+        self.ranks.broadcast_from_rank0(lambda: remove_partial(self.folder))
         self._failpoint("write tensors")
         content, alone = tensors(model, optimizers), self.ranks.world == 1
         written: Any = None
@@ -163,16 +169,16 @@ class Saver:
         for path in (temporary / ".metadata", temporary):
             self._failpoint(f"fsync {path.name}")
             flush(path)
-        if final.exists():  # a damaged one that loading went back past
+        if final.exists():  # a damaged one that loading passed over
             self._failpoint("rename old")
             final.rename(final.with_suffix(".old"))
         self._failpoint("rename")
         temporary.rename(final)
         self._failpoint("fsync folder")
         flush(self.folder)
-        stay = retention.stays([int(p.name) for p in checkpoints(self.folder)])
+        kept = retention.select([int(p.name) for p in checkpoints(self.folder)])
         for path in [final.with_suffix(".old"), *checkpoints(self.folder)]:
-            if path.exists() and (path.suffix or int(path.name) not in stay):
+            if path.exists() and (path.suffix or int(path.name) not in kept):
                 self._failpoint(f"remove {path.name}")
                 remove(path)
 
@@ -192,8 +198,8 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((p for p in folder.iterdir() if _NAME.fullmatch(p.name)), key=lambda p: int(p.name))
 
 
-def clean(folder: Path) -> None:
-    """Removes what a crash left half written or half removed."""
+def remove_partial(folder: Path) -> None:
+    """Removes checkpoints that a crash left half written or half removed."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if path.suffix in (".tmp", ".old"):
@@ -201,7 +207,7 @@ def clean(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a checkpoint: first its name, then its files, so that half a one never has a name of digits."""
+    """Removes a checkpoint: first its name, then its files, so that an incomplete one is never named by digits."""
     shutil.rmtree(path if path.suffix else path.rename(path.with_suffix(".old")))
 
 
@@ -209,38 +215,44 @@ def verify(path: Path) -> dict[str, Any]:
     """Compares every file of a checkpoint with its manifest; returns its state. Raises CheckpointError."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        files, step = manifest["files"], manifest["step"]
-        if int(path.name) != step or manifest["format"] != FORMAT or STATE not in files:
-            raise CheckpointError(f"{path}: the manifest is of another checkpoint or format")
+        if manifest["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path}: has checkpoint format {manifest['format']}, this version reads format {FORMAT}; "
+                "use the version that wrote it"
+            )
+        files = manifest["files"]
+        if int(path.name) != manifest["step"] or STATE not in files:
+            raise CheckpointError(f"{path}: the manifest belongs to another checkpoint")
         for name, entry in files.items():
             if _entry(path / name, entry["bytes"]) != entry:
-                raise CheckpointError(f"{path}: {name} is not as it was written (size or checksum differs)")
+                raise CheckpointError(f"{path}: {name} is damaged (its size or checksum differs from the manifest)")
         state: dict[str, Any] = json.loads((path / STATE).read_text())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from error
     return state
 
 
-def newest(folder: Path, upto: int | None = None) -> Loaded | None:
+def newest(folder: Path, upto: int | None = None) -> Checkpoint | None:
     """The newest undamaged checkpoint (not past step `upto`), without its tensors; None where there is none.
 
-    Raises CheckpointError where there are checkpoints and all are damaged: starting over is for a person to decide.
+    Raises CheckpointError where there are checkpoints and none can be read: starting over is for the user to decide.
     """
     notes: list[str] = []
     for path in reversed([p for p in checkpoints(folder) if upto is None or int(p.name) <= upto]):
         try:
-            return Loaded(path, verify(path), tuple(notes))
+            return Checkpoint(path, verify(path), tuple(notes))
         except CheckpointError as error:
-            notes.append(f"{error}; going back to the one before")
+            notes.append(f"{error}; trying the checkpoint before it")
     if notes:
         raise CheckpointError(
-            f"{folder}: no checkpoint is undamaged ({len(notes)} tried); remove them to start from the beginning"
+            f"{folder}: no checkpoint can be read ({len(notes)} tried; {notes[0].partition(';')[0]}); "
+            "remove them to start from the beginning"
         )
     return None
 
 
-def overview(folder: Path) -> list[dict[str, Any]]:
-    """Iteration, bytes, tokens, incidents and whether the guard calls it good, of each checkpoint; None: unreadable.
+def summarize_checkpoints(folder: Path) -> list[dict[str, Any]]:
+    """Step, bytes, tokens, incidents and whether the guard calls it good, of each checkpoint; None: unreadable.
 
     Reads no tensors; `verify` does.
     """
@@ -258,8 +270,8 @@ def overview(folder: Path) -> list[dict[str, Any]]:
     return [{**r, "good": None if r["good"] is None else r["step"] == newest_good} for r in rows]
 
 
-def locate(place: str) -> Path:
-    """The checkpoint that a run, its `checkpoints` folder or a checkpoint itself stands for. Raises CheckpointError."""
+def find_checkpoint(place: str) -> Path:
+    """The newest checkpoint of a run or of its `checkpoints` folder, or `place` itself. Raises CheckpointError."""
     path = Path(place)
     if _NAME.fullmatch(path.name) and (path / MANIFEST).exists():
         verify(path)
@@ -270,8 +282,8 @@ def locate(place: str) -> Path:
     return found.path
 
 
-def restore(path: Path, model: nn.Module, optimizers: Optimizers | None, ranks: Ranks = ONE) -> None:
-    """Fills model and optimizers from a checkpoint of any number of ranks; without optimizers, the weights only."""
+def restore(path: Path, model: nn.Module, optimizers: Optimizers | None, ranks: Ranks = SINGLE_PROCESS) -> None:
+    """Loads a checkpoint of any number of ranks into model and optimizers; without optimizers, the weights only."""
     load_tensors(tensors(model, optimizers), checkpoint_id=path, process_group=ranks.host, no_dist=ranks.world == 1)
 
 

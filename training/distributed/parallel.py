@@ -1,11 +1,11 @@
-"""Ranks: how many processes train one model, which device each has, and what they tell each other.
+"""Sets up the ranks (processes) of a training run and shards the model over them.
 
-The model is split with FSDP2 (`fully_shard`): every rank keeps a share of each weight, gradient and moment in fp32 and
-gathers a block when it is needed. With `parallel.dp_shard` smaller than the number of ranks the mesh is two-dimensional
-(HSDP): shards inside a group, replicas across. One process needs none of it and uses none of it.
+The model is sharded with FSDP2 (`fully_shard`): every rank keeps a share of each weight, gradient and moment in fp32
+and gathers a block when it is needed. With `parallel.dp_shard` smaller than the number of ranks the mesh has two
+dimensions (HSDP): shards inside a group, replicas across groups. A single process needs and uses none of this.
 
 Gradients are *summed* over ranks, and the loss is divided by the targets of the whole batch, so that masked documents
-and uneven ranks weigh what they should. torchrun and Ray set the environment that `join` reads.
+and uneven ranks get the right weight. torchrun and Ray set the environment that `init_ranks` reads.
 """
 
 from __future__ import annotations
@@ -35,41 +35,41 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of a run. All methods but `first` are collective: every rank calls them."""
+    """This process among those of a run. All methods but `first` are collective: every rank must call them."""
 
     rank: int
     world: int
     device: torch.device
     mesh: DeviceMesh | None = None  # None: one process, nothing is sharded
-    host: dist.ProcessGroup | None = None  # gloo, for what the ranks tell each other
-    files: dist.ProcessGroup | None = None  # gloo again, for the thread that writes checkpoints
+    host: dist.ProcessGroup | None = None  # gloo, for Python objects
+    files: dist.ProcessGroup | None = None  # gloo, for the thread that writes checkpoints
 
     @property
     def first(self) -> bool:
         return self.rank == 0
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """Summed over ranks, in place; on the device, nobody waits for it."""
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        """Sums over ranks, in place and on the device; the host does not wait for it."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def same(self, *scalars: Tensor) -> tuple[Tensor, ...]:
-        """Scalars that all ranks have computed alike, made the same to the bit; NaN becomes infinity."""
+    def all_reduce_max(self, *scalars: Tensor) -> tuple[Tensor, ...]:
+        """Makes scalars that all ranks computed, up to rounding, equal to the bit; NaN becomes infinity."""
         if self.world == 1:
             return scalars
         packed = torch.stack([s.double() for s in scalars]).nan_to_num(nan=torch.inf, posinf=torch.inf)
         dist.all_reduce(packed, dist.ReduceOp.MAX)
         return tuple(packed.unbind())
 
-    def agree(self, ask: Callable[[], T]) -> T:
-        """What rank 0 finds, on every rank; an exception there is raised everywhere."""
+    def broadcast_from_rank0(self, compute: Callable[[], T]) -> T:
+        """Runs a function on rank 0 and returns its result on every rank; its exception is raised on every rank."""
         if self.world == 1:
-            return ask()
+            return compute()
         answer: list[Any] = [None, None]
         if self.first:
             try:
-                answer[0] = ask()
+                answer[0] = compute()
             except Exception as error:
                 answer[1] = error
         dist.broadcast_object_list(answer, src=0, group=self.host)
@@ -83,7 +83,7 @@ class Ranks:
 
 
 @contextlib.contextmanager
-def join(device: str, shard: int | None) -> Iterator[Ranks]:
+def init_ranks(device: str, dp_shard: int | None) -> Iterator[Ranks]:
     """The ranks of this launch: one under plain python, WORLD_SIZE under torchrun, the workers under Ray Train.
 
     Raises UserError where `parallel.dp_shard` does not divide the number of ranks.
@@ -100,9 +100,9 @@ def join(device: str, shard: int | None) -> Iterator[Ranks]:
     if ours:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "cpu:gloo")
     try:
-        size = shard or world
+        size = dp_shard or world
         if world % size:
-            raise UserError(f"parallel.dp_shard {size} does not divide {world} ranks")
+            raise UserError(f"parallel.dp_shard {size} does not divide the number of ranks, {world}")
         shape, names = ((world,), ("shard",)) if size == world else ((world // size, size), ("replicate", "shard"))
         mesh = init_device_mesh(device, shape, mesh_dim_names=names)
         yield Ranks(dist.get_rank(), world, place, mesh, dist.new_group(backend="gloo"), dist.new_group(backend="gloo"))
@@ -111,15 +111,15 @@ def join(device: str, shard: int | None) -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def build(shape: ModelConfig, config: TrainConfig, ranks: Ranks) -> Model:
-    """The initialised model, on this rank's device and, with several ranks, sharded; no rank ever holds all of it."""
+def build_model(shape: ModelConfig, config: TrainConfig, ranks: Ranks) -> Model:
+    """The initialised model on this rank's device; with several ranks it is sharded, and no rank holds all of it."""
     if ranks.mesh is None:
         model = Model(shape)
         model.initialise(config.seed)
         model.to(ranks.device)
-        return _prepared(model, config)
+        return _prepare(model, config)
     with torch.device("meta"):
-        model = _prepared(Model(shape), config)
+        model = _prepare(Model(shape), config)
     compute = None if config.precision == "fp32" else TYPES[config.precision]
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=TYPES[config.parallel.reduce_dtype])
     for block in model.blocks:
@@ -137,24 +137,24 @@ def build(shape: ModelConfig, config: TrainConfig, ranks: Ranks) -> Model:
     return model
 
 
-def _prepared(model: Model, config: TrainConfig) -> Model:
-    """Recomputation and compiling, which come before sharding."""
+def _prepare(model: Model, config: TrainConfig) -> Model:
+    """Activation checkpointing and compiling, which come before sharding."""
     model.recompute = config.activation_checkpointing == "full"
     if config.compile:
         model.compile_blocks()
     return model
 
 
-def gather(model: Model) -> None:
-    """Makes the layers of a sharded model usable one by one: only a whole forward pass gathers embedding and head."""
+def gather_weights(model: Model) -> None:
+    """Makes single layers of a sharded model usable: only a complete forward pass gathers embedding and head."""
     if isinstance(model, FSDPModule):
         one = torch.zeros(1, 1, dtype=torch.int64, device=model.norm.weight.device)
         with torch.no_grad():
             model(one, one, one)
 
 
-def release(model: Model) -> None:
-    """Gives back what a forward pass without a backward one has gathered: until then the weights are not the shards."""
+def reshard_weights(model: Model) -> None:
+    """Frees what a forward pass without a backward pass has gathered; until then the parameters are not the shards."""
     if isinstance(model, FSDPModule):
         model.reshard()
 
@@ -167,13 +167,13 @@ def autocast(config: TrainConfig, ranks: Ranks) -> AbstractContextManager[Any]:
 
 
 def eager(config: TrainConfig) -> AbstractContextManager[Any]:
-    """Compiled blocks run as they were written: for what has many shapes, such as tasks and lone documents.
+    """Runs compiled blocks uncompiled: for inputs of many shapes, such as tasks and single documents.
 
-    A graph is made for a shape and for any shape, and torch stops a run that asks for more than a few others.
+    torch compiles one graph per shape and one for any shape, and stops a run that needs more than a few others.
     """
     return torch.compiler.set_stance("force_eager") if config.compile else contextlib.nullcontext()
 
 
-def whole(value: Tensor) -> Tensor:
-    """A tensor that may be sharded, gathered."""
+def full_tensor(value: Tensor) -> Tensor:
+    """The complete tensor where `value` is sharded, else `value`."""
     return value.full_tensor() if isinstance(value, DTensor) else value

@@ -1,8 +1,8 @@
-"""The same training under Ray Train (V2): workers that are placed, watched and started again, elastic by option.
+"""Runs a training on Ray Train (V2) workers, which Ray places, watches and restarts; elastic by option.
 
-Ray starts the processes and forms their group; each then calls `train`, as torchrun's would. What a run has done is in
-its own directory, on a file system that all nodes share: a restarted group, of the same size or another, goes on from
-the last checkpoint there, and Ray's own Result is not looked at. Only this file imports Ray.
+Ray starts the processes and forms their group; each then calls `train`, as under torchrun. The state of a run is in its
+own directory, on a file system that all nodes share: a restarted group, of the same size or another, resumes from the
+last checkpoint there, and Ray's own Result is not used. Only this file imports Ray.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from curation.core.errors import UserError
 from curation.core.packages import require
 from training.checkpoint.save_load import CheckpointError
 from training.config import TrainConfig, parse
-from training.train import TrainResult, finished, train
+from training.train import TrainResult, finished_result, train
 
-FAILED = "failed.json"  # what a worker has to say to the user: Ray would try again and wrap it
+FAILED = "failed.json"  # an error for the user: raised in a worker, Ray would retry and wrap it
 
 
-def fit(
+def train_on_ray(
     config: TrainConfig,
     data_dir: str | Sequence[str],
     run_dir: str,
@@ -32,10 +32,10 @@ def fit(
     address: str | None = None,
     cpus: float = 1,
 ) -> TrainResult:
-    """Trains on `workers` Ray workers (a GPU each where config.device says so), or as many of (least, most) as fit.
+    """Trains on `workers` Ray workers (with a GPU each if config.device is cuda), or on as many of (min, max) as fit.
 
-    `failures`: how often the group is started again after losing a worker. Raises what `train` raises, and RuntimeError
-    where the workers died more often than that.
+    `failures`: how often the group is restarted after losing a worker. Raises what `train` raises, and RuntimeError if
+    workers died more often than that.
     """
     require("training on Ray workers", ["ray", "pandas"])
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
@@ -68,13 +68,15 @@ def fit(
     except Exception as error:
         raise RuntimeError(f"{run}: the workers failed more than {failures} times: {error}") from error
     if (run / FAILED).exists():
-        said = json.loads((run / FAILED).read_text())
-        raise {"UserError": UserError, "CheckpointError": CheckpointError}.get(said["kind"], RuntimeError)(said["text"])
-    return finished(run)
+        failure = json.loads((run / FAILED).read_text())
+        raise {"UserError": UserError, "CheckpointError": CheckpointError}.get(failure["kind"], RuntimeError)(
+            failure["text"]
+        )
+    return finished_result(run)
 
 
 def _worker(task: dict[str, Any]) -> None:
-    """On each worker. An error that the user has to mend is no failure of the machine: trying again would not help."""
+    """Runs on each worker. An error that the user has to fix is written to a file: Ray must not retry it."""
     from ray.train import get_context
     from ray.train.torch import get_device
 
@@ -87,5 +89,5 @@ def _worker(task: dict[str, Any]) -> None:
         train(parse(task["config"], "train.yaml"), task["data"], task["run"])
     except (UserError, CheckpointError, ShardError) as error:
         if context.get_world_rank() == 0:
-            said = {"kind": type(error).__name__, "text": str(error)}
-            (Path(task["run"]) / FAILED).write_text(json.dumps(said))
+            failure = {"kind": type(error).__name__, "text": str(error)}
+            (Path(task["run"]) / FAILED).write_text(json.dumps(failure))

@@ -1,8 +1,8 @@
-"""What can end a run from outside: a signal that the machine is taken away, and a hang.
+"""Ends a training run from outside: on SIGTERM with a checkpoint, on a hang with a stack trace.
 
-SIGTERM (spot machines, Slurm, Kubernetes) is a wish to stop: the loop saves a checkpoint and ends with exit code 75,
-EX_TEMPFAIL of sysexits.h: "run the same command again". A hang (a collective that waits for a dead rank, a stuck file
-system) ends with the same code after a report of where every thread stands.
+SIGTERM (spot machines, Slurm, Kubernetes) is a request to stop: the loop saves a checkpoint and ends with exit code 75,
+EX_TEMPFAIL of sysexits.h: "run the same command again". A hang (a collective that waits for a dead rank, a file system
+that does not answer) ends with the same code, after printing the stack of every thread.
 """
 
 from __future__ import annotations
@@ -18,49 +18,54 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-RESUME_ME = 75
+EXIT_RESUMABLE = 75
 
 
 class Preempted(Exception):
-    """Training stopped on a signal, with a checkpoint; the same command goes on from there. Exit code 75."""
+    """Training stopped on a signal and saved a checkpoint; the same command resumes it. Exit code 75."""
 
 
-class Watch:
-    """Whether somebody wishes to stop, and since when nothing has happened."""
+class Watchdog:
+    """Knows whether SIGTERM has come, and when the run last made progress."""
 
     def __init__(self) -> None:
         self.stop = False
         self._last = time.monotonic()
 
-    def alive(self) -> None:
-        """Something has happened."""
+    def heartbeat(self) -> None:
+        """Called whenever the run makes progress."""
         self._last = time.monotonic()
 
-    def _asked(self, number: int, frame: FrameType | None) -> None:
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         self.stop = True
 
-    def _guard(self, limit: float, done: threading.Event) -> None:
+    def _end_if_hanging(self, limit: float, done: threading.Event) -> None:
         while not done.wait(min(limit / 4, 10.0)):
             quiet = time.monotonic() - self._last
             if quiet > limit:
                 rank = os.environ.get("RANK", "0")
-                print(f"rank {rank}: nothing happened for {quiet:.0f} s (hang_after: {limit:g})", file=sys.stderr)
+                print(
+                    f"rank {rank}: no progress for {quiet:.0f} s (hang_after: {limit:g}); stacks of all threads:",
+                    file=sys.stderr,
+                )
                 faulthandler.dump_traceback(all_threads=True)
                 sys.stderr.flush()
-                os._exit(RESUME_ME)
+                os._exit(EXIT_RESUMABLE)
 
 
 @contextlib.contextmanager
-def watch(hang_after: float | None) -> Iterator[Watch]:
-    """For the time of a run. Signals are taken in the main thread only: in Ray's workers others handle them."""
-    found, done = Watch(), threading.Event()
+def start_watchdog(hang_after: float | None) -> Iterator[Watchdog]:
+    """Watches a run; `hang_after` in seconds. Signals only in the main thread: in Ray's workers Ray handles them."""
+    watchdog, done = Watchdog(), threading.Event()
     main = threading.current_thread() is threading.main_thread()
-    before: Any = signal.signal(signal.SIGTERM, found._asked) if main else None
-    thread = threading.Thread(target=found._guard, args=(hang_after, done), daemon=True) if hang_after else None
+    before: Any = signal.signal(signal.SIGTERM, watchdog._on_sigterm) if main else None
+    thread = (
+        threading.Thread(target=watchdog._end_if_hanging, args=(hang_after, done), daemon=True) if hang_after else None
+    )
     if thread:
         thread.start()
     try:
-        yield found
+        yield watchdog
     finally:
         done.set()
         if thread:

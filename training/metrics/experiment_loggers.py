@@ -1,10 +1,10 @@
-"""Where a run's figures go besides its own JSONL files: TensorBoard always, Weights & Biases and MLflow by option.
+"""Sends a run's metrics to TensorBoard, and by option to Weights & Biases and MLflow.
 
-One function takes every entry of the log (see journal.py) and hands it on as numbers by name and step: losses,
-also by domain, gradient norm, learning rate, tokens/s, perplexity, bits per byte, tasks, events. Wherever the
-step goes back, after a restart or a rollback, TensorBoard is told to forget what came after.
+One function takes every entry of the log (see metrics_log.py) and passes it on as numbers by name and step: losses,
+also by domain, gradient norm, learning rate, tokens/s, perplexity, bits per byte, tasks, events. When the step
+decreases, after a restart or a rollback, TensorBoard purges what came after it.
 
-A service that fails must not end a training: it is said once, and the run goes on without it.
+A service that fails must not end a training: a warning is given once, and the run continues without it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Entry = dict[str, Any]
 
 
 class Service(Protocol):
-    """Takes numbers by name, and ends."""
+    """Receives numbers by name for each step."""
 
     def write(self, step: int, numbers: dict[str, float]) -> None: ...
     def close(self) -> None: ...
 
 
-class Logs:
-    """Hands entries to services; `with Logs(...) as logs: train(..., report=logs)`."""
+class ExperimentLoggers:
+    """Hands entries to services; `with ExperimentLoggers(...) as loggers: train(..., report=loggers)`."""
 
     def __init__(
         self, run: Path, to: Sequence[str] = (), then: Callable[[Entry], None] | None = None, settings: Any = None
@@ -47,11 +47,11 @@ class Logs:
             warnings.warn(f"no TensorBoard files are written: {describe_missing(['tensorboard'])}", stacklevel=2)
         for name in to:
             if name not in SERVICES:
-                raise UserError(f"log_to: no service {name!r}; there are {', '.join(SERVICES)}")
+                raise UserError(f"log_to: unknown service {name!r}; the services are {', '.join(SERVICES)}")
             require("log_to", [name])
             self._services.append(SERVICES[name](run, settings))
 
-    def __enter__(self) -> Logs:
+    def __enter__(self) -> ExperimentLoggers:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,7 +71,7 @@ class Logs:
             act()
         except Exception as error:
             self._services = [s for s in self._services if s is not service]
-            warnings.warn(f"{type(service).__name__}: {error}; going on without it", stacklevel=2)
+            warnings.warn(f"{type(service).__name__}: {error}; training continues without it", stacklevel=2)
 
 
 _BY_DOMAIN = {"bits_per_byte": "bits_per_byte", "domain_tokens": "tokens"}  # of a training entry, and their names here
@@ -133,14 +133,14 @@ class TensorBoard:
 
 
 class Wandb:
-    """Weights & Biases; the run's path names it, so that a resumed run goes on in the same one."""
+    """Weights & Biases; the run's path is its id, so that a resumed run continues in the same one."""
 
     def __init__(self, run: Path, settings: Any) -> None:
         import wandb
 
         name = "-".join(run.resolve().parts[-3:])
         self._run = wandb.init(id=name, name=name, resume="allow", config=settings, dir=str(run))
-        # Its own steps only ever rise: what follows a rollback, and the rollback, would be dropped
+        # Its own step counter only rises: what follows a rollback, and the rollback itself, would be dropped
         self._run.define_metric("*", step_metric="step")
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
@@ -151,7 +151,7 @@ class Wandb:
 
 
 class MLflow:
-    """MLflow, on the tracking server that its own variables name."""
+    """MLflow, on the tracking server that MLFLOW_TRACKING_URI names."""
 
     def __init__(self, run: Path, settings: Any) -> None:
         import mlflow

@@ -1,9 +1,10 @@
-"""What a run wrote down.
+"""Writes the logs of a training run: metrics.jsonl, speed.jsonl and sessions.jsonl.
 
 metrics.jsonl is a function of configuration and data and comes out equal to the bit after any interruption: losses,
-evaluations, and an event for everything that the guard did. speed.jsonl is what the clock said, sessions.jsonl when the
-run was started and how it ended. On resume, and when the guard goes back, the first two are cut back to the checkpoint,
-and training writes again what was lost; goodput is the share of the time since the first start that was not.
+evaluations, and an event for everything that the guard did. speed.jsonl holds times and throughput; sessions.jsonl
+says when the run was started and how it ended. On resume, and on a rollback, the first two are cut back to the
+checkpoint, and training writes again what was lost; goodput is the share of the time since the first start that was
+not lost.
 """
 
 from __future__ import annotations
@@ -16,29 +17,34 @@ from pathlib import Path
 from typing import Any
 
 from curation.core import atomic_files
+from curation.core.errors import UserError
 from training.evaluation.validation_loss import ValidationScore
 
 Report = Callable[[dict[str, Any]], None]
 METRICS, SPEED, SESSIONS = "metrics.jsonl", "speed.jsonl", "sessions.jsonl"
+FORMAT = 2  # of all three: 1 counted by other names
 
 
-class Journal:
-    """The logs of a run, cut back to step `begin` (-1: to nothing) and then appended to, line by line."""
+class MetricsLog:
+    """The logs of a run, cut back to `step` (-1: to nothing) and then appended to, line by line."""
 
     def __init__(
-        self, run: Path | None, begin: int, report: Report | None = None, *, incidents: int = 0, ranks: int = 1
+        self, run: Path | None, step: int, report: Report | None = None, *, incidents: int = 0, ranks: int = 1
     ) -> None:
-        """`run` None: the log of a rank that keeps none. `report` is called with every entry as well.
+        """`run` None: for a rank that keeps no log. `report` is called with every entry as well.
 
-        `incidents`: how many the checkpoint knows of; events of later ones are written anew.
+        `incidents`: how many the checkpoint has seen; events of later ones are written again.
+        Raises UserError for a run whose logs have another format.
         """
         self._run, self._report = run, report
         self.lost = 0.0  # seconds spent on steps that were cut off, in this session
         if run is not None:
-            _append(run / SESSIONS, {"event": "start", "time": time.time(), "step": max(begin, 0), "ranks": ranks})
-            self.cut(begin, incidents)
+            check_format(run)
+            start = {"event": "start", "format": FORMAT, "time": time.time(), "step": max(step, 0), "ranks": ranks}
+            _append(run / SESSIONS, start)
+            self.truncate(step, incidents)
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> MetricsLog:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,18 +52,18 @@ class Journal:
             self._metrics.close()
             self._speed.close()
 
-    def cut(self, step: int, incidents: int) -> None:
-        """Forgets what came after a step, and the events of all incidents but the first so many."""
+    def truncate(self, step: int, incidents: int) -> None:
+        """Removes what came after a step, and the events of all incidents after the first `incidents`."""
         if self._run is None:
             return
         if hasattr(self, "_metrics"):
             self.__exit__()
 
-        def stays(entry: dict[str, Any]) -> bool:
+        def kept(entry: dict[str, Any]) -> bool:
             return bool(entry["step"] <= step and entry.get("incident", 0) <= incidents)
 
-        _filter(self._run / METRICS, stays)
-        lost = sum(e["seconds"] for e in _filter(self._run / SPEED, stays))
+        _filter(self._run / METRICS, kept)
+        lost = sum(e["seconds"] for e in _filter(self._run / SPEED, kept))
         self.lost += lost
         if lost:
             _append(self._run / SESSIONS, {"event": "lost", "seconds": round(lost, 4), "step": step})
@@ -73,8 +79,8 @@ class Journal:
         if self._report is not None:
             self._report(entry)
 
-    def clock(self, step: int, seconds: float, figures: dict[str, float]) -> None:
-        """An entry of speed.jsonl; `figures`: those of `forecast.Live`."""
+    def write_speed(self, step: int, seconds: float, figures: dict[str, float]) -> None:
+        """An entry of speed.jsonl; `figures`: those of `cost_model.LiveStats`."""
         if self._run is None:
             return
         entry = {"step": step, "seconds": round(seconds, 4), **figures}
@@ -83,27 +89,37 @@ class Journal:
         if self._report is not None:
             self._report({"kind": "speed", **entry})
 
-    def end(self, how: str, step: int) -> None:
-        """The session is over: done or preempted."""
+    def end_session(self, event: str, step: int) -> None:
+        """Writes that the session is over: done or preempted."""
         if self._run is not None:
-            _append(self._run / SESSIONS, {"event": how, "time": time.time(), "step": step, **goodput(self._run)})
+            _append(self._run / SESSIONS, {"event": event, "time": time.time(), "step": step, **goodput(self._run)})
 
-    def sync(self) -> None:
-        """Before a checkpoint says that these steps are done, their losses must be on disk."""
+    def flush(self) -> None:
+        """Puts the metrics on disk: before a checkpoint says that these steps are done."""
         if self._run is not None:
             os.fsync(self._metrics.fileno())
 
 
+def check_format(run: Path) -> None:
+    """Raises UserError for a run whose logs an older version wrote."""
+    sessions = read_log(run / SESSIONS)
+    if sessions and sessions[0].get("format") != FORMAT:
+        raise UserError(
+            f"{run}: its logs have format {sessions[0].get('format', 1)}, this version reads format {FORMAT}; "
+            "train it again in a new directory, or use the version that wrote it"
+        )
+
+
 def goodput(run: Path) -> dict[str, float]:
-    """The share of the time since the first start that went into steps that stand, and the seconds of those.
+    """The share of the time since the first start that went into steps that were kept, and their seconds.
 
     Also `lost_seconds`, spent on steps that were done again, and `starts`. Empty before the first start.
     """
-    sessions = read(run / SESSIONS)
+    sessions = read_log(run / SESSIONS)
     starts = [e["time"] for e in sessions if e["event"] == "start"]
     if not starts:
         return {}
-    kept = sum(e["seconds"] for e in read(run / SPEED))
+    kept = sum(e["seconds"] for e in read_log(run / SPEED))
     ends = [e["time"] for e in sessions if "time" in e]
     wall = max(time.time() if sessions[-1]["event"] in ("start", "lost") else ends[-1], starts[0]) - starts[0]
     lost = sum(e["seconds"] for e in sessions if e["event"] == "lost")
@@ -119,28 +135,28 @@ def goodput(run: Path) -> dict[str, float]:
 def last_scores(run: Path) -> dict[str, ValidationScore]:
     """The last evaluation in a run's log, by domain."""
     scores: dict[str, ValidationScore] = {}
-    for entry in read(run / METRICS):
+    for entry in read_log(run / METRICS):
         if entry["kind"] == "validation":
             scores = {name: ValidationScore(**s) for name, s in entry["domains"].items()}
     return scores
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; what a crash cut off is not one."""
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of a log; a last line that a crash cut short is left out."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def _append(path: Path, entry: dict[str, Any]) -> None:
-    whole = path.read_bytes() if path.exists() else b""
+    content = path.read_bytes() if path.exists() else b""
     with open(path, "ab") as f:
-        if whole and not whole.endswith(b"\n"):  # a crash left half a line
-            f.truncate(whole.rfind(b"\n") + 1)
+        if content and not content.endswith(b"\n"):  # a crash left half a line
+            f.truncate(content.rfind(b"\n") + 1)
         f.write(json.dumps(entry).encode() + b"\n")
 
 
-def _filter(path: Path, stays: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """Keeps the lines that stay, whole or not at all; returns the others."""
-    entries = read(path)
-    atomic_files.write(path, "".join(json.dumps(e) + "\n" for e in entries if stays(e)).encode())
-    return [e for e in entries if not stays(e)]
+def _filter(path: Path, kept: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """Keeps some of the lines, in one atomic write; returns the others."""
+    entries = read_log(path)
+    atomic_files.write(path, "".join(json.dumps(e) + "\n" for e in entries if kept(e)).encode())
+    return [e for e in entries if not kept(e)]

@@ -1,7 +1,7 @@
-"""What the device found out about the last steps, looked at together.
+"""Collects the metrics of training steps on the device and reads many steps at once.
 
-Reading a figure from a GPU makes the host wait for it, and the GPU then waits for the host. So each step leaves
-one small tensor on the device, the same on every rank, and every `log_every` steps all are fetched at once.
+Reading a number from a GPU makes the host wait for it, and the GPU then waits for the host. So each step leaves one
+small tensor on the device, the same on every rank, and every `log_every` steps all of them are copied together.
 """
 
 from __future__ import annotations
@@ -19,26 +19,47 @@ from training.data.batch import IGNORE_INDEX, Batch
 from training.distributed.parallel import Ranks
 
 
+@dataclass
+class StepTensors:
+    """One step's numbers while they are on the device, equal on every rank.
+
+    A callback may raise `skip` in `on_gradients`: where it is above zero the optimizer leaves the update out.
+    """
+
+    step: int  # from 1, as in metrics.jsonl
+    span: tuple[int, int]  # its sequences: the first, and the one after the last
+    tokens: int  # read by all steps so far, this one included
+    lr: float
+    loss: Tensor
+    grad_norm: Tensor  # before clipping
+    targets: Tensor  # by domain, float64 [domains]
+    nll: Tensor  # summed by domain, and how many ranks ask to stop: float64 [domains + 1]
+    skip: Tensor  # float32 scalar
+    anomaly: Tensor  # bool scalar
+    z: Tensor  # robust z of loss and gradient norm, float64 [2]; NaN: nothing to compare with yet
+    update: Tensor | None = None  # what `Optimizers.step` measured
+
+
 @dataclass(frozen=True)
-class Reading:
-    """The figures of a step; loss and grad_norm may be anything that floats can be."""
+class StepMetrics:
+    """One step's numbers on the host; loss and grad_norm may be infinite or NaN."""
 
     step: int
-    span: tuple[int, int]  # its windows
-    tokens: int  # read by all steps so far
+    span: tuple[int, int]
+    tokens: int
     loss: float
     grad_norm: float
     skipped: bool
     anomaly: bool
-    z: tuple[float, float]  # of loss and gradient norm; NaN: nothing to compare with yet
+    z: tuple[float, float]
     lr: float
-    domains: dict[str, float]
+    domains: dict[str, float]  # loss
     bits_per_byte: dict[str, float]
-    update_ratio: float  # norm of the update over that of the weights; NaN where it was not measured
+    update_ratio: float  # norm of the update divided by that of the weights; NaN where it was not measured
     seconds: float
 
     def entry(self) -> dict[str, Any]:
-        """As metrics.jsonl has it: None stands for what is not finite."""
+        """As metrics.jsonl has it; None where a number is not finite."""
         entry: dict[str, Any] = {"kind": "train", "step": self.step, "sequences": self.span[1]}
         entry |= {"tokens": self.tokens, "loss": finite(self.loss), "lr": self.lr, "grad_norm": finite(self.grad_norm)}
         if math.isfinite(self.update_ratio):
@@ -48,11 +69,12 @@ class Reading:
         return entry
 
     def event(self) -> dict[str, Any] | None:
-        """What the guard did about it, if anything."""
+        """The entry of metrics.jsonl for a skipped or anomalous step; None for any other."""
         if not (self.skipped or self.anomaly):
             return None
-        what = ("skip" if self.skipped else "anomaly") if self.anomaly else "overflow"
-        entry = {"kind": "event", "event": what, "step": self.step, "loss": finite(self.loss)}
+        overflow = not self.anomaly and not math.isfinite(self.grad_norm)  # of fp16: the loss scale's business
+        event = "anomaly" if not self.skipped else "overflow" if overflow else "skip"
+        entry = {"kind": "event", "event": event, "step": self.step, "loss": finite(self.loss)}
         return entry | {
             "grad_norm": finite(self.grad_norm),
             "z_loss": finite(self.z[0]),
@@ -61,97 +83,75 @@ class Reading:
 
 
 def finite(value: float) -> float | None:
+    """None for NaN and infinity, which JSON does not have."""
     return value if math.isfinite(value) else None
 
 
-class Meter:
-    """Figures of steps that the device may still be working on."""
+class MetricsBuffer:
+    """Holds the tensors of steps that the device may still be working on."""
 
-    def __init__(self, ranks: Ranks, domains: Mapping[str, float | None]) -> None:
-        """`domains`: each with the bytes of text that one of its tokens stands for, None where that is not known."""
-        self.ranks, self.domains, self._bytes = ranks, tuple(domains), dict(domains)
+    def __init__(self, ranks: Ranks, bytes_per_token: Mapping[str, float | None]) -> None:
+        """`bytes_per_token`: bytes of text by domain; None where that is not known."""
+        self.ranks, self.domains, self._bytes = ranks, tuple(bytes_per_token), dict(bytes_per_token)
         self._rows: list[Tensor] = []
-        self._known: list[tuple[int, tuple[int, int], int, float]] = []
+        self._steps: list[StepTensors] = []
         self._since = time.perf_counter()
 
-    def targets(self, batch: Batch) -> Tensor:
+    def count_targets(self, batch: Batch) -> Tensor:
         """Targets by domain, of all ranks: float64 [domains]."""
-        return self.ranks.sum(self._by_domain(batch, (batch.targets != IGNORE_INDEX).sum(dim=1).double()))
+        return self.ranks.all_reduce_sum(self._by_domain(batch, (batch.targets != IGNORE_INDEX).sum(dim=1).double()))
 
-    def losses(self, batch: Batch, nll: Tensor, stop: bool) -> Tensor:
-        """Summed NLL by domain [domains], and how many ranks wish to stop: float64 [domains + 1] over all ranks.
+    def sum_losses(self, batch: Batch, nll: Tensor, stop: bool) -> Tensor:
+        """Summed NLL by domain, and how many ranks ask to stop: float64 [domains + 1] over all ranks.
 
-        nll: float64 [windows of this rank].
+        nll: float64 [sequences of this rank].
         """
-        wish = torch.full((1,), float(stop), dtype=torch.float64, device=nll.device)
-        return self.ranks.sum(torch.cat((self._by_domain(batch, nll), wish)))
+        flag = torch.full((1,), float(stop), dtype=torch.float64, device=nll.device)
+        return self.ranks.all_reduce_sum(torch.cat((self._by_domain(batch, nll), flag)))
 
     def _by_domain(self, batch: Batch, values: Tensor) -> Tensor:
         # A product with a matrix of ones and zeros: sums in a fixed order, which index_add does not promise on a GPU.
         table = torch.tensor([[name == d for d in batch.domains] for name in self.domains], dtype=torch.float64)
         return table.to(self.ranks.device, non_blocking=True) @ values.to(self.ranks.device)
 
-    def add(
-        self,
-        step: int,
-        span: tuple[int, int],
-        tokens: int,
-        lr: float,
-        *,
-        targets: Tensor,
-        losses: Tensor,
-        loss: Tensor,
-        norm: Tensor,
-        skip: Tensor,
-        anomaly: Tensor,
-        z: Tensor,
-        update: Tensor | None,
-    ) -> None:
-        """Keeps the figures of a step, on the device; `update`: what `Optimizers.step` measured."""
-        squares = loss.new_full((2,), math.nan, dtype=torch.float64) if update is None else self.ranks.sum(update)
+    def add(self, step: StepTensors) -> None:
+        """Keeps the numbers of a step, on the device."""
+        loss, update = step.loss, step.update
+        squares = (
+            loss.new_full((2,), math.nan, dtype=torch.float64) if update is None else self.ranks.all_reduce_sum(update)
+        )
         ratio = (squares[0] / squares[1]).sqrt()
-        head = torch.stack((loss.double(), norm.double(), skip.double(), anomaly.double(), ratio))
-        self._rows.append(torch.cat((head, z.double(), losses, targets)))
-        self._known.append((step, span, tokens, lr))
+        head = torch.stack((loss.double(), step.grad_norm.double(), step.skip.double(), step.anomaly.double(), ratio))
+        self._rows.append(torch.cat((head, step.z.double(), step.nll, step.targets)))
+        self._steps.append(step)
 
-    def read(self) -> tuple[list[Reading], bool]:
-        """Everything since the last call, and whether any rank wishes to stop; waits for the device."""
+    def read(self) -> tuple[list[StepMetrics], bool]:
+        """All steps since the last call, and whether any rank asks to stop; waits for the device."""
         if not self._rows:
             return [], False
-        rows, known = torch.stack(self._rows).tolist(), self._known
+        rows, steps = torch.stack(self._rows).tolist(), self._steps
         now = time.perf_counter()
         seconds, self._since = (now - self._since) / len(rows), now
-        self._rows, self._known = [], []
-        readings, n = [], len(self.domains)
-        for row, (step, span, tokens, lr) in zip(rows, known, strict=True):
-            (loss, norm, skipped, anomaly, ratio, *z), figures = row[:7], row[7:]
-            sums, counts = figures[:n], figures[n + 1 :]
-            domains = {d: s / c for d, s, c in zip(self.domains, sums, counts, strict=True) if c}
-            bits = {d: x / math.log(2) / size for d, x in domains.items() if (size := self._bytes[d])}
-            readings.append(
-                Reading(
-                    step,
-                    span,
-                    tokens,
-                    loss,
-                    norm,
-                    skipped > 0,
-                    anomaly > 0,
-                    (z[0], z[1]),
-                    lr,
-                    domains,
-                    bits,
-                    ratio,
-                    seconds,
-                )
-            )
-        return readings, any(row[7 + n] > 0 for row in rows)
+        self._rows, self._steps = [], []
+        n = len(self.domains)
+        metrics = [self._metrics(step, row, seconds) for step, row in zip(steps, rows, strict=True)]
+        return metrics, any(row[7 + n] > 0 for row in rows)
 
-    def restart(self) -> None:
-        """What happened since the last reading was something else than steps: its time is not theirs."""
+    def _metrics(self, step: StepTensors, row: list[float], seconds: float) -> StepMetrics:
+        (loss, norm, skipped, anomaly, ratio, z_loss, z_norm), n = row[:7], len(self.domains)
+        sums, counts = row[7 : 7 + n], row[8 + n :]
+        domains = {d: s / c for d, s, c in zip(self.domains, sums, counts, strict=True) if c}
+        bits = {d: x / math.log(2) / size for d, x in domains.items() if (size := self._bytes[d])}
+        return StepMetrics(
+            step.step, step.span, step.tokens, loss, norm, skipped > 0, anomaly > 0, (z_loss, z_norm), step.lr,
+            domains, bits, ratio, seconds,
+        )  # fmt: skip
+
+    def restart_clock(self) -> None:
+        """Called after work other than steps, so that its time is not counted as theirs."""
         self._since = time.perf_counter()
 
-    def forget(self) -> None:
-        """Steps that are gone back behind."""
-        self._rows, self._known = [], []
-        self.restart()
+    def clear(self) -> None:
+        """Drops the steps not yet read: a rollback undid them."""
+        self._rows, self._steps = [], []
+        self.restart_clock()

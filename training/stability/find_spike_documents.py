@@ -1,12 +1,12 @@
-"""Who did it: the documents behind a spike, the report about them, and what training does differently from then on.
+"""Finds the documents that caused a loss spike, reports them, and masks them from then on.
 
-The loss at the spike blames the wrong ones: a model that was just pushed away is bad at everything. So the documents of
-the steps out of the frame are scored again with the good checkpoint, beside documents of the quiet steps
-before, each by its mean loss and by the norm of its gradient (a poison can have a low loss and a steep one). Blamed is
-who lies `blame_z` robust standard deviations above the quiet ones. If nobody does, the steps just before the
-first anomaly are looked at too: what came in there may show only later.
+The loss at the spike points at the wrong ones: a model that was just pushed away is bad at everything. So the documents
+of the anomalous steps are scored again with the good checkpoint, beside documents of the quiet steps before, each by
+its mean loss and by the norm of its gradient (a poisoned document can have a low loss and a steep gradient). Blamed are
+those more than `blame_z` robust standard deviations above the quiet ones. If there are none, the steps just before the
+first anomaly are scored too: damage done there may show only later.
 
-An incident is a file in the run's `incidents` folder, written and flushed before anything changes. The order log and
+An incident is a file in the run's `incidents` folder, written and flushed before anything changes. The data order and
 the guard's memory follow from these files, so a crash between any two steps of a rollback leaves nothing ambiguous.
 """
 
@@ -32,13 +32,15 @@ from training.data.data_order import OrderLog
 from training.data.dataset import TokenDataset
 from training.stability.spike_detection import NORMAL
 
-WITNESSES = 512  # quiet documents, at most: a median and a MAD are good to a few per cent by then
-Score = Callable[[torch.Tensor, torch.Tensor], tuple[float, float]]  # tokens, targets [1, n] -> loss sum, gradient norm
+MAX_REFERENCE = 512  # quiet documents: a median and a MAD are good to a few per cent by then
+ScoreDocument = Callable[
+    [torch.Tensor, torch.Tensor], tuple[float, float]
+]  # tokens, targets [1, n] -> loss sum, gradient norm
 
 
 @dataclass(frozen=True)
 class Document:
-    """A document's piece that was read: where it came from, and its tokens with the next ones as targets."""
+    """The part of a document that was read: its source, and its tokens with one more as the last target."""
 
     doc_id: str
     domain: str
@@ -48,8 +50,8 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A document under the good checkpoint: nats a token, gradient norm a square root of a token, and their z."""
+class ScoredDocument:
+    """A document under the good checkpoint: mean loss in nats, gradient norm / sqrt(tokens), and the z of both."""
 
     doc_id: str
     domain: str
@@ -68,32 +70,32 @@ class Scored:
 
 @dataclass(frozen=True)
 class Incident:
-    """What happened and what was done about it. `sequence`: the first that is read again, with `masked` left out."""
+    """A confirmed loss spike and what was done about it; a file of the run's `incidents` folder."""
 
     number: int
-    good: int
-    confirmed: int
-    sequence: int
+    good: int  # step of the checkpoint that training rolled back to
+    confirmed: int  # step in which the spike was confirmed
+    sequence: int  # the first that is read again, with `masked` documents left out
     anomalies: list[dict[str, Any]]  # step, loss, grad_norm, z of both
-    suspects: int
-    witnesses: int
+    suspects: int  # documents scored
+    witnesses: int  # quiet documents that they were compared with
     blamed: list[dict[str, Any]]
-    masked: list[str]  # by this and earlier incidents
+    masked: list[str]  # doc_ids, of this and earlier incidents
 
     def write(self, folder: Path) -> None:
-        """Durably, under its number."""
+        """Writes the file, flushed to disk, under the incident's number."""
         folder.mkdir(parents=True, exist_ok=True)
-        said = json.dumps(asdict(self), indent=1, ensure_ascii=False)
-        atomic_files.write(folder / f"{self.number:04d}.json", said.encode("utf-8"))
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        atomic_files.write(folder / f"{self.number:04d}.json", text.encode("utf-8"))
 
 
-def incidents(folder: Path) -> list[Incident]:
-    """All of a run, in order."""
+def read_incidents(folder: Path) -> list[Incident]:
+    """All incidents of a run, in order."""
     return [Incident(**json.loads(p.read_text(encoding="utf-8"))) for p in sorted(folder.glob("*.json"))]
 
 
-def apply(log: OrderLog, incident: Incident) -> OrderLog:
-    """The order log with the incident's documents masked from its window on, in later segments too."""
+def mask_documents(log: OrderLog, incident: Incident) -> OrderLog:
+    """The order log with the incident's documents masked from its sequence on, in later segments too."""
     window = incident.sequence
     later = [s for s in log.segments if s.window > window]
     changed = OrderLog(log.block, tuple(s for s in log.segments if s.window <= window))
@@ -103,8 +105,8 @@ def apply(log: OrderLog, incident: Incident) -> OrderLog:
     return changed
 
 
-def documents(data: TokenDataset, log: OrderLog, spans: Iterable[tuple[int, int]]) -> Iterator[Document]:
-    """The documents in these windows, each piece widened within its document to the length of a window; not masked."""
+def iter_documents(data: TokenDataset, log: OrderLog, spans: Iterable[tuple[int, int]]) -> Iterator[Document]:
+    """The documents of these sequences that are not masked, each part extended to a whole sequence where it can be."""
     seen: set[tuple[str, int, int, int]] = set()
     for first, last in spans:
         masked = set(log.segment(first).masked)
@@ -127,36 +129,36 @@ def documents(data: TokenDataset, log: OrderLog, spans: Iterable[tuple[int, int]
                 yield Document(ids[k], window.domain, about["url"], about["source"], tokens)
 
 
-def score(found: Sequence[Document], measure: Score) -> list[tuple[float, float, int]]:
+def score_documents(found: Sequence[Document], score: ScoreDocument) -> list[tuple[float, float, int]]:
     """(mean loss, gradient norm / sqrt(tokens), tokens) of each document.
 
     Gradients of independent tokens add up like a random walk, so the root makes lengths comparable; where all tokens
-    push the same way, as in a repeated one, it grows with the length, which is what makes such a document steep.
+    push the same way, as in a repeated one, it grows with the length, and such a document has a steep gradient.
     """
     rows = []
     for document in found:
         tokens = torch.from_numpy(document.tokens.astype(np.int64))[None]
         count = tokens.shape[1] - 1
-        loss, norm = measure(tokens[:, :-1], tokens[:, 1:])
+        loss, norm = score(tokens[:, :-1], tokens[:, 1:])
         rows.append((loss / count, norm / math.sqrt(count), count))
     return rows
 
 
-def judge(
+def rank_suspects(
     suspects: Sequence[Document], scores: Sequence[tuple[float, float, int]], quiet: Sequence[tuple[float, float, int]]
-) -> list[Scored]:
-    """The suspects with robust z beside the quiet documents, steepest first.
+) -> list[ScoredDocument]:
+    """The suspects with their robust z against the quiet documents, highest first.
 
-    A short document's mean is a noisy one: its distance counts by sqrt(tokens / usual tokens), at most 1.
+    A short document's mean is noisy: its z is multiplied by sqrt(tokens / usual tokens), at most 1.
     """
     usual = statistics.median(count for _, _, count in quiet)
 
-    def frame(values: Sequence[float]) -> tuple[float, float]:
+    def center_and_spread(values: Sequence[float]) -> tuple[float, float]:
         center = statistics.median(values)
         return center, max(NORMAL * statistics.median(abs(v - center) for v in values), 1e-3 * abs(center), 1e-9)
 
-    loss_center, loss_spread = frame([loss for loss, _, _ in quiet])
-    norm_center, norm_spread = frame([math.log(norm + 1e-30) for _, norm, _ in quiet])
+    loss_center, loss_spread = center_and_spread([loss for loss, _, _ in quiet])
+    norm_center, norm_spread = center_and_spread([math.log(norm + 1e-30) for _, norm, _ in quiet])
     found = []
     for document, (loss, norm, count) in zip(suspects, scores, strict=True):
         weight = min(1.0, math.sqrt(count / usual))
@@ -164,52 +166,55 @@ def judge(
         z_norm = weight * (math.log(norm + 1e-30) - norm_center) / norm_spread
         z_loss, z_norm = (z if math.isfinite(z) else 1e9 for z in (z_loss, z_norm))
         found.append(
-            Scored(document.doc_id, document.domain, document.url, document.source, count, loss, norm, z_loss, z_norm)
+            ScoredDocument(
+                document.doc_id, document.domain, document.url, document.source, count, loss, norm, z_loss, z_norm
+            )
         )
     return sorted(found, key=lambda s: (-s.z, s.doc_id))
 
 
-def blame(
+def find_documents(
     data: TokenDataset,
     log: OrderLog,
     bad: Sequence[tuple[int, int]],
     before: Sequence[tuple[int, int]],
     quiet: Sequence[tuple[int, int]],
-    measure: Score,
+    score: ScoreDocument,
     threshold: float,
-) -> tuple[list[Scored], int, int]:
-    """(blamed documents, suspects, witnesses) of spans of windows: of the anomalies, just before, and before that.
+) -> tuple[list[ScoredDocument], int, int]:
+    """The documents that caused a spike, how many were scored, and how many quiet ones they were compared with.
 
-    A document of several pieces is judged by its steepest one.
+    bad, before, quiet: spans of sequences of the anomalous steps, of the steps just before them, and of earlier ones.
+    threshold: robust standard deviations above the quiet documents. A document of several parts gets its highest z.
     """
-    pool = list(documents(data, log, quiet))
-    witnesses = pool[:: max(1, -(-len(pool) // WITNESSES))]
-    if len(witnesses) < 16:
-        return [], 0, len(witnesses)
-    usual = score(witnesses, measure)
+    pool = list(iter_documents(data, log, quiet))
+    reference = pool[:: max(1, -(-len(pool) // MAX_REFERENCE))]
+    if len(reference) < 16:
+        return [], 0, len(reference)
+    usual = score_documents(reference, score)
     seen = 0
     for spans in (bad, before):
-        suspects = list(documents(data, log, spans))
+        suspects = list(iter_documents(data, log, spans))
         seen += len(suspects)
-        by_id: dict[str, Scored] = {}
-        for scored in judge(suspects, score(suspects, measure), usual):
+        by_id: dict[str, ScoredDocument] = {}
+        for scored in rank_suspects(suspects, score_documents(suspects, score), usual):
             by_id.setdefault(scored.doc_id, scored)
-        guilty = [s for s in by_id.values() if s.z > threshold]
-        if guilty:
-            return guilty, seen, len(witnesses)
-    return [], seen, len(witnesses)
+        blamed = [s for s in by_id.values() if s.z > threshold]
+        if blamed:
+            return blamed, seen, len(reference)
+    return [], seen, len(reference)
 
 
-def quarantine(path: Path, incident: Incident) -> None:
-    """Appends the blamed documents to a list that curation reads (`quarantine:` of a pipeline); none twice.
+def append_to_exclude_list(path: Path, incident: Incident) -> None:
+    """Appends the blamed documents to a JSONL list that curation reads (`exclude:` of a pipeline), each once.
 
-    Half a line, which a crash left at its end, is taken away.
+    An incomplete last line, which a crash left, is removed.
     """
     text = path.read_bytes() if path.exists() else b""
-    known = set()
+    listed = set()
     for line in text.splitlines():
         with contextlib.suppress(ValueError, AttributeError):
-            known.add(json.loads(line).get("doc_id"))
+            listed.add(json.loads(line).get("doc_id"))
     with open(path, "ab") as f:
         if last := text[text.rfind(b"\n") + 1 :]:
             try:
@@ -218,7 +223,7 @@ def quarantine(path: Path, incident: Incident) -> None:
             except ValueError:
                 f.truncate(len(text) - len(last))
         for d in incident.blamed:
-            if d["doc_id"] not in known:
+            if d["doc_id"] not in listed:
                 reason = f"loss spike at step {incident.confirmed}: z {max(d['z_loss'], d['z_gradient']):.1f}"
                 entry = {"doc_id": d["doc_id"], "url": d["url"], "reason": reason, "by": "gristmill train"}
                 f.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
@@ -226,19 +231,20 @@ def quarantine(path: Path, incident: Incident) -> None:
         os.fsync(f.fileno())
 
 
-def refuse(history: Sequence[Incident], share: float, largest: float, run: Path) -> None:
-    """Raises UserError where going on would be wrong: too much masked, or a spike with nobody to blame twice."""
+def check_limits(history: Sequence[Incident], fraction: float, limit: float, run: Path) -> None:
+    """Raises UserError where training should not continue: more than the limit is masked, or a spike without a cause
+    came twice after the same checkpoint. `fraction`: masked documents of all training documents."""
     last = history[-1]
-    if share > largest:
+    if fraction > limit:
         raise UserError(
-            f"{run}: {len(last.masked)} documents are masked, {share:.2%} of all, and guard.max_masked_fraction is "
-            f"{largest:.2%}. See {run / 'incidents'}; clean the data, or raise guard.max_masked_fraction and run again"
+            f"{run}: {len(last.masked)} documents are masked, {fraction:.2%} of all, and guard.max_masked_fraction is "
+            f"{limit:.2%}. See {run / 'incidents'}; clean the data, or raise guard.max_masked_fraction and run again"
         )
     if len(history) > 1 and not last.blamed and not history[-2].blamed and last.good == history[-2].good:
         loss = last.anomalies[-1]["loss"] if last.anomalies else None
-        said = "not finite" if loss is None else f"{loss:.4g}"
+        loss_text = "not finite" if loss is None else f"{loss:.4g}"
         raise UserError(
-            f"{run}: the loss is {said} in step {last.confirmed}, the second spike after the checkpoint of "
-            f"step {last.good} with no document to blame; lower optimizer.lr, lengthen schedule.warmup_steps or set "
-            "guard.action: skip"
+            f"{run}: the loss is {loss_text} in step {last.confirmed}, the second spike after the checkpoint of "
+            f"step {last.good} without a document that caused it; lower optimizer.lr, "
+            "increase schedule.warmup_steps or set guard.action: skip"
         )

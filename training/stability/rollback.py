@@ -1,7 +1,7 @@
-"""Going back: to the last good checkpoint after a spike, and to the last one of all after an interruption.
+"""Rolls a training run back to a good checkpoint after a loss spike, and finds the checkpoint to resume from.
 
-Both end in `load`. A checkpoint knows how many of the run's incidents it has seen; what it has not seen is applied to
-its order log and guard, so it does not matter where between writing an incident and the next checkpoint a run died.
+A checkpoint knows how many of the run's incidents it has seen; later ones are applied to its data order and its guard,
+so it does not matter where between writing an incident and the next checkpoint a run died.
 """
 
 from __future__ import annotations
@@ -16,138 +16,142 @@ import torch
 from torch import nn
 
 from training.checkpoint import save_load
-from training.checkpoint.save_load import Loaded
+from training.checkpoint.save_load import Checkpoint
 from training.config import TrainConfig
 from training.data.data_order import OrderLog
 from training.data.dataset import TokenDataset
-from training.distributed.parallel import Ranks, whole
-from training.metrics.metrics_log import METRICS, Journal, read
+from training.distributed.parallel import Ranks, full_tensor
+from training.metrics.metrics_log import METRICS, MetricsLog, read_log
 from training.model.transformer import Model
 from training.stability import find_spike_documents
-from training.stability.find_spike_documents import Incident
-from training.stability.spike_detection import Guard
+from training.stability.find_spike_documents import Incident, ScoreDocument
+from training.stability.spike_detection import SpikeGuard
 
-QUIET = 512  # windows before the first anomaly whose documents are the measure
+REFERENCE = 512  # sequences before the first anomaly whose documents are compared with
 
 
-def latest(run: Path) -> Loaded | None:
-    """The newest undamaged checkpoint, after removing those that a rollback left behind. First rank only."""
-    known = find_spike_documents.incidents(run / "incidents")
-    if known:
+def latest_checkpoint(run: Path) -> Checkpoint | None:
+    """The newest undamaged checkpoint, after removing those that the last rollback made invalid. First rank only."""
+    incidents = find_spike_documents.read_incidents(run / "incidents")
+    if incidents:
         for path in save_load.checkpoints(run / "checkpoints"):
-            if int(path.name) > known[-1].good and _seen(path) < len(known):
+            if int(path.name) > incidents[-1].good and _incidents_seen(path) < len(incidents):
                 save_load.remove(path)
     return save_load.newest(run / "checkpoints")
 
 
-def _seen(path: Path) -> int:
-    """How many incidents a checkpoint knows of; a damaged one counts as knowing all, and loading goes back past it."""
+def _incidents_seen(path: Path) -> int:
+    """How many incidents a checkpoint has seen; a damaged one counts as having seen all: loading will pass over it."""
     try:
         return int(save_load.verify(path)["guard"]["incidents"])
     except (save_load.CheckpointError, KeyError, TypeError):
         return 1 << 60
 
 
-def adopt(saved: Loaded, guard: Guard, log: OrderLog, known: list[Incident]) -> tuple[OrderLog, list[Incident]]:
-    """Guard and order log of a checkpoint with what happened since; also returns the incidents that are new to it."""
-    guard.load_state_dict(saved.state["guard"])
-    new = known[guard.incidents :]
-    for one in new:
-        log = find_spike_documents.apply(log, one)
-        guard.cleared = max(guard.cleared, one.confirmed)
-    guard.incidents = len(known)
+def apply_incidents(
+    checkpoint: Checkpoint, guard: SpikeGuard, log: OrderLog, incidents: list[Incident]
+) -> tuple[OrderLog, list[Incident]]:
+    """Loads the guard's state and applies to guard and data order the incidents that the checkpoint has not seen.
+
+    Returns the order with their documents masked, and those incidents.
+    """
+    guard.load_state_dict(checkpoint.state["guard"])
+    new = incidents[guard.incidents :]
+    for incident in new:
+        log = find_spike_documents.mask_documents(log, incident)
+        guard.cleared = max(guard.cleared, incident.confirmed)
+    guard.incidents = len(incidents)
     return log, new
 
 
-def tell(journal: Journal, new: list[Incident], quarantine: str | None, ranks: Ranks) -> None:
-    """The events of incidents that a checkpoint did not know of; their documents for the quarantine list. Collective.
+def record_incidents(log: MetricsLog, new: list[Incident], exclude_list: str | None, ranks: Ranks) -> None:
+    """Writes the rollback events of incidents, and their documents to the exclude list. Collective.
 
-    Here and not where the incident is written: a run that is killed between the two comes here again.
+    Done when a checkpoint is loaded and not when the incident is written: a run killed in between comes here again.
     """
 
-    def remember() -> None:
-        for one in new:
-            if quarantine and one.blamed:
-                find_spike_documents.quarantine(Path(quarantine), one)
+    def append() -> None:
+        for incident in new:
+            if exclude_list and incident.blamed:
+                find_spike_documents.append_to_exclude_list(Path(exclude_list), incident)
 
-    ranks.agree(remember)
-    for one in new:
-        blamed = [d["doc_id"] for d in one.blamed]
-        journal.write(
+    ranks.broadcast_from_rank0(append)
+    for incident in new:
+        log.write(
             kind="event",
             event="rollback",
-            step=one.good,
-            incident=one.number,
-            confirmed=one.confirmed,
-            blamed=blamed,
+            step=incident.good,
+            incident=incident.number,
+            confirmed=incident.confirmed,
+            blamed=[d["doc_id"] for d in incident.blamed],
         )
 
 
-def investigate(
-    config: TrainConfig, run: Path, ranks: Ranks, guard: Guard, data: TokenDataset, log: OrderLog, model: Model
+def find_cause(
+    config: TrainConfig, run: Path, ranks: Ranks, guard: SpikeGuard, data: TokenDataset, log: OrderLog, model: Model
 ) -> Incident:
-    """Puts a checkpoint's weights into the model, finds who did it, and writes the incident down. Collective.
+    """Finds the documents that caused the confirmed spike and writes the incident. Collective.
 
-    Raises UserError where too much is masked or nobody can be blamed for the second time (`incident.refuse`).
+    Loads the weights of a checkpoint into the model.
     """
     folder = run / "incidents"
-    confirmed, flagged = guard.culprits()
-    good = ranks.agree(lambda: save_load.newest(run / "checkpoints", guard.good))
+    confirmed, flagged = guard.anomalous_steps()
+    good = ranks.broadcast_from_rank0(lambda: save_load.newest(run / "checkpoints", guard.good))
     assert good is not None
-    scorer = ranks.agree(lambda: _scorer(config, run, good))
+    scorer = ranks.broadcast_from_rank0(lambda: _scoring_checkpoint(config, run, good))
     save_load.restore(scorer.path, model, None, ranks)
-    known = ranks.agree(lambda: find_spike_documents.incidents(folder))
-    first = flagged[0] - 1  # as steps are counted from 0 here
+    earlier = ranks.broadcast_from_rank0(lambda: find_spike_documents.read_incidents(folder))
+    first = flagged[0] - 1  # spans count steps from 0
     near = list(range(max(0, first - config.guard.spike_window), first))
-    far = [i for i in range(first) if i + 1 not in flagged][-max(1, -(-QUIET // config.batch.global_size)) :]
+    far = [i for i in range(first) if i + 1 not in flagged][-max(1, -(-REFERENCE // config.batch.global_size)) :]
     backend = model.attention_backend
     model.attention_backend = "sdpa"  # flex would be compiled for every length of a document
-    blamed, suspects, witnesses = find_spike_documents.blame(
+    blamed, suspects, witnesses = find_spike_documents.find_documents(
         data, log, [log.span(i - 1) for i in flagged], [log.span(i) for i in near], [log.span(i) for i in far],
-        _measure(model, ranks), config.guard.blame_z,
+        _score_function(model, ranks), config.guard.blame_z,
     )  # fmt: skip
     model.attention_backend = backend
-    events = ranks.agree(lambda: _events(run, flagged))
+    events = ranks.broadcast_from_rank0(lambda: _skip_events(run, flagged))
     masked = sorted({d for s in log.segments for d in s.masked} | {b.doc_id for b in blamed})
-    found = Incident(
-        len(known) + 1, good.state["step"], confirmed, good.state["sequences"], events, suspects, witnesses,
+    incident = Incident(
+        len(earlier) + 1, good.state["step"], confirmed, good.state["sequences"], events, suspects, witnesses,
         [asdict(b) for b in blamed], masked,
     )  # fmt: skip
-    ranks.agree(lambda: found.write(folder))
-    return found
+    ranks.broadcast_from_rank0(lambda: incident.write(folder))
+    return incident
 
 
-def _scorer(config: TrainConfig, run: Path, good: save_load.Loaded) -> save_load.Loaded:
+def _scoring_checkpoint(config: TrainConfig, run: Path, good: Checkpoint) -> Checkpoint:
     """The checkpoint that scores documents: the good one, unless that is the random start of the run.
 
     Random weights find all documents alike. The newest checkpoint has only updates that the guard let in, and is taken
-    once it has learnt something: its losses are below those of a guess among all words.
+    once it has learnt something: its losses are below those of a guess among the whole vocabulary.
     """
     if good.state["step"] or config.init_from:
         return good
     newest = save_load.newest(run / "checkpoints")
     assert newest is not None
     losses = [loss for loss in newest.state["guard"]["history"][0] if loss is not None]
-    learnt = losses and statistics.median(losses) < math.log(newest.state["shape"]["vocab"])
+    learnt = losses and statistics.median(losses) < math.log(newest.state["model_config"]["vocab"])
     return newest if learnt else good
 
 
-def _events(run: Path, flagged: list[int]) -> list[dict[str, Any]]:
+def _skip_events(run: Path, steps: list[int]) -> list[dict[str, Any]]:
     """The anomalies as the log has them."""
-    keep = ("step", "loss", "grad_norm", "z_loss", "z_gradient")
-    entries = [e for e in read(run / METRICS) if e.get("event") == "skip" and e["step"] in flagged]
-    return [{k: e[k] for k in keep} for e in entries]
+    keys = ("step", "loss", "grad_norm", "z_loss", "z_gradient")
+    entries = [e for e in read_log(run / METRICS) if e.get("event") == "skip" and e["step"] in steps]
+    return [{k: e[k] for k in keys} for e in entries]
 
 
-def _measure(model: Model, ranks: Ranks) -> find_spike_documents.Score:
-    """Loss sum and gradient norm of one sequence; in the weights' own type, on every rank alike."""
+def _score_function(model: Model, ranks: Ranks) -> ScoreDocument:
+    """Loss sum and gradient norm of one sequence; in the weights' own type, equal on every rank."""
 
-    def measure(tokens: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:
+    def score(tokens: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:
         tokens, targets = tokens.to(ranks.device), targets.to(ranks.device)
         loss, _, nll = model(tokens, targets, torch.zeros_like(tokens))
         (loss / ranks.world).backward()  # gradients are summed over ranks, which all do the same here
-        norm = whole(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+        norm = full_tensor(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
         model.zero_grad(set_to_none=True)
         return nll.double().sum().item(), norm.item()
 
-    return measure
+    return score

@@ -21,42 +21,43 @@ from torch import Tensor
 
 from training.config import GuardConfig
 
-# The scale of a normal sample over its MAD; and the least spread that is believed, so that figures that hardly move
-# (a loss fallen to nothing, a toy's gradient) make no spike of a rounding: 0.1 % of a loss, 1 % of a norm.
-NORMAL, LEAST_LOSS, LEAST_NORM = 1.4826, 1e-3, 1e-2
-FEWEST = 16  # of the history, whatever its age
+NORMAL = 1.4826  # standard deviation of a normal distribution divided by its MAD
+# The smallest spread that is assumed, so that a loss near zero or a toy's gradient, which hardly move, make no spike of
+# a rounding error: 0.1 % of a loss, 1 % of a norm.
+MIN_LOSS_SPREAD, MIN_NORM_SPREAD = 1e-3, 1e-2
+MIN_HISTORY = 16  # steps that are compared with, however old they are
 
 
-class Guard:
-    """Judges steps in their order; `judge` runs on the device, `look` on the host."""
+class SpikeGuard:
+    """Judges steps in their order; `judge` runs on the device, `spike_confirmed` on the host."""
 
     def __init__(self, config: GuardConfig, device: torch.device, *, overflow: bool = False) -> None:
-        """`overflow`: under fp16 a gradient that is not finite is the loss scale's business and no anomaly."""
+        """`overflow`: under fp16 a gradient that is not finite is left to the loss scale and is no anomaly."""
         self.config, self.device, self.overflow = config, device, overflow
         self.good = 0  # step of the last good checkpoint
-        self.cleared = 0  # anomalies up to this step have been looked into: no cause to go back again
+        self.cleared = 0  # anomalies up to this step were dealt with: they cause no further rollback
         self.incidents = 0  # how many of the run's incidents this state has seen
-        nobody = [0] * config.spike_window
-        self._set(torch.full((2, config.window), math.nan, dtype=torch.float64), 0, 0, nobody, -1, nobody)
+        none = [0] * config.spike_window
+        self._set_state(torch.full((2, config.window), math.nan, dtype=torch.float64), 0, 0, none, -1, none)
 
-    def _set(
+    def _set_state(
         self, history: Tensor, accepted: int, streak: int, recent: list[int], spike: int, flagged: list[int]
     ) -> None:
-        def on(value: int | list[int]) -> Tensor:
+        def on_device(value: int | list[int]) -> Tensor:
             return torch.tensor(value, dtype=torch.int64, device=self.device)
 
-        self.history = history.to(self.device)  # [loss, log norm] x window, a ring; NaN where nothing is yet
-        self.accepted = on(accepted)  # ever
-        self.streak = on(streak)  # accepted steps since the last anomaly
-        self.recent = on(recent)  # the last `spike_window`: 1 for an anomaly, newest first
-        self.spike = on(spike)  # the step in which a spike was confirmed, -1: none
-        self.flagged = on(flagged)  # `recent` as it was then
+        self.history = history.to(self.device)  # [loss, log norm] x window, a ring buffer; NaN where empty
+        self.accepted = on_device(accepted)  # steps accepted since the run began
+        self.streak = on_device(streak)  # accepted steps since the last anomaly
+        self.recent = on_device(recent)  # the last `spike_window`: 1 for an anomaly, newest first
+        self.spike = on_device(spike)  # the step in which a spike was confirmed; -1: no spike
+        self.flagged = on_device(flagged)  # `recent` as it was then
 
     def judge(self, step: int, loss: Tensor, norm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Takes loss and gradient norm of a step (from 1), the same on every rank, scalars on the device.
+        """Judges a step (from 1) by its loss and gradient norm: scalars on the device, the same on every rank.
 
-        Returns skip (float32 scalar, 1 where the update is to be left out), anomaly (bool scalar) and z (float64 [2],
-        of loss and norm, NaN before there is enough to compare with).
+        Returns skip (float32 scalar, 1 where the optimizer must leave the update out), anomaly (bool scalar) and z
+        (float64 [2], of loss and norm, NaN before there is enough to compare with).
         """
         loss, norm = loss.detach().double(), norm.detach().double()
         if self.config.action == "off":
@@ -85,25 +86,25 @@ class Guard:
 
     def _z(self, values: Tensor) -> Tensor:
         """Robust standard deviations of [loss, log norm] above the history's median."""
-        # Of a short history the newer half: the first losses fall so fast that their spread would hide anything.
+        # Of a short history only the newer half: the first losses fall so fast that their spread would hide a spike.
         window = self.config.window
-        count = (self.accepted // 2).clamp(min=FEWEST, max=window).clamp(max=self.accepted)
+        count = (self.accepted // 2).clamp(min=MIN_HISTORY, max=window).clamp(max=self.accepted)
         age = (self.accepted - 1 - torch.arange(window, device=self.device)) % window
         history = torch.where(age < count, self.history, math.nan)
         middle = ((count - 1).clamp(min=0) // 2).expand(2, 1)
 
-        def median(x: Tensor) -> Tensor:  # the lower one; NaN sorts last, behind what there is
+        def median(x: Tensor) -> Tensor:  # the lower one; NaN sorts last
             return x.sort(dim=1).values.gather(1, middle)[:, 0]
 
         center = median(history)
         spread = NORMAL * median((history - center[:, None]).abs())
-        least = torch.stack((LEAST_LOSS * center[0].abs(), torch.full_like(center[1], LEAST_NORM)))
+        least = torch.stack((MIN_LOSS_SPREAD * center[0].abs(), torch.full_like(center[1], MIN_NORM_SPREAD)))
         return (values - center) / torch.maximum(spread, least)
 
-    def look(self, step: int, every: int) -> bool:
-        """On the host, between steps: which checkpoint is good by now, and whether there is a confirmed spike.
+    def spike_confirmed(self, step: int, every: int) -> bool:
+        """Whether a spike is confirmed; also updates which checkpoint is good. Waits for the device.
 
-        `every`: steps between checkpoints. One is good once a row of `good_after` accepted steps followed.
+        `every`: steps between checkpoints. One is good once `good_after` accepted steps in a row followed it.
         """
         if self.config.action != "rollback":
             return False
@@ -113,13 +114,13 @@ class Guard:
             self.good = latest
         return bool(spike >= 0)
 
-    def culprits(self) -> tuple[int, list[int]]:
-        """The step in which the spike was confirmed, and the anomalies that made it one, oldest first."""
+    def anomalous_steps(self) -> tuple[int, list[int]]:
+        """The step in which the spike was confirmed, and its anomalies, oldest first."""
         spike = int(self.spike)
         return spike, [spike - back for back, flag in reversed(list(enumerate(self.flagged.tolist()))) if flag]
 
     def state_dict(self) -> dict[str, Any]:
-        """As JSON; floats come back to the bit."""
+        """JSON values from which `load_state_dict` restores the state to the bit."""
         return {
             "history": [[None if math.isnan(x) else x for x in row] for row in self.history.tolist()],
             "accepted": int(self.accepted),
@@ -133,7 +134,7 @@ class Guard:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """As it was; a window or a span that has another size now keeps the newest that fit."""
+        """Restores the state; where `window` or `spike_window` has changed, the newest entries that fit are kept."""
         config, accepted = self.config, state["accepted"]
         rows = [[math.nan if x is None else x for x in row] for row in state["history"]]
         old = len(rows[0])
@@ -143,5 +144,5 @@ class Guard:
             for i, value in enumerate(row, accepted - len(row)):
                 history[k, i % config.window] = value
         recent, flagged = ((state[k] + [0] * config.spike_window)[: config.spike_window] for k in ("recent", "flagged"))
-        self._set(history, accepted, state["streak"], recent, state["spike"], flagged)
+        self._set_state(history, accepted, state["streak"], recent, state["spike"], flagged)
         self.good, self.cleared, self.incidents = state["good"], state["cleared"], state["incidents"]

@@ -4,7 +4,7 @@ No task has more than one partition's edges in memory.
 
 All edges of a document are in its owner partition (duplicate_edges.py). In a round each partition decides what it can:
 a document is kept if no undecided neighbour of higher priority is left and none is kept; it is removed if such a
-neighbour is kept (Blelloch, Fineman and Shun 2012, who do this for one document at a time; owned a partition decides
+neighbour is kept (Blelloch, Fineman and Shun 2012, who do this for one document at a time; here a partition decides
 all of its own in one pass, which reaches the same set sooner). It then notifies the partitions of neighbours of lower
 priority, with rows for the next round. With 32 levels and a keyed hash as priorities the number of rounds is small
 (O(log n) for random priorities, Fischer and Noever 2018).

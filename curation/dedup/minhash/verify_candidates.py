@@ -3,7 +3,7 @@
 Texts are never sent. Of each pair the document of higher priority sends its shingle set, once to each task that has
 partners of it. That task reads its own texts, computes their sets and counts the shared shingles.
 
-A pair that an earlier run comparison is not comparison again: it is sent without a set, and the task looks up in the
+A pair that an earlier run compared is not compared again: it is sent without a set, and the task looks up in the
 edges of that run whether the pair is one.
 """
 
@@ -109,11 +109,11 @@ def send_shingles(
         documents_sent, first = np.unique(who, return_index=True)
         last = np.append(first[1:], len(who))
         for chunk in range(0, len(documents_sent), DOCUMENTS_AT_ONCE):
-            asked = documents_sent[chunk : chunk + DOCUMENTS_AT_ONCE]
-            got = documents.take(pa.array(asked), comparison.columns())
+            addresses = documents_sent[chunk : chunk + DOCUMENTS_AT_ONCE]
+            got = documents.take(pa.array(addresses), comparison.columns())
             sets, level = comparison.sets(got.column("text")), comparison.levels(got, documents.task)
-            lo, hi = int(first[chunk]), int(last[chunk + len(asked) - 1])
-            sender = np.searchsorted(asked, who[lo:hi])
+            lo, hi = int(first[chunk]), int(last[chunk + len(addresses) - 1])
+            sender = np.searchsorted(addresses, who[lo:hi])
             cut = _split_by_size(8 * np.diff(sets.at)[sender] + 8 * (ends - starts)[lo:hi], PENDING_BYTES)
             for a, b in itertools.pairwise(cut):
                 mine, one, end = sender[a:b], starts[lo + a], ends[lo + b - 1]
@@ -123,7 +123,7 @@ def send_shingles(
                 yield pa.RecordBatch.from_arrays(
                     [
                         pa.array((lower[starts[lo + a : lo + b]] >> 32).astype(np.uint32)),
-                        pa.array(asked[mine]),
+                        pa.array(addresses[mine]),
                         got.column("doc_id").take(taken),
                         pa.array(level[mine]),
                         sets.take(mine).to_arrow(),
@@ -136,10 +136,10 @@ def send_shingles(
 def _isin_pairs(higher: I64, lower: I64, other_higher: I64, other_lower: I64) -> npt.NDArray[np.bool_]:
     """Which of the first pairs, all distinct, are also among the other pairs: bool [n]."""
     n = len(higher)
-    b, w = np.concatenate([higher, other_higher]), np.concatenate([lower, other_lower])
-    order = np.lexsort((np.arange(len(b)) >= n, w, b))  # of two equal pairs, that of the first kind comes first
-    same = (b[order][1:] == b[order][:-1]) & (w[order][1:] == w[order][:-1])
-    found = np.zeros(len(b), bool)
+    pairs = np.stack([np.concatenate([higher, other_higher]), np.concatenate([lower, other_lower])])
+    order = np.lexsort((np.arange(pairs.shape[1]) >= n, pairs[1], pairs[0]))  # of equal pairs, one of the first n first
+    same = (pairs[:, order[1:]] == pairs[:, order[:-1]]).all(axis=0)
+    found = np.zeros(pairs.shape[1], bool)
     found[order[:-1][same]] = True
     return found[:n]
 
@@ -226,7 +226,8 @@ def _edges_of_prior_run(pairs: list[tuple[I64, I64]], prior_run: PriorRun, parti
         # an edge found in parts of a very large bucket is stored several times; and of two documents with equal rank
         # the higher one may have been sent as the lower
         distinct, back = np.unique(np.stack([higher, lower]), axis=1, return_inverse=True)
-        which = (_isin_pairs(*distinct, one, other) | _isin_pairs(*distinct[::-1], one, other))[back.reshape(-1)]
+        first, second = distinct
+        which = (_isin_pairs(first, second, one, other) | _isin_pairs(second, first, one, other))[back.reshape(-1)]
         table = pa.Table.from_batches([batch.filter(pa.array(which))])
         if table.num_rows:
             yield from duplicate_edges.to_both_owners(table.drop_columns(["to", "kind"]).combine_chunks(), partitions)
@@ -248,16 +249,13 @@ def _verify_batch(comparison: Comparison, pending: list[pa.RecordBatch], documen
     sent_id, sent_level = table["doc_id"].chunk(0), table["level"].to_numpy()
     sent_rank = independent_set.priority_rank(sent_level, sent_id, comparison.seed)
     for chunk in range(0, len(local), DOCUMENTS_AT_ONCE):
-        asked = local[chunk : chunk + DOCUMENTS_AT_ONCE]
-        got = documents.take(pa.array(asked), comparison.columns())
-        mine, level, ids = (
-            comparison.sets(got.column("text")),
-            comparison.levels(got, documents.task),
-            got.column("doc_id"),
-        )
+        addresses = local[chunk : chunk + DOCUMENTS_AT_ONCE]
+        got = documents.take(pa.array(addresses), comparison.columns())
+        mine, ids = comparison.sets(got.column("text")), got.column("doc_id")
+        level = comparison.levels(got, documents.task)
         rank = independent_set.priority_rank(level, ids, comparison.seed)
-        pairs = slice(int(first[chunk]), int(last[chunk + len(asked) - 1]))
-        lefts, rights = row[pairs], np.searchsorted(asked, lower[pairs])
+        pairs = slice(int(first[chunk]), int(last[chunk + len(addresses) - 1]))
+        lefts, rights = row[pairs], np.searchsorted(addresses, lower[pairs])
         # buckets are ordered by rank alone, so two documents of equal rank may be in the wrong order
         swapped = sent_rank[lefts] >= rank[rights]
         if swapped.any():
@@ -270,7 +268,7 @@ def _verify_batch(comparison: Comparison, pending: list[pa.RecordBatch], documen
             continue
         swap, one, other = swapped[which], lefts[which], rights[which]
         left = [sent.sizes()[one], sent_level[one], table["address"].to_numpy()[one]]
-        right = [mine.sizes()[other], level[other], asked[other]]
+        right = [mine.sizes()[other], level[other], addresses[other]]
         size, lev, address = ([np.where(swap, b, a), np.where(swap, a, b)] for a, b in zip(left, right, strict=True))
         name = [sent_id.take(pa.array(one)), ids.take(pa.array(other))]
         if swap.any():

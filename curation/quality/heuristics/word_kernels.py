@@ -4,8 +4,8 @@ White space separates chunks; each chunk is then split much as spaCy's English t
 that thresholds tuned there keep their meaning):
 
 1. Punctuation is split off at both ends, one character per word (a run of dots stays together); `'s`, `n't`, `'ll`,
-   `'re`, `'ve`, `'d`, `'m` become words; so does a final dot after a lower-case letter, a digit or two capitals, but not
-   in `a.` or `e.g.`. URLs, host and file names (`docs.python.org/3`, `my-file.txt`) stay whole.
+   `'re`, `'ve`, `'d`, `'m` become words; so does a final dot after a lower-case letter, a digit or two capitals, but
+   not in `a.` or `e.g.`. URLs, host and file names (`docs.python.org/3`, `my-file.txt`) stay whole.
 2. The rest is split at runs of dots, at symbols, at hyphens, tildes and commas between letters, at `: < > = /` before a
    letter, at `+ - * ^` between digits, and at a dot between a lower-case and an upper-case letter.
 3. In scripts written without spaces a word ends where the script changes (Han, Hiragana, Katakana, another), and after

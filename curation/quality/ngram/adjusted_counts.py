@@ -1,12 +1,12 @@
-"""From counts of the highest order to the adjusted counts of every order (Kneser-Ney's "in how many contexts").
+"""Computes the adjusted counts of every order (Kneser-Ney's number of contexts) from counts of the highest order.
 
 The adjusted count of an n-gram below the highest order is the number of different words seen before it; n-grams that
-begin with <s> have nothing before them and keep their plain count (Heafield et al. 2013, section 3.2). All orders fall
-out of one pass over the n-grams of the highest order in suffix order: an n-gram of order k begins a new row wherever
-the last k words differ from the row before, and its adjusted count is the number of rows of order k + 1 inside it.
+begin with <s> have no word before them and keep their plain count (Heafield et al. 2013, section 3.2). One pass over
+the n-grams of the highest order in suffix order gives all orders: an n-gram of order k begins a new row wherever the
+last k words differ from the row before, and its adjusted count is the number of rows of order k + 1 inside it.
 
-A row of order k is known by its position in suffix order. Its key is (position of its suffix in order k - 1, first
-word), so rows are found by one 64-bit number, whatever the order.
+A row of order k is identified by its position in suffix order. Its key is (position of its suffix in order k - 1, first
+word), so a row of any order is found by one 64-bit number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from curation.quality.ngram.disk_arrays import Array, Column
 
 @dataclass
 class Order:
-    """The n-grams of one order in suffix order, a row each, and figures of them.
+    """The n-grams of one order in suffix order, one row each, and their counts of counts.
 
     words  uint32 (rows, order), as read      key     int64: suffix position << bits | first word; strictly rising
     count  int64, adjusted                    pruned  bool: left out of the model, but not out of its sums
@@ -54,8 +54,8 @@ class Order:
             column.drop()
 
 
-class _Open:
-    """The last row of an order while it may still grow: a block can end in the middle of it."""
+class _OpenRow:
+    """The last row of an order, which may continue in the next block."""
 
     def __init__(self, order: int) -> None:
         self.words = np.empty((0, order), np.uint32)
@@ -64,18 +64,18 @@ class _Open:
         self.plain = np.empty(0, np.int64)
 
 
-def adjust(blocks: Iterable[Counted], packing: Packing, prune: list[int], folder: str) -> list[Order]:
+def adjust_counts(blocks: Iterable[Counted], packing: Packing, prune: list[int], folder: str) -> list[Order]:
     """Orders 1 to `packing.order`. `prune[k]`: n-grams of order k + 1 with a plain count up to this are pruned.
 
     Order 1 has a row for every word of the vocabulary (<unk> and <s> with count 0), so a word is its own position.
     """
     n = packing.order
     orders = [_order(k, folder) for k in range(1, n + 1)]
-    # <unk> and <s> never come out of the text; neither is a row whose count the discounts should know
+    # <unk> and <s> never occur in the text, and must not enter the discounts
     special = np.array([UNK, BOS], np.uint32)
     orders[0].append(special[:, None], special.astype(np.int64), np.zeros(2, np.int64), np.zeros(2, bool))
-    rows = [2] + [0] * (n - 1)  # begun so far, by order
-    opened = [_Open(k) for k in range(1, n + 1)]
+    rows = [2] + [0] * (n - 1)  # rows begun so far, by order
+    opened = [_OpenRow(k) for k in range(1, n + 1)]
     before: list[Array] | None = None
     for keys, counts in blocks:
         back = packing.unpack(keys)
@@ -96,8 +96,8 @@ def adjust(blocks: Iterable[Counted], packing: Packing, prune: list[int], folder
         position = np.zeros(m, np.int64)  # of the suffix, in the order below
         for k in range(1, n + 1):
             first = np.flatnonzero(starts[k - 1])
-            plain = _running(np.where(length >= k, counts, 0))
-            wider = plain if k == n else _running(starts[k])
+            plain = _prefix_sums(np.where(length >= k, counts, 0))
+            wider = plain if k == n else _prefix_sums(starts[k])
             bounds = np.concatenate([first, [m]])
             last = opened[k - 1]
             if len(last.count):
@@ -111,11 +111,11 @@ def adjust(blocks: Iterable[Counted], packing: Packing, prune: list[int], folder
                 last.key = np.concatenate([last.key, (position[first] << packing.bits) | begins.astype(np.int64)])
                 last.count = np.concatenate([last.count, new_count])
                 last.plain = np.concatenate([last.plain, new_plain])
-                _flush(orders[k - 1], last, prune[k - 1], 1)
+                _write_rows(orders[k - 1], last, prune[k - 1], 1)
             position = rows[k - 1] - 1 + np.cumsum(starts[k - 1])
             rows[k - 1] += len(first)
     for k in range(1, n + 1):
-        _flush(orders[k - 1], opened[k - 1], prune[k - 1], 0)
+        _write_rows(orders[k - 1], opened[k - 1], prune[k - 1], 0)
     return orders
 
 
@@ -128,15 +128,15 @@ def _order(k: int, folder: str) -> Order:
     )
 
 
-def _running(values: Array) -> Array:
-    """Sums of all values before each place, and of all: length n + 1."""
+def _prefix_sums(values: Array) -> Array:
+    """Sums of all values before each position, and of all: length n + 1."""
     out = np.zeros(len(values) + 1, np.int64)
     np.cumsum(values, out=out[1:])
     return out
 
 
-def _flush(order: Order, last: _Open, prune: int, leave: int) -> None:
-    """Writes all rows but the last `leave`."""
+def _write_rows(order: Order, last: _OpenRow, prune: int, leave: int) -> None:
+    """Writes all rows except the last `leave`."""
     stop = len(last.count) - leave
     words = last.words[:stop]
     order.append(words, last.key[:stop], last.count[:stop], last.plain[:stop] <= prune)

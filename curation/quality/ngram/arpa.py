@@ -1,7 +1,7 @@
-"""Writing an ARPA file: text by the hundred megabytes, so a compiled kernel puts it together.
+"""Writes ARPA files with a compiled kernel, because they are hundreds of megabytes of text.
 
-Base-10 logarithms with seven decimals, trailing zeros cut: float32, which is what KenLM reads them into, tells no more
-apart. Rows come in suffix order, words in the order of their bytes: equal models are equal files.
+Base-10 logarithms have seven decimals without trailing zeros: KenLM reads them as float32, which is no more precise.
+Rows are in suffix order, words in the order of their bytes, so equal models are equal files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from curation.quality.ngram.disk_arrays import Array
 _DECIMALS = 7
 
 
-class Writer:
+class ArpaWriter:
     """Renders rows of n-grams over one vocabulary."""
 
     def __init__(self, words: list[bytes]) -> None:
@@ -32,12 +32,12 @@ class Writer:
         ends = np.concatenate([np.zeros(1, np.int64), self._ends])
         letters = int((ends[1:] - ends[:-1])[ngrams].sum())
         out = np.empty(letters + len(ngrams) * (ngrams.shape[1] + 2 + 2 * 24), np.uint8)
-        size = _render(ngrams, probability, backoff, self._bytes, ends, out)
+        size = _render_rows(ngrams, probability, backoff, self._bytes, ends, out)
         return out[:size].data
 
 
 @numba.njit(cache=True)
-def _number(value: float, out: Any, at: int) -> int:
+def _render_number(value: float, out: Any, at: int) -> int:
     scaled = np.int64(np.rint(-value * 10.0**_DECIMALS))
     if scaled == 0:
         out[at] = 48
@@ -66,10 +66,10 @@ def _number(value: float, out: Any, at: int) -> int:
 
 
 @numba.njit(cache=True)
-def _render(ngrams: Any, probability: Any, backoff: Any, letters: Any, ends: Any, out: Any) -> int:
+def _render_rows(ngrams: Any, probability: Any, backoff: Any, letters: Any, ends: Any, out: Any) -> int:
     at = 0
     for row in range(ngrams.shape[0]):
-        at = _number(probability[row], out, at)
+        at = _render_number(probability[row], out, at)
         out[at] = 9
         at += 1
         for j in range(ngrams.shape[1]):
@@ -82,7 +82,7 @@ def _render(ngrams: Any, probability: Any, backoff: Any, letters: Any, ends: Any
         if backoff.shape[0] > 0:
             out[at] = 9
             at += 1
-            at = _number(backoff[row], out, at)
+            at = _render_number(backoff[row], out, at)
         out[at] = 10
         at += 1
     return at

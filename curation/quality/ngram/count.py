@@ -1,14 +1,14 @@
-"""From text to n-gram counts, out of core: every n-gram of the highest order once, in suffix order, with its count.
+"""Counts the n-grams of a text, out of core: every n-gram of the highest order once, in suffix order, with its count.
 
 Words are numbered by first appearance while the text is read and the numbers spooled to disk; when the vocabulary is
 known it is sorted, so that the numbers (and with them the model file) do not depend on the order of the text. Then the
 spool is read again in blocks: an n-gram is packed, last word first, into as few 64-bit keys as its words' bits need,
 the block is sorted and counted, and written as a run; the runs are merged. "Suffix order" (by last word, then the one
-before it, ...) is what makes the rest simple: n-grams that share a suffix stand together at every order.
+before it, ...) makes the rest simple: n-grams that share a suffix are adjacent at every order.
 
-Sentences are as lmplz sees them: <s> stands before the first word as often as the order needs, </s> after the last, and
-words spelled like <s>, </s> or <unk> are white space. Two differences: vertical tabs and form feeds part words here, as
-they do when kenlm's Python package scores a text, and a last line without a newline ends like any other.
+Sentences are as in lmplz: <s> precedes the first word as often as the order needs, </s> follows the last, and words
+spelled like <s>, </s> or <unk> are white space. Two differences: vertical tabs and form feeds separate words here, as
+they do when kenlm's Python package scores a text, and a last line without a newline counts like any other.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ import numpy as np
 from curation.quality.ngram.disk_arrays import Array, Column
 from curation.quality.ngram.tokenize_text import RESERVED
 
-_Given = TypeVar("_Given")
-_Made = TypeVar("_Made")
+_Item = TypeVar("_Given")
+_Result = TypeVar("_Made")
 
 UNK, BOS, EOS = 0, 1, 2  # numbers of <unk>, <s> and </s>, in any vocabulary
 
 
 @dataclass(frozen=True)
-class Text:
-    """A text as numbers: `tokens` holds provisional word numbers, `final` maps them to places in `words`."""
+class NumberedText:
+    """A text as word numbers: `tokens` holds provisional numbers, `final` maps them to positions in `words`."""
 
     tokens: Column
     final: Array  # uint32
@@ -42,7 +42,7 @@ class Text:
     sentences: int
 
 
-class _Numbers(dict[bytes, int]):
+class _WordNumbers(dict[bytes, int]):
     """word -> number in order of first appearance; reserved spellings are 0, so that they can be left out."""
 
     def __missing__(self, word: bytes) -> int:
@@ -50,16 +50,16 @@ class _Numbers(dict[bytes, int]):
         return number
 
 
-_CHUNK = 1 << 20  # bytes of lines that are numbered at once
+_CHUNK = 1 << 20  # bytes of text that are numbered at once
 
 
-def read_text(lines: Iterable[bytes], path: str, workers: int = 1) -> Text:
-    """Numbers the words of `lines` (one a sentence), spooling to `path`: 4 bytes a word. Chunks are cut into words by
-    `workers` processes; this one sees each different word of a chunk once."""
-    numbers = _Numbers(dict.fromkeys(sorted(RESERVED), 0))
+def read_text(lines: Iterable[bytes], path: str, workers: int = 1) -> NumberedText:
+    """Numbers the words of `lines` (one sentence each), spooling to `path`, 4 bytes per word. `workers` processes split
+    chunks into words; this one looks up each different word of a chunk once."""
+    numbers = _WordNumbers(dict.fromkeys(sorted(RESERVED), 0))
     tokens = Column(path, np.uint32)
     sentences = 0
-    for words, local, some in _each(_number, _chunks(lines), workers, _processes):
+    for words, local, some in _parallel_map(_number_words, _chunks(lines), workers, _processes):
         places = np.array([0, 1, EOS, *map(numbers.__getitem__, words)], np.uint32)
         tokens.append(places[local])
         sentences += some
@@ -67,11 +67,11 @@ def read_text(lines: Iterable[bytes], path: str, workers: int = 1) -> Text:
     order = sorted(range(len(spelled)), key=spelled.__getitem__)
     final = np.arange(len(numbers), dtype=np.uint32)
     final[3 + np.array(order, np.int64)] = np.arange(3, len(numbers), dtype=np.uint32)
-    return Text(tokens, final, [b"<unk>", b"<s>", b"</s>", *(spelled[i] for i in order)], sentences)
+    return NumberedText(tokens, final, [b"<unk>", b"<s>", b"</s>", *(spelled[i] for i in order)], sentences)
 
 
 def _processes(workers: int) -> Executor:
-    # spawned, as on every platform: a fork of a process with threads (Arrow's, numba's) may hang
+    # spawned on every platform: a fork of a process with threads (Arrow's, numba's) may hang
     return ProcessPoolExecutor(workers, get_context("spawn"))
 
 
@@ -87,10 +87,10 @@ def _chunks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
     yield chunk
 
 
-def _number(lines: list[bytes]) -> tuple[list[bytes], Array, int]:
+def _number_words(lines: list[bytes]) -> tuple[list[bytes], Array, int]:
     """The words of lines in order of appearance; the lines as numbers (from 3 on into them, 2 ends a line); and how
     many lines they are."""
-    numbers = _Numbers(dict.fromkeys(sorted(RESERVED), 0))
+    numbers = _WordNumbers(dict.fromkeys(sorted(RESERVED), 0))
     number = numbers.__getitem__
     block: list[int] = []
     for line in lines:
@@ -100,15 +100,15 @@ def _number(lines: list[bytes]) -> tuple[list[bytes], Array, int]:
     return list(numbers)[len(RESERVED) :], array[array != 0], len(lines)
 
 
-def _each(
-    work: Callable[[_Given], _Made], items: Iterable[_Given], workers: int, pool: Callable[[int], Executor]
-) -> Iterator[_Made]:
-    """work(item) of every item, in their order, up to `workers` of them at once and no more than that waiting."""
+def _parallel_map(
+    work: Callable[[_Item], _Result], items: Iterable[_Item], workers: int, pool: Callable[[int], Executor]
+) -> Iterator[_Result]:
+    """work(item) of every item, in order, with at most `workers` + 1 of them submitted at a time."""
     if workers == 1:
         yield from map(work, items)
         return
     with pool(workers) as executor:
-        running: deque[Future[_Made]] = deque()
+        running: deque[Future[_Result]] = deque()
         for item in items:
             running.append(executor.submit(work, item))
             if len(running) > workers:
@@ -152,20 +152,20 @@ class Packing:
         return back
 
 
-_FAN = 64  # runs merged at once
+_MERGE_WIDTH = 64  # runs merged at once
 
 Counted = tuple[list[Array], Array]  # keys, and the count (int64) of each
 
 
-def count(text: Text, packing: Packing, folder: str, block: int, workers: int = 1) -> Iterator[Counted]:
+def count(text: NumberedText, packing: Packing, folder: str, block: int, workers: int = 1) -> Iterator[Counted]:
     """Blocks of distinct n-grams with counts, sorted over all blocks; at most `block` are sorted in memory at once, by
     `workers` threads together (numpy sorts without Python's lock)."""
     rows = text.tokens.rows
     block = max(block // workers, 1024)
 
     def sort(tokens: tuple[int, int, Array]) -> Counted:
-        keys = packing.pack(_windows(text, *tokens, packing.order))
-        return _combine(keys, np.ones(len(keys[0]), np.int64))
+        keys = packing.pack(_ngram_words(text, *tokens, packing.order))
+        return _sort_and_count(keys, np.ones(len(keys[0]), np.int64))
 
     def pieces() -> Iterator[tuple[int, int, Array]]:
         for at in range(0, max(rows, 1), block):
@@ -173,24 +173,24 @@ def count(text: Text, packing: Packing, folder: str, block: int, workers: int = 
             yield at, stop, text.tokens.read(at - before, stop)
 
     runs: list[_Run] = []
-    for number, counted in enumerate(_each(sort, pieces(), workers, ThreadPoolExecutor)):
-        if rows <= block:  # it all fits: no detour over the disk
+    for number, counted in enumerate(_parallel_map(sort, pieces(), workers, ThreadPoolExecutor)):
+        if rows <= block:  # everything fits into memory
             yield counted
             return
         runs.append(_Run(os.path.join(folder, f"run-{number}"), packing.keys, 0))
-        runs[-1].columns.append(_rows(counted))
-        while len(runs) >= _FAN and runs[-_FAN].level == runs[-1].level:
-            # as many runs of one size as may be open at a time become one of the next size
-            several, runs = runs[-_FAN:], runs[:-_FAN]
+        runs[-1].columns.append(_to_rows(counted))
+        while len(runs) >= _MERGE_WIDTH and runs[-_MERGE_WIDTH].level == runs[-1].level:
+            # merge as many runs of one level as may be open at a time into one of the next level
+            several, runs = runs[-_MERGE_WIDTH:], runs[:-_MERGE_WIDTH]
             level = several[0].level + 1
             merged = _Run(os.path.join(folder, f"run-{number}-{level}"), packing.keys, level)
-            for part in _merge(several, block):
-                merged.columns.append(_rows(part))
+            for part in _merge_runs(several, block):
+                merged.columns.append(_to_rows(part))
             runs.append(merged)
-    yield from _merge(runs, block)
+    yield from _merge_runs(runs, block)
 
 
-def _windows(text: Text, start: int, stop: int, read: Array, order: int) -> list[Array]:
+def _ngram_words(text: NumberedText, start: int, stop: int, read: Array, order: int) -> list[Array]:
     """For tokens [start, stop): the words 0, 1, ... order - 1 places back; <s> where the sentence began later. `read`:
     those tokens and, as far as there are any, the order - 1 before them."""
     before = min(order - 1, start)
@@ -206,7 +206,7 @@ def _windows(text: Text, start: int, stop: int, read: Array, order: int) -> list
     return back
 
 
-def _combine(keys: list[Array], counts: Array) -> Counted:
+def _sort_and_count(keys: list[Array], counts: Array) -> Counted:
     """Sorts n-grams and adds the counts of equal ones."""
     order = np.lexsort(keys[::-1]) if len(keys) > 1 else np.argsort(keys[0], kind="stable")
     keys, counts = [key[order] for key in keys], counts[order]
@@ -220,13 +220,13 @@ def _combine(keys: list[Array], counts: Array) -> Counted:
     return [key[starts] for key in keys], np.add.reduceat(counts, starts)
 
 
-def _rows(counted: Counted) -> Array:
+def _to_rows(counted: Counted) -> Array:
     keys, counts = counted
     return np.stack([*keys, counts.view(np.uint64)], axis=1)
 
 
 class _Run:
-    """A sorted run on disk and the part of it that is in memory."""
+    """A sorted run on disk, and the part of it that is in memory."""
 
     def __init__(self, path: str, keys: int, level: int) -> None:
         self.level = level  # how often its rows were merged
@@ -246,13 +246,13 @@ class _Run:
 
     def take(self, bound: Array | None) -> Array:
         """The rows in memory up to and including `bound`; all for None."""
-        stop = len(self.rows) if bound is None else _upto(self.rows, bound)
+        stop = len(self.rows) if bound is None else _rows_up_to(self.rows, bound)
         taken, self.rows = self.rows[:stop], self.rows[stop:]
         return taken
 
 
-def _upto(rows: Array, bound: Array) -> int:
-    """How many rows (sorted) have keys that are no greater than `bound`, compared column by column."""
+def _rows_up_to(rows: Array, bound: Array) -> int:
+    """How many (sorted) rows have keys up to `bound`, compared column by column."""
     low, high = 0, len(rows)
     for column in range(rows.shape[1] - 1):
         part = rows[low:high, column]
@@ -263,8 +263,8 @@ def _upto(rows: Array, bound: Array) -> int:
     return high
 
 
-def _merge(runs: list[_Run], block: int) -> Iterator[Counted]:
-    """Merges runs by blocks, and deletes them: what is no greater than the least last row in memory is complete."""
+def _merge_runs(runs: list[_Run], block: int) -> Iterator[Counted]:
+    """Merges runs block by block, and deletes them: rows up to the smallest last row in memory are complete."""
     size = max(block // len(runs), 1024)
     while True:
         for run in runs:
@@ -274,7 +274,7 @@ def _merge(runs: list[_Run], block: int) -> Iterator[Counted]:
         taken = np.concatenate([run.take(bound) for run in runs])
         if not len(taken):
             break
-        yield _combine(
+        yield _sort_and_count(
             [np.ascontiguousarray(taken[:, k]) for k in range(taken.shape[1] - 1)], taken[:, -1].view(np.int64)
         )
     for run in runs:

@@ -1,7 +1,7 @@
-"""Columns on disk: arrays longer than memory, written once from front to back and read by range, or by partition.
+"""Stores arrays larger than memory on disk: written once from front to back, read by range or by partition.
 
-The n-gram estimator never asks for a random element of something that may not fit into memory. It reads ranges in
-order, and where it has to join two orders it first deals the rows out to partitions, each of which fits.
+The n-gram estimator never reads a random element of an array that may not fit into memory. It reads ranges in order,
+and to join two orders it first distributes the rows to partitions, each of which fits.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class Column:
 
 
 class Partitions:
-    """Rows of `width` 8-byte numbers, dealt out to numbered partitions of one file."""
+    """Rows of `width` 8-byte numbers, distributed to numbered partitions of one file."""
 
     def __init__(self, path: str, width: int) -> None:
         self._column = Column(path, np.int64, width)
         self._extents: dict[int, list[tuple[int, int]]] = {}
 
-    def deal(self, partition: Array, rows: Array) -> None:
+    def append(self, partition: Array, rows: Array) -> None:
         """Appends each row to its partition. Shapes (n,) and (n, width); order within a partition is kept."""
         order = np.argsort(partition, kind="stable")
         numbers, starts = np.unique(partition[order], return_index=True)

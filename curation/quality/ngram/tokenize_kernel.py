@@ -1,9 +1,10 @@
-"""The kernel that cuts text into an n-gram model's sentences and words: UTF-8 in and out, a look-up a character.
+"""Kernels that split text into the sentences and words of an n-gram model: UTF-8 in and out, one table look-up per
+character.
 
-What becomes of a character is one 64-bit number of a table: its class in the top byte, the length of its image in the
-next, the image (at most six bytes of UTF-8) below. Over a batch the kernel reads Arrow's text buffer once and writes
-the normalised sentences one after the other, words parted by one space and sentences by a newline. The tests hold it
-against plain Python, a character at a time.
+A table entry is one 64-bit number: the class of the character in the top byte, the length of its normalized form in the
+next, the form itself (at most six bytes of UTF-8) below. The kernel reads Arrow's text buffer once per batch and writes
+the normalized sentences one after the other, words separated by one space and sentences by a newline. The tests compare
+it with plain Python, character by character.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ import numpy as np
 
 from curation.kernels import BYTES, OFFSETS, kernel
 
-# Classes: part of a word; nothing; white space; end of a sentence; a word of its own
-WORD, NOTHING, SPACE, LINE, MARK = range(5)
-_CLASS, _LENGTH = 56, 48  # bits that the class and the length of the image begin at
+# Classes: part of a word; removed; white space; end of a sentence; a word of its own
+WORD, REMOVED, SPACE, LINE, MARK = range(5)
+_CLASS, _LENGTH = 56, 48  # bits at which the class and the length begin
 _LETTER = np.uint64(WORD << 8 | 1)  # the upper bytes of an entry that is part of a word and one byte long
-_PLANES = 0x40000  # code points up to here have an entry each,
-_TAGS = range(0xE0000, 0xE0200)  # and these after them; all others are unassigned or private, and white space
-_OTHER = _PLANES + len(_TAGS)
+_PLANES = 0x40000  # code points below have an entry each,
+_TAGS = range(0xE0000, 0xE0200)  # then these; all others are unassigned or private, and count as white space
+_UNASSIGNED = _PLANES + len(_TAGS)
 
 
-def image(character: str) -> tuple[int, str]:
-    """The class of a character under form `words`, and what it is written as."""
+def normalize_character(character: str) -> tuple[int, str]:
+    """The class of a character in form `words`, and its normalized form."""
     if character == "\n":
         return LINE, ""
     if character == "\0":
-        return NOTHING, ""
+        return REMOVED, ""
     lower = character.lower()
     category = unicodedata.category(lower[0])
     if category[0] in "LM":
@@ -40,32 +41,32 @@ def image(character: str) -> tuple[int, str]:
         return WORD, "0" if category == "Nd" else lower
     if category[0] in "PS":
         return MARK, lower
-    if category == "Cf":  # joiners, soft hyphens, byte order marks: inside a word, and nothing to it
-        return NOTHING, ""
+    if category == "Cf":  # joiners, soft hyphens, byte order marks
+        return REMOVED, ""
     return SPACE, ""  # separators, control characters, unassigned
 
 
 @functools.cache
-def table() -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """The class and image of every character, uint64[0x40201]; made once a process, in about 0.2 s."""
-    out = np.full(_OTHER + 1, SPACE << _CLASS, np.uint64)
+def character_table() -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """The table entries of all characters, uint64[0x40201]; built once per process, in about 0.2 s."""
+    out = np.full(_UNASSIGNED + 1, SPACE << _CLASS, np.uint64)
     for block, first in ((range(_PLANES), 0), (_TAGS, _PLANES)):
         for point in block:
             if not 0xD800 <= point <= 0xDFFF:
-                kind, written = image(chr(point))
+                kind, written = normalize_character(chr(point))
                 data = written.encode()
-                assert len(data) <= 6, f"the image of U+{point:04X} does not fit into its entry"
+                assert len(data) <= 6, f"the normalized form of U+{point:04X} does not fit into its entry"
                 packed = kind << _CLASS | len(data) << _LENGTH | int.from_bytes(data, "little")
                 out[first + point - block.start] = packed
     return out
 
 
 @kernel((BYTES, OFFSETS, nb.uint64[::1], nb.uint8[::1], nb.int64[::1], nb.int64[::1]))
-def cut(data, offsets, table, out, ends, tokens):  # type: ignore[no-untyped-def]
-    """Normalises the texts data[offsets[i]:offsets[i + 1]] (valid UTF-8) into `out`, which holds twice their bytes + 1
-    (a mark gets a space before it, and two bytes of a capital can have three of a small letter: never more).
+def tokenize_words(data, offsets, character_table, out, ends, tokens):  # type: ignore[no-untyped-def]
+    """Form `words`: normalizes the texts data[offsets[i]:offsets[i + 1]] (valid UTF-8) into `out`, of twice their bytes
+    + 1 (a mark gets a space before it, and two bytes of a capital can have three of a small letter: never more).
 
-    ends[i]: where text i stops in `out` (its last sentence has no newline); tokens[i]: its words and sentences.
+    ends[i]: end of text i in `out` (its last sentence has no newline); tokens[i]: number of its words and sentences.
     """
     at = 0
     for row in range(offsets.shape[0] - 1):
@@ -95,8 +96,8 @@ def cut(data, offsets, table, out, ends, tokens):  # type: ignore[no-untyped-def
                 )
                 i += 4
                 if c >= _PLANES:
-                    c = np.int64(_PLANES + c - 0xE0000 if 0xE0000 <= c < 0xE0200 else _OTHER)
-            entry = table[c]
+                    c = np.int64(_PLANES + c - 0xE0000 if 0xE0000 <= c < 0xE0200 else _UNASSIGNED)
+            entry = character_table[c]
             kind = entry >> np.uint64(_CLASS)
             if kind == WORD or kind == MARK:  # noqa: SIM109 (numba)
                 if kind == MARK:
@@ -126,13 +127,13 @@ def cut(data, offsets, table, out, ends, tokens):  # type: ignore[no-untyped-def
                     length -= np.uint64(1)
                 if kind == WORD:  # most of any text: the rest of a word in ASCII
                     while i < stop and data[i] < 0x80:
-                        entry = table[data[i]]
+                        entry = character_table[data[i]]
                         if entry >> np.uint64(_LENGTH) != _LETTER:
                             break
                         out[at] = entry & np.uint64(0xFF)
                         at += 1
                         i += 1
-                    if i < stop and data[i] == 32:  # and the space behind it
+                    if i < stop and data[i] == 32:  # and the space after it
                         start = -1
                         i += 1
             elif kind == SPACE:
@@ -151,8 +152,8 @@ def cut(data, offsets, table, out, ends, tokens):  # type: ignore[no-untyped-def
 
 
 @kernel((BYTES, OFFSETS, nb.uint8[::1], nb.int64[::1], nb.int64[::1]))
-def cut_spaces(data, offsets, out, ends, tokens):  # type: ignore[no-untyped-def]
-    """The same for form `spaces`: ASCII white space and NUL part words, and <s>, </s> and <unk> count as such."""
+def tokenize_spaces(data, offsets, out, ends, tokens):  # type: ignore[no-untyped-def]
+    """Form `spaces`: ASCII white space and NUL separate words, and so do <s>, </s> and <unk>. Arguments as above."""
     at = 0
     for row in range(offsets.shape[0] - 1):
         begin = at

@@ -1,13 +1,13 @@
-"""What a word is to an n-gram model: the one definition that training and scoring share.
+"""Splits text into the sentences and words of an n-gram model, the same way for training and for scoring.
 
-A perplexity means something only if the text is cut the way the model's training text was. Two forms: `words` lowers
-case (each character by itself), writes every digit as 0, makes each punctuation mark or symbol a token of its own (a
-run of the same one counts once, so that a ruler of eighty dashes is not eighty well-predicted words), and keeps
-letters, marks and digits together. `spaces` leaves the text alone and cuts at white space, as KenLM's lmplz does: for
-models that were trained elsewhere. In both a line of the text is a sentence, and lines without a word are no sentences.
-(A third, cc_net's, has its own file: ccnet_text.)
+A perplexity is meaningful only if the text is split as the model's training text was. Two forms: `words` lowers case
+(each character by itself), writes every digit as 0, makes each punctuation mark or symbol a token of its own (a run of
+the same one counts once, so that a ruler of eighty dashes is not eighty well-predicted words), and keeps letters, marks
+and digits together. `spaces` leaves the text unchanged and splits at white space, as KenLM's lmplz does: for models
+trained elsewhere. In both, a line of the text is a sentence, and lines without a word are ignored. (A third form,
+cc_net's, is in perplexity/ccnet_normalization.py.)
 
-What the model itself writes, <unk>, <s> and </s>, are no words but white space, as with lmplz --skip_symbols.
+The model's own symbols <unk>, <s> and </s> count as white space, as with lmplz --skip_symbols.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from curation import document
 Form = Literal["words", "spaces"]
 
 RESERVED = frozenset((b"<unk>", b"<s>", b"</s>"))
-_BATCH = 1024  # texts, or
-_BYTES = 1 << 20  # bytes of text that are cut at once
+_BATCH = 1024  # texts split at once,
+_BYTES = 1 << 20  # or bytes of text
 
 
-def cut(texts: pa.Array, form: Form = "words") -> Iterator[tuple[list[bytes], int]]:
+def tokenize(texts: pa.Array, form: Form = "words") -> Iterator[tuple[list[bytes], int]]:
     """For each text its sentences (UTF-8, tokens joined by one space, none empty) and its tokens: words and sentences.
 
     texts: string or large_string, NFC as the document schema has it; a null counts as an empty text.
@@ -46,9 +46,9 @@ def cut(texts: pa.Array, form: Form = "words") -> Iterator[tuple[list[bytes], in
     out = np.empty(2 * int(where[-1] - where[0]) + 1, np.uint8)
     ends, tokens = np.empty(rows, np.int64), np.empty(rows, np.int64)
     if form == "words":
-        size = tokenize_kernel.cut(letters, where, tokenize_kernel.table(), out, ends, tokens)
+        size = tokenize_kernel.tokenize_words(letters, where, tokenize_kernel.character_table(), out, ends, tokens)
     else:
-        size = tokenize_kernel.cut_spaces(letters, where, out, ends, tokens)
+        size = tokenize_kernel.tokenize_spaces(letters, where, out, ends, tokens)
     written, begin = out[:size].data, 0
     for end, count in zip(ends.tolist(), tokens.tolist(), strict=True):
         yield (bytes(written[begin:end]).split(b"\n") if count else []), count
@@ -61,20 +61,20 @@ def normalise(text: str, form: Form = "words") -> list[str]:
     >>> normalise("Hello, World 42!\\n\\n-----")
     ['hello , world 00 !', '-']
     """
-    (cut_text,) = cut(pa.array([document.clean_text(text)], pa.large_string()), form)
+    (cut_text,) = tokenize(pa.array([document.clean_text(text)], pa.large_string()), form)
     return [line.decode() for line in cut_text[0]]
 
 
 def sentences(texts: Iterable[str], form: Form = "words") -> Iterator[bytes]:
-    """The sentences of many texts one after the other, as `normalise` cuts them, in UTF-8."""
+    """The sentences of many texts one after the other, as `normalise` splits them, in UTF-8."""
     cleaned = (document.clean_text(text) for text in texts)
     for batch in batches(cleaned):
-        for lines, _ in cut(pa.array(batch, pa.large_string()), form):
+        for lines, _ in tokenize(pa.array(batch, pa.large_string()), form):
             yield from lines
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts by up to `_BATCH`, fewer where they are long: the kernels' output takes twice their bytes."""
+    """Groups of up to `_BATCH` texts, fewer where they are long: the kernels' output takes twice their bytes."""
     iterator = iter(texts)
     while first := list(islice(iterator, 1)):
         size = len(first[0])

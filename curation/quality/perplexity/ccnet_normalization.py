@@ -1,11 +1,12 @@
-"""How cc_net prepares a text for its Wikipedia models, so that those models mean here what they mean there.
+"""Normalizes text as cc_net does for its Wikipedia models, so that their perplexities are the same here as there.
 
 The published models (a SentencePiece model `en.sp.model` and a KenLM binary `en.arpa.bin` a language) were trained on
-text that went through cc_net's text_normalizer and then SentencePiece; Wenzek et al. 2020, section 3.3, give the idea,
-the code the details. In its order: white space off both ends; lower case; canonical decomposition without non-spacing
-marks (which leaves Hangul as single jamo, put together again inside SentencePiece); every decimal digit 0; thirty-odd
-punctuation marks as their ASCII cousins; control characters out, *line feeds among them*: two lines are joined without
-a space and the document is scored as one sentence. That is kept, as the published cut-offs were made so.
+text that went through cc_net's text_normalizer and then SentencePiece (Wenzek et al. 2020, section 3.3; the details are
+in the code). In its order: strip white space; lower case; canonical decomposition without non-spacing marks (which
+leaves Hangul as single jamo, composed again inside SentencePiece); every decimal digit becomes 0; thirty-odd
+punctuation marks become their ASCII equivalents; control characters are removed, *line feeds among them*: two lines are
+joined without a space and the document is scored as one sentence. We keep that, because the published cut-offs were
+computed so.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 import unicodedata
 from typing import Any
 
-# Marks -> ASCII. cc_net's table also maps the full-width digit one, which is a 0 by then and never reaches it.
+# ASCII -> marks. cc_net's table also maps the full-width digit one, which is a 0 by then, so the entry has no effect.
 _MARKS = {
     '"': "„”“«»」「《》",
     "'": "´’",
@@ -40,7 +41,7 @@ _MARKS = {
 
 
 class _Images(dict[int, str]):
-    """Code point of decomposed text -> what it becomes, filled as characters turn up."""
+    """Code point of decomposed text -> its replacement, filled on demand."""
 
     def __missing__(self, point: int) -> str:
         character = chr(point)
@@ -64,7 +65,7 @@ def normalise(text: str) -> str:
     'cafe, 00  -  "oui..."'
     """
     text = text.strip().lower()
-    if not text.isascii():  # runs beyond ASCII by themselves: no mark moves past an ASCII letter when it is decomposed
+    if not text.isascii():  # runs beyond ASCII can be decomposed separately: no mark moves past an ASCII letter
         text = _BEYOND.sub(_decomposed, text)
     return text.encode().translate(_ASCII, _CONTROLS).decode()
 
@@ -74,14 +75,14 @@ def _decomposed(run: re.Match[str]) -> str:
 
 
 def pieces(tokenizer: Any, texts: list[str]) -> list[str]:
-    """Normalised texts as KenLM scores them: SentencePiece's pieces with spaces between; "" for a text without any."""
+    """Texts as KenLM scores them: the SentencePiece pieces of the normalized text, joined by spaces; "" for none."""
     return [
         " ".join(found) for found in tokenizer.encode([normalise(text) for text in texts], out_type=str, num_threads=1)
     ]
 
 
 def load_tokenizer(path: str) -> Any:
-    """A SentencePiece model, opened. Raises OSError or RuntimeError for a file that is none."""
+    """Opens a SentencePiece model. Raises OSError or RuntimeError for a file that is not one."""
     import sentencepiece
 
     tokenizer = sentencepiece.SentencePieceProcessor()

@@ -1,10 +1,10 @@
-"""KenLM's binary form of a model, which all processes of a machine map into memory and share.
+"""Converts ARPA files to KenLM binaries, which all processes of a machine map into memory and share.
 
-An ARPA file is text: each process would parse it and hold a copy. KenLM's `build_binary` turns it into what is mapped.
-It is taken from PATH, else from the cache of models, where `build_tool` puts it: compiled once from KenLM's source
-distribution on PyPI, at a person's command (`gristmill models train ngram --out X.bin`, `gristmill models binary`) and
-never during a run. A run that is given an ARPA file converts it once a machine where there is the tool, and says what
-it costs where there is none. Binaries are kept under the SHA-256 of the ARPA, checksummed.
+An ARPA file is text: each process would parse it and hold its own copy. KenLM's `build_binary` converts it to a file
+that can be mapped. It is taken from PATH, else from the model cache, where `compile_build_binary` stores it: compiled
+once from KenLM's source distribution on PyPI, by a user's command (`gristmill models train ngram --out X.bin`,
+`gristmill models binary`) and never during a run. A run with an ARPA file converts it once per machine if the tool is
+available, and otherwise warns about the cost. Binaries are cached under the SHA-256 of the ARPA file, with a checksum.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from curation import models
 from curation.core.errors import UserError
 
 _MAGIC = b"mmap lm http://kheafield.com/code format version"
-_SMALL = 8 << 20  # bytes of ARPA that KenLM parses in about 0.1 s: not worth a file in the cache
+_SMALL_ARPA_BYTES = 8 << 20  # KenLM parses this many bytes of ARPA in about 0.1 s: not worth a file in the cache
 _VERSION = "0.3.0"  # its binaries are format 5, as those of every release since 2012
 _SHA256 = "c4628bb9fb63c8a6f9240035b8b037385cfc404cb72e933cf48878291edac1e8"  # of the source distribution
 
@@ -39,46 +39,47 @@ def is_binary(path: str) -> bool:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
-def mapped(path: str) -> str:
-    """The path to open for a model: the same, or for a large ARPA file its binary, made now if it can be made.
+def cached_binary(path: str) -> str:
+    """The path to open for a model: `path` itself, or for a large ARPA file its cached binary, converted now if
+    possible.
 
-    Where there is no tool it warns and gives back the ARPA. Processes that ask at once wait for the first.
+    Without build_binary it warns and returns the ARPA file. Concurrent processes wait for the first one.
     """
-    if os.path.getsize(path) < _SMALL or is_binary(path):
+    if os.path.getsize(path) < _SMALL_ARPA_BYTES or is_binary(path):
         return path
-    out = os.path.join(_directory(), models.sha256(path) + ".binary")
-    tool = find_tool()
-    if tool is None and not _whole(out):
+    out = os.path.join(_cache_directory(), models.sha256(path) + ".binary")
+    tool = find_build_binary()
+    if tool is None and not _matches_checksum(out):
         warnings.warn(
-            f"{path} is an ARPA file: each process parses it and holds {os.path.getsize(path) >> 20} MB of text as a "
-            f"copy of its own; `gristmill models binary {path} --out X.bin` makes what all of them share",
+            f"{path} is an ARPA file: each process parses it and holds a copy of {os.path.getsize(path) >> 20} MB of "
+            f"text; `gristmill models binary {path} --out X.bin` makes a binary that all processes share",
             stacklevel=2,
         )
         return path
     try:
-        with _locked(out + ".lock"):
-            if not _whole(out):
-                convert(path, out, tool)
+        with _file_lock(out + ".lock"):
+            if not _matches_checksum(out):
+                convert_to_binary(path, out, tool)
     except OSError as e:
-        warnings.warn(f"{path} stays an ARPA file, a copy a process: {e}", stacklevel=2)
+        warnings.warn(f"{path} is used as an ARPA file, with a copy in each process: {e}", stacklevel=2)
         return path
     return out
 
 
-def convert(arpa: str, out: str, tool: str | None = None) -> None:
-    """Writes the binary of an ARPA file to `out`, whole or not at all, and its SHA-256 beside it.
+def convert_to_binary(arpa: str, out: str, tool: str | None = None) -> None:
+    """Converts an ARPA file to a binary at `out`, atomically, and writes its SHA-256 beside it.
 
-    It holds KenLM's probing hash table, which scores fastest and takes some 22 bytes an n-gram. Raises UserError for a
-    file that build_binary refuses, and where there is no build_binary and none can be made.
+    The binary holds KenLM's probing hash table, which scores fastest and takes about 22 bytes per n-gram. Raises
+    UserError for a file that build_binary refuses, and where build_binary is missing and cannot be compiled.
     """
-    tool = tool or find_tool() or build_tool()
+    tool = tool or find_build_binary() or compile_build_binary()
     os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
     temporary = f"{out}.{uuid.uuid4().hex[:12]}.tmp"
     try:
         done = subprocess.run([tool, "-s", arpa, temporary], capture_output=True, text=True, check=False)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.strip(" -*0123456789") not in ("", "ERROR")]
-            raise UserError(f"{arpa}: {tool} cannot make a binary of it: {lines[-1] if lines else done.returncode}")
+            raise UserError(f"{arpa}: {tool} cannot convert it to a binary: {lines[-1] if lines else done.returncode}")
         with open(temporary, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.replace(temporary, out)
@@ -89,26 +90,26 @@ def convert(arpa: str, out: str, tool: str | None = None) -> None:
             os.unlink(temporary)
 
 
-def find_tool() -> str | None:
-    """The path of build_binary: on PATH, or built before; None without either."""
-    built = _tool_path()
-    return shutil.which("build_binary") or (built if _whole(built) else None)
+def find_build_binary() -> str | None:
+    """The path of build_binary, on PATH or compiled earlier; None without either."""
+    built = _build_binary_path()
+    return shutil.which("build_binary") or (built if _matches_checksum(built) else None)
 
 
-def build_tool() -> str:
-    """Compiles build_binary from the source distribution of KenLM that pip brings, and keeps it; its path.
+def compile_build_binary() -> str:
+    """Compiles build_binary from KenLM's source distribution, which pip downloads, and returns its path in the cache.
 
-    Takes a C++ compiler and half a minute. The archive is checked against its SHA-256 before anything of it is run.
-    Raises UserError saying what is missing.
+    Needs a C++ compiler and half a minute. The archive's SHA-256 is checked before anything in it is run. Raises
+    UserError naming what is missing.
     """
     advice = "install KenLM's build_binary on PATH"
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX") or "c++", "g++", "clang++"))), None)
     if compiler is None:
-        raise UserError(f"no C++ compiler (c++, g++, clang++) to make KenLM's build_binary with: {advice}")
-    out = _tool_path()
+        raise UserError(f"no C++ compiler (c++, g++, clang++) to compile KenLM's build_binary with: {advice}")
+    out = _build_binary_path()
     os.makedirs(os.path.dirname(out), exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="gristmill-kenlm-") as folder, _locked(out + ".lock"):
-        if _whole(out):
+    with tempfile.TemporaryDirectory(prefix="gristmill-kenlm-") as folder, _file_lock(out + ".lock"):
+        if _matches_checksum(out):
             return out
         _download(folder, advice)
         source = os.path.join(folder, f"kenlm-{_VERSION}")
@@ -134,7 +135,7 @@ def build_tool() -> str:
 
 
 def _download(folder: str, advice: str) -> None:
-    """Unpacks KenLM's source distribution into `folder`. pip compares the hash before it looks inside."""
+    """Downloads and unpacks KenLM's source distribution into `folder`. pip checks the hash first."""
     wanted = os.path.join(folder, "requirements.txt")
     with open(wanted, "w") as file:
         file.write(f"kenlm=={_VERSION} --hash=sha256:{_SHA256}\n")
@@ -144,21 +145,23 @@ def _download(folder: str, advice: str) -> None:
     archives = glob.glob(os.path.join(folder, "kenlm-*.tar.gz"))
     if done.returncode or not archives:
         lines = done.stderr.strip().splitlines()
-        raise UserError(f"pip cannot bring KenLM's sources ({lines[-1] if lines else 'nothing came'}): {advice}")
+        raise UserError(
+            f"pip cannot download KenLM's sources ({lines[-1] if lines else 'no file was downloaded'}): {advice}"
+        )
     with tarfile.open(archives[0]) as archive:
         archive.extractall(folder, filter="data")
 
 
-def _directory() -> str:
+def _cache_directory() -> str:
     return os.path.join(models.directory(), "kenlm")
 
 
-def _tool_path() -> str:
-    return os.path.join(_directory(), f"build_binary-{_VERSION}-{platform.system()}-{platform.machine()}".lower())
+def _build_binary_path() -> str:
+    return os.path.join(_cache_directory(), f"build_binary-{_VERSION}-{platform.system()}-{platform.machine()}".lower())
 
 
-def _whole(path: str) -> bool:
-    """Whether a file is there and is what the checksum beside it says."""
+def _matches_checksum(path: str) -> bool:
+    """Whether a file exists and matches the checksum beside it."""
     try:
         with open(path + ".sha256") as file:
             return models.sha256(path) == file.read().split()[0]
@@ -167,7 +170,7 @@ def _whole(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
+def _file_lock(path: str) -> Iterator[None]:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,13 +1,14 @@
-"""How surprised a reference language model is by a document: KenLM's perplexity.
+"""The step `perplexity`: computes the perplexity of a document under a KenLM reference model.
 
     value = 10 ^ ( - (sum over lines of log10 p(line </s> | <s>)) / tokens ),   tokens = words + lines
 
 as in CCNet (Wenzek et al. 2020, section 3.3): each line is scored as a sentence of its own, its end counts as a token,
-and the sum is taken over the document. Low is like the reference; very low is boilerplate. What a word is, is said once
-for training and scoring, in ngram_text; cc_net's own way, for its published Wikipedia models, in ccnet_text.
+and the sum is taken over the document. A low value is similar to the reference; a very low one is boilerplate. Training
+and scoring share one definition of a word (ngram/tokenize_text.py); cc_net's, for its published Wikipedia models, is in
+ccnet_normalization.py.
 
-The step decides nothing. CCNet's head is `perplexity.value <= quantile(perplexity.value, 0.3, by language.code)`, its
-middle ends at 0.6; an absolute cut-off is `perplexity.value <= 340`.
+The step has no rules of its own. CCNet's head is `perplexity.value <= quantile(perplexity.value, 0.3, by
+language.code)`, its middle ends at 0.6; an absolute cut-off is `perplexity.value <= 340`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 
 from curation import document
 from curation.core.errors import UserError
-from curation.quality.perplexity.kenlm_model import CcnetModel, WordModel, perplexity, tokenizer_beside
+from curation.quality.perplexity.kenlm_model import CcnetModel, WordModel, default_tokenizer_path, perplexity
 from curation.step import MapStep
 
 Form = Literal["words", "spaces", "ccnet"]
@@ -31,18 +32,18 @@ _SHARES = {"paragraph_p10": 0.1, "paragraph_p50": 0.5, "paragraph_p90": 0.9}
 
 @dataclass
 class Perplexity(MapStep):
-    """Signals: `value`, the perplexity per token, null for a text without words or whose language has no model;
-    `tokens`, words and line ends scored.
+    """Signals: `value`, the perplexity per token, null for a text without words or in a language without a model;
+    `tokens`, the number of words and line ends scored.
 
-    model       path of an ARPA file or a KenLM binary (`gristmill models train ngram` makes one)
-    languages   language -> model, for documents whose `language` is one of them; all others take `model`, if given
-    language    the signal that says the language of a document
-    form        `words`: the models were trained by Gristmill's default; `spaces`: on text cut at white space, as lmplz
-                does; `ccnet`: cc_net's published models, each with its SentencePiece model beside it
+    model       path of an ARPA file or a KenLM binary (`gristmill models train ngram` trains one)
+    languages   language -> model, for documents in that language; all others use `model`, if given
+    language    the signal that holds the language of a document
+    form        `words`: the models were trained with Gristmill's default; `spaces`: on text split at white space, as
+                lmplz does; `ccnet`: cc_net's published models, each with its SentencePiece model beside it
                 (`en.arpa.bin` with `en.sp.model`)
-    tokenizer   form ccnet: a SentencePiece model for all models, instead of the ones beside them
-    paragraphs  further signals: `paragraphs`, lines with a word in them; `paragraph_p10`, `_p50` and `_p90`,
-                perplexities such that a tenth, half and nine tenths of the tokens are in lines that have no greater one
+    tokenizer   form ccnet: one SentencePiece model for all models, instead of the ones beside them
+    paragraphs  adds the signals `paragraphs`, the number of lines with a word; `paragraph_p10`, `_p50` and `_p90`: a
+                tenth, half and nine tenths of the tokens are in lines of at most this perplexity
     """
 
     model: str = ""
@@ -71,26 +72,26 @@ class Perplexity(MapStep):
     def models(self) -> Sequence[str]:
         named = [name for name in (self.model, *self.languages.values()) if name]
         if self.form == "ccnet":
-            named += [self.tokenizer] if self.tokenizer else [tokenizer_beside(name) for name in named]
+            named += [self.tokenizer] if self.tokenizer else [default_tokenizer_path(name) for name in named]
         return tuple(dict.fromkeys(named))
 
     def check(self) -> None:
         if not self.model and not self.languages:
             raise UserError(
                 f"{self.name}: option `model` is missing; give the path of an ARPA file or KenLM binary "
-                "(`gristmill models train ngram TEXT --order 5 --out X.bin` makes one), or a table `languages`"
+                "(`gristmill models train ngram TEXT --order 5 --out X.bin` trains one), or set `languages`"
             )
         if self.tokenizer and self.form != "ccnet":
-            raise UserError(f"{self.name}: option `tokenizer` belongs to `form: ccnet`; form {self.form} has none")
+            raise UserError(f"{self.name}: option `tokenizer` is only for `form: ccnet`, not for {self.form}")
 
     def open(self) -> None:
         names = {language: name for language, name in [("", self.model), *self.languages.items()] if name}
-        opened = {name: self._reference(name) for name in dict.fromkeys(names.values())}
+        opened = {name: self._load_model(name) for name in dict.fromkeys(names.values())}
         self._opened = {language: opened[name] for language, name in names.items()}
 
-    def _reference(self, name: str) -> WordModel | CcnetModel:
+    def _load_model(self, name: str) -> WordModel | CcnetModel:
         if self.form == "ccnet":
-            return CcnetModel(name, self.tokenizer or tokenizer_beside(name))
+            return CcnetModel(name, self.tokenizer or default_tokenizer_path(name))
         return WordModel(name, self.form)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -102,7 +103,7 @@ class Perplexity(MapStep):
             if name in columns:
                 columns[name] = [0] * batch.num_rows
         for model, rows, texts in self._by_model(batch):
-            for at, (row, (lines, tokens)) in enumerate(zip(rows, model.cut(texts), strict=True)):
+            for at, (row, (lines, tokens)) in enumerate(zip(rows, model.tokenize(texts), strict=True)):
                 if not tokens:
                     continue
                 scores = list(map(model.kenlm.score, lines))
@@ -118,7 +119,7 @@ class Perplexity(MapStep):
         return document.with_column(batch, self.name, column)
 
     def _by_model(self, batch: pa.RecordBatch) -> Iterator[tuple[Any, Sequence[int], pa.Array]]:
-        """Each model with the rows it is for and their texts."""
+        """Each model with the rows that it scores and their texts."""
         texts = batch.column("text")
         if not self.languages:
             yield self._opened[""], range(batch.num_rows), texts
@@ -135,9 +136,9 @@ class Perplexity(MapStep):
 
 
 def weighted_quantiles(lines: Sequence[tuple[float, int]], shares: Iterable[float]) -> list[float | None]:
-    """For each share the least value such that lines of no greater value hold that share of all tokens.
+    """For each share the smallest value such that lines up to it hold that share of all tokens; None without lines.
 
-    lines: (value, tokens) each; None for no lines.
+    lines: (value, tokens) each.
     """
     ordered = sorted(lines)
     total = sum(tokens for _, tokens in ordered)

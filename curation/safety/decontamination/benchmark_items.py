@@ -1,4 +1,4 @@
-"""Items of evaluation sets as text to look for: JSON Lines and Parquet files, and which of their fields count."""
+"""Reads the items of evaluation sets from JSON Lines and Parquet files, and selects their text fields."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pyarrow as pa
 from curation.core.errors import UserError
 from curation.storage import filesystem, is_remote
 
-# What published evaluation sets call the text that a model must not have seen.
+# Names of the text fields in published evaluation sets.
 ANSWERS = ("answer", "answers", "solution", "canonical_solution", "choices", "options", "completion", "target")
 FIELDS = ("question", "prompt", "text", "problem", "query", "goal", "passage", "context", "sentence", "input", *ANSWERS)
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".parquet")
-SHORTEST = 5  # tokens of a unit that says enough by itself
+SHORTEST = 5  # tokens; shorter fields are searched only together with the item's other fields
 
 
 @dataclass
@@ -33,10 +33,10 @@ class Unit:
 
 
 def read_units(path: str, fields: Sequence[str], required: bool) -> Iterator[Unit]:
-    """The units of a JSONL (plain, gzip, zstd) or Parquet file, in its order; lists of strings are joined by lines.
+    """The units of a JSONL (plain, gzip, zstd) or Parquet file, in its order; lists of strings are joined by newlines.
 
     Raises UserError for a file that is neither or cannot be read, and for records with none of the `fields`; with
-    `required`, already for a first record that lacks any of them.
+    `required`, also for a first record that lacks any of them.
     """
     name = os.path.basename(path)
     for suffix in (".gz", ".zst", ".jsonl", ".json", ".parquet"):
@@ -48,7 +48,7 @@ def read_units(path: str, fields: Sequence[str], required: bool) -> Iterator[Uni
         if not present or (required and missing and item == 0):
             raise UserError(
                 f"{path}, record {item}: no field {', '.join(missing if required else fields)}; "
-                f"it has {', '.join(map(str, record))}; name the right ones in `fields`"
+                f"it has {', '.join(map(str, record))}; name the text fields in `fields`"
             )
         texts = [_plain(record[f]) for f in present]
         for f, text in zip(present, texts, strict=True):
@@ -56,7 +56,7 @@ def read_units(path: str, fields: Sequence[str], required: bool) -> Iterator[Uni
         if len(present) > 1 and len(re.findall(r"\w+", texts[0])) < SHORTEST:
             yield Unit(name, item, "+".join(present), "\n".join(texts))
     if item < 0:
-        raise UserError(f"{path}: an evaluation file without records")
+        raise UserError(f"{path}: the evaluation file has no records")
 
 
 def _plain(value: Any) -> str:
@@ -82,14 +82,15 @@ def records(path: str) -> Iterator[dict[str, Any]]:
                 if line.strip():
                     record = json.loads(line)
                     if not isinstance(record, dict):
-                        raise UserError(f"{path}, line {number}: a JSON object was expected, one a line")
+                        raise UserError(f"{path}, line {number}: expected a JSON object, one per line")
                     yield record
     except (OSError, ValueError, pa.ArrowException) as e:
         raise UserError(f"{path}: cannot be read as an evaluation file: {e}") from e
 
 
 def files(patterns: Sequence[str], what: str) -> list[str]:
-    """The files that match, each once, in order. Raises UserError for a pattern without any and for other formats."""
+    """The files that match, each once, in order. Raises UserError for a pattern without matches and for other
+    formats."""
     listed: list[str] = []
     for pattern in patterns:
         if is_remote(pattern):
@@ -101,6 +102,6 @@ def files(patterns: Sequence[str], what: str) -> list[str]:
             raise UserError(f"no {what} matches {pattern}")
         for path in found:
             if not path.endswith(SUFFIXES):
-                raise UserError(f"{path} is none of {', '.join(SUFFIXES)}")
+                raise UserError(f"{path}: unknown format; expected {', '.join(SUFFIXES)}")
         listed += [path for path in found if path not in listed]
     return listed

@@ -1,15 +1,15 @@
-"""Evaluation sets out of the training text: documents that contain a question, a prompt or an answer of a benchmark.
+"""The step `decontaminate`: finds documents that contain questions, prompts or answers of evaluation sets.
 
-Each field of each evaluation item is a *unit*. A unit's n-grams (13 whole, normalised tokens, as GPT-3's and most
-later decontaminations take) are looked up in each document, and the share of them that is found decides: a quotation
-of one sentence is no leak, most of a question is. Fields count apart, so a question is found without its answer.
+Each field of each evaluation item is a *unit*. A unit's n-grams (13 whole, normalized tokens, as in GPT-3 and most
+later work) are looked up in each document, and the share of them that is found decides: quoting one sentence is not a
+leak, most of a question is. Fields are separate units, so a question is found without its answer.
 
-Short questions are compared by what they have: those of 8 to 12 tokens by their 8-grams, those of 5 to 7 as a whole,
-and shorter ones ("What is a gene?") together with the item's other fields, in their order. Short answers ("4", "None of
-the above") stand everywhere and are left out (19 of 4,020 crawled pages had one); `Index.skipped` says how many.
+Short questions use shorter n-grams: those of 8 to 12 tokens their 8-grams, those of 5 to 7 all their tokens, and
+shorter ones ("What is a gene?") are joined with the item's other fields. Short answers ("4", "None of the above") occur
+in ordinary text and are skipped (19 of 4,020 crawled pages had one); `Index.skipped` counts them.
 
-What ordinary text is full of ("all rights reserved. no part of ...") does not count either, if `common` names some
-ordinary text: an n-gram that more than `max_common` of its documents have is nobody's question.
+Phrases that are common in ordinary text ("all rights reserved. no part of ...") can be excluded too: an n-gram that
+more than `max_common` documents of `common` contain does not count.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ from curation.step import MapStep
 
 @dataclass
 class Decontaminate(MapStep):
-    """Finds documents that contain items of evaluation sets; drops them, cuts the items out, or only says so.
+    """Finds documents that contain items of evaluation sets; drops them, cuts the items out, or only adds signals.
 
     against     files of evaluation items: JSONL (plain, .gz, .zst) or Parquet; globs, also of remote files
-    ngram       tokens to an n-gram, 8 to 13 in the literature
+    ngram       tokens per n-gram, 8 to 13 in the literature
     share       documents that contain this share of a unit's n-grams or more are contaminated
-    action      drop the document (a rule), cut the item out of its text, or tag: signals alone
-    fields      which fields are text of the item; by default those of the usual names that a record has
-    common      files of ordinary text (JSONL or Parquet, say documents of an earlier run): its n-grams don't count
+    action      drop the document (a rule), cut the item out of its text, or tag: signals only
+    fields      the text fields of an item; default: all of the usual names that a record has
+    common      files of ordinary text (JSONL or Parquet, such as documents of an earlier run): n-grams that are common
+                in it do not count
     common_text  the field of those files that holds the text
-    max_common  from how many documents of `common` on: more than this
+    max_common  an n-gram in more documents of `common` than this does not count
     """
 
     against: list[str] = field(default_factory=list)
@@ -62,8 +63,8 @@ class Decontaminate(MapStep):
     def signals(self) -> pa.Schema:
         return pa.schema(
             [
-                ("overlap", pa.int64()),  # n-grams of the document that stand in any unit
-                ("share", pa.float64()),  # of the best unit's n-grams, how many the document has
+                ("overlap", pa.int64()),  # n-grams of the document that any unit has
+                ("share", pa.float64()),  # share of the best unit's n-grams that the document has
                 ("benchmark", pa.string()),  # the best unit: file, record number, field; null without overlap
                 ("item", pa.int64()),
                 ("field", pa.string()),
@@ -89,24 +90,22 @@ class Decontaminate(MapStep):
         if not self.against:
             raise UserError(f"step {self.name}: `against` names no evaluation files")
         if not 1 <= self.ngram <= 100:
-            raise UserError(f"step {self.name}: `ngram` is a number of tokens from 1 to 100, not {self.ngram}")
+            raise UserError(f"step {self.name}: `ngram` is {self.ngram}; expected 1 to 100 tokens")
         if not 0 < self.share <= 1:
-            raise UserError(f"step {self.name}: `share` lies above 0 and up to 1, not {self.share}")
+            raise UserError(f"step {self.name}: `share` is {self.share}; expected a number above 0 and up to 1")
         if self.fields == []:
             raise UserError(f"step {self.name}: `fields` is empty")
         if self.max_common < 0:
-            raise UserError(
-                f"step {self.name}: `max_common` is a number of documents, 0 or more, not {self.max_common}"
-            )
-        for path in self._files():  # the first record of each tells whether the fields are there
+            raise UserError(f"step {self.name}: `max_common` is {self.max_common}; expected 0 documents or more")
+        for path in self._files():  # the first record of each shows whether the fields exist
             next(benchmark_items.read_units(path, self.fields or FIELDS, self.fields is not None))
         for path in self._listed(self.common, "file of ordinary text"):
             first = next(benchmark_items.records(path), None)
             if first is None or not isinstance(first.get(self.common_text), str):
                 has = ", ".join(map(str, first)) if first else "no records"
                 raise UserError(
-                    f"step {self.name}: {path}: no text in the field {self.common_text!r} of its first record; it has "
-                    f"{has}; name the right one in `common_text`"
+                    f"step {self.name}: {path}: the first record has no text in the field {self.common_text!r}; it has "
+                    f"{has}; name the text field in `common_text`"
                 )
 
     def _files(self) -> list[str]:
@@ -119,7 +118,7 @@ class Decontaminate(MapStep):
             raise UserError(f"step {self.name}: {e}") from None
 
     def open(self) -> None:
-        """Maps the index of the evaluation sets, or builds it: about 1 s for 10^4 items."""
+        """Maps the index of the evaluation sets, or builds it (about 1 s for 10^4 items)."""
         listed = [self._files(), self._listed(self.common, "file of ordinary text")]
         key = ngram_index.key_of(listed, [self.ngram, self.fields, self.common_text, self.max_common])
         self._index = ngram_index.once_a_machine(key, self._build)
@@ -132,7 +131,7 @@ class Decontaminate(MapStep):
         return ngram_index.build_index(units, self.ngram, self._ordinary if self.common else None)
 
     def _ordinary(self, index: Index) -> Any:
-        """bool[n-grams]: whether more than `max_common` documents of the ordinary text have it."""
+        """bool[n-grams]: whether more than `max_common` documents of `common` contain the n-gram."""
         import numpy as np
 
         from curation.safety.decontamination.ngram_kernels import count_documents, folding
@@ -163,7 +162,7 @@ class Decontaminate(MapStep):
         return {**self.__dict__, "_index": None}
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Adds the signals, and cuts if that is the action. A null text has no overlap."""
+        """Adds the signals; with action cut also rewrites the text. A null text has no overlap."""
         import numpy as np
 
         from curation.safety.decontamination.ngram_kernels import folding, search
@@ -198,7 +197,7 @@ class Decontaminate(MapStep):
         return with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=list(self.signals)))
 
     def _cut(self, texts: pa.Array, shares: list[float], cut: list[int]) -> pa.Array:
-        """The texts without the spans of contaminating units; fills in how many characters went."""
+        """The texts without the spans of contaminating units; `cut` receives the number of removed characters."""
         rows = texts.to_pylist()
         for i, share in enumerate(shares):
             if share >= self.share:
@@ -207,9 +206,9 @@ class Decontaminate(MapStep):
         return pa.array(rows, texts.type)
 
     def _without(self, text: str) -> str:
-        """A text without the units that it has the set share of.
+        """A text without the units of which it contains `share` or more.
 
-        What touches them without white space between (a bracket, a question mark) goes with them.
+        Characters that touch them without white space (a bracket, a question mark) are removed too.
         """
         import numpy as np
 

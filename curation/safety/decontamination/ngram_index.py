@@ -1,8 +1,9 @@
-"""The n-grams of evaluation sets, ready to be looked up, and once on a machine however many processes look.
+"""Builds the n-gram index of evaluation sets, once per machine, and maps it in every process.
 
-The index is a few flat arrays: an open-addressing table of 64-bit hashes, and for each n-gram the units it stands in.
-It is built by the first process that needs it and put into a folder of the machine's temporary directory, named by all
-that went into it; the others map the same pages. Benchmarks, item numbers and field names lie beside it, and no text.
+The index is a few flat arrays: an open-addressing table of 64-bit hashes, and for each n-gram the units that contain
+it. The first process that needs it builds it in a folder of the machine's temporary directory, named by a hash of all
+its inputs; the others map the same pages. Names of benchmarks, item numbers and fields are stored beside it, but no
+text.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Index:
     """All n-grams of all units."""
 
     units: list[Unit]
-    skipped: int  # units too short to tell
-    common: int  # n-grams that are left out because ordinary text has them
+    skipped: int  # units that are too short
+    common: int  # n-grams left out because they are common in ordinary text
     table: Any  # uint64, open addressing
     slot_of: Any  # int32: slot -> n-gram
     first: Any  # int32: n-gram -> where its units begin
@@ -48,8 +49,8 @@ class Index:
 def build_index(units: Sequence[Unit], ngram: int, common: Callable[[Index], Any] | None = None) -> Index:
     """Hashes the units' n-grams. Deterministic in the order of the units.
 
-    common  given the index, says which of its n-grams (bool[n-grams]) are ordinary text: those are left out, as if the
-            units did not have them, and units that have no others
+    common  given the index, returns which of its n-grams (bool[n-grams]) are common in ordinary text: those are left
+            out, and units that have no others
     """
     import numpy as np
 
@@ -102,9 +103,9 @@ def _assemble(units: list[Unit], found: list[Any], sizes: set[int], skipped: int
 
 
 def once_a_machine(key: str, build: Callable[[], Index]) -> Index:
-    """The index of this key from the machine's temporary directory, mapped; built and put there if it is not.
+    """Maps the index of this key from the machine's temporary directory; builds it there first if necessary.
 
-    Where that cannot be written, or what lies there is damaged, the process keeps an index of its own: the same one.
+    If the directory cannot be written, or the stored index is damaged, the process builds its own, identical one.
     """
     import numpy as np
 
@@ -124,9 +125,9 @@ def once_a_machine(key: str, build: Callable[[], Index]) -> Index:
         facts["units"] = [(u.benchmark, u.item, u.field) for u in index.units]
         with open(os.path.join(part, "facts.json"), "w", encoding="utf-8") as f:
             json.dump(facts, f)
-        shutil.rmtree(folder, ignore_errors=True)  # damaged, or not there
+        shutil.rmtree(folder, ignore_errors=True)  # damaged, or missing
         os.rename(part, folder)
-    except OSError:  # no room, no right, or another process was faster
+    except OSError:  # disk full, no permission, or another process was faster
         shutil.rmtree(part, ignore_errors=True)
     try:
         return _load(folder)
@@ -137,8 +138,8 @@ def once_a_machine(key: str, build: Callable[[], Index]) -> Index:
 def _load(folder: str) -> Index:
     import numpy as np
 
-    if os.stat(folder).st_uid != os.getuid():  # anybody may make a folder there
-        raise ValueError(f"{folder} is somebody else's")
+    if os.stat(folder).st_uid != os.getuid():  # any user may create a folder there
+        raise ValueError(f"{folder} belongs to another user")
     with open(os.path.join(folder, "facts.json"), encoding="utf-8") as f:
         facts = json.load(f)
     arrays = {name: np.load(os.path.join(folder, f"{name}.npy"), mmap_mode="r") for name in _ARRAYS}
@@ -151,7 +152,7 @@ def _load(folder: str) -> Index:
 
 
 def key_of(files: Sequence[Sequence[str]], options: Sequence[Any]) -> str:
-    """The name under which an index is kept: of all that went into it, files, options and the code that makes it."""
+    """The key of an index: a hash of all its inputs, files, options and the code that builds it."""
     parts: list[Any] = [*options]
     for listed in files:
         parts.append([(path.rpartition("/")[2], _checksum(path)) for path in listed])

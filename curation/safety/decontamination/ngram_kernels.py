@@ -1,7 +1,7 @@
-"""Words of a text as 64-bit hashes, and the search for runs of n of them: the kernels of decontamination.
+"""Kernels of decontamination: hash the tokens and n-grams of a text, and look them up in the index.
 
 A token is a run of letters, marks and digits of any script; letters count in lower case (one code point to one, by
-Unicode's simple mapping), everything else separates. So case, punctuation, white space and line breaks don't matter.
+Unicode's simple mapping), everything else separates tokens. So case, punctuation and white space do not matter.
 An n-gram's hash is a polynomial over its tokens' hashes, rolled along: H' = (H - t_old * B^(n-1)) * B + t_new mod 2^64,
 mixed before use.
 """
@@ -30,7 +30,7 @@ ITEMS = nb.types.Array(nb.int32, 1, "C", readonly=True)
 
 @functools.cache
 def folding() -> np.ndarray[Any, np.dtype[np.int32]]:
-    """For each code point what it counts as: its lower-case form, or 0 where it separates tokens."""
+    """For each code point its lower-case form, or 0 if it separates tokens."""
     table = np.zeros(sys.maxunicode + 1, np.int32)
     for block in (range(0x40000), range(0xE0000, 0xE0200)):
         for code in block:
@@ -43,7 +43,7 @@ def folding() -> np.ndarray[Any, np.dtype[np.int32]]:
 
 @kernel("uint64(uint64)")
 def mix(h):  # type: ignore[no-untyped-def]
-    """Spreads a hash over all 64 bits; never 0, which marks a free slot."""
+    """MurmurHash3's finalizer; never 0, which marks a free slot."""
     h = (h ^ (h >> _SHIFT)) * _M1
     h = (h ^ (h >> _SHIFT)) * _M2
     return (h ^ (h >> _SHIFT)) | _ONE
@@ -130,15 +130,16 @@ def fill(grams, table, slot_of):  # type: ignore[no-untyped-def]
 
 
 @kernel((BYTES, OFFSETS, ITEMS, HASHES, ITEMS, ITEMS, ITEMS, ITEMS, ITEMS, nb.int64, nb.int64[:, ::1]))
-def search(data, offsets, fold, table, slot_of, first, unit_of, totals, sizes, longest, out):  # type: ignore[no-untyped-def]
-    """Looks up every n-gram of every document; fills `out`, a row a document.
+# type: ignore[no-untyped-def]
+def search(data, offsets, fold, table, slot_of, first, unit_of, totals, sizes, longest, out):
+    """Looks up every n-gram of every document; fills `out`, one row per document.
 
     table, slot_of   from `fill`: the distinct n-grams of all units (fields of evaluation items)
     first, unit_of   n-gram g is in the units unit_of[first[g]:first[g + 1]]
     totals           distinct n-grams of each unit
-    sizes            the lengths of n-grams in use; all n-grams of a unit have one length
-    out              (n-grams of the document that are in some unit; the unit with the greatest share of its own
-                     n-grams found, the first of equals, or -1; how many distinct n-grams of it were found)
+    sizes            the n-gram lengths in use; all n-grams of a unit have the same length
+    out              (n-grams of the document that some unit has; the unit with the largest share of its n-grams found,
+                     the first of equals, or -1; how many of its distinct n-grams were found)
     """
     token = np.empty(longest + 1, np.uint64)
     gram = np.empty(longest + 1, np.uint64)
@@ -208,16 +209,17 @@ def count_documents(data, offsets, fold, table, slot_of, sizes, longest, counts)
 
 
 @kernel((BYTES, ITEMS, HASHES, ITEMS, ITEMS, ITEMS, ITEMS, ITEMS, nb.float64, nb.boolean[::1], nb.int64[:, ::1]))
-def cover(data, fold, table, slot_of, first, unit_of, totals, sizes, share, covered, bounds):  # type: ignore[no-untyped-def]
+# type: ignore[no-untyped-def]
+def cover(data, fold, table, slot_of, first, unit_of, totals, sizes, share, covered, bounds):
     """Marks the tokens of one text that belong to a unit with `share` of its n-grams found; returns how many tokens
-    there are. Between two n-grams of one unit up to an n-gram's length apart (a changed word stands there) all belong
-    to it. The arrays as in `search`; `covered` comes as zeros, `bounds` is filled as by `tokens`."""
+    there are. Tokens between two n-grams of one unit up to an n-gram's length apart (a word was changed there) belong
+    to it too. The arrays as in `search`; `covered` must be zeros, `bounds` is filled as by `tokens`."""
     token = np.empty(len(data) + 1, np.uint64)
     gram = np.empty(len(data) + 1, np.uint64)
     mask = np.uint64(len(table) - 1)
     seen = np.zeros(len(first), np.bool_)
     hits = np.zeros(len(totals), np.int64)
-    behind = np.full(len(totals), -1, np.int64)  # the token behind the unit's last n-gram
+    behind = np.full(len(totals), -1, np.int64)  # the token after the unit's last n-gram
     count = tokens(data, 0, len(data), fold, token, bounds)
     for again in range(2):  # first count, then mark
         for s in range(len(sizes)):

@@ -1,9 +1,9 @@
-"""What is done about a finding: whether it names somebody at all, and what takes its place.
+"""Decides which findings are replaced, merges overlapping ones, and makes the replacement: mask, pseudonym or nothing.
 
-presidio says what looks like personal data; this decides what is acted on. Left alone: addresses that lead to nobody
-(private, reserved and documentation networks; example.com and the like), findings presidio itself hardly believes
-(score under 0.3: any nine digits are a US_SSN to it at 0.05), telephone "numbers" under seven digits (the year 1640 is
-a valid German pager), and what looks like IPv6 but is more likely code (`x[::2]`, `ab::cd`).
+presidio reports what looks like personal data. Not replaced are: addresses that belong to no person (private, reserved
+and documentation networks; example.com and the like), findings with a score under 0.3 (presidio takes any nine digits
+for a US_SSN at 0.05), telephone numbers under seven digits (the year 1640 is a valid German pager number), and what
+looks like IPv6 but is more likely code (`x[::2]`, `ab::cd`).
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ Finding = tuple[int, int, str, float]  # start, end, entity, score
 
 MIN_SCORE = 0.3
 _MIN_PHONE_DIGITS = 7
-# RFC 2606 and RFC 6761: names that are nobody's.
-_NOBODYS = ("example.com", "example.org", "example.net", "example", "invalid", "localhost", "test")
+# Reserved names, RFC 2606 and RFC 6761.
+_RESERVED_DOMAINS = ("example.com", "example.org", "example.net", "example", "invalid", "localhost", "test")
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 
-def concerns_somebody(entity: str, value: str, score: float) -> bool:
-    """Whether a finding is acted on."""
+def is_personal(entity: str, value: str, score: float) -> bool:
+    """Whether a finding is personal data that is replaced."""
     if score < MIN_SCORE:
         return False
     if entity == "EMAIL_ADDRESS":
         host = value.rpartition("@")[2].lower()
-        return not any(host == name or host.endswith("." + name) for name in _NOBODYS)
+        return not any(host == name or host.endswith("." + name) for name in _RESERVED_DOMAINS)
     if entity == "IP_ADDRESS":
-        return _leads_somewhere(value)
+        return _is_public_address(value)
     if entity == "PHONE_NUMBER":
         return sum(map(str.isdecimal, value)) >= _MIN_PHONE_DIGITS
     return True
 
 
-def _leads_somewhere(value: str) -> bool:
-    """Global IPv4 addresses, also inside IPv6; global unicast IPv6 (2000::/3) of three written groups or more."""
+def _is_public_address(value: str) -> bool:
+    """True for global IPv4 addresses, also inside IPv6, and global unicast IPv6 (2000::/3) of three groups or more."""
     try:
         address = ipaddress.ip_interface(value).ip
     except ValueError:
-        return True  # presidio took it for one: better masked than missed
+        return True  # presidio reported it: better masked than missed
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped.is_global
@@ -51,22 +51,23 @@ def _leads_somewhere(value: str) -> bool:
     return address.is_global
 
 
-def meant(findings: list[Finding], text: str) -> list[Finding]:
-    """The findings in a text that are acted on. Digits of an IP address are no telephone number."""
+def findings_to_replace(findings: list[Finding], text: str) -> list[Finding]:
+    """The findings that are replaced. Digits inside an IP address are not a telephone number."""
     addresses = [f for f in findings if f[2] == "IP_ADDRESS" and f[3] >= MIN_SCORE]
     return [
         f
         for f in findings
-        if concerns_somebody(f[2], text[f[0] : f[1]], f[3])
+        if is_personal(f[2], text[f[0] : f[1]], f[3])
         and not (f[2] == "PHONE_NUMBER" and any(a[0] <= f[0] and f[1] <= a[1] for a in addresses))
     ]
 
 
-def settle(findings: list[Finding]) -> list[Finding]:
-    """Findings without overlaps, by position: those that overlap become one over all of them, named by the best.
+def merge_overlaps(findings: list[Finding]) -> list[Finding]:
+    """Findings without overlaps, by position: overlapping ones become one over all of them, with the entity of the
+    best.
 
-    The best has the highest score, then is the longest, then comes first in the text and in the alphabet. Union and not
-    choice, so that no part of a value is left standing beside the mask of another.
+    The best has the highest score, then is the longest, then comes first in the text and in the alphabet. The union is
+    taken, so that no part of a value remains next to the mask of another.
     """
     merged: list[Finding] = []
     best: Finding | None = None
@@ -82,7 +83,7 @@ def settle(findings: list[Finding]) -> list[Finding]:
 
 
 def replacement(entity: str, value: str, action: Action, key: bytes) -> str:
-    """What stands for a value: nothing, `<ENTITY>`, or a stand-in made from its keyed hash."""
+    """The replacement of a value: nothing, `<ENTITY>`, or a pseudonym made from its keyed hash."""
     if action == "remove":
         return ""
     if action == "mask":
@@ -91,10 +92,10 @@ def replacement(entity: str, value: str, action: Action, key: bytes) -> str:
 
 
 def pseudonym(entity: str, value: str, key: bytes) -> str:
-    """A well-formed stand-in that belongs to nobody; the same value always has the same one, under the same key.
+    """A well-formed pseudonym that belongs to no person; equal values have equal pseudonyms under the same key.
 
-    The hash is HMAC-SHA256 of the entity and the value without case and separators, so one number written in two ways
-    has one stand-in. Addresses are in ranges that are not routed, numbers in ranges that are never assigned.
+    The hash is HMAC-SHA256 of the entity and the value without case and separators, so a number written in two ways has
+    one pseudonym. Addresses are in ranges that are not routed, numbers in ranges that are never assigned.
     """
     bare = value.lower() if entity == "EMAIL_ADDRESS" else "".join(c for c in value.lower() if c.isalnum() or c in ".:")
     digest = hmac.new(key, f"{entity}\0{bare}".encode(), hashlib.sha256).digest()
@@ -119,6 +120,6 @@ def pseudonym(entity: str, value: str, key: bytes) -> str:
 
 
 def _luhn(digits: str) -> str:
-    """The digits with the check digit behind them that makes them pass (ISO/IEC 7812)."""
+    """The digits plus their check digit (ISO/IEC 7812)."""
     total = sum(d if i % 2 else d * 2 - 9 * (d > 4) for i, d in enumerate(map(int, reversed(digits))))
     return digits + str(-total % 10)

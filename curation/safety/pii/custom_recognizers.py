@@ -1,4 +1,4 @@
-"""Users' own recognizers, from YAML files in presidio's form, checked before anything runs.
+"""Reads users' own PII recognizers from YAML files in presidio's format, and checks them before anything runs.
 
     recognizers:
       - name: employee numbers
@@ -11,8 +11,8 @@
         supported_entity: PROJECT
         deny_list: [Bluebird, Redstart]     # whole words
 
-presidio builds its PatternRecognizer from each. What presidio would overlook or only fail on later (a misspelt key, a
-pattern that does not compile, a score of 60) is refused here with the file and the entry.
+Each becomes a presidio PatternRecognizer. What presidio would ignore or fail on later (a misspelt key, a pattern that
+does not compile, a score of 60) is refused here, naming the file and the entry.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _KEYS = (
 _FLAGS = 26  # presidio's own: ignore case, multiline, dot matches all
 
 
-def read(path: str) -> str:
-    """The text of a file of recognizers. Raises UserError where it cannot be read."""
+def read_file(path: str) -> str:
+    """The text of a recognizer file. Raises UserError if it cannot be read."""
     fs, inner = filesystem(path)
     try:
         return str(fs.cat_file(inner).decode())
     except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: cannot be read as a file of recognizers: {e}") from None
+        raise UserError(f"{path}: cannot be read as a recognizer file: {e}") from None
 
 
-def parse(text: str, path: str) -> list[dict[str, Any]]:
-    """The entries of a file, each as PatternRecognizer.from_dict wants it. Raises UserError."""
+def parse_recognizers(text: str, path: str) -> list[dict[str, Any]]:
+    """The entries of a file, in the form of PatternRecognizer.from_dict. Raises UserError."""
     import yaml
 
     try:
@@ -50,24 +50,22 @@ def parse(text: str, path: str) -> list[dict[str, Any]]:
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: no YAML: {getattr(e, 'problem', None) or e}") from None
+        raise UserError(f"{path}{where}: not valid YAML: {getattr(e, 'problem', None) or e}") from None
     entries = tree.get("recognizers") if isinstance(tree, dict) else None
     if not isinstance(entries, list) or not entries:
-        raise UserError(f"{path}: a list `recognizers` was expected at the top, as presidio's own files have it")
+        raise UserError(f"{path}: expected a list `recognizers` at the top level, as in presidio's own files")
     found = []
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise UserError(
-                f"{path}, recognizers[{number}]: is {entry!r}; a mapping with name and patterns was expected"
-            )
+            raise UserError(f"{path}, recognizers[{number}]: is {entry!r}; expected a mapping with name and patterns")
         place = f"{path}, recognizers[{number}] ({entry.get('name', 'without a name')})"
-        _check(entry, place)
+        _check_entry(entry, place)
         if entry.get("enabled", True):
             found.append(entry)
     return found
 
 
-def _check(entry: dict[str, Any], place: str) -> None:
+def _check_entry(entry: dict[str, Any], place: str) -> None:
     def refuse(problem: str) -> UserError:
         return UserError(f"{place}: {problem}")
 
@@ -75,26 +73,28 @@ def _check(entry: dict[str, Any], place: str) -> None:
     if unknown:
         raise refuse(f"unknown key {', '.join(unknown)}; presidio's are {', '.join(_KEYS)}")
     if entry.get("type", "custom") != "custom":
-        raise refuse("only recognizers of your own stand here; presidio's are had by naming their entity in `entities`")
+        raise refuse(
+            "only custom recognizers are allowed here; to use one of presidio's, name its entity in `entities`"
+        )
     if not isinstance(entry.get("name"), str) or not entry["name"]:
-        raise refuse("it needs a `name`")
+        raise refuse("`name` is missing; expected a string")
     entity = entry.get("supported_entity")
     if not isinstance(entity, str) or not ENTITY.fullmatch(entity):
-        raise refuse(f"`supported_entity` is {entity!r}; capital letters, digits and '_' were expected (EMPLOYEE_ID)")
+        raise refuse(f"`supported_entity` is {entity!r}; expected capital letters, digits and '_' (EMPLOYEE_ID)")
     for key in ("context", "deny_list", "supported_languages"):
         value = entry.get(key)
         if value is not None and not (
             isinstance(value, list) and value and all(isinstance(v, str) and v for v in value)
         ):
-            raise refuse(f"`{key}` is {value!r}; a list of strings was expected")
+            raise refuse(f"`{key}` is {value!r}; expected a list of strings")
     if not isinstance(entry.get("supported_language", "en"), str):
-        raise refuse(f"`supported_language` is {entry['supported_language']!r}; a code such as en was expected")
+        raise refuse(f"`supported_language` is {entry['supported_language']!r}; expected a code such as en")
     if "patterns" not in entry and "deny_list" not in entry:
-        raise refuse("it needs `patterns` or a `deny_list`")
+        raise refuse("`patterns` or `deny_list` is required")
     _check_score(entry.get("deny_list_score", 1.0), "`deny_list_score`", place)
     patterns = entry.get("patterns", [])
     if not isinstance(patterns, list) or not all(isinstance(p, dict) for p in patterns):
-        raise refuse("`patterns` is a list of {name, regex, score}")
+        raise refuse("`patterns` must be a list of {name, regex, score}")
     for pattern in patterns:
         _check_pattern(pattern, place)
 
@@ -103,24 +103,26 @@ def _check_pattern(pattern: dict[str, Any], place: str) -> None:
     import regex
 
     if set(pattern) != {"name", "regex", "score"}:
-        raise UserError(f"{place}: a pattern has the keys name, regex and score, not {', '.join(map(str, pattern))}")
+        raise UserError(
+            f"{place}: a pattern must have the keys name, regex and score, not {', '.join(map(str, pattern))}"
+        )
     if not isinstance(pattern["regex"], str) or not isinstance(pattern["name"], str):
-        raise UserError(f"{place}: name and regex of a pattern are strings")
+        raise UserError(f"{place}: name and regex of a pattern must be strings")
     _check_score(pattern["score"], f"the score of pattern {pattern['name']!r}", place)
     try:
         compiled = regex.compile(pattern["regex"], flags=_FLAGS)
     except regex.error as e:
         raise UserError(f"{place}: the regex of pattern {pattern['name']!r} does not compile: {e}") from None
     if compiled.fullmatch(""):
-        raise UserError(f"{place}: the regex of pattern {pattern['name']!r} matches nothing at all, everywhere")
+        raise UserError(f"{place}: the regex of pattern {pattern['name']!r} matches the empty string")
 
 
 def _check_score(score: Any, what: str, place: str) -> None:
     if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 < score <= 1:
-        raise UserError(f"{place}: {what} is {score!r}; a number above 0 and up to 1 was expected")
+        raise UserError(f"{place}: {what} is {score!r}; expected a number above 0 and up to 1")
 
 
-def build(entries: Sequence[dict[str, Any]], language: str) -> list[Any]:
+def build_recognizers(entries: Sequence[dict[str, Any]], language: str) -> list[Any]:
     """presidio's PatternRecognizers for one language."""
     from presidio_analyzer import PatternRecognizer
 

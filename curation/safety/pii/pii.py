@@ -1,9 +1,8 @@
-"""Personal data out of the text: presidio finds it, a mask or a stand-in takes its place, counts are what remains.
+"""The step `pii`: finds personal data with presidio, and masks, pseudonymizes or removes it.
 
-What is found is exactly what presidio finds on a blank spaCy pipeline (`pii_find`); `pii_windows` says how that is had
-without showing presidio every character, `pii_actions` what is done with it. No value is kept anywhere: not in signals,
-not in reasons. A step like this belongs before anything is written, and through `scrub` the engine sends every other
-string that it stores.
+The findings are exactly those of presidio on a blank spaCy pipeline (detect.py; candidate_windows.py makes it fast,
+actions.py decides what is replaced). No value is stored anywhere: not in signals, not in reasons. The step must run
+before anything is written, and the engine sends every other string that it stores through `scrub`.
 """
 
 from __future__ import annotations
@@ -22,11 +21,9 @@ import pyarrow as pa
 from curation.core.errors import UserError
 from curation.document import with_column
 from curation.safety.pii import custom_recognizers, named_entities, structured_strings
-from curation.safety.pii.actions import Action, Finding, meant, replacement, settle
-from curation.safety.pii.detect import FINDING as FINDING
-from curation.safety.pii.detect import Recognition, find
-from curation.safety.pii.detect import analyze as analyze
-from curation.safety.pii.presidio_engine import DEFAULT as DEFAULT
+from curation.safety.pii.actions import Action, Finding, findings_to_replace, merge_overlaps, replacement
+from curation.safety.pii.detect import Recognizers, find
+from curation.safety.pii.presidio_engine import DEFAULT_ENTITIES
 from curation.step import MapStep
 
 
@@ -35,19 +32,18 @@ class Pii(MapStep):
     """Finds personal data and replaces it in the text.
 
     entities      presidio's names; the six defaults need no model and are fast, any other is as slow as presidio
-    actions       by entity: mask (`<EMAIL_ADDRESS>`, the default), pseudonym (a stand-in made with the key) or remove
-    key           name of the environment variable that holds the key of the pseudonyms; its value is never written
-    max_findings  drop documents with more replaced values than this (Dolma: 5); None: keep them all
-    max_by_entity  the same for single entities: {EMAIL_ADDRESS: 5}
-    language      presidio's recognizers of this language
-    recognizers   YAML files of recognizers of your own, in presidio's form; their entities are named in `entities`
-    ner           an installed spaCy pipeline, or the folder of one, for PERSON, LOCATION and whatever else it finds
+    actions       by entity: mask (`<EMAIL_ADDRESS>`, the default), pseudonym (made from the value and the key) or
+    remove key           name of the environment variable with the key of the pseudonyms; its value is never written
+    max_findings  drop documents with more replaced values than this (Dolma: 5); None: keep them all max_by_entity  the
+    same for single entities: {EMAIL_ADDRESS: 5} language      use presidio's recognizers for this language recognizers
+    YAML files of custom recognizers, in presidio's format; name their entities in `entities` ner           an installed
+    spaCy pipeline, or the folder of one, for PERSON, LOCATION and others that it finds
     """
 
     scrubs = True
     rewrites = True
 
-    entities: list[str] = field(default_factory=lambda: list(DEFAULT))
+    entities: list[str] = field(default_factory=lambda: list(DEFAULT_ENTITIES))
     actions: dict[str, Action] = field(default_factory=dict)
     key: str = "GRISTMILL_PII_KEY"
     max_findings: int | None = None
@@ -58,20 +54,20 @@ class Pii(MapStep):
     name: str = "pii"
 
     _secret: bytes = field(init=False, repr=False, compare=False, default=b"")
-    _by: Recognition | None = field(init=False, repr=False, compare=False, default=None)
+    _recognizers: Recognizers | None = field(init=False, repr=False, compare=False, default=None)
 
     @property
     def version(self) -> str:  # type: ignore[override]
-        """Part of the fingerprint: another key or another installed pipeline is another step."""
+        """Part of the fingerprint, which another key or another installed pipeline changes."""
         secret = self._read_key()
         mark = hmac.new(secret, b"fingerprint of the key", hashlib.sha256).hexdigest() if secret else ""
-        return f"2 {mark} {named_entities.version(self.ner) if self.ner else ''}"
+        return f"2 {mark} {named_entities.pipeline_version(self.ner) if self.ner else ''}"
 
     @property
     def signals(self) -> pa.Schema:
         counts = [(entity.lower(), pa.int64()) for entity in self.entities]
-        # replaced in all, left alone because they concern nobody, and where: JSON of [entity, start, end, what was
-        # done], in characters of the text as it came
+        # total: values replaced; spared: findings that are not personal; spans: JSON of [entity, start, end, action],
+        # in characters of the original text
         return pa.schema([("total", pa.int64()), ("spared", pa.int64()), ("spans", pa.string()), *counts])
 
     def rules(self) -> Mapping[str, str]:
@@ -87,53 +83,58 @@ class Pii(MapStep):
         return ("presidio_analyzer", "spacy", "phonenumbers", "tldextract", "regex", "numba")
 
     def inputs(self) -> Sequence[str]:
-        return (*self.recognizers, *((self.ner,) if self.ner and not named_entities.is_package(self.ner) else ()))
+        return (*self.recognizers, *((self.ner,) if self.ner and not named_entities.is_package_name(self.ner) else ()))
 
     def check(self) -> None:
         if not self.entities:
             raise UserError(f"step {self.name}: `entities` is empty")
         if len(set(self.entities)) < len(self.entities):
-            raise UserError(f"step {self.name}: an entity stands twice in `entities`")
+            raise UserError(f"step {self.name}: `entities` names an entity twice")
         for option in ("actions", "max_by_entity"):
             others = sorted(set(getattr(self, option)) - set(self.entities))
             if others:
-                raise UserError(f"step {self.name}: `{option}` speaks of {', '.join(others)}, not among `entities`")
+                raise UserError(f"step {self.name}: `{option}` names {', '.join(others)}, not in `entities`")
         for option, most in (("max_findings", self.max_findings), *self.max_by_entity.items()):
             if most is not None and most < 0:
-                raise UserError(f"step {self.name}: {option} is {most}; a count of 0 or more was expected")
+                raise UserError(f"step {self.name}: {option} is {most}; expected 0 or more")
         taken = [
             e for e in self.entities if e in ("TOTAL", "SPARED", "SPANS") or not custom_recognizers.ENTITY.fullmatch(e)
         ]
         if taken:
             raise UserError(
-                f"step {self.name}: an entity cannot be named {', '.join(taken)}: its count is a signal's name"
+                f"step {self.name}: an entity cannot be named {', '.join(taken)}, because the name is used for a signal"
             )
-        if any(e not in DEFAULT for e in self.entities) or self.language != "en" or self.recognizers or self.ner:
+        if (
+            any(e not in DEFAULT_ENTITIES for e in self.entities)
+            or self.language != "en"
+            or self.recognizers
+            or self.ner
+        ):
             try:
-                self._recognition().refuse_unknown(self.entities)
+                self._load_recognizers().check_entities(self.entities)
             except UserError as e:
                 raise UserError(f"step {self.name}: {e}") from None
         self._read_key()
 
-    def _recognition(self) -> Recognition:
-        texts = [custom_recognizers.read(path) for path in self.recognizers]
+    def _load_recognizers(self) -> Recognizers:
+        texts = [custom_recognizers.read_file(path) for path in self.recognizers]
         for text, path in zip(texts, self.recognizers, strict=True):
-            custom_recognizers.parse(text, path)
-        return Recognition(self.language, tuple(texts), self.ner)
+            custom_recognizers.parse_recognizers(text, path)
+        return Recognizers(self.language, tuple(texts), self.ner)
 
     def _read_key(self) -> bytes:
         if "pseudonym" not in self.actions.values():
             return b""
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key) or self.key in os.environ.values():
             raise UserError(
-                f"step {self.name}: `key` is the name of an environment variable, not the key itself, and no ${{...}}: "
-                "whatever stands there is written into the run"
+                f"step {self.name}: `key` must be the name of an environment variable, not the key itself and not "
+                "${...}: it is written into the run"
             )
         secret = os.environ.get(self.key, "")
         if not secret:
             raise UserError(
-                f"step {self.name}: pseudonyms need a key: set the environment variable {self.key} on every machine "
-                "that works (any long random string; the same key gives the same stand-ins)"
+                f"step {self.name}: pseudonyms need a key: set the environment variable {self.key} on every worker "
+                "machine (any long random string; the same key gives the same pseudonyms)"
             )
         return secret.encode("utf-8", "surrogateescape")
 
@@ -141,17 +142,17 @@ class Pii(MapStep):
         from curation.safety.pii import candidate_windows
 
         self._secret = self._read_key()
-        self._by = self._recognition()
-        candidate_windows.windowed(self.entities, self.language, self._by.own)  # loads presidio
-        self._by.by_model()
+        self._recognizers = self._load_recognizers()
+        candidate_windows.supported_entities(self.entities, self.language, self._recognizers.custom)  # loads presidio
+        self._recognizers.ner_entities()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_secret": b"", "_by": None}  # the key is not written, not even by pickle
+        return {**self.__dict__, "_secret": b"", "_by": None}  # the key must not be pickled
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Replaces in `text`, adds the counts and spans. A null text stays null."""
         texts = batch.column("text")
-        rows = self._replace(texts)
+        rows = self._replace_in_texts(texts)
         columns: dict[str, list[Any]] = {f.name: [] for f in self.signals}
         for row in rows:
             done = [entity for entity, *_, what in row.spans if what != SPARED]
@@ -168,15 +169,15 @@ class Pii(MapStep):
         return with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=list(self.signals)))
 
     def scrub(self, strings: pa.Array) -> pa.Array:
-        """URLs, JSON, reasons, titles: the same strings with personal data replaced, type and nulls as they were.
+        """URLs, JSON, reasons and titles with personal data replaced; type and nulls stay.
 
-        In JSON the values are scrubbed, so that it stays JSON; an address in a URL is found behind its %40, too.
+        JSON stays JSON; an e-mail address in a URL is also found with its @ written as %40.
         """
-        return pa.array(structured_strings.replace_in(strings.to_pylist(), self._scrub_all), strings.type)
+        return pa.array(structured_strings.replace_in_strings(strings.to_pylist(), self._scrub_strings), strings.type)
 
-    def _scrub_all(self, strings: list[str]) -> list[str]:
-        """Each string read as it stands and decoded; what either reading finds is replaced where it stands."""
-        readings = [structured_strings.decoded(s) for s in strings]
+    def _scrub_strings(self, strings: list[str]) -> list[str]:
+        """Searches each string as it is and with escapes decoded, and replaces what either search finds."""
+        readings = [structured_strings.decode_escapes(s) for s in strings]
         plain = [r[0] for r in readings if r is not None]
         found = iter(self._findings([*strings, *plain]))
         raw = [next(found) for _ in strings]
@@ -184,42 +185,45 @@ class Pii(MapStep):
         for text, reading, findings in zip(strings, readings, raw, strict=True):
             values = {f: text[f[0] : f[1]] for f in findings}
             if reading is not None:
-                for f in meant(next(found), reading[0]):
+                for f in findings_to_replace(next(found), reading[0]):
                     place = (reading[1][f[0]], reading[1][f[1]], f[2], f[3])
                     values[place] = reading[0][f[0] : f[1]]
             new.append(
-                self._rewritten(text, meant(findings, text) + [f for f in values if f not in findings], values)[0]
+                self._apply(
+                    text, findings_to_replace(findings, text) + [f for f in values if f not in findings], values
+                )[0]
             )
         return new
 
     def _findings(self, texts: list[str]) -> list[list[Finding]]:
-        if self._by is None:
+        if self._recognizers is None:
             self.open()
-        assert self._by is not None
-        return find(pa.array(texts, pa.large_string()), self.entities, self._by)
+        assert self._recognizers is not None
+        return find(pa.array(texts, pa.large_string()), self.entities, self._recognizers)
 
-    def _replace(self, texts: pa.Array) -> list[_Replaced]:
-        if self._by is None:
+    def _replace_in_texts(self, texts: pa.Array) -> list[_Replaced]:
+        if self._recognizers is None:
             self.open()
-        assert self._by is not None
+        assert self._recognizers is not None
         rows: list[_Replaced] = []
-        for i, findings in enumerate(find(texts, self.entities, self._by)):
+        for i, findings in enumerate(find(texts, self.entities, self._recognizers)):
             if not findings:
                 rows.append(_Replaced(None, []))
                 continue
             text = texts[i].as_py()
-            acted_on = meant(findings, text)
-            new, spans = self._rewritten(text, acted_on, {})
+            acted_on = findings_to_replace(findings, text)
+            new, spans = self._apply(text, acted_on, {})
             left = [(e, lo, hi, SPARED) for lo, hi, e, _ in findings if (lo, hi, e) not in {f[:3] for f in acted_on}]
             rows.append(_Replaced(new if spans else None, sorted(spans + left, key=lambda s: (s[1], s[2], s[0]))))
         return rows
 
-    def _rewritten(
+    def _apply(
         self, text: str, findings: list[Finding], values: Mapping[Finding, str]
     ) -> tuple[str, list[tuple[str, int, int, str]]]:
-        """The text with the findings replaced, and what was done where. `values`: where a value is not what stands."""
+        """The text with the findings replaced, and (entity, start, end, action) of each. `values`: decoded values, if
+        any."""
         parts, position, spans = [], 0, []
-        for start, end, entity, score in settle(findings):
+        for start, end, entity, score in merge_overlaps(findings):
             action = self.actions.get(entity, "mask")
             value = values.get((start, end, entity, score), text[start:end])
             parts += [text[position:start], replacement(entity, value, action, self._secret)]
@@ -234,7 +238,7 @@ SPARED = "spared"
 
 @dataclass(frozen=True)
 class _Replaced:
-    """One text's new form (None: unchanged), and (entity, start, end, what was done) of each finding."""
+    """One new text (None: unchanged), and (entity, start, end, action) of each finding."""
 
     text: str | None
     spans: list[tuple[str, int, int, str]]

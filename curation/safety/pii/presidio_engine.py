@@ -1,12 +1,11 @@
-"""presidio as it is used here: its recognizers on a blank spaCy pipeline, without models and without sockets.
+"""Sets up presidio's analyzer with its recognizers on a blank spaCy pipeline: no models, no network.
 
-A blank pipeline only cuts text into tokens, so no entity here depends on a model that would have to be installed. All
-of presidio's recognizers that need none are there, also those of single countries that presidio ships switched off
-(who names DE_TAX_ID means it), and those of the users' own files. The default entities are no language's own and are
-there in every language. Names and places are not patterns: `pii_ner` has them.
+A blank pipeline only tokenizes, so no entity depends on an installed model. All of presidio's recognizers that need no
+model are included, also those of single countries that presidio disables by default (whoever names DE_TAX_ID wants it),
+and custom ones. The default entities are available in every language. Names and places need a model: named_entities.py.
 
-presidio's e-mail check asks tldextract for the public suffix list, which fetches it on first use: it is pinned to the
-snapshot that tldextract carries.
+presidio's e-mail recognizer asks tldextract for the public suffix list, which would be downloaded on first use: it is
+pinned to the snapshot that tldextract ships.
 """
 
 from __future__ import annotations
@@ -17,47 +16,48 @@ from typing import Any
 
 from curation.core.errors import UserError
 
-# Entities that need no model, and are looked for unless the pipeline file says otherwise
-DEFAULT = ("EMAIL_ADDRESS", "IP_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN")
+# Entities that need no model; the step's default
+DEFAULT_ENTITIES = ("EMAIL_ADDRESS", "IP_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN")
 
 
 @functools.cache
-def engine(language: str, own: tuple[str, ...] = ()) -> Any:
-    """presidio's AnalyzerEngine for one language, made once a process. `own`: contents of users' recognizer files.
+def analyzer_engine(language: str, own: tuple[str, ...] = ()) -> Any:
+    """presidio's AnalyzerEngine for one language, built once per process. `own`: contents of custom recognizer files.
 
-    Raises UserError for a language that spaCy does not know.
+    Raises UserError for a language that spaCy does not have.
     """
     import tldextract
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
     from presidio_analyzer.predefined_recognizers.generic import email_recognizer
 
-    class Pinned:
-        """What the recognizer uses of the tldextract module."""
+    class PinnedTldextract:
+        """The part of the tldextract module that the recognizer uses."""
 
         extract = staticmethod(tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None))
 
     recognizer_module: Any = email_recognizer
-    recognizer_module.tldextract = Pinned
-    logging.getLogger("presidio-analyzer").setLevel(logging.CRITICAL)  # as errors it logs values it cannot validate
-    nlp = _blank(language)
-    recognizers = [*_predefined(language), *_own(language, own)]
+    recognizer_module.tldextract = PinnedTldextract
+    # it logs values that it cannot validate, as errors
+    logging.getLogger("presidio-analyzer").setLevel(logging.CRITICAL)
+    nlp = _blank_nlp_engine(language)
+    recognizers = [*_predefined_recognizers(language), *_custom_recognizers(language, own)]
     registry = RecognizerRegistry(recognizers=recognizers, supported_languages=[language])
     return AnalyzerEngine(nlp_engine=nlp, registry=registry, supported_languages=[language])
 
 
-def _blank(language: str) -> Any:
+def _blank_nlp_engine(language: str) -> Any:
     import spacy
     from presidio_analyzer.nlp_engine import SpacyNlpEngine
 
     try:
         spacy.util.get_lang_class(language)
     except ImportError:
-        raise UserError(f"unknown language {language!r}: spaCy's codes are expected, such as en, de or zh") from None
+        raise UserError(f"unknown language {language!r}: expected a code of spaCy's, such as en, de or zh") from None
     try:
         nlp = spacy.blank(language)
-    except ImportError:  # Japanese, Korean and Thai tokenizers are packages of their own; patterns do without tokens
+    except ImportError:  # tokenizers of Japanese, Korean and Thai are separate packages; patterns need no tokens
         nlp = spacy.blank("xx")
-    nlp.max_length = 1 << 62  # the windows of `analyze` bound what it is given
+    nlp.max_length = 1 << 62  # detect.analyze limits the size of what it is given
 
     class BlankSpacy(SpacyNlpEngine):
         def load(self) -> None:
@@ -68,7 +68,7 @@ def _blank(language: str) -> Any:
     return made
 
 
-def _predefined(language: str) -> list[Any]:
+def _predefined_recognizers(language: str) -> list[Any]:
     from presidio_analyzer import predefined_recognizers as stock
     from presidio_analyzer.recognizer_registry import RecognizerRegistryProvider
     from presidio_analyzer.recognizer_registry.recognizers_loader_utils import RecognizerConfigurationLoader
@@ -77,7 +77,7 @@ def _predefined(language: str) -> list[Any]:
     for entry in configuration["recognizers"]:
         if isinstance(entry, dict) and entry.get(
             "country_code"
-        ):  # patterns all; what needs a model or a server has none
+        ):  # these are all patterns; recognizers that need a model or a server have no country code
             entry["enabled"] = True
     registry = RecognizerRegistryProvider(registry_configuration=configuration).create_recognizer_registry()
     made = list(registry.recognizers)
@@ -87,21 +87,21 @@ def _predefined(language: str) -> list[Any]:
     return made
 
 
-def _own(language: str, texts: tuple[str, ...]) -> list[Any]:
+def _custom_recognizers(language: str, texts: tuple[str, ...]) -> list[Any]:
     from curation.safety.pii import custom_recognizers
 
-    entries = [e for text in texts for e in custom_recognizers.parse(text, "recognizers")]
-    return custom_recognizers.build(entries, language)
+    entries = [e for text in texts for e in custom_recognizers.parse_recognizers(text, "recognizers")]
+    return custom_recognizers.build_recognizers(entries, language)
 
 
-def supported(language: str, own: tuple[str, ...] = ()) -> list[str]:
-    """Entities that there is a recognizer for in a language, sorted."""
-    return sorted(engine(language, own).get_supported_entities(language))
+def supported_entities(language: str, own: tuple[str, ...] = ()) -> list[str]:
+    """Entities with a recognizer in a language, sorted."""
+    return sorted(analyzer_engine(language, own).get_supported_entities(language))
 
 
-def find(
+def analyze_text(
     text: str, entities: tuple[str, ...], language: str, own: tuple[str, ...] = ()
 ) -> list[tuple[str, int, int, float]]:
     """presidio's findings in one text, sorted: (entity, start, end, score), positions in characters."""
-    found = engine(language, own).analyze(text, language=language, entities=list(entities))
+    found = analyzer_engine(language, own).analyze(text, language=language, entities=list(entities))
     return sorted((r.entity_type, r.start, r.end, r.score) for r in found)

@@ -1,9 +1,9 @@
-r"""Strings that are not prose: URLs, JSON, reasons that quote a record. How personal data hides in them, and is found.
+r"""Finds personal data in URLs, JSON and quoted records, where it is escaped, and replaces it in its place.
 
-A recognizer reads characters. In a URL the `@` of an address is `%40`, in a quoted reason the line break before a
-number is `\n` (and `n212` is no number), in JSON a number may be an integer. So such a string is read twice, as it
-stands and decoded, and what is found in the decoded reading is replaced where it stands: the rest keeps its own
-spelling. JSON is taken apart and put together again, so that it stays JSON.
+A recognizer reads characters. In a URL the `@` of an e-mail address is `%40`, in a quoted reason the line break before
+a number is `\n` (and `n212` is not a number), in JSON a number may be an integer. So such a string is searched twice,
+as it is and decoded, and findings in the decoded form are replaced at their original position; the rest keeps its
+spelling. JSON is parsed and serialized again, so that it stays JSON.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _ESCAPE = re.compile(
     """,
     re.VERBOSE,
 )
-_ONE = {"a": " ", "b": " ", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": " "}
+_SINGLE_ESCAPES = {"a": " ", "b": " ", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": " "}
 
 
-def decoded(text: str) -> tuple[str, list[int]] | None:
-    """The text with its escapes decoded, and for each of its characters (and its end) where it begins in `text`.
+def decode_escapes(text: str) -> tuple[str, list[int]] | None:
+    """The text with its escapes decoded, and for each of its characters (and its end) the position in `text`.
 
-    Percent-encoding (and `+` for a space, in the query of a URL), backslash escapes, numeric character references. None
-    where there is nothing to decode. What does not decode stays as it is.
+    Decodes percent-encoding (and `+` for a space, in the query of a URL), backslash escapes and numeric character
+    references; anything else stays as it is. None if nothing is escaped.
     """
     query = text.find("?") if "+" in text and "://" in text else -1
     if query < 0 and "%" not in text and "\\" not in text and "&#" not in text:
@@ -47,7 +47,7 @@ def decoded(text: str) -> tuple[str, list[int]] | None:
     at = 0
     for match in _ESCAPE.finditer(text):
         plain(at, match.start())
-        for character, begin in _characters(match):
+        for character, begin in _decode_escape(match):
             out.append(character)
             places.append(begin)
         at = match.end()
@@ -57,8 +57,8 @@ def decoded(text: str) -> tuple[str, list[int]] | None:
     return None if found == text else (found, places)
 
 
-def _characters(match: re.Match[str]) -> Iterator[tuple[str, int]]:
-    """The characters that one escape stands for, and where each begins."""
+def _decode_escape(match: re.Match[str]) -> Iterator[tuple[str, int]]:
+    """The characters of one escape sequence, and where each begins."""
     if match["percent"]:
         data = bytes.fromhex(match["percent"].replace("%", ""))
         at = 0
@@ -68,10 +68,10 @@ def _characters(match: re.Match[str]) -> Iterator[tuple[str, int]]:
             at += size or 1
         return
     if match["one"]:
-        yield _ONE.get(match["one"], match["one"]), match.start()
+        yield _SINGLE_ESCAPES.get(match["one"], match["one"]), match.start()
         return
     code = int(match["x"] or match["u"] or match["hex"] or "0", 16) or int(match["decimal"] or 0)
-    # a surrogate, or no character at all, is nothing that a value consists of
+    # surrogates and invalid code points cannot be part of a value
     yield (chr(code) if 0 < code < 0xD800 or 0xE000 <= code < 0x110000 else "\ufffd"), match.start()
 
 
@@ -82,21 +82,21 @@ def _is_utf8(data: bytes) -> bool:
         return False
 
 
-def replace_in(strings: Sequence[str | None], replace: Callable[[list[str]], list[str]]) -> list[str | None]:
-    """`replace` applied to all strings at once, to those that are JSON in their parts: keys, strings and numbers."""
+def replace_in_strings(strings: Sequence[str | None], replace: Callable[[list[str]], list[str]]) -> list[str | None]:
+    """Applies `replace` to all strings at once; of JSON strings to their keys, strings and numbers."""
     flat: list[str] = []
     trees: list[Any] = []
     for text in strings:
         tree = _parse(text)
         trees.append(tree)
-        if tree is not _NONE:
-            flat.extend(_leaves(tree))
+        if tree is not _NOT_JSON:
+            flat.extend(_leaf_strings(tree))
         elif text is not None:
             flat.append(text)
     new = iter(replace(flat))
     made: list[str | None] = []
     for text, tree in zip(strings, trees, strict=True):
-        if tree is not _NONE:
+        if tree is not _NOT_JSON:
             rebuilt = _rebuild(tree, new)
             made.append(text if rebuilt == tree else json.dumps(rebuilt, ensure_ascii=False))
         else:
@@ -104,18 +104,18 @@ def replace_in(strings: Sequence[str | None], replace: Callable[[list[str]], lis
     return made
 
 
-_NONE = object()  # no JSON
-_DEEPEST = 200  # levels of JSON that are taken apart; deeper ones are read as the string they are
+_NOT_JSON = object()
+_MAX_DEPTH = 200  # levels of JSON that are parsed; deeper JSON is searched as a plain string
 
 
 def _parse(text: str | None) -> Any:
     if text is None or text[:1] not in ("{", "[") or text[-1:] not in ("}", "]"):
-        return _NONE
+        return _NOT_JSON
     try:
         tree = json.loads(text)
-    except (ValueError, RecursionError):  # only looked like it
-        return _NONE
-    return tree if _depth(tree) <= _DEEPEST else _NONE
+    except (ValueError, RecursionError):  # not JSON after all
+        return _NOT_JSON
+    return tree if _depth(tree) <= _MAX_DEPTH else _NOT_JSON
 
 
 def _depth(tree: Any) -> int:
@@ -127,21 +127,21 @@ def _depth(tree: Any) -> int:
     return depth
 
 
-def _leaves(tree: Any) -> Iterator[str]:
+def _leaf_strings(tree: Any) -> Iterator[str]:
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield key
-            yield from _leaves(value)
+            yield from _leaf_strings(value)
     elif isinstance(tree, list):
         for value in tree:
-            yield from _leaves(value)
+            yield from _leaf_strings(value)
     elif _may_be_personal(tree):
         yield str(tree)
 
 
 def _may_be_personal(leaf: Any) -> bool:
-    """A telephone number may well be an integer. A fraction is a score: half the digits of 0.9326478183269501 pass for
-    a card's or a telephone's, and rules decide by such numbers."""
+    """An integer may be a telephone number. A fraction is a score: half the digits of 0.9326478183269501 look like a
+    card or telephone number, and rules use such numbers."""
     return leaf is not None and not isinstance(leaf, bool) and not (isinstance(leaf, float) and leaf % 1 != 0)
 
 
@@ -150,7 +150,7 @@ def _rebuild(tree: Any, new: Iterator[str]) -> Any:
         made = {}
         for value in tree.values():
             name = next(new)
-            while name in made:  # two addresses as keys have one mask
+            while name in made:  # two e-mail addresses as keys get the same mask
                 name += "'"
             made[name] = _rebuild(value, new)
         return made

@@ -2,10 +2,10 @@
 
 The data are the tweets of Davidson et al. 2017 ("Automated Hate Speech Detection and the Problem of Offensive
 Language", ICWSM; MIT licence): class 0 hate speech, 1 offensive language, 2 neither. They stay out of the repository;
-what is kept is the quantised model, its facts beside it, and the card with the figures this script prints.
+it holds the quantised model, the facts beside it, and the card with the metrics that this script prints.
 
-Splits go by the SHA-256 of the tweet: a fifth is held out and seen by nothing here but the table at the end, a
-twentieth of the rest sets the threshold, the remainder is trained on. The same file gives the same model, byte by byte.
+Splits are by the SHA-256 of the tweet: a fifth is held out and used only for the table at the end, a twentieth of the
+rest sets the threshold, the model is trained on the remainder. The same file gives the same model, byte for byte.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from curation.safety.toxicity.fasttext_model import BUNDLED, cut_words, prepare_
 
 LABELS = ("hate", "offensive", "neither")
 TOXIC = LABELS[:2]
-RECALL = 0.93  # aimed at on the tweets that set the threshold, to have 0.9 and some on held-out ones
+RECALL = 0.93  # on the tweets that set the threshold, so that it is above 0.9 on held-out ones
 
 
 def part(tweet: str) -> str:
-    """Which split a tweet belongs to: held_out, threshold or train."""
+    """The split of a tweet: held_out, threshold or train."""
     number = int.from_bytes(hashlib.sha256(tweet.encode()).digest()[:8], "big")
     if number % 5 == 0:
         return "held_out"
@@ -48,10 +48,10 @@ def read_tweets(path: str | Path, wanted: str) -> list[tuple[str, str]]:
 
 
 def neutral_sentences() -> list[tuple[str, str]]:
-    """spaCy's example sentences in some seventy languages (MIT licence), as texts that are neither hate nor offensive.
+    """spaCy's example sentences in about seventy languages (MIT licence), as texts that are neither hate nor offensive.
 
-    Most tweets are offensive, so without them foreign text leans that way. With them and with `<unk>` for unknown words
-    one page of the crawl is flagged; without either 1.1 % were, nearly all of them short and not English.
+    Most tweets are offensive, so without them text in other languages tends to be flagged. With them and with `<unk>`
+    for unknown words one page of the crawl is flagged; without either 1.1 % were, nearly all short and not English.
     """
     import spacy.lang
 

@@ -42,9 +42,9 @@ def models_binary(
 ) -> None:
     """Convert an ARPA file to a KenLM binary, which all processes of a machine share in memory."""
     from curation.models import resolve
-    from curation.quality.perplexity.kenlm_binary import convert
+    from curation.quality.perplexity.kenlm_binary import convert_to_binary
 
-    convert(resolve(arpa), out)
+    convert_to_binary(resolve(arpa), out)
     print(out)
 
 

@@ -53,7 +53,7 @@ def train(
     console = make_console(quiet or os.environ.get("RANK", "0") != "0")
     progress = TrainingProgress(console, settings.steps)
     if workers is not None:
-        from training.distributed.ray_train import fit
+        from training.distributed.ray_train import train_on_ray
 
         if address is not None:
             import ray
@@ -62,7 +62,7 @@ def train(
 
             connect_to_cluster(ray, address, log_to_driver=False)
         console.print(f"training on Ray; follow it with gristmill watch {run_dir}", style="dim", highlight=False)
-        result = fit(settings, data, run_dir, workers=_workers(workers), address=address)
+        result = train_on_ray(settings, data, run_dir, workers=_workers(workers), address=address)
     else:
         from training.train import train as run_training
 
@@ -94,9 +94,9 @@ def _workers(text: str) -> int | tuple[int, int]:
 @checkpoint_app.command("list")
 def list_checkpoints(run: TrainingDir, as_json: AsJson = False) -> None:
     """List the checkpoints of a run: step, tokens, size, incidents so far, and which ones the spike guard trusts."""
-    from training.checkpoint.save_load import overview
+    from training.checkpoint.save_load import summarize_checkpoints
 
-    rows = overview(_checkpoints(run))
+    rows = summarize_checkpoints(_checkpoints(run))
     if as_json:
         print(json.dumps(rows))
         return

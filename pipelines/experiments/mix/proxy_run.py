@@ -63,14 +63,13 @@ def finished(folder: str, stop: int) -> bool:
 
 def train(proxy: Proxy) -> dict[int, Scores]:
     """Trains a proxy up to `stop` (or its end) and returns its scores. Runs in its own worker process."""
-    import yaml
-
+    from curation.core import yaml_lines
     from training import config
     from training.train import train as run
 
     folder = Path(proxy.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(dict(proxy.settings), sort_keys=False)
+    text = yaml_lines.dump(dict(proxy.settings))
     settings = config.parse(text, str(folder / "proxy.yaml"))
     stop = proxy.stop if proxy.stop is not None else settings.steps
     if finished(proxy.folder, stop):

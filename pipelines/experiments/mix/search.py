@@ -317,14 +317,13 @@ class _Search:
 
 def _proxy_settings(settings: Settings) -> dict[str, Any]:
     """The resolved training file of the proxy, with every default, so that its fingerprint covers all settings."""
-    import yaml
-
+    from curation.core import yaml_lines
     from training import config
 
     if isinstance(settings.proxy, str):
         loaded = config.load(settings.proxy)
     else:
-        loaded = config.parse(yaml.safe_dump(settings.proxy), "proxy")
+        loaded = config.parse(yaml_lines.dump(settings.proxy), "proxy")
     made: dict[str, Any] = loaded.model_dump(mode="json")
     if "guard" not in loaded.model_fields_set:  # rollbacks and masked documents would change the training data
         made["guard"]["action"] = "watch"

@@ -14,18 +14,14 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from curation.core.errors import UserError
+from curation.core import yaml_lines
+from curation.core.schema import Section, validate
 from pipelines.experiments.mix.mixing_laws import FAMILIES, require_packages
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ObjectiveConfig(_Strict):
+class ObjectiveConfig(Section):
     """What is optimized: the mean validation loss (weights over any validation sets, also those of
     proxy.data.validation), the worst of them, or a score of proxy.evaluate.tasks."""
 
@@ -52,7 +48,7 @@ class ObjectiveConfig(_Strict):
         return self
 
 
-class ConfirmConfig(_Strict):
+class ConfirmConfig(Section):
     """Runs that check the recommendation: each seed trains every mix from the same initial weights."""
 
     seeds: Annotated[int, Field(ge=0)] = 5
@@ -67,7 +63,7 @@ class ConfirmConfig(_Strict):
         return self
 
 
-class Settings(_Strict):
+class Settings(Section):
     """A search file."""
 
     data: str
@@ -99,30 +95,12 @@ class Settings(_Strict):
 
 
 def load(path: str) -> Settings:
-    """Raises UserError with file, key, value and what was expected."""
-    try:
-        with open(path, encoding="utf-8") as f:
-            value = yaml.safe_load(f) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot read this file: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a mapping of keys, found a {type(value).__name__}")
+    """Raises UserError with file, line, key, value and what was expected."""
+    tree = yaml_lines.load(path)
     folder = os.path.dirname(os.path.abspath(path))
     for key in ("data", "proxy"):
-        if isinstance(value.get(key), str) and "://" not in value[key]:
-            value[key] = os.path.join(folder, value[key])
-    try:
-        settings = Settings.model_validate(value)
-    except ValidationError as error:
-        lines = []
-        for detail in error.errors():
-            key = ".".join(str(p) for p in detail["loc"]) or "the file"
-            if detail["type"] == "extra_forbidden":
-                lines.append(f"{path}: unknown key {key}; known are {', '.join(Settings.model_fields)}")
-            elif detail["type"] == "missing":
-                lines.append(f"{path}: {key} is missing")
-            else:
-                lines.append(f"{path}: {key}: {detail['msg'].removeprefix('Value error, ')} (got {detail['input']!r})")
-        raise UserError("\n".join(lines)) from error
+        if isinstance(tree.root, dict) and isinstance(tree.root.get(key), str) and "://" not in tree.root[key]:
+            tree.root[key] = os.path.join(folder, tree.root[key])
+    settings = validate(Settings, tree.root, tree)
     require_packages(settings.families)
     return settings

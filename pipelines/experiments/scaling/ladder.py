@@ -14,18 +14,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from curation.core.errors import UserError
+from curation.core import yaml_lines
+from curation.core.schema import Section, validate
 from pipelines.experiments.mix.proxy_run import Proxy
 from pipelines.experiments.scaling import live_run
 
 
-class Ladder(BaseModel):
+class Ladder(Section):
     """A ladder file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     base: dict[str, Any] | str
     sizes: Annotated[tuple[dict[str, Any], ...], Field(min_length=2)]
@@ -33,32 +31,25 @@ class Ladder(BaseModel):
 
 
 def load(path: str) -> Ladder:
-    """Reads a ladder file. Raises UserError with file, key and problem."""
-    try:
-        with open(path, encoding="utf-8") as f:
-            value = yaml.safe_load(f) or {}
-        if isinstance(value, dict) and isinstance(value.get("base"), str):
-            value["base"] = os.path.join(os.path.dirname(os.path.abspath(path)), value["base"])
-        return Ladder.model_validate(value)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot read this file: {error}") from error
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
-        raise UserError(f"{path}: {problems}") from error
+    """Reads a ladder file. Raises UserError with file, line, key, value and what was expected."""
+    tree = yaml_lines.load(path)
+    if isinstance(tree.root, dict) and isinstance(tree.root.get("base"), str):
+        tree.root["base"] = os.path.join(os.path.dirname(os.path.abspath(path)), tree.root["base"])
+    return validate(Ladder, tree.root, tree)
 
 
 def runs(ladder: Ladder, data: str, folder: str) -> list[Proxy]:
     """The training runs of the ladder, smallest first. Raises UserError for a size that a training file cannot have."""
     from curation.shards import read_manifest
     from training import config
-    from training.train import shape
+    from training.train import model_config
 
     vocab = read_manifest(data).tokenizer.vocab
     base = (config.load(ladder.base) if isinstance(ladder.base, str) else _parse(ladder.base)).model_dump(mode="json")
     made = []
     for size in ladder.sizes:
         settings = base | {"model": {"preset": None, "tie_embeddings": base["model"]["tie_embeddings"], **size}}
-        n = live_run.matmul_parameters(shape(_parse(settings), vocab))
+        n = live_run.matmul_parameters(model_config(_parse(settings), vocab))
         for multiple in ladder.tokens_per_param:
             window = base["batch"]["global_size"] * base["data"]["seq_len"]
             steps = max(1, round(multiple * n / window))
@@ -86,4 +77,4 @@ def train(proxies: Sequence[Proxy], workers: Callable[[Sequence[Proxy]], None]) 
 def _parse(value: dict[str, Any]) -> Any:
     from training import config
 
-    return config.parse(yaml.safe_dump(value), "base")
+    return config.parse(yaml_lines.dump(value), "base")

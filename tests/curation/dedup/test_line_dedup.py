@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from curation.core.errors import UserError
 from curation.dedup import line_dedup, line_spans
 from curation.dedup.line_dedup import LineDedup
-from curation.dedup.text_normalization import NORMALISE
+from curation.dedup.text_normalization import NORMALIZERS
 from curation.seeded_hash import keyed, words
 from tests.curation.stages import corpus_of, cut, documents, run, signals
 
@@ -131,7 +131,7 @@ def test_a_document_may_repeat_itself():
 def test_options_say_what_is_the_same_and_where():
     texts = ["Page 12 of 40 — The Mill\nx", "page 7 of 9: the mill!\ny"]
     counts = {form: sum(s["repeated"] for _, s in edited(documents(texts), normalise=form).values())
-              for form in NORMALISE}  # fmt: skip
+              for form in NORMALIZERS}  # fmt: skip
     assert counts == {"none": 0, "whitespace": 0, "words": 0, "template": 0}
     texts = ["Page 12 of 40 — The Mill\nx", "page 72 of 90: the mill!\ny"]
     assert sum(s["repeated"] for _, s in edited(documents(texts), normalise="template").values()) == 1

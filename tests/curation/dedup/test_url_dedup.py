@@ -1,4 +1,7 @@
-"""One document per URL, through the stages."""
+"""One document per URL, through the stages.
+
+Covers: curation/canonical_url.py
+"""
 
 from __future__ import annotations
 

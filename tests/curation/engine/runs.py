@@ -1,6 +1,6 @@
 """Pipeline files and input for the tests of the engine: real pages and sentences, cut small; and what a run left.
 
-Built on the ground that a user stands on: a YAML file, a folder of input, `config.load`, `run.curate`.
+Built from what a user has: a YAML file, a folder of input, `load_pipeline`, `curate`.
 """
 
 from __future__ import annotations

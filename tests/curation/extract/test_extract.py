@@ -1,4 +1,7 @@
-"""Extraction: the content and no more, with its lines; and never a failure, whatever the page."""
+"""Extraction: the content and no more, with its lines; and never a failure, whatever the page.
+
+Covers: main_content.py, plain_text.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The kernel that walks a page, against regular expressions and lists that say the same thing slowly."""
+"""The kernel that walks a page, against regular expressions and lists that say the same thing slowly.
+
+Covers: blocks.py, html_tag_kernels.py
+"""
 
 from __future__ import annotations
 

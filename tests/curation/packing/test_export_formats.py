@@ -1,6 +1,6 @@
 """Round trips: shards exported to nanoGPT, llm.c, Megatron and datasets, read as those read them, and imported again.
 
-Covers: import_formats.py, merge.py, tokenizer/sentencepiece.py
+Covers: import_formats.py, merge.py
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from curation.core.errors import UserError
 from curation.packing.export_formats import export_shards
 from curation.packing.import_formats import read_token_file
 from curation.packing.merge import merge_runs, write_token_documents
-from curation.packing.tokenizer.encode import Encoder
 from tests.curation.packing.test_shard_writer import corpus, pack
 
 
@@ -193,45 +192,3 @@ def test_validation_wins_where_runs_are_merged(run: Path, tmp_path: Path) -> Non
     )
     assert made.removed_from_training == len(held) + 1 > 1
     assert made.manifest.splits["train"]["web"].documents == manifest.splits["train"]["web"].documents
-
-
-def test_sentencepiece_models_are_loaded_and_say_whether_they_lose(tmp_path: Path) -> None:
-    import io
-
-    import sentencepiece
-
-    from curation.packing.tokenizer.load_tokenizer import load_tokenizer
-
-    texts = [f"the mill grinds {i} grains of wheat  and rye" for i in range(500)]
-    for name, options, lossless in (
-        ("folding", {}, False),
-        (
-            "exact",
-            {
-                "byte_fallback": True,
-                "normalization_rule_name": "identity",
-                "remove_extra_whitespaces": False,
-                "add_dummy_prefix": False,
-            },
-            True,
-        ),
-    ):
-        model = io.BytesIO()
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
-            model_writer=model,
-            vocab_size=320,
-            model_type="bpe",
-            minloglevel=2,
-            **options,
-        )
-        path = tmp_path / f"{name}.model"
-        path.write_bytes(model.getvalue())
-        encoder = Encoder(load_tokenizer(str(path)))
-        assert (encoder.kind, encoder.file, encoder.eos) == ("sentencepiece", "tokenizer.model", 2)
-        assert encoder.decode(encoder.encode_batch(["the mill grinds </s> rye"])[0]).endswith("rye")
-        assert 2 not in encoder.encode_batch(["a </s> b"])[0]
-        if not lossless:
-            assert not encoder.lossless
-        long = "the mill " * 200_000
-        assert encoder.decode(encoder.encode_batch([long])[0]).strip() == long.strip()

@@ -32,7 +32,7 @@ def sides(table: pa.Table, fraction: float, tasks: int = 1, clusters: tuple[str,
     found: dict[bytes, bool] = {}
     for task, part in enumerate(parts):
         mine = train_validation_split.read_split_rule(iter(rows.filter(pc.equal(rows["to"], task)).to_batches()))
-        held = mine.is_validation(part["text"].combine_chunks(), SEED, fraction)
+        held = mine.validation_mask(part["text"].combine_chunks(), SEED, fraction)
         found |= dict(zip(part["doc_id"].to_pylist(), held.tolist(), strict=True))
     return [found[i] for i in table["doc_id"].to_pylist()]
 

@@ -1,4 +1,7 @@
-"""JSON Lines, Parquet, Arrow and folders: a row for every record, whatever is wrong with it."""
+"""JSON Lines, Parquet, Arrow and folders: a row for every record, whatever is wrong with it.
+
+Covers: jsonl.py, parquet_arrow.py, batch_builder.py
+"""
 
 from __future__ import annotations
 

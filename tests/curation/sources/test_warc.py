@@ -1,4 +1,7 @@
-"""Archives: every record of every awkward file accounted for, the same rows however they are read."""
+"""Archives: every record of every awkward file accounted for, the same rows however they are read.
+
+Covers: warc_records.py, compressed_stream.py, http_response.py, batch_builder.py
+"""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def test_train_and_generate(gristmill, small_run, tmp_path):
     assert gristmill("checkpoint", "verify", tmp_path / "out")[:2] == (0, "00000000: intact\n00000004: intact\n")
     (tmp_path / "out" / "checkpoints" / "00000004" / "state.json").write_text("{}")
     code, out, _ = gristmill("checkpoint", "verify", tmp_path / "out")
-    assert code == 1 and "state.json is not as it was written" in out
+    assert code == 1 and "state.json is damaged" in out
     assert gristmill("checkpoint", "list", tmp_path / "out")[1].splitlines()[-1].split()[-1] == "damaged"
     (tmp_path / "out" / "checkpoints" / "00000004").rename(tmp_path / "set_aside")
     assert gristmill(*arguments)[0] == 0

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from training.checkpoint import save_load
-from training.checkpoint.save_load import CheckpointError, Retention, Saver, newest, restore, verify
+from training.checkpoint.save_load import CheckpointError, CheckpointSaver, Retention, newest, restore, verify
 from training.config import OptimizerConfig, parse
 from training.model.transformer import Model, ModelConfig
 from training.optim.optimizers import Optimizers, build_optimizers
@@ -30,7 +30,7 @@ def made(seed: int) -> tuple[nn.Module, Optimizers]:
 
 
 def put(folder: Path, step: int, *, keep: int = 3, **options: Any) -> None:
-    with Saver(folder, **options) as saver:
+    with CheckpointSaver(folder, **options) as saver:
         saver.save(step, *made(step), {"step": step}, Retention(keep))
 
 
@@ -71,7 +71,7 @@ def test_the_good_one_and_its_successor_stay() -> None:
 def test_training_goes_on_while_it_is_written(tmp_path: Path) -> None:
     """What is written is what the tensors were when `save` was called."""
     model, optimizers = made(7)
-    with Saver(tmp_path) as saver:
+    with CheckpointSaver(tmp_path) as saver:
         saver.save(7, model, optimizers, {"step": 7}, Retention(2))
         with torch.no_grad():
             for p in model.parameters():
@@ -231,7 +231,7 @@ def test_any_damage_is_found(tmp_path: Path) -> None:
 def test_all_damaged_is_for_a_person_to_decide(tmp_path: Path) -> None:
     put(tmp_path, 1)
     (tmp_path / "00000001" / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match=r"no checkpoint is undamaged \(1 tried\); remove them to start"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint can be read \(1 tried\); remove them to start"):
         newest(tmp_path)
 
 
@@ -279,7 +279,7 @@ def test_power_lost_anywhere_in_a_run(corpus: Path, tmp_path: Path) -> None:
 def assert_same_tensors(a: Path, b: Path) -> None:
     found = []
     for path in (a, b):
-        model = Model(ModelConfig(**verify(path)["shape"]))
+        model = Model(ModelConfig(**verify(path)["model_config"]))
         optimizers = build_optimizers(model, OptimizerConfig())
         restore(path, model, optimizers)
         found.append(save_load.tensors(model, optimizers))

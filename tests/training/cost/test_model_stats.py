@@ -141,12 +141,12 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
         UserError, match=r"GB are needed on each H100 SXM .* What would fit: .*--gpus \d+, batch.micro_size=1"
     ):
         plan_training(parse(FILE), 128_256, device=DEVICES["h100"])
-    big = parse(FILE.replace("micro: 1", "micro: 8"))
+    big = parse(FILE.replace("micro_size: 1", "micro_size: 8"))
     with pytest.raises(UserError, match=r"What would fit: batch.micro_size=\d") as caught:
         plan_training(big, 128_256, device=DEVICES["h100"], gpus=8)
     micro = int(str(caught.value).split("batch.micro_size=")[1][0])
     assert micro < 8 and plan_training(
-        parse(FILE.replace("micro: 1", f"micro: {micro}")), 128_256, device=DEVICES["h100"], gpus=8
+        parse(FILE.replace("micro_size: 1", f"micro_size: {micro}")), 128_256, device=DEVICES["h100"], gpus=8
     )
     with pytest.raises(UserError, match="do not divide over 7 devices; 70 would"):
         plan_training(parse(FILE), 128_256, device=DEVICES["h100"], gpus=7)

@@ -19,7 +19,7 @@ import torch
 from curation.core.errors import UserError
 from training.checkpoint import save_load
 from training.config import parse
-from training.distributed.ray_train import fit
+from training.distributed.ray_train import train_on_ray
 from training.model.transformer import Model, ModelConfig
 
 CONFIG = {
@@ -80,7 +80,7 @@ def kill_a_worker() -> None:
 def weights(run: Path) -> str:
     """SHA-256 over the final weights, by name."""
     path = save_load.checkpoints(run / "checkpoints")[-1]
-    model = Model(ModelConfig(**save_load.verify(path)["shape"]))
+    model = Model(ModelConfig(**save_load.verify(path)["model_config"]))
     save_load.restore(path, model, None)
     digest = hashlib.sha256()
     for name, p in sorted(model.named_parameters()):
@@ -92,9 +92,9 @@ def weights(run: Path) -> str:
 def test_a_killed_worker_and_a_lost_node(corpus: Path, tmp_path: Path, cluster: Any) -> None:
     config = parse(json.dumps(CONFIG))
     whole, killed, shrunk = (tmp_path / name for name in ("whole", "killed", "shrunk"))
-    fit(config, str(corpus), str(whole), workers=2)
+    train_on_ray(config, str(corpus), str(whole), workers=2)
     when(killed, 9, kill_a_worker)
-    result = fit(config, str(corpus), str(killed), workers=2)
+    result = train_on_ray(config, str(corpus), str(killed), workers=2)
     starts = [json.loads(line) for line in (killed / "sessions.jsonl").read_text().splitlines()]
     assert [s["event"] for s in starts].count("start") == 2 and starts[-1]["event"] == "done"
     assert result.steps == 24 and weights(whole) == weights(killed)
@@ -103,7 +103,7 @@ def test_a_killed_worker_and_a_lost_node(corpus: Path, tmp_path: Path, cluster: 
 
     nodes, second = cluster
     when(shrunk, 9, lambda: nodes.remove_node(second))
-    fit(config, str(corpus), str(shrunk), workers=(1, 2))
+    train_on_ray(config, str(corpus), str(shrunk), workers=(1, 2))
     ranks = [e["ranks"] for e in map(json.loads, (shrunk / "sessions.jsonl").open()) if e["event"] == "start"]
     assert ranks == [2, 1]
     ours, theirs = ([e for e in entries(run) if e["kind"] == "train"] for run in (whole, shrunk))
@@ -116,4 +116,6 @@ def test_a_killed_worker_and_a_lost_node(corpus: Path, tmp_path: Path, cluster: 
 @pytest.mark.slow
 def test_what_the_user_has_to_mend_is_said_once(corpus: Path, tmp_path: Path, cluster: Any) -> None:
     with pytest.raises(UserError, match="no domain web"):
-        fit(parse(json.dumps({**CONFIG, "data": {"weights": {"web": 1.0}}})), str(corpus), str(tmp_path), workers=1)
+        train_on_ray(
+            parse(json.dumps({**CONFIG, "data": {"weights": {"web": 1.0}}})), str(corpus), str(tmp_path), workers=1
+        )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from curation.core.errors import UserError
-from training.metrics.experiment_loggers import Logs, numbers
+from training.metrics.experiment_loggers import ExperimentLoggers, numbers
 
 TRAIN = {
     "kind": "train",
@@ -45,10 +45,10 @@ def test_tensorboard_forgets_what_was_done_again(tmp_path: Path, monkeypatch: py
     # Files are read in the order of their names: the second, then a counter, of which 10 comes before 9
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     seen: list[dict] = []
-    with Logs(tmp_path, then=seen.append) as logs:
+    with ExperimentLoggers(tmp_path, then=seen.append) as logs:
         for i in (1, 2, 3, 4, 2, 3):  # back to 2
             logs({**TRAIN, "step": i, "loss": float(i + 10 * (len(seen) > 3))})
-    with Logs(tmp_path) as logs:  # a new process goes on at 3
+    with ExperimentLoggers(tmp_path) as logs:  # a new process goes on at 3
         logs({**TRAIN, "step": 3, "loss": 33.0})
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"), purge_orphaned_data=True)
     events.Reload()
@@ -66,17 +66,17 @@ def test_services_by_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(
         sys.modules, "wandb", types.SimpleNamespace(init=lambda **k: told.append((k["resume"], 0)) or run)
     )
-    with Logs(tmp_path, ["wandb"]) as logs:
+    with ExperimentLoggers(tmp_path, ["wandb"]) as logs:
         logs(TRAIN)
         logs({**TRAIN, "step": 2})  # back
     assert [t[1] for t in told] == [0, "step", 3, 2, 0] and told[0][0] == "allow" and told[1][0] == "*"
     assert '"train/loss": 2.5' in told[2][0]
     run.log = lambda *_, **__: 1 / 0
-    with Logs(tmp_path, ["wandb"]) as logs, pytest.warns(UserWarning, match="going on without it"):
+    with ExperimentLoggers(tmp_path, ["wandb"]) as logs, pytest.warns(UserWarning, match="continues without it"):
         logs(TRAIN)
         logs(TRAIN)
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(UserError, match=r'mlflow is not installed\n  install with: pip install "gristmill\[logs\]"'):
-        Logs(tmp_path, ["mlflow"])
-    with pytest.raises(UserError, match="no service 'neptune'"):
-        Logs(tmp_path, ["neptune"])
+        ExperimentLoggers(tmp_path, ["mlflow"])
+    with pytest.raises(UserError, match="unknown service 'neptune'"):
+        ExperimentLoggers(tmp_path, ["neptune"])

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from curation.core.errors import UserError
-from training.checkpoint.save_load import Loaded
+from training.checkpoint.save_load import Checkpoint
 from training.config import GuardConfig, parse
 from training.stability import rollback
-from training.stability.find_spike_documents import Incident, quarantine, refuse
-from training.stability.spike_detection import Guard
+from training.stability.find_spike_documents import Incident, append_to_exclude_list, check_limits
+from training.stability.spike_detection import SpikeGuard
 from training.train import TrainResult, train
 
 _spec = importlib.util.spec_from_file_location("guard_bench", Path(__file__).parents[3] / "benchmarks" / "guard.py")
@@ -27,11 +27,13 @@ bench = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(bench)
 
 
-def made(**config: Any) -> Guard:
-    return Guard(GuardConfig(**{"action": "skip", "window": 32, "warmup_steps": 16, **config}), torch.device("cpu"))
+def made(**config: Any) -> SpikeGuard:
+    return SpikeGuard(
+        GuardConfig(**{"action": "skip", "window": 32, "warmup_steps": 16, **config}), torch.device("cpu")
+    )
 
 
-def feed(guard: Guard, values: list[tuple[float, float]], first: int = 1) -> list[bool]:
+def feed(guard: SpikeGuard, values: list[tuple[float, float]], first: int = 1) -> list[bool]:
     """Which of the steps are skipped."""
     return [
         bool(guard.judge(i, torch.tensor(loss), torch.tensor(norm))[0]) for i, (loss, norm) in enumerate(values, first)
@@ -66,7 +68,7 @@ def test_what_is_no_number_is_skipped_from_the_first_step_on() -> None:
     assert feed(made(), values) == [False, True, True, True, False]
     assert feed(made(action="watch"), values) == [False, True, True, True, False], "an update of NaN is never taken"
     assert feed(made(action="off"), values) == [False] * 5
-    guard = Guard(GuardConfig(), torch.device("cpu"), overflow=True)
+    guard = SpikeGuard(GuardConfig(), torch.device("cpu"), overflow=True)
     skips = [guard.judge(i, torch.tensor(a), torch.tensor(b)) for i, (a, b) in enumerate(values, 1)]
     assert [bool(s[0]) for s in skips] == [False, True, True, True, False]
     assert [bool(s[1]) for s in skips] == [False, True, False, False, False], "fp16's overflow is no anomaly"
@@ -87,7 +89,7 @@ def test_a_spike_is_so_many_anomalies_within_so_many_steps() -> None:
         for i in at:
             values[i - 1] = (9.0, 40.0)
         feed(guard, values)
-        return guard.look(60, 10), guard.culprits()[1] if int(guard.spike) >= 0 else []
+        return guard.spike_confirmed(60, 10), guard.anomalous_steps()[1] if int(guard.spike) >= 0 else []
 
     assert spike([40, 45, 50]) == (False, [])
     assert spike([40, 42, 44]) == (True, [40, 42, 44])
@@ -101,7 +103,7 @@ def test_which_checkpoint_is_good() -> None:
     good = []
     for i in range(60):
         feed(guard, values[i : i + 1], i + 1)
-        guard.look(i + 1, 10)
+        guard.spike_confirmed(i + 1, 10)
         good.append(guard.good)
     assert good[17] == 10 and good[16] == 0 and good[27] == 20
     assert good[37] == 20, "30 was not followed by 8 accepted ones, the 35th came between"
@@ -138,13 +140,13 @@ def found(number: int, good: int, blamed: int, masked: int) -> Incident:
 
 
 def test_when_to_stop(tmp_path: Path) -> None:
-    refuse([found(1, 100, 0, 0), found(2, 150, 0, 0)], 0.0, 0.01, tmp_path)
+    check_limits([found(1, 100, 0, 0), found(2, 150, 0, 0)], 0.0, 0.01, tmp_path)
     with pytest.raises(UserError, match="the loss is 5 in step 105, the second spike after the checkpoint of"):
-        refuse([found(1, 100, 0, 0), found(2, 100, 0, 0)], 0.0, 0.01, tmp_path)
+        check_limits([found(1, 100, 0, 0), found(2, 100, 0, 0)], 0.0, 0.01, tmp_path)
     with pytest.raises(
         UserError, match=r"20 documents are masked, 2.00% of all, and guard.max_masked_fraction is 1.00%"
     ):
-        refuse([found(1, 100, 20, 20)], 0.02, 0.01, tmp_path)
+        check_limits([found(1, 100, 20, 20)], 0.02, 0.01, tmp_path)
 
 
 # --- poisoned documents, in the small
@@ -224,9 +226,9 @@ def test_a_rollback_cut_short_anywhere_ends_the_same(
         monkeypatch.setattr(module, name, wrapped)
 
     die_once(find_spike_documents.Incident, "write", before=True)
-    die_once(find_spike_documents, "quarantine", before=True)
-    die_once(rollback, "investigate", before=False)
-    die_once(rollback, "tell", before=False)
+    die_once(find_spike_documents, "append_to_exclude_list", before=True)
+    die_once(rollback, "find_cause", before=False)
+    die_once(rollback, "record_incidents", before=False)
     quarantine = str(where.parent / "bad.jsonl")
     for _ in range(8):
         try:
@@ -249,13 +251,13 @@ def test_random_weights_blame_nobody(
 ) -> None:
     """The newest checkpoint scores where only the start is good, if its run learns: ln 257 is 5.55."""
 
-    def found(step: int) -> Loaded:
+    def found(step: int) -> Checkpoint:
         guard = {"history": [losses, losses]}
-        return Loaded(Path(f"{step:08d}"), {"step": step, "guard": guard, "shape": {"vocab": 257}}, ())
+        return Checkpoint(Path(f"{step:08d}"), {"step": step, "guard": guard, "model_config": {"vocab": 257}}, ())
 
     monkeypatch.setattr(rollback.save_load, "newest", lambda _: found(50))
     config = parse("steps: 100", overrides={"init_from": init_from} if init_from else {})
-    assert rollback._scorer(config, Path("run"), found(good)).state["step"] == scorer
+    assert rollback._scoring_checkpoint(config, Path("run"), found(good)).state["step"] == scorer
 
 
 def test_half_a_line_in_the_quarantine_list(tmp_path: Path) -> None:
@@ -266,8 +268,8 @@ def test_half_a_line_in_the_quarantine_list(tmp_path: Path) -> None:
     ours = '{"doc_id": "aa", "reason": "by hand"}'
     for text, kept in ((f"# a note\n[]\n{ours}\n" + '{"doc_id": "b', ["# a note", "[]", ours]), (ours, [ours])):
         file.write_text(text)
-        quarantine(file, one)
-        quarantine(file, one)
+        append_to_exclude_list(file, one)
+        append_to_exclude_list(file, one)
         lines = file.read_text().splitlines()
         assert lines[:-1] == kept and json.loads(lines[-1])["doc_id"] == "bb"
 

@@ -53,7 +53,7 @@ WRITTEN = {
         "HERE/pipeline.yaml:5: sources[0].txt: the source 'texts' (read: text) has no option 'txt'\n"
         "  did you mean text?",
     ),
-    "wrong type": (HEAD + "seed: seventeen\n", "HERE/pipeline.yaml:3: seed: is 'seventeen'\n  expected integer"),
+    "wrong type": (HEAD + "seed: seventeen\n", "HERE/pipeline.yaml:3: seed: is 'seventeen'\n  expected an integer"),
     "wrong type of an option": (
         HEAD + "steps:\n  - minhash_dedup: {threshold: high}\n",
         'HERE/pipeline.yaml:4: steps[0].minhash_dedup.threshold: is "high"\n  expected a number',
@@ -120,7 +120,7 @@ def test_bad_sql_names_the_line_and_the_rule(folder: Path, sql: str, expected: s
 def test_files_without_a_record_are_an_empty_source(folder: Path) -> None:
     (folder / "texts" / "a.jsonl").write_text("\n\n")
     assert said(folder, runs.text_pipeline(folder)) == (
-        "source 'texts' is empty: 1 files below HERE/texts match '**/*.jsonl', and there is no record in them"
+        "source 'texts' is empty: 1 files below HERE/texts match '**/*.jsonl', and they contain no records"
     )
 
 

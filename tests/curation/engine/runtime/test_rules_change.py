@@ -206,7 +206,7 @@ COPIES = '''
 from dataclasses import dataclass
 from typing import ClassVar
 import pyarrow as pa
-from curation import record
+from curation import document
 from curation.step import MapStep
 
 @dataclass
@@ -217,7 +217,7 @@ class Copies(MapStep):
     signals = property(lambda self: pa.schema([("n", pa.int64())]))
     def __call__(self, batch):
         n = batch.column("exact_dedup").field("copies")
-        return record.with_column(batch, self.name, pa.StructArray.from_arrays([n], fields=list(self.signals)))
+        return document.with_column(batch, self.name, pa.StructArray.from_arrays([n], fields=list(self.signals)))
 
 @dataclass
 class Stamp(MapStep):
@@ -229,9 +229,9 @@ class Stamp(MapStep):
     def __call__(self, batch):
         n = batch.column("copies").field("n").to_pylist()
         texts = [f"{t} [{k}]" for t, k in zip(batch.column("text").to_pylist(), n)]
-        batch = record.with_column(batch, "text", pa.array(texts, pa.large_string()))
+        batch = document.with_column(batch, "text", pa.array(texts, pa.large_string()))
         did = pa.array([True] * batch.num_rows)
-        return record.with_column(batch, self.name, pa.StructArray.from_arrays([did], fields=list(self.signals)))
+        return document.with_column(batch, self.name, pa.StructArray.from_arrays([did], fields=list(self.signals)))
 '''
 
 

@@ -17,7 +17,7 @@ import socket
 import urllib.request
 from dataclasses import dataclass
 import pyarrow as pa
-from curation import record
+from curation import document
 from curation.step import MapStep
 
 @dataclass
@@ -42,7 +42,7 @@ class Curious(MapStep):
         except Exception:
             n = 1
         values = pa.array([n] * batch.num_rows, pa.int64())
-        return record.with_column(batch, self.name, pa.StructArray.from_arrays([values], fields=list(self.signals)))
+        return document.with_column(batch, self.name, pa.StructArray.from_arrays([values], fields=list(self.signals)))
 
 @dataclass
 class CuriousScrub(Curious):

@@ -1,4 +1,7 @@
-"""The classifier step and its training: real fastText, real labelled text, the same bytes every time."""
+"""The classifier step and its training: real fastText, real labelled text, the same bytes every time.
+
+Covers: train.py, curation/quality/held_out_metrics.py
+"""
 
 from __future__ import annotations
 

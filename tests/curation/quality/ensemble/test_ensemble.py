@@ -1,4 +1,7 @@
-"""The ensemble: the formula against plain Python, Newton's optimum by its definition, files and runs end to end."""
+"""The ensemble: the formula against plain Python, Newton's optimum by its definition, files and runs end to end.
+
+Covers: train.py, curation/quality/held_out_metrics.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The estimator against lmplz's own output, against the definition written out, and against what must hold anyway."""
+"""The estimator against lmplz's own output, against the definition written out, and against what must hold anyway.
+
+Covers: kneser_ney.py, count.py, adjusted_counts.py, arpa.py, disk_arrays.py
+"""
 
 from __future__ import annotations
 
@@ -116,7 +119,7 @@ def test_kenlm_scores_as_under_lmplz(data: Path, tmp_path: Path, order: int, cap
 
     out = tmp_path / "m.arpa"
     estimate.train_ngram([str(data / "lm/lmplz_train.txt")], order, str(out), form="spaces")
-    model = reference.load(str(out))
+    model = reference.load_kenlm(str(out))
     assert capfd.readouterr() == ("", "")  # no complaint
     assert model.order == order
     rows = [line.split("\t") for line in lines(data / f"lm/lmplz_order{order}_scores.tsv")]
@@ -144,7 +147,7 @@ def test_runs_are_merged_by_levels(data: Path, tmp_path: Path) -> None:
     """More than 64 runs: those of one size become one of the next."""
     text = lines(data / "lm/lmplz_train.txt")[:1000]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("curation.quality.ngram.count._FAN", 4)
+        patch.setattr("curation.quality.ngram.count._MERGE_WIDTH", 4)
         estimate.estimate(text, 3, str(tmp_path / "a.arpa"), memory=1)
     estimate.estimate(text, 3, str(tmp_path / "b.arpa"))
     assert (tmp_path / "a.arpa").read_bytes() == (tmp_path / "b.arpa").read_bytes()
@@ -184,10 +187,10 @@ def test_a_text_without_words_is_refused(tmp_path: Path, text: str) -> None:
 def test_options_are_refused(tmp_path: Path) -> None:
     out = str(tmp_path / "m.arpa")
     for order in (1, 7):
-        with pytest.raises(UserError, match="orders from 2 to 6"):
+        with pytest.raises(UserError, match="expected 2 to 6"):
             estimate.estimate(["a"], order, out)
     for prune in ([1], [0, 2, 1], [0, 0, 0, 0]):
-        with pytest.raises(UserError, match="thresholds that never fall"):
+        with pytest.raises(UserError, match="thresholds that do not decrease"):
             estimate.estimate(["a"], 3, out, prune=prune)
 
 
@@ -207,7 +210,7 @@ def test_odd_texts(tmp_path: Path) -> None:
     quiet(odd, 3, out)
     words = {g[0] for g in load_bytes(out) if len(g) == 1}
     assert {b"a", b"b", b"x?y", "\u00a0".encode(), "\u2028".encode(), b"\\end\\"} <= words
-    assert reference.load(str(out)).order == 3
+    assert reference.load_kenlm(str(out)).order == 3
 
 
 def load_bytes(path: Path) -> list[tuple[bytes, ...]]:

@@ -1,4 +1,7 @@
-"""Perplexity: its formula by hand on a small model, its word definition, and what a real model prefers."""
+"""Perplexity: its formula by hand on a small model, its word definition, and what a real model prefers.
+
+Covers: ccnet_normalization.py, kenlm_model.py, curation/quality/ngram/tokenize_text.py, curation/quality/ngram/tokenize_kernel.py
+"""
 
 from __future__ import annotations
 
@@ -139,7 +142,7 @@ def by_character(text: str) -> list[str]:
         words: list[str] = []
         glued = False  # the next letter goes on with the last word
         for character in line:
-            kind, written = tokenize_kernel.image(character)
+            kind, written = tokenize_kernel.normalize_character(character)
             if kind == tokenize_kernel.WORD:
                 words[-1:] = [words[-1] + written] if glued else [*words[-1:], written]
                 glued = True
@@ -179,7 +182,7 @@ TEXTS = st.lists(ODD | st.characters(exclude_categories=["Cs"]), max_size=60).ma
 @given(st.lists(TEXTS, max_size=6))
 def test_the_kernel_is_the_plain_reference(texts: list[str]) -> None:
     given_ = pa.array(["before", *texts, None, "after"], pa.large_string())
-    found = list(tokenize_text.cut(given_.slice(1, len(texts) + 1)))
+    found = list(tokenize_text.tokenize(given_.slice(1, len(texts) + 1)))
     assert [[line.decode() for line in lines] for lines, _ in found] == [*map(by_character, texts), []]
     assert [tokens for _, tokens in found] == [sum(len(x.split(" ")) + 1 for x in by_character(t)) for t in texts] + [0]
 
@@ -197,7 +200,7 @@ def test_the_kernel_of_spaces_is_the_plain_reference(texts: list[str]) -> None:
             for x in text.encode().split(b"\n")
         ]
         expected.append(([b" ".join(words) for words in cut if words], sum(len(words) + 1 for words in cut if words)))
-    assert list(tokenize_text.cut(pa.array(texts, pa.large_string()), "spaces")) == expected
+    assert list(tokenize_text.tokenize(pa.array(texts, pa.large_string()), "spaces")) == expected
 
 
 @given(st.text(st.characters(), max_size=200))
@@ -217,7 +220,7 @@ def test_normalised_text_stays_as_it_is(text: str) -> None:
 
 def test_long_lines_and_large_batches(arpa: str) -> None:
     text = "the mill, " * 1_000_000
-    ((lines, tokens),) = tokenize_text.cut(pa.array([text], pa.large_string()))
+    ((lines, tokens),) = tokenize_text.tokenize(pa.array([text], pa.large_string()))
     assert tokens == 3_000_001 and lines == [("the mill , " * 1_000_000).strip().encode()]
 
 
@@ -263,7 +266,7 @@ def test_ccnets_perplexity_is_ccnets(published: Path) -> None:
 
     tokenizer = ccnet_normalization.load_tokenizer(str(published / "en.sp.model"))
     theirs = KenlmModel("wikipedia", "en")
-    theirs._model, theirs._tokenizer = kenlm_model.load(str(published / "en.arpa.bin")), Tokenizer()
+    theirs._model, theirs._tokenizer = kenlm_model.load_kenlm(str(published / "en.arpa.bin")), Tokenizer()
     step = Perplexity(model=str(published / "en.arpa.bin"), form="ccnet")
     step.check()
     assert step.models() == (str(published / "en.arpa.bin"), str(published / "en.sp.model"))
@@ -315,7 +318,7 @@ def test_a_model_a_language(arpa: str, published: Path, tmp_path: Path) -> None:
         Perplexity(
             languages={"fr": str(published / "en.arpa.bin")}, form="ccnet", tokenizer=str(tmp_path / "fr.sp.model")
         ).open()
-    with pytest.raises(UserError, match="belongs to `form: ccnet`"):
+    with pytest.raises(UserError, match="is only for `form: ccnet`"):
         Perplexity(model=arpa, tokenizer="x").check()
 
 

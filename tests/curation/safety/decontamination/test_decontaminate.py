@@ -1,4 +1,7 @@
-"""Decontamination: evaluation items planted in real text, verbatim and disguised, and text that only resembles them."""
+"""Decontamination: evaluation items planted in real text, verbatim and disguised, and text that only resembles them.
+
+Covers: benchmark_items.py, ngram_index.py, ngram_kernels.py
+"""
 
 from __future__ import annotations
 
@@ -270,15 +273,15 @@ def test_bad_configuration(tmp_path: Path) -> None:
             against=[str(tmp_path / "odd.jsonl")], fields=["frage", "prompt"]
         ),
         "cannot be read": Decontaminate(against=[str(tmp_path / "broken.jsonl")]),
-        "a JSON object was expected": Decontaminate(against=[str(tmp_path / "list.jsonl")]),
-        "without records": Decontaminate(against=[str(tmp_path / "empty.jsonl")]),
-        "is none of": Decontaminate(against=[str(tmp_path / "a.csv")]),
+        "expected a JSON object": Decontaminate(against=[str(tmp_path / "list.jsonl")]),
+        "has no records": Decontaminate(against=[str(tmp_path / "empty.jsonl")]),
+        "unknown format": Decontaminate(against=[str(tmp_path / "a.csv")]),
         "`ngram`": Decontaminate(against=["x"], ngram=0),
         "`share`": Decontaminate(against=["x"], share=0.0),
         "no file of ordinary text matches": Decontaminate(
             against=[str(tmp_path / "odd.jsonl")], fields=["frage"], common=["none.parquet"]
         ),
-        "no text in the field 'text' of its first record; it has frage": Decontaminate(
+        "the first record has no text in the field 'text'; it has frage": Decontaminate(
             against=[str(tmp_path / "odd.jsonl")], fields=["frage"], common=[str(tmp_path / "odd.jsonl")]
         ),
     }

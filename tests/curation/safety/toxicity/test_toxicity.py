@@ -1,4 +1,7 @@
-"""Toxicity: the bundled model keeps its card's promises, and the step scores what it says it scores."""
+"""Toxicity: the bundled model keeps its card's promises, and the step scores what it says it scores.
+
+Covers: fasttext_model.py, word_list.py, train.py
+"""
 
 from __future__ import annotations
 
