@@ -53,7 +53,8 @@ class ConfirmConfig(Section):
 
     seeds: Annotated[int, Field(ge=0)] = 5
     against: tuple[Literal["natural", "prior", "uniform"], ...] = ("natural", "prior")
-    mixes: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}  # further mixes to compare with: name -> shares
+    # further mixes to compare with: name -> shares
+    mixes: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits(self) -> ConfirmConfig:

@@ -98,7 +98,7 @@ def test_a_run_has_its_cards(small: Path) -> None:
     assert yaml.safe_load((small / "card.md").read_text().split("---")[1])["license"] == ["mit", "unknown"]
     assert "| length (own.py:Length) | short | `length.chars >= 20` | 1 | 41 |" in text  # a step of the user's own
     assert "| length.chars | 41 |" in text or "| length.chars | 42 |" in text
-    assert "The licence of web is not declared" in text and "Personal data was not looked for" in text
+    assert "The licence of web is not declared" in text and "Personal data was not removed" in text
     assert "<script>" not in text and "alert(" not in text
     assert str(small.parent) not in text and str(small.parent) not in json.dumps(croissant)
 
