@@ -80,7 +80,7 @@ def watched(run: Path, folder: Path, base: dict[str, Any], size: dict[str, Any],
     made = ladder.runs(ladder.Ladder(base=base, sizes=(size, size), tokens_per_param=(multiple,)), str(run), str(out))
     settings = dict(made[0].settings) | {"seed": seed}
     steps = settings["steps"]
-    if (out / "metrics.jsonl").exists() and live_run.final(out) is not None:
+    if (out / "metrics.jsonl").exists() and live_run.final_point(out) is not None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(run / "result" / "shards", data / "result" / "shards")
@@ -134,8 +134,8 @@ def look_at(run: Path, folder: Path, work: Path, seeds: int) -> None:
     curves, made = live_check.ladder_curves(str(folder)), fit(read(str(folder)), resamples=200)
     raised = {None: 0, domain: 0}
     for job, place in places.items():
-        seen = live_run.curve(place / "run")
-        left = live_check.departure(seen, live_check.expected(made, curves, seen))
+        seen = live_run.loss_curve(place / "run")
+        left = live_check.find_departure(seen, live_check.predict_band(made, curves, seen))
         raised[job[1]] += left is not None
         if left is not None:
             print(f"   {place.name}: {left.message}")

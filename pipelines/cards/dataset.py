@@ -132,9 +132,7 @@ def _funnel(card: CardData) -> str:
             rows.append([_step_name(step), rule, sql, f"{what['dropped']:,}", f"{left:,}"])
     rows.append(["**kept**", "", "", "", f"**{card.kept:,}**"])
     domains = ", ".join(f"{d} {n:,}" for d, n in card.run["counts"].get("domains", {}).items())
-    return (
-        table(["step", "rule", "keeps where", "dropped", "left"], rows, 2) + f"\n\nKept by domain: {domains or 'none'}."
-    )
+    return table(["step", "rule", "keep if", "dropped", "left"], rows, 2) + f"\n\nKept by domain: {domains or 'none'}."
 
 
 def _step_name(step: dict[str, Any]) -> str:
@@ -177,7 +175,7 @@ def _personal(card: CardData) -> list[str]:
             "## Personal data",
             f"Found by the step {_step_name(step)} before anything was stored; replacement: {actions}.",
             table(["entity", "replaced"], rows, 1),
-            f"{spared:,.0f} more were left in place because they identify nobody (see docs/pii.md).{_counted(card)}",
+            f"{spared:,.0f} more were left in place because they identify no person (see docs/pii.md).{_counted(card)}",
         ]
     return parts
 

@@ -44,7 +44,7 @@ def _recipe(file: str, pipeline: Any) -> str:
         "## Sources",
         table(["source", "domain", "reader", "licence"], sources),
         "## Steps and rules",
-        table(["step", "options", "rule", "keeps where"], steps),
+        table(["step", "options", "rule", "keep if"], steps),
     ]
     if used:
         rows = [[m, models.CATALOGUE[m].licence, models.CATALOGUE[m].note] for m in used]

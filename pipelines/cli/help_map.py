@@ -150,10 +150,10 @@ class HelpMap(typer.core.TyperGroup):
 
 def add_examples(command: Any, path: str = "") -> None:
     """Adds the examples to the help of every command below a group."""
-    from rich.markup import escape
-
     if examples := EXAMPLES.get(path):
-        # two newlines: rich joins lines that are one newline apart into one paragraph
-        command.epilog = "\n\n".join(["[bold]Examples[/]", *(escape(f"  $ gristmill {e}") for e in examples)])
+        # Two newlines: rich joins lines that are one newline apart into one paragraph. Brackets are escaped by hand:
+        # importing rich.markup for it costs a third of the time of `--help`.
+        lines = (f"  $ gristmill {e}".replace("[", "\\[") for e in examples)
+        command.epilog = "\n\n".join(["[bold]Examples[/]", *lines])
     for name, child in getattr(command, "commands", {}).items():
         add_examples(child, f"{path} {name}".strip())

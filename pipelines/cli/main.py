@@ -87,7 +87,7 @@ def main() -> NoReturn:
 
 
 def _without_plain(arguments: list[str]) -> list[str]:
-    """The arguments without --plain, which may stand anywhere before a bare `--`; it sets GRISTMILL_PLAIN."""
+    """The arguments without --plain, which may be anywhere before a bare `--`; it sets GRISTMILL_PLAIN."""
     stop = arguments.index("--") if "--" in arguments else len(arguments)
     if "--plain" in arguments[:stop]:
         os.environ["GRISTMILL_PLAIN"] = "1"

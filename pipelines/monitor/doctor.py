@@ -187,10 +187,10 @@ def _accelerator() -> list[Finding]:
         return [Finding("GPU", "good", "none: training uses the processor, which is right for small models")]
 
 
-def show(console: Any, findings: list[Finding]) -> None:
+def show(console: Any, results: list[Finding]) -> None:
     """One line each, advice below."""
     marks = {"good": ("✓", "green"), "warn": ("!", "yellow"), "bad": ("✗", "red")}
-    for finding in findings:
+    for finding in results:
         mark, style = marks[finding.state]
         console.print(f"{mark} {finding.what}: {finding.said}", style=style, markup=False, highlight=False)
         if finding.advice and finding.state != "good":

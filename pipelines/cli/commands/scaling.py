@@ -158,14 +158,14 @@ def scaling_watch(
 
     from pipelines.experiments.scaling import fit, live_check, live_run, read
 
-    seen = live_run.curve(Path(run))
+    seen = live_run.loss_curve(Path(run))
     curves, made = live_check.ladder_curves(ladder), fit(read(ladder), resamples=100)
     while True:
-        left = live_check.departure(seen, live_check.expected(made, curves, seen))
+        left = live_check.find_departure(seen, live_check.predict_band(made, curves, seen))
         if left is not None or not every or len(seen.loss) >= seen.steps:
             break
         time.sleep(every)
-        seen = live_run.curve(Path(run))
+        seen = live_run.loss_curve(Path(run))
     last = int(seen.step[-1]) if len(seen.step) else 0
     if as_json:
         print(json.dumps({"step": last, "incident": left.__dict__ | {"message": left.message} if left else None}))

@@ -77,12 +77,12 @@ def doctor(
     """Check this machine: versions, memory, disk, models, Ray, storage; with advice for each problem."""
     from pipelines.monitor.doctor import examine, show
 
-    findings = examine(storage)
+    results = examine(storage)
     if as_json:
-        print(json.dumps([f.__dict__ for f in findings]))
+        print(json.dumps([f.__dict__ for f in results]))
     else:
-        show(make_console(), findings)
-    raise typer.Exit(1 if any(f.state == "bad" for f in findings) else 0)
+        show(make_console(), results)
+    raise typer.Exit(1 if any(f.state == "bad" for f in results) else 0)
 
 
 SHELLS = ("bash", "zsh", "fish")

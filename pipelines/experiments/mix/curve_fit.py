@@ -1,11 +1,11 @@
-"""The two laws that are curves, fitted to many samples of the runs at once (folds, resamples, or just all of them).
+"""Fits the two nonlinear mixing laws to many samples of the runs at once (folds, resamples, or all runs).
 
     mixing_law    L = c + exp(k + t·r)
     power_law     L = c + A (u·r)^-a
 
-For a given c each is nearly a straight line in log (L - c): its solution is where a descent starts, for a few c. c is
-not held below the least loss seen: of RegMix's 512 mixes some fall below the c that ranks the others best (rho 97.6
-against 95.8 on the 256 test mixes).
+For a given c each is nearly a straight line in log (L - c); its solution is the start of a descent, for a few values of
+c. c may be above the smallest observed loss: of RegMix's 512 mixes some have a loss below the c that ranks the others
+best (rho 97.6 against 95.8 on the 256 test mixes).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from pipelines.experiments.mix.batched_least_squares import Floats, Model, descend
 
-PULL = 1e-3  # of t, and of log u, towards nought, in standard deviations of the metric
-GAPS = (0.1, 1.0, 5.0)  # where c starts: so many standard deviations below the least loss
-EXPONENTS = (0.1, 0.5)  # where the power law's a starts
-TINY = 1e-9  # so that a mix without any domain that helps has a finite loss
-STEEPEST = 50.0  # of exponents, so that nothing overflows
+PULL = 1e-3  # regularization of t and log u towards 0, in standard deviations of the metric
+GAPS = (0.1, 1.0, 5.0)  # starts of c: standard deviations below the smallest loss
+EXPONENTS = (0.1, 0.5)  # starts of the power law's a
+TINY = 1e-9  # keeps the loss of a mix without any useful domain finite
+MAX_EXPONENT = 50.0  # prevents overflow
 
 
 def mixing_law(mixes: Floats, metrics: Floats, counts: Floats) -> Floats:
-    """Numbers c, k, t [samples, metrics, 2 + domains]. mixes [runs, domains], metrics [runs, metrics], counts
-    [samples, runs]: how often a run stands in a sample."""
+    """Coefficients c, k, t [samples, metrics, 2 + domains]. mixes [runs, domains], metrics [runs, metrics], counts
+    [samples, runs]: how often a run is in a sample."""
     domains = mixes.shape[1]
     design = mixes - mixes.mean(axis=0)
     least, spread, cs = _levels(metrics, counts, GAPS)
@@ -38,7 +38,7 @@ def mixing_law(mixes: Floats, metrics: Floats, counts: Floats) -> Floats:
     def model(x: Floats, which: NDArray[np.int64]) -> tuple[Floats, Floats]:
         sample, metric, _ = np.unravel_index(which, shape)
         scale = 1 / spread[sample, metric][:, None]
-        e = np.exp(np.clip(x[:, 1:2] + x[:, 2:] @ design.T, -STEEPEST, STEEPEST)) * scale
+        e = np.exp(np.clip(x[:, 1:2] + x[:, 2:] @ design.T, -MAX_EXPONENT, MAX_EXPONENT)) * scale
         residual = x[:, :1] * scale + e - metrics.T[metric] * scale
         slopes = np.empty((*e.shape, domains + 2))
         slopes[:, :, 0], slopes[:, :, 1] = scale, e
@@ -53,8 +53,10 @@ def mixing_law(mixes: Floats, metrics: Floats, counts: Floats) -> Floats:
 
 
 def power_law(mixes: Floats, metrics: Floats, counts: Floats) -> Floats:
-    """Numbers c, log A, log a, log u [samples, metrics, 3 + domains], the arguments as above. What is told apart
-    neither by A nor by u is settled by the faint pull."""
+    """Coefficients c, log A, log a, log u [samples, metrics, 3 + domains]; arguments as above.
+
+    A and u have one common factor too many; the regularization decides it.
+    """
     domains = mixes.shape[1]
     least, spread, cs = _levels(metrics, counts, GAPS[:2])
     starts = []
@@ -62,7 +64,7 @@ def power_law(mixes: Floats, metrics: Floats, counts: Floats) -> Floats:
         for c in cs:
             level, t = _line(mixes, metrics, counts, c)
             v = np.clip(-t / exponent, -4, 4)
-            level = level + t.mean(axis=2)  # shares sum to one: what all domains have in common is the level's
+            level = level + t.mean(axis=2)  # shares sum to one: the common part belongs to the level
             fixed = [c, level, np.full_like(c, np.log(exponent))]
             starts.append(np.concatenate([np.stack(fixed, axis=2), v - v.mean(axis=2, keepdims=True)], axis=2))
     x0 = np.stack(starts, axis=2)
@@ -74,7 +76,7 @@ def power_law(mixes: Floats, metrics: Floats, counts: Floats) -> Floats:
         a, u = np.exp(x[:, 2:3]), np.exp(x[:, 3:])
         exposure = u @ mixes.T + TINY
         log = np.log(exposure)
-        g = np.exp(np.clip(x[:, 1:2] - a * log, -STEEPEST, STEEPEST)) * scale
+        g = np.exp(np.clip(x[:, 1:2] - a * log, -MAX_EXPONENT, MAX_EXPONENT)) * scale
         residual = x[:, :1] * scale + g - metrics.T[metric] * scale
         slopes = np.empty((*g.shape, domains + 3))
         slopes[:, :, 0], slopes[:, :, 1], slopes[:, :, 2] = scale, g, -a * log * g
@@ -89,27 +91,27 @@ def power_law(mixes: Floats, metrics: Floats, counts: Floats) -> Floats:
 
 
 def _levels(metrics: Floats, counts: Floats, gaps: tuple[float, ...]) -> tuple[Floats, Floats, list[Floats]]:
-    """(least c may be, standard deviation, c of each start), each [samples, metrics]."""
+    """(lower bound of c, standard deviation, c of each start), each [samples, metrics]."""
     inside = counts[:, :, None] > 0
     lowest = np.where(inside, metrics, np.inf).min(axis=1)
-    whole = counts.sum(axis=1, keepdims=True)
-    mean = counts @ metrics / whole
-    spread = np.sqrt(np.einsum("sn,snm->sm", counts, (metrics - mean[:, None]) ** 2) / whole)
+    total = counts.sum(axis=1, keepdims=True)
+    mean = counts @ metrics / total
+    spread = np.sqrt(np.einsum("sn,snm->sm", counts, (metrics - mean[:, None]) ** 2) / total)
     spread = np.where(spread > 0, spread, 1e-12)
-    least = np.where(lowest > 0, 0.0, -np.inf)  # what is left of a loss with the best of mixes is no less than nought
+    least = np.where(lowest > 0, 0.0, -np.inf)  # the irreducible part of a loss is not negative
     cs = [lowest - gap * spread for gap in gaps]
     return least, spread, [np.where(c <= least, lowest * 1e-2, c) for c in cs]
 
 
 def _line(design: Floats, metrics: Floats, counts: Floats, c: Floats) -> tuple[Floats, Floats]:
     """(level [samples, metrics], t [samples, metrics, domains]) of the ridge line log (y - c) = level + t·design."""
-    domains, whole = design.shape[1], counts.sum(axis=1)
+    domains, total = design.shape[1], counts.sum(axis=1)
     z = np.log(np.maximum(metrics[None] - c[:, None], 1e-12))  # [samples, runs, metrics]
-    weights = counts / whole[:, None]
+    weights = counts / total[:, None]
     center, mean = weights @ design, np.einsum("sn,snm->sm", weights, z)
     apart = design - center[:, None]
     weighted = apart * counts[:, :, None]
-    gram = np.matmul(weighted.transpose(0, 2, 1), apart) + 1e-3 * whole[:, None, None] / domains * np.eye(domains)
+    gram = np.matmul(weighted.transpose(0, 2, 1), apart) + 1e-3 * total[:, None, None] / domains * np.eye(domains)
     t = np.linalg.solve(gram, np.matmul(weighted.transpose(0, 2, 1), z - mean[:, None])).transpose(0, 2, 1)
     return mean - np.einsum("smd,sd->sm", t, center), t
 

@@ -1,14 +1,13 @@
-"""What a mix does to a loss: four families, from a table of mixes and the losses of small runs trained on them.
+"""Predicts the loss of a mix: four families of laws, fitted to mixes and the losses of small runs trained on them.
 
-    linear        L = c + t·r, the floor: what any law has to beat
+    linear        L = c + t·r, the baseline that any law has to beat
     mixing_law    L = c + exp(k + t·r)   (Ye et al. 2024, arXiv 2403.16952, equation 7), c not negative
     power_law     L = c + A (u·r)^-a, u positive: Chinchilla's term in the tokens, where a token of domain j counts u_j
-                  (data transferred, Hernandez et al. 2021, arXiv 2102.01293); steep where a domain's share nears nought
-    lightgbm      boosted trees, one a metric (RegMix: Liu et al. 2024, arXiv 2407.01492, section 3)
+                  (data transferred, Hernandez et al. 2021, arXiv 2102.01293); steep where a share is close to 0
+    lightgbm      boosted trees, one model per metric (RegMix: Liu et al. 2024, arXiv 2407.01492, section 3)
 
-r are the domains' shares, L a loss or any metric. A law is fitted to each metric by itself; `Fitted.predict` takes
-mixes [n, domains] and gives metrics [n, metrics]. `refit` fits many samples of the runs in one go, which is how folds
-and resamples are done.
+r are the domains' shares, L a loss or any metric. A law is fitted to each metric separately; `Fitted.predict` maps
+mixes [n, domains] to metrics [n, metrics]. `refit` fits many samples of the runs at once, for folds and resamples.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from pipelines.experiments.mix import curve_fit
 
 Floats = NDArray[np.float64]
 
-BEYOND = 3.0  # times the range of a metric that a curve may go above the highest seen
+MAX_ABOVE = 3.0  # a curve may exceed the largest observed value by this many times the range of the metric
 SEEDS = (17, 18, 19)  # of LightGBM: its prediction is the mean of these
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A law with its numbers: a function of mixes [n, domains] that gives metrics [n, metrics]."""
+    """A fitted law: a function from mixes [n, domains] to metrics [n, metrics]."""
 
     name: str
     function: Callable[[Floats], Floats]
-    signs: Floats | float = 1.0  # of each metric: -1 for one that was fitted upside down
+    signs: Floats | float = 1.0  # of each metric: -1 for one that was fitted with its sign inverted
 
     def predict(self, mixes: Floats) -> Floats:
         return self.function(np.atleast_2d(mixes)) * self.signs
@@ -46,13 +45,13 @@ Family = Callable[[Floats, Floats, Floats], list[Fitted]]
 
 
 def fit(name: str, mixes: Floats, metrics: Floats) -> Fitted:
-    """The law of a family. mixes [runs, domains], metrics [runs, metrics]."""
+    """Fits a law of a family. mixes [runs, domains], metrics [runs, metrics]."""
     return refit(name, mixes, metrics, np.ones((1, len(mixes))))[0]
 
 
 def refit(name: str, mixes: Floats, metrics: Floats, counts: Floats, signs: Floats | float = 1.0) -> list[Fitted]:
-    """One law a sample. counts [samples, runs]: how often each run stands in it. signs: -1 for a metric that is better
-    when larger, such as an accuracy; the curves are of losses, so it is fitted upside down."""
+    """Fits one law per sample. counts [samples, runs]: how often each run is in the sample. signs: -1 for a metric that
+    is better when larger, such as an accuracy: the curves are of losses, so its sign is inverted."""
     return [replace(law, signs=signs) for law in FAMILIES[name](mixes, metrics * signs, counts)]
 
 
@@ -81,7 +80,7 @@ def _mixing_law(mixes: Floats, metrics: Floats, counts: Floats) -> list[Fitted]:
         return lambda r: np.minimum(x[:, 0] + np.exp(np.minimum(x[:, 1] + r @ x[:, 2:].T, curve_fit.STEEPEST)), most)
 
     found = curve_fit.mixing_law(mixes, metrics, counts)
-    return [Fitted("mixing_law", law(x, _most(metrics[n > 0]))) for x, n in zip(found, counts, strict=True)]
+    return [Fitted("mixing_law", law(x, _upper_bound(metrics[n > 0]))) for x, n in zip(found, counts, strict=True)]
 
 
 def _power_law(mixes: Floats, metrics: Floats, counts: Floats) -> list[Fitted]:
@@ -90,17 +89,17 @@ def _power_law(mixes: Floats, metrics: Floats, counts: Floats) -> list[Fitted]:
         return lambda r: np.minimum(x[:, 0] + np.exp(x[:, 1] - a * np.log(r @ u.T + curve_fit.TINY)), most)
 
     found = curve_fit.power_law(mixes, metrics, counts)
-    return [Fitted("power_law", law(x, _most(metrics[n > 0]))) for x, n in zip(found, counts, strict=True)]
+    return [Fitted("power_law", law(x, _upper_bound(metrics[n > 0]))) for x, n in zip(found, counts, strict=True)]
 
 
-def _most(metrics: Floats) -> Floats:
-    """What a curve says at most: few runs on one side may call for an exponential that says e^44 on the other."""
+def _upper_bound(metrics: Floats) -> Floats:
+    """The upper bound of a curve: with few runs on one side, an exponential may reach e^44 on the other."""
     high, low = metrics.max(axis=0), metrics.min(axis=0)
-    return np.asarray(high + BEYOND * (high - low))
+    return np.asarray(high + MAX_ABOVE * (high - low))
 
 
 def _lightgbm(mixes: Floats, metrics: Floats, counts: Floats) -> list[Fitted]:
-    """Each model is one thread's work, the same on any number of them."""
+    """Each model is fitted in one thread, so the result does not depend on the number of threads."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         made = [
             [pool.submit(_trees, mixes[rows], y[rows], seed) for y in metrics.T for seed in SEEDS]

@@ -1,9 +1,8 @@
-"""Which mixes to try: a swarm around a prior, a grid, or one domain at a time, all under the caps on each domain.
+"""Chooses the mixes to try: a swarm around a prior, a grid, or one factor at a time, within the caps of each domain.
 
-The swarm is RegMix's (Liu et al. 2024, section 3.1): Dirichlet draws whose centre is the prior, tempered, and whose
-concentration varies, so that some mixes lie near the prior and some at the edges. Temperature 1 keeps the prior,
-0 makes it uniform; a swarm that hugs the prior alone cannot see an optimum far from it.
-"""
+The swarm is that of RegMix (Liu et al. 2024, section 3.1): Dirichlet draws centred on the tempered prior, with varying
+concentration, so that some mixes are close to the prior and some at the edges. Temperature 1 keeps the prior, 0 makes
+it uniform; a swarm only around the prior cannot find an optimum far from it."""
 
 from __future__ import annotations
 
@@ -16,19 +15,22 @@ import numpy as np
 from curation.core.errors import UserError
 from pipelines.experiments.mix.mixing_laws import Floats
 
-CONCENTRATION = (1.0, 8.0)  # Dirichlet's, a domain: at 1 edges are as likely as the middle, at 8 draws hug the centre
+CONCENTRATION = (
+    1.0,
+    8.0,
+)  # Dirichlet parameter per domain: at 1 edges are as likely as the centre, at 8 draws are near the centre
 TRIES = 200
 
 
 def caps(available: Floats, budget: float | None, max_epochs: float | None) -> Floats:
-    """The largest share of each domain: what it has, read max_epochs times, over the budget. Tokens, all of them."""
+    """The largest share of each domain: its tokens read max_epochs times, divided by the budget. All in tokens."""
     if budget is None or max_epochs is None:
         return np.ones(len(available))
     return np.asarray(np.minimum(1.0, available * max_epochs / budget))
 
 
 def check_caps(names: Sequence[str], largest: Floats, budget: float | None, max_epochs: float | None) -> None:
-    """Raises UserError where no mix keeps within the caps."""
+    """Raises UserError if no mix is within the caps."""
     if largest.sum() < 1 - 1e-9:
         shares = ", ".join(f"{n} {c:.3g}" for n, c in zip(names, largest, strict=True))
         raise UserError(
@@ -38,7 +40,7 @@ def check_caps(names: Sequence[str], largest: Floats, budget: float | None, max_
 
 
 def within(mix: Floats, largest: Floats) -> Floats:
-    """The nearest mix by shares that keeps the caps: what exceeds one goes to the others in proportion."""
+    """A mix within the caps: the excess of a capped domain goes to the others in proportion."""
     mix = np.asarray(mix, dtype=float) / np.sum(mix)
     fixed = np.zeros(len(mix), dtype=bool)
     for _ in range(len(mix)):
@@ -76,7 +78,7 @@ def swarm(
 
 
 def around(center: Floats, runs: int, largest: Floats, *, spread: float, seed: int) -> Floats:
-    """Mixes near one: Dirichlet draws around it with about this standard deviation of each share."""
+    """Mixes near a given one: Dirichlet draws around it with about this standard deviation of each share."""
     rng = np.random.default_rng(seed)
     center = np.maximum(center, 0.02)
     center /= center.sum()
@@ -85,7 +87,7 @@ def around(center: Floats, runs: int, largest: Floats, *, spread: float, seed: i
 
 
 def grid(domains: int, runs: int, largest: Floats) -> Floats:
-    """The finest lattice on the simplex (shares i / m) that has at most so many points within the caps."""
+    """The finest lattice on the simplex (shares i / m) with at most `runs` points within the caps."""
     best = None
     for m in range(1, 64):
         count = math.comb(m + domains - 1, domains - 1)
@@ -108,7 +110,7 @@ def grid(domains: int, runs: int, largest: Floats) -> Floats:
 
 
 def one_factor(prior: Floats, runs: int, largest: Floats) -> Floats:
-    """The prior, and each domain raised and lowered alone by factors of two, the others in their proportions."""
+    """The prior, and mixes with one domain changed by powers of two and the others in proportion."""
     k = len(prior)
     steps = max(1, (runs - 1) // k)
     factors = [2.0 ** (sign * (i // 2 + 1)) for i, sign in zip(range(steps), itertools.cycle((1, -1)), strict=False)]

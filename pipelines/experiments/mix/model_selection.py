@@ -1,10 +1,9 @@
-"""Which law to believe: chosen by cross-validation, and its honest error by a second one around the choice.
+"""Selects the mixing law by cross-validation, and estimates its error by nested cross-validation.
 
-A family is chosen by how well it ranks mixes it has not seen (Spearman's rho, the mean over metrics), over five folds.
-The figure that is reported is of runs that the choice has not seen either: for each fold the whole choice is made again
-among the other four. A fit without folds i and j serves both as "without i, asked for j" and as "without j, asked for
-i", so that ten fits do what twenty would.
-"""
+The family is chosen by how well it ranks unseen mixes (Spearman's rho, mean over metrics), over five folds. The
+reported figures are of runs that the selection has not seen either: for each fold the selection is repeated among the
+other four. A fit without folds i and j serves both "without i, predict j" and "without j, predict i", so ten fits do
+the work of twenty."""
 
 from __future__ import annotations
 
@@ -19,18 +18,18 @@ from pipelines.experiments.mix import mixing_laws
 from pipelines.experiments.mix.mixing_laws import Fitted, Floats
 
 FOLDS = 5
-FLOOR = 0.05  # rank correlation
+LINEAR_MARGIN = 0.05  # rank correlation by which the linear law must lead to be chosen
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen law, fitted to all runs, and what spoke for it."""
+    """The selected law, fitted to all runs, and its cross-validation scores."""
 
     fitted: Fitted
-    scores: dict[str, float]  # cross-validation: mean rho by family; nan where there was no choice
-    rho: tuple[float, ...]  # of each metric, on runs that the choice had not seen; nan where it was not asked for
-    error: tuple[float, ...]  # root mean square error of each metric, likewise
-    predictions: Floats  # [runs, metrics] of runs that the law had not seen; empty likewise
+    scores: dict[str, float]  # cross-validation: mean rho by family; nan if there was only one family
+    rho: tuple[float, ...]  # of each metric, on runs unseen by the selection; nan unless nested
+    error: tuple[float, ...]  # root mean square error of each metric, on the same runs
+    predictions: Floats  # [runs, metrics], each by a law that had not seen the run; empty unless nested
 
 
 def choose(
@@ -42,9 +41,9 @@ def choose(
     seed: int = 17,
     nested: bool = True,
 ) -> Choice:
-    """Fits the best family. mixes [runs, domains], metrics [runs, metrics]; signs as of `laws.refit`.
+    """Fits the best family. mixes [runs, domains], metrics [runs, metrics]; signs as in `mixing_laws.refit`.
 
-    nested: also the outer folds, three times the work. Raises UserError for fewer runs than a law has numbers.
+    nested: also the outer folds, three times the work. Raises UserError for fewer runs than a law has coefficients.
     """
     runs, domains = mixes.shape
     if runs < least_runs(domains):
@@ -65,7 +64,7 @@ def choose(
     }
 
     def unseen(name: str, without: int | None = None) -> dict[int, Floats]:
-        """What a family says of each fold that it was fitted without; all of it without one more fold, if given."""
+        """The predictions of a family for each fold, fitted without it (and without one more fold, if given)."""
         found = {}
         for i in range(FOLDS):
             if i != without:
@@ -78,9 +77,9 @@ def choose(
             return {named[0]: float("nan")}
         out = {}
         for name in named:
-            said = unseen(name, without)
-            seen = np.concatenate([metrics[folds[i]] for i in said])
-            out[name] = float(np.mean(_rhos(np.concatenate(list(said.values())), seen)))
+            predicted = unseen(name, without)
+            observed = np.concatenate([metrics[folds[i]] for i in predicted])
+            out[name] = float(np.mean(_rhos(np.concatenate(list(predicted.values())), observed)))
         return out
 
     found = scores()
@@ -96,23 +95,23 @@ def choose(
 
 
 def least_runs(domains: int) -> int:
-    """A number for each domain, two more of the law's, and one run to be wrong about."""
+    """The coefficients of a law (one per domain and two more), and one run more to test it."""
     return domains + 3
 
 
 def too_few(runs: int, domains: int) -> UserError:
     return UserError(
-        f"{runs} runs are too few for a law over {domains} domains: {least_runs(domains)} at least, {4 * domains} are "
-        "advised"
+        f"{runs} runs are too few for a law over {domains} domains: at least {least_runs(domains)} are needed, "
+        f"{4 * domains} are recommended"
     )
 
 
 def best_of(scores: dict[str, float]) -> str:
-    """The family that ranks best. The linear one is a floor: its optimum is always a corner, so it is taken only where
-    every other ranks worse by a margin."""
+    """The family that ranks best. The optimum of the linear law is always a corner, so it is chosen only if it leads
+    all others by a margin."""
     best = max(scores, key=lambda name: scores[name])
     others = {name: score for name, score in scores.items() if name != "linear"}
-    if best == "linear" and others and max(others.values()) > scores[best] - FLOOR:
+    if best == "linear" and others and max(others.values()) > scores[best] - LINEAR_MARGIN:
         return max(others, key=lambda name: others[name])
     return best
 

@@ -1,8 +1,8 @@
-"""The best mix that a law predicts, for an objective, within caps; how sure that is; and whether it is known ground.
+"""Finds the mix with the best predicted objective within the caps, its uncertainty, and whether it is extrapolated.
 
 An objective is a weighted mean of the predicted metrics, or the worst of them relative to a reference mix. For the
-mixing law and the linear one both are convex in the mix, so descents from a few starts find the optimum; trees are flat
-in pieces, so there many candidates are tried and the best hundred averaged (RegMix, section 3.3).
+mixing law and the linear one both are convex in the mix, so descents from a few starts find the optimum. Trees are
+piecewise constant, so many candidates are tried and the best hundred averaged (RegMix, section 3.3).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from pipelines.experiments.mix import mixing_laws, mixture_design
 from pipelines.experiments.mix.mixing_laws import Fitted, Floats
 
 CANDIDATES = 20_000
-BEST = 100  # candidates averaged, as RegMix averages them
+BEST = 100  # candidates averaged, as in RegMix
 NEIGHBOURS = 3
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is to be least. weights: of each metric. worst: the largest ratio to the reference's counts, not the mean.
+    """What is minimized. weights: of each metric. worst: the largest ratio to the reference instead of the mean.
 
-    maximise: the metrics are better when larger (an accuracy).
+    maximise: larger metrics are better (such as an accuracy).
     """
 
     weights: tuple[float, ...]
@@ -35,7 +35,7 @@ class Objective:
 
     @property
     def signs(self) -> Floats:
-        """How the law's curves see each metric: a weighed one that is better when larger is fitted upside down."""
+        """The sign with which each metric is fitted: -1 for a metric with a weight that is better when larger."""
         return np.where(np.array(self.weights) > 0, -1.0 if self.maximise else 1.0, 1.0)
 
     def value(self, metrics: Floats) -> Floats:
@@ -48,7 +48,7 @@ class Objective:
 
 
 def best(fitted: Fitted, objective: Objective, largest: Floats, *, seed: int = 17) -> Floats:
-    """The mix of least predicted objective."""
+    """The mix with the best predicted objective."""
     candidates = _candidates(tuple(map(float, largest)), seed)
     values = objective.value(fitted.predict(candidates))
     order = np.argsort(values, kind="stable")
@@ -62,7 +62,7 @@ def _candidates(largest: tuple[float, ...], seed: int) -> Floats:
     caps, rng = np.array(largest), np.random.default_rng(seed)
     draws = rng.dirichlet(np.full(len(caps), 0.7), CANDIDATES)
     good = draws[(draws <= caps).all(axis=1)]
-    if len(good) < CANDIDATES // 20:  # the caps leave a small room: what exceeds them is spread over the others
+    if len(good) < CANDIDATES // 20:  # the caps leave little room: move the excess to other domains
         good = np.array([mixture_design.within(d, caps) for d in draws[: CANDIDATES // 10]])
     return np.asarray(good)
 
@@ -71,11 +71,11 @@ def _descend(fitted: Fitted, objective: Objective, starts: Floats, largest: Floa
     from scipy.optimize import minimize
 
     k = len(largest)
-    whole = {"type": "eq", "fun": lambda r: r.sum() - 1, "jac": lambda r: np.ones(k)}
+    sums_to_one = {"type": "eq", "fun": lambda r: r.sum() - 1, "jac": lambda r: np.ones(k)}
     found, least = starts[0], float(objective.value(fitted.predict(starts[:1]))[0])
     scale = max(abs(least), 1e-9)
     for start in starts:
-        if objective.worst:  # smooth: least t with every ratio below it
+        if objective.worst:  # smooth: minimize t with every ratio below t
             w = np.array(objective.weights) > 0
             reference = np.array(objective.reference)[w]
 
@@ -92,7 +92,7 @@ def _descend(fitted: Fitted, objective: Objective, starts: Floats, largest: Floa
         else:
             made = minimize(
                 lambda r: float(objective.value(fitted.predict(r))[0]) / scale, start, method="SLSQP",
-                bounds=[(0.0, float(c)) for c in largest], constraints=[whole],
+                bounds=[(0.0, float(c)) for c in largest], constraints=[sums_to_one],
                 options={"maxiter": 300, "ftol": 1e-12},
             )  # fmt: skip
             x = made.x
@@ -124,8 +124,8 @@ def resampled(
 
 
 def extrapolated(mix: Floats, mixes: Floats) -> bool:
-    """Whether a mix lies outside the dense part of the runs: its third-nearest run is further off than the runs' own
-    are from each other, nineteen times in twenty."""
+    """Whether a mix is outside the region covered by the runs: its third-nearest run is further away than the 95th
+    percentile of the same distance among the runs."""
     k = min(NEIGHBOURS, len(mixes) - 1)
     between = np.linalg.norm(mixes[:, None] - mixes[None], axis=2)
     own = np.sort(between, axis=1)[:, k]

@@ -1,9 +1,8 @@
-"""One proxy: a small training run on one mix, in a directory named by what it is, trained once and never again.
+"""Trains one proxy: a small training run on one mix, in a directory named by its fingerprint, never trained twice.
 
-A proxy's name is the fingerprint of its training configuration (mix, seed, model, batch, steps) and of the
-shards. What it scored stands in its own metrics.jsonl; a proxy that was killed goes on from its own checkpoint, and one
-that was stopped early can be trained further.
-"""
+A proxy's name is the fingerprint of its training configuration (mix, seed, model, batch, steps) and of the shards. Its
+scores are in its own metrics.jsonl. A proxy that was killed resumes from its own checkpoint, and one that was stopped
+early can be trained further."""
 
 from __future__ import annotations
 
@@ -19,23 +18,23 @@ from curation.core import jsonl_log
 
 @dataclass(frozen=True)
 class Proxy:
-    """What to train. settings: a whole training file as a mapping, with the mix in data.weights."""
+    """What to train. settings: a complete training file as a mapping, with the mix in data.weights."""
 
     settings: Mapping[str, Any]
     data: str
     folder: str
-    stop: int | None = None  # step at whose evaluation it may end
+    stop: int | None = None  # step at whose evaluation training may stop
 
 
 class Scores(NamedTuple):
-    """What an evaluation found."""
+    """The scores of an evaluation."""
 
     losses: dict[str, float]  # by validation set
     tasks: dict[str, float]  # the figures of the training file's `evaluate.tasks`, such as arc.accuracy
 
 
-class _Enough(Exception):
-    """The evaluation that was wanted is there."""
+class _StopTraining(Exception):
+    """Ends the training once the wanted evaluation is done."""
 
 
 def name(settings: Mapping[str, Any], manifest: str) -> str:
@@ -44,7 +43,7 @@ def name(settings: Mapping[str, Any], manifest: str) -> str:
 
 
 def scores(folder: str) -> dict[int, Scores]:
-    """The evaluations that the proxy has behind it, by step."""
+    """The evaluations of the proxy so far, by step."""
     found: dict[int, Scores] = {}
     for entry in jsonl_log.read(Path(folder) / "metrics.jsonl"):
         if entry["kind"] == "validation":
@@ -58,7 +57,7 @@ def finished(folder: str, stop: int) -> bool:
 
 
 def train(proxy: Proxy) -> dict[int, Scores]:
-    """Trains it up to `stop` (or its end) and gives the scores. Runs in a worker process of its own."""
+    """Trains a proxy up to `stop` (or its end) and returns its scores. Runs in its own worker process."""
     from curation.core import yaml_lines
     from training import config
     from training.train import train as run
@@ -71,10 +70,10 @@ def train(proxy: Proxy) -> dict[int, Scores]:
     if finished(proxy.folder, stop):
         return scores(proxy.folder)
 
-    def look(entry: dict[str, Any]) -> None:
+    def stop_at_evaluation(entry: dict[str, Any]) -> None:
         if entry["kind"] == "validation" and stop <= entry["step"] < settings.steps:
-            raise _Enough
+            raise _StopTraining
 
-    with contextlib.suppress(_Enough):
-        run(settings, proxy.data, str(folder), report=look)
+    with contextlib.suppress(_StopTraining):
+        run(settings, proxy.data, str(folder), report=stop_at_evaluation)
     return scores(proxy.folder)

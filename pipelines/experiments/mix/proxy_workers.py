@@ -1,4 +1,4 @@
-"""Trains proxies side by side: as Ray tasks with a share of a CPU or GPU each, or one after another right here."""
+"""Trains proxies in parallel as Ray tasks, each with a share of a CPU or GPU, or one by one in this process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 from pipelines.experiments.mix import proxy_run
 from pipelines.experiments.mix.proxy_run import Proxy
 
-RETRIES = 2  # of a proxy whose worker dies; it goes on from its last checkpoint
+RETRIES = 2  # of a proxy whose worker died; it resumes from its last checkpoint
 
 
 def inline(proxies: Sequence[Proxy]) -> None:
+    """Trains proxies one by one in this process."""
     for p in proxies:
         proxy_run.train(p)
 
@@ -38,7 +39,7 @@ def on_ray(
         waiting = [call.remote(p) for p in proxies]
         while waiting:
             ready, waiting = ray.wait(waiting)
-            ray.get(ready)  # raises what a proxy raised
+            ray.get(ready)  # raises the error of a failed proxy
             if done is not None:
                 done(len(proxies) - len(waiting), len(proxies))
 

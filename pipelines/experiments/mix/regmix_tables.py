@@ -1,6 +1,6 @@
-"""Swarms as others publish them: ratios.csv (a mix a line) and metrics.csv (its losses), joined by their first column.
+"""Reads and writes tables of mixes and losses in RegMix's format: ratios.csv and metrics.csv, joined by index.
 
-RegMix's own tables have this form; their prefixes (`train_the_pile_`, `metric/the_pile_`) are left as they are.
+Prefixes of the published tables (`train_the_pile_`, `metric/the_pile_`) are kept.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pipelines.experiments.mix.model_selection import choose
 from pipelines.experiments.mix.optimize_mix import Objective
 from pipelines.experiments.mix.results import Outcome, recommend
 
-SUM = 0.02  # how far a line of shares may be off 1: published ones are rounded to three digits
+SUM = 0.02  # allowed distance of a sum of shares from 1: published tables are rounded to three digits
 
 
 @dataclass(frozen=True)
 class Swarm:
-    """Mixes [runs, domains] and metrics [runs, metrics]; notes say what was left out or set right."""
+    """Mixes [runs, domains] and metrics [runs, metrics]; notes: what was left out or corrected."""
 
     domains: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -35,8 +35,11 @@ class Swarm:
 
 
 def read(ratios: str, metrics: str) -> Swarm:
-    """Raises UserError for lines that do not fit together, shares that are no mix, and metrics that are no numbers in
-    every run. A run with a metric that is no number (it diverged) is left out and said; so is a constant metric."""
+    """Reads both tables. A run with a metric that is not finite (it diverged) and a constant metric are left out and
+    noted.
+
+    Raises UserError for tables that name different runs, shares that do not sum to 1, and no run with finite metrics.
+    """
     domains, mixes = _table(ratios)
     names, values = _table(metrics)
     missing, extra = sorted(mixes.keys() - values.keys()), sorted(values.keys() - mixes.keys())
@@ -48,9 +51,9 @@ def read(ratios: str, metrics: str) -> Swarm:
     bad = np.flatnonzero(~np.isfinite(r).all(axis=1) | (r < 0).any(axis=1) | (np.abs(r.sum(axis=1) - 1) > SUM))
     if len(bad):
         raise UserError(
-            f"{ratios}, run {order[bad[0]]}: the shares sum to {r[bad[0]].sum():g} (or one is below nought); expected 1"
+            f"{ratios}, run {order[bad[0]]}: the shares sum to {r[bad[0]].sum():g} (or one is negative); expected 1"
         )
-    good, moving, notes = fit_to_use(metrics, order, names, y)
+    good, moving, notes = select_fittable(metrics, order, names, y)
     r, y = r[good] / r[good].sum(axis=1, keepdims=True), y[np.ix_(good, moving)]
     used = r.max(axis=0) > 0
     if not used.all():
@@ -58,31 +61,31 @@ def read(ratios: str, metrics: str) -> Swarm:
         domains, r = tuple(n for n, u in zip(domains, used, strict=True) if u), r[:, used]
     still = [n for n, low, high in zip(domains, r.min(axis=0), r.max(axis=0), strict=True) if high - low < 1e-9]
     if still and len(r) > 1:
-        notes.append(f"the same share in every run, so what it does cannot be told: {', '.join(still)}")
+        notes.append(f"the same share in every run, so the effect is unknown: {', '.join(still)}")
     return Swarm(domains, tuple(names[i] for i in moving), r, y, tuple(notes))
 
 
-def fit_to_use(
+def select_fittable(
     where: str, runs: Sequence[str], names: Sequence[str], values: Floats
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
-    """(runs whose metrics are numbers, metrics that differ among those, what there is to say of the others).
+    """(runs with finite metrics, metrics that vary among them, notes on the others).
 
-    values [runs, metrics]. Raises UserError where nothing is left to fit.
+    values [runs, metrics]. Raises UserError if nothing is left to fit.
     """
     notes = []
-    whole = np.isfinite(values).all(axis=1)
-    if not whole.all():
-        gone = [runs[i] for i in np.flatnonzero(~whole).tolist()]
-        notes.append(f"{len(gone)} runs have a metric that is no number and are left out: {', '.join(gone[:5])}")
-    if not whole.any():
-        raise UserError(f"{where}: no run has numbers for all metrics")
-    moving = values[whole].max(axis=0) > values[whole].min(axis=0)
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        gone = [runs[i] for i in np.flatnonzero(~finite).tolist()]
+        notes.append(f"{len(gone)} runs with a metric that is not finite are left out: {', '.join(gone[:5])}")
+    if not finite.any():
+        raise UserError(f"{where}: no run has finite values for all metrics")
+    moving = values[finite].max(axis=0) > values[finite].min(axis=0)
     if not moving.all():
         still = [n for n, m in zip(names, moving, strict=True) if not m]
         notes.append(f"the same value in every run, so nothing to fit: {', '.join(still)}")
     if not moving.any():
         raise UserError(f"{where}: every metric has one value in all runs; there is nothing to fit")
-    return np.flatnonzero(whole), np.flatnonzero(moving), notes
+    return np.flatnonzero(finite), np.flatnonzero(moving), notes
 
 
 def fit_table(
@@ -95,7 +98,7 @@ def fit_table(
     resamples: int = 100,
     seed: int = 17,
 ) -> Outcome:
-    """The same from somebody's tables: law, recommendation, intervals; nothing is trained."""
+    """Fits a law to tables of trained runs and recommends a mix with intervals; trains nothing."""
     require_packages(None)
     table = read(ratios, metrics)
     unknown = sorted(set(weights or {}) - set(table.metrics))
@@ -143,7 +146,7 @@ def _table(path: str) -> tuple[tuple[str, ...], dict[str, list[float]]]:
         if len(row) != len(rows[0]):
             raise UserError(f"{path}, line {number}: {len(row)} cells, the header has {len(rows[0])}")
         if row[0] in found:
-            raise UserError(f"{path}, line {number}: run {row[0]} stands here a second time")
+            raise UserError(f"{path}, line {number}: run {row[0]} appears twice")
         try:
             found[row[0]] = [float(v) if v.strip() else float("nan") for v in row[1:]]
         except ValueError as error:

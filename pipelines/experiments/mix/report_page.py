@@ -1,6 +1,4 @@
-"""The page of a mix search: the recommendation and how sure it is, what the law says against what was observed, what
-each domain does, and the mixes that were tried. One file, no network; the frame is the curation report's.
-"""
+"""Builds the HTML page of a mix search: recommendation, confirming runs, quality of the law, effects, mixes tried."""
 
 from __future__ import annotations
 
@@ -15,16 +13,16 @@ from pipelines.report.html import charts, page
 from pipelines.report.html.charts import table
 
 SIZE = 240.0
-LINES = 6  # metrics in a figure of effects, besides the objective: as many as colours tell apart
+LINES = 6  # metrics in a chart of effects besides the objective: as many as colours can distinguish
 
 
 def render(outcome: Outcome, title: str) -> str:
     """The page's HTML."""
     sections = [
         ("recommendation", "Recommendation", _recommendation(outcome)),
-        ("confirmed", "Confirmed by runs", _confirmed(outcome)),
-        ("law", "The law against what was observed", _law(outcome)),
-        ("effects", "What each domain does", _effects(outcome)),
+        ("confirmed", "Confirming runs", _confirmed(outcome)),
+        ("law", "Predicted and observed", _law(outcome)),
+        ("effects", "Effect of each domain", _effects(outcome)),
         ("mixes", "The mixes tried", _mixes(outcome)),
     ]
     shown = [page.Section(name, heading, html) for name, heading, html in sections]
@@ -32,14 +30,14 @@ def render(outcome: Outcome, title: str) -> str:
 
 
 def headline(outcome: Outcome) -> str:
-    """One sentence: what is recommended and what the confirming runs say of it."""
+    """One sentence: the recommended mix, and what the confirming runs show."""
     mix = ", ".join(f"{name} {share:.0%}" for name, share in outcome.recommended.items())
-    said = [f"{v.words} than the {v.against} mix" if v.words in ("better", "worse") else f"{v.against} mix: {v.words}"
+    results = [f"{v.words} than the {v.against} mix" if v.words in ("better", "worse") else f"{v.against}: {v.words}"
             for v in outcome.verdicts]  # fmt: skip
-    tail = "; ".join(said) if said else "not confirmed by runs"
+    tail = "; ".join(results) if results else "not confirmed by runs"
     return (
-        f"Recommended: {mix}. Against the others: {tail}."
-        + (" The law ranks unseen runs no better than chance: this mix is a guess." if outcome.blind else "")
+        f"Recommended: {mix}. Compared with other mixes: {tail}."
+        + (" The law ranks unseen runs no better than chance, so this mix is a guess." if outcome.blind else "")
         + (" The optimum is extrapolated." if outcome.extrapolated else "")
     )
 
@@ -54,13 +52,13 @@ def _recommendation(o: Outcome) -> str:
         rows.append([escape(name), f"{o.recommended[name]:.3f}", interval, natural, bar])
     notes = "".join(f"<li>{escape(n)}</li>" for n in o.notes)
     blind = (
-        "<p><strong>A guess:</strong> the law ranks runs that it has not seen no better than chance, so what differs "
-        "between the runs is hardly the mix. Train proxies for longer, or evaluate on more windows.</p>"
+        "<p><strong>A guess:</strong> the law ranks unseen runs no better than chance, so the mix hardly explains the "
+        "differences between the runs. Train proxies for longer, or evaluate on more windows.</p>"
         if o.blind
         else ""
     )
     far = (
-        "<p><strong>Extrapolated:</strong> this mix lies outside the dense part of the runs. Give it more runs before "
+        "<p><strong>Extrapolated:</strong> this mix is outside the region that the runs cover. Add runs before "
         "you trust it.</p>"
         if o.extrapolated
         else ""
@@ -88,21 +86,23 @@ def _confirmed(o: Outcome) -> str:
     ]  # fmt: skip
     seeds = len(o.arms[0].values)
     return (
-        f"<p>{seeds} seeds each; each seed starts all mixes from the same weights, so differences are paired.</p>"
+        f"<p>{seeds} seeds; with one seed all mixes start from the same weights, so differences are paired.</p>"
         + table(
-            ["mix", "objective", "deviation over seeds", *map(escape, o.metrics)], runs, range(1, 3 + len(o.metrics))
+            ["mix", "objective", "standard deviation over seeds", *map(escape, o.metrics)],
+            runs,
+            range(1, 3 + len(o.metrics)),
         )
-        + f"<p>The recommended mix less the other; {'above' if o.objective.maximise else 'below'} nought is better.</p>"
+        + f"<p>Effect: recommended mix minus the other; {'above' if o.objective.maximise else 'below'} 0 is better.</p>"
         + table(["against", "effect", "95 % interval", "p", "verdict"], verdicts, (1, 2, 3))
     )
 
 
 def _law(o: Outcome) -> str:
     scores = "; ".join(f"{name} {rho:.3f}" for name, rho in o.choice.scores.items())
-    said = (
+    summary = (
         f"<p>Law: <strong>{o.choice.fitted.name}</strong>, fitted to {len(o.mixes)} runs. Mean rank correlation of "
-        f"each family on runs it had not seen: {scores}. The figures "
-        "below come from folds that the choice had not seen.</p>"
+        f"each family on unseen runs: {scores}. The figures "
+        "below are of folds that the selection had not seen.</p>"
     )
     rows = [
         [escape(m), f"{o.choice.rho[i]:.3f}", f"{o.choice.error[i]:.4f}", f"{o.values[:, i].std():.4f}"]
@@ -110,13 +110,13 @@ def _law(o: Outcome) -> str:
     ]
     seen = o.choice.predictions
     plots = "".join(_scatter(m, o.values[:, i], seen[:, i]) for i, m in enumerate(o.metrics)) if len(seen) else ""
-    head = ["metric", "rho", "root mean square error", "deviation of the runs"]
-    return said + table(head, rows, (1, 2, 3)) + f'<div class="grid">{plots}</div>'
+    head = ["metric", "rho", "root mean square error", "standard deviation of the runs"]
+    return summary + table(head, rows, (1, 2, 3)) + f'<div class="grid">{plots}</div>'
 
 
 def _effects(o: Outcome) -> str:
-    """What the objective and the metrics that weigh most do as one domain's share goes from nought to the most that a
-    run had, the others in the recommended proportions. Changes in %, since metrics differ in size."""
+    """Charts of the objective and the metrics of largest weight over the share of one domain, from 0 to the largest
+    share of a run, with the others in the recommended proportions. In %, since metrics differ in size."""
     base = np.array([o.recommended[d] for d in o.domains])
     weights = np.array(o.objective.weights)
     heaviest = [int(k) for k in np.argsort(-weights, kind="stable")[:LINES] if weights[k] > 0]
@@ -139,13 +139,13 @@ def _effects(o: Outcome) -> str:
         parts.append(charts.curves(f"share of {domain}", lines, width=360.0, height=220.0, marks=marks))
     return (
         "<p>Predicted change, in %, against the recommended mix as the share of one domain moves and the others keep "
-        "their proportions; the upright line is the recommended share.</p>"
+        "their proportions; the vertical line is the recommended share.</p>"
         f'<div class="grid">{"".join(parts)}</div>'
     )
 
 
 def _mixes(o: Outcome) -> str:
-    """One line a run over the domains, the better ones in the kept colour; the recommended mix thick."""
+    """One line per run over the domains, the best quarter highlighted, the recommended mix as a thick line."""
     value = o.objective.value(o.values)
     good = value <= np.quantile(value, 0.25)
     width, height = 720.0, 260.0

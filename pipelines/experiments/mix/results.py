@@ -1,4 +1,4 @@
-"""What a search or a fit found: the recommended mix with its intervals, the confirming runs, and what they say."""
+"""Holds the outcome of a mix search or fit: the recommended mix with intervals, confirming runs, verdicts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.experiments.mix.optimize_mix import Objective
 
 @dataclass(frozen=True)
 class Arm:
-    """One mix of the confirming runs: objective by seed."""
+    """The confirming runs of one mix: objective by seed."""
 
     name: str
     mix: dict[str, float]
@@ -26,8 +26,8 @@ class Arm:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The recommended mix against another, paired by seed. effect: difference of the objective, below 0 is better
-    (above, where it is maximised)."""
+    """The recommended mix compared with another, paired by seed. effect: difference of the objective; below 0 is better
+    (above 0 if the objective is maximised)."""
 
     against: str
     effect: float
@@ -39,17 +39,17 @@ class Verdict:
     @property
     def words(self) -> str:
         if math.isnan(self.effect):
-            return "no telling: a confirming run diverged"
+            return "inconclusive: a confirming run diverged"
         if math.isnan(self.p):
-            return "one seed: no telling how sure"
+            return "one seed: no confidence interval"
         if self.low <= 0 <= self.high:
-            return "no difference that these seeds could show"
+            return "no significant difference"
         return "better" if (self.effect < 0) != self.maximise else "worse"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search found. Mixes are {domain: share}."""
+    """The outcome of a search. Mixes are {domain: share}."""
 
     domains: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -77,7 +77,7 @@ class Outcome:
         weighed = [(name, float(w)) for name, w in zip(self.metrics, weights, strict=True) if w > 0]
         names = ", ".join(name for name, _ in weighed)
         if len(weighed) == 1:
-            return f"{names}, the {'larger' if self.objective.maximise else 'smaller'} the better"
+            return f"{names}, {'larger' if self.objective.maximise else 'smaller'} is better"
         if self.objective.worst:
             return f"the worst of {names}, each relative to the run nearest to the natural mix"
         if len({w for _, w in weighed}) == 1:
@@ -86,10 +86,10 @@ class Outcome:
 
     @property
     def blind(self) -> bool:
-        """Whether the law ranks runs that it has not seen, by the objective, no better than chance does one time in
-        twenty: a rank correlation under 1.64 / sqrt(runs - 1). The recommended mix is then any mix."""
-        foretold, seen = self.objective.value(self.choice.predictions), self.objective.value(self.values)
-        return mixing_laws.spearman(foretold, seen) < 1.64 / math.sqrt(len(seen) - 1)
+        """Whether the law ranks unseen runs by the objective no better than chance (5 % level): a rank correlation
+        below 1.64 / sqrt(runs - 1). The recommended mix is then arbitrary."""
+        predicted, observed = self.objective.value(self.choice.predictions), self.objective.value(self.values)
+        return mixing_laws.spearman(predicted, observed) < 1.64 / math.sqrt(len(observed) - 1)
 
     def mix_block(self) -> str:
         """YAML to paste into a pipeline file."""
@@ -108,7 +108,7 @@ def recommend(
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """(mix, lowest shares, highest shares, predicted metrics): the law's optimum and its 95 % interval."""
     found = optimize_mix.best(choice.fitted, objective, largest)
-    times = min(resamples, 20) if choice.fitted.name == "lightgbm" else resamples  # trees take a second a resample
+    times = min(resamples, 20) if choice.fitted.name == "lightgbm" else resamples  # trees take a second per resample
     draws = optimize_mix.resampled(
         choice.fitted.name, mixes, values, objective, largest, times=times, signs=objective.signs, seed=seed
     )

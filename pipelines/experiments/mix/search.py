@@ -1,7 +1,7 @@
-"""The search: train a swarm of small runs, fit a law, look near its optimum, fit again, recommend, and check it.
+"""Searches for the best mix: trains a swarm of small runs, fits a law, refines near its optimum, recommends, confirms.
 
-What has been trained is found again by its fingerprint, so a search that was killed goes on, and one whose objective
-changed fits anew and trains nothing. All that a search decides follows from its settings, the shards and the losses.
+Trained runs are found by their fingerprint, so an interrupted search resumes, and one with a new objective only fits
+again. All decisions of a search follow from its settings, the shards and the losses.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from pipelines.experiments.mix.proxy_run import Proxy, Scores
 from pipelines.experiments.mix.results import Arm, Outcome, Verdict, recommend, verdict
 from pipelines.experiments.mix.search_config import Settings
 
-SETTLED = 0.98  # rank correlation with the final losses at which an earlier evaluation is as good
-PILOTS = 8  # runs trained to the end before it is asked whether the others may stop earlier
-ROUNDS = 2  # of further runs around the optimum predicted so far
-# Runs a domain before any goes near an optimum: with 7 for four a crawl's first law put all into one of them.
+SAME_RANKS = 0.98  # rank correlation with the final losses at which an earlier evaluation is good enough
+PILOTS = 8  # runs trained to the end to decide whether the others may stop earlier
+REFINE_ROUNDS = 2  # rounds of further runs around the predicted optimum
+# Wide runs per domain before refining: with 7 for four domains, the first law of a crawl put everything into one.
 WIDE = 3
-SPREAD = 0.2  # standard deviation of a share in them: far enough apart to say where the least is (docs/decisions.md)
-CONFIRMING = 1_000_000  # what seeds of the confirming runs are further on than those of the swarm
-SAME = 0.02  # largest difference of a share at which two mixes count as one recommendation
+SPREAD = 0.2  # standard deviation of a share in refining runs: wide enough to locate the optimum (docs/decisions.md)
+CONFIRM_SEED_OFFSET = 1_000_000  # added to the seeds of confirming runs, so that they differ from the swarm's
+SAME_MIX = 0.02  # largest difference of a share between two mixes that count as the same recommendation
 
 
 class Progress(Protocol):
@@ -46,10 +46,10 @@ Train = Callable[[Sequence[Proxy]], None]
 def search(
     settings: Settings, folder: str, *, train: Train, confirm: bool = True, progress: Progress = lambda message: None
 ) -> Outcome:
-    """Runs or resumes a search in `folder`. train: trains the given proxies, in any order (see `workers`).
+    """Runs or resumes a search in `folder`. train: trains the given proxies, in any order (see proxy_workers.py).
 
-    confirm: train the confirming runs where there are none for the recommended mix.
-    Raises UserError for unknown domains, caps that no mix keeps, and too few runs.
+    confirm: train confirming runs if there are none for the recommended mix.
+    Raises UserError for unknown domains, caps that no mix fits, and too few runs.
     """
     return _Search(settings, Path(folder), train, progress).run(confirm)
 
@@ -61,7 +61,7 @@ class _Search:
         split = self.manifest.splits.get("train", {})
         self.domains = tuple(sorted(n for n, s in split.items() if s.tokens > 0))
         if len(self.domains) < 2:
-            raise UserError(f"{settings.data} has {len(self.domains)} domain to train on: a mix needs two or more")
+            raise UserError(f"{settings.data} has {len(self.domains)} domain to train on; a mix needs at least two")
         self.available = np.array([float(split[n].tokens) for n in self.domains])
         self.natural = self.available / self.available.sum()
         self.largest = mixture_design.caps(self.available, settings.budget, settings.max_epochs)
@@ -92,7 +92,7 @@ class _Search:
             )
         shares = np.array([wanted.get(n, 0.0) for n in self.domains])
         if not shares.sum():
-            raise UserError(f"{key}: every share is nought")
+            raise UserError(f"{key}: every share is 0")
         return np.asarray(shares / shares.sum())
 
     # -- proxies ----------------------------------------------------------------------------------------------------
@@ -107,12 +107,12 @@ class _Search:
         return Proxy(made, self.settings.data, str(self.folder / "proxies" / name), stop)
 
     def _seeds(self, runs: int) -> list[int]:
-        """One for each proxy of the swarm. Under one seed all would share the luck of one initialisation, which likes
-        some domains better than others: more proxies do not help against that, more seeds do (docs/decisions.md)."""
+        """One seed per proxy of the swarm. With one seed, all would share one initialization, which favours some
+        domains: more proxies do not average that out, more seeds do (docs/decisions.md)."""
         return [self.settings.seed + i for i in range(runs)]
 
     def _scores(self, mixes: Floats, seeds: Sequence[int], stop: int) -> list[Scores]:
-        """What the proxies score at `stop`, training those that are not there yet."""
+        """The scores of the proxies at `stop`; trains those that are missing."""
         proxies = [self._proxy(m, s, stop) for m, s in zip(mixes, seeds, strict=True)]
         todo = {p.folder: p for p in proxies if not proxy_run.finished(p.folder, stop)}
         if todo:
@@ -168,21 +168,21 @@ class _Search:
         scored = self._scores(mixes, self._seeds(len(mixes)), stop)
         roles = ["swarm"] * len(mixes)
         left = s.runs - len(mixes) if s.design == "dirichlet" else 0
-        for number, share in enumerate(np.array_split(np.arange(left), ROUNDS), 1):
+        for number, share in enumerate(np.array_split(np.arange(left), REFINE_ROUNDS), 1):
             if not len(share):
                 continue
             good, values, names, rows, _ = self._usable(mixes, scored)
             objective = self._objective(scored[rows[0]], names, good, values)
             choice = self._choose(good, values, objective, nested=False)
             center = optimize_mix.best(choice.fitted, objective, self.largest)
-            self.progress(f"looking near {_say(self.domains, center)} ({choice.fitted.name})")
+            self.progress(f"refining near {_format_mix(self.domains, center)} ({choice.fitted.name})")
             more = mixture_design.around(center, len(share), self.largest, spread=SPREAD, seed=s.seed + number)
             mixes, roles = np.concatenate([mixes, more]), roles + ["refine"] * len(more)
             scored = self._scores(mixes, self._seeds(len(mixes)), stop)
         return mixes, roles, scored, stop
 
     def _stop(self, mixes: Floats) -> int:
-        """The step at which proxies are compared: the first evaluation that ranks the pilots as their end does."""
+        """The step at which proxies are compared: the first evaluation that ranks the pilots like the last one."""
         if not self.settings.early_stop or len(mixes) <= PILOTS:
             return self.steps
         seeds = self._seeds(PILOTS)
@@ -196,25 +196,29 @@ class _Search:
         for at in reversed(shared):
             then = [r[at].losses for r in runs]
             rho = min(spearman(np.array([r[n] for r in then]), np.array([r[n] for r in last])) for n in last[0])
-            if at < self.steps // 4 or rho < SETTLED:
+            if at < self.steps // 4 or rho < SAME_RANKS:
                 break
             settled = at
         if settled < self.steps:
-            self.progress(f"the pilots' ranks are settled at step {settled:,} of {self.steps:,}: there it stops")
+            self.progress(
+                f"the pilots' ranks agree with the final ones from step {settled:,} of {self.steps:,}: all stop there"
+            )
         return settled
 
     def _usable(
         self, mixes: Floats, scored: Sequence[Scores]
     ) -> tuple[Floats, Floats, tuple[str, ...], list[int], list[str]]:
-        """(mixes, values, names of the metrics, rows, notes): the runs whose metrics are numbers, and of the metrics
-        those that are not the same in all of them."""
+        """(mixes, values, names of the metrics, rows, notes) of the runs with finite metrics and the metrics that vary.
+        (mixes, values, names of the metrics, rows, notes) of the runs with finite metrics and the metrics that vary."""
         names = (*sorted(scored[0].losses), *sorted(scored[0].tasks))
         values = np.array([[(s.losses | s.tasks)[n] for n in names] for s in scored])
         where = str(self.folder / "proxies")
-        rows, moving, notes = regmix_tables.fit_to_use(where, [str(i + 1) for i in range(len(mixes))], names, values)
+        rows, moving, notes = regmix_tables.select_fittable(
+            where, [str(i + 1) for i in range(len(mixes))], names, values
+        )
         if len(rows) < model_selection.least_runs(len(self.domains)) <= len(mixes):
             raise UserError(
-                f"{where}: {len(mixes) - len(rows)} of {len(mixes)} proxies diverged (a metric that is no number), and "
+                f"{where}: {len(mixes) - len(rows)} of {len(mixes)} proxies diverged (a metric is not finite), and "
                 f"{model_selection.too_few(len(rows), len(self.domains))}. Lower the proxy's optimizer.lr"
             )
         return mixes[rows], values[np.ix_(rows, moving)], tuple(names[i] for i in moving), rows.tolist(), notes
@@ -226,7 +230,7 @@ class _Search:
         return model_selection.choose(mixes, values, s.families, signs=objective.signs, seed=s.seed, nested=nested)
 
     def _objective(self, one: Scores, names: Sequence[str], mixes: Floats, values: Floats) -> Objective:
-        """The objective over the metrics of the table. one: a run's scores, which say what is a loss."""
+        """The objective over the metrics of the table. one: the scores of a run, which tell losses from task scores."""
         wanted = self.settings.objective
         if wanted.kind == "metric":
             assert wanted.metric is not None
@@ -255,12 +259,12 @@ class _Search:
         if "prior" in mixes and "natural" in mixes and np.allclose(mixes["prior"], mixes["natural"]):
             del mixes["prior"]
         earlier = self._read("confirm.json")
-        if earlier is not None and np.abs(np.array(earlier["recommended"]) - found).max() <= SAME:
+        if earlier is not None and np.abs(np.array(earlier["recommended"]) - found).max() <= SAME_MIX:
             mixes["recommended"] = np.array(earlier["recommended"])
-        seeds = [s.seed + CONFIRMING + i for i in range(s.confirm.seeds)]
+        seeds = [s.seed + CONFIRM_SEED_OFFSET + i for i in range(s.confirm.seeds)]
         table, all_seeds = np.repeat(np.array(list(mixes.values())), len(seeds), axis=0), seeds * len(mixes)
         if not train and not self._trained(table, all_seeds):
-            self.notes.append("no runs have confirmed the recommended mix: confirm it with --confirm")
+            self.notes.append("the recommended mix is not confirmed by runs; confirm it with --confirm")
             return (), ()
         self.store.write_json("confirm.json", {"recommended": [float(x) for x in mixes["recommended"]]})
         scored = self._scores(table, all_seeds, self.steps)
@@ -277,10 +281,10 @@ class _Search:
         proxies = (self._proxy(m, s, None) for m, s in zip(mixes, seeds, strict=True))
         return all(proxy_run.finished(p.folder, self.steps) for p in proxies)
 
-    # -- what is kept -----------------------------------------------------------------------------------------------
+    # -- stored state ----------------------------------------------------------------------------------------------
 
     def _identity(self) -> str:
-        """Of everything that decides which proxies a search trains, the objective apart."""
+        """The fingerprint of everything that decides which proxies a search trains (not the objective)."""
         s = self.settings
         apart = {"objective", "families", "resamples", "confirm", "data", "proxy", "cpus", "gpus"}
         kept = s.model_dump(mode="json", exclude=apart)
@@ -312,7 +316,7 @@ class _Search:
 
 
 def _proxy_settings(settings: Settings) -> dict[str, Any]:
-    """The proxy's training file, resolved: every default written out, so that its fingerprint is of what it does."""
+    """The resolved training file of the proxy, with every default, so that its fingerprint covers all settings."""
     from curation.core import yaml_lines
     from training import config
 
@@ -321,7 +325,7 @@ def _proxy_settings(settings: Settings) -> dict[str, Any]:
     else:
         loaded = config.parse(yaml_lines.dump(settings.proxy), "proxy")
     made: dict[str, Any] = loaded.model_dump(mode="json")
-    if "guard" not in loaded.model_fields_set:  # what goes back and masks documents trains on other data than was asked
+    if "guard" not in loaded.model_fields_set:  # rollbacks and masked documents would change the training data
         made["guard"]["action"] = "watch"
     if made.get("threads") is None:
         made["threads"] = max(1, int(settings.cpus))
@@ -329,7 +333,7 @@ def _proxy_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _digest(manifest: Manifest, base: dict[str, Any]) -> str:
-    """Of everything that the proxies read: the shards, further validation runs, task files."""
+    """The digest of everything that the proxies read: shards, further validation runs, task files."""
     parts = [manifest.dumps()]
     parts += [read_manifest(place).dumps() for place in base["data"]["validation"].values()]
     for path in base["evaluate"]["tasks"]:
@@ -340,14 +344,14 @@ def _digest(manifest: Manifest, base: dict[str, Any]) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(p).digest() for p in parts)).hexdigest()
 
 
-def _known_metrics(wanted: set[str], there: set[str], names: Sequence[str], kind: str) -> None:
-    unknown = sorted(wanted - there)
+def _known_metrics(wanted: set[str], existing: set[str], names: Sequence[str], kind: str) -> None:
+    unknown = sorted(wanted - existing)
     if unknown:
-        raise UserError(f"objective: no {kind} {', '.join(unknown)}; there are {', '.join(sorted(there))}")
+        raise UserError(f"objective: no {kind} {', '.join(unknown)}; there are {', '.join(sorted(existing))}")
     still = sorted(wanted - set(names))
     if still:
-        raise UserError(f"objective: {', '.join(still)} is the same in every run: there is nothing to choose by")
+        raise UserError(f"objective: {', '.join(still)} has the same value in every run, so it cannot be optimized")
 
 
-def _say(names: Sequence[str], mix: Floats) -> str:
+def _format_mix(names: Sequence[str], mix: Floats) -> str:
     return ", ".join(f"{n} {r:.2f}" for n, r in zip(names, mix, strict=True))

@@ -1,7 +1,7 @@
-"""The file of `gristmill mix search`: which shards, which small training, which mixes, what is to be best.
+"""Defines the file of `gristmill mix search`: shards, proxy training, mixes to try, objective.
 
     data: runs/crawl
-    proxy: proxy.yaml            # a training file, or its keys right here
+    proxy: proxy.yaml            # a training file, or its keys inline
     runs: 32
     objective: mean
     confirm: {seeds: 5}
@@ -22,8 +22,8 @@ from pipelines.experiments.mix.mixing_laws import FAMILIES, require_packages
 
 
 class ObjectiveConfig(Section):
-    """What is to be best: the mean validation loss (weights over any validation sets, those of proxy.data.validation
-    too), the worst of them, or a figure of proxy.evaluate.tasks."""
+    """What is optimized: the mean validation loss (weights over any validation sets, also those of
+    proxy.data.validation), the worst of them, or a score of proxy.evaluate.tasks."""
 
     kind: Literal["mean", "worst", "metric"] = "mean"
     weights: dict[str, Annotated[float, Field(ge=0)]] | None = None  # of validation sets; default: all equal
@@ -38,13 +38,13 @@ class ObjectiveConfig(Section):
     @model_validator(mode="after")
     def _fits(self) -> ObjectiveConfig:
         if (self.kind == "metric") != (self.metric is not None):
-            raise ValueError("kind: metric goes with a metric's name, and only then")
+            raise ValueError("kind: metric needs the key metric, and other kinds must not have it")
         if self.kind == "metric" and self.weights is not None:
-            raise ValueError("kind: metric is one figure and takes no weights")
+            raise ValueError("kind: metric is a single score and takes no weights")
         if self.maximise and self.kind != "metric":
-            raise ValueError("maximise goes with kind: metric; losses are made least")
+            raise ValueError("maximise is only for kind: metric; losses are minimized")
         if self.weights is not None and not sum(self.weights.values()):
-            raise ValueError("every weight is nought")
+            raise ValueError("every weight is 0")
         return self
 
 
@@ -53,20 +53,19 @@ class ConfirmConfig(Section):
 
     seeds: Annotated[int, Field(ge=0)] = 5
     against: tuple[Literal["natural", "prior", "uniform"], ...] = ("natural", "prior")
-    mixes: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = Field(
-        default_factory=dict
-    )  # and against further ones: name -> shares
+    # further mixes to compare with: name -> shares
+    mixes: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits(self) -> ConfirmConfig:
         taken = sorted(set(self.mixes) & {"recommended", "natural", "prior", "uniform"})
         if taken:
-            raise ValueError(f"confirm.mixes: {', '.join(taken)} is a name with a meaning of its own; take another")
+            raise ValueError(f"confirm.mixes: {', '.join(taken)} is a reserved name; choose another")
         return self
 
 
 class Settings(Section):
-    """A whole search."""
+    """A search file."""
 
     data: str
     proxy: dict[str, Any] | str
@@ -74,15 +73,15 @@ class Settings(Section):
     prior: Literal["natural", "uniform"] | dict[str, Annotated[float, Field(ge=0)]] = "natural"
     design: Literal["dirichlet", "grid", "one_factor"] = "dirichlet"
     runs: Annotated[int, Field(ge=4)] = 32
-    refine: Annotated[float, Field(ge=0, lt=1)] = 0.6  # share of the runs that go near the optimum predicted so far
+    refine: Annotated[float, Field(ge=0, lt=1)] = 0.6  # share of the runs that refine around the predicted optimum
     temperatures: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (0.0, 1.0)
     families: tuple[str, ...] | None = None
     budget: Annotated[float, Field(gt=0)] | None = None  # tokens of the training that the mix is for
-    max_epochs: Annotated[float, Field(gt=0)] | None = None  # of that training; with budget, it caps the shares
+    max_epochs: Annotated[float, Field(gt=0)] | None = None  # of that training; together with budget it caps the shares
     confirm: ConfirmConfig = ConfirmConfig()
     resamples: Annotated[int, Field(ge=0)] = 100
     early_stop: bool = True
-    cpus: Annotated[float, Field(gt=0)] = 1.0  # of Ray, a proxy
+    cpus: Annotated[float, Field(gt=0)] = 1.0  # Ray CPUs per proxy
     gpus: Annotated[float, Field(ge=0)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
 
@@ -90,9 +89,9 @@ class Settings(Section):
     def _fits(self) -> Settings:
         unknown = sorted(set(self.families or ()) - set(FAMILIES))
         if unknown:
-            raise ValueError(f"no family {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+            raise ValueError(f"unknown family {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
         if (self.budget is None) != (self.max_epochs is None):
-            raise ValueError("budget and max_epochs go together: they cap what a domain can give")
+            raise ValueError("budget and max_epochs must be given together: they cap the share of a domain")
         return self
 
 

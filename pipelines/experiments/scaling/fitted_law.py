@@ -1,4 +1,4 @@
-"""A fitted law with what one may believe of it: bootstrap intervals, outliers, and a backtest on the largest runs."""
+"""Fits a scaling law with bootstrap intervals, finds outliers, and backtests it on the largest runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUTLIER = 5.0  # robust standard deviations of the log residual
 
 @dataclass(frozen=True)
 class Fit:
-    """A law, its resamples, and the residuals of the runs that it was fitted to."""
+    """A fitted law, its bootstrap resamples, and the residuals of the runs."""
 
     law: Law
     resamples: tuple[Law, ...]
@@ -27,7 +27,7 @@ class Fit:
     residuals: Floats = field(repr=False)
 
     def spread(self) -> dict[str, dict[str, float]]:
-        """Standard error and 95 % interval of each number, from the resamples."""
+        """Standard error and 95 % interval of each coefficient, from the resamples."""
         out = {}
         for key, value in asdict(self.law).items():
             if value is None:
@@ -39,7 +39,8 @@ class Fit:
         return out
 
     def outliers(self) -> list[dict[str, Any]]:
-        """Runs whose log loss is off by over five robust standard deviations (1.4826 times the median deviation)."""
+        """Runs whose log loss is off by more than five robust standard deviations (1.4826 times the median deviation).
+        Runs whose log loss is off by more than five robust standard deviations (1.4826 times the median deviation)."""
         deviation = np.abs(self.residuals - np.median(self.residuals))
         scale = 1.4826 * float(np.median(deviation))
         rows: list[int] = np.flatnonzero(deviation > OUTLIER * scale).tolist() if scale > 0 else []
@@ -53,8 +54,8 @@ class Fit:
         ]  # fmt: skip
 
     def predict(self, n: float, d: float, unique: float | None = None) -> dict[str, float]:
-        """Loss of a run of N parameters on D tokens, with a 95 % interval: the law's own uncertainty and the scatter
-        of single runs around it (the residuals, drawn with the resamples)."""
+        """Loss of a run of N parameters on D tokens, with a 95 % interval: the uncertainty of the law and the scatter
+        of single runs around it (residuals drawn with the resamples)."""
         value = float(self.law.loss(n, d, unique))
         rng = np.random.default_rng(17)
         draws = np.array([float(r.loss(n, d, unique)) for r in self.resamples])
@@ -65,7 +66,7 @@ class Fit:
         return {"loss": value, "low": float(low), "high": float(high)}
 
     def optimum(self, flop: float) -> dict[str, float]:
-        """Compute-optimal parameters and tokens for so many FLOP (C = 6 N D), with 95 % intervals."""
+        """Compute-optimal parameters and tokens for a budget in FLOP (C = 6 N D), with 95 % intervals."""
         n, d = self.law.optimum(flop)
         sizes = np.array([r.optimum(flop) for r in self.resamples]).reshape(-1, 2)
         low, high = np.quantile(sizes, (0.025, 0.975), axis=0) if len(sizes) else (np.full(2, np.nan),) * 2
@@ -77,22 +78,22 @@ class Fit:
 
 
 def fit(table: Table, *, repetition: bool = False, resamples: int = RESAMPLES, seed: int = 17) -> Fit:
-    """Fits the law and resamples the runs. repetition: also how much reading tokens again is worth.
+    """Fits the law and resamples the runs. repetition: also fit the value of repeated tokens.
 
-    Where tokens are read again, the five numbers come from the runs that read every token once.
-    Raises UserError as `law.fit` does, and where repetition is asked for and the table does not say how many differ.
+    With repetition, the five coefficients start from the runs that read every token once.
+    Raises UserError as `scaling_law.fit` does, and for repetition without a column of unique tokens.
     """
     once = table
     if repetition:
         if table.unique is None:
-            raise UserError("the repetition term needs a column `unique`: the tokens that differ, of those trained on")
+            raise UserError("--repetition needs a column `unique`: the number of distinct tokens in the training data")
         once = table.take(np.flatnonzero(table.d <= table.unique * 1.0001))
     law = _fit(once, table if repetition else None, None)
     rng = np.random.default_rng(seed)
     if repetition:
         draws = _resample_repeated(
             table, law, min(resamples, 100), rng
-        )  # a fit of seven numbers takes ten times as long
+        )  # a fit of seven coefficients takes ten times as long
     else:
         draws = []
         for _ in range(resamples):
@@ -122,14 +123,14 @@ def _resample_repeated(table: Table, law: Law, times: int, rng: np.random.Genera
 
 @dataclass(frozen=True)
 class Backtest:
-    """The law of the smaller runs, asked for the largest: what the fit would have said before they were trained."""
+    """The law of the smaller runs and its predictions for the largest ones."""
 
     fit: Fit
     rows: tuple[Mapping[str, Any], ...]  # run, flop, observed, predicted, low, high, error (relative)
 
     @property
     def error(self) -> float:
-        """Mean absolute relative error of the loss over the runs left out."""
+        """Mean absolute relative error of the loss over the held-out runs."""
         return float(np.mean([abs(r["error"]) for r in self.rows]))
 
     @property
@@ -138,9 +139,9 @@ class Backtest:
 
 
 def backtest(table: Table, *, share: float | None = None, repetition: bool = False, resamples: int = 200) -> Backtest:
-    """Leaves the largest scale out, fits the rest, and says how far off it is.
+    """Fits the law without the largest runs and predicts them.
 
-    share: the part of all runs, by FLOP, that is left out; None: the runs of the largest model.
+    share: share of the runs that is held out, the largest by FLOP; None: the runs of the largest model.
     """
     if share is None:
         out = np.flatnonzero(table.n >= table.n.max() * 0.999)
@@ -149,17 +150,18 @@ def backtest(table: Table, *, share: float | None = None, repetition: bool = Fal
         out = np.argsort(-table.flop, kind="stable")[:count]
     rest = np.setdiff1d(np.arange(len(table)), out)
     if not len(rest):
-        raise UserError("every run is of the largest scale: a backtest needs smaller ones to fit")
+        raise UserError("every run has the largest model size: a backtest needs smaller runs to fit")
     made = fit(table.take(rest), repetition=repetition, resamples=resamples)
     rows = []
     for i in sorted(out, key=lambda i: table.flop[i]):
         unique = float(table.unique[i]) if table.unique is not None else None
-        said = made.predict(float(table.n[i]), float(table.d[i]), unique)
+        predicted = made.predict(float(table.n[i]), float(table.d[i]), unique)
         observed = float(table.loss[i])
         rows.append(
             {
-                "run": table.names[i], "flop": float(table.flop[i]), "observed": observed, "predicted": said["loss"],
-                "low": said["low"], "high": said["high"], "error": said["loss"] / observed - 1,
+                "run": table.names[i], "flop": float(table.flop[i]), "observed": observed,
+                "predicted": predicted["loss"],
+                "low": predicted["low"], "high": predicted["high"], "error": predicted["loss"] / observed - 1,
             }
         )  # fmt: skip
     return Backtest(made, tuple(rows))

@@ -1,10 +1,10 @@
-"""The small ladder that a law is fitted to: every size trained on every multiple of its parameters in tokens.
+"""Trains a ladder of small runs to fit a scaling law to: every model size on several numbers of tokens per parameter.
 
     base: train.yaml                     # a training file; model and steps come from the ladder
     sizes: [{num_layers: 2, hidden_size: 64, num_heads: 2, num_kv_heads: 2, intermediate_size: 192}, …]
     tokens_per_param: [10, 20, 40]
 
-Runs are named by size and tokens and are ordinary training runs: a ladder that was killed goes on where it was.
+Runs are named by size and tokens and are ordinary training runs, so an interrupted ladder resumes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipelines.experiments.scaling import live_run
 
 
 class Ladder(Section):
-    """A ladder's file."""
+    """A ladder file."""
 
     base: dict[str, Any] | str
     sizes: Annotated[tuple[dict[str, Any], ...], Field(min_length=2)]
@@ -31,7 +31,7 @@ class Ladder(Section):
 
 
 def load(path: str) -> Ladder:
-    """Raises UserError with file, line, key, value and what was expected."""
+    """Reads a ladder file. Raises UserError with file, line, key, value and what was expected."""
     tree = yaml_lines.load(path)
     if isinstance(tree.root, dict) and isinstance(tree.root.get("base"), str):
         tree.root["base"] = os.path.join(os.path.dirname(os.path.abspath(path)), tree.root["base"])
@@ -39,7 +39,7 @@ def load(path: str) -> Ladder:
 
 
 def runs(ladder: Ladder, data: str, folder: str) -> list[Proxy]:
-    """The ladder's training runs, smallest first. Raises UserError for a size that a training file would not take."""
+    """The training runs of the ladder, smallest first. Raises UserError for a size that a training file cannot have."""
     from curation.shards import read_manifest
     from training import config
     from training.train import model_config
@@ -49,7 +49,7 @@ def runs(ladder: Ladder, data: str, folder: str) -> list[Proxy]:
     made = []
     for size in ladder.sizes:
         settings = base | {"model": {"preset": None, "tie_embeddings": base["model"]["tie_embeddings"], **size}}
-        n = live_run.multiplied(model_config(_parse(settings), vocab))
+        n = live_run.matmul_parameters(model_config(_parse(settings), vocab))
         for multiple in ladder.tokens_per_param:
             window = base["batch"]["global_size"] * base["data"]["seq_len"]
             steps = max(1, round(multiple * n / window))
@@ -65,7 +65,7 @@ def runs(ladder: Ladder, data: str, folder: str) -> list[Proxy]:
 
 
 def train(proxies: Sequence[Proxy], workers: Callable[[Sequence[Proxy]], None]) -> int:
-    """Trains those that are not finished yet; says how many that were."""
+    """Trains the runs that are not finished yet; returns their number."""
     from pipelines.experiments.mix import proxy_run
 
     todo = [p for p in proxies if not proxy_run.finished(p.folder, int(p.settings["steps"]))]

@@ -1,9 +1,9 @@
-"""Is a live run where it should be? Its loss against the curve that a ladder of smaller runs predicts for its shape.
+"""Checks the loss of a running training against the curve that a ladder of smaller runs predicts for its size.
 
-The law gives the loss at the end. On the way there, runs of one schedule look alike: log (loss / final loss) over the
-share of steps done is nearly one curve for all sizes (Qiu et al. 2025, arXiv 2507.02119). At each
-share the ladder's runs give that curve's value and its trend with size, as a straight line in log N, and the scatter
-around it gives the width. A run is off when its smoothed loss stays outside for a while.
+The scaling law predicts the final loss. Before that, runs of one schedule have the same shape: log (loss / final loss)
+over the share of steps done is nearly one curve for all sizes (Qiu et al. 2025, arXiv 2507.02119). At each share the
+ladder's runs give the value of that curve and its trend with size, as a straight line in log N; the scatter around it
+gives the width of the band. A run has left the band when its smoothed loss stays outside for a while.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from pipelines.experiments.scaling.fitted_law import Fit
 from pipelines.experiments.scaling.live_run import Curve
 from pipelines.experiments.scaling.scaling_law import Floats
 
-SPAN = 0.04  # share of all steps that a smoothed loss is the mean of
-BEGIN = 0.15  # before, warm-up and first steps scatter too much to say anything
+SPAN = 0.04  # share of all steps that is averaged to smooth the loss
+BEGIN = 0.15  # share of steps before which warm-up and noise are too large to judge
 SIGMAS = 4.0  # half-width of the band
-LASTING = 0.03  # share of all steps that a run has to stay outside
-FLOOR = 0.01  # least scatter of log loss: a ladder of a few runs is too small a sample to promise less
+LASTING = 0.03  # share of all steps that the loss must stay outside the band
+FLOOR = 0.01  # minimum scatter of log loss: a few runs are too small a sample to estimate less
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The predicted loss over a run's steps, with its band."""
+    """The predicted loss over the steps of a run, with its band."""
 
     step: Floats
     loss: Floats
@@ -39,7 +39,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Departure:
-    """Where a run left the band: from this step on, loss against what was predicted there."""
+    """Where a run left the band: the first step outside, its loss, and the prediction there."""
 
     step: int
     loss: float
@@ -51,21 +51,22 @@ class Departure:
     def message(self) -> str:
         side = "above" if self.loss > self.high else "below"
         return (
-            f"from step {self.step:,} on the loss is {side} its predicted curve: {self.loss:.3f}, expected "
-            f"{self.predicted:.3f} ({self.low:.3f} to {self.high:.3f}). Look at the data read there: gristmill order"
+            f"from step {self.step:,} on the loss is {side} the predicted band: {self.loss:.3f}, expected "
+            f"{self.predicted:.3f} ({self.low:.3f} to {self.high:.3f})\n"
+            f"  see which data was read there: gristmill data inspect-step DIR --step {self.step}"
         )
 
 
 def ladder_curves(folder: str) -> list[Curve]:
-    """The finished runs below a ladder's folder. Raises UserError for fewer than three."""
+    """The finished runs in a ladder's folder. Raises UserError for fewer than three."""
     places = sorted(f.parent for f in Path(folder).glob("*/metrics.jsonl"))
-    curves = [live_run.curve(p) for p in places if live_run.final(p) is not None]
+    curves = [live_run.loss_curve(p) for p in places if live_run.final_point(p) is not None]
     if len(curves) < 3:
-        raise UserError(f"{folder} has {len(curves)} finished runs: a curve's shape takes three or more")
+        raise UserError(f"{folder} has {len(curves)} finished runs; at least three are needed to predict a curve")
     return curves
 
 
-def expected(fit: Fit, ladder: Sequence[Curve], run: Curve) -> Expected:
+def predict_band(fit: Fit, ladder: Sequence[Curve], run: Curve) -> Expected:
     """The curve that the ladder predicts for a run of this size and length."""
     shares = np.linspace(SPAN, 1.0, 97)
     shapes = []
@@ -75,7 +76,7 @@ def expected(fit: Fit, ladder: Sequence[Curve], run: Curve) -> Expected:
     sizes = np.log([c.point.n for c in ladder])
     shape, scatter = _at_size(np.array(shapes), sizes, np.log(run.point.n))
     end = fit.predict(run.point.n, run.point.d)
-    # validation and training loss differ by what runs of the ladder show: their smoothed last loss against the law
+    # training and validation loss differ by an offset: the ladder's smoothed last loss relative to the law
     offset = float(np.median([np.log(smoothed(c)[1][-1] / float(fit.law.loss(c.point.n, c.point.d))) for c in ladder]))
     width = SIGMAS * np.hypot(scatter, max(FLOOR, np.log(end["high"] / end["low"]) / 3.92))
     middle = np.log(end["loss"]) + offset + shape
@@ -83,13 +84,14 @@ def expected(fit: Fit, ladder: Sequence[Curve], run: Curve) -> Expected:
     return Expected(steps, np.exp(middle), np.exp(middle - width), np.exp(middle + width))
 
 
-def departure(run: Curve, band: Expected) -> Departure | None:
-    """The first step from which the run stayed outside its band long enough to be more than noise."""
+def find_departure(run: Curve, band: Expected) -> Departure | None:
+    """The first step from which the run stayed outside its band long enough to be more than noise; None if it did not.
+    The first step from which the run stayed outside its band long enough to be more than noise; None if it did not."""
     at, smooth = smoothed(run)
     use = at >= BEGIN * run.steps
     at, smooth = at[use], smooth[use]
     low, high = (np.interp(at, band.step, b) for b in (band.low, band.high))
-    outside = ~((smooth >= low) & (smooth <= high))  # a loss that is no number is outside
+    outside = ~((smooth >= low) & (smooth <= high))  # NaN is outside
     need = max(1, round(LASTING * run.steps))
     length = 0
     for i, out in enumerate(outside):
@@ -102,7 +104,7 @@ def departure(run: Curve, band: Expected) -> Departure | None:
 
 
 def smoothed(run: Curve) -> tuple[Floats, Floats]:
-    """(steps, mean loss of the SPAN before each): from the first step that has a whole span behind it."""
+    """(steps, mean loss over the SPAN up to each step), from the first step with a full span."""
     span = max(1, round(SPAN * run.steps))
     if len(run.loss) < span:
         return run.step[:0], run.loss[:0]

@@ -1,4 +1,4 @@
-"""What a training run's directory says of its size and its losses, finished or not."""
+"""Reads the size and the losses of a training run, finished or not, for scaling laws."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Point:
-    """A run: parameters, the tokens it is to be trained on and how many of them differ, its validation loss."""
+    """A run: parameters, planned training tokens, unique tokens among them, validation loss."""
 
     n: float
     d: float
@@ -30,16 +30,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """A run's training loss: at each step so far, of how many."""
+    """The training loss of a run at each step so far; `steps`: the planned number."""
 
-    point: Point  # its loss is nan until the run is over
+    point: Point  # its loss is NaN until the run is finished
     steps: int
     step: Floats
     loss: Floats
 
 
-def final(folder: Path) -> Point | None:
-    """The finished run's point, its loss the mean over all validation tokens; None while it is not over."""
+def final_point(folder: Path) -> Point | None:
+    """The point of a finished run, with its mean loss over all validation tokens; None for an unfinished run."""
     entries = _entries(folder)
     config, made = _config(folder)
     last = next((e for e in reversed(entries) if e["kind"] == "validation"), None)
@@ -48,16 +48,16 @@ def final(folder: Path) -> Point | None:
     return Point(made.n, made.d, made.unique, float(last["loss"]))
 
 
-def curve(folder: Path) -> Curve:
-    """The training loss so far. Raises UserError where there is no training run."""
+def loss_curve(folder: Path) -> Curve:
+    """The training loss so far. Raises UserError for a folder without a training run."""
     entries = [e for e in _entries(folder) if e["kind"] == "train"]
     config, made = _config(folder)
     at = np.array([float(e["step"]) for e in entries])
     return Curve(made, config.steps, at, np.array([float(e["loss"]) for e in entries]))
 
 
-def multiplied(shape: ModelConfig) -> int:
-    """Parameters that take part in a product: all but an embedding that is no head too, which is only looked up."""
+def matmul_parameters(shape: ModelConfig) -> int:
+    """Parameters in matrix products: all but an untied input embedding, which is only looked up."""
     from training.cost.model_stats import parameter_counts
 
     parts = parameter_counts(shape)
@@ -78,19 +78,19 @@ def _config(folder: Path) -> tuple[Any, Point]:
 
     config = training_config.parse((folder / "train.yaml").read_text(), str(folder / "train.yaml"))
     data = json.loads((folder / "data.json").read_text())
-    n = float(multiplied(model_config(config, int(data["tokenizer"]["vocab"]))))
+    n = float(matmul_parameters(model_config(config, int(data["tokenizer"]["vocab"]))))
     d = float(config.steps * config.batch.global_size * config.data.seq_len)
     return config, Point(n, d, min(d, _unique(data["root"], config.data.weights, d)), float("nan"))
 
 
 def _unique(root: str, weights: dict[str, float] | None, d: float) -> float:
-    """Tokens that differ among the d read: of each domain no more than it has."""
+    """Unique tokens among the d tokens read: of each domain at most the tokens that it has."""
     from curation.shards import ShardError, read_manifest
 
     try:
         manifest = read_manifest(root)
     except ShardError:
-        return d  # the shards have moved: then nothing is known of repetition
+        return d  # the shards are gone, so repetition is unknown
     split = {name: float(s.tokens) for name, s in manifest.splits.get("train", {}).items()}
     shares = dict(weights or manifest.mix.weights or split)
     total = sum(shares.values())

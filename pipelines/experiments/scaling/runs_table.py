@@ -1,4 +1,4 @@
-"""Tables of finished runs: parameters, tokens, loss. From a CSV file, or from training runs' own directories."""
+"""Reads tables of finished runs (parameters, tokens, loss) from CSV files or from directories of training runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from curation.core.errors import UserError
 from pipelines.experiments.scaling.scaling_law import Floats
 
-# Names by which tables in the wild call a column, in lower case.
+# Column names of published tables, in lower case
 NAMES = {
     "n": ("n", "params", "parameters", "model size", "model_size"),
     "d": ("d", "tokens", "training tokens", "data", "num_tokens"),
@@ -25,12 +25,12 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Table:
-    """Runs, one an entry of each array."""
+    """A table of runs; each array has one entry per run."""
 
     n: Floats  # parameters
     d: Floats  # training tokens
     loss: Floats  # nats per token
-    unique: Floats | None  # tokens that differ, of d
+    unique: Floats | None  # unique tokens among d
     names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -46,17 +46,17 @@ class Table:
         return Table(self.n[rows], self.d[rows], self.loss[rows], unique, tuple(self.names[i] for i in rows))
 
     def without_highest(self, count: int) -> Table:
-        """Without the runs of highest loss: Epoch AI leaves out 5 of Chinchilla's, Hoffmann et al. did so too."""
+        """The table without the runs of highest loss: Epoch AI leaves out 5 of Chinchilla's, as did Hoffmann et al."""
         if count >= len(self):
             raise UserError(f"--drop-highest {count}: the table has {len(self)} runs")
         return self.take(np.sort(np.argsort(-self.loss, kind="stable")[count:]))
 
 
 def read(path: str) -> Table:
-    """A table of runs: a CSV file, a training run's directory, or a directory of such.
+    """A table of runs: a CSV file, a training run's directory, or a directory of training runs.
 
     A CSV file has a column for N (`params`, `Model Size`, …), for L (`loss`, …), and either D (`tokens`, …) or C
-    (`Training FLOP`, …; D = C / 6N). Raises UserError for what is missing or no number.
+    (`Training FLOP`, …; D = C / 6N). Raises UserError for a missing column and for values that are not numbers.
     """
     p = Path(path)
     if p.is_dir():
@@ -67,15 +67,15 @@ def read(path: str) -> Table:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read this table: {error}") from error
     if len(rows) < 2:
-        raise UserError(f"{path}: expected a header and a line for each run, found {len(rows)} lines")
+        raise UserError(f"{path}: expected a header and one line per run, found {len(rows)} lines")
     places = {key: _place(rows[0], names) for key, names in NAMES.items()}
     for key in ("n", "loss"):
         if places[key] is None:
             raise UserError(
-                f"{path}: no column is named {' or '.join(NAMES[key][1:3])}; there are {', '.join(rows[0])}"
+                f"{path}: no column named {' or '.join(NAMES[key][1:3])}; the columns are {', '.join(rows[0])}"
             )
     if places["d"] is None and places["flop"] is None:
-        raise UserError(f"{path}: expected a column of tokens or of FLOP; there are {', '.join(rows[0])}")
+        raise UserError(f"{path}: expected a column of tokens or of FLOP; the columns are {', '.join(rows[0])}")
 
     def column(key: str) -> Floats | None:
         at = places[key]
@@ -92,10 +92,10 @@ def read(path: str) -> Table:
 
 
 def read_runs(folders: Iterable[Path]) -> Table:
-    """Finished training runs: parameters from their shape, tokens and validation loss from their last evaluation."""
-    from pipelines.experiments.scaling.live_run import final
+    """Finished training runs: parameters from the model, tokens and validation loss from the last evaluation."""
+    from pipelines.experiments.scaling.live_run import final_point
 
-    found = [(f, final(f)) for f in folders]
+    found = [(f, final_point(f)) for f in folders]
     points = [(f, point) for f, point in found if point is not None]
     if not points:
         raise UserError(f"no finished training run among {', '.join(str(f) for f, _ in found) or 'no directories'}")
@@ -106,6 +106,7 @@ def read_runs(folders: Iterable[Path]) -> Table:
 
 
 def write(table: Table, path: str) -> None:
+    """Writes a table as CSV."""
     with open(path, "w", encoding="utf-8", newline="") as f:
         out = csv.writer(f)
         out.writerow(["name", "params", "tokens", "loss", *(["unique"] if table.unique is not None else [])])

@@ -1,10 +1,10 @@
-"""The parametric scaling law and its fit: L(N, D) = E + A / N^alpha + B / D^beta.
+"""Fits the parametric scaling law L(N, D) = E + A / N^alpha + B / D^beta.
 
-Approach 3 of Hoffmann et al. 2022 (arXiv 2203.15556, section 3.3 and appendix D.3): minimise the Huber loss
-(delta = 1e-3) of log L against LSE(a - alpha log N, b - beta log D, e), with A = exp a, B = exp b, E = exp e, by BFGS
-from a grid of starts. Two things are done otherwise, after Besiroglu et al. 2024 (arXiv 2404.10102), whose replication
-found the published fit to have stopped early: the objective is a sum scaled by 1 / delta, so that the optimiser's
-tolerance means something, and every start of the grid is looked at but only the most promising are followed.
+Approach 3 of Hoffmann et al. 2022 (arXiv 2203.15556, section 3.3 and appendix D.3): minimise the Huber loss (delta =
+1e-3) of log L against LSE(a - alpha log N, b - beta log D, e), with A = exp a, B = exp b, E = exp e, by BFGS from a
+grid of starts. Two things differ, after Besiroglu et al. 2024 (arXiv 2404.10102), whose replication found that the
+published fit had stopped early: the objective is a sum scaled by 1 / delta, so that the optimizer's tolerance is
+meaningful, and of the grid's starts only the most promising are optimized.
 
 N are parameters, D training tokens, C = 6 N D training FLOP, L a loss in nats per token.
 """
@@ -23,9 +23,9 @@ from curation.core.errors import UserError
 
 Floats = NDArray[np.float64]
 
-DELTA = 1e-3  # of the Huber loss, in log L: what Hoffmann et al. took
-WALL = 10.0  # cost of an exponent's square distance from [0, 1], where every published law's lies (docs/decisions.md)
-FOLLOWED = 48  # starts of the grid that are followed down; of Epoch AI's 240 points, the first 20 all reach the optimum
+DELTA = 1e-3  # of the Huber loss, in log L, as in Hoffmann et al.
+WALL = 10.0  # penalty on an exponent's squared distance from [0, 1]; where all published ones are (docs/decisions.md)
+MAX_STARTS = 48  # starts of the grid that are optimized; on Epoch AI's 240 points the first 20 all reach the optimum
 
 # Hoffmann et al., appendix D.3; the grid of (alpha, beta, e, a, b)
 GRID = (
@@ -39,7 +39,7 @@ GRID = (
 
 @dataclass(frozen=True)
 class Law:
-    """E + A / N^alpha + B / D^beta; and, where data is repeated, how fast that wears off.
+    """E + A / N^alpha + B / D^beta; for repeated data also how fast its value decays.
 
     repeat_data, repeat_model: R*_D and R*_N of Muennighoff et al. 2023 (arXiv 2305.16264, section 3.2), or None.
     """
@@ -53,47 +53,47 @@ class Law:
     repeat_model: float | None = None
 
     def loss(self, n: float | Floats, d: float | Floats, unique: float | Floats | None = None) -> Floats:
-        """Predicted loss, nats per token. unique: tokens that differ, where D reads some of them again."""
+        """Predicted loss, nats per token. unique: unique tokens, if D repeats some of them."""
         params, tokens = np.asarray(n, dtype=float), np.asarray(d, dtype=float)
         if unique is not None and self.repeat_data is not None:
             params, tokens = self.effective(params, tokens, np.asarray(unique, dtype=float))
         return np.asarray(self.E + self.A * params**-self.alpha + self.B * tokens**-self.beta)
 
     def effective(self, n: Floats, d: Floats, unique: Floats) -> tuple[Floats, Floats]:
-        """What N parameters and D tokens are worth when only so many of the tokens differ.
+        """The effective N and D when only `unique` of the D tokens are distinct.
 
-        D' = U + U R* (1 - exp(-R / R*)), R = D / U - 1 repetitions; N' likewise around the parameters that U tokens
-        call for (Muennighoff et al. 2023, equations 5 and 6).
+        D' = U + U R* (1 - exp(-R / R*)), R = D / U - 1 repetitions; N' likewise around the optimal parameters for U
+        tokens (Muennighoff et al. 2023, equations 5 and 6).
         """
         assert self.repeat_data is not None
         unique = np.minimum(unique, d)
-        tokens = _worn(unique, d / unique - 1, self.repeat_data)
+        tokens = _effective(unique, d / unique - 1, self.repeat_data)
         if self.repeat_model is None:
             return n, tokens
         enough = np.minimum(self.optimum_for_tokens(unique), n)
-        return _worn(enough, n / enough - 1, self.repeat_model), tokens
+        return _effective(enough, n / enough - 1, self.repeat_model), tokens
 
     def optimum(self, flop: float) -> tuple[float, float]:
-        """(N, D) of least loss at C = 6 N D: N = G (C/6)^(beta/(alpha+beta)) (Hoffmann et al., equation 4)."""
+        """(N, D) of minimum loss at C = 6 N D: N = G (C/6)^(beta/(alpha+beta)) (Hoffmann et al., equation 4)."""
         a, b = self.alpha, self.beta
         g = (a * self.A / (b * self.B)) ** (1 / (a + b))
         n = g * (flop / 6) ** (b / (a + b))
         return n, flop / 6 / n
 
     def optimum_for_tokens(self, d: Floats | float) -> Floats:
-        """The parameters that are compute-optimal for so many tokens: alpha A / N^alpha = beta B / D^beta."""
+        """The compute-optimal parameters for D tokens: alpha A / N^alpha = beta B / D^beta."""
         share = self.alpha * self.A / (self.beta * self.B)
         return np.asarray((share * np.asarray(d, dtype=float) ** self.beta) ** (1 / self.alpha))
 
 
-def _worn(unique: Floats, repeats: Floats, half: float) -> Floats:
+def _effective(unique: Floats, repeats: Floats, half: float) -> Floats:
     return np.asarray(unique + unique * half * -np.expm1(-repeats / half))
 
 
 def fit(n: Floats, d: Floats, loss: Floats, start: Law | None = None) -> Law:
-    """The law of least Huber loss. start: follow this one alone, without the grid (a bootstrap's resamples).
+    """Fits the law by minimum Huber loss. start: optimize from this one only, without the grid (for resamples).
 
-    Raises UserError for fewer than six points, or values that no run has.
+    Raises UserError for fewer than six runs, and for values that are not positive.
     """
     _check(n, d, loss)
     ln, ld, target = np.log(n), np.log(d), np.log(loss)
@@ -104,24 +104,24 @@ def fit(n: Floats, d: Floats, loss: Floats, start: Law | None = None) -> Law:
         if value < least:
             best, least = found, value
     if best is None:
-        raise UserError("no start of the fit converged: look at the points for a loss or size that is out of line")
+        raise UserError("no start of the fit converged: check the table for a wrong loss or model size")
     alpha, beta, e, a, b = map(float, best)
     return Law(E=math.exp(e), A=math.exp(a), B=math.exp(b), alpha=alpha, beta=beta)
 
 
 def fit_repetition(law: Law, n: Floats, d: Floats, unique: Floats, loss: Floats) -> Law:
-    """All seven numbers together, from the five of the runs without repetition.
+    """Fits all seven coefficients together, starting from the five of the runs without repetition.
 
-    Together, since parameters beyond what the unique tokens call for are worth less in a single epoch too: a law fitted
-    without that term is not the five numbers of the law with it (planted R*_D 15.4 came out as 10.4).
+    Together, since excess parameters are worth less in a single epoch too: the five coefficients of a law without that
+    term differ from those of the law with it (a true R*_D of 15.4 was estimated as 10.4).
     """
     from scipy.optimize import least_squares
 
     repeated = d > unique * 1.0001
     if repeated.sum() < 3:
         raise UserError(
-            f"{int(repeated.sum())} runs read tokens again, and two numbers are to be fitted: give 3 such runs, "
-            "or leave the repetition term out"
+            f"{int(repeated.sum())} runs repeat tokens, too few to fit the two coefficients of repetition\n"
+            "  give at least 3 such runs, or leave out --repetition"
         )
     target = np.log(loss)
 
@@ -154,14 +154,16 @@ def _check(n: Floats, d: Floats, loss: Floats) -> None:
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if len(bad):
             raise UserError(
-                f"run {int(bad[0]) + 1} of {len(values)} has {name} {values[bad[0]]}: expected a positive number. "
-                "Leave runs that diverged out of the table."
+                f"run {int(bad[0]) + 1} of {len(values)} has {name} {values[bad[0]]}: expected a positive number\n"
+                "  remove runs that diverged from the table"
             )
     if len(n) < 6:
-        raise UserError(f"{len(n)} runs for a law of five numbers: at least 6 are needed, and 20 or more are advised")
+        raise UserError(
+            f"{len(n)} runs are too few for a law of five coefficients: at least 6 are needed, 20 are recommended"
+        )
     for name, values in (("model size", n), ("number of tokens", d)):
         if len(np.unique(values)) < 2:
-            raise UserError(f"every run has the same {name}: what it does to the loss cannot be told from these runs")
+            raise UserError(f"every run has the same {name}: its effect on the loss cannot be estimated")
 
 
 def _starts(ln: Floats, ld: Floats, target: Floats) -> Floats:
@@ -169,7 +171,7 @@ def _starts(ln: Floats, ld: Floats, target: Floats) -> Floats:
     alpha, beta, e, a, b = (grid[:, i, None] for i in range(5))
     terms = np.stack(np.broadcast_arrays(a - alpha * ln, b - beta * ld, e + 0 * ln))
     values = _huber(_lse(terms)[0] - target).sum(axis=1)
-    return np.asarray(grid[np.argsort(values, kind="stable")[:FOLLOWED]])
+    return np.asarray(grid[np.argsort(values, kind="stable")[:MAX_STARTS]])
 
 
 def _descend(x: Floats, ln: Floats, ld: Floats, target: Floats) -> tuple[Floats, float]:

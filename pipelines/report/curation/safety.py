@@ -25,7 +25,7 @@ def _pii(report: ReportData) -> str:
         return ""
     entities = {k: v for k, v in report.counts.pii.items() if k not in ("total", "spared")}
     rows = [[escape(k.replace("_", " ")), f"{d:,}", f"{n:,}"] for k, (d, n) in entities.items()]
-    for key, what in (("total", "replaced in total"), ("spared", "left in place: identifies nobody")):
+    for key, what in (("total", "replaced in total"), ("spared", "left in place: identifies no person")):
         if key in report.counts.pii:
             d, n = report.counts.pii[key]
             rows.append([f"<b>{what}</b>", f"<b>{d:,}</b>", f"<b>{n:,}</b>"])

@@ -56,8 +56,8 @@ def _rules(report: ReportData, step: str, most: int = 3) -> str:
     """The rules of a step that dropped the most."""
     mine = [r for r in report.run["counts"]["steps"] if r["step"] == step]
     shown = sorted(mine, key=lambda r: (-r["dropped"], r["rule"]))[:most]
-    said = ", ".join(f"{r['rule']} {r['dropped']:,}" for r in shown)
-    return escape(said + (f", {len(mine) - most} more" if len(mine) > most else ""))
+    text = ", ".join(f"{r['rule']} {r['dropped']:,}" for r in shown)
+    return escape(text + (f", {len(mine) - most} more" if len(mine) > most else ""))
 
 
 def _ends(now: dict[str, float], unit: float, y: float, height: float) -> str:

@@ -1,4 +1,7 @@
-"""Data cards: valid for the Hub and for Croissant, true to the run, and enough to make the run again."""
+"""Data cards: valid for the Hub and for Croissant, true to the run, and enough to make the run again.
+
+Covers: card_data.py, croissant.py, dataset.py, shipped.py, write_cards.py, pipelines/cli/commands/inspect.py
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def check_card(run: Path) -> str:
     assert card.data.size_categories[0] in ("n<1K", "1K<n<10K")
     path = card.data.to_dict()["configs"][0]["data_files"][0]["path"]
     assert list(run.glob(path))
-    funnel = card.text.split("## What became of every record")[1].split("\n## ")[0]
+    funnel = card.text.split("## Records kept and dropped")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (\w+)(?: \(.*?\))? \| (\w+) \| .*?\| ([\d,]+) \| ([\d,]+) \|$", funnel, re.M)
     dropped = {(s["step"], s["rule"]): s["dropped"] for s in made["counts"]["steps"]}
     told = {(step, rule): int(n.replace(",", "")) for step, rule, n, _ in rows}
@@ -95,7 +98,7 @@ def test_a_run_has_its_cards(small: Path) -> None:
     assert yaml.safe_load((small / "card.md").read_text().split("---")[1])["license"] == ["mit", "unknown"]
     assert "| length (own.py:Length) | short | `length.chars >= 20` | 1 | 41 |" in text  # a step of the user's own
     assert "| length.chars | 41 |" in text or "| length.chars | 42 |" in text
-    assert "The licence of web is not declared" in text and "Personal data was not looked for" in text
+    assert "The licence of web is not declared" in text and "Personal data was not removed" in text
     assert "<script>" not in text and "alert(" not in text
     assert str(small.parent) not in text and str(small.parent) not in json.dumps(croissant)
 
@@ -179,7 +182,7 @@ def test_shipped_cards_are_what_the_command_writes(gristmill, name: str, tmp_pat
 
     monkeypatch.chdir(ROOT)
     recipe = name not in ("lid.176", "toxicity-en")
-    code, _, _ = gristmill("card", f"pipelines/{name}.yaml" if recipe else name, "--out", tmp_path)
+    code, _, _ = gristmill("card", f"pipelines/recipes/{name}.yaml" if recipe else name, "--out", tmp_path)
     assert code == 0
     written = (tmp_path / f"{name}.md").read_text()
     assert written == (ROOT / "data_cards" / f"{name}.md").read_text(), "run: gristmill card … --out data_cards"

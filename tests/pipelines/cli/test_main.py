@@ -1,4 +1,8 @@
-"""The command line: what each command answers, and its exit code."""
+"""The command line: what each command answers, and its exit code.
+
+Covers: app.py, text_output.py, commands/curate.py, commands/evaluate.py, commands/models.py, commands/monitor.py,
+commands/plan.py, commands/setup.py, commands/train.py, pipelines/monitor/run_result.py
+"""
 
 from __future__ import annotations
 
@@ -184,6 +188,9 @@ def test_train_and_generate(gristmill, small_run, tmp_path):
     assert gristmill(*arguments)[0] == 0
     code, out, _ = gristmill("generate", tmp_path / "out", "Document", "--tokens", "5")
     assert code == 0 and out.startswith("Document")
+    code, out, _ = gristmill("evaluate", tmp_path / "out", "--data", small_run, "--limit", "1", "--json")
+    assert code == 0 and json.loads(out)["domains"]["web"]["tokens"] > 0
+    assert gristmill("evaluate", tmp_path / "out")[0] == 2
     assert gristmill("train", tmp_path / "nowhere.yaml", "--data", small_run)[0] == 2
     code, _, error = gristmill("train", tmp_path / "tiny.yaml", "--data", "s3://bucket/run")
     assert code == 2 and "s3://bucket/run/train/tiny is on an object store" in error

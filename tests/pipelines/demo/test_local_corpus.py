@@ -1,4 +1,7 @@
-"""The embedded default: a real crawl of what is installed, complete or absent, and the same each time."""
+"""The embedded default: a real crawl of what is installed, complete or absent, and the same each time.
+
+Covers: pydoc_crawl.py, pydoc_server.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`gristmill init`: five kinds of input, each looked at and then curated by the file that came out, unchanged."""
+"""`gristmill init`: five kinds of input, each looked at and then curated by the file that came out, unchanged.
+
+Covers: detect_format.py, draft_pipeline.py, file_groups.py, globs.py, sample_documents.py, scan_input.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A duplicate beside the kept document, and the largest clusters, on real runs."""
+"""A duplicate beside the kept document, and the largest clusters, on real runs.
+
+Covers: document_samples.py
+"""
 
 from __future__ import annotations
 

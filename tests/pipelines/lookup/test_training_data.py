@@ -1,4 +1,7 @@
-"""From a token to the crawl and back: every document of a real crawl's run, the split, and order, trace and seen."""
+"""From a token to the crawl and back: every document of a real crawl's run, the split, and order, trace and seen.
+
+Covers: pipelines/cli/commands/data.py, pipelines/cli/commands/shards.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`watch`: a run at work, finished, killed and quarantined, and a training, each readable in 80 columns."""
+"""`watch`: a run at work, finished, killed and quarantined, and a training, each readable in 80 columns.
+
+Covers: terminal_view.py, training_progress.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""The report: complete, self-contained, true, and nothing that was crawled can run. In a browser: test_browser.py."""
+"""The report: complete, self-contained, true, and nothing that was crawled can run. In a browser: test_browser.py.
+
+Covers: write_report.py, curation/clusters.py, curation/cost.py, curation/domains.py, curation/funnel.py,
+curation/page.py, curation/report_data.py, curation/safety.py, curation/samples.py, curation/sankey.py,
+curation/signals.py, curation/sliders.py, curation/thresholds.py, html/charts.py, html/page.py, training/page.py,
+pipelines/lookup/ledger.py, pipelines/lookup/original_text.py, pipelines/lookup/training_run.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What-if: the answer from stored signals is what a run with those rules then does."""
+"""What-if: the answer from stored signals is what a run with those rules then does.
+
+Covers: rule_changes.py, rule_replay.py, pipelines/cli/commands/what_if.py, pipelines/lookup/rule_sql.py,
+pipelines/lookup/token_counts.py
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A search on a real crawl's domains by the command, on Ray: killed, resumed, asked for something else."""
+"""A search on a real crawl's domains by the command, on Ray: killed, resumed, asked for something else.
+
+Covers: proxy_workers.py
+"""
 
 from __future__ import annotations
 

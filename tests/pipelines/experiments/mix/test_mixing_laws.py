@@ -1,4 +1,8 @@
-"""Mix laws: RegMix's published swarm, the choice among families, planted laws, optima under caps, tables gone wrong."""
+"""Mix laws: RegMix's published swarm, the choice among families, planted laws, optima under caps, tables gone wrong.
+
+Covers: batched_least_squares.py, curve_fit.py, mixture_design.py, model_selection.py, optimize_mix.py,
+regmix_tables.py
+"""
 
 from __future__ import annotations
 
@@ -183,7 +187,8 @@ def test_designs_keep_the_caps() -> None:
     largest = np.array([0.2, 0.5, 1.0, 0.6])
     prior = np.array([0.4, 0.3, 0.2, 0.1])
     for mixes in (
-        mixture_design.swarm(prior, 50, largest), mixture_design.one_factor(prior, 9, largest), mixture_design.grid(4, 60, largest),
+        mixture_design.swarm(prior, 50, largest), mixture_design.one_factor(prior, 9, largest),
+        mixture_design.grid(4, 60, largest),
         mixture_design.around(np.array([0.2, 0.4, 0.2, 0.2]), 20, largest, spread=0.1, seed=1),
     ):  # fmt: skip
         assert np.allclose(mixes.sum(axis=1), 1) and (mixes <= largest + 1e-9).all() and (mixes >= 0).all()
@@ -232,7 +237,7 @@ def test_domains_that_never_move_are_named(tmp_path: Path) -> None:
     )
     swarm = regmix_tables.read(ratios, _tables(tmp_path, rows)[1])
     assert swarm.domains == ("web", "code", "law")
-    assert swarm.notes == ("in no mix: gone", "the same share in every run, so what it does cannot be told: law")
+    assert swarm.notes == ("in no mix: gone", "the same share in every run, so the effect is unknown: law")
 
 
 @pytest.mark.parametrize(

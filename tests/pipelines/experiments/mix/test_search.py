@@ -1,5 +1,8 @@
 """The search: resumed, with other objectives, with proxies gone wrong, on losses that a formula writes down; and once
-for real, by the command."""
+for real, by the command.
+
+Covers: proxy_run.py, report_page.py, results.py, search_config.py, pipelines/cli/commands/mix.py
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from benchmarks import planted_mix as planted
 from curation.core.errors import UserError
 from pipelines.experiments.mix.proxy_run import Proxy
 from pipelines.experiments.mix.report_page import headline, render
-from pipelines.experiments.mix.results import as_json
+from pipelines.experiments.mix.results import outcome_as_dict
 from pipelines.experiments.mix.search import search
 from pipelines.experiments.mix.search_config import Settings, load
 
@@ -155,8 +158,8 @@ def test_diverged_proxies_are_left_out_and_named(small: Path, tmp_path: Path) ->
         _settings(small, runs=24, refine=0.3), str(tmp_path / "a"), train=Written(diverges=lambda mix: mix["c"] > 0.45)
     )
     assert 7 <= len(made.mixes) < 24 and (made.mixes[:, 2] <= 0.45).all()
-    assert any("a metric that is no number and are left out" in n for n in made.notes)
-    with pytest.raises(UserError, match="no run has numbers for all metrics"):
+    assert any("a metric that is not finite are left out" in n for n in made.notes)
+    with pytest.raises(UserError, match="no run has finite values for all metrics"):
         search(_settings(small), str(tmp_path / "b"), train=Written(diverges=lambda mix: True))
     with pytest.raises(UserError, match=r"of 7 proxies diverged .*, and [1-6] runs are too few"):
         search(_settings(small, runs=7), str(tmp_path / "c"), train=Written(diverges=lambda mix: mix["a"] < 0.2))
@@ -165,7 +168,7 @@ def test_diverged_proxies_are_left_out_and_named(small: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(("luck", "blind"), [(1e-4, False), (10.0, True)])
 def test_a_law_that_foretells_nothing_is_said_to_guess(small: Path, tmp_path: Path, luck: float, blind: bool) -> None:
     made = search(_settings(small, runs=24), str(tmp_path / "mix"), train=Written(luck), confirm=False)
-    assert made.blind == as_json(made)["blind"] == blind
+    assert made.blind == outcome_as_dict(made)["blind"] == blind
     for said in (headline(made), render(made, "a search")):
         assert ("this mix is a guess" in said) == blind
 
@@ -204,7 +207,7 @@ def test_search_by_the_command(small: Path, tmp_path: Path, gristmill: Callable[
         ({"budget": 1e9, "max_epochs": 2.0}, "no mix fills a budget"),
         ({"objective": {"kind": "mean", "weights": {"task9": 1.0}}}, "no validation set task9"),
         ({"objective": {"kind": "metric", "metric": "arc"}}, "no metric arc"),
-        ({"objective": {"kind": "metric", "metric": "quiz.still"}}, "quiz.still is the same in every run"),
+        ({"objective": {"kind": "metric", "metric": "quiz.still"}}, "quiz.still has the same value in every run"),
         ({"objective": {"kind": "mean", "weights": {"quiz.bits": 1.0}}}, "no validation set quiz.bits"),
         ({"runs": 4, "refine": 0.0}, "4 runs are too few"),
         ({"design": "one_factor", "runs": 5}, "5 runs are too few"),
@@ -222,13 +225,13 @@ def test_impossible_settings_are_refused(small: Path, tmp_path: Path, changes: d
         ("data: x\n", "mix.yaml:1: the required key 'proxy' is missing"),
         ("data: x\nproxy: p.yaml\nrunz: 3\n", "mix.yaml:3: runz: unknown key 'runz'"),
         ("data: x\nproxy: p.yaml\nruns: many\n", "mix.yaml:3: runs: is 'many'\n  expected an integer"),
-        ("data: x\nproxy: p.yaml\nbudget: 5\n", "go together"),
-        ("data: x\nproxy: p.yaml\nfamilies: [forest]\n", "no family forest"),
+        ("data: x\nproxy: p.yaml\nbudget: 5\n", "must be given together"),
+        ("data: x\nproxy: p.yaml\nfamilies: [forest]\n", "unknown family forest"),
         ("- 1\n", "expected a mapping"),
-        ("data: x\nproxy: p.yaml\nobjective: {kind: metric}\n", "kind: metric goes with a metric's name"),
-        ("data: x\nproxy: p.yaml\nobjective: {kind: mean, maximise: true}\n", "maximise goes with kind: metric"),
-        ("data: x\nproxy: p.yaml\nobjective: {weights: {web: 0}}\n", "every weight is nought"),
-        ("data: x\nproxy: p.yaml\nconfirm: {mixes: {natural: {web: 1}}}\n", "a name with a meaning of its own"),
+        ("data: x\nproxy: p.yaml\nobjective: {kind: metric}\n", "kind: metric needs the key metric"),
+        ("data: x\nproxy: p.yaml\nobjective: {kind: mean, maximise: true}\n", "maximise is only for kind: metric"),
+        ("data: x\nproxy: p.yaml\nobjective: {weights: {web: 0}}\n", "every weight is 0"),
+        ("data: x\nproxy: p.yaml\nconfirm: {mixes: {natural: {web: 1}}}\n", "a reserved name"),
     ],
 )
 def test_bad_files_are_refused(tmp_path: Path, text: str, words: str) -> None:

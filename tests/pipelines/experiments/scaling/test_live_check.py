@@ -1,4 +1,7 @@
-"""The ladder, and a run watched by it: curves that a formula writes down, and once for real with data gone wrong."""
+"""The ladder, and a run watched by it: curves that a formula writes down, and once for real with data gone wrong.
+
+Covers: ladder.py, live_run.py
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def _written(folder: Path, width: int, steps: int, change: Callable[[np.ndarray]
     (folder / "train.yaml").write_text(config.parse(yaml.safe_dump(value)).dump())
     (folder / "data.json").write_text(json.dumps({"tokenizer": {"vocab": 256}, "root": str(folder / "gone")}))
     (folder / "metrics.jsonl").write_text("")
-    point = live_run.curve(folder).point
+    point = live_run.loss_curve(folder).point
     at = np.arange(1, steps + 1)
     loss = LAW.loss(point.n, point.d) * (1 + 0.8 * np.exp(-6 * at / steps))
     loss = loss * np.exp(np.random.default_rng(width + steps).normal(0, 0.01, steps))
@@ -77,8 +80,8 @@ def fitted(rungs: str) -> Fit:
 def test_departure(
     fitted: Fit, rungs: str, tmp_path: Path, change: Callable[[np.ndarray], np.ndarray] | None, incident: bool
 ) -> None:
-    run = live_run.curve(_written(tmp_path / "run", 80, 500, change))
-    left = live_check.departure(run, live_check.expected(fitted, live_check.ladder_curves(rungs), run))
+    run = live_run.loss_curve(_written(tmp_path / "run", 80, 500, change))
+    left = live_check.find_departure(run, live_check.predict_band(fitted, live_check.ladder_curves(rungs), run))
     assert (left is not None) == incident
     assert left is None or 290 <= left.step <= 340
 
@@ -86,12 +89,12 @@ def test_departure(
 def test_watch_by_the_command(rungs: str, tmp_path: Path, gristmill: Callable[..., tuple[int, str, str]]) -> None:
     bad = str(_written(tmp_path / "bad", 80, 500, lambda loss: loss * np.where(np.arange(500) < 300, 1, 1.15)))
     code, said, _ = gristmill("scaling", "watch", bad, "--ladder", rungs, "--json")
-    assert code == 3 and "the loss is above its predicted curve" in json.loads(said)["incident"]["message"]
+    assert code == 3 and "the loss is above the predicted band" in json.loads(said)["incident"]["message"]
 
 
 def test_watch_before_the_first_step(fitted: Fit, rungs: str, tmp_path: Path) -> None:
-    run = live_run.curve(_written(tmp_path / "run", 80, 500, upto=0))
-    assert live_check.departure(run, live_check.expected(fitted, live_check.ladder_curves(rungs), run)) is None
+    run = live_run.loss_curve(_written(tmp_path / "run", 80, 500, upto=0))
+    assert live_check.find_departure(run, live_check.predict_band(fitted, live_check.ladder_curves(rungs), run)) is None
 
 
 def test_ladder_is_fitted_and_backtested(fitted: Fit, rungs: str) -> None:
@@ -103,7 +106,7 @@ def test_ladder_is_fitted_and_backtested(fitted: Fit, rungs: str) -> None:
 
 def test_no_ladder_and_no_run(tmp_path: Path, rungs: str, gristmill: Callable[..., tuple[int, str, str]]) -> None:
     run = _written(tmp_path / "few" / "one", 80, 500)
-    with pytest.raises(UserError, match="has 1 finished runs: a curve's shape takes three or more"):
+    with pytest.raises(UserError, match="has 1 finished runs; at least three are needed"):
         live_check.ladder_curves(str(tmp_path / "few"))
     code, _, err = gristmill("scaling", "watch", str(tmp_path), "--ladder", rungs)
     assert code == 2 and "is not a training run" in " ".join(err.split())
@@ -173,8 +176,8 @@ def test_shuffled_domain_is_noticed(shards: Path, tmp_path: Path) -> None:
     for domain in (None, "c"):
         folder = tmp_path / f"watched-{domain}"
         benchmark.watched(shards, folder, base, sizes[1] | {"hidden_size": 28}, 6.0, 5, domain)
-        seen = live_run.curve(folder / "run")
-        left = live_check.departure(seen, live_check.expected(made, curves, seen))
+        seen = live_run.loss_curve(folder / "run")
+        left = live_check.find_departure(seen, live_check.predict_band(made, curves, seen))
         if domain is None:
             assert left is None
         else:

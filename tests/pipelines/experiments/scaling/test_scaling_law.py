@@ -1,4 +1,7 @@
-"""Scaling laws: Epoch AI's replication to its digits, planted laws found again, and tables that cannot be fitted."""
+"""Scaling laws: Epoch AI's replication to its digits, planted laws found again, and tables that cannot be fitted.
+
+Covers: fitted_law.py, runs_table.py, pipelines/cli/commands/scaling.py
+"""
 
 from __future__ import annotations
 
@@ -100,7 +103,7 @@ def _csv(path: Path, header: list[str], rows: list[list[object]]) -> str:
 @pytest.mark.parametrize(
     ("header", "row", "words"),
     [
-        (["size", "tokens", "loss"], [1e8, 1e9, 3.0], "no column is named params"),
+        (["size", "tokens", "loss"], [1e8, 1e9, 3.0], "no column named params"),
         (["params", "loss"], [1e8, 3.0], "tokens or of FLOP"),
         (["params", "tokens", "loss"], [1e8, 1e9, "nan"], "expected a positive number"),
         (["params", "tokens", "loss"], [1e8, "many", 3.0], "line 2: expected a number, found 'many'"),
@@ -117,7 +120,7 @@ def test_bad_tables_are_refused(
 
 def test_too_few_runs_are_refused(tmp_path: Path) -> None:
     rows: list[list[object]] = [[10.0**i, 10.0 ** (i + 1), 5 - i / 3] for i in range(5, 9)]
-    with pytest.raises(UserError, match="4 runs for a law of five numbers"):
+    with pytest.raises(UserError, match="4 runs are too few for a law of five coefficients"):
         fit(read(_csv(tmp_path / "t.csv", ["params", "tokens", "loss"], rows)))
 
 

@@ -1,4 +1,7 @@
-"""`compare`: runs of one kind side by side, on a terminal, as JSON and as a page."""
+"""`compare`: runs of one kind side by side, on a terminal, as JSON and as a page.
+
+Covers: page.py
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,31 @@
+"""The demo on a small corpus: from the crawl to a report, and nothing is done twice."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipelines.demo import local_corpus
+from pipelines.demo.demo import run_demo
+
+SMALL = {"pages": 60, "web_bytes": 2_000_000, "docs_bytes": 600_000, "code_bytes": 600_000, "licences": 40}
+TRAIN = "model: {preset: toy}\nsteps: 2\nbatch: {global_size: 2}\ndata: {seq_len: 32}\n"
+
+
+@pytest.mark.slow
+def test_the_demo_runs_from_crawl_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = local_corpus.build
+    monkeypatch.setattr(local_corpus, "build", lambda folder: build(folder, **SMALL))
+    (tmp_path / "train.yaml").write_text(TRAIN)
+    out = io.StringIO()
+    report = Path(run_demo(str(tmp_path), executor="inline", console=Console(file=out, width=200)))
+    assert report == tmp_path / "run" / "report.html" and report.stat().st_size > 10_000
+    assert (tmp_path / "run" / "card.md").exists() and (tmp_path / "run" / "train" / "demo" / "sample.txt").exists()
+    assert "5 of 5  write the report" in out.getvalue() and "validation loss" in out.getvalue()
+    made = (tmp_path / "prepared" / "reference.arpa").stat().st_mtime_ns
+    run_demo(str(tmp_path), executor="inline", console=Console(file=(again := io.StringIO()), width=200))
+    assert "nothing to do" in again.getvalue()
+    assert (tmp_path / "prepared" / "reference.arpa").stat().st_mtime_ns == made
