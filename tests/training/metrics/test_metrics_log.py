@@ -33,7 +33,9 @@ def test_cut_back_to_a_checkpoint(tmp_path: Path) -> None:
         assert log.lost == 2.0
         log.end_session("done", 2)
     assert (
-        [e["step"] for e in jsonl_log.read(tmp_path / METRICS)] == [e["step"] for e in jsonl_log.read(tmp_path / SPEED)] == [1, 2]
+        [e["step"] for e in jsonl_log.read(tmp_path / METRICS)]
+        == [e["step"] for e in jsonl_log.read(tmp_path / SPEED)]
+        == [1, 2]
     )
     assert [e["event"] for e in jsonl_log.read(tmp_path / SESSIONS)] == ["start", "lost", "done"]
     assert goodput(tmp_path)["lost_seconds"] == 2.0 and len(seen) == 7
