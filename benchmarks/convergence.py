@@ -74,7 +74,7 @@ def plain(config: TrainConfig, manifest: Manifest) -> Curve:
     )
     tokens = torch.from_numpy(stream)
     model = PlainLlama(model_config(config, manifest.tokenizer.vocab))
-    model.held.initialise(config.seed + 100)
+    model.held.init_weights(config.seed + 100)
     matrices = [p for p in model.parameters() if p.dim() > 1]
     norms = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]

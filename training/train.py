@@ -99,7 +99,7 @@ def train(
         background = resolved.checkpoint.background
         saver = stack.enter_context(CheckpointSaver(run / "checkpoints", ranks, background=background))
         log = stack.enter_context(_open_log(run, checkpoint, report, ranks))
-        live = LiveStats(resolved, model.shape, device_specs.current_device(ranks.device.type), ranks.world)
+        live = LiveStats(resolved, model.config, device_specs.current_device(ranks.device.type), ranks.world)
         guard = SpikeGuard(resolved.guard, ranks.device, overflow=resolved.precision == "fp16")
         built_in = (WatchdogCallback(watchdog), LogCallback(log, live), SpikeGuardCallback(guard, log))
         trainer = Trainer(
@@ -125,7 +125,7 @@ def finished_result(run: Path) -> TrainResult:
 
 def model_config(config: TrainConfig, vocab: int) -> ModelConfig:
     """The sizes of the model, from the configuration and the tokenizer's vocabulary."""
-    return ModelConfig(vocab=vocab, **config.model.model_dump(exclude={"preset"}))
+    return ModelConfig(vocab_size=vocab, **config.model.model_dump(exclude={"preset"}))
 
 
 def _open_data(
@@ -139,7 +139,7 @@ def _open_data(
         for name, d in data.orders.items()
     ]
     for segment in order.segments:  # refused now, and not at the step where the segment begins
-        rank_slices(segment.batch, ranks.world, 1, ranks.rank)
+        rank_slices(segment.global_size, ranks.world, 1, ranks.rank)
     return data, order, [*notes, *data.notes]
 
 

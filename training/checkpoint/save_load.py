@@ -83,7 +83,7 @@ def tensors(model: nn.Module, optimizers: Optimizers | None) -> dict[str, Any]:
     names = dict(model.named_parameters())  # a tied head appears once
     state: dict[str, Any] = {"model": {name: p.detach() for name, p in names.items()}}
     if optimizers is not None:
-        state["optimizer"] = {name: optimizers.moments(p) for name, p in names.items()}
+        state["optimizer"] = {name: optimizers.state_tensors(p) for name, p in names.items()}
     return state
 
 

@@ -108,7 +108,8 @@ def find_cause(
     backend = model.attention_backend
     model.attention_backend = "sdpa"  # flex would be compiled for every length of a document
     blamed, suspects, witnesses = find_spike_documents.find_documents(
-        data, log, [log.span(i - 1) for i in flagged], [log.span(i) for i in near], [log.span(i) for i in far],
+        data, log, [log.step_range(i - 1) for i in flagged], [log.step_range(i) for i in near],
+        [log.step_range(i) for i in far],
         _score_function(model, ranks), config.guard.blame_z,
     )  # fmt: skip
     model.attention_backend = backend
@@ -133,7 +134,7 @@ def _scoring_checkpoint(config: TrainConfig, run: Path, good: Checkpoint) -> Che
     newest = save_load.newest(run / "checkpoints")
     assert newest is not None
     losses = [loss for loss in newest.state["guard"]["history"][0] if loss is not None]
-    learnt = losses and statistics.median(losses) < math.log(newest.state["model_config"]["vocab"])
+    learnt = losses and statistics.median(losses) < math.log(newest.state["model_config"]["vocab_size"])
     return newest if learnt else good
 
 
