@@ -45,7 +45,7 @@ from curation.shards.manifest import (
     write_manifest,
 )
 from curation.shards.read import Shard, open_shard
-from curation.shards.remote import RemoteShard
+from curation.shards.remote_shard import RemoteShard
 from curation.shards.verify import verify_entry, verify_manifest, verify_tokenizer
 from curation.shards.write import ShardInfo, ShardWriter
 

@@ -50,7 +50,13 @@ class TrainingPlan:
 
 
 def peak_stage_memory(
-    config: TrainConfig, shape: ModelConfig, device: Device, gpus: int, *, micro: int | None, recompute: bool
+    config: TrainConfig,
+    shape: ModelConfig,
+    device: Device,
+    gpus: int,
+    *,
+    micro: int | None,
+    checkpointing: bool,
 ) -> Memory:
     """What each of `gpus` devices holds in the stage of the training that holds most."""
 
@@ -62,7 +68,7 @@ def peak_stage_memory(
             few,
             sequence,
             precision=_precision(config, device),
-            recompute=recompute,
+            checkpointing=checkpointing,
             shards=min(gpus, config.parallel.dp_shard or gpus),
             device=device.kind,
             accumulate=few < share,
@@ -102,7 +108,12 @@ def plan_training(
     if gpus % (config.parallel.dp_shard or 1):
         raise UserError(f"parallel.dp_shard {config.parallel.dp_shard} does not divide {gpus} devices")
     found = peak_stage_memory(
-        config, shape, device, gpus, micro=config.batch.micro_size, recompute=config.activation_checkpointing == "full"
+        config,
+        shape,
+        device,
+        gpus,
+        micro=config.batch.micro_size,
+        checkpointing=config.activation_checkpointing == "full",
     )
     room = int(device.memory * USABLE)
     if found.peak > room:
@@ -148,32 +159,30 @@ def suggest_fits(config: TrainConfig, shape: ModelConfig, device: Device, gpus: 
     nothing of these would do, shorter windows.
     """
 
-    def fits(to: TrainConfig, gpus: int, micro: int, recompute: bool) -> bool:
-        return peak_stage_memory(to, shape, device, gpus, micro=micro, recompute=recompute).peak <= room
+    def fits(to: TrainConfig, gpus: int, micro: int, checkpointing: bool) -> bool:
+        return peak_stage_memory(to, shape, device, gpus, micro=micro, checkpointing=checkpointing).peak <= room
 
-    share, recomputes = config.batch.global_size // gpus, config.activation_checkpointing == "full"
+    share, checkpointed = config.batch.global_size // gpus, config.activation_checkpointing == "full"
     most = min(config.batch.micro_size or share, share)
     tries = [m for m in range(most, 0, -1) if share % m == 0]
-    would = [f"batch.micro_size={m}" for m in tries if fits(config, gpus, m, recomputes)][:1]
-    if not recomputes:
+    would = [f"batch.micro_size={m}" for m in tries if fits(config, gpus, m, checkpointed)][:1]
+    if not checkpointed:
         would += [f"activation_checkpointing=full, batch.micro_size={m}" for m in tries if fits(config, gpus, m, True)][
             :1
         ]
     if config.parallel.dp_shard is not None:
         config = config.model_copy(update={"parallel": config.parallel.model_copy(update={"dp_shard": None})})
-        if fits(config, gpus, 1, recomputes):
+        if fits(config, gpus, 1, checkpointed):
             would.append(f"parallel.dp_shard={gpus}, batch.micro_size=1")
     more = [g for g in (2**i for i in range(1, 13)) if g > gpus and not any(w % g for _, w, _ in config.stages())]
-    would += [f"--gpus {g}, batch.micro_size=1" for g in more if fits(config, g, 1, recomputes)][:1]
+    would += [f"--gpus {g}, batch.micro_size=1" for g in more if fits(config, g, 1, checkpointed)][:1]
     if not would:
-        would += [
-            f"--gpus {g}, activation_checkpointing=full, batch.micro_size=1" for g in more if fits(config, g, 1, True)
-        ][:1]
+        would += [f"--gpus {g}, checkpointing=full, batch.micro_size=1" for g in more if fits(config, g, 1, True)][:1]
     if not would and not config.data.changes:
         for length in (config.data.seq_len >> i for i in range(1, config.data.seq_len.bit_length())):
             data = config.data.model_copy(update={"seq_len": length})
             if fits(config.model_copy(update={"data": data}), gpus, 1, True):
-                return [f"data.seq_len={length}, activation_checkpointing=full, batch.micro_size=1"]
+                return [f"data.seq_len={length}, checkpointing=full, batch.micro_size=1"]
     return would
 
 
@@ -198,7 +207,7 @@ class LiveStats:
                 device,
                 ranks,
                 micro=config.batch.micro_size,
-                recompute=config.activation_checkpointing == "full",
+                checkpointing=config.activation_checkpointing == "full",
             ).peak
         )
 

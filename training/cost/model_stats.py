@@ -74,7 +74,7 @@ def estimate_memory(
     sequence: int,
     *,
     precision: str = "bf16",
-    recompute: bool = False,
+    checkpointing: bool = False,
     shards: int = 1,
     device: str = "cuda",
     accumulate: bool = False,
@@ -101,11 +101,11 @@ def estimate_memory(
     by_head = (8 if c == 4 else 10) if device == "cpu" else c  # bytes an entry of q and k: in 16 bits a CPU widens them
     heads = 4 * shape.num_heads + 8 + (by_head * (d + kv) if shape.qk_norm else 0)
     block = 2 * (4 * d + normed + c * d) + c * (2 * d + 2 * kv + 4 * shape.intermediate_size) + heads
-    kept = (4 * d if recompute else block) * n
+    kept = (4 * d if checkpointing else block) * n
     blocks = shape.num_layers * kept
     activations = blocks + (4 * d + normed + 4 * d) * n  # and the last block's output, normalised
-    workspace = n * ((2 if recompute else 3) * c * shape.intermediate_size + 4 * d + c * d) + (
-        block * n if recompute else 0
+    workspace = n * ((2 if checkpointing else 3) * c * shape.intermediate_size + 4 * d + c * d) + (
+        block * n if checkpointing else 0
     )
 
     casts = 0 if precision == "fp32" or shards > 1 else c * inner

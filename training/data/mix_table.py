@@ -61,7 +61,7 @@ def chairman_assignment(counts: Sequence[int]) -> Ints:
 
     Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980): among those who have earned the chair
     (deficit at least 1/(2k-2)) it goes to whoever would be too late first (deficit 1 - 1/(2k-2)). Deficits of i after
-    n steps with a turns are n * counts[i] / P - a, so both moments are integers in closed form, kept here in two heaps.
+    n steps and a assignments are n * counts[i] / P - a, so both moments are integers in closed form, kept in two heaps.
     Largest remainder gives no sequence, and greedy largest deficit reaches an error of 1.28.
     """
     k, period = len(counts), sum(counts)
@@ -71,22 +71,22 @@ def chairman_assignment(counts: Sequence[int]) -> Ints:
     scale = 2 * k - 2
 
     def earliest(
-        i: int, turns: int, threshold: int
-    ) -> int:  # the first n with scale * (n*c - P*turns) >= threshold * P
-        return -((-threshold * period - scale * period * turns) // (scale * counts[i]))
+        i: int, assigned: int, threshold: int
+    ) -> int:  # the first n with scale * (n*c - P*assigned) >= threshold * P
+        return -((-threshold * period - scale * period * assigned) // (scale * counts[i]))
 
-    turns = [0] * k
+    assigned = [0] * k
     waiting = [(earliest(i, 0, 1), i) for i in range(k)]
     ready: list[tuple[int, int]] = []
     heapq.heapify(waiting)
     for n in range(1, period + 1):
         while waiting and waiting[0][0] <= n:
             i = heapq.heappop(waiting)[1]
-            heapq.heappush(ready, (earliest(i, turns[i], scale - 1), i))
+            heapq.heappush(ready, (earliest(i, assigned[i], scale - 1), i))
         i = heapq.heappop(ready)[1]
         table[n - 1] = i
-        turns[i] += 1
-        heapq.heappush(waiting, (earliest(i, turns[i], 1), i))
+        assigned[i] += 1
+        heapq.heappush(waiting, (earliest(i, assigned[i], 1), i))
     return table
 
 

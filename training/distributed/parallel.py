@@ -139,7 +139,7 @@ def build_model(shape: ModelConfig, config: TrainConfig, ranks: Ranks) -> Model:
 
 def _prepare(model: Model, config: TrainConfig) -> Model:
     """Activation checkpointing and compiling, which come before sharding."""
-    model.recompute = config.activation_checkpointing == "full"
+    model.activation_checkpointing = config.activation_checkpointing == "full"
     if config.compile:
         model.compile_blocks()
     return model

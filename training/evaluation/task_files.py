@@ -120,7 +120,7 @@ def parse_question(row: dict[str, Any]) -> Question:
         else:
             labels = [str(x) for x in labels or (chr(ord("A") + i) for i in range(len(texts)))]
             if str(answer) not in labels:
-                raise ValueError(f"the answer {answer!r} is none of the labels {', '.join(labels)}")
+                raise ValueError(f"the answer {answer!r} is not one of the labels {', '.join(labels)}")
             gold = labels.index(str(answer))
     if not isinstance(texts, list) or len(texts) < 2:
         raise ValueError(f"the choices are {texts!r}, and should be a list of two or more")

@@ -130,15 +130,15 @@ class Block(nn.Module):
 class Model(nn.Module):
     """Tokens in; loss, count and per-token NLL out where targets are given, else logits.
 
-    `recompute`: blocks keep only their input for backward and run again there (Chen et al. 2016): a third more work for
-    a fraction of the activations. `attention_backend`: how attention is computed; None: chosen by device
-    and type.
+    activation_checkpointing  blocks keep only their input for backward and run again there (Chen et al. 2016): a third
+                              more work for a fraction of the activations
+    attention_backend         how attention is computed; None: chosen by device and type
     """
 
     def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
         self.config = shape
-        self.recompute = False
+        self.activation_checkpointing = False
         self.attention_backend: AttentionBackend | None = None
         self.compile_loss = False
         self.embedding = nn.Embedding(shape.vocab_size, shape.hidden_size)
@@ -163,7 +163,7 @@ class Model(nn.Module):
             rope_angles(tokens.shape[1], shape.hidden_size // shape.num_heads, shape.rope_theta, start, tokens.device)
         )
         for i, block in enumerate(self.blocks):
-            if self.recompute and cache is None and torch.is_grad_enabled():
+            if self.activation_checkpointing and cache is None and torch.is_grad_enabled():
                 x = checkpoint(_first, block, x, cos, sin, mask, use_reentrant=False)
                 continue
             x, present = block(x, cos, sin, mask, cache[i] if cache and i < len(cache) else None)

@@ -67,14 +67,14 @@ def test_flops_are_what_torch_counts(shape: ModelConfig, windows: int, sequence:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(("shape", "windows", "sequence"), SHAPES)
 def test_peak_is_that_of_live_storages(
-    shape: ModelConfig, windows: int, sequence: int, precision: str, recompute: bool
+    shape: ModelConfig, windows: int, sequence: int, precision: str, checkpointing: bool
 ) -> None:
     """A whole iteration, AdamW included, within a tenth."""
-    live = lived(shape, windows, sequence, precision, recompute, "adamw")
-    found = estimate_memory(shape, windows, sequence, precision=precision, recompute=recompute, device="cpu")
+    live = lived(shape, windows, sequence, precision, checkpointing, "adamw")
+    found = estimate_memory(shape, windows, sequence, precision=precision, checkpointing=checkpointing, device="cpu")
     assert found.peak == pytest.approx(live.peak, rel=0.1)
     assert found.weights + found.moments == pytest.approx(live.known, rel=0.001)
 
@@ -88,12 +88,17 @@ def test_peak_with_muon(shape: ModelConfig, windows: int, sequence: int) -> None
 
 
 def lived(
-    shape: ModelConfig, windows: int, sequence: int, precision: str, recompute: bool, kind: Literal["adamw", "muon"]
+    shape: ModelConfig,
+    windows: int,
+    sequence: int,
+    precision: str,
+    checkpointing: bool,
+    kind: Literal["adamw", "muon"],
 ) -> LiveStorages:
     """What a second iteration, update and its measure included, held."""
     model = Model(shape)
     model.init_weights(1)
-    model.recompute = recompute
+    model.activation_checkpointing = checkpointing
     optimizers = build_optimizers(model, OptimizerConfig(kind=kind))
     given = batch(shape, windows, sequence)
 
@@ -173,9 +178,9 @@ GROWING = (
          "What would fit: parallel.dp_shard=8, batch.micro_size=1"),
         (GROWING % "{at: 50, global_size: 6}", 4, "batch.global_size 6 does not divide over 4 devices; 8 would"),
         (GROWING % "{at: 50, seq_len: 65536}", 1,
-         "851.5.*What would fit: activation_checkpointing=full, batch.micro_size=2$"),
+         "851.5.*What would fit: checkpointing=full, batch.micro_size=2$"),
         ("steps: 9\nmodel: {preset: 1b}\ndata: {seq_len: 2097152}\nbatch: {global_size: 1}\nprecision: bf16", 1,
-         "What would fit: data.seq_len=131072, activation_checkpointing=full, batch.micro_size=1"),
+         "What would fit: data.seq_len=131072, checkpointing=full, batch.micro_size=1"),
     ],
 )  # fmt: skip
 def test_silly_configurations(file: str, gpus: int, said: str) -> None:

@@ -1,6 +1,6 @@
 """Far-away shards: the same windows, whole extents, a bounded cache, and several runs as one.
 
-Covers: curation/shards/remote.py
+Covers: curation/shards/remote_shard.py
 """
 
 from __future__ import annotations

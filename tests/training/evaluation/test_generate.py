@@ -1,4 +1,7 @@
-"""Sampling: settings do what they say, and a trained run speaks in text."""
+"""Sampling: settings do what they say, and a trained run generates text.
+
+Covers: training/checkpoint/load_model.py
+"""
 
 from __future__ import annotations
 

@@ -168,8 +168,8 @@ SWAG = {"ctx": "He", "endings": ["runs", "eats"], "label": 1}
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ({**ARC, "answerKey": "C"}, "the answer 'C' is none of the labels 1, 2"),
-        ({**ARC, "answerKey": 3}, "the answer 3 is none of the labels"),
+        ({**ARC, "answerKey": "C"}, "the answer 'C' is not one of the labels 1, 2"),
+        ({**ARC, "answerKey": 3}, "the answer 3 is not one of the labels"),
         ({**ARC, "choices": {"text": ["a", ""], "label": ["1", "2"]}}, "a choice is empty"),
         ({**ARC, "choices": {"text": ["a", None], "label": ["1", "2"]}}, "a choice is None"),
         ({**ARC, "choices": {"label": ["1", "2"]}}, "'text' is missing"),

@@ -144,7 +144,7 @@ def test_recomputing_changes_nothing() -> None:
     with LiveStorages(model.parameters()) as live:
         kept = gradients(model)
     peaks.append(live.peak)
-    model.recompute = True
+    model.activation_checkpointing = True
     model.zero_grad()
     with LiveStorages(model.parameters()) as live:
         again = gradients(model)
