@@ -178,9 +178,9 @@ GROWING = (
          "What would fit: parallel.dp_shard=8, batch.micro_size=1"),
         (GROWING % "{at: 50, global_size: 6}", 4, "batch.global_size 6 does not divide over 4 devices; 8 would"),
         (GROWING % "{at: 50, seq_len: 65536}", 1,
-         "851.5.*What would fit: checkpointing=full, batch.micro_size=2$"),
+         "851.5.*What would fit: activation_checkpointing=full, batch.micro_size=2$"),
         ("steps: 9\nmodel: {preset: 1b}\ndata: {seq_len: 2097152}\nbatch: {global_size: 1}\nprecision: bf16", 1,
-         "What would fit: data.seq_len=131072, checkpointing=full, batch.micro_size=1"),
+         "What would fit: data.seq_len=131072, activation_checkpointing=full, batch.micro_size=1"),
     ],
 )  # fmt: skip
 def test_silly_configurations(file: str, gpus: int, said: str) -> None:
