@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from benchmarks.crawl import arguments
 from benchmarks.crawl_mix import curated
 from benchmarks.plain import PlainLlama
+from curation.core import jsonl_log
 from curation.shards import Manifest, read_manifest
 from training.config import TrainConfig
 from training.data.token_streams import DomainStream, validation_streams
 from training.evaluation.validation_loss import evaluate_domains, mean_loss
-from training.metrics.metrics_log import METRICS, read_log
+from training.metrics.log_format import METRICS
 from training.train import model_config, train
 
 SEEDS, VOCAB, POINTS = (1, 2, 3), 4096, 6
@@ -56,7 +57,7 @@ def settings(options: argparse.Namespace, seed: int) -> TrainConfig:
 def ours(config: TrainConfig, data: Path, work: Path) -> Curve:
     folder = work / f"ours-{config.seed}"
     train(config, str(data), str(folder))
-    return [(e["step"], e["loss"]) for e in read_log(folder / METRICS) if e["kind"] == "validation"]
+    return [(e["step"], e["loss"]) for e in jsonl_log.read(folder / METRICS) if e["kind"] == "validation"]
 
 
 def plain(config: TrainConfig, manifest: Manifest) -> Curve:
@@ -73,7 +74,7 @@ def plain(config: TrainConfig, manifest: Manifest) -> Curve:
     )
     tokens = torch.from_numpy(stream)
     model = PlainLlama(model_config(config, manifest.tokenizer.vocab))
-    model.held.initialise(config.seed + 100)
+    model.held.init_weights(config.seed + 100)
     matrices = [p for p in model.parameters() if p.dim() > 1]
     norms = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]

@@ -4,8 +4,8 @@ python -m benchmarks.gpu_train [--shape 124m 1b 8b] [--sequence 2048 8192] [--se
 
 bf16 under autocast with fp32 weights and fused AdamW. (8 B: weights and moments of 128 GB leave no room on a GPU of
 141 GB, so it runs forward and backward only, with weights in bf16.) Documents of a mean of 700 tokens, attended by
-themselves. MFU as training/cost/model_stats.py counts it: 6 N with the head and without the look-up plus the causal half
-of attention, over the data sheet's peak; beside it all of attention, and the share of what a large matrix product
+themselves. MFU as training/cost/model_stats.py counts it: 6 N with the head and without the look-up plus the causal
+half of attention, over the data sheet's peak; beside it all of attention, and the share of what a large matrix product
 reaches in the same run. Attention goes by varlen or flex as attention.way says. On a machine without a GPU it runs one
 toy shape, to show that it runs.
 """
@@ -51,7 +51,7 @@ class PlainLoss(Model):
         dtype = self.embedding.weight.dtype
         if torch.is_autocast_enabled(tokens.device.type):
             dtype = torch.get_autocast_dtype(tokens.device.type)
-        hidden = self.hidden(tokens, attention_mask(documents, attention_backend(tokens.device, dtype), dtype))
+        hidden = self.hidden_states(tokens, attention_mask(documents, attention_backend(tokens.device, dtype), dtype))
         return _plain(hidden, self.head.weight, targets), (targets >= 0).sum(), targets
 
 
@@ -85,7 +85,7 @@ def measure(
     device: str, name: str, sequence: int, loss: str, compiled: bool, seconds: float, peak: float, reach: float
 ) -> None:
     torch._dynamo.reset()  # what was compiled for other shapes is not counted in, nor are its general kernels taken
-    shape = ModelConfig(vocab=VOCAB if device == "cuda" else 512, **PRESETS[name])
+    shape = ModelConfig(vocab_size=VOCAB if device == "cuda" else 512, **PRESETS[name])
     large = name == "8b"
     with torch.device("meta"):
         model = (Model if loss == "ours" else PlainLoss)(shape)
@@ -101,7 +101,7 @@ def measure(
     if compiled:
         model.compile_blocks()
     optimizer = None if large else torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    given = batch(TOKENS[name], sequence, shape.vocab, device)
+    given = batch(TOKENS[name], sequence, shape.vocab_size, device)
     count = given[0].numel()
 
     def training_step() -> None:

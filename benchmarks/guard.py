@@ -122,9 +122,9 @@ def write_both(
     size = config.batch.global_size
     reader, order, _ = new_data_order(shards.read_manifest(str(clean)), config.data, seed, size, config.steps)
     read: dict[int, set[int]] = {}  # document -> steps
-    for w in reader.windows(order, 0, len(train_documents) * (LENGTH + 1) // (LENGTH * size) * size):
+    for w in reader.sequences(order, 0, len(train_documents) * (LENGTH + 1) // (LENGTH * size) * size):
         for doc in reader.doc_ids(w):
-            read.setdefault(int(doc, 16), set()).add(w.number // size)
+            read.setdefault(int(doc, 16), set()).add(w.index // size)
     together = [set().union(*(read.get(b + k, {0}) for k in range(POISONED))) for b in range(len(train_documents))]
     places = [b for b, at in enumerate(together) if len(at) == 1 and 64 <= min(at) < steps]
     mixed, ids = list(train_documents), {}
@@ -190,7 +190,7 @@ def spiked(data: Path, seed: int, log: list[dict[str, Any]], bad: set[str]) -> d
         e
         for e in events
         for first in [(e["step"] - 1) * size]
-        if any(bad & set(reader.doc_ids(w)) for w in reader.windows(order, first, first + size))
+        if any(bad & set(reader.doc_ids(w)) for w in reader.sequences(order, first, first + size))
     ]
     return {k: round(max([e[k] for e in ours], default=0.0), 1) for k in ("z_loss", "z_gradient")}
 

@@ -106,7 +106,7 @@ def first_batch(folder: Path) -> dict[str, float]:
     manifest = read_manifest(str(folder / "shards" / "many.json"))
     opened = time.perf_counter()
     data = TokenDataset(manifest, 17, T, ["code"])
-    log = OrderLog.start({"code": 1}, T, T, BATCH)
+    log = OrderLog.new({"code": 1}, T, T, BATCH)
     data.batch(log, 1_000_000 * BATCH, 1_000_001 * BATCH)
     done = time.perf_counter()
     return {"manifest": opened - begin, "batch": done - opened, "shards": 20_000}
@@ -142,8 +142,8 @@ def from_s3(folder: Path) -> dict[str, float]:
         manifest = read_manifest("s3://bench")
         size = 2 * sum(e.tokens for _, _, e in manifest.entries())
         data = TokenDataset(manifest, 17, T, ["code"], cache_bytes=size // 10)
-        log = OrderLog.start({"code": 1}, T, T, BATCH)
-        steps = data.orders["code"].total // BATCH
+        log = OrderLog.new({"code": 1}, T, T, BATCH)
+        steps = data.orders["code"].total_blocks // BATCH
         begin = time.perf_counter()
         waits = []
         for i in range(steps):
@@ -152,7 +152,7 @@ def from_s3(folder: Path) -> dict[str, float]:
             waits.append(time.perf_counter() - start)
         seconds = time.perf_counter() - begin
         read = steps * BATCH * T * 2
-        fetched = data.domains["code"].fetched
+        fetched = data.domains["code"].bytes_fetched
         return {
             "bytes": size,
             "amplification": fetched / read,

@@ -160,7 +160,7 @@ def open_reader(name: str, folder: Path) -> Callable[[], Any]:
         from training.data.dataset import TokenDataset
 
         data = TokenDataset(read_manifest(str(folder / "shards")), 17, T, ["code"])
-        log = OrderLog.start({"code": 1}, T, T, BATCH)
+        log = OrderLog.new({"code": 1}, T, T, BATCH)
         place = iter(range(1 << 40))
 
         def next_batch() -> Any:

@@ -92,9 +92,9 @@ def vanilla() -> Any:
 
 
 def cold() -> None:
-    """Forgets what was found before: a crawl repeats itself, but no text is read twice."""
+    """Empties the caches of earlier findings: a crawl repeats itself, but no text is read twice."""
     candidate_windows._findings_in_window.cache_clear()
-    phone_numbers._numbers.cache_clear()
+    phone_numbers._numbers_in_candidate.cache_clear()
 
 
 def ours(texts: list[str]) -> list[list[dict[str, object]]]:

@@ -49,7 +49,7 @@ class GPT(nn.Module):
                 )
 
     def forward(self, tokens: Tensor, targets: Tensor, documents: Tensor) -> Tensor:
-        x = self.embedding(tokens) + self.position(torch.arange(tokens.shape[1]))
+        x = self.embedding(tokens) + self.positions_of(torch.arange(tokens.shape[1]))
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)

@@ -27,7 +27,7 @@ class Ours(nn.Module):
     def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
         self.model = Model(shape)
-        self.model.initialise(1)
+        self.model.init_weights(1)
 
     def forward(self, tokens: Tensor, targets: Tensor, documents: Tensor) -> Tensor:
         loss_sum, count, _ = self.model(tokens, targets, documents)

@@ -1,4 +1,4 @@
-"""For notebooks and programs: what the command line does and shows, as Python objects.
+"""Python API for notebooks and programs: what the command line does and shows, as Python objects.
 
     import curation
 
@@ -7,7 +7,7 @@
     run.ledger(["url", "step", "rule"]).to_pandas()
     run.sql("SELECT step, rule, count(*) FROM ledger GROUP BY ALL")
 
-A `Run` reads what lies in its directory and holds nothing; a run on S3 is opened like one on a disk.
+A `Run` reads the files of its directory when asked; a run on S3 is opened like one on a disk.
 """
 
 from __future__ import annotations
@@ -41,15 +41,14 @@ def run(
     sample: float | None = None,
     allow_missing: bool = False,
 ) -> Run:
-    """Curates what a pipeline file says, as `gristmill curate` does, and returns the run.
+    """Runs a pipeline file, as `gristmill curate` does, and returns the run.
 
     file      the pipeline file (YAML); `sets` are overrides such as "steps.language.keep.language=language.score > 0.9"
-    run_dir   where the run lies [default: runs/NAME]
+    run_dir   output directory [default: runs/NAME]
     executor  "ray", or "inline" for this process alone
 
-    Run again it goes on where it was, and does nothing where nothing changed. Raises UserError for what has to be
-    changed first, RunFailed for a run that cannot go on, and UserError where files could not be read, unless
-    `allow_missing`.
+    Resumes an interrupted run; does nothing if the run is complete. Raises UserError for what the user has to change,
+    RunFailed for a run that cannot continue, and UserError where files could not be read, unless `allow_missing`.
     """
     pipeline = load_pipeline(file, sets=sets)
     where = run_dir or os.path.join("runs", pipeline.name)
@@ -62,19 +61,19 @@ def run(
         raise UserError(
             f"{where}: {len(result.quarantined)} files cannot be read, "
             f"first {first.get('path')}: {first.get('reason')}\n"
-            "  repair or remove them and run again, or go on without them: allow_missing=True"
+            "  repair or remove them and run again, or continue without them: allow_missing=True"
         )
     return Run(where)
 
 
 class Run:
-    """A finished curation run, by its directory or URL. Raises UserError for a directory that holds none."""
+    """A finished curation run, by its directory or URL. Raises UserError for any other directory."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._store = Storage(path)
         if not self._store.exists("result/ledger"):
-            raise UserError(f"{path} holds no finished run\n  give the directory that curate wrote, and let it finish")
+            raise UserError(f"{path} is not a finished run\n  give the output directory of a run that has finished")
 
     def __repr__(self) -> str:
         return f"Run({self.path!r})"
@@ -115,12 +114,14 @@ class Run:
                 parquet = pq.ParquetFile(f)
                 there = parquet.schema_arrow.names
                 if unknown := [c for c in columns or () if c.split(".")[0] not in there]:
-                    raise UserError(f"{self.path}/{directory} has no column {unknown[0]!r}, but {', '.join(there)}")
+                    raise UserError(
+                        f"{self.path}/{directory} has no column {unknown[0]!r}\n  it has {', '.join(there)}"
+                    )
                 tables.append(parquet.read(None if columns is None else list(columns)))
         return pa.concat_tables(tables)
 
     def sql(self, query: str) -> pa.Table:
-        """Asks DuckDB, for which `ledger` and `documents` are tables. Only what the query needs is read."""
+        """Runs a DuckDB query on the tables `ledger` and `documents`. Reads only the columns that it needs."""
         import duckdb
 
         with duckdb.connect() as connection:
@@ -134,5 +135,5 @@ class Run:
             return connection.sql(query).to_arrow_table()
 
     def explain(self, document: str) -> dict[str, Any]:
-        """Where a document went and why; by its doc_id (32 hex digits) or the URL as crawled."""
+        """What happened to a document and why; by its doc_id (32 hex digits) or the URL as crawled."""
         return explaining.explain(self.path, document)

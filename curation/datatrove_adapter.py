@@ -1,14 +1,14 @@
-"""Any datatrove block that looks at one document at a time, as a step.
+"""Runs any datatrove block that works on one document at a time as a step.
 
     - datatrove: {block: GopherQualityFilter, args: {min_doc_words: 30}}
 
 A filter gives `keep` and `reason`, and a rule on `keep`; a formatter or extractor rewrites the text; what a block puts
 into a document's metadata comes back as JSON. Blocks that need the whole corpus (deduplication, readers, writers,
-tokenizers to disk, statistics) have no meaning here and are refused, as are those that draw random numbers: a step
-has to say the same of a document whatever came before it. Extractors are called without datatrove's sandbox,
+tokenizers to disk, statistics) cannot run as a step and are refused, as are those that draw random numbers: a step
+must give the same result for a document whatever came before it. Extractors are called without datatrove's sandbox,
 whose limit is in seconds.
 
-It is the slow road, one Python object a document: where a step of ours does the same, it is 100 times as fast.
+It is slow, one Python object a document: where gristmill has a step for the same, that step is 100 times as fast.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Datatrove(MapStep):
     args   its arguments
     """
 
-    rewrites = True  # some filters do too (C4QualityFilter), and only running one tells
+    rewrites = True  # some filters do too (C4QualityFilter), which shows only when they run
 
     block: str = ""
     args: dict[str, Any] = field(default_factory=dict)
@@ -68,9 +68,9 @@ class Datatrove(MapStep):
 
     def check(self) -> None:
         if not self.block:
-            raise UserError(f"step {self.name}: `block` names no datatrove class, say GopherQualityFilter")
+            raise UserError(f"step {self.name}: `block` is empty; name a datatrove class such as GopherQualityFilter")
         if "exclusion_writer" in self.args:
-            raise UserError(f"step {self.name}: no `exclusion_writer` here; the ledger keeps what is dropped")
+            raise UserError(f"step {self.name}: remove `exclusion_writer`; the ledger keeps what is dropped")
         self._applier(self._class())
 
     def _class(self) -> type:
@@ -90,7 +90,7 @@ class Datatrove(MapStep):
         raise UserError(f"step {self.name}: no datatrove block {self.block} in {', '.join(modules)}")
 
     def _applier(self, block: type) -> Callable[[Any], Any]:
-        """How a document is put through: a function that may change it and returns what a filter does."""
+        """The function that processes a document: it may change the document and returns what a filter returns."""
         from datatrove.pipeline.extractors.base import BaseExtractor
         from datatrove.pipeline.filters.base_filter import BaseFilter
         from datatrove.pipeline.formatters.base import BaseFormatter
@@ -125,7 +125,7 @@ class Datatrove(MapStep):
         return {**self.__dict__, "_apply": None}
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Puts each document through. One that the block fails on is not kept; the error's name is the reason."""
+        """Processes each document. One that the block fails on is not kept; the error's name is the reason."""
         if self._apply is None:
             self.open()
         columns = {name: batch.column(name).to_pylist() for name in self.reads if name in batch.schema.names}
@@ -152,7 +152,9 @@ class Datatrove(MapStep):
         try:
             result = self._apply(document)
         except (ImportError, OSError) as e:  # this machine lacks something, and would for every document
-            raise UserError(f"step {self.name}: {self.block} needs what is not here: {e}") from e
+            raise UserError(
+                f"step {self.name}: {self.block} needs a package or file that this machine lacks: {e}"
+            ) from e
         except Exception as e:  # a bad record is data: somebody else's code fails in ways we cannot list
             return text, (False, f"error: {type(e).__name__}", None)
         keep, reason = (result[0], result[1]) if isinstance(result, tuple) else (result, None)
@@ -167,7 +169,7 @@ def _rewrite(document: Any, function: Callable[[str], str | None]) -> tuple[bool
 
 
 def _fresh(formatter: Any) -> Any:
-    """Winds back what a formatter carries from one document to the next: PIIFormatter takes its stand-ins in turn."""
+    """Resets what a formatter carries from one document to the next: PIIFormatter takes its replacements in turn."""
     for value in vars(formatter).values():
         if hasattr(value, "_replace_i"):
             value._replace_i = 0

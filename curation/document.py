@@ -1,8 +1,8 @@
-"""The document: one Arrow schema from the first step to the last.
+"""Defines the document: one Arrow schema from the first step to the last, and the document id.
 
-Everything in a run speaks of documents, and a document is a row of `BASE`. Steps add a struct column under their own
-name and never rename or reuse one. A document's id is a hash of *where it was said to be* (collection, path, record
-key), not of what it says, so the same crawl read twice has the same ids, and two copies of one text have two.
+A document is a row of `BASE`. Steps add a struct column under their own name and never rename or reuse one. A
+document's id is a hash of *where it was found* (collection, path, record key), not of its text, so the same crawl read
+twice has the same ids, and two copies of one text have two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SOURCE = pa.struct(
     [
         ("file", pa.string()),  # path below the source's root
         ("kind", pa.string()),  # warc, jsonl, parquet, arrow, text, ...
-        ("offset", pa.int64()),  # bytes into the file as stored, null where a row number says it
+        ("offset", pa.int64()),  # bytes into the file as stored, null where there is a row number
         ("length", pa.int64()),  # bytes of the record as stored
         ("row", pa.int64()),  # row number in Parquet and Arrow
     ]
@@ -35,7 +35,7 @@ BASE = pa.schema(
     ]
 )
 
-# What reading found out about a record before any step ran; in SQL: read.mime, read.status, ...
+# What the reader found out about a record before any step ran; in SQL: read.mime, read.status, ...
 READ = pa.struct(
     [
         ("mime", pa.string()),  # "text/html", "text/plain", ...: what `text` holds before extraction
@@ -95,7 +95,7 @@ def hex_id(value: bytes) -> str:
 
 
 def with_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
-    """The batch with `column` under `name`, replacing it where it stands or appended."""
+    """The batch with `column` under `name`: in the place of the column of that name, else appended."""
     index = batch.schema.get_field_index(name)
     field = pa.field(name, column.type)
     if index < 0:

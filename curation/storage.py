@@ -1,8 +1,8 @@
-"""Files on any fsspec filesystem, and what it takes for a file to count as written.
+"""Reads and writes files on any fsspec filesystem, with atomic writes and checksums.
 
 On a local disk: write under a temporary name, fsync, rename, fsync the directory. On an object store an upload
 appears whole or not at all, so the final name is written directly. Either way a file counts only when a *manifest*
-names it with its checksum; what no manifest names is garbage, whoever left it.
+names it with its checksum; any other file is garbage of an interrupted writer.
 
 `failpoint` marks every boundary at which a crash must be harmless. Tests enumerate them and die at each.
 """
@@ -26,6 +26,7 @@ from typing import IO, Any
 import fsspec
 from fsspec.core import url_to_fs
 
+from curation.core.atomic_files import fsync
 from curation.core.errors import UserError
 from curation.core.packages import describe_missing
 
@@ -34,7 +35,7 @@ _failpoint: Failpoint | None = None
 
 
 def failpoint(name: str) -> None:
-    """A boundary: a test's hook may raise or kill here. Free when no hook is set."""
+    """A boundary at which a test's hook may raise or kill. Does nothing when no hook is set."""
     if _failpoint is not None:
         _failpoint(name)
 
@@ -55,7 +56,7 @@ def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if is_remote(path):
         try:
             fs, inner = url_to_fs(path, use_listings_cache=False)
-        except (ImportError, ValueError) as error:  # no such protocol, or its package is not here
+        except (ImportError, ValueError) as error:  # no such protocol, or its package is not installed
             needs_s3fs = path.startswith("s3://") and isinstance(error, ImportError)
             raise UserError(f"{path}: {describe_missing(['s3fs']) if needs_s3fs else error}") from error
         return fs, inner
@@ -63,7 +64,7 @@ def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def join(root: str, *parts: str) -> str:
-    """Joins paths with `/` on any filesystem; an absolute or remote part replaces what stands before it."""
+    """Joins paths with `/` on any filesystem; an absolute or remote part replaces what is before it."""
     for part in parts:
         root = part if is_remote(part) else posixpath.join(root, part)
     return root
@@ -117,7 +118,7 @@ def list_inputs(root: str, pattern: str) -> list[InputFile]:
 
 
 def _list_local(base: str, pattern: str) -> list[InputFile]:
-    # Not by fsspec: it passes over links, and takes a bracket in the root for a pattern.
+    # Not by fsspec: it skips links, and reads a bracket in the root as a pattern.
     files = {}
     for name in glob.iglob(pattern, root_dir=base, recursive=True, include_hidden=True):
         full = os.path.join(base, name)
@@ -126,7 +127,7 @@ def _list_local(base: str, pattern: str) -> list[InputFile]:
         path = posixpath.relpath(full, base)
         try:
             stat = os.stat(full)
-        except OSError:  # a link to nowhere: its task will say that it cannot be read
+        except OSError:  # a broken link: its task will report that it cannot be read
             files[path] = InputFile(path, 0, "unreadable")
             continue
         # a change of permissions shows in neither size nor mtime, and decides whether there is anything to read
@@ -182,7 +183,7 @@ class Checksummed(io.RawIOBase):
 
 @dataclass
 class Written:
-    """What a manifest says of a file: path below the storage root, bytes, SHA-256."""
+    """A file as a manifest records it: path below the storage root, bytes, SHA-256."""
 
     path: str
     size: int = 0
@@ -213,7 +214,7 @@ class Storage:
         return not is_remote(self.root)
 
     def full(self, path: str) -> str:
-        """The path as its filesystem knows it. An absolute path or URL of the same filesystem stands for itself."""
+        """The path as its filesystem knows it. An absolute path or URL of the same filesystem is kept."""
         if is_remote(path):
             return str(self._fs._strip_protocol(path))
         return posixpath.join(self._base, path) if path else self._base
@@ -288,7 +289,7 @@ class Storage:
                     os.fsync(raw.fileno())
                 failpoint(f"rename {path}")
                 os.replace(temporary, final)
-                _fsync_directory(os.path.dirname(final))
+                fsync(os.path.dirname(final))
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary)
@@ -350,18 +351,18 @@ class Storage:
         """Moves a file or directory; local only, replacing an absent target."""
         failpoint(f"rename {to}")
         os.replace(self.full(path), self.full(to))
-        _fsync_directory(os.path.dirname(self.full(to)))
+        fsync(os.path.dirname(self.full(to)))
 
     def sync(self, path: str) -> None:
         """Puts the names below a directory on the disk, as `create` does for each file; links need it."""
         if self.local:
             for folder, _, _ in os.walk(self.full(path)):
-                _fsync_directory(folder)
+                fsync(folder)
 
     def sweep(self) -> None:
-        """Removes the temporaries that killed writers left. Only for who holds the run: nobody else's are there.
+        """Removes the temporaries that killed writers left. Only for the process that holds the run's lock.
 
-        On an object store an upload that was never completed has no name; the bucket's rules end it.
+        On an object store an upload that was never completed has no name; the bucket's lifecycle rules remove it.
         """
         if not self.local:
             return
@@ -388,12 +389,4 @@ def _make_directory(path: str) -> None:
         return
     _make_directory(os.path.dirname(path))
     os.makedirs(path, exist_ok=True)
-    _fsync_directory(os.path.dirname(path))
-
-
-def _fsync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    fsync(os.path.dirname(path))

@@ -52,9 +52,9 @@ class LogCallback(Callback):
             if event := step.event():
                 self.log.write(**event)
             first, last = step.span
-            self.log.write(**step.entry(), domain_tokens=order.read(last))
-            length = order.segment(first).sequence
-            figures = self.live.figures((last - first) * length, step.seconds, length, memory)
+            self.log.write(**step.entry(), domain_tokens=order.inputs_read(last))
+            length = order.segment_at(first).seq_len
+            figures = self.live.stats((last - first) * length, step.seconds, length, memory)
             self.log.write_speed(step.step, step.seconds, figures)
 
     def on_evaluate(self, trainer: Trainer, scores: dict[str, ValidationScore], tasks: dict[str, float] | None) -> None:

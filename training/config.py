@@ -1,12 +1,12 @@
-"""The training file: YAML, typed once here, with errors that name file, line and key.
+"""The schema of a training file: keys, defaults and presets.
 
     model: {preset: demo}
     data: {seq_len: 256, weights: {web: 0.7, code: 0.3}}
     batch: {global_size: 16, micro_size: 8}
     steps: 300
 
-Everything has a default but `steps`. Unknown keys, wrong types and figures that do not fit together are refused
-before any work starts. What a run resolved to is written to its train.yaml.
+Everything has a default but `steps`. Unknown keys, wrong types and values that do not fit together are refused before
+any work starts, with file, line and key. The resolved configuration of a run is written to its train.yaml.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ Weights = dict[str, Annotated[float, Field(ge=0)]]
 
 
 class DataChange(Section):
-    """What is another from step `at` on (counted from 0); what is not named stays."""
+    """Changes mix, sequence length or batch from step `at` on (counted from 0); keys left out keep their value."""
 
     at: Count
     weights: Weights | None = None
@@ -103,15 +103,16 @@ class DataChange(Section):
 
 
 class DataConfig(Section):
-    """What is read. `shuffle_block`: tokens shuffled as a unit, a multiple of each `seq_len` (the longest)."""
+    """Which tokens are read, and in what order."""
 
-    seq_len: Count = 256
-    shuffle_block: Count | None = None
+    seq_len: Count = 256  # input tokens of a sequence
+    shuffle_block: Count | None = None  # tokens shuffled as a unit, a multiple of each seq_len; default: the longest
     weights: Weights | None = None  # default: the manifest's mix
     max_epochs: Annotated[float, Field(gt=0)] | None = None  # default: the manifest's cap
-    changes: tuple[DataChange, ...] = ()  # over the steps: mix, sequence length, batch
-    validation: dict[str, str] = {}  # further sets: name -> a run of the same tokenizer
-    cache: Count = 1024  # MiB held of far-away shards, a process
+    changes: tuple[DataChange, ...] = ()  # in the order of their steps
+    # Further validation sets: name -> a curation run with the same tokenizer
+    validation: dict[str, str] = Field(default_factory=dict)
+    cache: Count = 1024  # MiB of remote shards that a process keeps in memory
 
     @model_validator(mode="after")
     def _fits(self) -> DataConfig:
@@ -122,15 +123,15 @@ class DataConfig(Section):
                 raise ValueError(f"seq_len {length} does not divide shuffle_block {block}")
         at = [c.at for c in self.changes]
         if at != sorted(set(at)):
-            raise ValueError(f"changes must stand in the order of their steps, each once; they are at {at}")
+            raise ValueError(f"changes must be in the order of their steps, each step once; they are at {at}")
         return self
 
 
 class BatchConfig(Section):
-    """Windows in a step, and how many of them go through the model at once."""
+    """Sequences in a training step, over all ranks, and how many a rank passes through the model at once."""
 
     global_size: Count = 16
-    micro_size: Count | None = None  # default: all
+    micro_size: Count | None = None  # default: all; smaller values accumulate gradients
 
     @model_validator(mode="after")
     def _fits(self) -> BatchConfig:
@@ -145,21 +146,21 @@ class BatchConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest. See `optim.py`."""
+    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest; see optim/optimizers.py."""
 
     kind: Literal["adamw", "muon"] = "adamw"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     betas: tuple[Share, Share] = (0.9, 0.95)
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    # What does not shrink. GPT-2's embedding decays, which is the default here; OLMo 2's does not.
+    # Parameters without weight decay. GPT-2's embedding decays, which is the default here; OLMo 2's does not.
     no_decay: tuple[Literal["norms", "biases", "embeddings"], ...] = ("norms", "biases")
-    momentum: Share = 0.95  # Muon's
+    momentum: Share = 0.95  # of Muon
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0  # gradients are clipped to this global norm
 
 
 class ScheduleConfig(Section):
-    """The learning rate over steps; see `optim.learning_rate`."""
+    """The learning rate over the steps; see optim/lr_schedule.py."""
 
     kind: Literal["cosine", "constant", "wsd"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] | None = None  # default: a twentieth of all steps
@@ -169,38 +170,41 @@ class ScheduleConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Loss on the validation split: before the first step, every so many and after the last."""
+    """Evaluates on the validation split: before the first step, every `every` steps and after the last."""
 
     every: Count = 50
-    sequences: Count | None = 64  # the first so many of each domain; null: all
-    tasks: tuple[str, ...] = ()  # JSONL files scored as well; see docs/evaluation.md
-    task_limit: Count | None = 200  # of each, the first lines; null: all
+    sequences: Count | None = 64  # of each domain, the first ones; null: all
+    tasks: tuple[str, ...] = ()  # JSONL files of benchmark tasks to score as well; see docs/evaluation.md
+    task_limit: Count | None = 200  # lines of each file, the first ones; null: all
 
 
 class CheckpointConfig(Section):
-    """A checkpoint before the first step, every so many and after the last.
+    """Saves a checkpoint before the first step, every `every` steps and after the last.
 
-    The last `keep` stay, every one whose step `keep_every` divides, and the one that the guard calls good.
+    Kept are the last `keep`, those whose step is a multiple of `keep_every`, and the one that the guard calls good.
     """
 
     every: Count = 100
     keep: Count = 2
     keep_every: Count | None = None
-    background: bool = True  # written while training goes on; false: training waits, memory for no second copy
+    background: bool = True  # written while training continues; false: training waits, and needs no memory for a copy
 
 
 class GuardConfig(Section):
-    """What is done about a loss or gradient that falls out of the frame; see `guard.py` and docs/training.md."""
+    """What to do about anomalous losses and gradients; see stability/spike_detection.py and docs/training.md."""
 
-    # watch: say so; skip: and leave the update out; rollback: and go back once it is confirmed, and mask who did it
+    # watch: log anomalies; skip: also leave their updates out; rollback: also roll back from a confirmed spike and mask
+    # the documents that caused it
     action: Literal["off", "watch", "skip", "rollback"] = "rollback"
-    window: Annotated[int, Field(ge=16)] = 128  # accepted steps that median and MAD are taken over
+    window: Annotated[int, Field(ge=16)] = 128  # accepted steps over which median and MAD are computed
     warmup_steps: Annotated[int, Field(ge=8)] = 32  # accepted steps before anything but NaN is an anomaly
     z_threshold: Annotated[float, Field(gt=0)] = 8.0  # robust standard deviations above the median
-    spike_count: Count = 3  # so many anomalies ...
-    spike_window: Count = 10  # ... among so many steps are a spike
+    spike_count: Count = 3  # anomalies ...
+    spike_window: Count = 10  # ... within so many steps are a loss spike
     good_after: Count = 20  # accepted steps after which a checkpoint is good
-    blame_z: Annotated[float, Field(gt=0)] = 8.0  # a document's, among the documents around the spike
+    blame_z: Annotated[float, Field(gt=0)] = (
+        8.0  # robust standard deviations above quiet documents that blame a document
+    )
     max_masked_fraction: Share = 0.01  # of the training documents; if more are masked, the run stops
 
     @model_validator(mode="after")
@@ -213,10 +217,10 @@ class GuardConfig(Section):
 
 
 class ParallelConfig(Section):
-    """How ranks share the model: `dp_shard` of them hold one copy (default: all), further ones replicas."""
+    """How the model is sharded: `dp_shard` ranks share one copy (default: all); further ranks hold replicas."""
 
     dp_shard: Count | None = None
-    reduce_dtype: Literal["fp32", "bf16"] = "fp32"  # the type in which gradients are summed over ranks
+    reduce_dtype: Literal["fp32", "bf16"] = "fp32"  # type in which gradients are summed over ranks
 
 
 class TrainConfig(Section):
@@ -234,29 +238,33 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count | None = None  # default: torch's own choice
-    deterministic: bool = False  # also on a GPU; a CPU is in any case
+    deterministic: bool = False  # bit-equal results on a GPU too; on a CPU they always are
     evaluate: EvaluateConfig = EvaluateConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     guard: GuardConfig = GuardConfig()
     parallel: ParallelConfig = ParallelConfig()
-    init_from: str | None = None  # a run or a checkpoint whose weights this one starts from
-    exclude_list: str | None = None  # JSONL file to append the documents to that caused spikes; `exclude:` in curation
+    init_from: str | None = None  # a run or a checkpoint whose weights to start from
+    exclude_list: str | None = (
+        None  # JSONL file that documents which caused spikes are appended to; curation's `exclude:`
+    )
     # full: blocks keep only their input and run again in backward (Chen et al. 2016): less memory, a third more work
     activation_checkpointing: Literal["none", "full"] = "none"
-    compile: bool = False  # torch.compile: a graph a block, and of the loss its passes
+    compile: bool = False  # torch.compile, for each block and for the loss
     log_to: tuple[Literal["wandb", "mlflow"], ...] = ()  # besides TensorBoard and the run's own JSONL
-    log_every: Count = 10  # steps between looks at the device: the log, the guard's decisions, a wish to stop
-    hang_after: Annotated[float, Field(gt=0)] | None = 1800.0  # seconds without a step; then the process ends
+    log_every: Count = 10  # steps between readings of the device: for logs, rollbacks and requests to stop
+    hang_after: Annotated[float, Field(gt=0)] | None = (
+        1800.0  # seconds without progress after which the process ends; null: never
+    )
 
     def stages(self) -> list[tuple[int, int, int]]:
-        """(steps, windows of a global batch, sequence) one after the other; `data.changes` makes several."""
+        """(steps, global_size, seq_len) of each stretch of the run; `data.changes` makes several."""
         ends = [*(min(c.at, self.steps) for c in self.data.changes), self.steps]
-        found, begin, windows, sequence = [], 0, self.batch.global_size, self.data.seq_len
+        found, begin, size, length = [], 0, self.batch.global_size, self.data.seq_len
         for end, change in zip(ends, (*self.data.changes, None), strict=True):
             if end > begin:
-                found.append((end - begin, windows, sequence))
+                found.append((end - begin, size, length))
             if change is not None:
-                begin, windows, sequence = end, change.global_size or windows, change.seq_len or sequence
+                begin, size, length = end, change.global_size or size, change.seq_len or length
         return found
 
     def dump(self) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from curation.core import jsonl_log
 from curation.shards import Manifest, read_manifest
 from training.callbacks import LogCallback, SpikeGuardCallback, WatchdogCallback
 from training.checkpoint import save_load
@@ -32,7 +33,8 @@ from training.distributed.watchdog import start_watchdog
 from training.evaluation.tasks import read_tasks
 from training.evaluation.validation_loss import ValidationScore
 from training.metrics.experiment_loggers import ExperimentLoggers
-from training.metrics.metrics_log import METRICS, MetricsLog, Report, goodput, last_scores, read_log
+from training.metrics.log_format import METRICS
+from training.metrics.metrics_log import MetricsLog, Report, goodput, last_scores
 from training.model.transformer import Model, ModelConfig
 from training.stability import rollback
 from training.stability.spike_detection import SpikeGuard
@@ -98,7 +100,7 @@ def train(
         background = resolved.checkpoint.background
         saver = stack.enter_context(CheckpointSaver(run / "checkpoints", ranks, background=background))
         log = stack.enter_context(_open_log(run, checkpoint, report, ranks))
-        live = LiveStats(resolved, model.shape, device_specs.current_device(ranks.device.type), ranks.world)
+        live = LiveStats(resolved, model.config, device_specs.current_device(ranks.device.type), ranks.world)
         guard = SpikeGuard(resolved.guard, ranks.device, overflow=resolved.precision == "fp16")
         built_in = (WatchdogCallback(watchdog), LogCallback(log, live), SpikeGuardCallback(guard, log))
         trainer = Trainer(
@@ -115,7 +117,7 @@ def finished_result(run: Path) -> TrainResult:
     if checkpoint is None:
         raise save_load.CheckpointError(f"{run}: no checkpoint here")
     state, order = checkpoint.state, OrderLog.from_dict(checkpoint.state["order"])
-    losses = [e["loss"] for e in read_log(run / METRICS) if e["kind"] == "train"]
+    losses = [e["loss"] for e in jsonl_log.read(run / METRICS) if e["kind"] == "train"]
     return TrainResult(
         state["step"], state["sequences"], state["tokens"], losses[-1] if losses else None, last_scores(run),
         checkpoint.path, 0, checkpoint.notes, _masked(order), goodput(run).get("goodput"),
@@ -124,7 +126,7 @@ def finished_result(run: Path) -> TrainResult:
 
 def model_config(config: TrainConfig, vocab: int) -> ModelConfig:
     """The sizes of the model, from the configuration and the tokenizer's vocabulary."""
-    return ModelConfig(vocab=vocab, **config.model.model_dump(exclude={"preset"}))
+    return ModelConfig(vocab_size=vocab, **config.model.model_dump(exclude={"preset"}))
 
 
 def _open_data(
@@ -138,7 +140,7 @@ def _open_data(
         for name, d in data.orders.items()
     ]
     for segment in order.segments:  # refused now, and not at the step where the segment begins
-        rank_slices(segment.batch, ranks.world, 1, ranks.rank)
+        rank_slices(segment.global_size, ranks.world, 1, ranks.rank)
     return data, order, [*notes, *data.notes]
 
 

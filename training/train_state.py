@@ -23,7 +23,7 @@ class TrainState:
 
     def after(self, first: int, last: int) -> TrainState:
         """The state after a step that read the sequences first..last-1."""
-        tokens = (last - first) * self.order.segment(first).sequence
+        tokens = (last - first) * self.order.segment_at(first).seq_len
         return TrainState(self.step + 1, last, self.tokens + tokens, self.order)
 
 

@@ -155,9 +155,9 @@ class Trainer:
     def train_step(self) -> None:
         """One optimizer step on the next global batch. Leaves its numbers on the device; the host does not wait."""
         config, state = self.config, self.state
-        first, last = state.order.span(state.step)
+        first, last = state.order.step_range(state.step)
         lr = learning_rate(state.step, config.steps, config.optimizer.lr, config.schedule)
-        self.optimizers.set_rate(lr)
+        self.optimizers.set_lr(lr)
         ((begin, end),) = rank_slices(last - first, self.ranks.world, 1, self.ranks.rank)
         batch = self.data.batch(state.order, first + begin, first + end)
         targets = self.metrics.count_targets(batch)
@@ -221,7 +221,7 @@ class Trainer:
             )
             if self.tasks:
                 gather_weights(model)
-                longest = self.state.order.longest(self.state.sequences)
+                longest = self.state.order.max_seq_len(self.state.sequences)
                 with autocast(config, self.ranks):
                     tasks = score_tasks(self.tasks, self.manifest, self.run, model, longest)["tasks"]
         reshard_weights(model)
@@ -237,7 +237,7 @@ class Trainer:
             "tokens": at.tokens,
             "order": at.order.as_dict(),
             "scaler": self.scaler.state_dict(),
-            "model_config": asdict(self.model.shape),
+            "model_config": asdict(self.model.config),
         }
         self._call("on_save", state)
         good = state["guard"]["good"] if config.guard.action == "rollback" else None

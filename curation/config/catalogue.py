@@ -1,4 +1,4 @@
-"""What the words of a pipeline file mean: steps and readers by name, imported when they are used."""
+"""Lists all steps and readers by their names in a pipeline file; each is imported when it is used."""
 
 from __future__ import annotations
 

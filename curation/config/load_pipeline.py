@@ -76,7 +76,7 @@ def _pipeline(
     path: str, tree: YamlTree, catalogue: Mapping[str, str | type], readers: Mapping[str, str | type]
 ) -> Pipeline:
     if not isinstance(tree.root, dict):
-        raise UserError(f"{path}: holds no mapping\n  expected the keys {', '.join(File.model_fields)}")
+        raise UserError(f"{path}: is not a mapping of keys\n  expected the keys {', '.join(File.model_fields)}")
     written = tree.root.get("steps")
     without_options = (
         [("steps", i, s) for i, s in enumerate(written) if isinstance(s, str)] if isinstance(written, list) else []
@@ -131,7 +131,7 @@ def _check_name(name: str, tree: YamlTree, path: Path, what: str) -> None:
     if not _SAFE.fullmatch(name):
         raise UserError(
             f"{tree.where(*path)}: is {name!r}, which cannot be {what}\n"
-            "  expected letters, digits, '.', '_' and '-', the first no '.': it names a folder"
+            "  expected letters, digits, '.', '_' and '-', not starting with '.': it names a folder"
         )
 
 
@@ -190,7 +190,7 @@ def _check_mix(mix: Mix, sources: Sequence[Source], steps: Sequence[StepEntry], 
             where = tree.where("mix", "weights", domain)
             raise UserError(f"{where}: no source has the domain {domain!r}\n  {nearest(domain, domains)}")
     if not math.fsum(mix.weights.values()) > 0:
-        raise UserError(f"{tree.where('mix', 'weights')}: all weights are 0\n  expected one above 0 at least")
+        raise UserError(f"{tree.where('mix', 'weights')}: all weights are 0\n  expected at least one above 0")
 
 
 def _steps(tree: YamlTree, catalogue: Mapping[str, str | type], store_raw: bool) -> tuple[StepEntry, ...]:
@@ -205,7 +205,7 @@ def _steps(tree: YamlTree, catalogue: Mapping[str, str | type], store_raw: bool)
         for column in entry.step.reads:
             if column not in columns:
                 raise UserError(
-                    f"{tree.where(*path)}: {entry.name} reads {column!r}, which no step before it gives\n"
+                    f"{tree.where(*path)}: {entry.name} reads {column!r}, which no earlier step computes\n"
                     f"  put the step {column!r} before it"
                 )
         if isinstance(entry.step, GlobalStep):
@@ -238,7 +238,7 @@ def _step(i: int, item: Any, tree: YamlTree, catalogue: Mapping[str, str | type]
     cls = find_class(kind, catalogue, tree, path, "step")
     if not issubclass(cls, (MapStep, GlobalStep)):
         raise UserError(
-            f"{tree.where(*path)}: {cls.__name__} is no step\n  expected a subclass of MapStep or GlobalStep"
+            f"{tree.where(*path)}: {cls.__name__} is not a step\n  expected a subclass of MapStep or GlobalStep"
         )
     options = entry[kind] or {}
     if not isinstance(options, dict):
@@ -265,7 +265,7 @@ def _step(i: int, item: Any, tree: YamlTree, catalogue: Mapping[str, str | type]
 
 
 def _keep(i: int, kind: str, step: MapStep | GlobalStep, given: Any, tree: YamlTree) -> dict[str, str]:
-    """The step's own rules with the file's laid over them; null takes one away."""
+    """The step's own rules with the file's laid over them; null removes one."""
     merged = dict(step.rules())
     if given is None:
         return merged
@@ -276,17 +276,17 @@ def _keep(i: int, kind: str, step: MapStep | GlobalStep, given: Any, tree: YamlT
         where = tree.where("steps", i, "keep", name)
         if sql is None:
             if name not in merged:
-                raise UserError(f"{where}: {kind} has no rule {name!r} to take away\n  {nearest(name, merged)}")
+                raise UserError(f"{where}: {kind} has no rule {name!r} to remove\n  {nearest(name, merged)}")
             del merged[name]
         elif isinstance(sql, str):
             merged[name] = sql
         else:
-            raise UserError(f"{where}: is {sql!r}\n  expected SQL in quotes, or null to take the rule away")
+            raise UserError(f"{where}: is {sql!r}\n  expected SQL in quotes, or null to remove the rule")
     return merged
 
 
 def _where(i: int, keep: dict[str, str], condition: Any, tree: YamlTree) -> dict[str, str]:
-    """The rules, asked of those documents only for which the SQL of `where:` is TRUE; all others pass."""
+    """The rules, limited to documents for which the SQL of `where:` is TRUE; all others pass."""
     if condition is None:
         return keep
     where = tree.where("steps", i, "where")
@@ -297,7 +297,8 @@ def _where(i: int, keep: dict[str, str], condition: Any, tree: YamlTree) -> dict
 
 
 def _check_scrubbed(entries: Sequence[StepEntry]) -> None:
-    """A phase ends at a global step and after a quantile, and what it held is then stored: pii has to come before."""
+    """Raises UserError where text would be stored unscrubbed: a phase ends, and stores its documents, at a global step
+    and after a quantile, so the scrubbing step has to come before."""
     scrubber = next((i for i, e in enumerate(entries) if isinstance(e.step, MapStep) and e.step.scrubs), None)
     for e in entries[: scrubber or 0]:
         ends = isinstance(e.step, GlobalStep) or any(r.quantiles for r in e.parsed)

@@ -1,6 +1,6 @@
-"""What a pipeline is: the sections of its file as typed values, and the checked whole that the engine runs.
+"""Defines the schema of a pipeline file, and `Pipeline`, the checked result that the engine runs.
 
-`load_pipeline` makes a `Pipeline` from a file; nothing here reads or decides anything.
+`load_pipeline` makes a `Pipeline` from a file; nothing here reads a file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from curation.step import GlobalStep, MapStep, Reader
 
 
 class Mix(Section):
-    """Which domain is read how much: weights of tokens, or `natural` (as much as there is of each)."""
+    """Share of each domain in the training tokens: weights, or `natural` (in proportion to the tokens of each)."""
 
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | Literal["natural"] = "natural"
     budget: Annotated[int, Field(gt=0)] | None = None  # tokens in all; null: everything once
@@ -43,7 +43,7 @@ FILES = ("path", "tiktoken", "sentencepiece")  # keys of a tokenizer that name a
 
 class Tokenizer(Section):
     """Exactly one of these: train one, or load a tokenizer.json, a tiktoken file or a SentencePiece model; `eos` names
-    the end-of-text token of one that is loaded, where it is none of the usual."""
+    the end-of-text token of a loaded tokenizer, if it is not one of the usual names."""
 
     train: TrainTokenizer | None = None
     path: str | None = None
@@ -53,7 +53,7 @@ class Tokenizer(Section):
 
     @property
     def file(self) -> str | None:
-        """What is loaded; every kind is recognised by its content."""
+        """The file to load; its kind is recognised by its content."""
         return self.path or self.tiktoken or self.sentencepiece
 
 
@@ -64,10 +64,10 @@ class Shards(Section):
 
 
 class Engine(Section):
-    """How work is cut; the result does not depend on it."""
+    """Sizes of tasks and batches; the result does not depend on them."""
 
     task_bytes: Annotated[int, Field(ge=1 << 10)] | None = (
-        None  # stored bytes a task aims at; null: by the input's size
+        None  # target size of a task, in stored bytes; null: by the input's size
     )
     batch_rows: Annotated[int, Field(gt=0, le=1 << 16)] = 256  # documents a step sees at once
 
@@ -123,8 +123,8 @@ class StepEntry:
 
     step: MapStep | GlobalStep
     kind: str  # the word in the file
-    target: str  # "module:Class" or "/path/file.py:Class", for `options.load_class` on another machine
-    rules: Mapping[str, str]  # name -> SQL, in the order in which they are asked
+    target: str  # "module:Class" or "/path/file.py:Class", for `step_options.load_class` on another machine
+    rules: Mapping[str, str]  # name -> SQL, in the order in which they are evaluated
     parsed: tuple[ParsedRule, ...]
     options: Mapping[str, Any]  # as in the file
     line: str  # file:line
@@ -155,7 +155,7 @@ class Pipeline:
     tree: YamlTree
 
     def resolved(self) -> dict[str, Any]:
-        """Plain data with every default and override in place. Paths stand as in the file, so that a pipeline moved
+        """Plain data with every default and override in place. Paths are as in the file, so that a pipeline moved
         to another folder is the same one."""
         paths = self.tree.root.get("tokenizer") or {}
         written_tokenizer = {k: paths[k] for k in FILES if paths.get(k)}

@@ -1,15 +1,15 @@
-"""Rules: named SQL predicates over signals, decided by DuckDB.
+"""Parses rules (named SQL predicates over signals) and evaluates them with DuckDB.
 
-A step computes figures, a rule says which of them a document may have: `language.score > 0.65`.
+A step computes signals; a rule is a condition on them: `language.score > 0.65`.
 A rule must be TRUE for a document to stay. NULL and FALSE drop it, and so does a row on which the expression fails
 (a cast that cannot be made), because a bad record is data and never ends a run. NaN counts as NULL, and so does a
 division by zero.
 
-What SQL may say is decided in `sql.py`, before any work starts. All rules of one decision are one query on one thread
-of a locked-down connection.
+`sql_expression.py` checks what SQL may say, before any work starts. All rules of one decision are one query on one
+thread of a locked-down connection.
 
-`quantile(signal, p [, by column])` stands for a number that only the whole corpus knows. It is cut out of the text
-before parsing, computed by the engine, and put back as an exact literal.
+`quantile(signal, p [, by column])` is a number that depends on the whole corpus. It is cut out of the text before
+parsing, computed by the engine, and put back as an exact literal.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ParsedRule:
 
 
 def _cut_quantiles(where: str, name: str, sql: str) -> tuple[list[tuple[int, int]], list[Quantile]]:
-    """Where the `quantile(...)` calls stand in the text, and what each asks for. Parentheses must balance."""
+    """Positions of the `quantile(...)` calls in the text, and the quantile of each. Parentheses must balance."""
     spans: list[tuple[int, int]] = []
     found: list[Quantile] = []
     depth, begin, inside, cuts = 0, -1, 0, [0]  # the call being read starts at `begin`, its arguments at depth `inside`
@@ -93,7 +93,7 @@ def _quantile(where: str, name: str, sql: str, parts: list[str]) -> Quantile:
     for text in [parts[0]] + ([by] if by else []):
         node = expression(where, name, text, text)
         if node.get("class") != "COLUMN_REF":
-            raise refuse(where, name, f"asks for the quantile of {text!r}, which is no signal", sql, expected)
+            raise refuse(where, name, f"asks for the quantile of {text!r}, which is not a signal", sql, expected)
         columns.append(".".join(node["column_names"]))
     try:
         p = float(parts[1])

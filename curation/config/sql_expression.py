@@ -1,4 +1,4 @@
-"""What SQL a rule may hold: one expression over one row that has the same value on every run.
+"""Checks the SQL of a rule: one expression over one row that has the same value on every run.
 
 DuckDB's own parser takes the text apart (`json_serialize_sql`), and this file walks the tree. What could make two runs
 differ is refused by name: clocks, random numbers, sessions (by the stability in DuckDB's catalogue of functions), and
@@ -36,6 +36,7 @@ _TOKEN = re.compile(
 
 
 def refuse(where: str, name: str, problem: str, sql: str, advice: str) -> UserError:
+    """The error about a rule: place, name, what is wrong with it, its SQL and what to do."""
     place = f"{where}: " if where else ""
     return UserError(f"{place}rule {name!r} {problem}\n  rule: {sql.strip()}\n  {advice}")
 
@@ -47,6 +48,7 @@ def parser() -> Any:
 
 
 def connect(memory: str) -> Any:
+    """A DuckDB connection for rules: in memory, one thread, no access to files or the network."""
     import duckdb
 
     connection = duckdb.connect(

@@ -1,4 +1,4 @@
-"""From words in a file to a step or a reader: which class is meant, and whether its options fit.
+"""Finds the class of a step or reader by its word in a file and builds it from checked options.
 
 Steps and readers are dataclasses whose fields are their options. A catalogue maps words to classes, or to
 "module:Class" imported when the word is used. A user's own step is written as `my_steps.py:ShoutStep` (a file beside
@@ -53,7 +53,7 @@ def load_class(target: str, where: str = "") -> type:
     if module_name.endswith(".py"):
         path = module_name
         if not os.path.isfile(path):
-            raise UserError(f"{prefix}there is no file {path}\n  expected the path of a Python file beside this one")
+            raise UserError(f"{prefix}no such file: {path}\n  expected the path of a Python file beside this one")
         with open(path, "rb") as f:
             state = hashlib.sha256(path.encode() + b"\0" + f.read()).hexdigest()[:8]
         module_name = f"_gristmill_{os.path.basename(path)[:-3]}_{state}"

@@ -1,29 +1,60 @@
-"""Files that are there whole or not at all, whatever is cut short: written aside, flushed, renamed, the folder flushed.
+"""Replaces small local files atomically: a reader, or a crash, finds the old content or the new, never a part.
 
-Checkpoints have steps of their own between these, so that each can be tried to fail (checkpoint.py).
+The new content goes to a temporary file in the same folder, is flushed to the disk and renamed; then the folder is
+flushed, without which a crash may undo the rename. Files on other filesystems go through curation/storage.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
-
-def write(path: Path, data: bytes) -> None:
-    """Puts data in the place of what is there."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.rename(path)
-    flush(path.parent)
+StrPath = str | os.PathLike[str]
 
 
-def flush(path: Path) -> None:
-    """What the system still holds of a file, or of the names in a folder, to disk."""
+def write(path: StrPath, data: bytes) -> None:
+    """Replaces the content of a file that no other process writes.
+
+    The temporary name is always the same, so that the next write overwrites what a killed process left.
+    """
+    temporary = f"{os.fspath(path)}.tmp"
+    Path(temporary).write_bytes(data)
+    _publish(temporary, path)
+
+
+@contextlib.contextmanager
+def replacing(path: StrPath) -> Iterator[str]:
+    """A temporary path to write a file to: renamed to `path` when the block ends, removed if it raises.
+
+    Makes the folder. Several processes may replace the same file at once; the last one stays.
+    """
+    os.makedirs(_folder(path), exist_ok=True)
+    temporary = f"{os.fspath(path)}.{uuid.uuid4().hex[:12]}.tmp"
+    try:
+        yield temporary
+        _publish(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def fsync(path: StrPath) -> None:
+    """Flushes a file, or the names in a folder, to the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _publish(temporary: str, path: StrPath) -> None:
+    fsync(temporary)
+    os.replace(temporary, path)
+    fsync(_folder(path))
+
+
+def _folder(path: StrPath) -> str:
+    return os.path.dirname(os.path.abspath(path))

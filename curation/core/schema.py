@@ -78,7 +78,8 @@ def _place(location: Sequence[int | str], value: Any) -> Path:
     place: Path = ()
     for part in location:
         if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
-            place, value = (*place, part), value[part]
+            value = value[part]  # type: ignore[index]
+            place = (*place, part)
     return place
 
 

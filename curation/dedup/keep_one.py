@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curation.seeded_hash import keyed, words
+from curation.seeded_hash import hash_with_seed, words
 
 # Rows in memory at once: 2^20 of 48 to 60 bytes, and as much again while they are sorted, are about 100 MB.
 ROWS_PER_PARTITION = 1 << 20
@@ -45,7 +45,7 @@ def keep_one(table: pa.Table, preference: npt.NDArray[np.int64], seed: int, step
     step        name of the step, the purpose of the keyed hash
     """
     hashes, ids = words(table["hash"]), words(table["doc_id"])
-    rank = keyed(table["doc_id"], seed, step)
+    rank = hash_with_seed(table["doc_id"], seed, step)
     # the doc_id breaks ties of its own keyed hash, so no two documents are equal
     order = np.lexsort((ids[:, 1], ids[:, 0], rank, preference, hashes[:, 1], hashes[:, 0]))
     hashes = hashes[order]

@@ -33,7 +33,7 @@ from curation.dedup import line_spans
 from curation.dedup.line_spans import Unit
 from curation.dedup.scope import check_scope, scope_expression, scope_salts
 from curation.dedup.text_normalization import NORMALIZERS, NormalForm
-from curation.seeded_hash import keyed, words
+from curation.seeded_hash import hash_with_seed, words
 from curation.step import Corpus, Documents, GlobalStep, Stage, StagePlan
 
 U64 = npt.NDArray[np.uint64]
@@ -140,7 +140,7 @@ def _find_spans(
     hashes: list[bytes] = []
     owners: list[tuple[U64, U64, I64]] = []
     for batch in documents.batches(["doc_id", "text", *step.expressions()]):
-        rank, low = keyed(batch.column("doc_id"), seed, "line_dedup"), words(batch.column("doc_id"))[:, 0]
+        rank, low = hash_with_seed(batch.column("doc_id"), seed, "line_dedup"), words(batch.column("doc_id"))[:, 0]
         counts = []
         for _, _, found in _document_spans(step, batch):
             mine = dict.fromkeys(h for h, _, _ in found)  # a document counts once for a span

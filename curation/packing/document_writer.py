@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from curation.packing.external_sort import ExternalSorter
 from curation.packing.shard_writer import BUCKET_BYTES, hash_prefix_bits
-from curation.seeded_hash import keyed, prefix
+from curation.seeded_hash import hash_with_seed, prefix
 from curation.step import Corpus, Documents, Output, Stage, StagePlan
 
 FILE_BYTES = 256 << 20  # text of one file
@@ -40,7 +40,7 @@ def _partition_documents(
     seed: int, bucket_bits: int, schema: pa.Schema, rows: Iterator[pa.RecordBatch], documents: Documents
 ) -> Iterator[pa.RecordBatch]:
     for batch in documents.batches(schema.names[2:]):
-        key = keyed(batch.column("doc_id"), seed, "order")
+        key = hash_with_seed(batch.column("doc_id"), seed, "order")
         columns = [pa.array(prefix(key, bucket_bits)), pa.array(key)]
         yield pa.RecordBatch.from_arrays([*columns, *(batch.column(n) for n in schema.names[2:])], schema=schema)
 

@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from curation.canonical_url import canonicalize_url
-from curation.seeded_hash import U64, keyed, mix
+from curation.seeded_hash import U64, hash_with_seed, mix64
 from curation.step import Corpus, Documents, Stage, StagePlan
 
 KEYS_PER_PARTITION = 1 << 21
@@ -57,7 +57,7 @@ def leakage_group_stages(corpus: Corpus, max_texts: int, clusters: Sequence[str]
 def split_hashes(texts: pa.Array, seed: int) -> U64:
     """The split hash of each text: the keyed hash of its xxh3-128, so equal texts have equal ones. uint64 [n]."""
     hashes = [xxhash.xxh3_128_digest((t or "").encode()) for t in texts.to_pylist()]
-    return keyed(pa.array(hashes, pa.binary(16)), seed, "split")
+    return hash_with_seed(pa.array(hashes, pa.binary(16)), seed, "split")
 
 
 def _count(batch: pa.RecordBatch) -> Mapping[str, int]:
@@ -113,7 +113,7 @@ def _connect_groups(max_texts: int, rows: Iterator[pa.RecordBatch]) -> Iterator[
     texts, at = np.unique(text, return_inverse=True)
     links = coo_array((np.ones(len(at), np.int8), (np.searchsorted(texts, first), at)), shape=(len(texts), len(texts)))
     count, group = connected_components(links, directed=False)
-    order = np.lexsort((mix(texts), group))
+    order = np.lexsort((mix64(texts), group))
     leads = order[np.flatnonzero(np.diff(group[order], prepend=-1))]
     split_hash, size = texts[leads], np.bincount(group, minlength=count)
     split_hash[size > max_texts] = NEVER_HELD_OUT

@@ -27,7 +27,7 @@ from curation.packing.shard_writer import hash_prefix_bits
 from curation.packing.tokenizer.encode import Encoder
 from curation.packing.tokenizer.load_tokenizer import eos_token_name
 from curation.packing.train_validation_split import TRAIN, VALIDATION
-from curation.seeded_hash import keyed, words
+from curation.seeded_hash import hash_with_seed, words
 
 Tokens = npt.NDArray[Any]
 
@@ -121,7 +121,7 @@ def _write_domain(
     root: str, split: str, domain: str, documents: Sequence[TokenDocument], encoder: Encoder, seed: int, per_shard: int
 ) -> list[shards.ShardEntry]:
     ids = pa.array([d.doc_id for d in documents], pa.binary(16))
-    key, pair = keyed(ids, seed, "order"), words(ids)
+    key, pair = hash_with_seed(ids, seed, "order"), words(ids)
     order = np.lexsort((pair[:, 1], pair[:, 0], key))
     bits = hash_prefix_bits(sum(d.length + 1 for d in documents), per_shard)
     shard = (key >> np.uint64(64 - bits)).astype(np.int64) if bits else np.zeros(len(key), np.int64)

@@ -35,7 +35,7 @@ from curation.packing.tokenizer.encode import Encoder, open_encoder
 from curation.packing.tokenizer.fertility import COUNTED, LanguageCounts
 from curation.packing.tokenizer.load_tokenizer import load_tokenizer
 from curation.packing.tokenizer.train_tokenizer import refuse_empty_corpus
-from curation.seeded_hash import keyed, prefix
+from curation.seeded_hash import hash_with_seed, prefix
 from curation.step import Corpus, Documents, Output, Stage, StagePlan
 from curation.storage import Checksummed
 
@@ -176,7 +176,7 @@ def _tokenize(
     optional = [*(route.columns if route else ()), *([language] if language else ())]
     languages = LanguageCounts()
     for batch in documents.batches([*needed, *sorted({c for c in optional if c not in needed})]):
-        key = keyed(batch.column("doc_id"), seed, "order")
+        key = hash_with_seed(batch.column("doc_id"), seed, "order")
         in_validation = split_rule.validation_mask(batch.column("text"), seed, fraction)
         domain = np.array(train_validation_split.document_domains(batch, route), object)
         to = np.zeros(len(key), np.uint32)

@@ -7,13 +7,13 @@ between mean score and true share in each, weighted by their numbers).
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from curation.core import atomic_files
 
 THRESHOLDS = (*(i / 20 for i in range(1, 20)), 0.99)
 BINS = 15  # as in the paper
@@ -112,8 +112,6 @@ def summary_table(rows: Sequence[tuple[str, int, HeldOutMetrics]]) -> str:
 def write_card(model: str, text: str) -> str:
     """Writes the card of a model file atomically: `quality.bin` has `quality.bin.md`. Returns its path."""
     path = f"{model}.md"
-    temporary = f"{path}.{uuid.uuid4().hex[:12]}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
+    with atomic_files.replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(text.rstrip("\n") + "\n")
-    os.replace(temporary, path)
     return path

@@ -31,8 +31,8 @@ _Labels = list[tuple[str, float]]  # labels and probabilities, best first
 
 @dataclass
 class Language(MapStep):
-    """Signals: `code`, the model's label (lid.176: ISO 639-1, or 639-3 where there is none; GlotLID: `eng_Latn`), and
-    `score`, its probability in [0, 1]. Both are null for text without a word.
+    """Signals: `code`, the model's label (lid.176: ISO 639-1, or 639-3 for languages without one; GlotLID: `eng_Latn`),
+    and `score`, its probability in [0, 1]. Both are null for text without a word.
 
     model       a name of the model catalogue, or the path of any fastText classifier with one label per language
     second      adds the signals `second_code` and `second_score`: the second best label and its probability

@@ -22,7 +22,6 @@ import importlib.util
 import os
 import re
 import tarfile
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +32,7 @@ import pyarrow as pa
 import xxhash
 
 from curation import document, models
+from curation.core import atomic_files
 from curation.core.errors import UserError
 from curation.core.packages import describe_missing
 from curation.step import MapStep
@@ -220,14 +220,8 @@ def _map_hashes(path: Path) -> np.ndarray[Any, np.dtype[np.uint64]]:
         with contextlib.suppress(ValueError, OSError):
             return np.load(cached, mmap_mode="r")  # type: ignore[no-any-return]
     hashes = np.unique(np.array(list(_hash_lines(path)), np.uint64))
-    temporary = f"{cached}.{uuid.uuid4().hex[:12]}.tmp.npy"
-    try:
-        os.makedirs(os.path.dirname(cached), exist_ok=True)
-        np.save(temporary, hashes)
-        os.replace(temporary, cached)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+    with contextlib.suppress(OSError), atomic_files.replacing(cached) as temporary, open(temporary, "wb") as file:
+        np.save(file, hashes)
     return hashes
 
 

@@ -58,14 +58,15 @@ class TrainingData:
         """The sequences of a step (counted from 1, as in metrics.jsonl), each with its documents."""
         if number < 1:
             raise UserError(f"--step {number}: steps count from 1, as in metrics.jsonl")
-        first, last = self.log.span(number - 1)
+        first, last = self.log.step_range(number - 1)
         answer = []
-        for sequence in self.data.windows(self.log, first, last):
+        for sequence in self.data.sequences(self.log, first, last):
             shard = self.data.domains[sequence.domain].shard(sequence.shard)
-            rows = shard.documents.slice(sequence.document, len(sequence.starts)).to_pylist()
+            starts = sequence.document_starts
+            rows = shard.documents.slice(sequence.first_document, len(starts)).to_pylist()
             answer.append(
                 {
-                    "sequence": sequence.number,
+                    "sequence": sequence.index,
                     "domain": sequence.domain,
                     "epoch": sequence.epoch,
                     "shard": self.data.domains[sequence.domain].shards[sequence.shard].path,
@@ -78,7 +79,10 @@ class TrainingData:
                             "inputs": [int(start), int(end)],
                         }
                         for row, start, end in zip(
-                            rows, sequence.starts, [*sequence.starts[1:], len(sequence.tokens) - 1], strict=True
+                            rows,
+                            sequence.document_starts,
+                            [*sequence.document_starts[1:], len(sequence.tokens) - 1],
+                            strict=True,
                         )
                     ],
                 }
@@ -89,16 +93,13 @@ class TrainingData:
         """Replays what the run has read (before its first checkpoint: what it will read) and counts it."""
         from training.data.read_history import replay_order
 
-        sequences = self.sequences_read or self.log.span(self.steps)[0]
+        sequences = self.sequences_read or self.log.step_range(self.steps)[0]
         counted = replay_order(self.log, self.data.orders, sequences)
         return {
             "sequences": sequences,
-            "steps": self.log.iteration(sequences - 1) + 1 if sequences else 0,
+            "steps": self.log.step_of(sequences - 1) + 1 if sequences else 0,
             "segments": len(self.log.segments),
-            "domains": {
-                name: {key if key != "windows" else "sequences": value for key, value in vars(count).items()}
-                for name, count in counted.items()
-            },
+            "domains": {name: vars(count) for name, count in counted.items()},
         }
 
     def document_reads(self, doc_id: str) -> dict[str, Any]:
@@ -120,8 +121,8 @@ class TrainingData:
                 first, last = int(offsets[row]), int(offsets[row + 1])
                 tokens = last - first
                 reads += find_reads(self.log, self.data.orders[domain], number, first, last, self.sequences_read)
-        reads.sort(key=lambda r: r.window)
-        rows = [{"step": r.iteration, "sequence": r.window, "epoch": r.epoch} for r in reads]
+        reads.sort(key=lambda r: r.sequence)
+        rows = [{"step": r.step, "sequence": r.sequence, "epoch": r.epoch} for r in reads]
         return {**answer, **({"tokens": tokens} if tokens else {}), "reads": rows}
 
 
@@ -141,13 +142,13 @@ def find_document(manifest: Manifest, doc_id: str) -> list[tuple[str, str, int, 
 
     Looks first in the shards that its hash points to, then in all others. Raises UserError if no shard contains it.
     """
-    from curation.seeded_hash import keyed, prefix
+    from curation.seeded_hash import hash_with_seed, prefix
     from curation.shards import open_shard
 
     if not re.fullmatch(r"[0-9a-f]{32}", doc_id):
         raise UserError(f"{doc_id!r} is not a doc_id: expected 32 hex digits")
     wanted = pa.scalar(bytes.fromhex(doc_id), pa.binary(16))
-    key = keyed(pa.array([wanted.as_py()], pa.binary(16)), manifest.seed, "order")
+    key = hash_with_seed(pa.array([wanted.as_py()], pa.binary(16)), manifest.seed, "order")
     likely: list[tuple[str, str, int, ShardEntry]] = []
     others: list[tuple[str, str, int, ShardEntry]] = []
     for split, domains in manifest.splits.items():

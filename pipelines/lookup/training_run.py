@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from curation.core import jsonl_log
 from curation.core.errors import UserError
+from training.metrics.log_format import check_format
 
 
 @dataclass
@@ -76,17 +79,18 @@ def read(folder: str) -> Training:
         raise UserError(
             f"{folder} is not a training run: it has no metrics.jsonl\n  give the output directory of gristmill train"
         )
+    check_format(Path(folder))
     made = Training(os.path.basename(os.path.abspath(folder)), folder, _config(folder))
-    for entry in read_lines(os.path.join(folder, "metrics.jsonl")):
+    for entry in jsonl_log.read(os.path.join(folder, "metrics.jsonl")):
         _add_entry(made, entry)
-    for entry in read_lines(os.path.join(folder, "speed.jsonl")):
+    for entry in jsonl_log.read(os.path.join(folder, "speed.jsonl")):
         made.seconds += entry["seconds"]
         made.speed.append((entry["step"], entry["tokens_per_s"]))
         if "mfu" in entry:
             made.mfu.append((entry["step"], entry["mfu"]))
             made.planned_seconds += entry["seconds"] * entry["of_plan"]
         made.latest_speed = entry
-    made.sessions = list(read_lines(os.path.join(folder, "sessions.jsonl")))
+    made.sessions = list(jsonl_log.read(os.path.join(folder, "sessions.jsonl")))
     places = os.path.join(folder, "incidents")
     for name in sorted(os.listdir(places)) if os.path.isdir(places) else []:
         if name.endswith(".json"):
@@ -129,15 +133,6 @@ def _config(folder: str) -> dict[str, Any]:
         return {}
     with open(path, encoding="utf-8") as f:
         return dict(yaml.safe_load(f) or {})
-
-
-def read_lines(path: str) -> Iterator[dict[str, Any]]:
-    """The entries of a JSONL log; a last line without its line break is still being written and is left out."""
-    if os.path.isfile(path):
-        with open(path, encoding="utf-8") as f:
-            for line in f:
-                if line.endswith("\n"):
-                    yield json.loads(line)
 
 
 def describe_event(event: Mapping[str, Any]) -> str:

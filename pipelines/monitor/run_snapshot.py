@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from curation.core import jsonl_log
 from curation.core.errors import UserError
 from curation.storage import Storage
 from pipelines.lookup import training_run
@@ -95,7 +96,7 @@ def _snapshot_curation(run_dir: str, now: float) -> dict[str, Any]:
     """The state of a curation run. Shows the phases of the newest session in the log."""
     run = Storage(run_dir).read_json("run.json")
     log = Log()
-    for e in training_run.read_lines(os.path.join(run_dir, "log", "events.jsonl")):
+    for e in jsonl_log.read(os.path.join(run_dir, "log", "events.jsonl")):
         log.add(e)
     finished = run.get("done") is not None
     state = "done" if finished else "quarantined" if run.get("unread") else "running"
@@ -144,7 +145,7 @@ def _running(log: Log, now: float) -> list[dict[str, Any]]:
 
 
 def _count_lines(path: str) -> int:
-    return sum(1 for _ in training_run.read_lines(path))
+    return sum(1 for _ in jsonl_log.read(path))
 
 
 def _snapshot_training(folder: str, now: float) -> dict[str, Any]:

@@ -13,14 +13,8 @@ from benchmarks.run import BENCHMARKS
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = {
-    "crawl",
-    "crawl_texts",
-    "loader_formats",
-    "peer_language",
-    "plain",
-    "planted",
-    "planted_mix",
-    "run",
+    *("crawl", "crawl_texts", "loader_formats", "memory_profile", "peer_language", "plain"),
+    *("planted", "planted_mix", "run"),
 }  # not run by themselves
 APART = {"gpu_train", "guard", "convergence", "crawl_mix", "ladder"}  # need a GPU, a corpus or a folder, hours
 

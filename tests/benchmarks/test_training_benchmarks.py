@@ -47,7 +47,7 @@ def test_the_plain_decoder_is_ours() -> None:
 
     plain = PlainLlama(
         ModelConfig(
-            vocab=60,
+            vocab_size=60,
             num_layers=2,
             hidden_size=32,
             num_heads=4,
@@ -57,7 +57,7 @@ def test_the_plain_decoder_is_ours() -> None:
         )
     )
     model = plain.held
-    model.initialise(1)
+    model.init_weights(1)
     tokens = torch.randint(0, 60, (2, 33), generator=torch.Generator().manual_seed(0))
     batch = tokens[:, :-1], tokens[:, 1:], torch.arange(32).expand(2, -1) // 10
     loss_sum, count, _ = model(*batch)

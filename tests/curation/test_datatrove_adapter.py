@@ -96,7 +96,7 @@ def test_a_users_own_block(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("block", "args", "message"),
     [
-        ("", {}, "names no datatrove class"),
+        ("", {}, "name a datatrove class"),
         ("NoSuchFilter", {}, "no datatrove block NoSuchFilter in datatrove.pipeline.filters"),
         ("no.such.module.Filter", {}, "cannot import no.such.module"),
         ("datatrove.pipeline.dedup.MinhashDedupSignature", {}, "does not work on single documents"),

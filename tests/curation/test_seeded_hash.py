@@ -6,16 +6,16 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from curation.seeded_hash import keyed, prefix, words
+from curation.seeded_hash import hash_with_seed, prefix, words
 
 IDS = pa.array([i.to_bytes(16, "little") for i in range(20_000)], pa.binary(16))
 
 
 def test_each_number_depends_on_its_document_alone():
-    whole = keyed(IDS, 17, "order")
-    assert (keyed(IDS[500:900], 17, "order") == whole[500:900]).all()
-    assert (keyed(pa.chunked_array([IDS[:3], IDS[3:10]]), 17, "order") == whole[:10]).all()
-    assert keyed(IDS[:0], 17, "order").shape == (0,)
+    whole = hash_with_seed(IDS, 17, "order")
+    assert (hash_with_seed(IDS[500:900], 17, "order") == whole[500:900]).all()
+    assert (hash_with_seed(pa.chunked_array([IDS[:3], IDS[3:10]]), 17, "order") == whole[:10]).all()
+    assert hash_with_seed(IDS[:0], 17, "order").shape == (0,)
     assert words(IDS[7:8]).tolist() == [[7, 0]]
 
 
@@ -34,12 +34,17 @@ def test_the_formula():
     ids = [xxhash.xxh3_128_digest(bytes([i])) for i in range(50)]
     halves = [(int.from_bytes(i[:8], "little"), int.from_bytes(i[8:], "little")) for i in ids]
     expected = [mix((mix(lo ^ key) + hi * 0x9E3779B97F4A7C15) & mask) for lo, hi in halves]
-    assert keyed(pa.array(ids, pa.binary(16)), 17, "order").tolist() == expected
-    assert hex(keyed(IDS[:1], 17, "order")[0]) == "0x7694dfce00faddb0"
+    assert hash_with_seed(pa.array(ids, pa.binary(16)), 17, "order").tolist() == expected
+    assert hex(hash_with_seed(IDS[:1], 17, "order")[0]) == "0x7694dfce00faddb0"
 
 
 def test_uniform_and_unlike_for_other_seeds_and_purposes():
-    seen = [keyed(IDS, 17, "order"), keyed(IDS, 18, "order"), keyed(IDS, 17, "split"), keyed(IDS, -1, "order")]
+    seen = [
+        hash_with_seed(IDS, 17, "order"),
+        hash_with_seed(IDS, 18, "order"),
+        hash_with_seed(IDS, 17, "split"),
+        hash_with_seed(IDS, -1, "order"),
+    ]
     n = len(IDS)
     for number in seen:
         u = np.sort(number / 2.0**64)
@@ -52,7 +57,7 @@ def test_uniform_and_unlike_for_other_seeds_and_purposes():
 
 
 def test_prefixes_nest():
-    number = keyed(IDS[:100], 1, "order")
+    number = hash_with_seed(IDS[:100], 1, "order")
     assert (prefix(number, 0) == 0).all()
     for depth in range(32):
         assert (prefix(number, depth + 1) >> 1 == prefix(number, depth)).all()

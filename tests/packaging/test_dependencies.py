@@ -112,7 +112,8 @@ def test_import_errors_are_explained() -> None:
 
 
 CATALOGUE = (
-    "import importlib, curation.api, curation.config.load_pipeline; from curation.config.catalogue import READERS, STEPS; "
+    "import importlib, curation.api, curation.config.load_pipeline\n"
+    "from curation.config.catalogue import READERS, STEPS\n"
     "[importlib.import_module(t.partition(':')[0]) for t in (*READERS.values(), *STEPS.values())]"
 )
 HELP = "import sys; sys.argv = ['gristmill', '--help']; from pipelines.cli.main import main; main()"

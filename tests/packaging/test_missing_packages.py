@@ -103,7 +103,7 @@ def test_a_sentencepiece_file_given_as_path(monkeypatch: pytest.MonkeyPatch, tmp
     hide(monkeypatch, "sentencepiece")
     (tmp_path / "m").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
     with pytest.raises(UserError, match=r"sentencepiece is not installed\n.*gristmill\[sentencepiece\]"):
-        load_tokenizer.load(str(tmp_path / "m"))
+        load_tokenizer.load_tokenizer(str(tmp_path / "m"))
 
 
 def test_mix_experiments_without_lightgbm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

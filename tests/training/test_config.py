@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from curation.core.errors import UserError
+from curation.core.renamed_keys import TRAINING_KEYS
 from training.config import PRESETS, TrainConfig, load, parse
 
 
@@ -120,3 +121,19 @@ def test_checking_a_file_imports_nothing_heavy() -> None:
 def test_every_preset_is_a_model() -> None:
     for name in PRESETS:
         assert isinstance(parse(f"steps: 1\nmodel: {{preset: {name}}}"), TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("iterations: 5", "f.yaml:2: iterations: `iterations` was renamed to `steps`"),
+        ("model:\n  width: 64", "f.yaml:3: model.width: `width` was renamed to `hidden_size`"),
+        ("batch: {windows: 8}", "f.yaml:2: batch.windows: `windows` was renamed to `global_size`"),
+        ("recompute: true", "f.yaml:2: recompute: `recompute` was renamed to `activation_checkpointing`"),
+    ],
+)
+def test_an_old_key_says_its_new_name(text: str, expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(f"steps: 1\n{text}\n", "f.yaml")
+    assert expected in str(error.value)
+    assert not set(TRAINING_KEYS) & set(TrainConfig.model_fields)

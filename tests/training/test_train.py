@@ -1,4 +1,7 @@
-"""The loop: it learns, it is a function of its inputs, and a killed run ends where an uninterrupted one ends."""
+"""The loop: it learns, it is a function of its inputs, and a killed run ends where an uninterrupted one ends.
+
+Covers: checkpoint/resume.py, distributed/watchdog.py
+"""
 
 from __future__ import annotations
 
@@ -259,7 +262,9 @@ def test_falls_back_past_a_damaged_checkpoint_and_says_so(corpus: Path, uninterr
     file.write_bytes(data)
     result = train(config(), str(corpus), str(run))
     assert result.resumed_from == 20
-    assert any("00000024" in n and "checksum differs" in n and "trying the checkpoint before it" in n for n in result.notes)
+    assert any(
+        "00000024" in n and "checksum differs" in n and "trying the checkpoint before it" in n for n in result.notes
+    )
     assert_equal_runs(run, uninterrupted)
 
 
@@ -270,8 +275,8 @@ def test_one_step_equals_a_hand_written_one_in_float64(corpus: Path, tmp_path: P
     manifest = shards.read_manifest(str(corpus))
     data, log, _ = new_data_order(manifest, first.data, first.seed, 8, 1)
     batch = data.batch(log, 0, 8)
-    model = Model(ModelConfig(vocab=1024, **PRESETS["toy"]))
-    model.initialise(first.seed)
+    model = Model(ModelConfig(vocab_size=1024, **PRESETS["toy"]))
+    model.init_weights(first.seed)
     model.double()
     loss, count, _ = model(batch.tokens, batch.targets, batch.documents)
     (loss / count).backward()
@@ -368,7 +373,7 @@ def test_another_mix_from_here_on(corpus: Path, tmp_path: Path) -> None:
     changed = {**base, "steps": 6, "data.weights": {"code": 0.25, "docs": 0.75}, "batch.global_size": 4}
     result = train(config(**changed), str(corpus), str(tmp_path))
     segments = save_load.verify(result.checkpoint)["order"]["segments"]
-    assert [(s["window"], s["mix"], s["batch"]) for s in segments] == [
+    assert [(s["start"], s["mix"], s["global_size"]) for s in segments] == [
         (0, {"code": 3, "docs": 2}, 8),
         (32, {"code": 1, "docs": 3}, 4),
     ]
@@ -402,7 +407,7 @@ def test_changes_on_the_way_are_what_the_loop_reads(
     monkeypatch.setattr(TokenDataset, "batch", noted)
     whole = train(settings, str(corpus), str(tmp_path / "whole"))
     shapes = [(8, 64)] * 7 + [(4, 128)] * 4 + [(16, 32)] * 3
-    assert [g[2] for g in given] == shapes and [g[:2] for g in given] == [log.span(i) for i in range(14)]
+    assert [g[2] for g in given] == shapes and [g[:2] for g in given] == [log.step_range(i) for i in range(14)]
     assert [sum(d == "docs" for d in g[3]) for g in given[4:7]] == [6, 6, 6] and set(given[11][3]) == {"docs"}
     entries = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     tokens = [e["tokens"] for e in entries if e["kind"] == "train"]
@@ -440,8 +445,8 @@ def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -
     # `build` numbers documents from 1 in each run: this one is in both, and all reads of it are listed
     assert found["shard"] == "@0/train/code/00000.arrow"
     assert {"step": 2, "sequence": new["sequence"], "epoch": new["epoch"]} in found["reads"]
-    windows = data.data.windows(data.log, 0, 48)
-    wanted = [w.number for w in windows if found["doc_id"] in data.data.doc_ids(w)]
+    windows = data.data.sequences(data.log, 0, 48)
+    wanted = [w.index for w in windows if found["doc_id"] in data.data.doc_ids(w)]
     assert [r["sequence"] for r in found["reads"]] == wanted
     assert data.verify()["sequences"] == whole.sequences == 48
     token = trace_token(str(tmp_path / "whole"), new["shard"], new["token"] + 1)
@@ -464,7 +469,7 @@ def test_what_the_data_has_to_say_is_said_at_the_start(corpus: Path, tmp_path: P
     said: list[dict[str, Any]] = []
     settings = config(steps=1, **{"data.cache": 1, "evaluate.sequences": 1})
     result = train(settings, "memory://noted-run", str(tmp_path / "run"), report=said.append)
-    assert said[0]["kind"] == "note" and "windows are fetched one by one" in said[0]["note"]
+    assert said[0]["kind"] == "note" and "sequences are fetched one by one" in said[0]["note"]
     assert said[0]["note"] in result.notes
 
 
@@ -480,6 +485,6 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused_before_it_comes(
         return data_schedule.rank_slices(batch, 4, accumulation, rank)
 
     monkeypatch.setattr(module, "rank_slices", share)
-    with pytest.raises(UserError, match=r"a global batch of 6 cannot be dealt to 4 ranks .*; 4 or 8 can"):
+    with pytest.raises(UserError, match=r"a global batch of 6 cannot be divided over 4 ranks .*; 4 or 8 can"):
         train(config(**{"data.changes": [{"at": 20, "global_size": 6}]}), str(corpus), str(tmp_path / "run"))
     assert asked == [8, 6]

@@ -54,7 +54,7 @@ def hf_config(shape: ModelConfig, *, eos: int, positions: int, dtype: torch.dtyp
     return {
         "architectures": ["Qwen3ForCausalLM" if shape.qk_norm else "LlamaForCausalLM"],
         "model_type": kind,
-        "vocab_size": shape.vocab,
+        "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.intermediate_size,
         "num_hidden_layers": shape.num_layers,
@@ -88,14 +88,14 @@ def export(run_dir: str, out_dir: str, *, dtype: torch.dtype = torch.bfloat16) -
     temporary = out.with_name(out.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    write(loaded.model, temporary, eos=loaded.eos, positions=loaded.sequence, dtype=dtype)
+    write(loaded.model, temporary, eos=loaded.eos, positions=loaded.max_seq_len, dtype=dtype)
     shutil.copy(loaded.tokenizer_file, temporary / "tokenizer.json")
     said = loaded.tokenizer.id_to_token(loaded.eos)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": said,
         "bos_token": said,
-        "model_max_length": loaded.sequence,
+        "model_max_length": loaded.max_seq_len,
         "clean_up_tokenization_spaces": False,
     }
     _json(temporary / "tokenizer_config.json", settings)
@@ -109,7 +109,7 @@ def write(model: Model, folder: Path, *, eos: int, positions: int, dtype: torch.
     """config.json and the weights, in files of at most `shard` bytes."""
     from safetensors.torch import save_file
 
-    _json(folder / "config.json", hf_config(model.shape, eos=eos, positions=positions, dtype=dtype))
+    _json(folder / "config.json", hf_config(model.config, eos=eos, positions=positions, dtype=dtype))
     _json(folder / "generation_config.json", {"bos_token_id": eos, "eos_token_id": eos})
     files: list[dict[str, Tensor]] = [{}]
     held = 0
@@ -176,7 +176,7 @@ def shape_of(root: Path) -> ModelConfig:
     if wrong:
         raise UserError(f"{root}: {', '.join(f'{k}={told[k]}' for k in wrong)} is not supported")
     return ModelConfig(
-        vocab=told["vocab_size"],
+        vocab_size=told["vocab_size"],
         num_layers=told["num_hidden_layers"],
         hidden_size=width,
         num_heads=heads,
@@ -201,7 +201,7 @@ def import_hf(folder: str, run_dir: str) -> Path:
     told = json.loads((root / "config.json").read_text())
     eos = told.get("eos_token_id")
     eos = int(eos[0] if isinstance(eos, list) else eos or 0)
-    sizes = {k: v for k, v in vars(model.shape).items() if k != "vocab"}
+    sizes = {k: v for k, v in vars(model.config).items() if k != "vocab_size"}
     config = TrainConfig(
         steps=1,
         model=ModelSection(preset=None, **sizes),
@@ -210,10 +210,10 @@ def import_hf(folder: str, run_dir: str) -> Path:
     run.mkdir(parents=True, exist_ok=True)
     if (root / "tokenizer.json").exists():
         shutil.copy(root / "tokenizer.json", run / "tokenizer.json")
-    tokenizer = {"file": "tokenizer.json", "kind": "imported", "eos": eos, "vocab": model.shape.vocab}
+    tokenizer = {"file": "tokenizer.json", "kind": "imported", "eos": eos, "vocab": model.config.vocab_size}
     _json(run / "data.json", {"manifest": None, "root": folder, "tokenizer": tokenizer})
     (run / "train.yaml").write_text(config.dump())
-    state = {"step": 0, "model_config": vars(model.shape)}
+    state = {"step": 0, "model_config": vars(model.config)}
     with save_load.CheckpointSaver(run / "checkpoints", background=False) as saver:
         saver.save(
             0, model, optimizers.build_optimizers(model, config.optimizer), state, save_load.Retention(1, None, None)

@@ -23,7 +23,7 @@ class LoadedModel:
     tokenizer: Any
     tokenizer_file: Path
     eos: int
-    sequence: int  # the longest window that it was trained on
+    max_seq_len: int  # the longest window that it was trained on
 
     def encode(self, text: str) -> list[int]:
         """Text as tokens, special ones spelled out in it included; no EOS before it."""
@@ -50,7 +50,7 @@ def load_model(run_dir: str, device: str = "cpu") -> LoadedModel:
     model.eval().to(device)
     state, length = found.state, config.data.seq_len
     if "order" in state:  # an imported model has none
-        length = OrderLog.from_dict(state["order"]).longest(state["sequences"])
+        length = OrderLog.from_dict(state["order"]).max_seq_len(state["sequences"])
     return LoadedModel(model, tokenizer, file, int(data["tokenizer"]["eos"]), length)
 
 

@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
-from curation.core.atomic_files import flush
+from curation.core.atomic_files import fsync
 from training.distributed.parallel import Ranks
 from training.optim.optimizers import Optimizers
 
@@ -83,7 +83,7 @@ def tensors(model: nn.Module, optimizers: Optimizers | None) -> dict[str, Any]:
     names = dict(model.named_parameters())  # a tied head appears once
     state: dict[str, Any] = {"model": {name: p.detach() for name, p in names.items()}}
     if optimizers is not None:
-        state["optimizer"] = {name: optimizers.moments(p) for name, p in names.items()}
+        state["optimizer"] = {name: optimizers.state_tensors(p) for name, p in names.items()}
     return state
 
 
@@ -147,7 +147,7 @@ class CheckpointSaver:
         sums = {}
         for path in sorted(temporary.glob(f"__{self.ranks.rank}_*")):
             self._failpoint(f"fsync {path.name}")
-            flush(path)
+            fsync(path)
             sums[path.name] = _entry(path)
         every: list[Any] = [sums]
         if self.ranks.world > 1:
@@ -168,14 +168,14 @@ class CheckpointSaver:
         self._write(temporary / MANIFEST, json.dumps(manifest, sort_keys=True))
         for path in (temporary / ".metadata", temporary):
             self._failpoint(f"fsync {path.name}")
-            flush(path)
+            fsync(path)
         if final.exists():  # a damaged one that loading passed over
             self._failpoint("rename old")
             final.rename(final.with_suffix(".old"))
         self._failpoint("rename")
         temporary.rename(final)
         self._failpoint("fsync folder")
-        flush(self.folder)
+        fsync(self.folder)
         kept = retention.select([int(p.name) for p in checkpoints(self.folder)])
         for path in [final.with_suffix(".old"), *checkpoints(self.folder)]:
             if path.exists() and (path.suffix or int(path.name) not in kept):

@@ -1,7 +1,7 @@
-"""A whole training before it is started: does it fit, how long will it take, what will it cost; and while it runs.
+"""Predicts whether a training fits in memory, how long it takes and what it costs; compares a running one with that.
 
-`plan` refuses what does not fit and says what would. `Live` holds the figures of a running training against the plan.
-The sums are account.py's, the devices devices.py's.
+`plan_training` refuses a training that does not fit and says what would. `LiveStats` compares a running training with
+its plan. The sums are in model_stats.py, the devices in device_specs.py.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ASSUMED_MFU = 0.4  # where nothing was measured; Llama 3's report gives 0.38 to 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A whole training; account.py has the parts. `flops`: of its first stage; `cost`: None without a price."""
+    """The predicted figures of a training. `flops`: per token, of its first stage; `cost`: None without a price."""
 
     device: str
     gpus: int
@@ -92,7 +92,7 @@ def plan_training(
     Raises UserError where it does not fit, saying what would, and where training would refuse to begin.
     """
     device = device or find_device(None)
-    shape = ModelConfig(vocab=vocab, **config.model.model_dump(exclude={"preset"}))
+    shape = ModelConfig(vocab_size=vocab, **config.model.model_dump(exclude={"preset"}))
     for _, windows, _ in config.stages():
         if windows % gpus:
             raise UserError(
@@ -202,7 +202,7 @@ class LiveStats:
             ).peak
         )
 
-    def figures(self, tokens: int, seconds: float, sequence: int, bytes_held: int) -> dict[str, float]:
+    def stats(self, tokens: int, seconds: float, sequence: int, bytes_held: int) -> dict[str, float]:
         """Of an iteration: tokens_per_s; mfu and mfu_full, by the causal half and by all of attention; of_plan.
 
         memory: the bytes held at once so far, on the first rank; memory_of_plan: as a share of the plan's. A CPU's are

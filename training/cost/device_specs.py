@@ -1,8 +1,8 @@
-"""What devices can do: memory and dense peak in bf16 and fp32 by their data sheets, this machine's CPU by measurement.
+"""Lists the memory and peak FLOP/s of GPUs from their data sheets, and measures this machine's CPU.
 
-Sparse peaks are twice as high and no one trains with them. Memory is the data sheet's in decimal GB; drivers give about
-6 % more (79.1 GiB for "80 GB", 178.35 GiB for "180 GB"), a reserve until the device itself is asked. Prices are no
-property of a device and are asked for.
+Peaks are dense, in bf16 and fp32; sparse ones are twice as high and not used in training. Memory is the data sheet's in
+decimal GB; drivers report about 6 % more (79.1 GiB for "80 GB", 178.35 GiB for "180 GB"), a reserve until the device
+itself is queried. Prices are given by the user.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def find_device(name: str | None) -> Device:
         called = torch.cuda.get_device_name()
         device = match_device(called)
         if device is None:
-            raise UserError(f"{called} is not in the table of devices ({', '.join(DEVICES)}, cpu); name one: --device")
+            raise UserError(
+                f"{called} is not a known device (known: {', '.join(DEVICES)}, cpu); name one with --device"
+            )
         return replace(device, memory=torch.cuda.get_device_properties().total_memory)
     if name == "cpu":
         return this_cpu()

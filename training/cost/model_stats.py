@@ -1,4 +1,4 @@
-"""What a model of given sizes costs: parameters, FLOPs a token, bytes by part.
+"""Computes what a model of given sizes costs: parameters, FLOPs per token, bytes of memory by part.
 
 Everything is computed from the sizes; the tests hold each figure against what torch counts (parameters,
 FlopCounterMode, the peak of live storages). N below are the parameters that a token is multiplied with: without the
@@ -18,11 +18,11 @@ def parameter_counts(shape: ModelConfig) -> dict[str, int]:
     head = shape.hidden_size // shape.num_heads
     kv = shape.num_kv_heads * head
     return {
-        "embedding": shape.vocab * shape.hidden_size,
+        "embedding": shape.vocab_size * shape.hidden_size,
         "attention": shape.num_layers * (2 * shape.hidden_size**2 + 2 * shape.hidden_size * kv),
         "feed-forward": shape.num_layers * 3 * shape.hidden_size * shape.intermediate_size,
         "norms": (2 * shape.num_layers + 1) * shape.hidden_size + (2 * shape.num_layers * head if shape.qk_norm else 0),
-        "head": 0 if shape.tie_embeddings else shape.vocab * shape.hidden_size,
+        "head": 0 if shape.tie_embeddings else shape.vocab_size * shape.hidden_size,
     }
 
 
@@ -50,7 +50,7 @@ class Flops:
 def flops_per_token(shape: ModelConfig, sequence: int) -> Flops:
     """See `Flops`. Recomputation, and the product that the loss by columns makes twice, are no work of the model's."""
     parts = parameter_counts(shape)
-    matrices = parts["attention"] + parts["feed-forward"] + shape.vocab * shape.hidden_size
+    matrices = parts["attention"] + parts["feed-forward"] + shape.vocab_size * shape.hidden_size
     full = 12 * shape.num_layers * shape.hidden_size * sequence
     return Flops(6 * matrices, full, full // 2)
 
@@ -91,7 +91,7 @@ def estimate_memory(
     own = -(-count // shards)
     single = (parts["attention"] + parts["feed-forward"]) // shards if optimizer == "muon" else 0
     moments = 8 * own - 4 * single
-    table = shape.vocab * shape.hidden_size
+    table = shape.vocab_size * shape.hidden_size
     c = 4 if precision == "fp32" else 2
     n, d = windows * sequence, shape.hidden_size
     kv = shape.num_kv_heads * (d // shape.num_heads)
@@ -112,10 +112,10 @@ def estimate_memory(
     gathered = 2 * c * (count // shape.num_layers) if shards > 1 else 0  # two blocks, gathered ahead of their use
     in_place = device == "cpu" and precision == "fp32"
     if device == "cpu" and not in_place:
-        loss = (4 + 2) * n * default_columns(n, shape.vocab, d) + (4 + 2) * n * d
+        loss = (4 + 2) * n * default_columns(n, shape.vocab_size, d) + (4 + 2) * n * d
     else:
         copies = 4 if in_place else 8 if precision == "fp32" else 6 + 4
-        logits = copies * default_rows(n, shape.vocab, d, in_place) * shape.vocab
+        logits = copies * default_rows(n, shape.vocab_size, d, in_place) * shape.vocab_size
         loss = logits + 4 * n * d + (0 if precision == "fp32" else 2 * table)
     # The worst moment is one of four: the loss; the backward of the last block, and that of the first, with all blocks'
     # gradients; the end, where a tied matrix has its gradient as the head, that as the embedding and their sum.

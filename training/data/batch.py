@@ -21,12 +21,12 @@ IGNORE_INDEX = -100  # the target of a position that is not trained on
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Tensors [windows, T]: tokens and targets int64 (-100: no target), documents int64 numbered within a window."""
+    """Tensors [sequences, T], int64: tokens, targets (IGNORE_INDEX: none) and the documents' numbers by sequence."""
 
     tokens: Tensor
     targets: Tensor
     documents: Tensor
-    domains: tuple[str, ...]  # of each window
+    domains: tuple[str, ...]  # of each sequence
 
     def to(self, device: torch.device) -> Batch:
         if device.type == "cpu":
@@ -35,7 +35,7 @@ class Batch:
         return Batch(tokens, targets, documents, self.domains)
 
     def pin_memory(self) -> Batch:
-        """The batch in page-locked memory; the DataLoader calls it where it is asked to."""
+        """The batch in page-locked memory; torch's DataLoader calls this if `pin_memory` is set."""
         tokens, targets, documents = (t.pin_memory() for t in self.tensors)
         return Batch(tokens, targets, documents, self.domains)
 
@@ -45,7 +45,10 @@ class Batch:
 
 
 def number_documents(documents: Ints, begins: Sequence[int]) -> None:
-    """Numbers the documents of a window, which was 0 throughout, that begin behind its first token."""
+    """Writes the numbers of a sequence's documents into `documents` [T], all 0 before.
+
+    `begins`: where documents begin after the first token, in order; at least one.
+    """
     number = 1
     for end in begins[1:]:
         documents[begins[number - 1] : end] = number
@@ -53,17 +56,17 @@ def number_documents(documents: Ints, begins: Sequence[int]) -> None:
     documents[begins[-1] :] = number
 
 
-def collate(windows: Sequence[TokenSequence], length: int) -> Batch:
-    """Windows as tensors of `length` columns; a shorter window is filled up with one more document without targets."""
-    tokens = np.zeros((len(windows), length), np.int64)
-    targets = np.full((len(windows), length), IGNORE_INDEX, np.int64)
-    documents = np.zeros((len(windows), length), np.int64)
-    for row, window in enumerate(windows):
-        n = len(window.tokens) - 1
-        tokens[row, :n] = window.tokens[:-1]
-        targets[row, :n] = window.tokens[1:]
-        begins = window.starts[1:].tolist() + ([n] if n < length else [])
+def collate(sequences: Sequence[TokenSequence], length: int) -> Batch:
+    """Sequences as tensors of `length` columns; a shorter one is padded with one more document, without targets."""
+    tokens = np.zeros((len(sequences), length), np.int64)
+    targets = np.full((len(sequences), length), IGNORE_INDEX, np.int64)
+    documents = np.zeros((len(sequences), length), np.int64)
+    for row, sequence in enumerate(sequences):
+        n = len(sequence.tokens) - 1
+        tokens[row, :n] = sequence.tokens[:-1]
+        targets[row, :n] = sequence.tokens[1:]
+        begins = sequence.document_starts[1:].tolist() + ([n] if n < length else [])
         if begins:
             number_documents(documents[row], begins)
-    names = tuple(w.domain for w in windows)
+    names = tuple(s.domain for s in sequences)
     return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(documents), names)

@@ -1,10 +1,10 @@
-"""Iterations through PyTorch's DataLoader: workers, pinned memory, and the same batches in the same order as without.
+"""Gives training steps through PyTorch's DataLoader: workers, pinned memory, the same batches as without it.
 
-    loader = batches(data, log, range(start, end), rank=0, world=1, accumulation=1, workers=2)
+    loader = build_dataloader(data, log, range(start, end), rank=0, world=1, accumulation=1, workers=2)
 
-The dataset is a function of the iteration, so any number of workers gives the same batches, a run that resumes begins
-its range later, and there is nothing to save. A worker opens shards of its own. Reading takes so little that workers
-are of use only where something else is slow: without any, `data.batch` can be called in the loop.
+The dataset is a function of the step, so any number of workers gives the same batches, a run that resumes begins its
+range later, and there is no state to save. Each worker opens its own shards. Reading is cheap, so workers help only
+where something else is slow; without them, `data.batch` can be called in the loop.
 """
 
 from __future__ import annotations
@@ -24,25 +24,27 @@ from training.data.dataset import TokenDataset
 
 
 class StepDataset(Dataset[list[Batch]]):
-    """Item i: the batches of a rank in iteration i, one for each step of accumulation."""
+    """Item i: the batches of a rank in step i (from 0), one for each accumulation pass."""
 
     def __init__(
         self, data: TokenDataset, log: OrderLog, rank: int = 0, world: int = 1, accumulation: int = 1, count: int = 0
     ) -> None:
-        """Raises UserError where a global batch of the log cannot be dealt evenly, naming the nearest that can.
-        `count` is its length, and ends a `for` over it; without one any iteration can be read."""
+        """`count`: its length, which ends a `for` over it; with 0 any step can be read.
+
+        Raises UserError if a global batch of the log cannot be divided evenly, naming the nearest sizes that can.
+        """
         for segment in log.segments:
-            rank_slices(segment.batch, world, accumulation, rank)
+            rank_slices(segment.global_size, world, accumulation, rank)
         self.data, self.log, self.rank, self.world, self.accumulation = data, log, rank, world, accumulation
         self.count = count
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, iteration: int) -> list[Batch]:
-        if self.count and not 0 <= iteration < self.count:
-            raise IndexError(f"iteration {iteration} of {self.count}, counted from 0")
-        first, last = self.log.span(iteration)
+    def __getitem__(self, step: int) -> list[Batch]:
+        if self.count and not 0 <= step < self.count:
+            raise IndexError(f"step {step} of {self.count}, counted from 0")
+        first, last = self.log.step_range(step)
         parts = rank_slices(last - first, self.world, self.accumulation, self.rank)
         return [self.data.batch(self.log, first + a, first + b) for a, b in parts]
 
@@ -50,32 +52,34 @@ class StepDataset(Dataset[list[Batch]]):
 def dataset(
     run: str,
     *,
-    sequence: int,
-    windows: int,
-    iterations: int,
+    seq_len: int,
+    global_size: int,
+    steps: int,
     seed: int = 17,
     weights: dict[str, float] | None = None,
     max_epochs: float | None = None,
 ) -> StepDataset:
     """A curation run's training split as a map-style torch dataset: what a training with these settings reads.
 
-    run       directory or URL of the run
-    sequence  inputs of a window; `windows` of them are a batch, `iterations` the length
-    weights   share of each domain [default: those of the run's mix]
+    run          directory or URL of the run
+    seq_len      inputs of a sequence
+    global_size  sequences of a batch
+    steps        batches, the length of the dataset
+    weights      share of each domain [default: those of the run's mix]
 
-    Item i is a list of one `Batch`, of tensors [windows, sequence]. It is a function of i alone, so it needs no
-    shuffling and has no state. Raises UserError for a mix that would read a domain more often than max_epochs, which is
-    by default what the run was made for.
+    Item i is a list of one `Batch`, of tensors [global_size, seq_len]. It is a function of i alone, so it needs no
+    shuffling and has no state. Raises UserError for a mix that would read a domain more often than max_epochs [default:
+    the cap of the run's mix].
     """
-    settings = DataConfig(seq_len=sequence, weights=weights, max_epochs=max_epochs)
-    data, log, _ = new_data_order(read_manifest(run), settings, seed, windows, iterations)
-    return StepDataset(data, log, count=iterations)
+    settings = DataConfig(seq_len=seq_len, weights=weights, max_epochs=max_epochs)
+    data, log, _ = new_data_order(read_manifest(run), settings, seed, global_size, steps)
+    return StepDataset(data, log, count=steps)
 
 
 def build_dataloader(
     data: TokenDataset,
     log: OrderLog,
-    iterations: Sequence[int],
+    steps: Sequence[int],
     *,
     rank: int = 0,
     world: int = 1,
@@ -83,14 +87,14 @@ def build_dataloader(
     workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader[Any]:
-    """A DataLoader over iterations; each item is what `Iterations` says."""
+    """A DataLoader over these steps; each item is that of `StepDataset`."""
     dataset = StepDataset(data, log, rank, world, accumulation)
-    # far-away shards are fetched by threads, which a forked worker would not have
+    # remote shards are fetched by threads, which a forked worker would not have
     context = "spawn" if workers and any(d.remote for d in data.domains.values()) else None
     return DataLoader(
         dataset,
         batch_size=None,
-        sampler=iterations,
+        sampler=steps,
         num_workers=workers,
         pin_memory=pin_memory and torch.cuda.is_available(),
         multiprocessing_context=context,

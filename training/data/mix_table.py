@@ -1,7 +1,7 @@
-"""Weights become integers, and the integers a table: whose turn it is in every window of a period.
+"""Turns mix weights into integers, and these into the table that says which domain each sequence of a period is from.
 
-The integers n_d with sum P *are* the mix. One period is laid by Tijdeman's chairman assignment, so that at every prefix
-each domain is within one window of its quota.
+The integers n_d with sum P *are* the mix. One period is laid out by Tijdeman's chairman assignment, so that at every
+prefix each domain is within one sequence of its quota.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_PERIOD = 1 << 16
 
 
 class OrderError(ValueError):
-    """A mix, length or domain that no order exists for; the message names the figures."""
+    """Raised for a mix, length or domain that cannot be ordered; the message names the numbers."""
 
 
 def integer_mix(weights: Mapping[str, float]) -> tuple[dict[str, int], float]:
@@ -57,12 +57,12 @@ def integer_mix(weights: Mapping[str, float]) -> tuple[dict[str, int], float]:
 
 
 def chairman_assignment(counts: Sequence[int]) -> Ints:
-    """One period in which i stands counts[i] times, off its quota by at most 1 - 1/(2k-2) < 1 at every prefix.
+    """One period in which i occurs counts[i] times, off its quota by at most 1 - 1/(2k-2) < 1 at every prefix.
 
     Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980): among those who have earned the chair
     (deficit at least 1/(2k-2)) it goes to whoever would be too late first (deficit 1 - 1/(2k-2)). Deficits of i after
     n steps with a turns are n * counts[i] / P - a, so both moments are integers in closed form, kept here in two heaps.
-    Largest remainder is no sequence at all, and greedy largest deficit reaches an error of 1.28.
+    Largest remainder gives no sequence, and greedy largest deficit reaches an error of 1.28.
     """
     k, period = len(counts), sum(counts)
     table = np.zeros(period, np.int64)
@@ -92,7 +92,7 @@ def chairman_assignment(counts: Sequence[int]) -> Ints:
 
 @cache
 def mix_period(mix: tuple[tuple[str, int], ...]) -> tuple[Ints, Ints]:
-    """The table of a mix, and for each entry how many of the same domain stand before it in the period."""
+    """The table of a mix, and for each entry how many of the same domain come before it in the period."""
     table = chairman_assignment([n for _, n in mix])
     rank = np.empty_like(table)
     for i in range(len(mix)):

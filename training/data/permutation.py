@@ -1,4 +1,4 @@
-"""Keyed permutations of range(n) for any n up to 2^63, as arithmetic: no table, and both directions.
+"""Permutes range(n) by a key, for any n up to 2^63, by arithmetic: no table, and both directions.
 
 A balanced Feistel network over the next even number of bits; an image outside the range is sent through again until it
 is inside (cycle walking: Black & Rogaway, "Ciphers with arbitrary finite domains", 2002), fewer than four times on
@@ -18,7 +18,7 @@ ROUNDS = 6
 
 
 def derive_key(*parts: object) -> int:
-    """A 64-bit key of a tuple of ints and strings (BLAKE2b over its text; the parts cannot run into each other)."""
+    """A 64-bit key of a tuple of ints and strings (BLAKE2b of its repr, so that parts cannot be confused)."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
 
 
@@ -30,7 +30,7 @@ def _mix64(x: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[
 
 
 def _round_keys(permutation: int) -> list[np.uint64]:
-    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant
+    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is intended
         steps = np.arange(1, ROUNDS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         return list(_mix64(np.uint64(permutation) + steps))
 

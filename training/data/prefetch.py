@@ -1,9 +1,9 @@
-"""Local shards from the disk before they are needed: what remote.py does for far-away ones, left to the page cache.
+"""Asks the kernel to read local shards from the disk before they are needed (remote_shards.py does it for remote ones).
 
-A domain is read in groups of extents (blocks.py), and within a group at random, which a disk does slowly and the
-kernel's own read-ahead cannot guess. So when windows of a group are first computed, a thread asks the kernel for all of
-the group and the one behind it, extent by extent. Nothing is copied or held; what is in the cache already costs a
-look-up (1 ms for 64 MiB).
+A domain is read in groups of extents (block_order.py), and within a group in random order, which is slow on a disk and
+which the kernel's own read-ahead cannot predict. So when sequences of a group are first located, a thread asks the
+kernel for all of that group and the next one, extent by extent. Nothing is copied or kept here; a group that is in the
+page cache already costs a look-up (1 ms for 64 MiB).
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from collections.abc import Iterable, Sequence
 from curation.shards import Shard, ShardError
 from training.data.token_streams import DomainStream
 
-CHUNK = 128 << 10  # Linux reads no more for one call than its read-ahead window, 128 KiB by default
+CHUNK = 128 << 10  # bytes; for one call Linux reads at most its read-ahead window, 128 KiB by default
 REMEMBERED = 64  # groups
 
 
 class Prefetcher:
-    """Asks for each group once. Its threads end by themselves; a forked process has none and starts its own."""
+    """Requests each group once. Its threads end by themselves; a forked process has none and starts its own."""
 
     def __init__(self) -> None:
-        self._asked: dict[tuple[str, int, int], None] = {}
+        self._requested: dict[tuple[str, int, int], None] = {}
 
-    def groups(self, domain: DomainStream, groups: Sequence[tuple[int, int]]) -> None:
-        """These (epoch, group)s of a domain are being read: fetches them and what follows the last one."""
+    def prefetch_groups(self, domain: DomainStream, groups: Sequence[tuple[int, int]]) -> None:
+        """Requests these groups, as (epoch, group), of a domain that are being read, and the group after each."""
         if not hasattr(os, "posix_fadvise") or domain.order is None:
             return
         wanted = []
         for epoch, group in groups:
             for number in (group, group + 1):
                 key = (domain.name, epoch, number)
-                if key not in self._asked:
-                    self._asked[key] = None
+                if key not in self._requested:
+                    self._requested[key] = None
                     wanted += domain.order.group_extents(epoch, number)
-        while len(self._asked) > REMEMBERED + 4 * len(groups):
-            del self._asked[next(iter(self._asked))]
+        while len(self._requested) > REMEMBERED + 4 * len(groups):
+            del self._requested[next(iter(self._requested))]
         if wanted:
-            threading.Thread(target=_ask, args=(domain, wanted), daemon=True).start()
+            threading.Thread(target=_request, args=(domain, wanted), daemon=True).start()
 
 
-def _ask(domain: DomainStream, ranges: Iterable[tuple[int, int, int]]) -> None:
+def _request(domain: DomainStream, ranges: Iterable[tuple[int, int, int]]) -> None:
     for number, first, last in ranges:
         try:
             shard = domain.shard(number)
-        except ShardError:  # whoever reads it will say so
+        except ShardError:  # reported where the shard is read
             return
         assert isinstance(shard, Shard)
         size = shard.tokens.itemsize

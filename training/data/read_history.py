@@ -1,8 +1,8 @@
-"""What a run has read: the order log replayed and counted, and asked backwards where a document was read.
+"""Recomputes what a training has read: counts by domain, and the steps that read a document.
 
-Nothing was recorded while it happened. Both answers are computed from the log: `replay` walks through all windows as
-the loader does and counts, `seen` inverts the permutation, so that a document's readings in a run of any length are
-found without a walk.
+Nothing is recorded during training; both answers are computed from the order log. `replay_order` goes through all
+sequences as the loader does and counts; `find_reads` inverts the permutation, so that the reads of a document are found
+in a run of any length without going through it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from training.data.block_order import DomainOrder
 from training.data.data_order import OrderLog, Segment
 from training.data.mix_table import OrderError, mix_period
 
-CHUNK = 1 << 16  # windows replayed at a time
+CHUNK = 1 << 16  # sequences replayed at a time
 
 
 @dataclass(frozen=True)
 class DomainCount:
-    """What was read of a domain: `fewest` and `most` are how often single inputs were, within whole epochs and the one
-    begun; `error` is the largest distance from the quota at any prefix of a segment, in windows."""
+    """What was read of a domain.
 
-    windows: int
+    `fewest` and `most` are how often the least and most read inputs were read; `error` is the largest
+    distance from the mix at any prefix of a segment, in sequences.
+    """
+
+    sequences: int
     tokens: int
     epochs: float
     fewest: int
@@ -32,40 +35,40 @@ class DomainCount:
     error: float
 
 
-def replay_order(log: OrderLog, orders: dict[str, DomainOrder], windows: int) -> dict[str, DomainCount]:
-    """Reads the first `windows` windows again, without their tokens, and counts.
+def replay_order(log: OrderLog, orders: dict[str, DomainOrder], sequences: int) -> dict[str, DomainCount]:
+    """Goes through the first `sequences` sequences again, without their tokens, and counts.
 
-    Raises OrderError where a window does not follow on the one before it in its domain, where an input was read twice
-    in an epoch, or a domain is a whole window off its quota: where the log is not one that Gristmill wrote.
+    Raises OrderError for a log that Gristmill did not write: a sequence does not follow the one before it in its
+    domain, an input is read twice in an epoch, or a domain is a whole sequence off its quota.
     """
-    unit = min(s.sequence for s in log.segments)
+    unit = min(s.seq_len for s in log.segments)
     names = sorted({d for s in log.segments for d in s.mix})
-    counts = {n: np.zeros(orders[n].total * (log.block // unit), np.uint16) for n in names}
+    counts = {n: np.zeros(orders[n].total_blocks * (log.block // unit), np.uint16) for n in names}
     following, turns, tokens = dict.fromkeys(names, 0), dict.fromkeys(names, 0), dict.fromkeys(names, 0)
     skipped = {n: sum(s.skipped.get(n, 0) for s in log.segments) for n in names}
     error = dict.fromkeys(names, 0.0)
-    for first in range(0, windows, CHUNK):
-        for segment, domains, ordinals in log.place(first, min(first + CHUNK, windows)):
+    for first in range(0, sequences, CHUNK):
+        for segment, domains, ordinals in log.locate(first, min(first + CHUNK, sequences)):
             for i, name in enumerate(segment.mix):
                 mine = ordinals[domains == i]
                 if not len(mine):
                     continue
-                inputs = mine * segment.sequence
+                inputs = mine * segment.seq_len
                 gap = int(inputs[0]) - following[name]
                 if (np.diff(mine) != 1).any() or not 0 <= gap <= skipped[name]:
-                    raise OrderError(f"the order log is damaged: domain {name} does not go on where it was")
-                following[name] = int(inputs[-1]) + segment.sequence
+                    raise OrderError(f"the order log is damaged: domain {name} does not continue where it was left")
+                following[name] = int(inputs[-1]) + segment.seq_len
                 turns[name] += len(mine)
-                tokens[name] += len(mine) * segment.sequence
+                tokens[name] += len(mine) * segment.seq_len
                 _count(counts[name], orders[name], mine, segment, log.block, unit)
-    for segment, last in _stretches(log, windows):
-        for name, off in quota_errors(segment, last - segment.window).items():
+    for segment, last in _segment_ends(log, sequences):
+        for name, off in quota_errors(segment, last - segment.start).items():
             error[name] = max(error[name], off)
     return {
         n: DomainCount(
             turns[n],
             tokens[n],
-            tokens[n] / (orders[n].total * log.block),
+            tokens[n] / (orders[n].total_blocks * log.block),
             int(counts[n].min()),
             int(counts[n].max()),
             skipped[n],
@@ -83,63 +86,64 @@ def _count(
     block: int,
     unit: int,
 ) -> None:
-    epochs, blocks, part = order.blocks_of(ordinals, segment.sequence)
-    at = blocks * (block // unit) + part * (segment.sequence // unit)
+    epochs, blocks, part = order.blocks_of(ordinals, segment.seq_len)
+    at = blocks * (block // unit) + part * (segment.seq_len // unit)
     for epoch in np.unique(epochs).tolist():
-        for step in range(segment.sequence // unit):
+        for step in range(segment.seq_len // unit):
             here = at[epochs == epoch] + step
             if len(np.unique(here)) != len(here) or (counts[here] > epoch).any():
                 raise OrderError(f"the order log is damaged: domain {order.name} read an input twice in epoch {epoch}")
             counts[here] += 1
 
 
-def _stretches(log: OrderLog, windows: int) -> list[tuple[Segment, int]]:
-    ends = [s.window for s in log.segments[1:]] + [windows]
-    return [(s, min(end, windows)) for s, end in zip(log.segments, ends, strict=True) if s.window < windows]
+def _segment_ends(log: OrderLog, sequences: int) -> list[tuple[Segment, int]]:
+    """The segments of the first `sequences` sequences, each with its end."""
+    ends = [s.start for s in log.segments[1:]] + [sequences]
+    return [(s, min(end, sequences)) for s, end in zip(log.segments, ends, strict=True) if s.start < sequences]
 
 
-def quota_errors(segment: Segment, windows: int) -> dict[str, float]:
-    """The largest |windows read - quota| of each domain at any prefix of a segment, computed in integers.
+def quota_errors(segment: Segment, sequences: int) -> dict[str, float]:
+    """The largest |sequences read - quota| of each domain at any prefix of a segment, computed in integers.
 
     One period is enough: at its end every domain has exactly its n_d, so the errors repeat.
     """
     table, _ = mix_period(tuple(segment.mix.items()))
-    table = table[:windows]
+    table = table[:sequences]
     total = sum(segment.mix.values())
     n = np.arange(1, len(table) + 1, dtype=np.int64)
     errors = {}
     for i, (name, share) in enumerate(segment.mix.items()):
         off = np.abs(np.cumsum(table == i) * total - n * share)
         if off.size and int(off.max()) >= total:
-            raise OrderError(f"the order log is damaged: domain {name} is a window off its quota")
+            raise OrderError(f"the order log is damaged: domain {name} is a whole sequence off its quota")
         errors[name] = int(off.max(initial=0)) / total
     return errors
 
 
 @dataclass(frozen=True)
 class SequenceRead:
-    """A window that took in some of a document's tokens as inputs."""
+    """A sequence with some of a document's tokens among its inputs."""
 
-    iteration: int  # from 1, as the training log counts
-    window: int
+    step: int  # from 1, as metrics.jsonl counts
+    sequence: int
     epoch: int
 
 
 def find_reads(
-    log: OrderLog, order: DomainOrder, shard: int, first: int, last: int, windows: int
+    log: OrderLog, order: DomainOrder, shard: int, first: int, last: int, sequences: int
 ) -> list[SequenceRead]:
-    """The windows below `windows` whose inputs hold one of the tokens first..last-1 of a shard, in order."""
+    """The reads of tokens first..last-1 of a shard by the first `sequences` sequences of a training, in order."""
     found = []
-    for segment, end in _stretches(log, windows):
+    for segment, end in _segment_ends(log, sequences):
         if order.name not in segment.mix:
             continue
-        begin, upto = segment.ordinals.get(order.name, 0), log.reached(segment, end)[order.name]
+        begin, upto = segment.ordinals.get(order.name, 0), log.ordinals_at(segment, end)[order.name]
         if begin == upto:
             continue
-        each = order.total * (log.block // segment.sequence)
+        each = order.total_blocks * (log.block // segment.seq_len)
         for epoch in range(begin // each, (upto - 1) // each + 1):
-            ordinals = order.ordinals_of(epoch, shard, first, last, segment.sequence)
+            ordinals = order.ordinals_of(epoch, shard, first, last, segment.seq_len)
             ordinals = ordinals[(ordinals >= begin) & (ordinals < upto)]
-            for window in log.windows_of(order.name, ordinals, segment).tolist():
-                found.append(SequenceRead(log.iteration(window) + 1, window, epoch))
-    return sorted(found, key=lambda r: r.window)
+            for sequence in log.sequences_with(order.name, ordinals, segment).tolist():
+                found.append(SequenceRead(log.step_of(sequence) + 1, sequence, epoch))
+    return sorted(found, key=lambda r: r.sequence)

@@ -1,8 +1,8 @@
-"""Token ranges of far-away shards: fetched whole, held in a bounded cache, and asked for before they are needed.
+"""Caches token ranges of remote shards: fetched whole, within a memory budget, and before they are needed.
 
-The order of a domain goes through its extents in groups (blocks.py), so a reader needs the extents of one group at a
-time and knows the next group from arithmetic. The cache is told which ranges the groups in use have; those stay, what
-was read longest ago goes, and ranges of the next group are fetched only into room that nobody needs.
+The order of a domain reads its extents in groups (block_order.py), so a reader needs the extents of one group at a time
+and knows the next group by arithmetic. Ranges of the groups in use are pinned, which means dropped last. The least
+recently read is dropped first, and ranges of the next group are fetched only if no pinned one has to be dropped.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import numpy as np
 
 Tokens = np.ndarray[Any, Any]
 
-THREADS = 8  # fetches under way at once: one group of extents
+THREADS = 8  # concurrent fetches: one group of extents
 
 
 class ExtentCache:
-    """At most `budget` bytes of token ranges, counted from when they are asked for. One a process."""
+    """At most `budget` bytes of token ranges, counted from when they are requested. One per process."""
 
     def __init__(self, budget: int) -> None:
         self.budget, self.used, self.peak = budget, 0, 0
         self._entries: OrderedDict[Hashable, tuple[int, Future[Tokens]]] = OrderedDict()
-        self._needed: dict[Hashable, frozenset[Hashable]] = {}
+        self._pinned: dict[Hashable, frozenset[Hashable]] = {}
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
 
@@ -34,23 +34,23 @@ class ExtentCache:
         return {"budget": self.budget}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["budget"])  # type: ignore[misc]  # another process begins with nothing
+        self.__init__(state["budget"])  # type: ignore[misc]  # another process begins with an empty cache
 
     def clear(self) -> None:
-        """Forgets every range, those under way too: from now on they are fetched again."""
+        """Drops every range, including those being fetched: they are fetched again when needed."""
         with self._lock:
             self._entries.clear()
             self.used = 0
 
-    def need(self, owner: Hashable, keys: Iterable[Hashable]) -> None:
-        """These ranges, and no others of this owner's, are in use: they go last."""
-        self._needed[owner] = frozenset(keys)
+    def pin(self, owner: Hashable, keys: Iterable[Hashable]) -> None:
+        """Marks these ranges as the ones in use by this owner: they are dropped last."""
+        self._pinned[owner] = frozenset(keys)
 
     def get(self, key: Hashable, size: int, fetch: Callable[[], Tokens]) -> Tokens:
-        """The range, fetched now where it is not here. Raises what `fetch` raises, each time it is asked for."""
+        """The range, fetched now if it is not cached. Raises what `fetch` raises; a later call fetches again."""
         with self._lock:
             if key not in self._entries:
-                self._make_room(size, even_needed=True)
+                self._make_room(size, drop_pinned=True)
                 self._submit(key, size, fetch)
             self._entries.move_to_end(key)
             future = self._entries[key][1]
@@ -62,11 +62,11 @@ class ExtentCache:
                     self.used -= self._entries.pop(key)[0]
             raise
 
-    def ahead(self, key: Hashable, size: int, fetch: Callable[[], Tokens]) -> bool:
-        """Begins to fetch a range in the background; False where that would push out one that is in use."""
+    def prefetch(self, key: Hashable, size: int, fetch: Callable[[], Tokens]) -> bool:
+        """Begins to fetch a range in the background; False if a pinned one would have to be dropped for it."""
         with self._lock:
             if key not in self._entries:
-                if not self._make_room(size, even_needed=False):
+                if not self._make_room(size, drop_pinned=False):
                     return False
                 self._submit(key, size, fetch)
             return True
@@ -78,10 +78,10 @@ class ExtentCache:
         self.used += size
         self.peak = max(self.peak, self.used)
 
-    def _make_room(self, size: int, *, even_needed: bool) -> bool:
-        needed = frozenset().union(*self._needed.values())
-        for spare in (True, False) if even_needed else (True,):
-            for key in [k for k, (_, f) in self._entries.items() if f.done() and (k not in needed) is spare]:
+    def _make_room(self, size: int, *, drop_pinned: bool) -> bool:
+        pinned = frozenset().union(*self._pinned.values())
+        for spare in (True, False) if drop_pinned else (True,):
+            for key in [k for k, (_, f) in self._entries.items() if f.done() and (k not in pinned) is spare]:
                 if self.used + size <= self.budget:
                     return True
                 self.used -= self._entries.pop(key)[0]

@@ -115,7 +115,7 @@ def build_model(shape: ModelConfig, config: TrainConfig, ranks: Ranks) -> Model:
     """The initialised model on this rank's device; with several ranks it is sharded, and no rank holds all of it."""
     if ranks.mesh is None:
         model = Model(shape)
-        model.initialise(config.seed)
+        model.init_weights(config.seed)
         model.to(ranks.device)
         return _prepare(model, config)
     with torch.device("meta"):
@@ -133,7 +133,7 @@ def build_model(shape: ModelConfig, config: TrainConfig, ranks: Ranks) -> Model:
     if shape.tie_embeddings:
         model.head.weight = model.embedding.weight
     with implicit_replication():  # each rank draws a whole matrix and keeps its rows
-        model.initialise(config.seed)
+        model.init_weights(config.seed)
     return model
 
 

@@ -1,8 +1,8 @@
-"""What a model says: sampling from the newest checkpoint of a run.
+"""Generates text from the newest checkpoint of a run.
 
-The prompt is encoded as text (no special token can be written in it) behind the EOS that opens every document. Tokens
+The prompt is encoded as text (special tokens in it are ordinary text) after the EOS that opens every document. Tokens
 are drawn from softmax(logits / temperature), cut to the `top_k` likeliest and to the fewest that hold `top_p` of the
-probability (Holtzman et al. 2020). The same seed says the same on the same machine.
+probability (Holtzman et al. 2020). The same seed gives the same text on the same machine.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ def generate_tokens(
     generator: torch.Generator,
     stop: Callable[[list[int]], bool] | None = None,
 ) -> list[int]:
-    """Up to `tokens` tokens after `ids`; ended by EOS, which is left out, or when `stop` says so of what was said."""
-    model, window = trained.model, trained.sequence
+    """Up to `tokens` tokens after `ids`; ended by EOS, which is left out, or when `stop` of the new tokens is true."""
+    model, window = trained.model, trained.max_seq_len
     device = model.embedding.weight.device
     so_far, said = list(ids), list[int]()
     cache: KVCache = []
     fresh = so_far
     for _ in range(tokens):
         if not cache or cache[0][0].shape[2] + len(fresh) > window:
-            # Longer than any window it was trained on: go on from the latest half of one.
+            # Longer than any sequence it was trained on: continue from the latest half of one.
             cache, fresh = [], so_far[-max(1, window // 2) :] if len(so_far) > window else so_far
         logits = model.next_logits(torch.tensor([fresh], device=device), cache)[0]
         chosen = sample_token(logits.cpu(), temperature, top_k, top_p, generator)

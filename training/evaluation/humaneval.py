@@ -1,11 +1,11 @@
-"""HumanEval's form: a function is written from its head and docstring, and its tests are run.
+"""Scores code tasks of the HumanEval form: the model completes a function, and its tests are run in a sandbox.
 
 pass@k is the unbiased estimate of Chen et al. 2021 (equation 1): with c of n samples right, 1 - C(n - c, k) / C(n, k).
-Running what a model wrote is off unless asked for. It then runs in a process of its own: an empty environment and
+Running generated code is off by default. If allowed, it runs in a process of its own: an empty environment and
 directory, no input, limits on processor time, memory, files and wall time; it starts no other process, opens no
 connection, and changes no file outside its directory. Right is a program that reaches its end: one that leaves before
-its tests (`exit(0)`) is wrong. All of that stops accidents; it is no prison: the readable files stay reachable, and
-who looks for a way around Python's audit hooks finds one. For models one does not trust, use a container on top.
+its tests (`exit(0)`) is wrong. This prevents accidents, not attacks: readable files stay reachable,
+and Python's audit hooks can be circumvented. For models that you do not trust, use a container as well.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CHANGES = [
     "os.truncate", "os.utime", "pty.spawn", "subprocess.Popen",
 ]  # fmt: skip
 
-# What stands before a program, in its process: limits, and an audit hook (PEP 578), which nothing can take away again.
+# Runs before a program in its process: limits, and an audit hook (PEP 578), which cannot be removed.
 _RUNNER = """import os, resource, sys
 seconds, size, reached, changes = {seconds}, {size}, {reached}, {changes}
 folder = os.path.realpath(os.getcwd())
@@ -105,7 +105,9 @@ def score_code_task(
     Raises UserError unless `run_code` says that what the model writes may run here.
     """
     if not run_code:
-        raise UserError(f"{task}: scoring this runs code that the model wrote, on this machine; allow it: --run-code")
+        raise UserError(
+            f"{task}: scoring this task runs code that the model wrote on this machine; allow it with --run-code"
+        )
     temperature, top_p = (0.0, None) if samples == 1 else (0.8, 0.95)
     rights = []
     for number, row in enumerate(rows):

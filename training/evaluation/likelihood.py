@@ -35,7 +35,7 @@ def likelihoods(trained: LoadedModel, requests: Sequence[Request], windows: int 
     for number, (context, continuation) in enumerate(requests):
         before, after = encode_pair(trained, context, continuation)
         rows.append(
-            (number, [trained.eos, *before, *after][-(trained.sequence + 1) :], min(len(after), trained.sequence))
+            (number, [trained.eos, *before, *after][-(trained.max_seq_len + 1) :], min(len(after), trained.max_seq_len))
         )
     found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
     packed: list[list[tuple[int, list[int], int]]] = []
@@ -43,7 +43,7 @@ def likelihoods(trained: LoadedModel, requests: Sequence[Request], windows: int 
     for row in sorted(rows, key=lambda r: -len(r[1])):
         if not packed or len(row[1]) - 1 > room:
             packed.append([])
-            room = trained.sequence
+            room = trained.max_seq_len
         packed[-1].append(row)
         room -= len(row[1]) - 1
     for begin in range(0, len(packed), windows):
@@ -76,7 +76,7 @@ def _score(
     how = model.attention_backend or attention_backend(device, dtype)
     # Lengths differ from batch to batch, and flex would be compiled for each
     mask = attention_mask(documents.to(device), "sdpa" if how == "flex" else how, dtype)
-    hidden = model.hidden(inputs.to(device), mask)
+    hidden = model.hidden_states(inputs.to(device), mask)
     picked = torch.cat([hidden[row, a:b] for _, row, a, b in places])
     wanted = torch.tensor(targets, device=device)
     values, best = [], []

@@ -1,10 +1,10 @@
-"""Our checkpoints as a model of EleutherAI's lm-evaluation-harness, so that all its tasks run on them (extra `eval`).
+"""Adapts checkpoints to EleutherAI's lm-evaluation-harness, so that its tasks run on them (extra `eval`).
 
     from training.evaluation.lm_eval_adapter import adapter
     lm_eval.simple_evaluate(model=adapter("runs/web/train/small"), tasks=["arc_easy"])
 
 Or by name, as `lm_eval:arc_easy` among the tasks of `gristmill evaluate` and of `evaluate.tasks` in the training file.
-Likelihoods are those of tasks.py, so both give the same accuracy on the same task.
+Likelihoods are those of likelihood.py, so both give the same accuracy on the same task.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ def adapter(run_dir: str, device: str = "cpu") -> Any:
 
 
 def find_lm_eval_task(task: str) -> tuple[Any, str]:
-    """lm-eval's TaskManager that knows a task, NAME or FOLDER/NAME, and its name. Raises UserError where none does."""
+    """lm-eval's TaskManager that knows a task, NAME or FOLDER/NAME, and its name. Raises UserError if there is none."""
     require(f"lm_eval:{task}", ["lm_eval"])
     from lm_eval.tasks import TaskManager
 
     folder, _, name = task.rpartition("/")
     manager = TaskManager(include_path=folder or None)
     if name not in manager.all_tasks:
-        raise UserError(f"lm_eval:{task}: lm-eval has no task {name!r}; lm-eval --tasks list shows those that it has")
+        raise UserError(f"lm_eval:{task}: lm-eval has no task {name!r}; `lm-eval --tasks list` lists its tasks")
     return manager, name
 
 
 def run_lm_eval_task(trained: LoadedModel, task: str, limit: int | None) -> tuple[int, dict[str, float]]:
-    """How many questions were asked, and lm-eval's figures, without its estimates of their errors."""
+    """The number of questions, and lm-eval's metrics without their standard errors."""
     import lm_eval
 
     manager, name = find_lm_eval_task(task)
@@ -82,8 +82,8 @@ def rolling_log_likelihood(trained: LoadedModel, text: str) -> float:
     """The log-likelihood of a whole text in nats, in windows that follow each other; every token counts once."""
     ids = torch.tensor([trained.eos, *trained.encode(text)], device=trained.model.embedding.weight.device)
     total = 0.0
-    for begin in range(0, len(ids) - 1, trained.sequence):
-        part = ids[begin : begin + trained.sequence + 1][None]
+    for begin in range(0, len(ids) - 1, trained.max_seq_len):
+        part = ids[begin : begin + trained.max_seq_len + 1][None]
         _, _, nll = trained.model(part[:, :-1], part[:, 1:], torch.zeros_like(part[:, 1:]))
         total -= float(nll.double().sum())
     return total

@@ -1,10 +1,11 @@
-"""Task files: JSONL, plain or gzipped, in the forms in which ARC, HellaSwag, MMLU, GSM8K and HumanEval are found.
+"""Reads evaluation tasks from JSONL files, plain or gzipped.
 
-`lm_eval:NAME` stands for a task of lm-eval's (lm_eval_adapter.py); `lm_eval:FOLDER/NAME` for one that a YAML file in
+The formats are those of ARC, HellaSwag, MMLU, GSM8K and HumanEval.
+`lm_eval:NAME` names a task of lm-eval (lm_eval_adapter.py); `lm_eval:FOLDER/NAME` one that a YAML file in
 that folder describes.
 
-The form is told from the keys of the first line. Every line is looked at before anything is scored, so that what is
-wrong with one (no right answer among the choices, a number where text should be) is said with its place, and at once.
+The format is detected from the keys of the first line. All lines are checked before anything is scored, so that an
+invalid one (no right answer among the choices, a number instead of text) is reported at once, with its line.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LM_EVAL = "lm_eval:"
 
 @dataclass(frozen=True)
 class Question:
-    """A multiple-choice question: `context` is what stands before each of `choices`; `gold` numbers the right one."""
+    """A multiple-choice question: `context` comes before each of `choices`; `gold` is the index of the right one."""
 
     context: str
     choices: tuple[str, ...]

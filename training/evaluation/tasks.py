@@ -1,12 +1,10 @@
-"""Evaluation tasks from local JSONL files: which answer a model finds likelier, and what it writes.
+"""Scores a model on evaluation tasks: multiple choice, math and code.
 
 *Choice* (the forms of ARC, HellaSwag and MMLU): each answer is scored as the continuation of the question. `accuracy`
 takes the highest likelihood; `accuracy_norm` the highest likelihood a character, as lm-eval's acc_norm does, so that
-long answers are not at a disadvantage; `bits_per_byte` is the gold answer's, which moves smoothly where accuracies of
-small models stand at chance. *Math* (GSM8K): the number that a generated solution ends in. *Code* (HumanEval): code.py.
-The files' forms are questions.py's.
-
-Questions are packed into windows as documents are: they do not see each other, and nothing is padded but the last.
+long answers are not at a disadvantage; `bits_per_byte` is the gold answer's, which moves smoothly while accuracies of
+small models are at chance. *Math* (GSM8K): the number that a generated solution ends in. *Code* (HumanEval):
+humaneval.py. task_files.py describes the files, likelihood.py the scoring of answers.
 """
 
 from __future__ import annotations
@@ -108,14 +106,14 @@ def read_tasks(config: TrainConfig) -> list[Task]:
 
 
 def score_tasks(
-    tasks: Sequence[Task], manifest: Manifest, run: Path, model: Model, sequence: int
+    tasks: Sequence[Task], manifest: Manifest, run: Path, model: Model, max_seq_len: int
 ) -> dict[str, dict[str, float]]:
     """A model in training on tasks: {"tasks": {"arc.accuracy": 0.3}}. Collective when sharded.
 
-    sequence: the longest window that it was trained on.
+    max_seq_len: of the sequences that it was trained on.
     """
     told = manifest.tokenizer
     file = run / told.file
-    trained = LoadedModel(model, load_tokenizer(file, told.kind), file, told.eos, sequence)
+    trained = LoadedModel(model, load_tokenizer(file, told.kind), file, told.eos, max_seq_len)
     found = [evaluate_task(trained, task) for task in tasks]
     return {"tasks": {f"{r.task}.{name}": value for r in found for name, value in r.figures.items()}}

@@ -1,4 +1,4 @@
-"""Loss, perplexity and bits per byte on the validation split, by domain.
+"""Computes loss, perplexity and bits per byte on the validation split, by domain.
 
 The loss is the mean negative log-likelihood a token, in nats; perplexity is its exponential. Bits per byte is the
 summed likelihood in bits over the UTF-8 bytes of the text that these tokens spell, so it compares models of any
@@ -28,7 +28,7 @@ from training.model.transformer import Model
 
 @dataclass(frozen=True)
 class ValidationScore:
-    """What a model scored on one domain; bits_per_byte is None where the manifest does not know the bytes."""
+    """A model's scores on one domain; bits_per_byte is None if the manifest has no byte counts."""
 
     loss: float
     perplexity: float
@@ -70,7 +70,7 @@ def evaluate_domains(
 
 
 def bytes_per_token(domain: DomainStream) -> float | None:
-    """The bytes of text that a token of a domain stands for, on average; None where the manifest does not know."""
+    """The mean bytes of text per token of a domain; None if the manifest has no byte counts."""
     return sum(e.text_bytes for e in domain.entries) / sum(e.tokens for e in domain.entries) or None
 
 
@@ -97,7 +97,7 @@ def score_run(trained: LoadedModel, data_dir: str, limit: int | None) -> dict[st
     scores = evaluate_domains(
         trained.model,
         held_out,
-        length=trained.sequence,
+        length=trained.max_seq_len,
         micro=8,
         limit=limit,
         device=trained.model.embedding.weight.device,

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from curation.core import atomic_files
-from curation.core.errors import UserError
+from curation.core.jsonl_log import append, read
 from training.evaluation.validation_loss import ValidationScore
+from training.metrics.log_format import FORMAT, METRICS, SESSIONS, SPEED, check_format
 
 Report = Callable[[dict[str, Any]], None]
-METRICS, SPEED, SESSIONS = "metrics.jsonl", "speed.jsonl", "sessions.jsonl"
-FORMAT = 2  # of all three: 1 counted by other names
 
 
 class MetricsLog:
@@ -41,7 +40,7 @@ class MetricsLog:
         if run is not None:
             check_format(run)
             start = {"event": "start", "format": FORMAT, "time": time.time(), "step": max(step, 0), "ranks": ranks}
-            _append(run / SESSIONS, start)
+            append(run / SESSIONS, start)
             self.truncate(step, incidents)
 
     def __enter__(self) -> MetricsLog:
@@ -66,7 +65,7 @@ class MetricsLog:
         lost = sum(e["seconds"] for e in _filter(self._run / SPEED, kept))
         self.lost += lost
         if lost:
-            _append(self._run / SESSIONS, {"event": "lost", "seconds": round(lost, 4), "step": step})
+            append(self._run / SESSIONS, {"event": "lost", "seconds": round(lost, 4), "step": step})
         self._metrics = open(self._run / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
         self._speed = open(self._run / SPEED, "a", encoding="utf-8")  # noqa: SIM115
 
@@ -92,7 +91,7 @@ class MetricsLog:
     def end_session(self, event: str, step: int) -> None:
         """Writes that the session is over: done or preempted."""
         if self._run is not None:
-            _append(self._run / SESSIONS, {"event": event, "time": time.time(), "step": step, **goodput(self._run)})
+            append(self._run / SESSIONS, {"event": event, "time": time.time(), "step": step, **goodput(self._run)})
 
     def flush(self) -> None:
         """Puts the metrics on disk: before a checkpoint says that these steps are done."""
@@ -100,26 +99,16 @@ class MetricsLog:
             os.fsync(self._metrics.fileno())
 
 
-def check_format(run: Path) -> None:
-    """Raises UserError for a run whose logs an older version wrote."""
-    sessions = read_log(run / SESSIONS)
-    if sessions and sessions[0].get("format") != FORMAT:
-        raise UserError(
-            f"{run}: its logs have format {sessions[0].get('format', 1)}, this version reads format {FORMAT}; "
-            "train it again in a new directory, or use the version that wrote it"
-        )
-
-
 def goodput(run: Path) -> dict[str, float]:
     """The share of the time since the first start that went into steps that were kept, and their seconds.
 
     Also `lost_seconds`, spent on steps that were done again, and `starts`. Empty before the first start.
     """
-    sessions = read_log(run / SESSIONS)
+    sessions = list(read(run / SESSIONS))
     starts = [e["time"] for e in sessions if e["event"] == "start"]
     if not starts:
         return {}
-    kept = sum(e["seconds"] for e in read_log(run / SPEED))
+    kept = sum(e["seconds"] for e in read(run / SPEED))
     ends = [e["time"] for e in sessions if "time" in e]
     wall = max(time.time() if sessions[-1]["event"] in ("start", "lost") else ends[-1], starts[0]) - starts[0]
     lost = sum(e["seconds"] for e in sessions if e["event"] == "lost")
@@ -135,28 +124,14 @@ def goodput(run: Path) -> dict[str, float]:
 def last_scores(run: Path) -> dict[str, ValidationScore]:
     """The last evaluation in a run's log, by domain."""
     scores: dict[str, ValidationScore] = {}
-    for entry in read_log(run / METRICS):
+    for entry in read(run / METRICS):
         if entry["kind"] == "validation":
             scores = {name: ValidationScore(**s) for name, s in entry["domains"].items()}
     return scores
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a log; a last line that a crash cut short is left out."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
-
-def _append(path: Path, entry: dict[str, Any]) -> None:
-    content = path.read_bytes() if path.exists() else b""
-    with open(path, "ab") as f:
-        if content and not content.endswith(b"\n"):  # a crash left half a line
-            f.truncate(content.rfind(b"\n") + 1)
-        f.write(json.dumps(entry).encode() + b"\n")
-
-
 def _filter(path: Path, kept: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
     """Keeps some of the lines, in one atomic write; returns the others."""
-    entries = read_log(path)
+    entries = list(read(path))
     atomic_files.write(path, "".join(json.dumps(e) + "\n" for e in entries if kept(e)).encode())
     return [e for e in entries if not kept(e)]

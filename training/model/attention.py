@@ -1,12 +1,12 @@
-"""Causal attention in which documents do not attend to each other.
+"""Computes causal attention in which documents do not attend to each other.
 
-A window holds several documents, or the tail of one. Position i may look at position j <= i of the same document and
-at nothing else, so a packed window gives every document what it would get alone (rotary positions are relative, so
-where in the window it stands does not matter). Nothing is padded and nothing is dropped.
+A sequence holds several documents, or a part of one. Position i attends to positions j <= i of the same document only,
+so a packed sequence gives every document what it would get alone (rotary positions are relative, so its place in the
+sequence does not matter). Nothing is padded and nothing is dropped.
 
-Four ways, equal in result, chosen by device: document by document on a CPU (attention_cpu.py), the places where
-documents begin for the variable-length flash kernel (GPU in 16 bits; costs nothing for other documents), a block mask
-for flex_attention (GPU in fp32, or where the kernel is missing; skips blocks of 128 that hold no pair), and a mask of
+Four backends, equal in result, are chosen by device: document by document on a CPU (attention_cpu.py); the positions
+where documents begin, for the variable-length flash kernel (GPU in 16 bits; costs nothing for other documents); a block
+mask for flex_attention (GPU in fp32, or where the kernel is missing; skips blocks of 128 without a pair); and a mask of
 all pairs for SDPA (other devices).
 """
 
@@ -38,7 +38,7 @@ AttentionMask = Any
 
 @cache
 def varlen_options() -> dict[str, Any] | None:
-    """Arguments that make torch's variable-length attention causal, in this version of torch; None: it has none."""
+    """Arguments that make torch's variable-length attention causal, in this version of torch; None if it has none."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -49,14 +49,14 @@ def varlen_options() -> dict[str, Any] | None:
 
 
 def attention_backend(device: torch.device, dtype: torch.dtype) -> AttentionBackend:
-    """How attention of this type is computed on this device."""
+    """The backend for attention of this type on this device."""
     if device.type != "cuda":
         return "documents" if device.type == "cpu" else "sdpa"
     return "varlen" if dtype in (torch.bfloat16, torch.float16) and varlen_options() is not None else "flex"
 
 
 def attention_mask(documents: Tensor, backend: AttentionBackend, dtype: torch.dtype = torch.float32) -> AttentionMask:
-    """What `attend` needs to know of a batch; documents: int [batch, length], rising; dtype: that of the queries."""
+    """The mask of a batch as `attend` takes it; documents: int [batch, length], rising; dtype: that of the queries."""
     if backend == "documents":
         return documents
     if backend == "varlen":
@@ -73,7 +73,7 @@ def attention_mask(documents: Tensor, backend: AttentionBackend, dtype: torch.dt
 def document_mask(documents: Tensor) -> Tensor | None:
     """The mask of a batch: bool [batch, 1, length, length], True where attention is allowed.
 
-    None where every window is one document: plain causal attention, for which SDPA has faster kernels. (Not while
+    None if every sequence is one document: plain causal attention, for which SDPA has faster kernels. (Not while
     compiling: a graph must not depend on the data.)
     """
     if not torch.compiler.is_compiling() and bool((documents == documents[:, :1]).all()):
@@ -83,7 +83,7 @@ def document_mask(documents: Tensor) -> Tensor | None:
 
 
 def varlen_mask(documents: Tensor) -> VarlenMask:
-    """The edges of a batch's documents. Their number is padded to a power of two, so that few shapes are compiled."""
+    """Where a batch's documents begin; their number is padded to a power of two, so that few shapes are compiled."""
     b, n = documents.shape
     first = torch.ones(b, n, dtype=torch.bool, device=documents.device)
     first[:, 1:] = documents[:, 1:] != documents[:, :-1]
@@ -115,7 +115,7 @@ def _flex() -> Any:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Tensor:
     """Scaled dot-product attention; q [b, heads, n, d], k and v [b, kv_heads, m, d] with kv_heads dividing heads.
 
-    With a layout n = m; without one it is causal, aligned at the end: the n queries are the last of the m positions
+    With a mask n = m; without one it is causal, aligned at the end: the n queries are the last of the m positions
     (m > n while generating with a cache).
     """
     if isinstance(mask, VarlenMask):

@@ -1,10 +1,10 @@
-"""Attention on a CPU, document by document: no mask, and no work for pairs that may not attend.
+"""Computes attention on a CPU document by document: no mask, and no work for pairs that may not attend.
 
-torch's flash kernel for CPUs takes a batch of equal lengths and, with a mask, works through every pair of a window.
-Here it is called causally for each document by itself, on views of the window. A call costs 12 to 17 us, and at 6 heads
-of 64 a window of 256 with three documents takes 0.5 ms forward and 1.1 backward instead of 1.3 and 2.9 (one thread).
-One operator, opaque to torch.compile, with torch's kernels inside; the edges of the documents are found in it, so that
-a graph does not depend on them. A document's result is that of the document alone, to the bit.
+torch's flash kernel for CPUs takes a batch of equal lengths and, with a mask, computes every pair of a sequence.
+Here it is called causally for each document by itself, on views of the sequence. A call costs 12 to 17 us, and at 6
+heads of 64 a sequence of 256 with three documents takes 0.5 ms forward and 1.1 backward instead of 1.3 and 2.9 (one
+thread). One operator, opaque to torch.compile, with torch's kernels inside; the edges of the documents are found in it,
+so that a graph does not depend on them. A document's result is that of the document alone, to the bit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _by_document(q: Tensor, k: Tensor, v: Tensor, documents: Tensor) -> tuple[Te
 
 
 def _empty(q: Tensor) -> tuple[Tensor, Tensor]:
-    """Views [b, heads, n, ...] of memory laid out by position, as the layer behind reads it."""
+    """Views [b, heads, n, ...] of memory laid out by position, as the next layer reads it."""
     b, heads, n, d = q.shape
     exact = torch.promote_types(q.dtype, torch.float32)
     return q.new_empty(b, n, heads, d).transpose(1, 2), q.new_empty(b, n, heads, dtype=exact).transpose(1, 2)
@@ -43,7 +43,7 @@ def _as_many(q: Tensor, k: Tensor) -> Tensor:
 
 
 def _parts(documents: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """Where the documents lie in [b, heads, n]; the whole batch at once where each window is one document."""
+    """The slices of the documents in [b, heads, n]; the whole batch at once if each sequence is one document."""
     breaks = (documents[:, 1:] != documents[:, :-1]).nonzero().tolist()
     if not breaks:
         yield slice(None), slice(None), slice(None)

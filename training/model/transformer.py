@@ -1,4 +1,4 @@
-"""A Llama-style decoder (Touvron et al. 2023; Dubey et al. 2024), whole in one file.
+"""Defines the model: a Llama-style decoder (Touvron et al. 2023; Dubey et al. 2024).
 
 Pre-normalised blocks: RMSNorm (Zhang & Sennrich 2019), attention with rotary positions (Su et al. 2021) and grouped
 key-value heads (Ainslie et al. 2023), SwiGLU (Shazeer 2020); no biases. The loss is taken inside `forward`, so that the
@@ -34,7 +34,7 @@ class ModelConfig:
     `intermediate_size` is the inner width of SwiGLU.
     """
 
-    vocab: int
+    vocab_size: int
     num_layers: int
     hidden_size: int
     num_heads: int
@@ -56,13 +56,13 @@ def rope_angles(length: int, width: int, theta: float, start: int = 0, device: t
 
 
 def rope_tables(angle: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines [length, width] for `rotate`, from angles [length, width / 2]."""
+    """Cosines and signed sines [length, width] for `apply_rotary`, from angles [length, width / 2]."""
     cos, sin = angle.cos(), angle.sin()
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates the pairs (i, i + d/2) of x [..., length, d] by `turns`, in fp32; Hugging Face pairs them alike."""
+    """Rotates the pairs (i, i + d/2) of x [..., length, d] by `rope_tables`, in fp32; Hugging Face pairs them alike."""
     wide = x.float()
     # Two halves, exchanged as rows of two: a roll within a row is what compilers for CPUs do not vectorise.
     halves = wide.view(*x.shape[:-1], 2, -1).flip(-2).flatten(-2)
@@ -78,20 +78,20 @@ def to_autocast_dtype(x: Tensor) -> Tensor:
 class Attention(nn.Module):
     def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
-        self.head = shape.hidden_size // shape.num_heads
-        self.q = nn.Linear(shape.hidden_size, shape.num_heads * self.head, bias=False)
-        self.k = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head, bias=False)
-        self.v = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head, bias=False)
-        self.out = nn.Linear(shape.num_heads * self.head, shape.hidden_size, bias=False)
-        self.q_norm = nn.RMSNorm(self.head, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.head, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
+        self.head_dim = shape.hidden_size // shape.num_heads
+        self.q = nn.Linear(shape.hidden_size, shape.num_heads * self.head_dim, bias=False)
+        self.k = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head_dim, bias=False)
+        self.v = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head_dim, bias=False)
+        self.out = nn.Linear(shape.num_heads * self.head_dim, shape.hidden_size, bias=False)
+        self.q_norm = nn.RMSNorm(self.head_dim, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head_dim, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         b, n, _ = x.shape
         x = to_autocast_dtype(x)
-        q, k, v = (layer(x).view(b, n, -1, self.head).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        q, k, v = (layer(x).view(b, n, -1, self.head_dim).transpose(1, 2) for layer in (self.q, self.k, self.v))
         q, k = apply_rotary(self.q_norm(q), cos, sin), apply_rotary(self.k_norm(k), cos, sin)
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
@@ -131,19 +131,20 @@ class Model(nn.Module):
     """Tokens in; loss, count and per-token NLL out where targets are given, else logits.
 
     `recompute`: blocks keep only their input for backward and run again there (Chen et al. 2016): a third more work for
-    a fraction of the activations. `attention_backend`: how attention is computed; None: as `attention.way` says.
+    a fraction of the activations. `attention_backend`: how attention is computed; None: chosen by device
+    and type.
     """
 
     def __init__(self, shape: ModelConfig) -> None:
         super().__init__()
-        self.shape = shape
+        self.config = shape
         self.recompute = False
         self.attention_backend: AttentionBackend | None = None
         self.compile_loss = False
-        self.embedding = nn.Embedding(shape.vocab, shape.hidden_size)
+        self.embedding = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.num_layers))
         self.norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
-        self.head = nn.Linear(shape.hidden_size, shape.vocab, bias=False)
+        self.head = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
         if shape.tie_embeddings:
             self.head.weight = self.embedding.weight
 
@@ -153,11 +154,11 @@ class Model(nn.Module):
         for block in self.blocks:
             block.compile(fullgraph=True, **options)
 
-    def hidden(self, tokens: Tensor, mask: AttentionMask, cache: KVCache | None = None) -> Tensor:
+    def hidden_states(self, tokens: Tensor, mask: AttentionMask, cache: KVCache | None = None) -> Tensor:
         """The normalised output of the last block, [batch, length, width]; `cache` grows by these positions."""
         x = self.embedding(tokens)
         start = cache[0][0].shape[2] if cache else 0
-        shape = self.shape
+        shape = self.config
         cos, sin = rope_tables(
             rope_angles(tokens.shape[1], shape.hidden_size // shape.num_heads, shape.rope_theta, start, tokens.device)
         )
@@ -176,26 +177,26 @@ class Model(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """loss_sum, count and nll [batch, length] (see `linear_cross_entropy`) of int tensors [batch, length].
 
-        documents: the number of each position's document within its window; targets: -100 where there is none.
+        documents: the number of each position's document within its sequence; targets: -100 for no target.
         """
         device = tokens.device
         dtype = (
             torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else self.norm.weight.dtype
         )
         mask = attention_mask(documents, self.attention_backend or attention_backend(device, dtype), dtype)
-        hidden = self.hidden(tokens, mask)
+        hidden = self.hidden_states(tokens, mask)
         return linear_cross_entropy(hidden, self.head.weight, targets, z_loss=z_loss, compiled=self.compile_loss)
 
     @torch.no_grad()
     def next_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """fp32 logits [batch, vocabulary] of what follows `tokens` [batch, n] after what the cache holds."""
-        logits: Tensor = self.head(self.hidden(tokens, None, cache)[:, -1])
+        logits: Tensor = self.head(self.hidden_states(tokens, None, cache)[:, -1])
         return logits.float()
 
     @torch.no_grad()
-    def initialise(self, seed: int) -> None:
-        """Draws all weights, as the head of this file says."""
-        deviation = math.sqrt(2 / (5 * self.shape.hidden_size))
+    def init_weights(self, seed: int) -> None:
+        """Draws all weights, as described at the top of this file."""
+        deviation = math.sqrt(2 / (5 * self.config.hidden_size))
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
                 parameter.fill_(1.0)
@@ -205,11 +206,11 @@ class Model(nn.Module):
             generator = torch.Generator().manual_seed(int.from_bytes(draw, "little") >> 1)
             values = torch.empty(parameter.shape, dtype=torch.float32)
             values.normal_(
-                0, deviation / math.sqrt(2 * self.shape.num_layers) if residual else deviation, generator=generator
+                0, deviation / math.sqrt(2 * self.config.num_layers) if residual else deviation, generator=generator
             )
             parameter.copy_(values)
 
-    def parameters_count(self) -> int:
+    def num_parameters(self) -> int:
         """Parameters, a tied head counted once."""
         return sum(p.numel() for p in self.parameters())
 

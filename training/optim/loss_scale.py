@@ -1,8 +1,8 @@
-"""The loss scale of fp16 (Micikevicius et al. 2018, section 3.2), with everything on the device.
+"""Scales the loss for fp16 training (Micikevicius et al. 2018, section 3.2), without waiting for the device.
 
 fp16 has no room below 6e-8: the loss is multiplied by a power of two before backward and gradients divided by it after.
-Where they overflow the update is left out and the scale halved; after 2,000 iterations without, it is doubled. Other
-types need none of it. (torch's GradScaler asks the host each iteration, and looks at one rank's gradients only.)
+If they overflow, the update is skipped and the scale halved; after 2,000 steps without overflow it is doubled. Other
+types need no scale. (torch's GradScaler asks the host each step, and looks at one rank's gradients only.)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class LossScaler:
     def __init__(self, device: torch.device, enabled: bool) -> None:
         self.enabled = enabled
         self.scale = torch.tensor(FIRST if enabled else 1.0, dtype=torch.float32, device=device)
-        self.since = torch.zeros((), dtype=torch.int64, device=device)  # iterations without an overflow
+        self.clean_steps = torch.zeros((), dtype=torch.int64, device=device)  # steps without an overflow
 
     def scaled(self, loss: Tensor) -> Tensor:
         return loss * self.scale if self.enabled else loss
@@ -40,15 +40,15 @@ class LossScaler:
         """Takes the norm of all gradients, the same on every rank."""
         if self.enabled:
             bad = ~torch.isfinite(norm)
-            since = torch.where(bad, 0, self.since + 1)
-            double = since >= DOUBLE_AFTER
+            clean_steps = torch.where(bad, 0, self.clean_steps + 1)
+            double = clean_steps >= DOUBLE_AFTER
             self.scale = self.scale * torch.where(bad, 0.5, torch.where(double, 2.0, 1.0)).to(self.scale.dtype)
-            self.since = torch.where(double, 0, since)
+            self.clean_steps = torch.where(double, 0, clean_steps)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"scale": float(self.scale), "since": int(self.since)} if self.enabled else {}
+        return {"scale": float(self.scale), "clean_steps": int(self.clean_steps)} if self.enabled else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.enabled:
             self.scale.fill_(state["scale"])
-            self.since.fill_(state["since"])
+            self.clean_steps.fill_(state["clean_steps"])

@@ -1,11 +1,10 @@
-"""The optimizer and its learning rate.
+"""Updates the weights: AdamW, or Muon for the matrices of the blocks and AdamW for the rest.
 
 AdamW (Loshchilov & Hutter 2019), decay on what gains from shrinking; or Muon for the matrices of the blocks (Jordan et
 al. 2024): momentum made orthogonal by five Newton-Schulz iterations, scaled by 0.2 sqrt(max(rows, columns)) so that one
 learning rate and decay fit both (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
 
-Every update can be left out by a flag on the device (`step(skip)`), so that nobody waits for the host to have looked at
-the loss. The learning rate is a function of the iteration, so that resuming needs no scheduler state.
+An update can be skipped by a flag on the device (`step(skip)`), so that nothing waits for the host to read the loss.
 """
 
 from __future__ import annotations
@@ -122,7 +121,7 @@ class Optimizers:
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
         self.parts = tuple(parts)
 
-    def set_rate(self, rate: float) -> None:
+    def set_lr(self, rate: float) -> None:
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = rate
@@ -132,7 +131,7 @@ class Optimizers:
 
         The flag goes where torch's GradScaler puts its own: fused AdamW reads it inside the kernel and counts no step.
         With `measure`, returns the squared norms of the update and of the weights, of this rank's shards: float64 [2].
-        That is two more passes over the parameters: something for every so many iterations.
+        That is two more passes over the parameters: meant for every `log_every` steps.
         """
         for part in self.parts:
             if isinstance(part, Muon):
@@ -159,7 +158,7 @@ class Optimizers:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
-    def moments(self, p: nn.Parameter) -> dict[str, Tensor]:
+    def state_tensors(self, p: nn.Parameter) -> dict[str, Tensor]:
         """The state of a parameter, as tensors; zeros before its first step, as that step would begin from."""
         owner = next(o for o in self.parts if any(p is q for g in o.param_groups for q in g["params"]))
         if not owner.state[p]:

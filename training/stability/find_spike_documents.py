@@ -97,11 +97,11 @@ def read_incidents(folder: Path) -> list[Incident]:
 def mask_documents(log: OrderLog, incident: Incident) -> OrderLog:
     """The order log with the incident's documents masked from its sequence on, in later segments too."""
     window = incident.sequence
-    later = [s for s in log.segments if s.window > window]
-    changed = OrderLog(log.block, tuple(s for s in log.segments if s.window <= window))
-    changed = changed.change(window, masked=tuple(incident.masked))
+    later = [s for s in log.segments if s.start > window]
+    changed = OrderLog(log.block, tuple(s for s in log.segments if s.start <= window))
+    changed = changed.with_change(window, masked=tuple(incident.masked))
     for s in later:
-        changed = changed.change(s.window, mix=s.mix, sequence=s.sequence, batch=s.batch)
+        changed = changed.with_change(s.start, mix=s.mix, seq_len=s.seq_len, global_size=s.global_size)
     return changed
 
 
@@ -109,13 +109,13 @@ def iter_documents(data: TokenDataset, log: OrderLog, spans: Iterable[tuple[int,
     """The documents of these sequences that are not masked, each part extended to a whole sequence where it can be."""
     seen: set[tuple[str, int, int, int]] = set()
     for first, last in spans:
-        masked = set(log.segment(first).masked)
-        for window in data.windows(log, first, last):
+        masked = set(log.segment_at(first).masked)
+        for window in data.sequences(log, first, last):
             length = len(window.tokens) - 1
             shard = data.domains[window.domain].shard(window.shard)
             ids = data.doc_ids(window)
-            for k, begin in enumerate(window.starts.tolist()):
-                row = window.document + k
+            for k, begin in enumerate(window.document_starts.tolist()):
+                row = window.first_document + k
                 opens, ends = int(shard.offsets[row]), int(shard.offsets[row + 1])
                 start = max(opens, min(window.start + begin, ends - length))
                 place = (window.domain, window.shard, row, start)

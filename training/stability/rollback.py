@@ -15,13 +15,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from curation.core import jsonl_log
 from training.checkpoint import save_load
 from training.checkpoint.save_load import Checkpoint
 from training.config import TrainConfig
 from training.data.data_order import OrderLog
 from training.data.dataset import TokenDataset
 from training.distributed.parallel import Ranks, full_tensor
-from training.metrics.metrics_log import METRICS, MetricsLog, read_log
+from training.metrics.log_format import METRICS
+from training.metrics.metrics_log import MetricsLog
 from training.model.transformer import Model
 from training.stability import find_spike_documents
 from training.stability.find_spike_documents import Incident, ScoreDocument
@@ -107,7 +109,8 @@ def find_cause(
     backend = model.attention_backend
     model.attention_backend = "sdpa"  # flex would be compiled for every length of a document
     blamed, suspects, witnesses = find_spike_documents.find_documents(
-        data, log, [log.span(i - 1) for i in flagged], [log.span(i) for i in near], [log.span(i) for i in far],
+        data, log, [log.step_range(i - 1) for i in flagged], [log.step_range(i) for i in near],
+        [log.step_range(i) for i in far],
         _score_function(model, ranks), config.guard.blame_z,
     )  # fmt: skip
     model.attention_backend = backend
@@ -132,14 +135,14 @@ def _scoring_checkpoint(config: TrainConfig, run: Path, good: Checkpoint) -> Che
     newest = save_load.newest(run / "checkpoints")
     assert newest is not None
     losses = [loss for loss in newest.state["guard"]["history"][0] if loss is not None]
-    learnt = losses and statistics.median(losses) < math.log(newest.state["model_config"]["vocab"])
+    learnt = losses and statistics.median(losses) < math.log(newest.state["model_config"]["vocab_size"])
     return newest if learnt else good
 
 
 def _skip_events(run: Path, steps: list[int]) -> list[dict[str, Any]]:
     """The anomalies as the log has them."""
     keys = ("step", "loss", "grad_norm", "z_loss", "z_gradient")
-    entries = [e for e in read_log(run / METRICS) if e.get("event") == "skip" and e["step"] in steps]
+    entries = [e for e in jsonl_log.read(run / METRICS) if e.get("event") == "skip" and e["step"] in steps]
     return [{k: e[k] for k in keys} for e in entries]
 
 

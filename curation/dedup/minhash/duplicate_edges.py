@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curation.seeded_hash import keyed
+from curation.seeded_hash import hash_with_seed
 
 # Kinds of rows. The first three are in the owner partition of the lower document and differ in what is known of the
 # higher one.
@@ -63,7 +63,7 @@ OwnerPartition = Callable[[pa.Array, npt.NDArray[np.uint8]], U32]  # (doc_ids, l
 
 def owner_partition(ids: pa.Array, partitions: int) -> U32:
     """The partition that has all edges of each document: uint32 [n]."""
-    return (keyed(ids, 0, "edges") % np.uint64(partitions)).astype(np.uint32)
+    return (hash_with_seed(ids, 0, "edges") % np.uint64(partitions)).astype(np.uint32)
 
 
 def is_equal_set(higher_size: U32, lower_size: U32, intersection: U32) -> npt.NDArray[np.bool_]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curation.dedup.minhash.duplicate_edges import AT_HIGHER, HIGHER_REMOVED, is_equal_set
-from curation.seeded_hash import keyed, words
+from curation.seeded_hash import hash_with_seed, words
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -50,7 +50,7 @@ def length_priority(sizes: I64) -> npt.NDArray[np.float64]:
 
 def priority_rank(level: U8, doc_ids: pa.Array, seed: int) -> U64:
     """Level and keyed hash as one number, low for high priority. Ties are broken by doc_id: see `priority_order`."""
-    return level.astype(np.uint64) << np.uint64(56) | keyed(doc_ids, seed, "minhash_dedup") >> np.uint64(8)
+    return level.astype(np.uint64) << np.uint64(56) | hash_with_seed(doc_ids, seed, "minhash_dedup") >> np.uint64(8)
 
 
 def priority_order(ranks: U64, doc_ids: pa.Array) -> I64:

@@ -35,7 +35,7 @@ from curation.dedup.minhash import (
     verify_candidates,
 )
 from curation.dedup.scope import check_scope, scope_expression, scope_salts
-from curation.seeded_hash import mix
+from curation.seeded_hash import mix64
 from curation.step import Corpus, Documents, GlobalStep, Stage, StagePlan
 
 # Band rows of one partition: 53 bytes each, sorted in memory at two to three times that. Beyond MAX_PARTITIONS (at
@@ -202,7 +202,7 @@ def _hash_bands(
         )
         some = np.flatnonzero(content != 0)  # documents without shingles are similar to nothing
         n = len(some)
-        content = content[some] if salt is None else mix(content[some] + salt[some])
+        content = content[some] if salt is None else mix64(content[some] + salt[some])
         key = keys[some].reshape(-1)
         yield pa.RecordBatch.from_arrays(
             [

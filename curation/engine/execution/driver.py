@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from curation.core import jsonl_log
 from curation.core.errors import UserError
 from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, Outcome, WorkerDiffers
 from curation.engine.planning.map_spec import MapSpec, Poisoned
@@ -308,9 +309,7 @@ class Driver:
         line: dict[str, Any] = {"at": round(time.time(), 3), "event": event, "phase": phase.name}
         line |= {} if i is None else {"task": phase.ids[i]}
         line |= more
-        path = self.storage.full("log/events.jsonl")
-        with open(path, "a", encoding="utf-8") as f:
-            f.write(json.dumps(line, ensure_ascii=False) + "\n")
+        jsonl_log.append(self.storage.full("log/events.jsonl"), line)
 
 
 @dataclass

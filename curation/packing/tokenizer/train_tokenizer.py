@@ -22,7 +22,7 @@ from curation.core.errors import UserError
 from curation.packing.tokenizer import pretokenizer_patterns
 from curation.packing.tokenizer.encode import Encoder
 from curation.packing.tokenizer.load_tokenizer import EOS, canonical_json, load_tokenizer
-from curation.seeded_hash import keyed, words
+from curation.seeded_hash import hash_with_seed, words
 from curation.shards import TokenizerInfo
 from curation.step import Corpus, Documents, Output, Stage, StagePlan
 
@@ -116,7 +116,7 @@ def _sample_texts(
 ) -> Iterator[pa.RecordBatch]:
     below = np.uint64(min(int(share * 2.0**64), 2**64 - 1))
     for batch in documents.batches(["doc_id", "text"]):
-        key = keyed(batch.column("doc_id"), seed, "tokenizer")
+        key = hash_with_seed(batch.column("doc_id"), seed, "tokenizer")
         chosen = np.flatnonzero(key <= below)
         taken = batch.take(pa.array(chosen))
         texts = [(t or "")[:MAX_CHARS_PER_DOCUMENT] for t in taken.column("text").to_pylist()]

@@ -21,7 +21,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +29,7 @@ import numpy as np
 import xxhash
 
 from curation import models
+from curation.core import atomic_files
 from curation.core.errors import UserError
 from curation.fasttext_classifier import LABEL_PREFIX
 from curation.quality import held_out_metrics, training_texts
@@ -142,10 +142,8 @@ def fit(
             raise UserError(
                 f"fastText could not train on {len(train)} samples: {lines[-1] if lines else done.returncode}"
             )
-        os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
-        temporary = f"{out}.{uuid.uuid4().hex[:12]}.tmp"
-        shutil.copyfile(made, temporary)
-        os.replace(temporary, out)
+        with atomic_files.replacing(out) as temporary:
+            shutil.copyfile(made, temporary)
     model = models.load_fasttext(os.path.abspath(out))
     found = [row or {} for row in label_probabilities(model, [line for _, _, line in test])]
     truth = np.array([label for _, label, _ in test], dtype=object)

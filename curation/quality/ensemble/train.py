@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -24,6 +23,7 @@ import pyarrow as pa
 import xxhash
 
 from curation import storage
+from curation.core import atomic_files
 from curation.core.errors import UserError
 from curation.quality import held_out_metrics, training_texts
 from curation.quality.ensemble.ensemble import FORMAT, TRANSFORMS, Feature, Formula, column, standardised, transformed
@@ -118,11 +118,8 @@ def fit(
         "trained": {"samples": len(trained), "positives": int(trained.sum())},
         "held_out": {k: None if math.isnan(v) else float(f"{v:.6g}") for k, v in figures.items()},
     }
-    os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
-    temporary = f"{out}.{uuid.uuid4().hex[:12]}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
+    with atomic_files.replacing(out) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(json.dumps(model, indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, out)
     made = FittedEnsemble(out, f"{out}.md", formula, len(trained), int(trained.sum()), measured, tuple(alone))
     held_out_metrics.write_card(out, _card(made))
     return made

@@ -112,8 +112,7 @@ class Heuristics(MapStep):
     """Statistics of words, lines, repetition and punctuation, with the papers' thresholds as rules.
 
     sets         whose rules: gopher (quality and repetition), gopher_repetition (Table A1 only), c4, fineweb
-    c4_terminal  whether C4's statistics count only lines that end in terminal punctuation: in the paper yes, in FineWeb
-    no
+    c4_terminal  whether C4's statistics count only lines that end in terminal punctuation (the paper: yes, FineWeb: no)
     """
 
     sets: list[Set] = field(default_factory=lambda: ["gopher", "c4", "fineweb"])

@@ -140,8 +140,9 @@ def gopher_quality(code, flags, n, start, end, count, breaks, lines_at_most, out
 def compute_statistics(data, offsets, table, sets, longest, out):  # type: ignore[no-untyped-def]
     """All statistics of a batch: document d is the bytes offsets[d]..offsets[d + 1] of `data`, row d of `out`.
 
-    sets     bit 0: gopher, 1: gopher_repetition, 2: c4, 3: fineweb, 4: C4 without terminal punctuation; other columns
-    are 0 longest  the longest document in bytes; scratch memory is about 60 times as much
+    sets     bit 0: gopher, 1: gopher_repetition, 2: c4, 3: fineweb, 4: C4 without terminal punctuation. Columns of
+             other sets are 0
+    longest  the longest document in bytes; scratch memory is about 60 times as much
     """
     code = np.empty(longest + 1, np.int32)
     flags = np.empty(longest + 1, np.uint16)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from curation.core import atomic_files
 from curation.core.errors import UserError
 from curation.quality import training_texts
 from curation.quality.ngram.adjusted_counts import Order, adjust_counts
@@ -171,34 +171,25 @@ def _write_arpa(
     from curation.quality.ngram.arpa import ArpaWriter
 
     writer = ArpaWriter(words)
-    temporary = f"{out}.{uuid.uuid4().hex[:12]}.tmp"
-    os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
-    try:
-        with open(temporary, "wb", buffering=1 << 20) as file:
-            header = "".join(f"ngram {k}={rows.kept}\n" for k, rows in enumerate(orders, 1))
-            file.write(f"\\data\\\n{header}".encode())
-            below = solve_unigrams(orders[0], amounts[0], folder)
-            for k, rows in enumerate(orders, 1):
-                solved, backoff = below, None
-                if k < len(orders):
-                    below, backoff = solve_order(orders[k], amounts[k], rows, solved, bits, folder, block, k + 1)
-                file.write(f"\n\\{k}-grams:\n".encode())
-                for at in range(0, rows.rows, block):
-                    keep = ~rows.pruned.read(at, at + block)
-                    file.write(
-                        writer.render(
-                            rows.words.read(at, at + block).reshape(-1, k)[keep],
-                            np.minimum(np.log10(solved.probability.read(at, at + block)[keep]), 0.0),
-                            backoff.read(at, at + block)[keep] if backoff is not None else np.empty(0),
-                        )
+    with atomic_files.replacing(out) as temporary, open(temporary, "wb", buffering=1 << 20) as file:
+        header = "".join(f"ngram {k}={rows.kept}\n" for k, rows in enumerate(orders, 1))
+        file.write(f"\\data\\\n{header}".encode())
+        below = solve_unigrams(orders[0], amounts[0], folder)
+        for k, rows in enumerate(orders, 1):
+            solved, backoff = below, None
+            if k < len(orders):
+                below, backoff = solve_order(orders[k], amounts[k], rows, solved, bits, folder, block, k + 1)
+            file.write(f"\n\\{k}-grams:\n".encode())
+            for at in range(0, rows.rows, block):
+                keep = ~rows.pruned.read(at, at + block)
+                file.write(
+                    writer.render(
+                        rows.words.read(at, at + block).reshape(-1, k)[keep],
+                        np.minimum(np.log10(solved.probability.read(at, at + block)[keep]), 0.0),
+                        backoff.read(at, at + block)[keep] if backoff is not None else np.empty(0),
                     )
-                for column in (solved.context, solved.probability, backoff):
-                    if column is not None:
-                        column.drop()
-            file.write(b"\n\\end\\\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, out)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+                )
+            for column in (solved.context, solved.probability, backoff):
+                if column is not None:
+                    column.drop()
+        file.write(b"\n\\end\\\n")

@@ -20,11 +20,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import uuid
 import warnings
 from collections.abc import Iterator
 
 from curation import models
+from curation.core import atomic_files
 from curation.core.errors import UserError
 
 _MAGIC = b"mmap lm http://kheafield.com/code format version"
@@ -73,21 +73,15 @@ def convert_to_binary(arpa: str, out: str, tool: str | None = None) -> None:
     UserError for a file that build_binary refuses, and where build_binary is missing and cannot be compiled.
     """
     tool = tool or find_build_binary() or compile_build_binary()
-    os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
-    temporary = f"{out}.{uuid.uuid4().hex[:12]}.tmp"
-    try:
+    with atomic_files.replacing(out) as temporary:
         done = subprocess.run([tool, "-s", arpa, temporary], capture_output=True, text=True, check=False)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.strip(" -*0123456789") not in ("", "ERROR")]
             raise UserError(f"{arpa}: {tool} cannot convert it to a binary: {lines[-1] if lines else done.returncode}")
         with open(temporary, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.replace(temporary, out)
-        with open(out + ".sha256", "w") as file:
-            file.write(f"{digest}  {os.path.basename(out)}\n")
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    with open(out + ".sha256", "w") as file:
+        file.write(f"{digest}  {os.path.basename(out)}\n")
 
 
 def find_build_binary() -> str | None:
@@ -126,11 +120,10 @@ def compile_build_binary() -> str:
         if done.returncode:
             lines = done.stderr.strip().splitlines()
             raise UserError(f"{compiler} cannot compile KenLM {_VERSION} ({lines[-1] if lines else ''}): {advice}")
-        temporary = f"{out}.{uuid.uuid4().hex[:12]}.tmp"
-        shutil.copy(made, temporary)
-        with open(temporary, "rb") as file, open(out + ".sha256", "w") as beside:
-            beside.write(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {os.path.basename(out)}\n")
-        os.replace(temporary, out)
+        with atomic_files.replacing(out) as temporary:
+            shutil.copy(made, temporary)
+            with open(temporary, "rb") as file, open(out + ".sha256", "w") as beside:
+                beside.write(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {os.path.basename(out)}\n")
     return out
 
 

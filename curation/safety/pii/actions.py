@@ -51,18 +51,18 @@ def _is_public_address(value: str) -> bool:
     return address.is_global
 
 
-def findings_to_replace(findings: list[Finding], text: str) -> list[Finding]:
+def findings_to_replace(detections: list[Finding], text: str) -> list[Finding]:
     """The findings that are replaced. Digits inside an IP address are not a telephone number."""
-    addresses = [f for f in findings if f[2] == "IP_ADDRESS" and f[3] >= MIN_SCORE]
+    addresses = [f for f in detections if f[2] == "IP_ADDRESS" and f[3] >= MIN_SCORE]
     return [
         f
-        for f in findings
+        for f in detections
         if is_personal(f[2], text[f[0] : f[1]], f[3])
         and not (f[2] == "PHONE_NUMBER" and any(a[0] <= f[0] and f[1] <= a[1] for a in addresses))
     ]
 
 
-def merge_overlaps(findings: list[Finding]) -> list[Finding]:
+def merge_overlaps(detections: list[Finding]) -> list[Finding]:
     """Findings without overlaps, by position: overlapping ones become one over all of them, with the entity of the
     best.
 
@@ -71,7 +71,7 @@ def merge_overlaps(findings: list[Finding]) -> list[Finding]:
     """
     merged: list[Finding] = []
     best: Finding | None = None
-    for f in sorted(findings):
+    for f in sorted(detections):
         if merged and best is not None and f[0] < merged[-1][1]:
             best = min(best, f, key=lambda g: (-g[3], g[0] - g[1], g[0], g[2]))
             start, end = merged[-1][0], max(merged[-1][1], f[1])

@@ -35,8 +35,8 @@ def analyze(texts: pa.Array, entities: Sequence[str], language: str = "en") -> p
     found = find(texts, list(dict.fromkeys(entities)), Recognizers(language))
     offsets = [0]
     flat: list[Finding] = []
-    for findings in found:
-        flat.extend(findings)
+    for detections in found:
+        flat.extend(detections)
         offsets.append(len(flat))
     values = pa.StructArray.from_arrays(
         [
@@ -108,16 +108,16 @@ def find(texts: pa.Array, entities: list[str], by: Recognizers) -> list[list[Fin
     if slow:
         patterns = tuple(e for e in slow if e in by.pattern_entities())
         model = tuple(e for e in slow if e in by.ner_entities())
-        for findings, text in zip(found, texts.to_pylist(), strict=True):
-            findings.extend(_find_in_whole_text(text, patterns, model, by))
-            findings.sort()
+        for detections, text in zip(found, texts.to_pylist(), strict=True):
+            detections.extend(_find_in_whole_text(text, patterns, model, by))
+            detections.sort()
     return found
 
 
 def _find_in_whole_text(text: str, patterns: tuple[str, ...], model: tuple[str, ...], by: Recognizers) -> list[Finding]:
     from curation.safety.pii import presidio_engine
 
-    findings: dict[Finding, None] = {}  # a pattern and the pipeline may find the same
+    detections: dict[Finding, None] = {}  # a pattern and the pipeline may find the same
     for start in range(0, max(1, len(text) - _OVERLAP), _WINDOW - _OVERLAP):
         own_start = start + _OVERLAP // 2 if start else 0
         last = start + _WINDOW >= len(text)
@@ -128,7 +128,7 @@ def _find_in_whole_text(text: str, patterns: tuple[str, ...], model: tuple[str, 
             found += named_entities.find_entities(window, model, by.ner, by.language)
         for entity, lo, hi, score in found:
             if own_start <= start + lo < until:
-                findings[start + lo, start + hi, entity, score] = None
+                detections[start + lo, start + hi, entity, score] = None
         if last:
             break
-    return list(findings)
+    return list(detections)

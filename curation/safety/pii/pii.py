@@ -32,12 +32,13 @@ class Pii(MapStep):
     """Finds personal data and replaces it in the text.
 
     entities      presidio's names; the six defaults need no model and are fast, any other is as slow as presidio
-    actions       by entity: mask (`<EMAIL_ADDRESS>`, the default), pseudonym (made from the value and the key) or
-    remove key           name of the environment variable with the key of the pseudonyms; its value is never written
-    max_findings  drop documents with more replaced values than this (Dolma: 5); None: keep them all max_by_entity  the
-    same for single entities: {EMAIL_ADDRESS: 5} language      use presidio's recognizers for this language recognizers
-    YAML files of custom recognizers, in presidio's format; name their entities in `entities` ner           an installed
-    spaCy pipeline, or the folder of one, for PERSON, LOCATION and others that it finds
+    actions       by entity: mask (`<EMAIL_ADDRESS>`, the default), pseudonym (made with the key) or remove
+    key           name of the environment variable with the key of the pseudonyms; its value is never written
+    max_findings  drop documents with more replaced values than this (Dolma: 5); None: keep them all
+    max_by_entity  the same for single entities: {EMAIL_ADDRESS: 5}
+    language      use presidio's recognizers for this language
+    recognizers   YAML files of custom recognizers, in presidio's format; name their entities in `entities`
+    ner           an installed spaCy pipeline, or the folder of one, for PERSON, LOCATION and others that it finds
     """
 
     scrubs = True
@@ -182,15 +183,15 @@ class Pii(MapStep):
         found = iter(self._findings([*strings, *plain]))
         raw = [next(found) for _ in strings]
         new = []
-        for text, reading, findings in zip(strings, readings, raw, strict=True):
-            values = {f: text[f[0] : f[1]] for f in findings}
+        for text, reading, detections in zip(strings, readings, raw, strict=True):
+            values = {f: text[f[0] : f[1]] for f in detections}
             if reading is not None:
                 for f in findings_to_replace(next(found), reading[0]):
                     place = (reading[1][f[0]], reading[1][f[1]], f[2], f[3])
                     values[place] = reading[0][f[0] : f[1]]
             new.append(
                 self._apply(
-                    text, findings_to_replace(findings, text) + [f for f in values if f not in findings], values
+                    text, findings_to_replace(detections, text) + [f for f in values if f not in detections], values
                 )[0]
             )
         return new
@@ -206,24 +207,24 @@ class Pii(MapStep):
             self.open()
         assert self._recognizers is not None
         rows: list[_Replaced] = []
-        for i, findings in enumerate(find(texts, self.entities, self._recognizers)):
-            if not findings:
+        for i, detections in enumerate(find(texts, self.entities, self._recognizers)):
+            if not detections:
                 rows.append(_Replaced(None, []))
                 continue
             text = texts[i].as_py()
-            acted_on = findings_to_replace(findings, text)
+            acted_on = findings_to_replace(detections, text)
             new, spans = self._apply(text, acted_on, {})
-            left = [(e, lo, hi, SPARED) for lo, hi, e, _ in findings if (lo, hi, e) not in {f[:3] for f in acted_on}]
+            left = [(e, lo, hi, SPARED) for lo, hi, e, _ in detections if (lo, hi, e) not in {f[:3] for f in acted_on}]
             rows.append(_Replaced(new if spans else None, sorted(spans + left, key=lambda s: (s[1], s[2], s[0]))))
         return rows
 
     def _apply(
-        self, text: str, findings: list[Finding], values: Mapping[Finding, str]
+        self, text: str, detections: list[Finding], values: Mapping[Finding, str]
     ) -> tuple[str, list[tuple[str, int, int, str]]]:
         """The text with the findings replaced, and (entity, start, end, action) of each. `values`: decoded values, if
         any."""
         parts, position, spans = [], 0, []
-        for start, end, entity, score in merge_overlaps(findings):
+        for start, end, entity, score in merge_overlaps(detections):
             action = self.actions.get(entity, "mask")
             value = values.get((start, end, entity, score), text[start:end])
             parts += [text[position:start], replacement(entity, value, action, self._secret)]

@@ -7,13 +7,13 @@ early can be trained further."""
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from curation import storage
+from curation.core import jsonl_log
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,8 @@ def name(settings: Mapping[str, Any], manifest: str) -> str:
 
 def scores(folder: str) -> dict[int, Scores]:
     """The evaluations of the proxy so far, by step."""
-    path = Path(folder) / "metrics.jsonl"
     found: dict[int, Scores] = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue  # the last line of a run that was killed
+    for entry in jsonl_log.read(Path(folder) / "metrics.jsonl"):
         if entry["kind"] == "validation":
             losses = {name: float(s["loss"]) for name, s in entry["domains"].items()}
             found[entry["step"]] = Scores(losses, entry.get("tasks", {}))

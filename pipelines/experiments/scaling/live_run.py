@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from curation.core import jsonl_log
 from curation.core.errors import UserError
 from pipelines.experiments.scaling.scaling_law import Floats
+from training.metrics.log_format import check_format
 
 if TYPE_CHECKING:
     from training.model.transformer import ModelConfig
@@ -66,13 +68,8 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     if not path.exists():
         raise UserError(f"{folder} is not a training run: it has no metrics.jsonl")
-    entries = []
-    for line in path.read_text().splitlines():
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            continue  # a line that is being written
-    return entries
+    check_format(folder)
+    return list(jsonl_log.read(path))
 
 
 def _config(folder: Path) -> tuple[Any, Point]:

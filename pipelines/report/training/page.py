@@ -216,10 +216,10 @@ def _quotas(t: Training) -> dict[str, tuple[float, int]]:
     except (UserError, ShardError, OrderError, OSError):
         return {}
     quota: dict[str, float] = {}
-    ends = [s.window for s in data.log.segments[1:]] + [data.sequences_read]
+    ends = [s.start for s in data.log.segments[1:]] + [data.sequences_read]
     for segment, end in zip(data.log.segments, ends, strict=True):
         for domain, n in segment.mix.items():
-            quota[domain] = quota.get(domain, 0.0) + max(0, min(end, data.sequences_read) - segment.window) * n / sum(
+            quota[domain] = quota.get(domain, 0.0) + max(0, min(end, data.sequences_read) - segment.start) * n / sum(
                 segment.mix.values()
             )
     return {d: (quota.get(d, 0.0), int(c["sequences"])) for d, c in counted["domains"].items()}

@@ -1,4 +1,7 @@
-"""The pipeline file: what comes out of a good one, and what a person reads about a bad one."""
+"""The pipeline file: what comes out of a good one, and what a person reads about a bad one.
+
+Covers: overrides.py, pipeline.py, step_options.py, curation/step.py
+"""
 
 from __future__ import annotations
 
@@ -165,8 +168,8 @@ BASE = "sources: [{name: web, read: text, path: x}]\n"
         (BASE + "stepz: []", "pipeline.yaml:2: stepz: unknown key 'stepz'\n  did you mean steps?"),
         ("steps: []", "pipeline.yaml:1: the required key 'sources' is missing"),
         ("sources: []", "pipeline.yaml:1: sources: is []\n  expected"),
-        ("[1]", "pipeline.yaml: holds no mapping"),
-        ("", "holds no mapping"),
+        ("[1]", "pipeline.yaml: is not a mapping"),
+        ("", "is not a mapping"),
         (BASE + "seed: x", "pipeline.yaml:2: seed: is 'x'\n  expected an integer"),
         (BASE + "seed: '3'", "pipeline.yaml:2: seed: is '3'"),
         (BASE + "validation: 1.5", "validation: is 1.5\n  expected less than 1"),
@@ -200,7 +203,7 @@ BASE = "sources: [{name: web, read: text, path: x}]\n"
             "steps[0].language: is 'fast'\n  expected the step's options as a mapping",
         ),
         (BASE + "steps: [gone]", "no.such cannot be imported"),
-        (BASE + "steps: [x.py:Y]", "there is no file"),
+        (BASE + "steps: [x.py:Y]", "no such file"),
         (
             BASE + "steps:\n- language:\n    mdel: x",
             "pipeline.yaml:4: steps[0].language.mdel: the step 'language' has no option 'mdel'\n  did you mean model",
@@ -215,7 +218,7 @@ BASE = "sources: [{name: web, read: text, path: x}]\n"
         (BASE + "steps: [{decontaminate: {}}]", "the step 'decontaminate' needs against (a list of strings)"),
         (
             BASE + "steps: [{decontaminate: {against: [x]}}]",
-            "decontaminate reads 'language', which no step before it gives",
+            "decontaminate reads 'language', which no earlier step computes",
         ),
         (BASE + "steps: [{language: {name: text}}]", "a step cannot be named 'text'"),
         (BASE + "steps: [{language: {name: a-b}}]", "a step cannot be named 'a-b'"),
@@ -223,7 +226,7 @@ BASE = "sources: [{name: web, read: text, path: x}]\n"
         (BASE + "steps: [{language: {}, keep: {x: 3}}]", "steps[0].keep.x: is 3\n  expected SQL in quotes"),
         (
             BASE + "steps: [{language: {}, keep: {scor: null}}]",
-            "language has no rule 'scor' to take away\n  did you mean score?",
+            "language has no rule 'scor' to remove\n  did you mean score?",
         ),
         (BASE + "steps: [{language: {}, keep: x}]", "steps[0].keep: is 'x'\n  expected rules by name"),
         (
@@ -379,7 +382,7 @@ def test_a_step_of_ones_own_and_two_of_a_kind(tmp_path):
     (tmp_path / "broken.py").write_text("import nothing_like_it\n")
     assert "cannot be imported: ModuleNotFoundError" in refused(tmp_path, BASE + "steps: [broken.py:X]")
     assert "has no class Y" in refused(tmp_path, BASE + "steps: [own.py:Y]")
-    assert "is no step" in refused(tmp_path, BASE + "steps: [pathlib:Path]")
+    assert "is not a step" in refused(tmp_path, BASE + "steps: [pathlib:Path]")
 
 
 def test_a_model_beside_the_file_is_found_and_a_name_is_left(tmp_path):

@@ -1,4 +1,7 @@
-"""Rules: what is understood, what is refused and how it is said, and who stays."""
+"""Rules: what is understood, what is refused with which message, and which documents stay.
+
+Covers: sql_expression.py
+"""
 
 from __future__ import annotations
 
@@ -102,7 +105,7 @@ def test_accepted(sql, columns):
         ("quantile(text, 0.5) > 1", "asks for a quantile of text"),
         ("quantile(language.score, 1.5) > 1", "asks for the quantile '1.5'"),
         ("quantile(language.score) > 1", "expected quantile(step.signal, p)"),
-        ("quantile(language.score + 1, 0.5) > 1", "which is no signal"),
+        ("quantile(language.score + 1, 0.5) > 1", "which is not a signal"),
     ],
 )
 def test_refused_with_place_rule_and_advice(sql, said):

@@ -1,6 +1,6 @@
 """YAML with places: scalars of YAML 1.2, variables, values laid over the tree, and text that reads back the same.
 
-Covers: core/errors.py
+Covers: errors.py
 """
 
 from __future__ import annotations

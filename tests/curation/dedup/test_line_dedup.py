@@ -16,7 +16,7 @@ from curation.core.errors import UserError
 from curation.dedup import line_dedup, line_spans
 from curation.dedup.line_dedup import LineDedup
 from curation.dedup.text_normalization import NORMALIZERS
-from curation.seeded_hash import keyed, words
+from curation.seeded_hash import hash_with_seed, words
 from tests.curation.stages import corpus_of, cut, documents, run, signals
 
 LOOSE: dict[str, Any] = {"span": 1, "min_chars": 0, "normalise": "whitespace"}
@@ -40,7 +40,7 @@ def texts_of(answer: dict[str, tuple[str, dict]]) -> list[str]:
 def obvious(table: pa.Table, unit: str, span: int, min_documents: int) -> list[list[bool]]:
     """For each document which of its units go: all spans of all documents in a dictionary."""
     texts, ids = table["text"].to_pylist(), table["doc_id"].combine_chunks()
-    place = list(zip(keyed(ids, 17, "line_dedup").tolist(), words(ids)[:, 0].tolist(), strict=True))
+    place = list(zip(hash_with_seed(ids, 17, "line_dedup").tolist(), words(ids)[:, 0].tolist(), strict=True))
     units = [[" ".join(t[a:b].split()) for a, b in line_spans.units(t, unit)] for t in texts]
     holders: dict[tuple[str, ...], set[int]] = {}
     for d, mine in enumerate(units):

@@ -151,11 +151,11 @@ def test_merged_runs_are_one_order_with_each_document_once(run: Path, tmp_path: 
         assert mine == theirs
     for split in ("train", "validation"):
         for entries in made.manifest.splits[split].values():
-            from curation.seeded_hash import keyed
+            from curation.seeded_hash import hash_with_seed
 
             ids = np.concatenate(
                 [
-                    keyed(shards.open_shard(made.manifest.path(e)).documents["doc_id"], 17, "order")
+                    hash_with_seed(shards.open_shard(made.manifest.path(e)).documents["doc_id"], 17, "order")
                     for e in entries.shards
                 ]
             )

@@ -27,7 +27,7 @@ from curation.packing.shard_writer import build_manifest, shard_stages
 from curation.packing.tokenizer import train_tokenizer
 from curation.packing.tokenizer.encode import Encoder
 from curation.packing.tokenizer.train_tokenizer import load_tokenizer_stages, tokenizer_info, train_tokenizer_stages
-from curation.seeded_hash import keyed
+from curation.seeded_hash import hash_with_seed
 from curation.step import Corpus
 from tests.curation.stages import corpus_of, cut, documents, run
 
@@ -103,7 +103,7 @@ def test_documents_stand_in_the_order_of_their_keyed_hash_over_a_power_of_two_of
         for entry in entries.shards:
             part = shards.open_shard(str(tmp_path / "result/shards" / entry.path)).documents["doc_id"]
             ids += part.to_pylist()
-            parts.append(keyed(part, 17, "order"))
+            parts.append(hash_with_seed(part, 17, "order"))
         key = np.concatenate(parts)
         assert (key[1:] > key[:-1]).all() and len(ids) == entries.documents
         count = 1 << max(0, -(-entries.tokens // 1500) - 1).bit_length()
@@ -297,7 +297,7 @@ def test_the_documents_as_parquet(tmp_path, monkeypatch):
     got = pq.read_table(tmp_path / "a" / "documents")
     assert got.schema.names == columns.names and got.num_rows == 3000
     assert sorted(got.to_pylist(), key=lambda r: r["doc_id"]) == sorted(table.to_pylist(), key=lambda r: r["doc_id"])
-    key = keyed(got["doc_id"], 17, "order")
+    key = hash_with_seed(got["doc_id"], 17, "order")
     assert (key[1:] > key[:-1]).all()
 
     from curation.packing import document_writer as module

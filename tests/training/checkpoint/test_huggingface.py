@@ -17,7 +17,7 @@ from training.model.transformer import Model, ModelConfig
 
 pytest.importorskip("safetensors")
 PLAIN = ModelConfig(
-    vocab=300,
+    vocab_size=300,
     num_layers=3,
     hidden_size=64,
     num_heads=4,
@@ -35,7 +35,7 @@ SHAPES = [
 
 def made(shape: ModelConfig) -> Model:
     model = Model(shape)
-    model.initialise(5)
+    model.init_weights(5)
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.mul_(1 + torch.linspace(-0.3, 0.3, p.shape[-1])) if "norm" in name else p.mul_(3)
@@ -49,7 +49,7 @@ def test_what_is_written_comes_back(tmp_path: Path, shape: ModelConfig, shard: i
     write(model, tmp_path, eos=0, positions=128, dtype=torch.float32, shard=shard)
     assert (tmp_path / "model.safetensors.index.json").exists() == (shard < 10**9)
     back = load_hf(str(tmp_path))
-    assert back.shape == shape
+    assert back.config == shape
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), back.parameters(), strict=True))
 
 
@@ -63,11 +63,11 @@ def test_logits_are_those_of_transformers(tmp_path: Path, shape: ModelConfig) ->
     assert type(theirs).__name__ == ("Qwen3ForCausalLM" if shape.qk_norm else "LlamaForCausalLM")
     tokens = torch.randint(0, 300, (2, 100), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        ours = F.linear(model.hidden(tokens, None), model.head.weight)
+        ours = F.linear(model.hidden_states(tokens, None), model.head.weight)
         assert (ours - theirs(tokens).logits).abs().max() <= 1e-5 * max(1.0, float(ours.abs().max()))
         theirs.save_pretrained(tmp_path / "again")
         again = load_hf(str(tmp_path / "again"))
-    assert again.shape == shape
+    assert again.config == shape
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 

@@ -76,7 +76,7 @@ def test_training_goes_on_while_it_is_written(tmp_path: Path) -> None:
         with torch.no_grad():
             for p in model.parameters():
                 p.fill_(9.0)
-                for moment in optimizers.moments(p).values():
+                for moment in optimizers.state_tensors(p).values():
                     moment.fill_(9.0)
     assert_holds(tmp_path / "00000007", 7)
 

@@ -1,4 +1,7 @@
-"""The plan against what torch counts: parameters, FLOPs, peak of live storages; and what it says where nothing fits."""
+"""The plan against what torch counts: parameters, FLOPs, peak of live storages; and what it says where nothing fits.
+
+Covers: cost_model.py, device_specs.py
+"""
 
 from __future__ import annotations
 
@@ -32,14 +35,14 @@ SHAPES = [
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_parameters_equal(name: str, qk_norm: bool) -> None:
-    shape = ModelConfig(vocab=128_256, **{**PRESETS[name], "qk_norm": qk_norm})
+    shape = ModelConfig(vocab_size=128_256, **{**PRESETS[name], "qk_norm": qk_norm})
     with torch.device("meta"):
         model = Model(shape)
     assert sum(parameter_counts(shape).values()) == sum(p.numel() for p in model.parameters())
 
 
 def batch(shape: ModelConfig, windows: int, sequence: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    tokens = torch.randint(0, shape.vocab, (windows, sequence + 1))
+    tokens = torch.randint(0, shape.vocab_size, (windows, sequence + 1))
     documents = torch.arange(sequence).expand(windows, -1) // 50
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), documents
 
@@ -52,7 +55,7 @@ def test_flops_are_what_torch_counts(shape: ModelConfig, windows: int, sequence:
         return 6 * rows[0] * weight[0] * weight[1]  # type: ignore[index]
 
     model = Model(shape)
-    model.initialise(1)
+    model.init_weights(1)
     model.attention_backend = "sdpa"
     loss = torch.ops.gristmill.linear_cross_entropy_rows
     with FlopCounterMode(display=False, custom_mapping={loss: three_products}) as counter, sdpa_kernel(SDPBackend.MATH):
@@ -89,7 +92,7 @@ def lived(
 ) -> LiveStorages:
     """What a second iteration, update and its measure included, held."""
     model = Model(shape)
-    model.initialise(1)
+    model.init_weights(1)
     model.recompute = recompute
     optimizers = build_optimizers(model, OptimizerConfig(kind=kind))
     given = batch(shape, windows, sequence)
@@ -103,14 +106,14 @@ def lived(
         optimizers.zero_grad()
 
     iteration()
-    moments = [t for p in model.parameters() for t in optimizers.moments(p).values()]
+    moments = [t for p in model.parameters() for t in optimizers.state_tensors(p).values()]
     with LiveStorages([*model.parameters(), *moments]) as live:
         iteration()
     return live
 
 
 def test_llama_3_8b() -> None:
-    shape = ModelConfig(vocab=128_256, **PRESETS["8b"])
+    shape = ModelConfig(vocab_size=128_256, **PRESETS["8b"])
     parts = parameter_counts(shape)
     assert sum(parts.values()) == 8_030_261_248
     recipes = model_stats.state_bytes_by_recipe(sum(parts.values()))
@@ -210,22 +213,22 @@ def test_suggestions_fit() -> None:
 
 def test_live_figures() -> None:
     config = parse(FILE)
-    shape = ModelConfig(vocab=128_256, **PRESETS["8b"])
+    shape = ModelConfig(vocab_size=128_256, **PRESETS["8b"])
     flops = flops_per_token(shape, 8192)
     live = LiveStats(config, shape, DEVICES["h100"], 16)
-    found = live.figures(3_000_000, 20.0, 8192, 60 * 10**9)
+    found = live.stats(3_000_000, 20.0, 8192, 60 * 10**9)
     planned = plan_training(config, 128_256, device=DEVICES["h100"], gpus=16)
     assert found["tokens_per_s"] == 150_000 and found["memory"] == 60 * 10**9
     assert found["mfu"] == round(150_000 * flops.causal / (16 * 989.4e12), 4)
     assert found["mfu_full"] == round(150_000 * flops.full / (16 * 989.4e12), 4) > found["mfu"]
     assert found["of_plan"] == pytest.approx(150_000 / planned.tokens_per_second, abs=1e-4)
     assert found["memory_of_plan"] == pytest.approx(60e9 / planned.memory.peak, abs=1e-4)
-    assert live.figures(3_000_000, 20.0, 2048, 1)["mfu"] < found["mfu"], "less attention for a token of a short window"
+    assert live.stats(3_000_000, 20.0, 2048, 1)["mfu"] < found["mfu"], "less attention for a token of a short window"
     unknown = LiveStats(config, shape, None, 8)
-    assert unknown.figures(10, 1.0, 8192, 5) == {"tokens_per_s": 10, "memory": 5}
+    assert unknown.stats(10, 1.0, 8192, 5) == {"tokens_per_s": 10, "memory": 5}
     cpu = find_device("cpu")
     assert cpu.kind == "cpu" and cpu.memory > 2**30 and cpu.fp32 > 1e9 and 2**26 < peak_memory("cpu") < cpu.memory
-    assert "memory_of_plan" not in LiveStats(config, shape, cpu, 1).figures(10, 1.0, 8192, 5)
+    assert "memory_of_plan" not in LiveStats(config, shape, cpu, 1).stats(10, 1.0, 8192, 5)
 
 
 @pytest.mark.parametrize(
@@ -244,9 +247,9 @@ def test_a_device_by_its_drivers_name(called: str, name: str | None) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_peak_on_a_gpu() -> None:
-    shape, windows, sequence = ModelConfig(vocab=50_304, **PRESETS["124m"]), 8, 1024
+    shape, windows, sequence = ModelConfig(vocab_size=50_304, **PRESETS["124m"]), 8, 1024
     model = Model(shape)
-    model.initialise(1)
+    model.init_weights(1)
     model.cuda()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     given = [t.cuda() for t in batch(shape, windows, sequence)]

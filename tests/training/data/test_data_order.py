@@ -1,4 +1,7 @@
-"""The data order: permutations, the chairman table in integer arithmetic, the order log replayed."""
+"""The data order: permutations, the chairman table in integer arithmetic, the order log replayed.
+
+Covers: block_order.py, mix_table.py, permutation.py
+"""
 
 from __future__ import annotations
 
@@ -104,11 +107,11 @@ def small_extents(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_every_token_is_a_target_once_an_epoch(tokens: list[int], parts: int) -> None:
     domain = DomainOrder("web", tokens, 16, 2, seed=3)
-    assert domain.total == sum(max(t - 1, 0) // 16 for t in tokens)
+    assert domain.total_blocks == sum(max(t - 1, 0) // 16 for t in tokens)
     cuts = set()
     for epoch in range(4):
-        first = epoch * domain.total * parts
-        epochs, shards, starts = domain.locate(np.arange(first, first + domain.total * parts), 16 // parts)
+        first = epoch * domain.total_blocks * parts
+        epochs, shards, starts = domain.locate(np.arange(first, first + domain.total_blocks * parts), 16 // parts)
         assert set(epochs.tolist()) == {epoch}
         seen = Counter()
         for shard, start in zip(shards.tolist(), starts.tolist(), strict=True):
@@ -116,7 +119,7 @@ def test_every_token_is_a_target_once_an_epoch(tokens: list[int], parts: int) ->
             seen.update((shard, start + 1 + i) for i in range(16 // parts))
         assert set(seen.values()) == {1}
         assert sum(tokens) - len(seen) == domain.remainder <= 16 * len(tokens)
-        cuts.add(tuple(domain.cut(epoch, s) for s in range(len(tokens))))
+        cuts.add(tuple(domain.start_offset(epoch, s) for s in range(len(tokens))))
     if any((t - 1) % 16 for t in tokens if t):
         assert len(cuts) > 1, "the cut moves from epoch to epoch"
 
@@ -125,12 +128,12 @@ def test_every_token_is_a_target_once_an_epoch(tokens: list[int], parts: int) ->
 def test_two_levels_keep_a_group_of_extents_together() -> None:
     domain = DomainOrder("web", [200 * 16 + 8], 16, 2, seed=3)
     assert (domain.extent, domain.extents) == (5, 40)
-    blocks = domain.permuted(0, np.arange(domain.total))
-    for group in range(0, domain.total - 15, 15):
+    blocks = domain.blocks_at(0, np.arange(domain.total_blocks))
+    for group in range(0, domain.total_blocks - 15, 15):
         assert len(set((blocks[group : group + 15] // 5).tolist())) == 3
-    assert domain.permuted(1, np.arange(domain.total)).tolist() != blocks.tolist()
+    assert domain.blocks_at(1, np.arange(domain.total_blocks)).tolist() != blocks.tolist()
     at = np.array([17, 3, 150, 3])
-    assert domain.permuted(0, at).tolist() == blocks[at].tolist()
+    assert domain.blocks_at(0, at).tolist() == blocks[at].tolist()
 
 
 def test_a_domain_smaller_than_a_block_is_refused_with_both_numbers() -> None:
@@ -141,15 +144,19 @@ def test_a_domain_smaller_than_a_block_is_refused_with_both_numbers() -> None:
 def replay(log: OrderLog, first: int, last: int) -> list[tuple[str, int, int]]:
     """(domain, ordinal, sequence) of each window."""
     out = []
-    for segment, domains, ordinals in log.place(first, last):
+    for segment, domains, ordinals in log.locate(first, last):
         names = list(segment.mix)
-        out += [(names[d], o, segment.sequence) for d, o in zip(domains.tolist(), ordinals.tolist(), strict=True)]
+        out += [(names[d], o, segment.seq_len) for d, o in zip(domains.tolist(), ordinals.tolist(), strict=True)]
     return out
 
 
 def test_the_order_is_the_same_in_any_pieces() -> None:
-    log = OrderLog.start(integer_mix({"a": 0.5, "b": 0.3, "c": 0.2})[0], 64, 16, 8)
-    log = log.change(48, mix={"a": 1, "c": 3}).change(100, sequence=64, batch=4).change(151, mix={"b": 1, "c": 1})
+    log = OrderLog.new(integer_mix({"a": 0.5, "b": 0.3, "c": 0.2})[0], 64, 16, 8)
+    log = (
+        log.with_change(48, mix={"a": 1, "c": 3})
+        .with_change(100, seq_len=64, global_size=4)
+        .with_change(151, mix={"b": 1, "c": 1})
+    )
     whole = replay(log, 0, 300)
     for step in (1, 7, 64):
         assert [w for j in range(0, 300, step) for w in replay(log, j, min(j + step, 300))] == whole
@@ -163,13 +170,13 @@ def test_changes_lose_and_repeat_nothing(data: st.DataObject) -> None:
     names = ["a", "b", "c", "d"]
     draw_mix = st.dictionaries(st.sampled_from(names), st.integers(1, 9), min_size=1)
     draw_length = st.sampled_from([4, 8, 16])
-    log = OrderLog.start(data.draw(draw_mix), 16, data.draw(draw_length), 4)
+    log = OrderLog.new(data.draw(draw_mix), 16, data.draw(draw_length), 4)
     at = 0
     for _ in range(data.draw(st.integers(0, 5))):
         at += data.draw(st.integers(0, 40))
         before = replay(log, 0, at)
-        log = log.change(
-            at, mix=data.draw(draw_mix), sequence=data.draw(draw_length), batch=data.draw(st.integers(1, 9))
+        log = log.with_change(
+            at, mix=data.draw(draw_mix), seq_len=data.draw(draw_length), global_size=data.draw(st.integers(1, 9))
         )
         assert replay(log, 0, at) == before, "no window that was read moves"
     end = at + data.draw(st.integers(0, 60))
@@ -181,14 +188,14 @@ def test_changes_lose_and_repeat_nothing(data: st.DataObject) -> None:
         read[name].update(range(ordinal * length, (ordinal + 1) * length))
     for name in names:
         assert set(read[name].values()) <= {1}
-        reached = log.read(end).get(name, 0)
+        reached = log.inputs_read(end).get(name, 0)
         assert max(read[name], default=-1) < reached
         assert reached - len(read[name]) == skipped[name]
         assert skipped[name] < 16 * len(log.segments)
 
 
 def test_a_length_that_does_not_divide_the_block_is_refused() -> None:
-    with pytest.raises(OrderError, match="5 does not divide the block of 16"):
-        OrderLog.start({"a": 1}, 16, 5, 1)
+    with pytest.raises(OrderError, match="5 inputs does not divide the shuffle block of 16"):
+        OrderLog.new({"a": 1}, 16, 5, 1)
     with pytest.raises(OrderError, match="before the last segment"):
-        OrderLog.start({"a": 1}, 16, 16, 1).change(10, batch=2).change(9, batch=3)
+        OrderLog.new({"a": 1}, 16, 16, 1).with_change(10, global_size=2).with_change(9, global_size=3)

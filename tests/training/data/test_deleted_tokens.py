@@ -36,7 +36,7 @@ class Manifest:
 def masked(given: Batch, manifest: Any) -> Batch:
     """As the loader does it."""
     erased = DeletedTokens(manifest, lambda: None)
-    return erased.masked(given) if erased.there() else given
+    return erased.mask_targets(given) if erased.any_deleted() else given
 
 
 def batch(stream: list[int], starts: list[int]) -> Batch:
@@ -76,14 +76,14 @@ def test_far_away_shards_that_were_erased_are_read_again(corpus: Path) -> None:
     manifest = shards.read_manifest("memory://erased-run")
     data, log, _ = new_data_order(manifest, DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10)
     before = data.batch(log, 0, 8)
-    doc = data.doc_ids(data.windows(log, 3, 4)[0])[0]
+    doc = data.doc_ids(data.sequences(log, 3, 4)[0])[0]
     assert erasing.erase_tokens(Storage("memory://erased-run"), [doc]) > 0
     assert data.batch(log, 0, 8).targets.equal(before.targets), "asked for once a minute"
-    data.tombstones._look = data.tombstones._ask = 0.0
+    data.deleted_tokens._next_local = data.deleted_tokens._next_remote = 0.0
     after = data.batch(log, 0, 8)
     row = after.targets[3]
     assert (row == IGNORE_INDEX).any() and not before.targets.eq(IGNORE_INDEX).any()
-    gone = [i for i, w in enumerate(data.windows(log, 0, 8)) if doc in data.doc_ids(w)]
+    gone = [i for i, w in enumerate(data.sequences(log, 0, 8)) if doc in data.doc_ids(w)]
     assert {int(i) for i in torch.nonzero((after.targets == IGNORE_INDEX).any(dim=1))} == set(gone)
     assert not after.tokens[3].equal(before.tokens[3]), "not what the cache held"
 
@@ -93,15 +93,15 @@ def test_erased_documents_of_the_second_of_two_runs(
 ) -> None:
     import shutil
 
-    monkeypatch.setattr("training.data.deleted_tokens.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("training.data.deleted_tokens.CHECK_LOCAL_EVERY", 0.0)
 
     shutil.copytree(corpus / "result", tmp_path / "second" / "result")
     both = shards.read_manifest([str(corpus), str(tmp_path / "second")])
     data, log, _ = new_data_order(both, DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10)
-    window = next(w for w in data.windows(log, 0, 800) if w.shard >= 2)
-    first = window.number // 8 * 8
+    window = next(w for w in data.sequences(log, 0, 800) if w.shard >= 2)
+    first = window.index // 8 * 8
     before = data.batch(log, first, first + 8)
     erasing.erase_tokens(Storage(str(tmp_path / "second")), [data.doc_ids(window)[0]])
     after = data.batch(log, first, first + 8)
-    assert (after.targets[window.number - first] == IGNORE_INDEX).any() and not before.targets.eq(IGNORE_INDEX).any()
+    assert (after.targets[window.index - first] == IGNORE_INDEX).any() and not before.targets.eq(IGNORE_INDEX).any()
     shards.verify_manifest(both)

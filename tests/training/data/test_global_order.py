@@ -1,4 +1,7 @@
-"""The promises about order as a whole: any world, any number of workers, any history of interruptions, exact quotas."""
+"""The promises about order as a whole: any world, any number of workers, any history of interruptions, exact quotas.
+
+Covers: dataloader.py, data_schedule.py, read_history.py
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def test_global_batches_are_the_same_lists_for_any_world(
     corpus: Path, workers: int, worlds: list[tuple[int, int]]
 ) -> None:
     data, log = opened(corpus, WINDOWS, seq_len=64)
-    whole = [listed([data.batch(log, *log.span(i))]) for i in range(ITERATIONS)]
+    whole = [listed([data.batch(log, *log.step_range(i))]) for i in range(ITERATIONS)]
     assert len({str(w) for batch in whole for w in batch}) == WINDOWS * ITERATIONS
     for world, accumulation in worlds:
         again, _ = opened(corpus, WINDOWS, seq_len=64)
@@ -67,7 +70,9 @@ def test_global_batches_are_the_same_lists_for_any_world(
 
 
 def test_a_batch_that_cannot_be_dealt_names_the_nearest_that_can(corpus: Path) -> None:
-    with pytest.raises(UserError, match=r"batch of 96 cannot be dealt to 5 ranks × 2 steps .*; 90 or 100 can"):
+    with pytest.raises(
+        UserError, match=r"batch of 96 cannot be divided over 5 ranks × 2 accumulation .*; 90 or 100 can"
+    ):
         rank_slices(96, 5, 2, 0)
     with pytest.raises(UserError, match="; 8 can"):
         rank_slices(6, 8, 1, 0)
@@ -81,7 +86,7 @@ def test_killed_and_resumed_at_other_worlds_every_window_once_an_epoch(corpus: P
     """A history of kills: each life begins at a checkpoint, with its own world size, and may lose work behind it."""
     rng = random.Random(seed)
     data, log = opened(corpus, WINDOWS, seq_len=64, weights={"docs": 1})
-    epoch = data.orders["docs"].total
+    epoch = data.orders["docs"].total_blocks
     iterations = 2 * epoch // WINDOWS
     kept: dict[int, list[tuple[int, int, int]]] = {}
     at = 0
@@ -91,12 +96,12 @@ def test_killed_and_resumed_at_other_worlds_every_window_once_an_epoch(corpus: P
         log = OrderLog.from_dict(log.as_dict())  # all that a checkpoint holds
         killed = min(iterations, at + rng.randint(1, iterations // 2))
         for i in range(at, killed):
-            first = log.span(i)[0]
+            first = log.step_range(i)[0]
             kept[i] = [
                 (w.epoch, w.shard, w.start)
                 for a in range(accumulation)
                 for r in range(world)
-                for w in life.windows(log, *(first + s for s in rank_slices(WINDOWS, world, accumulation, r)[a]))
+                for w in life.sequences(log, *(first + s for s in rank_slices(WINDOWS, world, accumulation, r)[a]))
             ]
         at = killed if killed == iterations else rng.randint(at, killed)  # back to the last checkpoint
     read = Counter(w for i in range(iterations) for w in kept[i])
@@ -108,9 +113,9 @@ def test_killed_and_resumed_at_other_worlds_every_window_once_an_epoch(corpus: P
 def check_mix(rng: random.Random, windows: int) -> None:
     k = rng.randint(2, 50)
     mix, _ = integer_mix({f"d{i}": rng.random() ** rng.choice([1, 4]) + 1e-9 for i in range(k)})
-    log = OrderLog.start(mix, 16, 16, 8)
+    log = OrderLog.new(mix, 16, 16, 8)
     total, n = sum(mix.values()), np.arange(1, windows + 1, dtype=np.int64)
-    (_, domains, ordinals), *rest = log.place(0, windows)
+    (_, domains, ordinals), *rest = log.locate(0, windows)
     assert not rest
     for i, quota in enumerate(mix.values()):
         here = domains == i
@@ -133,13 +138,13 @@ def test_quotas_hold_at_every_prefix_of_a_million_windows_for_a_hundred_mixes() 
 
 def test_three_changes_on_the_way_hold_their_quotas_and_caps(corpus: Path) -> None:
     data, log = opened(corpus, 16, 40, seq_len=64, shuffle_block=128, changes=CHANGES, max_epochs=4)
-    assert [(s.window, s.sequence, s.batch) for s in log.segments] == [
+    assert [(s.start, s.seq_len, s.global_size) for s in log.segments] == [
         (0, 64, 16),
         (64, 64, 16),
         (112, 128, 8),
         (128, 32, 24),
     ]
-    assert [log.span(i) for i in (0, 4, 7, 8, 9, 10)] == [
+    assert [log.step_range(i) for i in (0, 4, 7, 8, 9, 10)] == [
         (0, 16),
         (64, 80),
         (112, 120),
@@ -147,14 +152,14 @@ def test_three_changes_on_the_way_hold_their_quotas_and_caps(corpus: Path) -> No
         (128, 152),
         (152, 176),
     ]
-    assert [log.iteration(w) for w in (0, 63, 64, 111, 112, 127, 128, 152)] == [0, 3, 4, 6, 7, 8, 9, 10]
-    windows = log.span(40)[0]
+    assert [log.step_of(w) for w in (0, 63, 64, 111, 112, 127, 128, 152)] == [0, 3, 4, 6, 7, 8, 9, 10]
+    windows = log.step_range(40)[0]
     counted = replay_order(log, data.orders, windows)
     assert all(c.error < 1 for c in counted.values())
-    assert sum(c.windows for c in counted.values()) == windows
+    assert sum(c.sequences for c in counted.values()) == windows
     for name, count in counted.items():
-        mine = [w for w in data.windows(log, 0, windows) if w.domain == name]
-        assert count.windows == len(mine) and count.tokens == sum(len(w.tokens) - 1 for w in mine)
+        mine = [w for w in data.sequences(log, 0, windows) if w.domain == name]
+        assert count.sequences == len(mine) and count.tokens == sum(len(w.tokens) - 1 for w in mine)
         assert count.epochs < 4 and count.most - count.fewest <= 1
     # twice the iterations would read more of docs than its cap
     with pytest.raises(UserError, match=r"domain docs would be read .* the cap is 0.05 epochs .* runs out in step"):
@@ -173,7 +178,7 @@ def test_a_smaller_budget_reads_a_part_of_what_a_larger_one_reads(corpus: Path, 
         weights = {"code": weight, "docs": 1 - weight}
         reader, log = opened(corpus, batch, iterations, seq_len=64, shuffle_block=128, weights=weights)
         found: dict[str, list[tuple[int, int, int]]] = {"code": [], "docs": []}
-        for w in reader.windows(log, 0, batch * iterations):
+        for w in reader.sequences(log, 0, batch * iterations):
             assert w.epoch == 0
             found[w.domain].append((w.shard, w.start, len(w.tokens)))
         read.append(found)
@@ -185,57 +190,57 @@ def test_a_smaller_budget_reads_a_part_of_what_a_larger_one_reads(corpus: Path, 
 def test_a_change_on_resume_leaves_what_was_read_and_goes_by_the_new_configuration(corpus: Path) -> None:
     manifest = shards.read_manifest(str(corpus))
     data, log = opened(corpus, 16, 40, seq_len=64, shuffle_block=128)
-    log = log.change(80, masked=("00" * 16,))
-    before = [(w.domain, w.shard, w.start) for w in data.windows(log, 0, 160)]
+    log = log.with_change(80, masked=("00" * 16,))
+    before = [(w.domain, w.shard, w.start) for w in data.sequences(log, 0, 160)]
     same = resume_data_order(manifest, DataConfig(seq_len=64, shuffle_block=128), 17, 16, 40, log, 160)
     assert same[1] is log
     config = DataConfig(seq_len=128, shuffle_block=128, weights={"docs": 1}, changes=({"at": 12, "global_size": 4},))
     _, changed, _ = resume_data_order(manifest, config, 17, 16, 40, log, 160)
-    assert [(w.domain, w.shard, w.start) for w in data.windows(changed, 0, 160)] == before
-    assert [(s.window, s.batch, s.sequence, s.mix) for s in changed.segments[-2:]] == [
+    assert [(w.domain, w.shard, w.start) for w in data.sequences(changed, 0, 160)] == before
+    assert [(s.start, s.global_size, s.seq_len, s.mix) for s in changed.segments[-2:]] == [
         (160, 16, 128, {"docs": 1}),
         (192, 4, 128, {"docs": 1}),
     ]
     assert changed.segments[-1].masked == ("00" * 16,)
     replay_order(changed, data.orders, 400)
-    with pytest.raises(UserError, match="256 does not divide the block of 128"):
+    with pytest.raises(UserError, match="256 inputs does not divide the shuffle block of 128"):
         resume_data_order(manifest, DataConfig(seq_len=256), 17, 16, 40, log, 160)
 
 
 @pytest.mark.parametrize("batch", [1, 16])
 def test_seen_is_what_the_windows_say(corpus: Path, batch: int) -> None:
     data, log = opened(corpus, batch, 400, seq_len=64, shuffle_block=128, changes=CHANGES)
-    windows = log.span(400)[0] if batch == 1 else 2000
+    windows = log.step_range(400)[0] if batch == 1 else 2000
     found: dict[str, list[int]] = {}
-    for w in data.windows(log, 0, windows):
+    for w in data.sequences(log, 0, windows):
         for doc in data.doc_ids(w):
-            found.setdefault(doc, []).append(w.number)
+            found.setdefault(doc, []).append(w.index)
     for name, domain in data.domains.items():
         for number in range(len(domain.shards)):
             stream = domain.shard(number)
             for row, doc in enumerate(stream.documents.column("doc_id").to_pylist()):
                 first, last = int(stream.offsets[row]), int(stream.offsets[row + 1])
                 readings = find_reads(log, data.orders[name], number, first, last, windows)
-                assert [r.window for r in readings] == found.get(doc.hex(), []), (name, number, row)
-                assert all(r.iteration == log.iteration(r.window) + 1 for r in readings)
+                assert [r.sequence for r in readings] == found.get(doc.hex(), []), (name, number, row)
+                assert all(r.step == log.step_of(r.sequence) + 1 for r in readings)
     assert max(map(len, found.values())) > 10
 
 
 @pytest.mark.parametrize("tokens", [[40, 33, 500], [16, 1000, 0, 17, 18], [2000]])
-def test_position_is_the_inverse_of_permuted(tokens: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_positions_of_is_the_inverse_of_blocks_at(tokens: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.data.block_order.EXTENT_BYTES", 5 * 16 * 2)
     monkeypatch.setattr("training.data.block_order.EXTENTS_IN_GROUP", 3)
     domain = DomainOrder("web", tokens, 16, 2, seed=3)
     for epoch in range(3):
-        at = np.arange(domain.total)
-        assert domain.position(epoch, domain.permuted(epoch, at)).tolist() == at.tolist()
+        at = np.arange(domain.total_blocks)
+        assert domain.positions_of(epoch, domain.blocks_at(epoch, at)).tolist() == at.tolist()
 
 
 def test_a_damaged_log_is_found(corpus: Path) -> None:
     data, log = opened(corpus, 16, 40, seq_len=64, weights={"docs": 1})
-    good = log.change(32, mix={"docs": 2})
+    good = log.with_change(32, mix={"docs": 2})
     twice = OrderLog(64, (*good.segments[:1], Segment(32, {"docs": 5}, {"docs": 2}, 64, 16)))
     replay_order(good, data.orders, 100)
-    with pytest.raises(ValueError, match="domain docs does not go on where it was"):
+    with pytest.raises(ValueError, match="domain docs does not continue where it was left"):
         replay_order(twice, data.orders, 100)
     assert quota_errors(log.segments[0], 100) == {"docs": 0}

@@ -13,7 +13,7 @@ from curation import shards
 from training.config import DataConfig
 from training.data import block_order, prefetch
 from training.data.data_schedule import new_data_order
-from training.data.dataset import AHEAD, FIRST
+from training.data.dataset import FIRST_LOCATED, LOCATED_AHEAD
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no posix_fadvise on this system: nothing is read ahead")
@@ -33,12 +33,12 @@ def test_groups_are_asked_for_once_whole_and_before_they_are_read(
         shards.read_manifest(str(corpus)), DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10
     )
     order, domain = data.orders["docs"], data.domains["docs"]
-    for first in range(0, order.total, 8):
-        data.batch(log, first, min(first + 8, order.total))
+    for first in range(0, order.total_blocks, 8):
+        data.batch(log, first, min(first + 8, order.total_blocks))
     for thread in threading.enumerate():
         if thread.daemon and thread.name.startswith("Thread-"):
             thread.join(5)
-    epochs, positions = np.divmod(np.arange(FIRST + AHEAD), order.total)
+    epochs, positions = np.divmod(np.arange(FIRST_LOCATED + LOCATED_AHEAD), order.total_blocks)
     groups = {(e, n) for e, g in order.groups_of(epochs, positions) for n in (g, g + 1)}
     expected = [r for epoch, group in groups for r in order.group_extents(epoch, group)]
     found = []

@@ -38,8 +38,8 @@ def far(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def tables(data: TokenDataset, log: OrderLog, last: int) -> list[Any]:
     return [
-        (w.domain, w.epoch, w.shard, w.start, w.document, w.tokens.tolist(), w.starts.tolist())
-        for w in data.windows(log, 0, last)
+        (w.domain, w.epoch, w.shard, w.start, w.first_document, w.tokens.tolist(), w.document_starts.tolist())
+        for w in data.sequences(log, 0, last)
     ]
 
 
@@ -51,7 +51,7 @@ def test_far_windows_are_the_near_ones(corpus: Path, far: str) -> None:
     for first in (0, 8, 4000):
         one, two = away.batch(log, first, first + 8), near.batch(log, first, first + 8)
         assert all(a.equal(b) for a, b in zip(one.tensors, two.tensors, strict=True))
-    assert away.doc_ids(away.windows(log, 7, 8)[0]) == near.doc_ids(near.windows(log, 7, 8)[0])
+    assert away.doc_ids(away.sequences(log, 7, 8)[0]) == near.doc_ids(near.sequences(log, 7, 8)[0])
     local, remote = (
         DomainStream("code", m, m.splits["validation"]["code"]) for m in map(shards.read_manifest, (str(corpus), far))
     )
@@ -64,24 +64,24 @@ def test_an_epoch_is_fetched_once_through_a_small_cache(far: str) -> None:
     manifest = shards.read_manifest(far)
     size = 2 * manifest.splits["train"]["docs"].tokens
     data = TokenDataset(manifest, 17, 64, ["docs"], cache_bytes=size // 10)
-    log = OrderLog.start({"docs": 1}, 64, 64, 8)
-    epoch = data.orders["docs"].total
+    log = OrderLog.new({"docs": 1}, 64, 64, 8)
+    epoch = data.orders["docs"].total_blocks
     for first in range(0, epoch, 8):
         data.batch(log, first, min(first + 8, epoch))
     headers = len(manifest.splits["train"]["docs"]) * 65_536
-    assert data.domains["docs"].fetched <= 1.1 * epoch * 128 + headers
+    assert data.domains["docs"].bytes_fetched <= 1.1 * epoch * 128 + headers
     assert data.cache.peak <= size // 10 and not data.notes
 
 
 def test_a_cache_smaller_than_a_group_fetches_windows_and_says_so(far: str) -> None:
     manifest = shards.read_manifest(far)
     data = TokenDataset(manifest, 17, 64, ["docs"], cache_bytes=1000)
-    assert "windows are fetched one by one" in data.notes[0]
-    log = OrderLog.start({"docs": 1}, 64, 64, 8)
-    before = data.domains["docs"].fetched
+    assert "sequences are fetched one by one" in data.notes[0]
+    log = OrderLog.new({"docs": 1}, 64, 64, 8)
+    before = data.domains["docs"].bytes_fetched
     data.batch(log, 0, 80)
     headers = len(manifest.splits["train"]["docs"]) * 65_536
-    assert data.domains["docs"].fetched - before <= 80 * 130 + headers
+    assert data.domains["docs"].bytes_fetched - before <= 80 * 130 + headers
 
 
 def test_the_cache_is_bounded_and_keeps_what_is_needed() -> None:
@@ -89,15 +89,15 @@ def test_the_cache_is_bounded_and_keeps_what_is_needed() -> None:
     values = {k: np.full(40, k) for k in range(5)}
     for k in (0, 1):
         assert cache.get(k, 40, lambda k=k: values[k]) is values[k]
-    cache.need("web", [0])
-    assert not cache.ahead(3, 80, lambda: values[3]), "would push out what is needed"
-    assert cache.ahead(2, 40, lambda: values[2]) and cache.get(2, 40, lambda: None) is values[2]
+    cache.pin("web", [0])
+    assert not cache.prefetch(3, 80, lambda: values[3]), "would push out what is needed"
+    assert cache.prefetch(2, 40, lambda: values[2]) and cache.get(2, 40, lambda: None) is values[2]
     assert cache.get(0, 40, lambda: None) is values[0] and cache.used <= 100 and cache.peak <= 100
 
     def fail() -> Any:
         raise OSError("gone")
 
-    cache.need("web", [])
+    cache.pin("web", [])
     for _ in range(2):
         with pytest.raises(OSError, match="gone"):
             cache.get(9, 10, fail)
@@ -130,7 +130,7 @@ def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -
     assert both.splits["train"]["docs"].tokens == first.splits["train"]["docs"].tokens + 900
     assert sorted(both.splits["train"]) == ["code", "docs", "new"] and both.mix.max_epochs == 4
     data, log, _ = new_data_order(both, DataConfig(seq_len=64), 17, 8, 10)
-    windows = data.windows(log, 0, 5000)
+    windows = data.sequences(log, 0, 5000)
     for w in windows[::50]:
         assert data.domains[w.domain].shard(w.shard).tokens[w.start : w.start + 65].tolist() == w.tokens.tolist()
     assert {w.shard for w in windows if w.domain == "docs"} == {0, 1, 2}
@@ -159,7 +159,7 @@ def test_workers_of_a_dataloader_read_far_away_shards(corpus: Path) -> None:
     assert all(d.remote for d in data.domains.values())
     near, _, _ = new_data_order(shards.read_manifest(str(corpus)), DataConfig(seq_len=64), 17, 8, 10)
     for i, (batch,) in enumerate(build_dataloader(data, log, range(6), workers=2)):
-        expected = near.batch(log, *log.span(i))
+        expected = near.batch(log, *log.step_range(i))
         assert all(a.equal(b) for a, b in zip(batch.tensors, expected.tensors, strict=True))
 
 

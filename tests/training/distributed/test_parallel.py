@@ -151,7 +151,7 @@ def test_a_mesh_of_two_dimensions_and_tasks(corpus: Path, tmp_path: Path) -> Non
     ])  # fmt: skip
     launch(1, [job(corpus, tmp_path / "one", steps=4), job(bare, tmp_path / "tasks1", **asked)])
     assert_close(tmp_path / "one", tmp_path / "replicas")
-    assert "a global batch of 9 cannot be dealt to 2 ranks" in said
+    assert "a global batch of 9 cannot be divided over 2 ranks" in said
     figures = [[e["tasks"] for e in map(json.loads, (tmp_path / run / "metrics.jsonl").open()) if "tasks" in e]
                for run in ("tasks1", "tasks2")]  # fmt: skip
     assert len(figures[0]) == len(figures[1]) == 2

@@ -1,4 +1,7 @@
-"""Tasks: scores against the plain computation, the forms of files, code in its process, lm-eval's own accuracy."""
+"""Tasks: scores against the plain computation, the forms of files, code in its process, lm-eval's own accuracy.
+
+Covers: likelihood.py, task_files.py, humaneval.py, lm_eval_adapter.py
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def plainly(trained: LoadedModel, context: str, continuation: str) -> tuple[floa
     before, after = encode_pair(trained, context, continuation)
     ids = torch.tensor([[trained.eos, *before, *after]])
     with torch.no_grad():
-        logits = F.linear(trained.model.hidden(ids[:, :-1], None), trained.model.head.weight)[0, -len(after) :]
+        logits = F.linear(trained.model.hidden_states(ids[:, :-1], None), trained.model.head.weight)[0, -len(after) :]
     wanted = torch.tensor(after)
     value = torch.log_softmax(logits, -1).gather(1, wanted[:, None]).sum().item()
     return value, bool((logits.argmax(-1) == wanted).all())

@@ -21,8 +21,8 @@ from training.model.transformer import Model, ModelConfig
 def test_scores_are_those_of_the_plain_computation(corpus: Path) -> None:
     manifest = shards.read_manifest(str(corpus))
     domains = {n: DomainStream(n, manifest, s) for n, s in manifest.splits["validation"].items()}
-    model = Model(ModelConfig(vocab=1024, **PRESETS["toy"]))
-    model.initialise(1)
+    model = Model(ModelConfig(vocab_size=1024, **PRESETS["toy"]))
+    model.init_weights(1)
 
     def scores(limit: int | None, micro: int) -> dict:
         return evaluate_domains(
@@ -43,11 +43,11 @@ def test_scores_are_those_of_the_plain_computation(corpus: Path) -> None:
         for start in range(0, 1000, 250):
             tokens, targets = stream[start : start + 250][None], stream[start + 1 : start + 251][None]
             documents = (tokens == 0).long().cumsum(1)
-            logits = F.linear(model.hidden(tokens, document_mask(documents)), model.head.weight)
+            logits = F.linear(model.hidden_states(tokens, document_mask(documents)), model.head.weight)
             total += F.cross_entropy(logits[0], targets[0], reduction="sum").item()
         score = found[name]
         entry = manifest.splits["validation"][name]
-        assert (score.tokens, score.windows) == (1000, 4)
+        assert (score.tokens, score.sequences) == (1000, 4)
         assert score.loss == pytest.approx(total / 1000, rel=1e-5)
         assert score.perplexity == pytest.approx(math.exp(total / 1000), rel=1e-4)
         assert score.bits_per_byte == pytest.approx(

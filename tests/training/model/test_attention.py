@@ -1,4 +1,7 @@
-"""Packed documents equal an independent loop over them, in every way attention is computed; and compiling is clean."""
+"""Packed documents equal an independent loop over them, in every way attention is computed; and compiling is clean.
+
+Covers: attention_cpu.py
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from training.model.transformer import Model, ModelConfig
 
 LENGTHS = [5, 1, 40, 17, 65, 2, 30]  # 160 positions: not a multiple of flex_attention's block
 TINY = ModelConfig(
-    vocab=50, num_layers=2, hidden_size=32, num_heads=4, num_kv_heads=2, intermediate_size=48, tie_embeddings=True
+    vocab_size=50, num_layers=2, hidden_size=32, num_heads=4, num_kv_heads=2, intermediate_size=48, tie_embeddings=True
 )
 
 
@@ -118,13 +121,13 @@ def gradients(model: Model, call: object = None) -> dict[str, Tensor]:
 def test_one_graph(qk_norm: bool) -> None:
     """The whole forward and backward compile without a break, and give what eager gives."""
     model = Model(ModelConfig(**{**vars(TINY), "qk_norm": qk_norm}))
-    model.initialise(1)
+    model.init_weights(1)
     eager = gradients(model)
     explained = torch._dynamo.explain(model)(*batch())
     assert (explained.graph_count, explained.graph_break_count) == (1, 0), explained.break_reasons
     torch._dynamo.reset()
     compiled = gradients(model, torch.compile(model, fullgraph=True, backend="aot_eager"))
-    by_block = Model(model.shape)
+    by_block = Model(model.config)
     by_block.load_state_dict(model.state_dict())
     by_block.compile_blocks(backend="aot_eager")
     for other in (compiled, gradients(by_block)):
@@ -136,7 +139,7 @@ def test_recomputing_changes_nothing() -> None:
     from benchmarks.memory_profile import LiveStorages
 
     model = Model(TINY)
-    model.initialise(1)
+    model.init_weights(1)
     peaks = []
     with LiveStorages(model.parameters()) as live:
         kept = gradients(model)
@@ -153,7 +156,7 @@ def test_recomputing_changes_nothing() -> None:
 def test_packing_drops_and_pads_nothing() -> None:
     """Every position of a window of documents is a query once; the flex and the SDPA model agree."""
     model = Model(TINY)
-    model.initialise(2)
+    model.init_weights(2)
     tokens, targets, documents = batch()
     with torch.no_grad():
         loss, count, nll = model(tokens, targets, documents)

@@ -15,7 +15,7 @@ from training.model.transformer import Model, ModelConfig, apply_rotary, rope_an
 
 def tiny(**changes: object) -> Model:
     sizes = {
-        "vocab": 50,
+        "vocab_size": 50,
         "num_layers": 2,
         "hidden_size": 32,
         "num_heads": 4,
@@ -25,7 +25,7 @@ def tiny(**changes: object) -> Model:
         **changes,
     }
     model = Model(ModelConfig(**sizes))
-    model.initialise(3)
+    model.init_weights(3)
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "norm" in name:
@@ -99,7 +99,7 @@ def test_rotation_depends_on_distance_alone() -> None:
 def test_cache_equals_no_cache() -> None:
     model = tiny(tied=False)
     tokens = torch.randint(0, 50, (1, 12), generator=torch.Generator().manual_seed(0))
-    whole = F.linear(model.hidden(tokens, None), model.head.weight)
+    whole = F.linear(model.hidden_states(tokens, None), model.head.weight)
     cache: list = []
     steps = [model.next_logits(part, cache) for part in (tokens[:, :5], tokens[:, 5:8], tokens[:, 8:9], tokens[:, 9:])]
     for logits, at in zip(steps, (4, 7, 8, 11), strict=True):
@@ -108,7 +108,7 @@ def test_cache_equals_no_cache() -> None:
 
 def test_initialisation_is_a_function_of_seed_and_name() -> None:
     shape = ModelConfig(
-        vocab=500,
+        vocab_size=500,
         num_layers=3,
         hidden_size=64,
         num_heads=4,
@@ -117,19 +117,19 @@ def test_initialisation_is_a_function_of_seed_and_name() -> None:
         tie_embeddings=False,
     )
     first, second, third = Model(shape), Model(shape), Model(shape)
-    first.initialise(1), second.initialise(1), third.initialise(2)
+    first.init_weights(1), second.init_weights(1), third.init_weights(2)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(first.head.weight, third.head.weight)
     assert first.embedding.weight.std().item() == pytest.approx((2 / 5 / 64) ** 0.5, rel=0.05)
     assert first.blocks[0].ffn.down.weight.std().item() == pytest.approx((2 / 5 / 64 / 6) ** 0.5, rel=0.05)
     assert first.norm.weight.tolist() == [1.0] * 64
-    hidden = first.hidden(torch.arange(100)[None], None)
+    hidden = first.hidden_states(torch.arange(100)[None], None)
     assert F.linear(hidden, first.head.weight).std().item() < 1.5, "a fresh model is near uniform"
 
 
 def test_llama_3_8b_has_its_parameters() -> None:
     sizes = PRESETS["8b"]
     with torch.device("meta"):
-        assert Model(ModelConfig(vocab=128256, **sizes)).parameters_count() == 8_030_261_248
-        assert Model(ModelConfig(vocab=128256, **PRESETS["1b"])).parameters_count() == 1_235_814_400
-        assert Model(ModelConfig(vocab=128256, **PRESETS["3b"])).parameters_count() == 3_212_749_824
+        assert Model(ModelConfig(vocab_size=128256, **sizes)).num_parameters() == 8_030_261_248
+        assert Model(ModelConfig(vocab_size=128256, **PRESETS["1b"])).num_parameters() == 1_235_814_400
+        assert Model(ModelConfig(vocab_size=128256, **PRESETS["3b"])).num_parameters() == 3_212_749_824

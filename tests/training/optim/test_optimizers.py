@@ -1,4 +1,7 @@
-"""Which parameters decay, what a step does, and the learning rate at every iteration."""
+"""Which parameters decay, what a step does, and the learning rate at every iteration.
+
+Covers: lr_schedule.py, loss_scale.py
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from training.model.transformer import Model, ModelConfig
 from training.optim.lr_schedule import learning_rate
 from training.optim.optimizers import Muon, build_optimizers
 
-SHAPE = {"vocab": 10, "num_layers": 2, "hidden_size": 8, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 8}
+SHAPE = {"vocab_size": 10, "num_layers": 2, "hidden_size": 8, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 8}
 
 
 def groups(tied: bool, **config: Any) -> list[dict[str, set[str]]]:
@@ -70,7 +73,7 @@ def test_muon_is_torchs(shape: tuple[int, int]) -> None:
 def test_a_skipped_step_leaves_everything_as_it_was(kind: str) -> None:
     """Whatever the gradient is: also one that is no number."""
     model = Model(ModelConfig(**SHAPE, tie_embeddings=True))
-    model.initialise(1)
+    model.init_weights(1)
     optimizers = build_optimizers(model, OptimizerConfig(kind=kind))
 
     def step(value: float, skip: float) -> None:
@@ -79,7 +82,7 @@ def test_a_skipped_step_leaves_everything_as_it_was(kind: str) -> None:
         optimizers.step(torch.tensor(skip))
 
     def state() -> list[torch.Tensor]:
-        return [t.clone() for p in model.parameters() for t in (p.detach(), *optimizers.moments(p).values())]
+        return [t.clone() for p in model.parameters() for t in (p.detach(), *optimizers.state_tensors(p).values())]
 
     step(0.1, 0.0)
     before = state()
@@ -94,7 +97,7 @@ def test_a_skipped_step_leaves_everything_as_it_was(kind: str) -> None:
 def test_the_update_is_measured(kind: str) -> None:
     """Against the difference of the weights before and after; a skipped one is none."""
     model = Model(ModelConfig(**SHAPE, tie_embeddings=False))
-    model.initialise(1)
+    model.init_weights(1)
     optimizers = build_optimizers(model, OptimizerConfig(kind=kind, lr=0.02, weight_decay=0.5))
     generator = torch.Generator().manual_seed(2)
     for skip in (0.0, 0.0, 1.0, 0.0):

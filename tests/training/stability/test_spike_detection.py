@@ -1,4 +1,7 @@
-"""The guard: what it calls an anomaly, whom it blames, and that nothing of it is lost when a run is cut short."""
+"""The guard: what it calls an anomaly, whom it blames, and that nothing of it is lost when a run is cut short.
+
+Covers: find_spike_documents.py, rollback.py
+"""
 
 from __future__ import annotations
 
@@ -253,7 +256,7 @@ def test_random_weights_blame_nobody(
 
     def found(step: int) -> Checkpoint:
         guard = {"history": [losses, losses]}
-        return Checkpoint(Path(f"{step:08d}"), {"step": step, "guard": guard, "model_config": {"vocab": 257}}, ())
+        return Checkpoint(Path(f"{step:08d}"), {"step": step, "guard": guard, "model_config": {"vocab_size": 257}}, ())
 
     monkeypatch.setattr(rollback.save_load, "newest", lambda _: found(50))
     config = parse("steps: 100", overrides={"init_from": init_from} if init_from else {})

@@ -43,7 +43,7 @@ def test_a_binary_scores_as_its_arpa(arpa: str, tool: str, tmp_path: Path) -> No
     kenlm_binary.convert_to_binary(arpa, out, tool)
     assert kenlm_binary.is_binary(out) and not kenlm_binary.is_binary(arpa)
     assert Path(out + ".sha256").read_text().split()[0] == models.sha256(out)
-    a, b = kenlm_model.load_kenlm(arpa), kenlm_model.load(out)
+    a, b = kenlm_model.load_kenlm(arpa), kenlm_model.load_kenlm(out)
     for line in ("the mill", "a b c", "of the in a", ""):
         assert a.score(line) == b.score(line)
 

@@ -1,6 +1,7 @@
 """Perplexity: its formula by hand on a small model, its word definition, and what a real model prefers.
 
-Covers: ccnet_normalization.py, kenlm_model.py, curation/quality/ngram/tokenize_text.py, curation/quality/ngram/tokenize_kernel.py
+Covers: ccnet_normalization.py, kenlm_model.py, curation/quality/ngram/tokenize_text.py,
+curation/quality/ngram/tokenize_kernel.py
 """
 
 from __future__ import annotations

@@ -179,5 +179,5 @@ def test_rows_nulls_and_slices() -> None:
     assert found[3][0] == {"entity": "IP_ADDRESS", "start": 2, "end": 9, "score": 0.6}
     assert analyze(texts.slice(3), ["IP_ADDRESS"]).to_pylist() == found[3:]
     assert [f["entity"] for f in analyze(texts, ["IP_ADDRESS"]).to_pylist()[1]] == []
-    with pytest.raises(UserError, match="no entity NONSENSE"):
+    with pytest.raises(UserError, match="unknown entity NONSENSE"):
         analyze(texts, ["NONSENSE"])

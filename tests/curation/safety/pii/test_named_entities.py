@@ -43,7 +43,7 @@ def test_names_by_a_spacy_pipeline(pipeline: Path) -> None:
 def test_pipelines_that_are_not_there(pipeline: Path, tmp_path: Path) -> None:
     cases = {
         "PERSON needs a spaCy pipeline: install one": Pii(entities=["PERSON"]),
-        "en_core_web_sm is not installed: install it on every worker machine": Pii(entities=["PERSON"], ner="en_core_web_sm"),
+        "en_core_web_sm is not installed: install it on every worker": Pii(entities=["PERSON"], ner="en_core_web_sm"),
         "the folder does not exist": Pii(entities=["PERSON"], ner=str(tmp_path / "none")),
         "does not load": Pii(entities=["PERSON"], ner=str(tmp_path)),
         "is for language 'en'": Pii(entities=["PERSON"], ner=str(pipeline), language="de"),

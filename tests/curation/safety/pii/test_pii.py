@@ -123,5 +123,5 @@ def test_no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a socket was opened")
 
     monkeypatch.setattr(socket, "socket", refuse)
-    presidio_engine.engine.cache_clear()
+    presidio_engine.analyzer_engine.cache_clear()
     assert ours(["bob@python.org"])[0] == [("EMAIL_ADDRESS", 0, 14, 1.0)]

@@ -1,0 +1,36 @@
+"""Reads and appends to JSONL logs: metrics.jsonl, speed.jsonl and sessions.jsonl of a training, events.jsonl of a run.
+
+One rule for a last line without a line break: it is still being written, or a crash cut it off, and is not an entry.
+Readers leave it out; the next `append` removes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """The entries of a log, oldest first; none if there is no such file."""
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below; only a missing file is caught here
+    except FileNotFoundError:
+        return
+    with file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
+
+
+def append(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> None:
+    """Adds an entry; makes the file if there is none. Not flushed to the disk: a crash may lose it."""
+    with open(path, "ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
