@@ -77,7 +77,9 @@ def _ridge(mixes: Floats, metrics: Floats) -> Callable[[Floats], Floats]:
 
 def _mixing_law(mixes: Floats, metrics: Floats, counts: Floats) -> list[Fitted]:
     def law(x: Floats, most: Floats) -> Callable[[Floats], Floats]:
-        return lambda r: np.minimum(x[:, 0] + np.exp(np.minimum(x[:, 1] + r @ x[:, 2:].T, curve_fit.STEEPEST)), most)
+        return lambda r: np.minimum(
+            x[:, 0] + np.exp(np.minimum(x[:, 1] + r @ x[:, 2:].T, curve_fit.MAX_EXPONENT)), most
+        )
 
     found = curve_fit.mixing_law(mixes, metrics, counts)
     return [Fitted("mixing_law", law(x, _upper_bound(metrics[n > 0]))) for x, n in zip(found, counts, strict=True)]

@@ -178,6 +178,6 @@ def test_names_with_odd_characters_stay_names(tmp_path):
     (tmp_path / "p.yaml").write_text(
         draft_pipeline.draft_pipeline(scan_input.scan_inputs([str(folder)]), "p", str(tmp_path))
     )
-    from pipelines.cli.app import load_pipeline
+    from curation.config.load_pipeline import load_pipeline
 
-    assert load_pipeline(str(tmp_path / "p.yaml"), None).sources[0].root == str(folder)
+    assert load_pipeline(str(tmp_path / "p.yaml")).sources[0].root == str(folder)

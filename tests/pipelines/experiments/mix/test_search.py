@@ -195,7 +195,7 @@ def test_search_by_the_command(small: Path, tmp_path: Path, gristmill: Callable[
     assert code == 0, err
     assert "against natural:" in said and "against uniform:" in said
     page = (out / "report.html").read_text()
-    assert "Confirmed by runs" in page and "http" not in page.split("<main")[1]
+    assert "Confirming runs" in page and "http" not in page.split("<main")[1]
     weights = yaml.safe_load((out / "mix.yaml").read_text())["mix"]["weights"]
     assert sum(weights.values()) == pytest.approx(1, abs=1e-3) and set(weights) == set(planted.DOMAINS)
 
