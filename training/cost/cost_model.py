@@ -177,7 +177,9 @@ def suggest_fits(config: TrainConfig, shape: ModelConfig, device: Device, gpus: 
     more = [g for g in (2**i for i in range(1, 13)) if g > gpus and not any(w % g for _, w, _ in config.stages())]
     would += [f"--gpus {g}, batch.micro_size=1" for g in more if fits(config, g, 1, checkpointed)][:1]
     if not would:
-        would += [f"--gpus {g}, activation_checkpointing=full, batch.micro_size=1" for g in more if fits(config, g, 1, True)][:1]
+        would += [
+            f"--gpus {g}, activation_checkpointing=full, batch.micro_size=1" for g in more if fits(config, g, 1, True)
+        ][:1]
     if not would and not config.data.changes:
         for length in (config.data.seq_len >> i for i in range(1, config.data.seq_len.bit_length())):
             data = config.data.model_copy(update={"seq_len": length})
