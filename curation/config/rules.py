@@ -5,7 +5,7 @@ A rule must be TRUE for a document to stay. NULL and FALSE drop it, and so does 
 (a cast that cannot be made), because a bad record is data and never ends a run. NaN counts as NULL, and so does a
 division by zero.
 
-`sql_expression.py` checks what SQL may say, before any work starts. All rules of one decision are one query on one
+`sql_restrictions.py` checks what SQL may say, before any work starts. All rules of one decision are one query on one
 thread of a locked-down connection.
 
 `quantile(signal, p [, by column])` is a number that depends on the whole corpus. It is cut out of the text before
@@ -27,8 +27,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.config.sql_expression import columns as columns_of
-from curation.config.sql_expression import connect, expression, parser, refuse, tokens
+from curation.config.sql_restrictions import columns as columns_of
+from curation.config.sql_restrictions import connect, expression, parser, refuse, tokens
 
 _SHOWN = 200  # characters of a string in a drop's value: enough to see why, never a document in the ledger
 

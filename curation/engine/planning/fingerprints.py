@@ -28,7 +28,7 @@ from curation.step import Step
 
 # Packages whose version can change a byte of the result. Ray and the command line cannot.
 PACKAGES = (
-    *("pyarrow", "numpy", "numba", "duckdb", "xxhash", "fastwarc", "warcio", "resiliparse", "trafilatura", "lxml"),
+    *("pyarrow", "numpy", "numba", "duckdb", "xxhash", "resiliparse", "trafilatura", "lxml"),
     *("fasttext", "kenlm", "datatrove", "datasketch", "presidio-analyzer", "phonenumbers", "spacy", "tldextract"),
     *("tokenizers", "tiktoken", "sentencepiece"),
 )

@@ -74,8 +74,7 @@ def repeated_lines(code, flags, n, newlines, lines, line_hash, table, out):  # t
     "void(int32[::1], int64, int32[::1], int32[::1], int64, uint64[::1], uint64[::1], uint64[::1],"
     " int32[::1], int32[::1], int32[::1], float64[::1])"
 )
-# type: ignore[no-untyped-def]
-def repeated_ngrams(code, n, start, end, count, one, gram, table, places, same, times, out):
+def repeated_ngrams(code, n, start, end, count, one, gram, table, places, same, times, out):  # type: ignore[no-untyped-def]
     """Top 2- to 4-grams and duplicate 5- to 10-grams. An n-gram's hash is a polynomial over its words' hashes.
 
     An n-gram that occurs twice begins with an (n-1)-gram that does. So each size looks only at the `places` where the

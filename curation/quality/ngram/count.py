@@ -26,8 +26,8 @@ import numpy as np
 from curation.quality.ngram.disk_arrays import Array, Column
 from curation.quality.ngram.tokenize_text import RESERVED
 
-_Item = TypeVar("_Given")
-_Result = TypeVar("_Made")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 UNK, BOS, EOS = 0, 1, 2  # numbers of <unk>, <s> and </s>, in any vocabulary
 

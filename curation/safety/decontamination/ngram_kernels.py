@@ -130,8 +130,7 @@ def fill(grams, table, slot_of):  # type: ignore[no-untyped-def]
 
 
 @kernel((BYTES, OFFSETS, ITEMS, HASHES, ITEMS, ITEMS, ITEMS, ITEMS, ITEMS, nb.int64, nb.int64[:, ::1]))
-# type: ignore[no-untyped-def]
-def search(data, offsets, fold, table, slot_of, first, unit_of, totals, sizes, longest, out):
+def search(data, offsets, fold, table, slot_of, first, unit_of, totals, sizes, longest, out):  # type: ignore[no-untyped-def]
     """Looks up every n-gram of every document; fills `out`, one row per document.
 
     table, slot_of   from `fill`: the distinct n-grams of all units (fields of evaluation items)
@@ -209,8 +208,7 @@ def count_documents(data, offsets, fold, table, slot_of, sizes, longest, counts)
 
 
 @kernel((BYTES, ITEMS, HASHES, ITEMS, ITEMS, ITEMS, ITEMS, ITEMS, nb.float64, nb.boolean[::1], nb.int64[:, ::1]))
-# type: ignore[no-untyped-def]
-def cover(data, fold, table, slot_of, first, unit_of, totals, sizes, share, covered, bounds):
+def cover(data, fold, table, slot_of, first, unit_of, totals, sizes, share, covered, bounds):  # type: ignore[no-untyped-def]
     """Marks the tokens of one text that belong to a unit with `share` of its n-grams found; returns how many tokens
     there are. Tokens between two n-grams of one unit up to an n-gram's length apart (a word was changed there) belong
     to it too. The arrays as in `search`; `covered` must be zeros, `bounds` is filled as by `tokens`."""

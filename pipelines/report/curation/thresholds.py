@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curation.config import rules, sql_expression
+from curation.config import rules, sql_restrictions
 from curation.config.rules import Quantile
 from curation.core.errors import UserError
 from pipelines.lookup.rule_sql import LIMITED_RULE
@@ -160,7 +160,7 @@ def _with(tree: Mapping[str, Any], path: Sequence[Any], node: Mapping[str, Any])
 
 
 def _query(query: str, text: str) -> Any:
-    return sql_expression.parser().execute(query, [text]).fetchall()[0][0]
+    return sql_restrictions.parser().execute(query, [text]).fetchall()[0][0]
 
 
 def _comparisons(node: Any, path: list[Any]) -> Iterator[tuple[list[Any], dict[str, Any], str]]:

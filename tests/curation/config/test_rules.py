@@ -1,6 +1,6 @@
 """Rules: what is understood, what is refused with which message, and which documents stay.
 
-Covers: sql_expression.py
+Covers: sql_restrictions.py
 """
 
 from __future__ import annotations
