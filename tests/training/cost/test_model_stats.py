@@ -156,7 +156,7 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
     assert micro < 8 and plan_training(
         parse(FILE.replace("micro_size: 1", f"micro_size: {micro}")), 128_256, device=DEVICES["h100"], gpus=8
     )
-    with pytest.raises(UserError, match="do not divide over 7 devices; 70 would"):
+    with pytest.raises(UserError, match="batch.global_size 64 does not divide over 7 devices; 70 would"):
         plan_training(parse(FILE), 128_256, device=DEVICES["h100"], gpus=7)
     with pytest.raises(UserError, match="no device 'tpu'"):
         find_device("tpu")
