@@ -2,11 +2,12 @@
 
     python -m benchmarks.convergence --work runs/convergence [--steps 600] [--one ours 1] [--out docs]
 
-The crawl of the test data, curated with deduplication, in 4,096 tokens, a tenth of the documents held out. `ours` is
-`training.train` as `gristmill train` calls it: order, masks, loss in pieces, guard, checkpoints, bf16. `plain` is what
-one writes in an afternoon: the same decoder with scores and logits written out (benchmarks/plain.py), windows cut
-at random places, torch's AdamW and cross-entropy, the schedule by its formula. Both are scored on the same held-out
-windows. Finished runs stay in the folder, so that the six can be run one by one; the figure is drawn of those there.
+The data is the test data's crawl, curated with deduplication, with a vocabulary of 4,096 and a tenth of the documents
+held out. `ours` is `training.train` as `gristmill train` calls it: order, masks, chunked loss, spike guard,
+checkpoints, bf16. `plain` is what one writes in an afternoon: the same decoder with scores and logits written out
+(benchmarks/plain.py), sequences cut at random places, torch's AdamW and cross-entropy, the schedule by its formula.
+Both are scored on the same held-out sequences. Finished runs stay in the folder, so the six can be run one by one; the
+figure shows those that are there.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def settings(options: argparse.Namespace, seed: int) -> TrainConfig:
             "steps": options.steps,
             "seed": seed,
             "model": {"preset": options.preset},
-            "data": {"seq_len": options.length, "max_epochs": 20},
-            "batch": {"global_size": options.windows},
+            "data": {"seq_len": options.seq_len, "max_epochs": 20},
+            "batch": {"global_size": options.global_size},
             "optimizer": {"lr": options.lr},
             "precision": "bf16",
             "device": "cpu",
@@ -61,7 +62,7 @@ def ours(config: TrainConfig, data: Path, work: Path) -> Curve:
 
 
 def plain(config: TrainConfig, manifest: Manifest) -> Curve:
-    """The reference: no line of the trainer but the model's initialisation and the held-out windows."""
+    """The reference: no line of the trainer but the model's initialisation and the held-out sequences."""
     torch.manual_seed(config.seed + 100)
     torch.set_num_threads(config.threads or torch.get_num_threads())
     stream = np.concatenate(
@@ -150,8 +151,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, metavar=("NAME", "SEED"), help="train this one alone")
     parser.add_argument("--preset", default="10m")
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--windows", type=int, default=8)
-    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--global-size", type=int, default=8)
+    parser.add_argument("--seq-len", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

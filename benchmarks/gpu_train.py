@@ -1,13 +1,13 @@
 """Measures training steps on one GPU: tokens/s, MFU and memory, with torch.compile of the plain loss as the peer.
 
-python -m benchmarks.gpu_train [--shape 124m 1b 8b] [--sequence 2048 8192] [--seconds 15]
+python -m benchmarks.gpu_train [--preset 124m 1b 8b] [--seq-len 2048 8192] [--seconds 15]
 
-bf16 under autocast with fp32 weights and fused AdamW. (8 B: weights and moments of 128 GB leave no room on a GPU of
-141 GB, so it runs forward and backward only, with weights in bf16.) Documents of a mean of 700 tokens, attended by
-themselves. MFU as training/cost/model_stats.py counts it: 6 N with the head and without the look-up plus the causal
-half of attention, over the data sheet's peak; beside it all of attention, and the share of what a large matrix product
-reaches in the same run. Attention goes by varlen or flex as attention.way says. On a machine without a GPU it runs one
-toy shape, to show that it runs.
+Computes in bf16 under autocast with fp32 weights and fused AdamW. (8B: weights and moments of 128 GB leave no room on
+a GPU of 141 GB, so it runs forward and backward only, with weights in bf16.) Documents have 700 tokens on average and
+do not attend to each other. MFU is counted as in training/cost/model_stats.py: 6 N, with the head and without the
+embedding, plus the causal half of attention, over the data sheet's peak; beside it MFU with all of attention, and the
+share of what a large matrix product reaches in the same run. The attention backend, varlen or flex, is the one that
+training.model.attention.attention_backend chooses. Without a GPU it runs one toy model on the CPU, as a smoke test.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from training.model.linear_cross_entropy import linear_cross_entropy
 from training.model.transformer import Model, ModelConfig
 
 VOCAB = 128_256
-TOKENS = {"124m": 65_536, "1b": 16_384, "8b": 8_192, "toy": 512}  # in a step, so that activations fit
+TOKENS = {"124m": 65_536, "1b": 16_384, "8b": 8_192, "toy": 512}  # per step, so that activations fit
 
 
-def batch(tokens: int, sequence: int, vocab: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+def batch(tokens: int, seq_len: int, vocab: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
     g = torch.Generator().manual_seed(0)
-    windows = max(1, tokens // sequence)
-    stream = torch.randint(0, vocab, (windows, sequence + 1), generator=g)
-    documents = (torch.rand(windows, sequence, generator=g) < 1 / 700).long().cumsum(1)
+    sequences = max(1, tokens // seq_len)
+    stream = torch.randint(0, vocab, (sequences, seq_len + 1), generator=g)
+    documents = (torch.rand(sequences, seq_len, generator=g) < 1 / 700).long().cumsum(1)
     return stream[:, :-1].to(device), stream[:, 1:].to(device), documents.to(device)
 
 
@@ -82,15 +82,15 @@ def product_rate(device: str, size: int) -> float:
 
 
 def measure(
-    device: str, name: str, sequence: int, loss: str, compiled: bool, seconds: float, peak: float, reach: float
+    device: str, name: str, seq_len: int, loss: str, compiled: bool, seconds: float, peak: float, reach: float
 ) -> None:
-    torch._dynamo.reset()  # what was compiled for other shapes is not counted in, nor are its general kernels taken
-    shape = ModelConfig(vocab_size=VOCAB if device == "cuda" else 512, **PRESETS[name])
+    torch._dynamo.reset()  # so that no kernel compiled for other shapes is reused
+    config = ModelConfig(vocab_size=VOCAB if device == "cuda" else 512, **PRESETS[name])
     large = name == "8b"
     with torch.device("meta"):
-        model = (Model if loss == "ours" else PlainLoss)(shape)
+        model = (Model if loss == "ours" else PlainLoss)(config)
     model.to_empty(device=device)
-    if shape.tie_embeddings:
+    if config.tie_embeddings:
         model.head.weight = model.embedding.weight
     torch.manual_seed(0)
     with torch.no_grad():
@@ -101,7 +101,7 @@ def measure(
     if compiled:
         model.compile_blocks()
     optimizer = None if large else torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    given = batch(TOKENS[name], sequence, shape.vocab_size, device)
+    given = batch(TOKENS[name], seq_len, config.vocab_size, device)
     count = given[0].numel()
 
     def training_step() -> None:
@@ -125,11 +125,11 @@ def measure(
         sync(device)
     rate = done * count / (time.perf_counter() - begin)
     held = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else 0.0
-    planned = estimate_memory(shape, given[0].shape[0], sequence, device=device).peak / 1e9
+    planned = estimate_memory(config, given[0].shape[0], seq_len, device=device).peak / 1e9
     said = f"{held:6.1f} GB" + ("" if large or loss != "ours" else f", planned {planned:.1f}")
-    flops = flops_per_token(shape, sequence)
+    flops = flops_per_token(config, seq_len)
     print(
-        f"{name:5} {sequence:5} {'compiled' if compiled else 'eager':8} {loss:5} {rate:10,.0f} tokens/s  "
+        f"{name:5} {seq_len:5} {'compiled' if compiled else 'eager':8} {loss:5} {rate:10,.0f} tokens/s  "
         f"MFU {rate * flops.causal / peak:.1%} (all of attention {rate * flops.full / peak:.1%}; "
         f"{rate * flops.causal / reach:.1%} of a product)  {said}",
         flush=True,
@@ -137,16 +137,16 @@ def measure(
 
 
 def loss_memory() -> None:
-    """What the loss holds beyond inputs, weight and their gradients at 32,768 x 4,096 x 128,256."""
+    """Prints the peak memory of the loss, gradients included, at 32,768 x 4,096 x 128,256."""
     hidden = torch.randn(32_768, 4096, device="cuda", dtype=torch.bfloat16, requires_grad=True)
     weight = (torch.randn(VOCAB, 4096, device="cuda") / 64).to(torch.bfloat16).requires_grad_()
     targets = torch.randint(0, VOCAB, (32_768,), device="cuda")
-    ways: dict[str, Callable[[], Tensor]] = {
+    losses: dict[str, Callable[[], Tensor]] = {
         "ours": lambda: linear_cross_entropy(hidden, weight, targets)[0],
         "ours, compiled": lambda: linear_cross_entropy(hidden, weight, targets, compiled=True)[0],
         "torch.compile of the plain one": lambda: _plain(hidden, weight, targets),
     }
-    for name, loss in ways.items():
+    for name, loss in losses.items():
         hidden.grad = weight.grad = None
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
@@ -161,14 +161,14 @@ def loss_memory() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", nargs="+", choices=["124m", "1b", "8b"], default=["124m", "1b", "8b"])
-    parser.add_argument("--sequence", type=int, nargs="+", default=[2048, 8192])
+    parser.add_argument("--preset", nargs="+", choices=["124m", "1b", "8b"], default=["124m", "1b", "8b"])
+    parser.add_argument("--seq-len", type=int, nargs="+", default=[2048, 8192])
     parser.add_argument("--loss", nargs="+", choices=["ours", "plain"], default=["ours", "plain"])
     parser.add_argument("--mode", nargs="+", choices=["eager", "compiled"], default=["compiled", "eager"])
     parser.add_argument("--seconds", type=float, default=15)
     a = parser.parse_args()
     if not torch.cuda.is_available():
-        print(f"torch {torch.__version__}: no GPU here; one toy shape on the CPU")
+        print(f"torch {torch.__version__}: no GPU here; one toy model on the CPU")
         for loss in a.loss:
             reach = product_rate("cpu", 1024)
             measure("cpu", "toy", 128, loss, False, min(a.seconds, 1.0), find_device("cpu").bf16, reach)
@@ -179,18 +179,18 @@ def main() -> None:
     of = (
         f"of {peak / 1e12:.0f} TFLOP/s"
         if gpu
-        else "TFLOP/s, taken for its peak: it is not in training/cost/device_specs.py"
+        else "TFLOP/s, used as its peak, as it is not in training/cost/device_specs.py"
     )
     print(f"torch {torch.__version__}, {called}: a product {reach / 1e12:.0f} {of}")
     loss_memory()
-    for name in a.shape:
-        for sequence in a.sequence:
+    for name in a.preset:
+        for seq_len in a.seq_len:
             for mode in a.mode:
                 for loss in a.loss:
                     try:
-                        measure("cuda", name, sequence, loss, mode == "compiled", a.seconds, peak, reach)
+                        measure("cuda", name, seq_len, loss, mode == "compiled", a.seconds, peak, reach)
                     except torch.OutOfMemoryError:
-                        print(f"{name:5} {sequence:5} {mode:8} {loss:5} out of memory", flush=True)
+                        print(f"{name:5} {seq_len:5} {mode:8} {loss:5} out of memory", flush=True)
                     gc.collect()
                     torch.cuda.empty_cache()
 

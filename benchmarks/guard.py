@@ -44,7 +44,7 @@ CONFIG: dict[str, Any] = {
         "intermediate_size": 176,
         "tie_embeddings": True,
     },
-    # A block of 16 windows is a global batch: neighbours in the shard are read together, as in a real crawl's bad file
+    # A block of 16 sequences is a global batch, so neighbours in the shard are read together, like a crawl's bad file
     "data": {"seq_len": 128, "shuffle_block": 2048, "weights": {"text": 1.0}},
     "batch": {"global_size": 16},
     "optimizer": {"lr": 4e-3},

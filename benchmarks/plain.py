@@ -49,7 +49,7 @@ class GPT(nn.Module):
                 )
 
     def forward(self, tokens: Tensor, targets: Tensor, documents: Tensor) -> Tensor:
-        x = self.embedding(tokens) + self.positions_of(torch.arange(tokens.shape[1]))
+        x = self.embedding(tokens) + self.position(torch.arange(tokens.shape[1]))
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
@@ -66,23 +66,23 @@ class GPT(nn.Module):
 class PlainLlama(nn.Module):
     """Parameters have the names of training.model.transformer.Model, so that weights can be handed over."""
 
-    def __init__(self, shape: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         from training.model.transformer import Model
 
-        self.shape = shape
-        self.held = Model(shape)  # only for its parameters
+        self.config = config
+        self.held = Model(config)  # only for its parameters
 
     def forward(self, tokens: Tensor, targets: Tensor, documents: Tensor) -> Tensor:
-        shape, held = self.shape, self.held
+        config, held = self.config, self.held
         b, n = tokens.shape
-        width = shape.hidden_size // shape.num_heads
-        frequency = shape.rope_theta ** (-torch.arange(0, width, 2).float() / width)
+        width = config.hidden_size // config.num_heads
+        frequency = config.rope_theta ** (-torch.arange(0, width, 2).float() / width)
         angle = torch.arange(n).float()[:, None] * frequency
         allowed = (documents[:, None, :, None] == documents[:, None, None, :]) & torch.ones(n, n).tril().bool()
 
         def normed(x: Tensor, weight: Tensor) -> Tensor:
-            return x * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + shape.norm_eps).to(x.dtype) * weight
+            return x * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + config.norm_eps).to(x.dtype) * weight
 
         def turned(x: Tensor) -> Tensor:
             real, imaginary = x.float().chunk(2, -1)
@@ -94,7 +94,7 @@ class PlainLlama(nn.Module):
             a, f = block.attention, block.ffn
             h = normed(x, block.attention_norm.weight)
             q, k, v = (F.linear(h, w.weight).view(b, n, -1, width).transpose(1, 2) for w in (a.q, a.k, a.v))
-            k, v = (t.repeat_interleave(shape.num_heads // shape.num_kv_heads, 1) for t in (turned(k), v))
+            k, v = (t.repeat_interleave(config.num_heads // config.num_kv_heads, 1) for t in (turned(k), v))
             scores = (turned(q) @ k.mT / math.sqrt(width)).masked_fill(~allowed, -torch.inf)
             x = x + F.linear((scores.softmax(-1) @ v).transpose(1, 2).reshape(b, n, -1), a.out.weight)
             h = normed(x, block.ffn_norm.weight)

@@ -19,7 +19,7 @@ M = np.array([[0.55, 0.15, 0.15, 0.15], [1 / 30, 1 / 2, 3 / 10, 1 / 6], [0.1, 0.
 NATURAL = np.array([0.1, 0.2, 0.5, 0.2])
 BEST = np.linalg.solve(M.T, np.full(4, 0.25))
 DOMAINS = ("a", "b", "c", "d")
-LENGTH = 63  # of a document: with its EOS, a window of 64
+LENGTH = 63  # of a document: with its EOS, a sequence of 64
 VOCAB = 1 + STATES * TASKS
 
 

@@ -2,10 +2,10 @@
 
 python -m benchmarks.step [--vocab 65 50304] [--mode eager compiled] [--precision fp32] [--repeats 5]
 
-Forward, backward, clipping at 1, fused AdamW; both tied; our document masks on (three documents a window), theirs plain
-causal. Compiled: ours as training compiles it (a graph a block, and one of the loss's passes), theirs as a whole, as
-nanoGPT does. The contenders take turns and the least time of each counts. At a large vocabulary nanoGPT runs with all
-logits and with torch's own chunked loss, and the faster of the two is the one to beat.
+Forward, backward, clipping at 1, fused AdamW; both have tied embeddings; ours masks by document (three documents per
+sequence), theirs is plain causal. Compiled: ours as training compiles it (one graph per block, one for the loss's
+passes), theirs as a whole, as nanoGPT does. The models take turns and the shortest time of each counts. At a large
+vocabulary nanoGPT runs with all logits and with torch's own chunked loss; the faster of the two is the one to beat.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from training.model.transformer import Model, ModelConfig
 
 
 class Ours(nn.Module):
-    def __init__(self, shape: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.model = Model(shape)
+        self.model = Model(config)
         self.model.init_weights(1)
 
     def forward(self, tokens: Tensor, targets: Tensor, documents: Tensor) -> Tensor:
@@ -61,36 +61,35 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32"])
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--width", type=int, default=384)
-    parser.add_argument("--windows", type=int, default=4)
-    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--sequences", type=int, default=4)
+    parser.add_argument("--seq-len", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     heads = a.width // 64
-    print(
-        f"torch {torch.__version__}, {a.threads} threads, {a.layers} layers, width {a.width}, {a.windows} x {a.length}"
-    )
+    sizes = f"{a.layers} layers, width {a.width}, {a.sequences} x {a.seq_len}"
+    print(f"torch {torch.__version__}, {a.threads} threads, {sizes}")
     for vocab in a.vocab:
-        shape = ModelConfig(vocab, a.layers, a.width, heads, heads, a.width * 8 // 3, True)
-        ours = sum(v for k, v in parameter_counts(shape).items() if k not in ("embedding", "head"))
+        config = ModelConfig(vocab, a.layers, a.width, heads, heads, a.width * 8 // 3, True)
+        ours = sum(v for k, v in parameter_counts(config).items() if k not in ("embedding", "head"))
         gpt = sum(
             p.numel()
-            for n, p in GPT(vocab, a.layers, a.width, heads, a.length).named_parameters()
+            for n, p in GPT(vocab, a.layers, a.width, heads, a.seq_len).named_parameters()
             if p.dim() and "embedding" not in n and "position" not in n
         )
-        flops = flops_per_token(shape, a.length).full
-        theirs = 6 * (gpt - (2 * a.layers + 1) * a.width + vocab * a.width) + 12 * a.layers * a.width * a.length
+        flops = flops_per_token(config, a.seq_len).full
+        theirs = 6 * (gpt - (2 * a.layers + 1) * a.width + vocab * a.width) + 12 * a.layers * a.width * a.seq_len
         print(f"vocabulary {vocab}: parameters {ours:,} and {gpt:,} ({ours / gpt:.3f}), FLOPs {flops / theirs:.3f}")
         torch.manual_seed(0)
-        tokens = torch.randint(0, vocab, (a.windows, a.length + 1))
-        documents = (torch.arange(a.length) // (a.length // 3)).expand(a.windows, -1).contiguous()
+        tokens = torch.randint(0, vocab, (a.sequences, a.seq_len + 1))
+        documents = (torch.arange(a.seq_len) // (a.seq_len // 3)).expand(a.sequences, -1).contiguous()
         batch = (tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), documents)
         for precision in a.precision:
             for mode in a.mode:
-                models: dict[str, nn.Module] = {"ours": Ours(shape)}
+                models: dict[str, nn.Module] = {"ours": Ours(config)}
                 for loss in ["plain", "torch"] if vocab > 1000 else ["plain"]:
-                    models[f"nanoGPT, {loss} loss"] = GPT(vocab, a.layers, a.width, heads, a.length, loss)
+                    models[f"nanoGPT, {loss} loss"] = GPT(vocab, a.layers, a.width, heads, a.seq_len, loss)
                 runs = {k: training_step(m, precision, mode == "compiled") for k, m in models.items()}
                 wall, cpu = dict.fromkeys(runs, float("inf")), dict.fromkeys(runs, float("inf"))
                 for turn in range(a.repeats + 2):

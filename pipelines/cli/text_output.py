@@ -84,7 +84,7 @@ def show_training_plan(console: Console, answer: dict[str, Any]) -> None:
     flops = answer["flops"]
     line("FLOPs per token", f"{flops['causal']:.4g} (causal attention), {flops['full']:.4g} (full attention)")
     memory = answer["memory"]
-    line("memory per device", f"{format_bytes(memory['peak'])} peak, micro-batch of {answer['micro']} sequences")
+    line("memory per device", f"{format_bytes(memory['peak'])} peak, micro-batch of {answer['micro_size']} sequences")
     for name in ("weights", "gradients", "moments", "casts", "activations", "loss"):
         line(name, format_bytes(memory[name]))
     for name, total in answer["recipes"].items():

@@ -1,4 +1,4 @@
-"""The benchmarks that need hours or a GPU run at their smallest here, so that they are not found broken there."""
+"""Benchmarks that need hours or a GPU also run at their smallest size, so that a broken one is found here."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_gpu_train_falls_back() -> None:
 def test_loss_and_step() -> None:
     small = ["--rows", "64", "--hidden", "32", "--vocab", "500", "--repeats", "1", "--threads", "1", "--error"]
     assert "error of the gradients" in run("loss", *small)
-    small = ["--vocab", "65", "--mode", "eager", "--layers", "2", "--width", "64", "--windows", "1", "--length", "32"]
-    small += ["--repeats", "1", "--threads", "1"]
+    sizes = ["--layers", "2", "--width", "64", "--sequences", "1", "--seq-len", "32"]
+    small = ["--vocab", "65", "--mode", "eager", *sizes, "--repeats", "1", "--threads", "1"]
     assert "nanoGPT, plain loss" in run("step", *small)
 
 

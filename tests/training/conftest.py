@@ -123,7 +123,7 @@ def corpus(
 
 @pytest.fixture(scope="session")
 def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny run trained for 30 steps on windows of 64."""
+    """A tiny run trained for 30 steps on sequences of 64."""
     from training.config import parse
     from training.train import train
 

@@ -114,7 +114,7 @@ def test_compiled(
     """A graph break and a shape too many are errors of torch's: there are none, with tasks and a rollback either."""
     train(config(compile=True, **{"evaluate.tasks": tasks}), str(corpus), str(tmp_path / "run"))
     ours, theirs = ([e["loss"] for e in entries(r) if "loss" in e] for r in (tmp_path / "run", plain))
-    assert ours == pytest.approx(theirs, rel=1e-6) and len(traced) == 1  # whatever documents are in the windows
+    assert ours == pytest.approx(theirs, rel=1e-6) and len(traced) == 1  # whatever documents are in the sequences
     train(
         config(compile=True, activation_checkpointing="full", **{"data.changes": CHANGES}),
         str(corpus),
@@ -135,7 +135,7 @@ def test_compiled_to_machine_code(corpus: Path, plain: Path, tmp_path: Path) -> 
 
 
 def test_a_longer_context_is_what_the_model_has(corpus: Path, tmp_path: Path) -> None:
-    """Generation, tasks and export go by the longest window so far, and not by one that is still to come."""
+    """Generation, tasks and export use the longest sequence length so far, not one of a later stage."""
     for end, length in ((3, 64), (4, 128), (8, 128)):
         train(config(steps=end, **{"data.changes": CHANGES, "schedule.kind": "constant", "schedule.warmup_steps": 2}),
               str(corpus), str(tmp_path / "run"))  # fmt: skip

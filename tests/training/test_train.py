@@ -445,8 +445,8 @@ def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -
     # `build` numbers documents from 1 in each run: this one is in both, and all reads of it are listed
     assert found["shard"] == "@0/train/code/00000.arrow"
     assert {"step": 2, "sequence": new["sequence"], "epoch": new["epoch"]} in found["reads"]
-    windows = data.data.sequences(data.log, 0, 48)
-    wanted = [w.index for w in windows if found["doc_id"] in data.data.doc_ids(w)]
+    sequences = data.data.sequences(data.log, 0, 48)
+    wanted = [w.index for w in sequences if found["doc_id"] in data.data.doc_ids(w)]
     assert [r["sequence"] for r in found["reads"]] == wanted
     assert data.verify()["sequences"] == whole.sequences == 48
     token = trace_token(str(tmp_path / "whole"), new["shard"], new["token"] + 1)

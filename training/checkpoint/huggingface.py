@@ -49,7 +49,7 @@ def theirs(name: str) -> str:
 
 
 def hf_config(shape: ModelConfig, *, eos: int, positions: int, dtype: torch.dtype) -> dict[str, Any]:
-    """config.json of a shape. `positions`: the longest window it was trained on."""
+    """The config.json of a model. `positions`: the longest sequence length that it was trained on."""
     kind = "qwen3" if shape.qk_norm else "llama"
     return {
         "architectures": ["Qwen3ForCausalLM" if shape.qk_norm else "LlamaForCausalLM"],

@@ -23,7 +23,7 @@ class LoadedModel:
     tokenizer: Any
     tokenizer_file: Path
     eos: int
-    max_seq_len: int  # the longest window that it was trained on
+    max_seq_len: int  # the longest sequence length that it was trained on
 
     def encode(self, text: str) -> list[int]:
         """Text as tokens, special ones spelled out in it included; no EOS before it."""

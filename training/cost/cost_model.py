@@ -1,13 +1,14 @@
 """Predicts whether a training fits in memory, how long it takes and what it costs; compares a running one with that.
 
-`plan_training` refuses a training that does not fit and says what would. `LiveStats` compares a running training with
-its plan. The sums are in model_stats.py, the devices in device_specs.py.
+`plan_training` refuses a training that does not fit and suggests changes that make it fit. `LiveStats` compares a
+running training with its plan. The formulas are in model_stats.py, the devices in device_specs.py.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from curation.core.errors import UserError
@@ -23,13 +24,17 @@ from training.cost.model_stats import (
 )
 from training.model.transformer import ModelConfig
 
-USABLE = 0.92  # of a device's memory: context, fragmentation and communication buffers take the rest
-ASSUMED_MFU = 0.4  # where nothing was measured; Llama 3's report gives 0.38 to 0.43 (Dubey et al. 2024, table 4)
+USABLE = 0.92  # share of a device's memory; context, fragmentation and communication buffers take the rest
+ASSUMED_MFU = 0.4  # if no measured value is given; Llama 3's report gives 0.38 to 0.43 (Dubey et al. 2024, table 4)
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The predicted figures of a training. `flops`: per token, of its first stage; `cost`: None without a price."""
+    """The predicted figures of a training.
+
+    `flops` is per token, in the first stage of the data schedule; `memory` is per device, in bytes; `cost` is in the
+    currency of the price, None without one.
+    """
 
     device: str
     gpus: int
@@ -38,9 +43,9 @@ class TrainingPlan:
     flops: Flops
     memory: Memory
     recipes: dict[str, int]
-    micro: int
-    iterations: int
-    tokens_per_iteration: int
+    micro_size: int
+    steps: int
+    tokens_per_step: int
     tokens: int
     total_flops: float
     mfu: float
@@ -51,31 +56,31 @@ class TrainingPlan:
 
 def peak_stage_memory(
     config: TrainConfig,
-    shape: ModelConfig,
+    model_config: ModelConfig,
     device: Device,
     gpus: int,
     *,
-    micro: int | None,
+    micro_size: int | None,
     checkpointing: bool,
 ) -> Memory:
-    """What each of `gpus` devices holds in the stage of the training that holds most."""
+    """The memory of each of `gpus` devices in the stage of the data schedule that needs most."""
 
-    def at(windows: int, sequence: int) -> Memory:
-        share = max(1, windows // gpus)
-        few = min(micro or config.batch.global_size, share)
+    def stage_memory(sequences: int, seq_len: int) -> Memory:
+        share = max(1, sequences // gpus)
+        micro = min(micro_size or config.batch.global_size, share)
         return estimate_memory(
-            shape,
-            few,
-            sequence,
+            model_config,
+            micro,
+            seq_len,
             precision=_precision(config, device),
             checkpointing=checkpointing,
             shards=min(gpus, config.parallel.dp_shard or gpus),
             device=device.kind,
-            accumulate=few < share,
+            accumulate=micro < share,
             optimizer=config.optimizer.kind,
         )
 
-    return max((at(windows, sequence) for _, windows, sequence in config.stages()), key=lambda m: m.peak)
+    return max((stage_memory(sequences, seq_len) for _, sequences, seq_len in config.stages()), key=lambda m: m.peak)
 
 
 def _precision(config: TrainConfig, device: Device) -> str:
@@ -93,44 +98,47 @@ def plan_training(
     mfu: float = ASSUMED_MFU,
     price: float | None = None,
 ) -> TrainingPlan:
-    """What `config` comes to on `gpus` devices (default: this machine's). `price`: of a device's hour.
+    """Predicts size, memory, time and cost of a training on `gpus` devices.
 
-    Raises UserError where it does not fit, saying what would, and where training would refuse to begin.
+    `device` defaults to this machine's; `mfu` is the share of its peak FLOP/s that is expected; `price` is per device
+    and hour. Raises UserError if the training does not fit, with changes that would make it fit, or if training would
+    refuse to start.
     """
     device = device or find_device(None)
-    shape = ModelConfig(vocab_size=vocab, **config.model.model_dump(exclude={"preset"}))
-    for _, windows, _ in config.stages():
-        if windows % gpus:
+    model_config = ModelConfig(vocab_size=vocab, **config.model.model_dump(exclude={"preset"}))
+    for _, sequences, _ in config.stages():
+        if sequences % gpus:
             raise UserError(
-                f"batch.global_size {windows} does not divide over {gpus} devices; "
-                f"{math.ceil(windows / gpus) * gpus} would"
+                f"batch.global_size {sequences} does not divide over {gpus} devices; "
+                f"{math.ceil(sequences / gpus) * gpus} would"
             )
     if gpus % (config.parallel.dp_shard or 1):
         raise UserError(f"parallel.dp_shard {config.parallel.dp_shard} does not divide {gpus} devices")
     found = peak_stage_memory(
         config,
-        shape,
+        model_config,
         device,
         gpus,
-        micro=config.batch.micro_size,
+        micro_size=config.batch.micro_size,
         checkpointing=config.activation_checkpointing == "full",
     )
     room = int(device.memory * USABLE)
     if found.peak > room:
-        would = suggest_fits(config, shape, device, gpus, room)
+        would = suggest_fits(config, model_config, device, gpus, room)
         parts = {k: v for k, v in asdict(found).items() if k != "peak" and v}
         raise UserError(
             f"{found.peak / 1e9:.1f} GB are needed on each {device.name} and {room / 1e9:.1f} of its "
             f"{device.memory / 1e9:.0f} can be used ({', '.join(f'{k} {v / 1e9:.1f}' for k, v in parts.items())}). "
             + ("What would fit: " + "; or ".join(would) if would else "Nothing tried here would fit: a smaller model?")
         )
-    flops = flops_per_token(shape, config.data.seq_len)
+    flops = flops_per_token(model_config, config.data.seq_len)
     read = [
-        (count * windows * sequence, flops_per_token(shape, sequence)) for count, windows, sequence in config.stages()
+        (steps * sequences * seq_len, flops_per_token(model_config, seq_len))
+        for steps, sequences, seq_len in config.stages()
     ]
     tokens, total_flops = sum(n for n, _ in read), float(sum(n * f.causal for n, f in read))
     seconds = total_flops / (gpus * device.peak(_precision(config, device)) * mfu)
-    parts, days = parameter_counts(shape), seconds / 86400
+    parts, days = parameter_counts(model_config), seconds / 86400
     total = sum(parts.values())
     return TrainingPlan(
         device.name,
@@ -152,24 +160,24 @@ def plan_training(
     )
 
 
-def suggest_fits(config: TrainConfig, shape: ModelConfig, device: Device, gpus: int, room: int) -> list[str]:
-    """What of a training that needs more than `room` bytes could be another so that it fits, the least first.
+def suggest_fits(config: TrainConfig, model_config: ModelConfig, device: Device, gpus: int, room: int) -> list[str]:
+    """Changes of a training that needs more than `room` bytes per device, each of which makes it fit; smallest first.
 
-    Tried are smaller micro-batches, without and with recomputation, more shards of a copy, more devices and, where
-    nothing of these would do, shorter windows.
+    Tries smaller micro-batches, without and with activation checkpointing, more shards per copy of the model, more
+    devices and, if none of these is enough, shorter sequences.
     """
 
     def fits(to: TrainConfig, gpus: int, micro: int, checkpointing: bool) -> bool:
-        return peak_stage_memory(to, shape, device, gpus, micro=micro, checkpointing=checkpointing).peak <= room
+        need = peak_stage_memory(to, model_config, device, gpus, micro_size=micro, checkpointing=checkpointing)
+        return need.peak <= room
 
     share, checkpointed = config.batch.global_size // gpus, config.activation_checkpointing == "full"
     most = min(config.batch.micro_size or share, share)
     tries = [m for m in range(most, 0, -1) if share % m == 0]
     would = [f"batch.micro_size={m}" for m in tries if fits(config, gpus, m, checkpointed)][:1]
     if not checkpointed:
-        would += [f"activation_checkpointing=full, batch.micro_size={m}" for m in tries if fits(config, gpus, m, True)][
-            :1
-        ]
+        fitting = (m for m in tries if fits(config, gpus, m, True))
+        would += [f"activation_checkpointing=full, batch.micro_size={m}" for m in islice(fitting, 1)]
     if config.parallel.dp_shard is not None:
         config = config.model_copy(update={"parallel": config.parallel.model_copy(update={"dp_shard": None})})
         if fits(config, gpus, 1, checkpointed):
@@ -189,40 +197,41 @@ def suggest_fits(config: TrainConfig, shape: ModelConfig, device: Device, gpus: 
 
 
 def as_dict(plan: TrainingPlan) -> dict[str, Any]:
-    """A plan as plain values, with the FLOPs of both conventions."""
+    """A plan as plain values; `flops` also has the totals by both conventions, full and causal."""
     return {**asdict(plan), "flops": {**asdict(plan.flops), "full": plan.flops.full, "causal": plan.flops.causal}}
 
 
 class LiveStats:
-    """A running training against its plan: train.py hands it tokens and seconds and writes down what it answers."""
+    """Compares a running training with its plan; the metrics log calls it with the tokens and seconds of a step."""
 
-    def __init__(self, config: TrainConfig, shape: ModelConfig, device: Device | None, ranks: int) -> None:
-        """`device`: what each of the ranks computes on; None where no peak of it is known."""
-        self._shape, self.device = shape, device
+    def __init__(self, config: TrainConfig, model_config: ModelConfig, device: Device | None, ranks: int) -> None:
+        """`device`: what each rank computes on; None if its peak FLOP/s is unknown."""
+        self._model_config, self.device = model_config, device
         self._peak = None if device is None else ranks * device.peak(config.precision)
         self._memory = (
             None
             if device is None or device.kind == "cpu"
             else peak_stage_memory(
                 config,
-                shape,
+                model_config,
                 device,
                 ranks,
-                micro=config.batch.micro_size,
+                micro_size=config.batch.micro_size,
                 checkpointing=config.activation_checkpointing == "full",
             ).peak
         )
 
-    def stats(self, tokens: int, seconds: float, sequence: int, bytes_held: int) -> dict[str, float]:
-        """Of an iteration: tokens_per_s; mfu and mfu_full, by the causal half and by all of attention; of_plan.
+    def stats(self, tokens: int, seconds: float, seq_len: int, bytes_held: int) -> dict[str, float]:
+        """The speed and memory figures of one step.
 
-        memory: the bytes held at once so far, on the first rank; memory_of_plan: as a share of the plan's. A CPU's are
-        those of the whole process, code and libraries included, so there is no share of them.
+        tokens_per_s; mfu, counting the causal half of attention, and mfu_full, counting all of it; of_plan, mfu as a
+        share of ASSUMED_MFU; memory, the peak bytes so far on the first rank; memory_of_plan, as a share of the plan's.
+        A CPU's memory is that of the whole process, code and libraries included, so it has no memory_of_plan.
         """
         rate = tokens / seconds
         found = {"tokens_per_s": round(rate, 1)}
         if self._peak is not None:
-            flops = flops_per_token(self._shape, sequence)
+            flops = flops_per_token(self._model_config, seq_len)
             mfu = rate * flops.causal / self._peak
             full = rate * flops.full / self._peak
             found |= {"mfu": round(mfu, 4), "mfu_full": round(full, 4), "of_plan": round(mfu / ASSUMED_MFU, 4)}

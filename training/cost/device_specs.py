@@ -1,8 +1,8 @@
 """Lists the memory and peak FLOP/s of GPUs from their data sheets, and measures this machine's CPU.
 
-Peaks are dense, in bf16 and fp32; sparse ones are twice as high and not used in training. Memory is the data sheet's in
-decimal GB; drivers report about 6 % more (79.1 GiB for "80 GB", 178.35 GiB for "180 GB"), a reserve until the device
-itself is queried. Prices are given by the user.
+Peaks are for dense products in bf16 and fp32; sparse peaks are twice as high and not used in training. Memory is the
+data sheet's, in decimal GB; drivers report about 6 % more (79.1 GiB for "80 GB", 178.35 GiB for "180 GB"), so the table
+is on the safe side until the device itself is queried. Prices are given by the user.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Device:
     source: str
 
     def peak(self, precision: str) -> float:
-        """FLOP/s in the type that products are computed in."""
+        """FLOP/s of products in this precision."""
         return self.fp32 if precision == "fp32" else self.bf16
 
 
@@ -43,7 +43,7 @@ DEVICES = {
 
 
 def find_device(name: str | None) -> Device:
-    """A device by its name in the table, `cpu` for this machine's; None: the GPU that is here, else the CPU.
+    """A device by its name in the table, or `cpu` for this machine's CPU; None: this machine's GPU, else its CPU.
 
     Raises UserError for a name that is not in the table.
     """
@@ -62,15 +62,15 @@ def find_device(name: str | None) -> Device:
     if name == "cpu":
         return this_cpu()
     if name not in DEVICES:
-        raise UserError(f"no device {name!r}; there are {', '.join(DEVICES)} and cpu")
+        raise UserError(f"no device {name!r}; known are {', '.join(DEVICES)} and cpu")
     return DEVICES[name]
 
 
 def match_device(called: str) -> Device | None:
-    """The device of the table that a driver's name stands for.
+    """The device in the table for the name that a driver reports, or None.
 
-    None for what only sounds like one: a GB200, a GH200 and a MIG slice are others, and Hopper's PCIe and NVL cards
-    reach less (H100: 756 and 835 TFLOP/s). Memory differs within a name (A100: 40 and 80 GB); `find` asks the device.
+    None also for similar names of other devices: a GB200, a GH200, a MIG slice, and Hopper's PCIe and NVL cards, which
+    are slower (H100: 756 and 835 TFLOP/s). Memory differs within a name (A100: 40 and 80 GB); `find_device` queries it.
     """
     words = re.findall(r"[a-z0-9]+", called.lower())
     name = next((k for k in DEVICES if k in words), None)
@@ -79,7 +79,7 @@ def match_device(called: str) -> Device | None:
 
 
 def current_device(kind: str) -> Device | None:
-    """The device of this process; None for a GPU of which no peak is known."""
+    """The device of this process; None for a GPU that is not in the table."""
     if kind == "cpu":
         return this_cpu()
     try:
@@ -89,7 +89,7 @@ def current_device(kind: str) -> Device | None:
 
 
 def has_native_bf16(kind: str) -> bool:
-    """Whether products in bf16 are the processor's own here, and not emulated."""
+    """Whether this machine computes products in bf16 natively, not emulated."""
     import torch
 
     if kind == "cuda":
@@ -99,7 +99,7 @@ def has_native_bf16(kind: str) -> bool:
 
 
 def peak_memory(kind: str) -> int:
-    """The most bytes that this process has held at once: tensors on its GPU, or all that is resident on a CPU."""
+    """Peak memory of this process in bytes: tensors on its GPU, or resident memory on a CPU."""
     if kind == "cuda":
         import torch
 
@@ -109,7 +109,7 @@ def peak_memory(kind: str) -> int:
 
 
 def this_cpu() -> Device:
-    """This machine: its memory, and what its matrix products reach with the threads that torch has now."""
+    """This machine's CPU: its memory, and the measured FLOP/s of matrix products with torch's current threads."""
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -120,7 +120,7 @@ def this_cpu() -> Device:
 
 @cache
 def _product_rate(dtype: str, threads: int) -> float:
-    """FLOP/s of a square product, large enough to fill the threads and no larger: 30 ms on one core of 2023."""
+    """FLOP/s of a square matrix product, just large enough to keep all threads busy: 30 ms on one core of 2023."""
     import torch
 
     size = 512 if threads <= 4 else 2048

@@ -1,8 +1,8 @@
 """Computes what a model of given sizes costs: parameters, FLOPs per token, bytes of memory by part.
 
-Everything is computed from the sizes; the tests hold each figure against what torch counts (parameters,
-FlopCounterMode, the peak of live storages). N below are the parameters that a token is multiplied with: without the
-embedding's look-up, with the head (so a tied matrix counts once, as the head).
+Everything is computed from the model's sizes; the tests compare each figure with what torch counts (parameters,
+FlopCounterMode, the peak of live storages). N below is the number of parameters that a token is multiplied with:
+without the embedding, which is a look-up, and with the head (so a tied matrix counts once, as the head).
 """
 
 from __future__ import annotations
@@ -13,25 +13,27 @@ from training.model.linear_cross_entropy_kernels import default_columns, default
 from training.model.transformer import ModelConfig
 
 
-def parameter_counts(shape: ModelConfig) -> dict[str, int]:
-    """Parameters by part; they add up to the model's."""
-    head = shape.hidden_size // shape.num_heads
-    kv = shape.num_kv_heads * head
+def parameter_counts(config: ModelConfig) -> dict[str, int]:
+    """Parameters by part; they add up to the model's parameters."""
+    head = config.hidden_size // config.num_heads
+    kv = config.num_kv_heads * head
     return {
-        "embedding": shape.vocab_size * shape.hidden_size,
-        "attention": shape.num_layers * (2 * shape.hidden_size**2 + 2 * shape.hidden_size * kv),
-        "feed-forward": shape.num_layers * 3 * shape.hidden_size * shape.intermediate_size,
-        "norms": (2 * shape.num_layers + 1) * shape.hidden_size + (2 * shape.num_layers * head if shape.qk_norm else 0),
-        "head": 0 if shape.tie_embeddings else shape.vocab_size * shape.hidden_size,
+        "embedding": config.vocab_size * config.hidden_size,
+        "attention": config.num_layers * (2 * config.hidden_size**2 + 2 * config.hidden_size * kv),
+        "feed-forward": config.num_layers * 3 * config.hidden_size * config.intermediate_size,
+        "norms": (2 * config.num_layers + 1) * config.hidden_size
+        + (2 * config.num_layers * head if config.qk_norm else 0),
+        "head": 0 if config.tie_embeddings else config.vocab_size * config.hidden_size,
     }
 
 
 @dataclass(frozen=True)
 class Flops:
-    """Floating-point operations a token, forward and backward (a multiplication and an addition are two).
+    """Floating-point operations per token, forward and backward (a multiplication and an addition are two).
 
-    `products`: 6 N. Attention by two conventions: `full` counts all T x T scores, 12 * layers * width * T (Chowdhery et
-    al. 2022, appendix B: PaLM's MFU); `causal` only those at or below the diagonal, half of that.
+    `products`: 6 N. Attention is counted by two conventions: `full` counts all T x T scores, 12 * num_layers *
+    hidden_size * T (Chowdhery et al. 2022, appendix B: PaLM's MFU); `causal` only those at or below the diagonal, half
+    of that.
     """
 
     products: int
@@ -47,31 +49,31 @@ class Flops:
         return self.products + self.attention_causal
 
 
-def flops_per_token(shape: ModelConfig, sequence: int) -> Flops:
-    """See `Flops`. Recomputation, and the product that the loss by columns makes twice, are no work of the model's."""
-    parts = parameter_counts(shape)
-    matrices = parts["attention"] + parts["feed-forward"] + shape.vocab_size * shape.hidden_size
-    full = 12 * shape.num_layers * shape.hidden_size * sequence
+def flops_per_token(config: ModelConfig, seq_len: int) -> Flops:
+    """See `Flops`. What activation checkpointing and the loss in column chunks compute a second time is not counted."""
+    parts = parameter_counts(config)
+    matrices = parts["attention"] + parts["feed-forward"] + config.vocab_size * config.hidden_size
+    full = 12 * config.num_layers * config.hidden_size * seq_len
     return Flops(6 * matrices, full, full // 2)
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on each device, by part. `peak` is what is held at the worst moment, less than the sum of all parts."""
+    """Bytes on each device, by part. `peak` is the total at the worst moment, less than the sum of all parts."""
 
     weights: int
     gradients: int
     moments: int
-    casts: int  # the weights in the type of computation
+    casts: int  # copies of the weights in the compute type
     activations: int
     loss: int
     peak: int
 
 
 def estimate_memory(
-    shape: ModelConfig,
-    windows: int,
-    sequence: int,
+    config: ModelConfig,
+    sequences: int,
+    seq_len: int,
     *,
     precision: str = "bf16",
     checkpointing: bool = False,
@@ -80,52 +82,54 @@ def estimate_memory(
     accumulate: bool = False,
     optimizer: str = "adamw",
 ) -> Memory:
-    """What one device holds for `windows` windows at once, weights, gradients and moments shared by `shards` devices.
+    """The memory of one device for a micro-batch of `sequences` sequences of `seq_len` tokens.
 
-    fp32 weights, gradients and two moments, computing in `precision` under autocast: 16 bytes a parameter (with Muon
-    the blocks' matrices have one moment: 12). `accumulate`: gradients stand while a further micro-batch runs. `device`:
-    cpu or cuda (torch keeps more for an RMSNorm on a CPU; the loss goes by columns there in 16 bits).
+    Weights, gradients and moments are sharded over `shards` devices. They are in fp32, with two moments, and products
+    are computed in `precision` under autocast: 16 bytes per parameter (12 for the blocks' matrices with Muon, which has
+    one moment). `checkpointing`: blocks keep only their input. `accumulate`: the gradients of earlier micro-batches
+    exist during forward. `device`: cpu or cuda (on a CPU torch keeps more for an RMSNorm, and the loss in 16 bits is
+    computed in column chunks).
     """
-    parts = parameter_counts(shape)
+    parts = parameter_counts(config)
     count = sum(parts.values())
     own = -(-count // shards)
     single = (parts["attention"] + parts["feed-forward"]) // shards if optimizer == "muon" else 0
     moments = 8 * own - 4 * single
-    table = shape.vocab_size * shape.hidden_size
+    table = config.vocab_size * config.hidden_size
     c = 4 if precision == "fp32" else 2
-    n, d = windows * sequence, shape.hidden_size
-    kv = shape.num_kv_heads * (d // shape.num_heads)
-    inner = count - table * (1 if shape.tie_embeddings else 2)
+    n, d = sequences * seq_len, config.hidden_size
+    kv = config.num_kv_heads * (d // config.num_heads)
+    inner = count - table * (1 if config.tie_embeddings else 2)
 
-    normed = 4 * d if device == "cpu" else 0  # x / rms(x), which the fused kernel computes again
-    by_head = (8 if c == 4 else 10) if device == "cpu" else c  # bytes an entry of q and k: in 16 bits a CPU widens them
-    heads = 4 * shape.num_heads + 8 + (by_head * (d + kv) if shape.qk_norm else 0)
-    block = 2 * (4 * d + normed + c * d) + c * (2 * d + 2 * kv + 4 * shape.intermediate_size) + heads
+    normed = 4 * d if device == "cpu" else 0  # x / rms(x), which the GPU's fused kernel recomputes
+    by_head = (8 if c == 4 else 10) if device == "cpu" else c  # bytes per entry of q and k: a CPU widens 16 bits
+    heads = 4 * config.num_heads + 8 + (by_head * (d + kv) if config.qk_norm else 0)
+    block = 2 * (4 * d + normed + c * d) + c * (2 * d + 2 * kv + 4 * config.intermediate_size) + heads
     kept = (4 * d if checkpointing else block) * n
-    blocks = shape.num_layers * kept
-    activations = blocks + (4 * d + normed + 4 * d) * n  # and the last block's output, normalised
-    workspace = n * ((2 if checkpointing else 3) * c * shape.intermediate_size + 4 * d + c * d) + (
+    blocks = config.num_layers * kept
+    activations = blocks + (4 * d + normed + 4 * d) * n  # plus the last block's output, normalised
+    workspace = n * ((2 if checkpointing else 3) * c * config.intermediate_size + 4 * d + c * d) + (
         block * n if checkpointing else 0
     )
 
     casts = 0 if precision == "fp32" or shards > 1 else c * inner
-    gathered = 2 * c * (count // shape.num_layers) if shards > 1 else 0  # two blocks, gathered ahead of their use
+    gathered = 2 * c * (count // config.num_layers) if shards > 1 else 0  # two blocks, gathered before they are used
     in_place = device == "cpu" and precision == "fp32"
     if device == "cpu" and not in_place:
-        loss = (4 + 2) * n * default_columns(n, shape.vocab_size, d) + (4 + 2) * n * d
+        loss = (4 + 2) * n * default_columns(n, config.vocab_size, d) + (4 + 2) * n * d
     else:
         copies = 4 if in_place else 8 if precision == "fp32" else 6 + 4
-        logits = copies * default_rows(n, shape.vocab_size, d, in_place) * shape.vocab_size
+        logits = copies * default_rows(n, config.vocab_size, d, in_place) * config.vocab_size
         loss = logits + 4 * n * d + (0 if precision == "fp32" else 2 * table)
-    # The worst moment is one of four: the loss; the backward of the last block, and that of the first, with all blocks'
-    # gradients; the end, where a tied matrix has its gradient as the head, that as the embedding and their sum.
+    # The worst moment is one of four: the loss; the backward pass of the last block; that of the first block, when all
+    # blocks have gradients; the end, where a tied matrix has its gradient as the head, as the embedding, and their sum.
     gradients = 4 * own
-    standing = casts + (gradients if accumulate else 0) + 4 * table
-    forward = activations + standing + loss
-    backward = blocks + standing + workspace
-    freed = casts - casts // shape.num_layers
-    first = kept + (0 if accumulate else 4 * inner // shards) + standing - freed + workspace
-    end = gradients + (8 * table if shape.tie_embeddings else 0) + 4 * n * d
+    resident = casts + (gradients if accumulate else 0) + 4 * table
+    forward = activations + resident + loss
+    backward = blocks + resident + workspace
+    freed = casts - casts // config.num_layers
+    first = kept + (0 if accumulate else 4 * inner // shards) + resident - freed + workspace
+    end = gradients + (8 * table if config.tie_embeddings else 0) + 4 * n * d
     peak = 4 * own + moments + gathered + max(forward, backward, first, end)
     return Memory(4 * own, gradients, moments, casts, activations, loss, peak)
 
@@ -133,7 +137,7 @@ def estimate_memory(
 def state_bytes_by_recipe(count: int) -> dict[str, int]:
     """Bytes of weights, gradients and moments by recipe, before activations.
 
-    The textbook's 12 a parameter: bf16 weights and gradients, fp32 moments; updates below a 256th of a weight are lost.
-    The default's 16: all in fp32, bf16 only where products are computed.
+    12 bytes per parameter: bf16 weights and gradients, fp32 moments; updates below a 256th of a weight are lost.
+    16 bytes, the default: all in fp32, and only products are computed in bf16.
     """
     return {"bf16 weights (12 bytes)": 12 * count, "fp32 weights (16 bytes, the default)": 16 * count}

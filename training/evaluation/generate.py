@@ -54,15 +54,15 @@ def generate_tokens(
     stop: Callable[[list[int]], bool] | None = None,
 ) -> list[int]:
     """Up to `tokens` tokens after `ids`; ended by EOS, which is left out, or when `stop` of the new tokens is true."""
-    model, window = trained.model, trained.max_seq_len
+    model, max_seq_len = trained.model, trained.max_seq_len
     device = model.embedding.weight.device
     so_far, said = list(ids), list[int]()
     cache: KVCache = []
     fresh = so_far
     for _ in range(tokens):
-        if not cache or cache[0][0].shape[2] + len(fresh) > window:
+        if not cache or cache[0][0].shape[2] + len(fresh) > max_seq_len:
             # Longer than any sequence it was trained on: continue from the latest half of one.
-            cache, fresh = [], so_far[-max(1, window // 2) :] if len(so_far) > window else so_far
+            cache, fresh = [], so_far[-max(1, max_seq_len // 2) :] if len(so_far) > max_seq_len else so_far
         logits = model.next_logits(torch.tensor([fresh], device=device), cache)[0]
         chosen = sample_token(logits.cpu(), temperature, top_k, top_p, generator)
         if chosen == trained.eos:

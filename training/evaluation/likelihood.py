@@ -17,7 +17,7 @@ Request = tuple[str, str]  # the context, and the continuation that is scored
 
 
 def encode_pair(trained: LoadedModel, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Tokens of both, split where the context's end; spaces at its end belong to the continuation, as in lm-eval."""
+    """Tokens of the context and of the continuation; spaces between them go to the continuation, as in lm-eval."""
     spaces = len(context) - len(context.rstrip())
     if spaces:
         context, continuation = context[:-spaces], context[-spaces:] + continuation
@@ -26,12 +26,13 @@ def encode_pair(trained: LoadedModel, context: str, continuation: str) -> tuple[
 
 
 @torch.no_grad()
-def likelihoods(trained: LoadedModel, requests: Sequence[Request], windows: int = 8) -> list[tuple[float, bool]]:
+def likelihoods(trained: LoadedModel, requests: Sequence[Request], batch_size: int = 8) -> list[tuple[float, bool]]:
     """For each request the continuation's log-likelihood in nats, and whether greedy decoding would write it.
 
-    A request longer than the model's window loses the beginning of its context.
+    A request longer than `trained.max_seq_len` loses the beginning of its context. `batch_size`: packed sequences per
+    forward pass.
     """
-    rows: list[tuple[int, list[int], int]] = []  # number, tokens with EOS before, how many of them are scored
+    rows: list[tuple[int, list[int], int]] = []  # request number, tokens after an EOS, how many of them are scored
     for number, (context, continuation) in enumerate(requests):
         before, after = encode_pair(trained, context, continuation)
         rows.append(
@@ -46,8 +47,8 @@ def likelihoods(trained: LoadedModel, requests: Sequence[Request], windows: int 
             room = trained.max_seq_len
         packed[-1].append(row)
         room -= len(row[1]) - 1
-    for begin in range(0, len(packed), windows):
-        for number, value in _score(trained, packed[begin : begin + windows]):
+    for begin in range(0, len(packed), batch_size):
+        for number, value in _score(trained, packed[begin : begin + batch_size]):
             found[number] = value
     return found
 
@@ -57,14 +58,14 @@ def _score(
 ) -> Iterable[tuple[int, tuple[float, bool]]]:
     model = trained.model
     device = model.embedding.weight.device
-    length = max(sum(len(tokens) - 1 for _, tokens, _ in window) for window in packed)
+    length = max(sum(len(tokens) - 1 for _, tokens, _ in sequence) for sequence in packed)
     inputs = torch.full((len(packed), length), trained.eos, dtype=torch.int64)
     documents = torch.full((len(packed), length), max(len(w) for w in packed), dtype=torch.int64)
-    places: list[tuple[int, int, int, int]] = []  # number, window, first and last place of the scored
+    places: list[tuple[int, int, int, int]] = []  # request number, row, and from where to where it is scored
     targets: list[int] = []
-    for row, window in enumerate(packed):
+    for row, sequence in enumerate(packed):
         at = 0
-        for i, (number, tokens, scored) in enumerate(window):
+        for i, (number, tokens, scored) in enumerate(sequence):
             size = len(tokens) - 1
             inputs[row, at : at + size] = torch.tensor(tokens[:-1])
             documents[row, at : at + size] = i
@@ -73,9 +74,9 @@ def _score(
             at += size
     cast = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if cast else model.norm.weight.dtype
-    how = model.attention_backend or attention_backend(device, dtype)
-    # Lengths differ from batch to batch, and flex would be compiled for each
-    mask = attention_mask(documents.to(device), "sdpa" if how == "flex" else how, dtype)
+    backend = model.attention_backend or attention_backend(device, dtype)
+    # Not flex: lengths differ from batch to batch, and it would be compiled for each
+    mask = attention_mask(documents.to(device), "sdpa" if backend == "flex" else backend, dtype)
     hidden = model.hidden_states(inputs.to(device), mask)
     picked = torch.cat([hidden[row, a:b] for _, row, a, b in places])
     wanted = torch.tensor(targets, device=device)

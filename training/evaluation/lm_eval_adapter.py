@@ -79,7 +79,7 @@ def as_lm_eval_model(trained: LoadedModel) -> Any:
 
 @torch.no_grad()
 def rolling_log_likelihood(trained: LoadedModel, text: str) -> float:
-    """The log-likelihood of a whole text in nats, in windows that follow each other; every token counts once."""
+    """The log-likelihood of a whole text in nats, read in consecutive sequences; every token is predicted once."""
     ids = torch.tensor([trained.eos, *trained.encode(text)], device=trained.model.embedding.weight.device)
     total = 0.0
     for begin in range(0, len(ids) - 1, trained.max_seq_len):

@@ -48,10 +48,10 @@ def evaluate_domains(
     device: torch.device,
     autocast: AbstractContextManager[Any],
 ) -> dict[str, ValidationScore]:
-    """Scores the first `limit` windows (None: all) of each domain; a domain without a single target is left out."""
+    """Scores the first `limit` sequences (None: all) of each domain; a domain without a single target is left out."""
     scores = {}
     for name, domain in domains.items():
-        total, tokens, windows = 0.0, 0, 0
+        total, tokens, sequences = 0.0, 0, 0
         stream = iter_validation_sequences(domain, length, limit)
         while group := list(islice(stream, micro)):
             batch = collate(group, length).to(device)
@@ -59,13 +59,13 @@ def evaluate_domains(
                 _, _, nll = model(batch.tokens, batch.targets, batch.documents)
             total += nll.double().sum().item()
             tokens += int((batch.targets != IGNORE_INDEX).sum())
-            windows += len(group)
+            sequences += len(group)
         if not tokens:
             continue
         loss = total / tokens
         size = bytes_per_token(domain)
         bits = total / math.log(2) / (size * tokens) if size else None
-        scores[name] = ValidationScore(loss, math.exp(min(loss, 700.0)), bits, tokens, windows)
+        scores[name] = ValidationScore(loss, math.exp(min(loss, 700.0)), bits, tokens, sequences)
     return scores
 
 

@@ -96,10 +96,10 @@ def read_incidents(folder: Path) -> list[Incident]:
 
 def mask_documents(log: OrderLog, incident: Incident) -> OrderLog:
     """The order log with the incident's documents masked from its sequence on, in later segments too."""
-    window = incident.sequence
-    later = [s for s in log.segments if s.start > window]
-    changed = OrderLog(log.block, tuple(s for s in log.segments if s.start <= window))
-    changed = changed.with_change(window, masked=tuple(incident.masked))
+    sequence = incident.sequence
+    later = [s for s in log.segments if s.start > sequence]
+    changed = OrderLog(log.block, tuple(s for s in log.segments if s.start <= sequence))
+    changed = changed.with_change(sequence, masked=tuple(incident.masked))
     for s in later:
         changed = changed.with_change(s.start, mix=s.mix, seq_len=s.seq_len, global_size=s.global_size)
     return changed
@@ -110,15 +110,15 @@ def iter_documents(data: TokenDataset, log: OrderLog, spans: Iterable[tuple[int,
     seen: set[tuple[str, int, int, int]] = set()
     for first, last in spans:
         masked = set(log.segment_at(first).masked)
-        for window in data.sequences(log, first, last):
-            length = len(window.tokens) - 1
-            shard = data.domains[window.domain].shard(window.shard)
-            ids = data.doc_ids(window)
-            for k, begin in enumerate(window.document_starts.tolist()):
-                row = window.first_document + k
+        for sequence in data.sequences(log, first, last):
+            length = len(sequence.tokens) - 1
+            shard = data.domains[sequence.domain].shard(sequence.shard)
+            ids = data.doc_ids(sequence)
+            for k, begin in enumerate(sequence.document_starts.tolist()):
+                row = sequence.first_document + k
                 opens, ends = int(shard.offsets[row]), int(shard.offsets[row + 1])
-                start = max(opens, min(window.start + begin, ends - length))
-                place = (window.domain, window.shard, row, start)
+                start = max(opens, min(sequence.start + begin, ends - length))
+                place = (sequence.domain, sequence.shard, row, start)
                 if ids[k] in masked or place in seen or ends - start < 2:
                     continue
                 seen.add(place)
@@ -126,7 +126,7 @@ def iter_documents(data: TokenDataset, log: OrderLog, spans: Iterable[tuple[int,
                 stop = min(ends, start + length + 1)
                 tokens = shard.tokens[start:stop] if isinstance(shard, Shard) else shard.tokens(start, stop)
                 tokens = np.array(tokens)
-                yield Document(ids[k], window.domain, about["url"], about["source"], tokens)
+                yield Document(ids[k], sequence.domain, about["url"], about["source"], tokens)
 
 
 def score_documents(found: Sequence[Document], score: ScoreDocument) -> list[tuple[float, float, int]]:

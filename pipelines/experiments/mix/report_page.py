@@ -53,7 +53,7 @@ def _recommendation(o: Outcome) -> str:
     notes = "".join(f"<li>{escape(n)}</li>" for n in o.notes)
     blind = (
         "<p><strong>A guess:</strong> the law ranks unseen runs no better than chance, so the mix hardly explains the "
-        "differences between the runs. Train proxies for longer, or evaluate on more windows.</p>"
+        "differences between the runs. Train proxies for longer, or evaluate on more sequences.</p>"
         if o.blind
         else ""
     )

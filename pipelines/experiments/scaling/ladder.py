@@ -51,15 +51,15 @@ def runs(ladder: Ladder, data: str, folder: str) -> list[Proxy]:
         settings = base | {"model": {"preset": None, "tie_embeddings": base["model"]["tie_embeddings"], **size}}
         n = live_run.matmul_parameters(model_config(_parse(settings), vocab))
         for multiple in ladder.tokens_per_param:
-            window = base["batch"]["global_size"] * base["data"]["seq_len"]
-            steps = max(1, round(multiple * n / window))
+            tokens_per_step = base["batch"]["global_size"] * base["data"]["seq_len"]
+            steps = max(1, round(multiple * n / tokens_per_step))
             every = {"every": max(1, steps // 4)}
             mine = settings | {
                 "steps": steps,
                 "evaluate": base["evaluate"] | {"every": steps},
                 "checkpoint": base["checkpoint"] | every,
             }
-            name = f"n{n:09d}-d{steps * window:011d}"
+            name = f"n{n:09d}-d{steps * tokens_per_step:011d}"
             made.append(Proxy(mine, data, str(Path(folder) / name)))
     return sorted(made, key=lambda p: p.folder)
 

@@ -1,4 +1,4 @@
-"""The plan against what torch counts: parameters, FLOPs, peak of live storages; and what it says where nothing fits.
+"""The plan against what torch counts (parameters, FLOPs, peak of live storages), and its messages if nothing fits.
 
 Covers: cost_model.py, device_specs.py
 """
@@ -23,7 +23,7 @@ from training.cost.model_stats import estimate_memory, flops_per_token, paramete
 from training.model.transformer import Model, ModelConfig
 from training.optim.optimizers import build_optimizers
 
-SHAPES = [
+CONFIGS = [
     (ModelConfig(2000, 3, 64, 4, 2, 192, False), 4, 128),
     (ModelConfig(8192, 2, 128, 8, 4, 352, True), 4, 128),
     (ModelConfig(1024, 4, 128, 4, 4, 384, True), 4, 256),
@@ -35,74 +35,74 @@ SHAPES = [
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_parameters_equal(name: str, qk_norm: bool) -> None:
-    shape = ModelConfig(vocab_size=128_256, **{**PRESETS[name], "qk_norm": qk_norm})
+    config = ModelConfig(vocab_size=128_256, **{**PRESETS[name], "qk_norm": qk_norm})
     with torch.device("meta"):
-        model = Model(shape)
-    assert sum(parameter_counts(shape).values()) == sum(p.numel() for p in model.parameters())
+        model = Model(config)
+    assert sum(parameter_counts(config).values()) == sum(p.numel() for p in model.parameters())
 
 
-def batch(shape: ModelConfig, windows: int, sequence: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    tokens = torch.randint(0, shape.vocab_size, (windows, sequence + 1))
-    documents = torch.arange(sequence).expand(windows, -1) // 50
+def batch(config: ModelConfig, sequences: int, seq_len: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    tokens = torch.randint(0, config.vocab_size, (sequences, seq_len + 1))
+    documents = torch.arange(seq_len).expand(sequences, -1) // 50
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), documents
 
 
-@pytest.mark.parametrize(("shape", "windows", "sequence"), SHAPES)
-def test_flops_are_what_torch_counts(shape: ModelConfig, windows: int, sequence: int) -> None:
-    """Forward and backward, with attention as plain products: torch's counter knows other kernels' work otherwise."""
+@pytest.mark.parametrize(("config", "sequences", "seq_len"), CONFIGS)
+def test_flops_are_what_torch_counts(config: ModelConfig, sequences: int, seq_len: int) -> None:
+    """Forward and backward, with attention as plain products, as torch counts other kernels differently."""
 
     def three_products(rows: object, weight: object, *_: object, out_shape: object = None, **__: object) -> int:
         return 6 * rows[0] * weight[0] * weight[1]  # type: ignore[index]
 
-    model = Model(shape)
+    model = Model(config)
     model.init_weights(1)
     model.attention_backend = "sdpa"
     loss = torch.ops.gristmill.linear_cross_entropy_rows
     with FlopCounterMode(display=False, custom_mapping={loss: three_products}) as counter, sdpa_kernel(SDPBackend.MATH):
-        loss_sum, count, _ = model(*batch(shape, windows, sequence))
+        loss_sum, count, _ = model(*batch(config, sequences, seq_len))
         (loss_sum / count).backward()
-    expected = flops_per_token(shape, sequence)
-    assert counter.get_total_flops() == pytest.approx(expected.full * windows * sequence, rel=0.01)
-    assert expected.full - expected.causal == 6 * shape.num_layers * shape.hidden_size * sequence
+    expected = flops_per_token(config, seq_len)
+    assert counter.get_total_flops() == pytest.approx(expected.full * sequences * seq_len, rel=0.01)
+    assert expected.full - expected.causal == 6 * config.num_layers * config.hidden_size * seq_len
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize(("shape", "windows", "sequence"), SHAPES)
+@pytest.mark.parametrize(("config", "sequences", "seq_len"), CONFIGS)
 def test_peak_is_that_of_live_storages(
-    shape: ModelConfig, windows: int, sequence: int, precision: str, checkpointing: bool
+    config: ModelConfig, sequences: int, seq_len: int, precision: str, checkpointing: bool
 ) -> None:
-    """A whole iteration, AdamW included, within a tenth."""
-    live = lived(shape, windows, sequence, precision, checkpointing, "adamw")
-    found = estimate_memory(shape, windows, sequence, precision=precision, checkpointing=checkpointing, device="cpu")
+    """A whole step, AdamW included, within a tenth."""
+    live = measure_live_storages(config, sequences, seq_len, precision, checkpointing, "adamw")
+    found = estimate_memory(config, sequences, seq_len, precision=precision, checkpointing=checkpointing, device="cpu")
     assert found.peak == pytest.approx(live.peak, rel=0.1)
     assert found.weights + found.moments == pytest.approx(live.known, rel=0.001)
 
 
-@pytest.mark.parametrize(("shape", "windows", "sequence"), SHAPES)
-def test_peak_with_muon(shape: ModelConfig, windows: int, sequence: int) -> None:
-    live = lived(shape, windows, sequence, "bf16", False, "muon")
-    found = estimate_memory(shape, windows, sequence, precision="bf16", device="cpu", optimizer="muon")
+@pytest.mark.parametrize(("config", "sequences", "seq_len"), CONFIGS)
+def test_peak_with_muon(config: ModelConfig, sequences: int, seq_len: int) -> None:
+    live = measure_live_storages(config, sequences, seq_len, "bf16", False, "muon")
+    found = estimate_memory(config, sequences, seq_len, precision="bf16", device="cpu", optimizer="muon")
     assert found.peak == pytest.approx(live.peak, rel=0.1)
     assert found.weights + found.moments == pytest.approx(live.known, rel=0.001)
 
 
-def lived(
-    shape: ModelConfig,
-    windows: int,
-    sequence: int,
+def measure_live_storages(
+    config: ModelConfig,
+    sequences: int,
+    seq_len: int,
     precision: str,
     checkpointing: bool,
     kind: Literal["adamw", "muon"],
 ) -> LiveStorages:
-    """What a second iteration, update and its measure included, held."""
-    model = Model(shape)
+    """The storages that were live during a second step, including the update and the measuring of its norm."""
+    model = Model(config)
     model.init_weights(1)
     model.activation_checkpointing = checkpointing
     optimizers = build_optimizers(model, OptimizerConfig(kind=kind))
-    given = batch(shape, windows, sequence)
+    given = batch(config, sequences, seq_len)
 
-    def iteration() -> None:
+    def training_step() -> None:
         with torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else contextlib.nullcontext():
             loss_sum, count, _ = model(*given)
         (loss_sum / count).backward()
@@ -110,20 +110,20 @@ def lived(
         optimizers.step(torch.tensor(0.0), measure=True)
         optimizers.zero_grad()
 
-    iteration()
+    training_step()
     moments = [t for p in model.parameters() for t in optimizers.state_tensors(p).values()]
     with LiveStorages([*model.parameters(), *moments]) as live:
-        iteration()
+        training_step()
     return live
 
 
 def test_llama_3_8b() -> None:
-    shape = ModelConfig(vocab_size=128_256, **PRESETS["8b"])
-    parts = parameter_counts(shape)
+    config = ModelConfig(vocab_size=128_256, **PRESETS["8b"])
+    parts = parameter_counts(config)
     assert sum(parts.values()) == 8_030_261_248
     recipes = model_stats.state_bytes_by_recipe(sum(parts.values()))
     assert [round(size / 1e9) for size in recipes.values()] == [96, 128]
-    flops = flops_per_token(shape, 8192)
+    flops = flops_per_token(config, 8192)
     assert flops.products == 6 * (8_030_261_248 - parts["embedding"] - parts["norms"])
     assert flops.attention_full == 12 * 32 * 4096 * 8192
 
@@ -156,7 +156,7 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
     assert micro < 8 and plan_training(
         parse(FILE.replace("micro_size: 1", f"micro_size: {micro}")), 128_256, device=DEVICES["h100"], gpus=8
     )
-    with pytest.raises(UserError, match="do not divide over 7 devices; 70 would"):
+    with pytest.raises(UserError, match=r"batch\.global_size 64 does not divide over 7 devices; 70 would"):
         plan_training(parse(FILE), 128_256, device=DEVICES["h100"], gpus=7)
     with pytest.raises(UserError, match="no device 'tpu'"):
         find_device("tpu")
@@ -188,8 +188,8 @@ def test_silly_configurations(file: str, gpus: int, said: str) -> None:
         plan_training(parse(file), 128_256, device=DEVICES["h100"], gpus=gpus)
 
 
-def test_a_plan_knows_what_changes_on_the_way() -> None:
-    """Tokens and FLOPs are summed over the stages, memory is the largest one's; what comes after the end is nothing."""
+def test_a_plan_includes_data_changes() -> None:
+    """Tokens and FLOPs are summed over the stages, memory is the largest stage's; later changes do not count."""
     changed = GROWING % "{at: 50, seq_len: 8192, global_size: 4}, {at: 500, seq_len: 1048576}"
     found = plan_training(parse(changed), 128_256, device=DEVICES["h100"], gpus=4)
     first, last = (plan_training(parse(t), 128_256, device=DEVICES["h100"], gpus=4) for t in (
@@ -202,7 +202,7 @@ def test_a_plan_knows_what_changes_on_the_way() -> None:
 
 
 def test_suggestions_fit() -> None:
-    """Each that is made is taken, and then fits."""
+    """Every suggestion, applied to the file, makes the training fit."""
     text = GPT + "data: {seq_len: 8192}\nbatch: {global_size: 32, micro_size: 16}"
     with pytest.raises(UserError) as caught:
         plan_training(parse(text), 128_256, device=DEVICES["b200"], gpus=2)
@@ -218,9 +218,9 @@ def test_suggestions_fit() -> None:
 
 def test_live_figures() -> None:
     config = parse(FILE)
-    shape = ModelConfig(vocab_size=128_256, **PRESETS["8b"])
-    flops = flops_per_token(shape, 8192)
-    live = LiveStats(config, shape, DEVICES["h100"], 16)
+    model_config = ModelConfig(vocab_size=128_256, **PRESETS["8b"])
+    flops = flops_per_token(model_config, 8192)
+    live = LiveStats(config, model_config, DEVICES["h100"], 16)
     found = live.stats(3_000_000, 20.0, 8192, 60 * 10**9)
     planned = plan_training(config, 128_256, device=DEVICES["h100"], gpus=16)
     assert found["tokens_per_s"] == 150_000 and found["memory"] == 60 * 10**9
@@ -228,12 +228,12 @@ def test_live_figures() -> None:
     assert found["mfu_full"] == round(150_000 * flops.full / (16 * 989.4e12), 4) > found["mfu"]
     assert found["of_plan"] == pytest.approx(150_000 / planned.tokens_per_second, abs=1e-4)
     assert found["memory_of_plan"] == pytest.approx(60e9 / planned.memory.peak, abs=1e-4)
-    assert live.stats(3_000_000, 20.0, 2048, 1)["mfu"] < found["mfu"], "less attention for a token of a short window"
-    unknown = LiveStats(config, shape, None, 8)
+    assert live.stats(3_000_000, 20.0, 2048, 1)["mfu"] < found["mfu"], "less attention for a token of a short sequence"
+    unknown = LiveStats(config, model_config, None, 8)
     assert unknown.stats(10, 1.0, 8192, 5) == {"tokens_per_s": 10, "memory": 5}
     cpu = find_device("cpu")
     assert cpu.kind == "cpu" and cpu.memory > 2**30 and cpu.fp32 > 1e9 and 2**26 < peak_memory("cpu") < cpu.memory
-    assert "memory_of_plan" not in LiveStats(config, shape, cpu, 1).stats(10, 1.0, 8192, 5)
+    assert "memory_of_plan" not in LiveStats(config, model_config, cpu, 1).stats(10, 1.0, 8192, 5)
 
 
 @pytest.mark.parametrize(
@@ -252,12 +252,12 @@ def test_a_device_by_its_drivers_name(called: str, name: str | None) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_peak_on_a_gpu() -> None:
-    shape, windows, sequence = ModelConfig(vocab_size=50_304, **PRESETS["124m"]), 8, 1024
-    model = Model(shape)
+    config, sequences, seq_len = ModelConfig(vocab_size=50_304, **PRESETS["124m"]), 8, 1024
+    model = Model(config)
     model.init_weights(1)
     model.cuda()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    given = [t.cuda() for t in batch(shape, windows, sequence)]
+    given = [t.cuda() for t in batch(config, sequences, seq_len)]
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()
         with torch.autocast("cuda", torch.bfloat16):
@@ -265,5 +265,5 @@ def test_peak_on_a_gpu() -> None:
         (loss_sum / count).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    found = estimate_memory(shape, windows, sequence)
+    found = estimate_memory(config, sequences, seq_len)
     assert found.peak == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.1)

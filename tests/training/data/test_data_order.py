@@ -142,7 +142,7 @@ def test_a_domain_smaller_than_a_block_is_refused_with_both_numbers() -> None:
 
 
 def replay(log: OrderLog, first: int, last: int) -> list[tuple[str, int, int]]:
-    """(domain, ordinal, sequence) of each window."""
+    """(domain, ordinal, length) of each sequence."""
     out = []
     for segment, domains, ordinals in log.locate(first, last):
         names = list(segment.mix)
@@ -178,7 +178,7 @@ def test_changes_lose_and_repeat_nothing(data: st.DataObject) -> None:
         log = log.with_change(
             at, mix=data.draw(draw_mix), seq_len=data.draw(draw_length), global_size=data.draw(st.integers(1, 9))
         )
-        assert replay(log, 0, at) == before, "no window that was read moves"
+        assert replay(log, 0, at) == before, "no sequence that was read moves"
     end = at + data.draw(st.integers(0, 60))
     skipped = Counter()
     for segment in log.segments:

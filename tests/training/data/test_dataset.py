@@ -1,4 +1,4 @@
-"""Windows read from real shards: which tokens, in which order, where documents begin, and what is refused.
+"""Sequences read from real shards: which tokens, in which order, where documents begin, and what is refused.
 
 Covers: token_streams.py, batch.py
 """
@@ -27,7 +27,7 @@ def opened(run: Path, batch: int = 8, **config: Any) -> tuple[shards.Manifest, A
     return manifest, data, log
 
 
-def test_windows_are_the_same_in_any_pieces(corpus: Path) -> None:
+def test_sequences_are_the_same_in_any_pieces(corpus: Path) -> None:
     _, data, log = opened(corpus, seq_len=64, shuffle_block=128)
     log = log.with_change(96, seq_len=128, mix={"docs": 1}).with_change(120, mix={"code": 1, "docs": 1}, seq_len=32)
     whole = [(w.index, w.domain, w.epoch, w.shard, w.start, w.tokens.tolist()) for w in data.sequences(log, 0, 200)]
@@ -68,8 +68,8 @@ def test_quotas_hold_at_every_prefix(corpus: Path) -> None:
 def test_documents_begin_where_their_eos_stands(corpus: Path) -> None:
     _, data, log = opened(corpus, seq_len=256)
     more = 0
-    windows = data.sequences(log, 0, 400)
-    for w in windows:
+    sequences = data.sequences(log, 0, 400)
+    for w in sequences:
         inputs = w.tokens[:-1]
         assert w.document_starts.tolist() == sorted({0, *np.nonzero(inputs == 0)[0].tolist()})
         shard = data.domains[w.domain].shard(w.shard)
@@ -80,8 +80,8 @@ def test_documents_begin_where_their_eos_stands(corpus: Path) -> None:
             assert bytes.fromhex(doc) == ids[row]
         more += len(w.document_starts) > 1
     assert more > 20
-    batch = collate(windows[:100], 256)
-    for row, w in enumerate(windows[:100]):
+    batch = collate(sequences[:100], 256)
+    for row, w in enumerate(sequences[:100]):
         assert batch.tokens[row].tolist() == w.tokens[:-1].tolist()
         assert batch.targets[row].tolist() == w.tokens[1:].tolist()
         expected = np.searchsorted(w.document_starts, np.arange(256), side="right") - 1
@@ -108,11 +108,11 @@ def test_masked_documents_are_no_targets(corpus: Path) -> None:
 def test_validation_reads_everything_once(corpus: Path, length: int) -> None:
     manifest = shards.read_manifest(str(corpus))
     domain = DomainStream("code", manifest, manifest.splits["validation"]["code"])
-    windows = list(iter_validation_sequences(domain, length, None))
+    sequences = list(iter_validation_sequences(domain, length, None))
     stream = domain.shard(0).tokens
-    assert [t for w in windows for t in w.tokens[1:].tolist()] == stream[1:].tolist()
-    batch = collate(windows[-2:], length)
-    short = len(windows[-1].tokens) - 1
+    assert [t for w in sequences for t in w.tokens[1:].tolist()] == stream[1:].tolist()
+    batch = collate(sequences[-2:], length)
+    short = len(sequences[-1].tokens) - 1
     assert short == (len(stream) - 1) % length
     assert batch.targets[1, short:].tolist() == [IGNORE_INDEX] * (length - short)
     assert not set(batch.documents[1, :short].tolist()) & set(batch.documents[1, short:].tolist())

@@ -40,7 +40,7 @@ def masked(given: Batch, manifest: Any) -> Batch:
 
 
 def batch(stream: list[int], starts: list[int]) -> Batch:
-    """One window; documents begin at `starts` within its inputs."""
+    """One sequence; documents begin at `starts` within its inputs."""
     tokens = torch.tensor([stream[:-1]])
     documents = torch.zeros_like(tokens)
     for start in starts:
@@ -58,7 +58,7 @@ def test_neither_erased_tokens_nor_what_follows_them_are_targets(tmp_path: Path)
     assert given.targets[0].tolist() == stream[1:]
 
 
-def test_windows_that_begin_or_end_in_an_erased_document(tmp_path: Path) -> None:
+def test_sequences_that_begin_or_end_in_an_erased_document(tmp_path: Path) -> None:
     (tmp_path / "tombstones.json").write_text("{}")
     begins = masked(batch([EOS, EOS, EOS, EOS, 5, 6], [3]), Manifest(tmp_path))
     assert begins.targets[0].tolist() == [IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, 5, 6]
@@ -98,10 +98,10 @@ def test_erased_documents_of_the_second_of_two_runs(
     shutil.copytree(corpus / "result", tmp_path / "second" / "result")
     both = shards.read_manifest([str(corpus), str(tmp_path / "second")])
     data, log, _ = new_data_order(both, DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10)
-    window = next(w for w in data.sequences(log, 0, 800) if w.shard >= 2)
-    first = window.index // 8 * 8
+    sequence = next(w for w in data.sequences(log, 0, 800) if w.shard >= 2)
+    first = sequence.index // 8 * 8
     before = data.batch(log, first, first + 8)
-    erasing.erase_tokens(Storage(str(tmp_path / "second")), [data.doc_ids(window)[0]])
+    erasing.erase_tokens(Storage(str(tmp_path / "second")), [data.doc_ids(sequence)[0]])
     after = data.batch(log, first, first + 8)
-    assert (after.targets[window.index - first] == IGNORE_INDEX).any() and not before.targets.eq(IGNORE_INDEX).any()
+    assert (after.targets[sequence.index - first] == IGNORE_INDEX).any() and not before.targets.eq(IGNORE_INDEX).any()
     shards.verify_manifest(both)

@@ -27,7 +27,7 @@ from training.data.dataset import TokenDataset
 from training.data.mix_table import integer_mix
 from training.data.read_history import find_reads, quota_errors, replay_order
 
-WINDOWS, ITERATIONS = 96, 3
+GLOBAL_SIZE, STEPS = 96, 3
 CHANGES = (
     {"at": 4, "weights": {"code": 1, "docs": 3}},
     {"at": 7, "seq_len": 128, "global_size": 8},
@@ -35,13 +35,13 @@ CHANGES = (
 )
 
 
-def opened(run: Path, batch: int, iterations: int = 10, **config: Any) -> tuple[TokenDataset, OrderLog]:
-    data, log, _ = new_data_order(shards.read_manifest(str(run)), DataConfig(**config), 17, batch, iterations)
+def opened(run: Path, batch: int, steps: int = 10, **config: Any) -> tuple[TokenDataset, OrderLog]:
+    data, log, _ = new_data_order(shards.read_manifest(str(run)), DataConfig(**config), 17, batch, steps)
     return data, log
 
 
 def listed(parts: list[Batch]) -> list[tuple[str, list[int], list[int], list[int]]]:
-    """A batch as an ordered list of its windows."""
+    """A batch as an ordered list of its sequences."""
     return [
         (domain, x.tolist(), y.tolist(), d.tolist())
         for part in parts
@@ -57,16 +57,16 @@ CORNERS = [(1, 1), (3, 2), (8, 4)]
 def test_global_batches_are_the_same_lists_for_any_world(
     corpus: Path, workers: int, worlds: list[tuple[int, int]]
 ) -> None:
-    data, log = opened(corpus, WINDOWS, seq_len=64)
-    whole = [listed([data.batch(log, *log.step_range(i))]) for i in range(ITERATIONS)]
-    assert len({str(w) for batch in whole for w in batch}) == WINDOWS * ITERATIONS
+    data, log = opened(corpus, GLOBAL_SIZE, seq_len=64)
+    whole = [listed([data.batch(log, *log.step_range(i))]) for i in range(STEPS)]
+    assert len({str(w) for batch in whole for w in batch}) == GLOBAL_SIZE * STEPS
     for world, accumulation in worlds:
-        again, _ = opened(corpus, WINDOWS, seq_len=64)
+        again, _ = opened(corpus, GLOBAL_SIZE, seq_len=64)
         options = {"world": world, "accumulation": accumulation, "workers": workers}
-        ranks = [list(build_dataloader(again, log, range(ITERATIONS), rank=r, **options)) for r in range(world)]
-        for i in range(ITERATIONS):
-            steps = [ranks[r][i][a] for a in range(accumulation) for r in range(world)]
-            assert listed(steps) == whole[i], (world, accumulation, i)
+        ranks = [list(build_dataloader(again, log, range(STEPS), rank=r, **options)) for r in range(world)]
+        for i in range(STEPS):
+            parts = [ranks[r][i][a] for a in range(accumulation) for r in range(world)]
+            assert listed(parts) == whole[i], (world, accumulation, i)
 
 
 def test_a_batch_that_cannot_be_dealt_names_the_nearest_that_can(corpus: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_batch_that_cannot_be_dealt_names_the_nearest_that_can(corpus: Path) -
         rank_slices(96, 5, 2, 0)
     with pytest.raises(UserError, match="; 8 can"):
         rank_slices(6, 8, 1, 0)
-    data, log = opened(corpus, WINDOWS, seq_len=64)
+    data, log = opened(corpus, GLOBAL_SIZE, seq_len=64)
     with pytest.raises(UserError, match="95 or 100 can"):
         build_dataloader(data, log, range(3), world=5)
 
@@ -85,37 +85,37 @@ def test_a_batch_that_cannot_be_dealt_names_the_nearest_that_can(corpus: Path) -
 def test_killed_and_resumed_at_other_worlds_every_window_once_an_epoch(corpus: Path, seed: int) -> None:
     """A history of kills: each life begins at a checkpoint, with its own world size, and may lose work behind it."""
     rng = random.Random(seed)
-    data, log = opened(corpus, WINDOWS, seq_len=64, weights={"docs": 1})
+    data, log = opened(corpus, GLOBAL_SIZE, seq_len=64, weights={"docs": 1})
     epoch = data.orders["docs"].total_blocks
-    iterations = 2 * epoch // WINDOWS
+    steps = 2 * epoch // GLOBAL_SIZE
     kept: dict[int, list[tuple[int, int, int]]] = {}
     at = 0
-    while at < iterations:
+    while at < steps:
         world, accumulation = rng.choice([1, 2, 3, 4, 8]), rng.choice([1, 2, 4])
-        life, _ = opened(corpus, WINDOWS, seq_len=64, weights={"docs": 1})
+        life, _ = opened(corpus, GLOBAL_SIZE, seq_len=64, weights={"docs": 1})
         log = OrderLog.from_dict(log.as_dict())  # all that a checkpoint holds
-        killed = min(iterations, at + rng.randint(1, iterations // 2))
+        killed = min(steps, at + rng.randint(1, steps // 2))
         for i in range(at, killed):
             first = log.step_range(i)[0]
             kept[i] = [
                 (w.epoch, w.shard, w.start)
                 for a in range(accumulation)
                 for r in range(world)
-                for w in life.sequences(log, *(first + s for s in rank_slices(WINDOWS, world, accumulation, r)[a]))
+                for w in life.sequences(log, *(first + s for s in rank_slices(GLOBAL_SIZE, world, accumulation, r)[a]))
             ]
-        at = killed if killed == iterations else rng.randint(at, killed)  # back to the last checkpoint
-    read = Counter(w for i in range(iterations) for w in kept[i])
+        at = killed if killed == steps else rng.randint(at, killed)  # back to the last checkpoint
+    read = Counter(w for i in range(steps) for w in kept[i])
     assert set(read.values()) == {1}
     by_epoch = Counter(e for e, _, _ in read)
-    assert by_epoch[0] == epoch and sum(by_epoch.values()) == iterations * WINDOWS
+    assert by_epoch[0] == epoch and sum(by_epoch.values()) == steps * GLOBAL_SIZE
 
 
-def check_mix(rng: random.Random, windows: int) -> None:
+def check_mix(rng: random.Random, sequences: int) -> None:
     k = rng.randint(2, 50)
     mix, _ = integer_mix({f"d{i}": rng.random() ** rng.choice([1, 4]) + 1e-9 for i in range(k)})
     log = OrderLog.new(mix, 16, 16, 8)
-    total, n = sum(mix.values()), np.arange(1, windows + 1, dtype=np.int64)
-    (_, domains, ordinals), *rest = log.locate(0, windows)
+    total, n = sum(mix.values()), np.arange(1, sequences + 1, dtype=np.int64)
+    (_, domains, ordinals), *rest = log.locate(0, sequences)
     assert not rest
     for i, quota in enumerate(mix.values()):
         here = domains == i
@@ -123,14 +123,14 @@ def check_mix(rng: random.Random, windows: int) -> None:
         assert (ordinals[here] == np.arange(np.count_nonzero(here))).all()
 
 
-def test_quotas_hold_at_every_prefix_of_a_million_windows() -> None:
+def test_quotas_hold_at_every_prefix_of_a_million_sequences() -> None:
     rng = random.Random(1)
     for _ in range(4):
         check_mix(rng, 1_000_000)
 
 
 @pytest.mark.slow
-def test_quotas_hold_at_every_prefix_of_a_million_windows_for_a_hundred_mixes() -> None:
+def test_quotas_hold_at_every_prefix_of_a_million_sequences_for_a_hundred_mixes() -> None:
     rng = random.Random(2)
     for _ in range(100):
         check_mix(rng, 1_000_000)
@@ -153,15 +153,15 @@ def test_three_changes_on_the_way_hold_their_quotas_and_caps(corpus: Path) -> No
         (152, 176),
     ]
     assert [log.step_of(w) for w in (0, 63, 64, 111, 112, 127, 128, 152)] == [0, 3, 4, 6, 7, 8, 9, 10]
-    windows = log.step_range(40)[0]
-    counted = replay_order(log, data.orders, windows)
+    sequences = log.step_range(40)[0]
+    counted = replay_order(log, data.orders, sequences)
     assert all(c.error < 1 for c in counted.values())
-    assert sum(c.sequences for c in counted.values()) == windows
+    assert sum(c.sequences for c in counted.values()) == sequences
     for name, count in counted.items():
-        mine = [w for w in data.sequences(log, 0, windows) if w.domain == name]
+        mine = [w for w in data.sequences(log, 0, sequences) if w.domain == name]
         assert count.sequences == len(mine) and count.tokens == sum(len(w.tokens) - 1 for w in mine)
         assert count.epochs < 4 and count.most - count.fewest <= 1
-    # twice the iterations would read more of docs than its cap
+    # twice the steps would read more of docs than its cap
     with pytest.raises(UserError, match=r"domain docs would be read .* the cap is 0.05 epochs .* runs out in step"):
         opened(corpus, 16, 40, seq_len=64, shuffle_block=128, changes=CHANGES, max_epochs=0.05)
 
@@ -170,15 +170,15 @@ def test_three_changes_on_the_way_hold_their_quotas_and_caps(corpus: Path) -> No
 @given(st.data())
 def test_a_smaller_budget_reads_a_part_of_what_a_larger_one_reads(corpus: Path, data: st.DataObject) -> None:
     """Sampling below an epoch is by keyed permutation: of each domain the smaller quota's inputs are among the
-    larger's, whatever weights, batch and iterations made the quotas."""
+    larger's, whatever weights, batch and steps made the quotas."""
     read: list[dict[str, list[tuple[int, int, int]]]] = []
     for _ in range(2):
         weight = data.draw(st.sampled_from([0.1, 0.35, 0.6, 0.9]))
-        batch, iterations = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 60))
+        batch, steps = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 60))
         weights = {"code": weight, "docs": 1 - weight}
-        reader, log = opened(corpus, batch, iterations, seq_len=64, shuffle_block=128, weights=weights)
+        reader, log = opened(corpus, batch, steps, seq_len=64, shuffle_block=128, weights=weights)
         found: dict[str, list[tuple[int, int, int]]] = {"code": [], "docs": []}
-        for w in reader.sequences(log, 0, batch * iterations):
+        for w in reader.sequences(log, 0, batch * steps):
             assert w.epoch == 0
             found[w.domain].append((w.shard, w.start, len(w.tokens)))
         read.append(found)
@@ -208,11 +208,11 @@ def test_a_change_on_resume_leaves_what_was_read_and_goes_by_the_new_configurati
 
 
 @pytest.mark.parametrize("batch", [1, 16])
-def test_seen_is_what_the_windows_say(corpus: Path, batch: int) -> None:
+def test_seen_is_what_the_sequences_say(corpus: Path, batch: int) -> None:
     data, log = opened(corpus, batch, 400, seq_len=64, shuffle_block=128, changes=CHANGES)
-    windows = log.step_range(400)[0] if batch == 1 else 2000
+    sequences = log.step_range(400)[0] if batch == 1 else 2000
     found: dict[str, list[int]] = {}
-    for w in data.sequences(log, 0, windows):
+    for w in data.sequences(log, 0, sequences):
         for doc in data.doc_ids(w):
             found.setdefault(doc, []).append(w.index)
     for name, domain in data.domains.items():
@@ -220,7 +220,7 @@ def test_seen_is_what_the_windows_say(corpus: Path, batch: int) -> None:
             stream = domain.shard(number)
             for row, doc in enumerate(stream.documents.column("doc_id").to_pylist()):
                 first, last = int(stream.offsets[row]), int(stream.offsets[row + 1])
-                readings = find_reads(log, data.orders[name], number, first, last, windows)
+                readings = find_reads(log, data.orders[name], number, first, last, sequences)
                 assert [r.sequence for r in readings] == found.get(doc.hex(), []), (name, number, row)
                 assert all(r.step == log.step_of(r.sequence) + 1 for r in readings)
     assert max(map(len, found.values())) > 10

@@ -1,4 +1,4 @@
-"""Far-away shards: the same windows, whole extents, a bounded cache, and several runs as one.
+"""Far-away shards: the same sequences, whole extents, a bounded cache, and several runs as one.
 
 Covers: curation/shards/remote_shard.py
 """
@@ -43,7 +43,7 @@ def tables(data: TokenDataset, log: OrderLog, last: int) -> list[Any]:
     ]
 
 
-def test_far_windows_are_the_near_ones(corpus: Path, far: str) -> None:
+def test_far_sequences_are_the_near_ones(corpus: Path, far: str) -> None:
     near, log, _ = new_data_order(shards.read_manifest(str(corpus)), DataConfig(seq_len=64), 17, 8, 10)
     away, _, _ = new_data_order(shards.read_manifest(far), DataConfig(seq_len=64), 17, 8, 10)
     assert all(d.remote for d in away.domains.values())
@@ -73,7 +73,7 @@ def test_an_epoch_is_fetched_once_through_a_small_cache(far: str) -> None:
     assert data.cache.peak <= size // 10 and not data.notes
 
 
-def test_a_cache_smaller_than_a_group_fetches_windows_and_says_so(far: str) -> None:
+def test_a_cache_smaller_than_a_group_fetches_sequences_and_says_so(far: str) -> None:
     manifest = shards.read_manifest(far)
     data = TokenDataset(manifest, 17, 64, ["docs"], cache_bytes=1000)
     assert "sequences are fetched one by one" in data.notes[0]
@@ -130,10 +130,10 @@ def test_several_runs_train_together(corpus: Path, tmp_path: Path, build: Any) -
     assert both.splits["train"]["docs"].tokens == first.splits["train"]["docs"].tokens + 900
     assert sorted(both.splits["train"]) == ["code", "docs", "new"] and both.mix.max_epochs == 4
     data, log, _ = new_data_order(both, DataConfig(seq_len=64), 17, 8, 10)
-    windows = data.sequences(log, 0, 5000)
-    for w in windows[::50]:
+    sequences = data.sequences(log, 0, 5000)
+    for w in sequences[::50]:
         assert data.domains[w.domain].shard(w.shard).tokens[w.start : w.start + 65].tolist() == w.tokens.tolist()
-    assert {w.shard for w in windows if w.domain == "docs"} == {0, 1, 2}
+    assert {w.shard for w in sequences if w.domain == "docs"} == {0, 1, 2}
     shards.verify_manifest(both)
     strange = shards.Manifest(
         shards.TokenizerInfo("tokenizer.json", "f" * 64, 50_000, 0, "bpe"), other.splits, root="elsewhere"
@@ -148,8 +148,8 @@ def test_a_run_on_a_disk_and_one_far_away_train_together(corpus: Path, far: str)
     assert data.domains["docs"].remote, "a part of it is"
     near = shards.read_manifest([str(corpus), str(corpus)])
     expected, _, _ = new_data_order(near, DataConfig(seq_len=64, weights={"docs": 1}), 17, 8, 10)
-    windows = tables(data, log, 400)
-    assert windows == tables(expected, log, 400) and {w[2] for w in windows} >= {0, 2}
+    sequences = tables(data, log, 400)
+    assert sequences == tables(expected, log, 400) and {w[2] for w in sequences} >= {0, 2}
 
 
 @pytest.mark.slow

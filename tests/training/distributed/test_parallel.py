@@ -1,4 +1,4 @@
-"""Several ranks on gloo: the same windows, the same losses, and checkpoints that any number of ranks reads."""
+"""Several ranks on gloo: the same sequences, the same losses, and checkpoints that any number of ranks reads."""
 
 from __future__ import annotations
 

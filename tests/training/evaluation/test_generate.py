@@ -52,7 +52,7 @@ def test_a_trained_run_speaks(corpus: Path, tmp_path: Path) -> None:
     train(parse(text), str(corpus), str(tmp_path / "run"))
     run, prompt = str(tmp_path / "run"), "def réad(<|endoftext|>"
     said = generate(run, prompt, tokens=80, seed=1)
-    assert said.startswith(prompt) and len(said) > len(prompt) + 20, "longer than its windows of 32"
+    assert said.startswith(prompt) and len(said) > len(prompt) + 20, "longer than its sequences of 32"
     assert generate(run, prompt, tokens=80, seed=1) == said
     assert generate(run, prompt, tokens=80, seed=2) != said
     assert generate(run, prompt, tokens=5, temperature=0) == generate(run, prompt, tokens=5, temperature=0, seed=9)

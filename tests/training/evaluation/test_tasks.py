@@ -50,12 +50,12 @@ def test_likelihoods_are_those_of_each_request_alone(model: LoadedModel) -> None
         ("é", " ü"),
     ] * 3
     requests.append(("import json", " as something"))
-    found = likelihoods(model, requests, windows=2)
+    found = likelihoods(model, requests, batch_size=2)
     for request, (value, greedy) in zip(requests, found, strict=True):
         expected, best = plainly(model, *request)
         assert value == pytest.approx(expected, abs=1e-4) and greedy == best
     long = likelihoods(model, [("word " * 500, "end")])[0][0]
-    assert long < 0, "a context longer than the window is cut from its beginning"
+    assert long < 0, "a context longer than the model's maximum length loses its beginning"
 
 
 def test_forms() -> None:
@@ -224,7 +224,7 @@ def test_odd_bytes(tmp_path: Path) -> None:
 
 
 def test_odd_text_is_scored(model: LoadedModel) -> None:
-    """Emoji, combining marks, NUL, right-to-left, a choice longer than the window, choices that are the same."""
+    """Emoji, combining marks, NUL, right-to-left, a choice longer than the maximum length, equal choices."""
     odd = ["🙂" * 9, "e\u0301" * 9, "a\0b", "\u202eabc", "x" * 2000, "same", "same"]
     result = score_choice_task(model, "odd", [Question("Question: ü\nAnswer:", tuple(f" {t}" for t in odd), 5)])
     assert 0 < result.figures["bits_per_byte"] < 50 and result.count == 1

@@ -154,7 +154,7 @@ def test_recomputing_changes_nothing() -> None:
 
 
 def test_packing_drops_and_pads_nothing() -> None:
-    """Every position of a window of documents is a query once; the flex and the SDPA model agree."""
+    """Every position of a packed sequence is a query once; the model gives the same with flex and with SDPA."""
     model = Model(TINY)
     model.init_weights(2)
     tokens, targets, documents = batch()
@@ -189,7 +189,7 @@ def test_a_document_alone_to_the_bit() -> None:
         begin += n
 
 
-def test_plain_causal_where_windows_are_one_document() -> None:
+def test_plain_causal_where_sequences_are_one_document() -> None:
     q, k, v, _, _ = inputs()
     one = torch.zeros(2, 160, dtype=torch.int64)
     assert document_mask(one) is None

@@ -38,7 +38,7 @@ def tiny(**changes: object) -> Model:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(0, 1000))
 def test_packed_documents_equal_lone_ones(lengths: list[int], seed: int) -> None:
-    """Loss and gradients of a window of documents are those of each document run by itself."""
+    """Loss and gradients of a packed sequence are those of each document run by itself."""
     model = tiny()
     g = torch.Generator().manual_seed(seed)
     tokens = torch.randint(0, 50, (1, sum(lengths) + 1), generator=g)

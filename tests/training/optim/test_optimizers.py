@@ -1,4 +1,4 @@
-"""Which parameters decay, what a step does, and the learning rate at every iteration.
+"""Which parameters decay, what an update does, and the learning rate at every step.
 
 Covers: lr_schedule.py, loss_scale.py
 """
