@@ -162,8 +162,6 @@ def test_user_facing_text_is_plain(word: str) -> None:
     "page", ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 )
 def test_the_guide_is_plain(page: str) -> None:
-    if page == "docs/decisions.md":  # a log: what was written then stays
-        return
     text = re.sub(r"```.*?```", "", (ROOT / page).read_text("utf-8"), flags=re.S)
     if page == "docs/line_dedup.md":
         text = text.partition("## On a crawl")[0]  # the rest quotes pages of the crawl

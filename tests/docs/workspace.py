@@ -21,7 +21,7 @@ SHIM = """#!/bin/sh
 # which other tests show, and a page takes seconds.
 case "$1 $*" in
   *--executor*|*--address*) ;;
-  "curate "*|"forget "*|"demo "*) set -- "$@" --executor inline ;;
+  "curate "*|"delete "*|"demo "*) set -- "$@" --executor inline ;;
 esac
 exec {python} -m pipelines.cli "$@"
 """
