@@ -97,7 +97,7 @@ def test_rotation_depends_on_distance_alone() -> None:
 
 
 def test_cache_equals_no_cache() -> None:
-    model = tiny(tied=False)
+    model = tiny(tie_embeddings=False)
     tokens = torch.randint(0, 50, (1, 12), generator=torch.Generator().manual_seed(0))
     whole = F.linear(model.hidden_states(tokens, None), model.head.weight)
     cache: list = []
