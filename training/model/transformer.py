@@ -76,15 +76,15 @@ def to_autocast_dtype(x: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    def __init__(self, shape: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.head_dim = shape.hidden_size // shape.num_heads
-        self.q = nn.Linear(shape.hidden_size, shape.num_heads * self.head_dim, bias=False)
-        self.k = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head_dim, bias=False)
-        self.v = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head_dim, bias=False)
-        self.out = nn.Linear(shape.num_heads * self.head_dim, shape.hidden_size, bias=False)
-        self.q_norm = nn.RMSNorm(self.head_dim, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.head_dim, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
+        self.head_dim = config.hidden_size // config.num_heads
+        self.q = nn.Linear(config.hidden_size, config.num_heads * self.head_dim, bias=False)
+        self.k = nn.Linear(config.hidden_size, config.num_kv_heads * self.head_dim, bias=False)
+        self.v = nn.Linear(config.hidden_size, config.num_kv_heads * self.head_dim, bias=False)
+        self.out = nn.Linear(config.num_heads * self.head_dim, config.hidden_size, bias=False)
+        self.q_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, past: tuple[Tensor, Tensor] | None
@@ -99,11 +99,11 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    def __init__(self, shape: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.up = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.down = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
+        self.gate = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = to_autocast_dtype(x)
@@ -112,12 +112,12 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, shape: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
-        self.attention = Attention(shape)
-        self.ffn_norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
-        self.ffn = FeedForward(shape)
+        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.attention = Attention(config)
+        self.ffn_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.ffn = FeedForward(config)
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, past: tuple[Tensor, Tensor] | None = None
@@ -135,17 +135,17 @@ class Model(nn.Module):
     attention_backend         how attention is computed; None: chosen by device and type
     """
 
-    def __init__(self, shape: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = shape
+        self.config = config
         self.activation_checkpointing = False
         self.attention_backend: AttentionBackend | None = None
         self.compile_loss = False
-        self.embedding = nn.Embedding(shape.vocab_size, shape.hidden_size)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.num_layers))
-        self.norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
-        self.head = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
-        if shape.tie_embeddings:
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_embeddings:
             self.head.weight = self.embedding.weight
 
     def compile_blocks(self, **options: Any) -> None:
@@ -158,9 +158,11 @@ class Model(nn.Module):
         """The normalised output of the last block, [batch, length, width]; `cache` grows by these positions."""
         x = self.embedding(tokens)
         start = cache[0][0].shape[2] if cache else 0
-        shape = self.config
+        config = self.config
         cos, sin = rope_tables(
-            rope_angles(tokens.shape[1], shape.hidden_size // shape.num_heads, shape.rope_theta, start, tokens.device)
+            rope_angles(
+                tokens.shape[1], config.hidden_size // config.num_heads, config.rope_theta, start, tokens.device
+            )
         )
         for i, block in enumerate(self.blocks):
             if self.activation_checkpointing and cache is None and torch.is_grad_enabled():
