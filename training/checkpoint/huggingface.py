@@ -48,26 +48,26 @@ def theirs(name: str) -> str:
     return _ENDS.get(name, "lm_head.weight")
 
 
-def hf_config(shape: ModelConfig, *, eos: int, positions: int, dtype: torch.dtype) -> dict[str, Any]:
+def hf_config(config: ModelConfig, *, eos: int, positions: int, dtype: torch.dtype) -> dict[str, Any]:
     """The config.json of a model. `positions`: the longest sequence length that it was trained on."""
-    kind = "qwen3" if shape.qk_norm else "llama"
+    kind = "qwen3" if config.qk_norm else "llama"
     return {
-        "architectures": ["Qwen3ForCausalLM" if shape.qk_norm else "LlamaForCausalLM"],
+        "architectures": ["Qwen3ForCausalLM" if config.qk_norm else "LlamaForCausalLM"],
         "model_type": kind,
-        "vocab_size": shape.vocab_size,
-        "hidden_size": shape.hidden_size,
-        "intermediate_size": shape.intermediate_size,
-        "num_hidden_layers": shape.num_layers,
-        "num_attention_heads": shape.num_heads,
-        "num_key_value_heads": shape.num_kv_heads,
-        "head_dim": shape.hidden_size // shape.num_heads,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.hidden_size // config.num_heads,
         "hidden_act": "silu",
         "max_position_embeddings": positions,
-        "rms_norm_eps": shape.norm_eps,
-        "rope_theta": shape.rope_theta,
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
         "attention_bias": False,
         "mlp_bias": False,
-        "tie_word_embeddings": shape.tie_embeddings,
+        "tie_word_embeddings": config.tie_embeddings,
         "bos_token_id": eos,  # every document is opened by it
         "eos_token_id": eos,
         "torch_dtype": str(dtype).removeprefix("torch."),
@@ -137,13 +137,13 @@ def load_hf(folder: str) -> Model:
     Raises UserError for what our decoder is not: biases, scaled rotary positions, other activations, missing weights.
     """
     root = Path(folder)
-    shape = shape_of(root)
-    model = Model(shape)
+    config = read_hf_config(root)
+    model = Model(config)
     ours = {theirs(name): parameter for name, parameter in model.named_parameters()}
     seen = set()
     with torch.no_grad():
         for name, tensor in _weights(root):
-            if name == "lm_head.weight" and shape.tie_embeddings:
+            if name == "lm_head.weight" and config.tie_embeddings:
                 continue
             if name not in ours:
                 raise UserError(f"{folder}: {name} is no part of a Llama decoder without biases")
@@ -157,7 +157,7 @@ def load_hf(folder: str) -> Model:
     return model
 
 
-def shape_of(root: Path) -> ModelConfig:
+def read_hf_config(root: Path) -> ModelConfig:
     """The sizes in a Hugging Face config.json. Raises UserError for a decoder that is not ours."""
     try:
         told = json.loads((root / "config.json").read_text())

@@ -111,15 +111,15 @@ def init_ranks(device: str, dp_shard: int | None) -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def build_model(shape: ModelConfig, config: TrainConfig, ranks: Ranks) -> Model:
+def build_model(model_config: ModelConfig, config: TrainConfig, ranks: Ranks) -> Model:
     """The initialised model on this rank's device; with several ranks it is sharded, and no rank holds all of it."""
     if ranks.mesh is None:
-        model = Model(shape)
+        model = Model(model_config)
         model.init_weights(config.seed)
         model.to(ranks.device)
         return _prepare(model, config)
     with torch.device("meta"):
-        model = _prepare(Model(shape), config)
+        model = _prepare(Model(model_config), config)
     compute = None if config.precision == "fp32" else TYPES[config.precision]
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=TYPES[config.parallel.reduce_dtype])
     for block in model.blocks:
@@ -130,7 +130,7 @@ def build_model(shape: ModelConfig, config: TrainConfig, ranks: Ranks) -> Model:
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
     model.to_empty(device=ranks.device)
-    if shape.tie_embeddings:
+    if model_config.tie_embeddings:
         model.head.weight = model.embedding.weight
     with implicit_replication():  # each rank draws a whole matrix and keeps its rows
         model.init_weights(config.seed)

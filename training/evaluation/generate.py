@@ -1,8 +1,8 @@
 """Generates text from the newest checkpoint of a run.
 
-The prompt is encoded as text (special tokens in it are ordinary text) after the EOS that opens every document. Tokens
-are drawn from softmax(logits / temperature), cut to the `top_k` likeliest and to the fewest that hold `top_p` of the
-probability (Holtzman et al. 2020). The same seed gives the same text on the same machine.
+The prompt is encoded as text (special tokens in it are ordinary text) after the EOS that begins every document. Tokens
+are sampled from softmax(logits / temperature), limited to the `top_k` most likely and to the fewest that have `top_p`
+of the probability (Holtzman et al. 2020). The same seed gives the same text on the same machine.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def generate(
 ) -> str:
     """The prompt and up to `tokens` tokens after it, ended early where the model ends the document.
 
-    Temperature 0 takes the likeliest token each time. Raises UserError for a directory without a trained model and for
-    settings out of range, CheckpointError where every checkpoint is damaged.
+    Temperature 0 takes the most likely token each time. Raises UserError for a directory without a trained model and
+    for settings out of range, CheckpointError if every checkpoint is damaged.
     """
     if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
         raise UserError(
@@ -61,7 +61,7 @@ def generate_tokens(
     fresh = so_far
     for _ in range(tokens):
         if not cache or cache[0][0].shape[2] + len(fresh) > max_seq_len:
-            # Longer than any sequence it was trained on: continue from the latest half of one.
+            # Longer than any training sequence: continue from the last max_seq_len / 2 tokens.
             cache, fresh = [], so_far[-max(1, max_seq_len // 2) :] if len(so_far) > max_seq_len else so_far
         logits = model.next_logits(torch.tensor([fresh], device=device), cache)[0]
         chosen = sample_token(logits.cpu(), temperature, top_k, top_p, generator)
@@ -78,7 +78,7 @@ def generate_tokens(
 def sample_token(
     logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator
 ) -> int:
-    """Draws one token from logits [vocabulary]; ties in the order are broken by the lower id."""
+    """Samples one token from logits [vocabulary]; equal logits are ordered by id."""
     if temperature == 0:
         return int(logits.argmax())
     probability, token = torch.sort(torch.softmax(logits / temperature, dim=-1), descending=True, stable=True)

@@ -1,11 +1,11 @@
 """Scores code tasks of the HumanEval form: the model completes a function, and its tests are run in a sandbox.
 
 pass@k is the unbiased estimate of Chen et al. 2021 (equation 1): with c of n samples right, 1 - C(n - c, k) / C(n, k).
-Running generated code is off by default. If allowed, it runs in a process of its own: an empty environment and
-directory, no input, limits on processor time, memory, files and wall time; it starts no other process, opens no
-connection, and changes no file outside its directory. Right is a program that reaches its end: one that leaves before
-its tests (`exit(0)`) is wrong. This prevents accidents, not attacks: readable files stay reachable,
-and Python's audit hooks can be circumvented. For models that you do not trust, use a container as well.
+Running generated code is off by default. If allowed, it runs in its own process: an empty environment and directory, no
+input, limits on processor time, memory, files and wall time; it cannot start another process, open a connection or
+change a file outside its directory. A program is right if it reaches its end; one that exits before its tests
+(`exit(0)`) is wrong. This prevents accidents, not attacks: readable files stay readable, and Python's audit hooks can
+be circumvented. For models that you do not trust, use a container as well.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from training.checkpoint.load_model import LoadedModel
 from training.evaluation.generate import generate_tokens
 from training.evaluation.task_files import TaskResult
 
-# Where HumanEval's reference stops a completion: the next thing at the left margin.
+# Where HumanEval's reference ends a completion: at the next unindented statement
 STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n@", "\nassert ")
 SECONDS, BYTES = 10, 1 << 30
 
-REACHED = 77  # the exit code of a program that came to its end
+REACHED = 77  # the exit code of a program that reached its end
 CHANGES = [
     "os.chmod", "os.chown", "os.exec", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.link", "os.mkdir",
     "os.posix_spawn", "os.putenv", "os.remove", "os.rename", "os.rmdir", "os.spawn", "os.symlink", "os.system",
@@ -67,7 +67,7 @@ def pass_at_k(n: int, right: int, k: int) -> float:
 
 
 def runs_to_end(program: str, seconds: float = SECONDS, size: int = BYTES) -> bool:
-    """Whether a program reaches its end without an error, within its limits. It runs; see the head of this file."""
+    """Runs a program and returns whether it reaches its end without an error and within its limits; see the module."""
     runner = _RUNNER.format(seconds=math.ceil(seconds), size=size, reached=REACHED, changes=CHANGES)
     with tempfile.TemporaryDirectory() as folder:
         # In a file: an argument holds 128 KiB at most, and longer tests are not rare
@@ -102,7 +102,7 @@ def score_code_task(
 ) -> TaskResult:
     """pass@1 and, with 10 samples or more, pass@10. One sample is greedy; several are drawn at temperature 0.8.
 
-    Raises UserError unless `run_code` says that what the model writes may run here.
+    Raises UserError unless `run_code` allows running the model's code on this machine.
     """
     if not run_code:
         raise UserError(

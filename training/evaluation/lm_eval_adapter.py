@@ -4,7 +4,7 @@
     lm_eval.simple_evaluate(model=adapter("runs/web/train/small"), tasks=["arc_easy"])
 
 Or by name, as `lm_eval:arc_easy` among the tasks of `gristmill evaluate` and of `evaluate.tasks` in the training file.
-Likelihoods are those of likelihood.py, so both give the same accuracy on the same task.
+Likelihoods come from likelihood.py, so a task has the same accuracy here and in tasks.py.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run_lm_eval_task(trained: LoadedModel, task: str, limit: int | None) -> tupl
         bootstrap_iters=0,
         log_samples=False,
     )
-    assert found is not None  # of rank 0, and here every rank is one
+    assert found is not None  # lm-eval returns None on other ranks than 0; here every process is rank 0
     figures = {
         key.removesuffix(",none").replace(",", "_"): float(value)
         for key, value in found["results"][name].items()
@@ -90,7 +90,7 @@ def rolling_log_likelihood(trained: LoadedModel, text: str) -> float:
 
 
 def generate_until(trained: LoadedModel, context: str, settings: dict[str, Any]) -> str:
-    """What the model writes after a context, up to the first of settings' `until`."""
+    """The model's continuation of a context, up to the first of the stop strings in settings' `until`."""
     stops = settings.get("until") or []
     stops = [stops] if isinstance(stops, str) else list(stops)
     temperature = float(settings.get("temperature", 0.0)) if settings.get("do_sample") else 0.0

@@ -1,8 +1,7 @@
 """Reads evaluation tasks from JSONL files, plain or gzipped.
 
-The formats are those of ARC, HellaSwag, MMLU, GSM8K and HumanEval.
-`lm_eval:NAME` names a task of lm-eval (lm_eval_adapter.py); `lm_eval:FOLDER/NAME` one that a YAML file in
-that folder describes.
+The formats are those of ARC, HellaSwag, MMLU, GSM8K and HumanEval. `lm_eval:NAME` names a task of lm-eval
+(lm_eval_adapter.py), `lm_eval:FOLDER/NAME` one that a YAML file in that folder describes.
 
 The format is detected from the keys of the first line. All lines are checked before anything is scored, so that an
 invalid one (no right answer among the choices, a number instead of text) is reported at once, with its line.
@@ -34,7 +33,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Task:
-    """A file's content: of a choice task `questions`, of a math or code task `rows`; of lm-eval's its `limit` alone."""
+    """A task: a choice task has `questions`, a math or code task `rows`, an lm-eval task only its `limit`."""
 
     name: str
     kind: str  # choice, math, code or lm_eval
@@ -45,7 +44,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a model scored on one task; `figures` by name."""
+    """A model's scores on one task; `figures` are metrics by name, `count` is the number of questions."""
 
     task: str
     kind: str
@@ -83,12 +82,12 @@ def read_task(path: str, limit: int | None = None) -> Task:
         said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path}:{number}: not a line of the form {kind or 'JSON'}: {said}") from error
     if not kind:
-        raise UserError(f"{path}: no line in this task")
+        raise UserError(f"{path}: this task file has no lines")
     return Task(Path(path).name.removesuffix(".gz").removesuffix(".jsonl"), kind, tuple(questions), tuple(rows))
 
 
 def detect_kind(row: Any, path: str) -> str:
-    """choice, math or code, by the keys of a line. Raises UserError for a form that is not known."""
+    """choice, math or code, by the keys of a line. Raises UserError for an unknown format."""
     keys = row.keys() if isinstance(row, dict) else set()
     if {"prompt", "test", "entry_point"} <= keys:
         return "code"
@@ -106,7 +105,7 @@ def detect_kind(row: Any, path: str) -> str:
 def parse_question(row: dict[str, Any]) -> Question:
     """A line of ARC, HellaSwag or MMLU form. Continuations begin with the space that separates them.
 
-    Raises KeyError, TypeError or ValueError for a line that is none.
+    Raises KeyError, TypeError or ValueError for a line of another form.
     """
     if "endings" in row:
         context, texts, gold = _text(row, "ctx"), row["endings"], int(row["label"])
@@ -140,7 +139,7 @@ def _texts(row: dict[str, Any], kind: str) -> dict[str, str]:
 
 
 def _text(row: dict[str, Any], key: str) -> str:
-    """Text, or a number as text; not empty, and such as can be encoded."""
+    """A value that is text or a number, as text. Raises for anything else, empty text and lone surrogates."""
     value = row[key]
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise TypeError(f"{key} is {value!r}, and should be text")
@@ -155,7 +154,7 @@ _NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 
 
 def final_number(text: str) -> str | None:
-    """The number after ####, else the last one, without thousands' commas and a closing point; None: there is none."""
+    """The number after ####, else the last number, without thousands separators or a final point; None if no number."""
     marked = text.rpartition("####")[2] if "####" in text else text
     found = _NUMBER.findall(marked)
     if not found:

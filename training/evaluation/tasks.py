@@ -1,10 +1,10 @@
 """Scores a model on evaluation tasks: multiple choice, math and code.
 
 *Choice* (the forms of ARC, HellaSwag and MMLU): each answer is scored as the continuation of the question. `accuracy`
-takes the highest likelihood; `accuracy_norm` the highest likelihood a character, as lm-eval's acc_norm does, so that
-long answers are not at a disadvantage; `bits_per_byte` is the gold answer's, which moves smoothly while accuracies of
-small models are at chance. *Math* (GSM8K): the number that a generated solution ends in. *Code* (HumanEval):
-humaneval.py. task_files.py describes the files, likelihood.py the scoring of answers.
+takes the highest likelihood; `accuracy_norm` the highest likelihood per character, as lm-eval's acc_norm does, so that
+long answers are not at a disadvantage; `bits_per_byte` is the correct answer's, which improves smoothly while small
+models' accuracies are still at chance. *Math* (GSM8K): the final number of a generated solution must be right. *Code*
+(HumanEval): see humaneval.py. task_files.py describes the files, likelihood.py the scoring of answers.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from training.model.transformer import Model
 
 
 def score_choice_task(trained: LoadedModel, task: str, questions: Sequence[Question]) -> TaskResult:
-    """accuracy, accuracy_norm and bits_per_byte of the gold answer over all questions."""
+    """accuracy, accuracy_norm and bits_per_byte of the correct answer over all questions."""
     requests = [(q.context, c) for q in questions for c in q.choices]
     scores = iter(likelihoods(trained, requests))
     right = right_norm = 0
     nats, size = 0.0, 0
     for q in questions:
         values = [next(scores)[0] for _ in q.choices]
-        by_length = [v / max(1, len(c) - 1) for v, c in zip(values, q.choices, strict=True)]  # less the space
+        by_length = [
+            v / max(1, len(c) - 1) for v, c in zip(values, q.choices, strict=True)
+        ]  # without the leading space
         right += values.index(max(values)) == q.gold
         right_norm += by_length.index(max(by_length)) == q.gold
         nats -= values[q.gold]
@@ -51,7 +53,7 @@ def score_choice_task(trained: LoadedModel, task: str, questions: Sequence[Quest
 def score_math_task(
     trained: LoadedModel, task: str, rows: Sequence[dict[str, Any]], *, shots: int = 0, tokens: int = 256
 ) -> TaskResult:
-    """exact_match of the final number, greedy; the first `shots` lines are examples and not asked."""
+    """exact_match of the final number, decoded greedily; the first `shots` lines serve as examples in the prompt."""
     examples = "".join(f"Question: {r['question']}\nAnswer: {r['answer']}\n\n" for r in rows[:shots])
     asked = rows[shots:]
     right = 0
@@ -67,7 +69,7 @@ def score_math_task(
         answer = final_number(said)
         right += answer is not None and answer == final_number(row["answer"])
     if not asked:
-        raise UserError(f"{task}: {shots} examples leave no line to ask")
+        raise UserError(f"{task}: with {shots} examples (shots) no question is left to score")
     return TaskResult(task, "math", len(asked), {"exact_match": right / len(asked)})
 
 
@@ -80,7 +82,7 @@ def evaluate_task(
     samples: int = 1,
     tokens: int = 256,
 ) -> TaskResult:
-    """Scores a model on one task. Raises UserError for code that is not allowed to run, and too many `shots`."""
+    """Scores a model on one task. Raises UserError if code must not run, or for too many `shots`."""
     if task.kind == "choice":
         return score_choice_task(trained, task.name, task.questions)
     if task.kind == "math":
@@ -95,11 +97,14 @@ def evaluate_task(
 
 
 def read_tasks(config: TrainConfig) -> list[Task]:
-    """`evaluate.tasks`, read. Raises UserError for what cannot be read, and for code: training runs none."""
+    """Reads the tasks in `evaluate.tasks`.
+
+    Raises UserError for an unreadable task, and for a code task: training runs no generated code.
+    """
     found = [read_task(path, config.evaluate.task_limit) for path in config.evaluate.tasks]
     if code := [t.name for t in found if t.kind == "code"]:
         raise UserError(
-            f"evaluate.tasks: {', '.join(code)} would run what the model writes, which training does not; "
+            f"evaluate.tasks: {', '.join(code)} would run code that the model writes, which training does not; "
             "score it afterwards: gristmill evaluate --run-code"
         )
     return found
@@ -108,9 +113,9 @@ def read_tasks(config: TrainConfig) -> list[Task]:
 def score_tasks(
     tasks: Sequence[Task], manifest: Manifest, run: Path, model: Model, max_seq_len: int
 ) -> dict[str, dict[str, float]]:
-    """A model in training on tasks: {"tasks": {"arc.accuracy": 0.3}}. Collective when sharded.
+    """Scores a model in training on tasks: {"tasks": {"arc.accuracy": 0.3}}. All ranks must call it if it is sharded.
 
-    max_seq_len: of the sequences that it was trained on.
+    max_seq_len: the longest sequence length that it was trained on.
     """
     told = manifest.tokenizer
     file = run / told.file

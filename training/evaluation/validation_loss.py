@@ -1,8 +1,8 @@
 """Computes loss, perplexity and bits per byte on the validation split, by domain.
 
-The loss is the mean negative log-likelihood a token, in nats; perplexity is its exponential. Bits per byte is the
-summed likelihood in bits over the UTF-8 bytes of the text that these tokens spell, so it compares models of any
-tokenizer. The bytes are the domain's bytes a token times the tokens predicted: exact when the whole domain is read.
+The loss is the mean negative log-likelihood per token, in nats; perplexity is its exponential. Bits per byte is the
+summed negative log-likelihood in bits over the UTF-8 bytes of the text, so it compares models with different
+tokenizers. The bytes are the domain's bytes per token times the tokens predicted: exact if the whole domain is read.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def bytes_per_token(domain: DomainStream) -> float | None:
 
 
 def mean_loss(scores: Mapping[str, ValidationScore]) -> float | None:
-    """The loss over all domains' tokens together."""
+    """The mean loss over all domains' tokens."""
     tokens = sum(s.tokens for s in scores.values())
     return sum(s.loss * s.tokens for s in scores.values()) / tokens if tokens else None
 
@@ -83,7 +83,7 @@ def mean_loss(scores: Mapping[str, ValidationScore]) -> float | None:
 def score_run(trained: LoadedModel, data_dir: str, limit: int | None) -> dict[str, dict[str, Any]]:
     """A trained model's scores on the validation split of a run, by domain, as plain values.
 
-    Raises UserError where the run was tokenized by another tokenizer or has no validation split.
+    Raises UserError if the run was tokenized with another tokenizer or has no validation split.
     """
     manifest = read_manifest(data_dir)
     held_out = {
@@ -93,7 +93,7 @@ def score_run(trained: LoadedModel, data_dir: str, limit: int | None) -> dict[st
         raise UserError(f"{data_dir} has no validation split")
     told = manifest.tokenizer
     if hashlib.sha256(trained.tokenizer_file.read_bytes()).hexdigest() != told.sha256:
-        raise UserError(f"{data_dir} was tokenized by another tokenizer than {trained.tokenizer_file}")
+        raise UserError(f"{data_dir} was tokenized with another tokenizer than {trained.tokenizer_file}")
     scores = evaluate_domains(
         trained.model,
         held_out,

@@ -1,13 +1,16 @@
 """Computes causal attention in which documents do not attend to each other.
 
 A sequence holds several documents, or a part of one. Position i attends to positions j <= i of the same document only,
-so a packed sequence gives every document what it would get alone (rotary positions are relative, so its place in the
-sequence does not matter). Nothing is padded and nothing is dropped.
+so each document in a packed sequence gets the result that it would get alone (rotary positions are relative, so its
+place in the sequence does not matter). Nothing is padded and nothing is dropped.
 
-Four backends, equal in result, are chosen by device: document by document on a CPU (attention_cpu.py); the positions
-where documents begin, for the variable-length flash kernel (GPU in 16 bits; costs nothing for other documents); a block
-mask for flex_attention (GPU in fp32, or where the kernel is missing; skips blocks of 128 without a pair); and a mask of
-all pairs for SDPA (other devices).
+Four backends give the same result; the device and the type decide which one runs:
+- documents (CPU): document by document, see attention_cpu.py;
+- varlen (GPU in 16 bits): the variable-length flash kernel, which takes the positions where documents begin and does no
+  work for pairs from two documents;
+- flex (GPU in fp32, or if that kernel is missing): flex_attention with a block mask, which skips 128 x 128 blocks
+  without a pair;
+- sdpa (other devices): SDPA with a mask of all pairs.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ AttentionMask = Any
 
 @cache
 def varlen_options() -> dict[str, Any] | None:
-    """Arguments that make torch's variable-length attention causal, in this version of torch; None if it has none."""
+    """Arguments that make this torch version's varlen_attn causal; None if it has no varlen_attn."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -56,7 +59,7 @@ def attention_backend(device: torch.device, dtype: torch.dtype) -> AttentionBack
 
 
 def attention_mask(documents: Tensor, backend: AttentionBackend, dtype: torch.dtype = torch.float32) -> AttentionMask:
-    """The mask of a batch as `attend` takes it; documents: int [batch, length], rising; dtype: that of the queries."""
+    """The mask of a batch as `attend` takes it; documents: int [batch, length], increasing; dtype: the queries'."""
     if backend == "documents":
         return documents
     if backend == "varlen":
@@ -66,15 +69,15 @@ def attention_mask(documents: Tensor, backend: AttentionBackend, dtype: torch.dt
     mask = document_mask(documents)
     if mask is None:
         return None
-    # What SDPA would make of a bool mask again in every layer, and keep for backward in each
+    # A float mask: SDPA would convert a bool mask again in every layer, and keep each copy for backward
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
 def document_mask(documents: Tensor) -> Tensor | None:
     """The mask of a batch: bool [batch, 1, length, length], True where attention is allowed.
 
-    None if every sequence is one document: plain causal attention, for which SDPA has faster kernels. (Not while
-    compiling: a graph must not depend on the data.)
+    None if every sequence is one document: then plain causal attention is enough, for which SDPA has faster kernels.
+    (Never None while compiling, as a graph must not depend on the data.)
     """
     if not torch.compiler.is_compiling() and bool((documents == documents[:, :1]).all()):
         return None
@@ -83,7 +86,7 @@ def document_mask(documents: Tensor) -> Tensor | None:
 
 
 def varlen_mask(documents: Tensor) -> VarlenMask:
-    """Where a batch's documents begin; their number is padded to a power of two, so that few shapes are compiled."""
+    """The positions where a batch's documents begin, padded to a power of two so that few shapes are compiled."""
     b, n = documents.shape
     first = torch.ones(b, n, dtype=torch.bool, device=documents.device)
     first[:, 1:] = documents[:, 1:] != documents[:, :-1]
@@ -108,15 +111,15 @@ def block_mask(documents: Tensor) -> Any:
 def _flex() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
-    # Plain flex_attention materialises all scores; the fused kernel exists only compiled. Shapes stay what they are.
+    # Plain flex_attention materialises all scores; the fused kernel exists only compiled.
     return torch.compile(flex_attention, dynamic=False)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Tensor:
     """Scaled dot-product attention; q [b, heads, n, d], k and v [b, kv_heads, m, d] with kv_heads dividing heads.
 
-    With a mask n = m; without one it is causal, aligned at the end: the n queries are the last of the m positions
-    (m > n while generating with a cache).
+    With a mask, n = m. Without one, attention is causal and the n queries are the last of the m positions (m > n while
+    generating with a cache).
     """
     if isinstance(mask, VarlenMask):
         return _varlen(q, k, v, mask)
@@ -128,7 +131,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Tensor:
         return attention_by_document(q, k, v, mask)
     n, m = q.shape[2], k.shape[2]
     if mask is None and n != m:
-        if n == 1:  # one new position sees everything before it
+        if n == 1:  # one new position attends to everything before it
             return F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
         mask = torch.ones(n, m, dtype=torch.bool, device=q.device).tril(m - n)
     gqa = q.shape[1] != k.shape[1]

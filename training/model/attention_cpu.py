@@ -1,10 +1,10 @@
 """Computes attention on a CPU document by document: no mask, and no work for pairs that may not attend.
 
 torch's flash kernel for CPUs takes a batch of equal lengths and, with a mask, computes every pair of a sequence.
-Here it is called causally for each document by itself, on views of the sequence. A call costs 12 to 17 us, and at 6
-heads of 64 a sequence of 256 with three documents takes 0.5 ms forward and 1.1 backward instead of 1.3 and 2.9 (one
-thread). One operator, opaque to torch.compile, with torch's kernels inside; the edges of the documents are found in it,
-so that a graph does not depend on them. A document's result is that of the document alone, to the bit.
+Here it is called causally for each document, on views of the sequence. A call costs 12 to 17 us; with 6 heads of 64, a
+sequence of 256 with three documents takes 0.5 ms forward and 1.1 ms backward instead of 1.3 and 2.9 (one thread).
+It is one operator, opaque to torch.compile, that calls torch's kernels and finds the documents' boundaries itself, so
+that a graph does not depend on them. A document's result is equal to that of the document alone, to the bit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.
 
 @torch.library.custom_op("gristmill::attention_by_document", mutates_args=())
 def _by_document(q: Tensor, k: Tensor, v: Tensor, documents: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention and the log of each query's sum of exponentials, [b, n, heads] in fp32 or wider."""
+    """The attention output, and lse: the log of each query's sum of exponentials, [b, n, heads] in fp32 or wider."""
     out, lse = _empty(q)
     k, v = _as_many(q, k), _as_many(q, v)
     for part in _parts(documents):
@@ -30,14 +30,14 @@ def _by_document(q: Tensor, k: Tensor, v: Tensor, documents: Tensor) -> tuple[Te
 
 
 def _empty(q: Tensor) -> tuple[Tensor, Tensor]:
-    """Views [b, heads, n, ...] of memory laid out by position, as the next layer reads it."""
+    """Empty output and lse, as views [b, heads, n, ...] of memory ordered by position, as the next layer reads it."""
     b, heads, n, d = q.shape
     exact = torch.promote_types(q.dtype, torch.float32)
     return q.new_empty(b, n, heads, d).transpose(1, 2), q.new_empty(b, n, heads, dtype=exact).transpose(1, 2)
 
 
 def _as_many(q: Tensor, k: Tensor) -> Tensor:
-    """Keys or values for every head of the queries."""
+    """Keys or values repeated for every head of the queries."""
     shared = q.shape[1] // k.shape[1]
     return k if shared == 1 else k.repeat_interleave(shared, dim=1)
 
@@ -106,9 +106,9 @@ _by_document.register_autograd(_back, setup_context=_keep)
 
 
 def attention_by_document(q: Tensor, k: Tensor, v: Tensor, documents: Tensor) -> Tensor:
-    """Causal attention within documents; q [b, heads, n, d], k and v [b, kv_heads, n, d], documents int [b, n], rising.
+    """Causal attention within documents; q [b, heads, n, d], k and v [b, kv_heads, n, d], documents int [b, n].
 
-    All in one floating type, on the CPU.
+    Document numbers increase along a sequence. q, k and v have one floating type and are on the CPU.
     """
     out: Tensor = _by_document(q, k, v, documents)[0]
     return out

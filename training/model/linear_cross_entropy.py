@@ -1,11 +1,11 @@
 """Computes the cross-entropy loss of the output layer without storing tokens x vocabulary logits.
 
-The logits are made and used in chunks (linear_cross_entropy_kernels.py has the formulas). The idea is Liger Kernel's
-fused linear cross-entropy (Hsu et al. 2024, arXiv 2410.10989); the z-loss is PaLM's (Chowdhery et al. 2022, section 5).
+The logits are computed in chunks (linear_cross_entropy_kernels.py has the formulas). The idea is Liger Kernel's fused
+linear cross-entropy (Hsu et al. 2024, arXiv 2410.10989); the z-loss is PaLM's (Chowdhery et al. 2022, section 5).
 The softmax is taken in fp32 whatever the compute type, and the weight's gradient accumulates in fp32.
 
-On a GPU and in fp32 the logits are computed in chunks of rows, in 16 bits on a CPU in chunks of columns. Each way is
-one operator, opaque to torch.compile, which then neither breaks its graph there nor unrolls the loop.
+Chunks are of rows on a GPU and in fp32, of columns (vocabulary entries) in 16 bits on a CPU. Each variant is one
+operator, opaque to torch.compile, which then neither breaks its graph there nor unrolls the loop.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ INPUTS, OUTPUTS = "(Tensor rows, Tensor weight, Tensor labels", "-> (Tensor, Ten
 
 
 def run_row_chunks(rows: Tensor, weight: Tensor, labels: Tensor, *options: Any) -> tuple[Tensor, ...]:
-    """loss_sum, nll, and the gradients of loss_sum by rows and weight in fp32 or wider (empty where not needed)."""
+    """loss_sum, nll, and the gradients of rows and weight for loss_sum, in fp32 or wider (empty if not needed)."""
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
         return row_chunks_forward(rows, weight, labels, Options(*options))
 
@@ -137,7 +137,7 @@ def _(rows: Tensor, *_: Any) -> tuple[Tensor, ...]:
 def run_column_chunks_backward(
     rows: Tensor, weight: Tensor, labels: Tensor, lse: Tensor, picked: Tensor, scale: Tensor, *options: Any
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of scale * loss_sum by rows and weight."""
+    """The gradients of scale * loss_sum with respect to rows and weight."""
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         return column_chunks_backward(rows, weight, labels, lse, picked, scale, Options(*options))
 

@@ -1,18 +1,18 @@
 """Computes the loss of a linear layer with cross-entropy, and its gradients, over chunks of the logits.
 
 With logits z = W h, the loss of a row is lse(z) - z_y + zeta * lse(z)^2 (lse: log of the sum of exponentials), and its
-gradient by z is softmax(z) * (1 + 2 * zeta * lse(z)) - onehot(y).
+gradient with respect to z is softmax(z) * (1 + 2 * zeta * lse(z)) - onehot(y).
 
-*Row chunks*: all logits of some rows. The gradients by hidden states and weight are made while the logits exist: three
-matrix products and one pass. For GPUs, and for fp32, where the products are what costs. The gradients are kept in fp32
-until backward brings their scale, so that a 16-bit gradient is rounded once.
+*Row chunks*: all logits of some rows. The gradients of hidden states and weight are computed while the logits exist:
+three matrix products and one pass. Used on GPUs and for fp32, where the products dominate the time. The gradients are
+kept in fp32 until backward brings their scale, so that a 16-bit gradient is rounded once.
 
-*Column chunks*: the logits of all rows for some of the vocabulary; for 16 bits on a CPU, where a product is about four
-times as fast as in fp32 and the passes over logits outside the cache are what costs. A chunk fits in the second-level
-cache: max, exp and sum take 0.8 ns an element there (one thread, 2,048 x 512), where logsumexp over rows of 50,304
-takes 5 ns. Forward keeps a running maximum and sum of every row (Milakov & Gimelshein 2018, arXiv 1805.02867). Backward
-computes the logits again, a fourth product; in exchange the weight's gradient is one product for each chunk, rounded
-once, without an fp32 copy beside it.
+*Column chunks*: the logits of all rows for some of the vocabulary. Used for 16 bits on a CPU, where a product is about
+four times as fast as in fp32 and passes over logits outside the cache dominate the time. A chunk fits in the L2 cache:
+max, exp and sum take 0.8 ns per element there (one thread, 2,048 x 512), while logsumexp over rows of 50,304 takes
+5 ns. Forward keeps a running maximum and sum of every row (Milakov & Gimelshein 2018, arXiv 1805.02867). Backward
+computes the logits again, a fourth product; in exchange the weight's gradient is one product per chunk, rounded once,
+without an fp32 copy.
 """
 
 from __future__ import annotations
@@ -27,52 +27,52 @@ from torch import Tensor
 
 
 class Options(NamedTuple):
-    """The arguments of the loss's operators besides tensors; SCHEMA is the same as torch's operator schema."""
+    """The arguments of the loss's operators besides tensors; SCHEMA is the same in torch's operator syntax."""
 
     z_loss: float
     chunk: int  # rows or columns at a time; 0: default_rows or default_columns
     compiled: bool  # run the passes over the logits through torch.compile
-    need_rows: bool  # compute the gradient by the rows
+    need_rows: bool  # compute the gradient of the rows
     need_weight: bool
 
 
 SCHEMA = "float z_loss, int chunk, bool compiled, bool need_rows, bool need_weight"
 
-# Rows: what is held must stay below a fifteenth of what the plain loss holds. In fp32 on a CPU the plain loss holds
-# three copies of the logits when the weight's gradient does not exist yet, (3 rows - hidden size) x vocabulary numbers
-# beyond it, and this one a single copy of a chunk, made once (fresh memory costs 1.4 ns an element there, a pass over
-# it 0.6): a 17th of those rows leaves room for the rest. Elsewhere it is two or three copies of a sixteenth. Below 128
-# rows the products lose speed, as the weight's gradient is read and written once a chunk; below 2^20 logits there is
-# nothing to save.
+# Rows: memory must stay below a fifteenth of the plain loss's. In fp32 on a CPU the plain loss holds three copies of
+# the logits before the weight's gradient exists, that is (3 rows - hidden size) x vocabulary numbers more than the
+# gradient; this one holds a single copy of a chunk, allocated once (fresh memory costs 1.4 ns per element there, a pass
+# over it 0.6): a 17th of those rows leaves room for the rest. Elsewhere it holds two or three copies of a sixteenth.
+# Below 128 rows the products lose speed, as the weight's gradient is read and written once per chunk; below 2^20 logits
+# there is nothing to save.
 SHARE, SHARE_IN_PLACE, MIN_ROWS, MIN_LOGITS = 16, 17, 128, 1 << 20
 
-# Columns: 2^20 logits are 4 MiB in fp32; below 256 columns products lose speed; and each chunk adds once to the
+# Columns: 2^20 logits are 4 MiB in fp32; below 256 columns products lose speed; and each chunk is added to the
 # gradient of all rows, which at hidden size 2,048 cost more than the cache gained (2.69 s in chunks of 1,024 columns,
 # 3.00 s in 512).
 MIN_COLUMNS, CACHED_LOGITS = 256, 1 << 20
 
 
 def default_rows(rows: int, vocab: int, hidden_size: int, in_place: bool) -> int:
-    """Rows of a chunk, such that all chunks are of about one size: the last one costs what any costs."""
+    """Rows per chunk, such that all chunks have about the same size (a small last chunk would cost as much as any)."""
     share = (3 * rows - hidden_size) // SHARE_IN_PLACE if in_place else -(-rows // SHARE)
     chunks = -(-rows // max(MIN_ROWS, share, MIN_LOGITS // vocab))
     return -(-rows // max(1, chunks)) or 1
 
 
 def default_columns(rows: int, vocab: int, hidden_size: int) -> int:
-    """Columns of a chunk."""
+    """Columns per chunk."""
     return min(vocab, max(MIN_COLUMNS, hidden_size // 2, CACHED_LOGITS // max(1, rows) // 64 * 64))
 
 
 def is_in_place(rows: Tensor) -> bool:
-    """Whether a row chunk's logits become their gradient in the memory they were made in."""
+    """Whether a row chunk's logits are turned into their gradient in place."""
     return rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.float64)
 
 
 def row_chunks_forward(
     rows: Tensor, weight: Tensor, labels: Tensor, options: Options
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """loss_sum, nll and the gradients of loss_sum by rows and weight, in fp32 or wider.
+    """loss_sum, nll and the gradients of loss_sum with respect to rows and weight, in fp32 or wider.
 
     rows [n, hidden], weight [vocabulary, hidden], labels int [n]; a row with label -1 is not counted.
     """
@@ -92,12 +92,12 @@ def row_chunks_forward(
         h, label, ignored = rows[part], labels[part, None].clamp_min(0), ~counted[part, None]
         out = None if buffer is None else buffer[: len(h)]
         nll[part, None], lse[part, None], grad_z = _row_chunk(h, compute, label, z_loss, out, compiled, need)
-        # What ignored rows would add is masked in tensors as wide as the hidden states, not as wide as the vocabulary.
+        # Ignored rows are masked in tensors of hidden size, not in those of vocabulary size.
         if need_rows:
             grad_rows[part] = (grad_z @ compute).masked_fill_(ignored, 0.0)
         if need_weight:
             _accumulate(grad_weight, grad_z.T, h.masked_fill(ignored, 0.0), begin > 0, weight.dtype != rows.dtype)
-        del grad_z  # before the next chunk's logits are made
+        del grad_z  # before the next chunk's logits are computed
     if not len(rows):
         grad_weight.zero_()
     nll.mul_(counted)
@@ -110,7 +110,7 @@ def row_chunks_forward(
 def _row_chunk(
     h: Tensor, compute: Tensor, label: Tensor, z_loss: float, out: Tensor | None, compiled: bool, need: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """nll and lse [n, 1] of rows and, if needed, the gradient by logits [n, vocabulary] in h's type; label: [n, 1]."""
+    """nll and lse [n, 1] of rows and, if needed, the logits' gradient [n, vocabulary] in h's type; label: [n, 1]."""
     logits = torch.mm(h, compute.T, out=out)
     if compiled:
         nll, lse = compile_pass(logits_to_gradient)(logits, label, z_loss)
@@ -133,8 +133,8 @@ def _row_chunk(
 def _accumulate(total: Tensor, a: Tensor, b: Tensor, add: bool, rounded: bool) -> None:
     """total (fp32) += a @ b; with `add` False, total = a @ b.
 
-    `rounded`: the product may be rounded to the type of a and b first. Under fp32 master weights that rounding is one
-    which the plain loss has too; for weights in bf16 it would be one more (an error 1.33 times the plain one).
+    `rounded`: the product may be rounded to the type of a and b first. With fp32 master weights the plain loss rounds
+    there too; with weights in bf16 it would be one rounding more (1.33 times the plain loss's error).
     """
     if total.dtype == a.dtype:
         total.addmm_(a, b, beta=int(add))
@@ -163,7 +163,7 @@ def column_chunks_forward(
         higher = torch.maximum(peak, z.amax(dim=1, keepdim=True))
         total.mul_(peak.sub_(higher).exp_()).add_(z.sub_(higher).exp_().sum(dim=1, keepdim=True))
         peak = higher
-        del z  # before the next chunk is made
+        del z  # before the next chunk is computed
     lse = (peak + total.log_())[:, 0]
     nll = torch.where(labels >= 0, lse - picked, 0.0)
     loss_sum = nll.sum()
@@ -175,7 +175,7 @@ def column_chunks_forward(
 def column_chunks_backward(
     rows: Tensor, weight: Tensor, labels: Tensor, lse: Tensor, picked: Tensor, scale: Tensor, options: Options
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of scale * loss_sum by rows and weight, in their types; empty where not needed."""
+    """The gradients of scale * loss_sum with respect to rows and weight, in their types; empty if not needed."""
     z_loss, _, compiled, need_rows, need_weight = options
     counted = labels >= 0
     factor = torch.where(counted, scale * (1 + 2 * z_loss * lse), 0.0)
@@ -219,11 +219,11 @@ def _column_chunks(labels: Tensor, rows: Tensor, weight: Tensor, chunk: int) -> 
 
 @cache
 def compile_pass(function: Callable[..., Any]) -> Callable[..., Any]:
-    """One of the three functions below through torch.compile: for the first size of a chunk, then for any size.
+    """Compiles one of the three functions below: first for the size of the first chunk, then for any size.
 
-    Run eagerly they would be a pass and a temporary for every operation; the code above does that better by hand, in
-    place, and calls these only where the model is compiled. At 1,024 x 384 x 50,304 in bf16 on one thread the loss by
-    column chunks takes 0.68 s by hand and 0.43 s with these, inductor's plain loss 0.45 s. One graph a size is no
+    Eagerly, each operation in them would be a pass with a temporary, so the code above has an in-place version for
+    eager mode and calls these only if the model is compiled. At 1,024 x 384 x 50,304 in bf16 on one thread the loss by
+    column chunks takes 0.68 s eagerly and 0.43 s with these, inductor's plain loss 0.45 s. One graph per size is no
     faster (3.4 ms for 147 x 50,304 either way), and after eight of them torch would run the passes eagerly.
     """
     return torch.compile(function)

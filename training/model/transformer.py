@@ -1,14 +1,14 @@
 """Defines the model: a Llama-style decoder (Touvron et al. 2023; Dubey et al. 2024).
 
 Pre-normalised blocks: RMSNorm (Zhang & Sennrich 2019), attention with rotary positions (Su et al. 2021) and grouped
-key-value heads (Ainslie et al. 2023), SwiGLU (Shazeer 2020); no biases. The loss is taken inside `forward`, so that the
-logits of a batch never exist and, with a sharded head, the head is gathered where it is used.
+key-value heads (Ainslie et al. 2023), SwiGLU (Shazeer 2020); no biases. `forward` computes the loss itself, so that the
+logits of a batch are never stored and a sharded head is gathered where it is used.
 
-Initialisation: normal with standard deviation sqrt(2 / (5 * width)) for every matrix (Nguyen & Salazar 2019, as in
-GPT-NeoX-20B), and that over sqrt(2 * layers) for the two that write into the residual stream (Radford et al. 2019),
-norms one. Each parameter draws from a generator seeded by (seed, its name), so that neither order nor sharding matters.
-Optionally queries and keys are normalised by head before the rotation (Dehghani et al. 2023; one scale for each of a
-head's places, as in Qwen3), which bounds attention's logits.
+Initialisation: every matrix is normal with standard deviation sqrt(2 / (5 * hidden_size)) (Nguyen & Salazar 2019, as
+in GPT-NeoX-20B), divided by sqrt(2 * num_layers) for the two that write into the residual stream (Radford et al. 2019);
+norms are one. Each parameter draws from a generator seeded by (seed, its name), so neither order nor sharding matters.
+Optionally each head's queries and keys are normalised before the rotation (Dehghani et al. 2023; with one scale per
+dimension of a head, as in Qwen3), which bounds the attention logits.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class ModelConfig:
     tie_embeddings: bool  # the head is the embedding
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
-    qk_norm: bool = False  # RMSNorm of queries and keys, by head
+    qk_norm: bool = False  # RMSNorm of each head's queries and keys
 
 
-KVCache = list[tuple[Tensor, Tensor]]  # a layer: keys and values [batch, kv_heads, positions so far, head width]
+KVCache = list[tuple[Tensor, Tensor]]  # per layer: keys and values [batch, num_kv_heads, positions so far, head_dim]
 
 
 def rope_angles(length: int, width: int, theta: float, start: int = 0, device: torch.device | None = None) -> Tensor:
@@ -62,29 +62,29 @@ def rope_tables(angle: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates the pairs (i, i + d/2) of x [..., length, d] by `rope_tables`, in fp32; Hugging Face pairs them alike."""
+    """Rotates the pairs (i, i + d/2) of x [..., length, d] by `rope_tables`, in fp32; the pairs are Hugging Face's."""
     wide = x.float()
-    # Two halves, exchanged as rows of two: a roll within a row is what compilers for CPUs do not vectorise.
+    # The halves are swapped by flipping a dimension of two: CPU compilers do not vectorise a roll within a row.
     halves = wide.view(*x.shape[:-1], 2, -1).flip(-2).flatten(-2)
     return torch.addcmul(wide * cos, halves, sin).to(x.dtype)
 
 
 def to_autocast_dtype(x: Tensor) -> Tensor:
-    """Under autocast, x in its type: else every layer that reads x makes, and keeps for backward, a copy of its own."""
+    """x in the autocast type, if autocast is on; otherwise each layer that reads x would cast and keep its own copy."""
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 class Attention(nn.Module):
-    def __init__(self, shape: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.head_dim = shape.hidden_size // shape.num_heads
-        self.q = nn.Linear(shape.hidden_size, shape.num_heads * self.head_dim, bias=False)
-        self.k = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head_dim, bias=False)
-        self.v = nn.Linear(shape.hidden_size, shape.num_kv_heads * self.head_dim, bias=False)
-        self.out = nn.Linear(shape.num_heads * self.head_dim, shape.hidden_size, bias=False)
-        self.q_norm = nn.RMSNorm(self.head_dim, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.head_dim, eps=shape.norm_eps) if shape.qk_norm else nn.Identity()
+        self.head_dim = config.hidden_size // config.num_heads
+        self.q = nn.Linear(config.hidden_size, config.num_heads * self.head_dim, bias=False)
+        self.k = nn.Linear(config.hidden_size, config.num_kv_heads * self.head_dim, bias=False)
+        self.v = nn.Linear(config.hidden_size, config.num_kv_heads * self.head_dim, bias=False)
+        self.out = nn.Linear(config.num_heads * self.head_dim, config.hidden_size, bias=False)
+        self.q_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, past: tuple[Tensor, Tensor] | None
@@ -99,11 +99,11 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    def __init__(self, shape: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.up = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.down = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
+        self.gate = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = to_autocast_dtype(x)
@@ -112,12 +112,12 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, shape: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
-        self.attention = Attention(shape)
-        self.ffn_norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
-        self.ffn = FeedForward(shape)
+        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.attention = Attention(config)
+        self.ffn_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.ffn = FeedForward(config)
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, past: tuple[Tensor, Tensor] | None = None
@@ -130,37 +130,39 @@ class Block(nn.Module):
 class Model(nn.Module):
     """Tokens in; loss, count and per-token NLL out where targets are given, else logits.
 
-    activation_checkpointing  blocks keep only their input for backward and run again there (Chen et al. 2016): a third
+    activation_checkpointing  blocks keep only their input and are recomputed in backward (Chen et al. 2016): a third
                               more work for a fraction of the activations
     attention_backend         how attention is computed; None: chosen by device and type
     """
 
-    def __init__(self, shape: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = shape
+        self.config = config
         self.activation_checkpointing = False
         self.attention_backend: AttentionBackend | None = None
         self.compile_loss = False
-        self.embedding = nn.Embedding(shape.vocab_size, shape.hidden_size)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.num_layers))
-        self.norm = nn.RMSNorm(shape.hidden_size, eps=shape.norm_eps)
-        self.head = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
-        if shape.tie_embeddings:
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_embeddings:
             self.head.weight = self.embedding.weight
 
     def compile_blocks(self, **options: Any) -> None:
-        """Has torch.compile make one graph of each block, and of the loss's passes. Call it before sharding."""
+        """Compiles each block, and the loss's passes, into one graph each. Call it before sharding."""
         self.compile_loss = options.get("backend", "inductor") == "inductor"
         for block in self.blocks:
             block.compile(fullgraph=True, **options)
 
     def hidden_states(self, tokens: Tensor, mask: AttentionMask, cache: KVCache | None = None) -> Tensor:
-        """The normalised output of the last block, [batch, length, width]; `cache` grows by these positions."""
+        """The normalised output of the last block, [batch, length, hidden_size]; `cache` grows by these positions."""
         x = self.embedding(tokens)
         start = cache[0][0].shape[2] if cache else 0
-        shape = self.config
+        config = self.config
         cos, sin = rope_tables(
-            rope_angles(tokens.shape[1], shape.hidden_size // shape.num_heads, shape.rope_theta, start, tokens.device)
+            rope_angles(
+                tokens.shape[1], config.hidden_size // config.num_heads, config.rope_theta, start, tokens.device
+            )
         )
         for i, block in enumerate(self.blocks):
             if self.activation_checkpointing and cache is None and torch.is_grad_enabled():
@@ -189,13 +191,13 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def next_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """fp32 logits [batch, vocabulary] of what follows `tokens` [batch, n] after what the cache holds."""
+        """fp32 logits [batch, vocabulary] of the next token after the cached ones and `tokens` [batch, n]."""
         logits: Tensor = self.head(self.hidden_states(tokens, None, cache)[:, -1])
         return logits.float()
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draws all weights, as described at the top of this file."""
+        """Initialises all weights, as described at the top of this file."""
         deviation = math.sqrt(2 / (5 * self.config.hidden_size))
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:

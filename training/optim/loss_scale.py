@@ -1,8 +1,9 @@
 """Scales the loss for fp16 training (Micikevicius et al. 2018, section 3.2), without waiting for the device.
 
-fp16 has no room below 6e-8: the loss is multiplied by a power of two before backward and gradients divided by it after.
-If they overflow, the update is skipped and the scale halved; after 2,000 steps without overflow it is doubled. Other
-types need no scale. (torch's GradScaler asks the host each step, and looks at one rank's gradients only.)
+fp16 cannot represent values below 6e-8, so the loss is multiplied by a power of two before backward and the gradients
+are divided by it after. If they overflow, the update is skipped and the scale halved; after 2,000 steps without
+overflow it is doubled. Other types need no scale. (torch's GradScaler waits for the host each step, and checks one
+rank's gradients only.)
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ FIRST, DOUBLE_AFTER = 65536.0, 2000
 
 
 class LossScaler:
-    """The scale of the loss; does nothing where it is not `enabled`."""
+    """The scale of the loss and how it changes; does nothing unless `enabled`."""
 
     def __init__(self, device: torch.device, enabled: bool) -> None:
         self.enabled = enabled
@@ -37,7 +38,7 @@ class LossScaler:
                     (p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad).mul_(1 / self.scale)
 
     def update(self, norm: Tensor) -> None:
-        """Takes the norm of all gradients, the same on every rank."""
+        """Halves or doubles the scale, given the norm of all gradients, which must be the same on every rank."""
         if self.enabled:
             bad = ~torch.isfinite(norm)
             clean_steps = torch.where(bad, 0, self.clean_steps + 1)

@@ -1,10 +1,10 @@
 """Updates the weights: AdamW, or Muon for the matrices of the blocks and AdamW for the rest.
 
-AdamW (Loshchilov & Hutter 2019), decay on what gains from shrinking; or Muon for the matrices of the blocks (Jordan et
-al. 2024): momentum made orthogonal by five Newton-Schulz iterations, scaled by 0.2 sqrt(max(rows, columns)) so that one
-learning rate and decay fit both (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
+AdamW is that of Loshchilov & Hutter 2019; `optimizer.no_decay` lists what it does not decay. Muon (Jordan et al. 2024)
+makes the momentum orthogonal by five Newton-Schulz iterations and scales it by 0.2 sqrt(max(rows, columns)), so that
+one learning rate and one decay fit both (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
 
-An update can be skipped by a flag on the device (`step(skip)`), so that nothing waits for the host to read the loss.
+An update can be skipped by a flag on the device (`step(skip)`), so that no step waits for the host to read the loss.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch.distributed.tensor import DTensor
 
 from training.config import OptimizerConfig
 
-# The quintic a x + b x^3 + c x^5 whose slope at zero is steep: singular values end between 0.7 and 1.2 (Jordan 2024)
+# The quintic a x + b x^3 + c x^5, steep at zero: singular values end between 0.7 and 1.2 (Jordan et al. 2024)
 NEWTON_SCHULZ, ROUNDS = (3.4445, -4.7750, 2.0315), 5
 
 
 def orthogonalize(matrix: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """The matrix [m, n] with its singular values brought near one, computed in `dtype`."""
+    """The matrix [m, n] with its singular values moved close to one, computed in `dtype`."""
     a, b, c = NEWTON_SCHULZ
     x = matrix.to(dtype)
     wide = x.T if len(x) > x.shape[1] else x
@@ -38,9 +38,10 @@ def orthogonalize(matrix: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor
 class Muon(torch.optim.Optimizer):
     """torch.optim.Muon's update (adjust_lr_fn "match_rms_adamw", Nesterov) on whole matrices whatever their sharding.
 
-    torch's own would multiply shards: the sums of partial bf16 products differ by rank count. Here each rank gathers
-    one matrix at a time, so that any number of ranks takes the same step; the iterations are done on every rank.
-    They are in bf16 as usual, but in fp32 where training is: bf16 made 4e-5 of the loss's last bits in four iterations.
+    torch's own would multiply shards, and sums of partial bf16 products depend on the number of ranks. Here each rank
+    gathers one matrix at a time and runs all Newton-Schulz iterations, so that any number of ranks takes the same step.
+    They run in bf16 as usual, but in fp32 if training does: in bf16, differences in the loss's last bits grew to 4e-5
+    within four steps.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.dtype = dtype
         self.found_inf: Tensor | None = None
-        self.measured: list[Tensor] | None = None  # where not None, takes the norm of each update (of this rank's rows)
+        self.measured: list[Tensor] | None = (
+            None  # if not None, collects the norm of each update (of this rank's shard)
+        )
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -90,15 +93,15 @@ def _shard_like(whole: Tensor, p: DTensor) -> DTensor:
 
 
 def _norm(x: Tensor) -> Tensor:
-    """float64, of this rank's shard."""
+    """The norm of this rank's shard, in float64."""
     norm: Tensor = torch.linalg.vector_norm(x.to_local() if isinstance(x, DTensor) else x, dtype=torch.float64)
     return norm
 
 
 def _adamw_norm(p: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
-    """The norm of the update that AdamW has just made, from what it left behind.
+    """The norm of the update that AdamW has just made, recovered from the new weights and the optimizer's state.
 
-    w' = (1 - lr decay) w - lr u with u = m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps), and w' and u are known.
+    w' = (1 - lr decay) w - lr u with u = m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps), where w' and u are known.
     """
     w, m, v = (t.to_local() if isinstance(t, DTensor) else t for t in (p, state["exp_avg"], state["exp_avg_sq"]))
     (b1, b2), lr, step = group["betas"], group["lr"], state["step"]
@@ -108,7 +111,7 @@ def _adamw_norm(p: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> T
 
 
 def _either(flag: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """a where the flag is set, else b; by shard."""
+    """a if the flag is set, else b; shard by shard."""
     if isinstance(a, DTensor) and isinstance(b, DTensor):
         local = torch.where(flag, a.to_local(), b.to_local())
         return DTensor.from_local(local, a.device_mesh, a.placements, shape=a.shape, stride=a.stride(), run_check=False)
@@ -129,7 +132,7 @@ class Optimizers:
     def step(self, skip: Tensor | None = None, *, measure: bool = False) -> Tensor | None:
         """Updates the parameters unless `skip`, a scalar on their device, is above zero.
 
-        The flag goes where torch's GradScaler puts its own: fused AdamW reads it inside the kernel and counts no step.
+        The flag is passed as torch's GradScaler passes found_inf: fused AdamW's kernel reads it and counts no step.
         With `measure`, returns the squared norms of the update and of the weights, of this rank's shards: float64 [2].
         That is two more passes over the parameters: meant for every `log_every` steps.
         """
@@ -159,7 +162,7 @@ class Optimizers:
             part.zero_grad(set_to_none=True)
 
     def state_tensors(self, p: nn.Parameter) -> dict[str, Tensor]:
-        """The state of a parameter, as tensors; zeros before its first step, as that step would begin from."""
+        """The optimizer state of a parameter, as tensors; before its first step the zeros that it starts from."""
         owner = next(o for o in self.parts if any(p is q for g in o.param_groups for q in g["params"]))
         if not owner.state[p]:
             if isinstance(owner, Muon):
@@ -174,7 +177,7 @@ class Optimizers:
 
 
 def build_optimizers(model: nn.Module, config: OptimizerConfig, *, exact: bool = False) -> Optimizers:
-    """The optimizers of a model's parameters, in the order of their names' definition; `exact`: Muon in fp32."""
+    """The optimizers of a model's parameters, in the order of their definition. `exact`: Muon computes in fp32."""
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}  # a tied head is one of them
     named = dict(model.named_parameters())
     head = {id(p) for n, p in named.items() if n.startswith("head.")}

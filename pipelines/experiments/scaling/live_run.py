@@ -56,12 +56,12 @@ def loss_curve(folder: Path) -> Curve:
     return Curve(made, config.steps, at, np.array([float(e["loss"]) for e in entries]))
 
 
-def matmul_parameters(shape: ModelConfig) -> int:
+def matmul_parameters(config: ModelConfig) -> int:
     """Parameters in matrix products: all but an untied input embedding, which is only looked up."""
     from training.cost.model_stats import parameter_counts
 
-    parts = parameter_counts(shape)
-    return sum(parts.values()) - (0 if shape.tie_embeddings else parts["embedding"])
+    parts = parameter_counts(config)
+    return sum(parts.values()) - (0 if config.tie_embeddings else parts["embedding"])
 
 
 def _entries(folder: Path) -> list[dict[str, Any]]:

@@ -26,15 +26,15 @@ PLAIN = ModelConfig(
     tie_embeddings=False,
     rope_theta=5e5,
 )
-SHAPES = [
+CONFIGS = [
     PLAIN,
     ModelConfig(**{**vars(PLAIN), "tie_embeddings": True, "num_kv_heads": 4}),
     ModelConfig(**{**vars(PLAIN), "qk_norm": True}),
 ]
 
 
-def made(shape: ModelConfig) -> Model:
-    model = Model(shape)
+def made(config: ModelConfig) -> Model:
+    model = Model(config)
     model.init_weights(5)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -42,32 +42,32 @@ def made(shape: ModelConfig) -> Model:
     return model
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("shard", [10**9, 100_000])
-def test_what_is_written_comes_back(tmp_path: Path, shape: ModelConfig, shard: int) -> None:
-    model = made(shape)
+def test_what_is_written_comes_back(tmp_path: Path, config: ModelConfig, shard: int) -> None:
+    model = made(config)
     write(model, tmp_path, eos=0, positions=128, dtype=torch.float32, shard=shard)
     assert (tmp_path / "model.safetensors.index.json").exists() == (shard < 10**9)
     back = load_hf(str(tmp_path))
-    assert back.config == shape
+    assert back.config == config
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), back.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_logits_are_those_of_transformers(tmp_path: Path, shape: ModelConfig) -> None:
+@pytest.mark.parametrize("config", CONFIGS)
+def test_logits_are_those_of_transformers(tmp_path: Path, config: ModelConfig) -> None:
     import transformers
 
-    model = made(shape)
+    model = made(config)
     write(model, tmp_path, eos=0, positions=128, dtype=torch.float32)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    assert type(theirs).__name__ == ("Qwen3ForCausalLM" if shape.qk_norm else "LlamaForCausalLM")
+    assert type(theirs).__name__ == ("Qwen3ForCausalLM" if config.qk_norm else "LlamaForCausalLM")
     tokens = torch.randint(0, 300, (2, 100), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         ours = F.linear(model.hidden_states(tokens, None), model.head.weight)
         assert (ours - theirs(tokens).logits).abs().max() <= 1e-5 * max(1.0, float(ours.abs().max()))
         theirs.save_pretrained(tmp_path / "again")
         again = load_hf(str(tmp_path / "again"))
-    assert again.config == shape
+    assert again.config == config
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 

@@ -241,7 +241,9 @@ def test_lm_eval_by_name_where_it_is_not_installed(monkeypatch: pytest.MonkeyPat
 def test_training_runs_no_code(tmp_path: Path) -> None:
     file = tmp_path / "he.jsonl"
     file.write_text(json.dumps({"prompt": "def f():\n", "test": "pass", "entry_point": "f"}))
-    with pytest.raises(UserError, match="he would run what the model writes, which training does not; score it after"):
+    with pytest.raises(
+        UserError, match="he would run code that the model writes, which training does not; score it after"
+    ):
         read_tasks(parse("steps: 1", "t", {"evaluate.tasks": [str(file)]}))
 
 
@@ -253,7 +255,7 @@ def test_math(model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tasks, "generate_tokens", lambda *_: model.encode(" 1 and 1 is\n#### 2\n\nQuestion: 9"))
     result = evaluate_task(model, read_task(str(file)), shots=1)
     assert (result.count, result.figures["exact_match"]) == (2, 0.5)
-    with pytest.raises(UserError, match="leave no line"):
+    with pytest.raises(UserError, match="no question is left to score"):
         evaluate_task(model, read_task(str(file)), shots=3)
     with pytest.raises(UserError, match="cannot read this task"):
         read_task(str(tmp_path / "nowhere.jsonl"))

@@ -97,7 +97,7 @@ def test_rotation_depends_on_distance_alone() -> None:
 
 
 def test_cache_equals_no_cache() -> None:
-    model = tiny(tied=False)
+    model = tiny(tie_embeddings=False)
     tokens = torch.randint(0, 50, (1, 12), generator=torch.Generator().manual_seed(0))
     whole = F.linear(model.hidden_states(tokens, None), model.head.weight)
     cache: list = []
@@ -107,7 +107,7 @@ def test_cache_equals_no_cache() -> None:
 
 
 def test_initialisation_is_a_function_of_seed_and_name() -> None:
-    shape = ModelConfig(
+    config = ModelConfig(
         vocab_size=500,
         num_layers=3,
         hidden_size=64,
@@ -116,7 +116,7 @@ def test_initialisation_is_a_function_of_seed_and_name() -> None:
         intermediate_size=128,
         tie_embeddings=False,
     )
-    first, second, third = Model(shape), Model(shape), Model(shape)
+    first, second, third = Model(config), Model(config), Model(config)
     first.init_weights(1), second.init_weights(1), third.init_weights(2)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(first.head.weight, third.head.weight)
