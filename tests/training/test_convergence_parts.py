@@ -139,7 +139,7 @@ def test_a_longer_context_is_what_the_model_has(corpus: Path, tmp_path: Path) ->
     for end, length in ((3, 64), (4, 128), (8, 128)):
         train(config(steps=end, **{"data.changes": CHANGES, "schedule.kind": "constant", "schedule.warmup_steps": 2}),
               str(corpus), str(tmp_path / "run"))  # fmt: skip
-        assert load_model(str(tmp_path / "run")).sequence == length
+        assert load_model(str(tmp_path / "run")).max_seq_len == length
 
 
 def test_a_long_evaluation_is_no_hang(
