@@ -98,7 +98,7 @@ def test_killed_for_real_and_resumed(
     assert all(after[name] == before[name] for name in done)
     assert written == {name: (out / "proxies" / name / "metrics.jsonl").stat().st_mtime_ns for name in done}
     assert "against natural:" in said
-    assert "The recommended mix less the other" in (out / "report.html").read_text()
+    assert "recommended mix minus the other" in (out / "report.html").read_text()
 
     _file(crawl_run, tmp_path, objective={"kind": "metric", "metric": "quiz.bits_per_byte"})
     code, _, err = gristmill("mix", "search", str(file), "--out", str(out), "--no-confirm", "--quiet", "--json")
