@@ -1,4 +1,7 @@
-"""The demo on its whole corpus (a smaller one leaves no documentation to train on): from the crawl to a report, and nothing is done twice."""
+"""The demo on its whole corpus: from the crawl to a report, and nothing is done twice.
+
+A smaller corpus leaves no documentation to train on, so it takes minutes: nightly.
+"""
 
 from __future__ import annotations
 
