@@ -50,7 +50,6 @@ MODULES = {
     *("pairs", "sizes", "trained", "screen", "look", "spill", "apply", "intake", "c4_lines", "incident"),
     *("tombstones", "forget"),
 }  # fmt: skip
-_FOLDERS = {"planning", "shuffle"}  # rooms of the engine
 
 
 def _files() -> list[Path]:

@@ -75,8 +75,7 @@ class CardData:
 
 def gather(run_dir: str) -> CardData:
     """Reads a finished run. Raises UserError for a directory without one."""
-    import yaml
-
+    from curation.config.stored_pipeline import read_stored_pipeline
     from curation.engine.results import generations
     from curation.engine.runtime.run_record import read_run
 
@@ -84,7 +83,7 @@ def gather(run_dir: str) -> CardData:
     run = read_run(store)
     if not run.get("done"):
         raise UserError(f"{run_dir} is not finished\n  let gristmill curate finish first")
-    pipeline = yaml.safe_load(store.read_bytes("pipeline.yaml"))
+    pipeline = read_stored_pipeline(store)
     signals, languages, rows = _signals(store, _language_step(pipeline))
     card = CardData(
         run=run,

@@ -81,9 +81,9 @@ def mark_shared(left: str, right: str, ngram: int) -> tuple[list[Segment], list[
 
 
 def _options(run_dir: str, step: str) -> dict[str, Any]:
-    import yaml
+    from curation.config.stored_pipeline import read_stored_pipeline
 
-    pipeline = yaml.safe_load(Storage(run_dir).read_bytes("pipeline.yaml"))
+    pipeline = read_stored_pipeline(Storage(run_dir))
     return next((dict(s["options"]) for s in pipeline["steps"] if s["name"] == step), {})
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from curation.config.catalogue import READERS, STEPS
 from curation.config.pipeline import SourceFile
 from curation.config.step_options import build, find_class
+from curation.config.stored_pipeline import read_stored_pipeline
 from curation.core.errors import UserError
 from curation.core.yaml_lines import YamlTree
 from curation.step import RecordError, UnreadableFile
@@ -30,9 +31,7 @@ class OriginalTexts:
     """Reads records of a run's sources, as pipeline.yaml and run.json describe them."""
 
     def __init__(self, store: Storage, run: Mapping[str, Any]) -> None:
-        import yaml
-
-        pipeline = yaml.safe_load(store.read_bytes("pipeline.yaml"))
+        pipeline = read_stored_pipeline(store)
         roots = {i["source"]: i["root"] for i in run.get("inputs", [])}
         self._located = YamlTree("pipeline.yaml", pipeline)
         common = SourceFile.model_fields

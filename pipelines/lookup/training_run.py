@@ -126,13 +126,12 @@ def _add_entry(made: Training, entry: Mapping[str, Any]) -> None:
 
 
 def _config(folder: str) -> dict[str, Any]:
-    import yaml
+    from curation.core import yaml_lines
 
     path = os.path.join(folder, "train.yaml")
     if not os.path.isfile(path):
         return {}
-    with open(path, encoding="utf-8") as f:
-        return dict(yaml.safe_load(f) or {})
+    return dict(yaml_lines.load(path).root or {})
 
 
 def describe_event(event: Mapping[str, Any]) -> str:

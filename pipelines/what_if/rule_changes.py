@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import yaml
-
+from curation.config.stored_pipeline import read_stored_pipeline
 from curation.core.errors import UserError
 from curation.step import GlobalStep
 from curation.storage import Storage
@@ -32,7 +31,7 @@ def load_steps(store: Storage, run_dir: str) -> tuple[list[Step], str | None, bo
     from curation.config.step_options import find_class
     from curation.core.yaml_lines import YamlTree
 
-    pipeline = yaml.safe_load(store.read_bytes("pipeline.yaml"))
+    pipeline = read_stored_pipeline(store)
     entries = pipeline["steps"]
     if not entries:
         raise UserError(f"what-if: {run_dir} has no steps, so it has no rules")

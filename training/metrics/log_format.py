@@ -5,9 +5,9 @@ Imports no torch: reports and the monitor read logs on machines without it.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from curation.core import jsonl_log
 from curation.core.errors import UserError
 
 METRICS, SPEED, SESSIONS = "metrics.jsonl", "speed.jsonl", "sessions.jsonl"
@@ -16,11 +16,10 @@ FORMAT = 2  # of all three, written at every start in sessions.jsonl
 
 def check_format(run: Path) -> None:
     """Raises UserError for a run whose logs have another format; a run without sessions.jsonl passes."""
-    path = run / SESSIONS
-    first = path.read_text(encoding="utf-8").partition("\n") if path.exists() else ("", "", "")
-    if not first[1]:  # not started, or its first line is incomplete
+    first = next(jsonl_log.read(run / SESSIONS), None)
+    if first is None:  # not started, or its first line is incomplete
         return
-    found = json.loads(first[0]).get("format", 1)
+    found = first.get("format", 1)
     if found != FORMAT:
         raise UserError(
             f"{run}: its logs have format {found}, this version reads format {FORMAT}; "

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
+from curation.config.stored_pipeline import read_stored_pipeline
 from curation.core.errors import UserError
 from curation.engine.planning.exclude_list import url_key
 from curation.engine.results.ledger import BASE_COLUMNS, OUTCOME_COLUMNS, file_name
@@ -119,8 +119,7 @@ def _answer(store: Storage, row: dict[str, Any]) -> dict[str, Any]:
 
 def _rules(store: Storage) -> dict[str, dict[str, str]]:
     """Rules by step, as the resolved pipeline of the run has them."""
-    pipeline = yaml.safe_load(store.read_bytes("pipeline.yaml"))
-    return {s["name"]: s["rules"] for s in pipeline["steps"]}
+    return {s["name"]: s["rules"] for s in read_stored_pipeline(store)["steps"]}
 
 
 def ledger(run_dir: str, columns: list[str] | None = None) -> pa.Table:

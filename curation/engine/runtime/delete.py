@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from curation.config.load_pipeline import load_stored_pipeline
+from curation.config.stored_pipeline import read_stored_pipeline
 from curation.core.errors import UserError
 from curation.engine.execution.driver import Progress
 from curation.engine.execution.executors import Executor
@@ -56,7 +56,7 @@ def delete_documents(
         raise UserError(
             f"{run_dir} is not a finished run: let `gristmill curate` finish first, or give another run directory"
         )
-    pipeline = load_stored_pipeline(made["file"], _tree(store), catalogue=catalogue, readers=readers)
+    pipeline = load_stored_pipeline(made["file"], read_stored_pipeline(store), catalogue=catalogue, readers=readers)
     found = [explain.explain(run_dir, key) for key in (*documents, *urls)]  # raises for one that is not in the run
     have = {(e.get("doc_id"), e.get("url")) for e in generations.deleted_entries(store)}
     entries = [{"doc_id": d} for d in documents if (d, None) not in have]
@@ -76,10 +76,3 @@ def delete_documents(
         sample=made.get("sample"), allow_missing=bool(made.get("unread")), progress=progress,
     )  # fmt: skip
     return Deletion(entries, generations.current_generation(store), ran)
-
-
-def _tree(store: Storage) -> dict[str, Any]:
-    import yaml
-
-    tree: dict[str, Any] = yaml.safe_load(store.read_bytes("pipeline.yaml"))
-    return tree

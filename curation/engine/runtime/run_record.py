@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
 from curation import storage
+from curation.config.stored_pipeline import write_stored_pipeline
 from curation.core.errors import UserError
 from curation.engine.execution.phases import Phases
 from curation.engine.execution.poison_list import FILE as POISON
@@ -53,8 +52,7 @@ def run_fingerprint(store: Storage, plan: Plan) -> str:
 
 def write_header(store: Storage, plan: Plan) -> None:
     """Writes the resolved configuration before work starts; run.json says from now on that the run is not done."""
-    text = yaml.safe_dump(plan.pipeline.resolved(), sort_keys=False, allow_unicode=True)
-    store.write_bytes("pipeline.yaml", text.encode())
+    write_stored_pipeline(store, plan.pipeline.resolved())
     made = find_run(store)
     if made is None:
         store.write_json(

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
+from curation.config.stored_pipeline import read_stored_pipeline
 from curation.core.errors import UserError
 from curation.storage import Storage, is_remote
 from pipelines.lookup import training_run
@@ -119,7 +118,7 @@ def _curation(run: str, store: Storage) -> Side:
         mix = store.read_json("result/shards/manifest.json").get("mix", {})
         figures |= {("mix", d): w for d, w in (mix.get("weights") or {}).items()}
     if store.exists("pipeline.yaml"):
-        tree = yaml.safe_load(store.read_bytes("pipeline.yaml"))
+        tree = read_stored_pipeline(store)
         steps = {s["name"]: {"options": s["options"], "rules": s["rules"]} for s in tree.pop("steps")}
         sources = {s["name"]: s for s in tree.pop("sources")}
         out.settings = dict(_flat({**tree, "sources": sources, "steps": steps}))

@@ -112,15 +112,14 @@ def _is_number(kind: pa.DataType) -> bool:
 
 def gather(run_dir: str) -> ReportData:
     """Reads a finished run. Raises UserError for a directory without one."""
-    import yaml
-
+    from curation.config.stored_pipeline import read_stored_pipeline
     from curation.engine.runtime.run_record import read_run
 
     store = Storage(run_dir)
     run = read_run(store)
     if not store.exists("result/ledger"):
         raise UserError(f"{run_dir} has no ledger yet\n  let gristmill curate finish first")
-    steps = yaml.safe_load(store.read_bytes("pipeline.yaml"))["steps"] if store.exists("pipeline.yaml") else []
+    steps = read_stored_pipeline(store)["steps"] if store.exists("pipeline.yaml") else []
     counts, dropped = _count(store, run, steps)
     load_texts(store, run, [s for samples in dropped.values() for s in samples], TEXT_LENGTH)
     rows = _first_rows(store)
