@@ -21,6 +21,7 @@ from curation.config.catalogue import READERS, STEPS
 from curation.config.overrides import BESIDE_STEP, apply_overrides
 from curation.config.pipeline import FILES, File, Mix, Pipeline, Source, SourceFile, StepEntry, Tokenizer
 from curation.config.step_options import anchor, build, find_class, user_target
+from curation.config.where_condition import limit_rule
 from curation.core import yaml_lines
 from curation.core.errors import UserError
 from curation.core.packages import require
@@ -293,7 +294,7 @@ def _where(i: int, keep: dict[str, str], condition: Any, tree: YamlTree) -> dict
     if not isinstance(condition, str):
         raise UserError(f"{where}: is {condition!r}\n  expected SQL in quotes, such as \"domain = 'web'\"")
     rules.parse("where", condition, where)
-    return {name: f"NOT coalesce(({condition}), FALSE) OR ({sql})" for name, sql in keep.items()}
+    return {name: limit_rule(sql, condition) for name, sql in keep.items()}
 
 
 def _check_scrubbed(entries: Sequence[StepEntry]) -> None:

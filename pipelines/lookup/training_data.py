@@ -28,15 +28,14 @@ class TrainingData:
 
     def __init__(self, run_dir: str) -> None:
         """Raises UserError for a folder without a training run, or if its shards have changed since."""
-        from training.config import parse
+        from training.config import load
         from training.data.data_order import OrderLog
         from training.data.data_schedule import new_data_order
 
         paths = {name: os.path.join(run_dir, name) for name in ("train.yaml", "data.json")}
         if not all(os.path.isfile(p) for p in paths.values()):
             raise UserError(f"{run_dir} is not a training run: it lacks {' or '.join(paths)}")
-        with open(paths["train.yaml"], encoding="utf-8") as f:
-            config = parse(f.read(), paths["train.yaml"])
+        config = load(paths["train.yaml"])
         with open(paths["data.json"], encoding="utf-8") as f:
             head = json.load(f)
         self.manifest = read_manifest(head.get("roots") or head["root"])

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curation.config.stored_pipeline import read_stored_pipeline
+from curation.config.where_condition import LIMITED_RULE
 from curation.core.errors import UserError
 from curation.step import GlobalStep
 from curation.storage import Storage
-from pipelines.lookup.rule_sql import LIMITED_RULE
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 
 from curation.core.errors import UserError
 from training.checkpoint import save_load
-from training.config import parse
+from training.config import load
 from training.data.data_order import OrderLog
 from training.model.transformer import Model, ModelConfig
 
@@ -42,7 +42,7 @@ def load_model(run_dir: str, device: str = "cpu") -> LoadedModel:
     if found is None:
         raise UserError(f"{run_dir}: no checkpoint here; `gristmill train` writes them")
     data = json.loads((run / "data.json").read_text())
-    config = parse((run / "train.yaml").read_text(), str(run / "train.yaml"))
+    config = load(str(run / "train.yaml"))
     file = run / data["tokenizer"]["file"]
     tokenizer = load_tokenizer(file, data["tokenizer"]["kind"])
     model = Model(ModelConfig(**found.state["model_config"]))

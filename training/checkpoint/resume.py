@@ -19,7 +19,7 @@ from curation.core import atomic_files
 from curation.core.errors import UserError
 from curation.shards import Manifest, read_file
 from training.checkpoint import save_load
-from training.config import TrainConfig, parse
+from training.config import TrainConfig, load
 from training.cost.device_specs import has_native_bf16
 from training.optim.lr_schedule import learning_rate
 
@@ -55,7 +55,7 @@ def resolve_config(config: TrainConfig, run: Path, manifest: Manifest) -> TrainC
         return resolve_auto(config, None)
     if not ((run / "train.yaml").exists() and (run / "data.json").exists()):
         raise UserError(f"{run} has checkpoints but no train.yaml or no data.json; choose another run directory")
-    earlier = parse((run / "train.yaml").read_text(), str(run / "train.yaml"))
+    earlier = load(str(run / "train.yaml"))
     resolved = resolve_auto(config, earlier)
     before, now = _flat(earlier.model_dump(mode="json")), _flat(resolved.model_dump(mode="json"))
     keys = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))

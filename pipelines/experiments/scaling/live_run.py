@@ -76,7 +76,7 @@ def _config(folder: Path) -> tuple[Any, Point]:
     from training import config as training_config
     from training.train import model_config
 
-    config = training_config.parse((folder / "train.yaml").read_text(), str(folder / "train.yaml"))
+    config = training_config.load(str(folder / "train.yaml"))
     data = json.loads((folder / "data.json").read_text())
     n = float(matmul_parameters(model_config(config, int(data["tokenizer"]["vocab"]))))
     d = float(config.steps * config.batch.global_size * config.data.seq_len)

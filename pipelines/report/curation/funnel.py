@@ -12,7 +12,7 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.lookup.rule_sql import split_rule
+from curation.config.where_condition import split_rule
 from pipelines.number_format import format_bytes, format_count
 from pipelines.report.curation.report_data import ReportData
 from pipelines.report.html.charts import table

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from curation.config.where_condition import split_rule
 from pipelines.lookup.document_samples import Sample
-from pipelines.lookup.rule_sql import split_rule
 from pipelines.report.curation.report_data import ReportData
 
 MAX_TEXT = 4_000_000  # characters of text in total: keeps the page below 10 MB

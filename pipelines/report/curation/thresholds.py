@@ -19,8 +19,8 @@ from typing import Any
 
 from curation.config import rules, sql_restrictions
 from curation.config.rules import Quantile
+from curation.config.where_condition import LIMITED_RULE
 from curation.core.errors import UserError
-from pipelines.lookup.rule_sql import LIMITED_RULE
 
 _OPS = {
     "COMPARE_GREATERTHANOREQUALTO": ">=",

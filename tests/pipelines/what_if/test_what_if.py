@@ -1,6 +1,6 @@
 """What-if: the answer from stored signals is what a run with those rules then does.
 
-Covers: rule_changes.py, rule_replay.py, pipelines/cli/commands/what_if.py, pipelines/lookup/rule_sql.py,
+Covers: rule_changes.py, rule_replay.py, pipelines/cli/commands/what_if.py, curation/config/where_condition.py,
 pipelines/lookup/token_counts.py
 """
 

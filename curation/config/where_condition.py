@@ -1,13 +1,15 @@
-"""Takes a stored rule apart into the SQL its author wrote and the condition that its step's `where` added.
-
-The pipeline loader stores a rule of a step with `where` as `NOT coalesce((where), FALSE) OR (rule)`.
-"""
+"""Limits a rule to the documents for which its step's `where` is TRUE, and takes a stored rule apart again."""
 
 from __future__ import annotations
 
 import re
 
 LIMITED_RULE = re.compile(r"(NOT coalesce\(\(.*?\), FALSE\) OR )\((.*)\)", re.DOTALL)
+
+
+def limit_rule(sql: str, condition: str) -> str:
+    """The rule as it is stored and evaluated: all documents for which the condition is not TRUE pass."""
+    return f"NOT coalesce(({condition}), FALSE) OR ({sql})"
 
 
 def split_rule(sql: str) -> tuple[str, str]:
