@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.app import AsJson, Quiet, Sets, TrainingDir, add_group, app, make_console
+from pipelines.cli.app import Address, AsJson, Quiet, Sets, TrainingDir, add_group, app, make_console
 
 checkpoint_app = add_group("checkpoint", "List and verify the checkpoints of a training run.")
 
@@ -29,9 +29,7 @@ def train(
         str | None,
         typer.Option(metavar="N|MIN-MAX", help="Number of Ray workers, or a range MIN-MAX.", show_default="no Ray"),
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Address of a Ray cluster.", show_default="starts Ray on this machine")
-    ] = None,
+    address: Address = None,
     sets: Sets = None,
     quiet: Quiet = False,
 ) -> None:
