@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import posixpath
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.core.errors import UserError
-from curation.core.relative_paths import check_relative
+from curation.core.relative_paths import check_all_relative, check_name, check_relative
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,23 @@ def test_whatever_passes_stays_below(path: str) -> None:
     joined = posixpath.normpath(posixpath.join("/folder", path))
     assert joined == "/folder" or joined.startswith("/folder/")
     assert os.path.abspath(os.path.join("/folder", path)) == joined
+
+
+@given(st.lists(st.text(st.sampled_from("./\\ab:\n\0")) | st.none(), max_size=4))
+def test_many_paths_are_checked_as_each_alone(paths: list[str | None]) -> None:
+    def refused(check: Callable[[], object]) -> str | None:
+        try:
+            check()
+        except UserError as error:
+            return str(error)
+        return None
+
+    first = next((said for p in paths if (said := refused(lambda p=p: check_relative(p, "m")))), None)
+    assert refused(lambda: check_all_relative(paths, "m")) == first
+
+
+def test_a_name_is_no_path() -> None:
+    assert check_name("web.v2", "m") == "web.v2"
+    for name in ("a/b", "a\\b", "..", "", None, "/"):
+        with pytest.raises(UserError):
+            check_name(name, "m")
