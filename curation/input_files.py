@@ -73,9 +73,10 @@ def expand_path(path: str) -> list[str]:
         plain = posixpath.dirname(re.split(r"[*?[]", path, maxsplit=1)[0])
         root, pattern = plain or ("/" if path.startswith("/") else "."), path[len(plain) :].lstrip("/")
     try:
-        return [posixpath.join(root, file.path) if root != "." else file.path for file in list_inputs(root, pattern)]
+        found = [posixpath.join(root, file.path) if root != "." else file.path for file in list_inputs(root, pattern)]
     except FileNotFoundError:
         return []
+    return [fs.unstrip_protocol(filesystem(p)[1]) for p in found] if is_remote(path) else found
 
 
 def _asks(part: str, name: str) -> bool:
