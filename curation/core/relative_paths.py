@@ -16,8 +16,6 @@ from curation.core.errors import UserError
 # A URL and fsspec's chains (`zip::s3://`), which name another filesystem wherever they stand in a path
 _ELSEWHERE = re.compile(r"://|::")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# What any path that is refused has, in paths joined by line breaks: 20,000 paths take 3 ms, one by one 60 ms
-_SUSPECT = re.compile(r"^$|^[/\\]|\.\.|://|::|[\x00-\x09\x0b-\x1f\x7f]", re.MULTILINE)
 _SHOWN = 120  # characters of a path that an error repeats
 
 
@@ -36,13 +34,17 @@ def check_relative(path: Any, where: str, error: type[Exception] = UserError) ->
 
 
 def check_all_relative(paths: Sequence[Any], where: str, error: type[Exception] = UserError) -> None:
-    """Checks each of many paths as `check_relative` does."""
+    """Checks each of many paths as `check_relative` does.
+
+    First all at once: 20,000 paths take 7 ms, and 60 ms one by one, four times what reading their manifest takes.
+    """
     try:
-        text = "\n".join(paths)
-        if not paths or (not _SUSPECT.search(text) and text.count("\n") == len(paths) - 1):
-            return
-    except TypeError:
-        pass  # one that is not text
+        joined = "".join(paths)
+        lines = "\n".join(("", *paths, ""))
+    except TypeError:  # one that is not text
+        joined = lines = "\n"
+    if joined.isprintable() and not any(bad in lines for bad in ("..", "://", "::", "\n/", "\n\\", "\n\n")):
+        return
     for path in paths:
         check_relative(path, where, error)
 
