@@ -36,66 +36,67 @@ SECONDS, BYTES = 10, 1 << 30
 _DISK = 16 << 20  # bytes of the directory that the program may write to
 _HOME = "/sandbox"  # that directory
 _TOKEN = 32  # bytes
-REFUSED_EVENTS = [
+REFUSED_EVENTS = (
     "os.chmod", "os.chown", "os.exec", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.link", "os.mkdir",
     "os.posix_spawn", "os.putenv", "os.remove", "os.removexattr", "os.rename", "os.rmdir", "os.setxattr", "os.spawn",
     "os.symlink", "os.system", "os.truncate", "os.utime", "pty.spawn", "resource.prlimit", "subprocess.Popen",
-]  # fmt: skip
+)  # fmt: skip
 # Modules that open files, or call anything, without asking the hook
-REFUSED_MODULES = ["_ctypes", "_dbm", "_gdbm", "_posixshmem", "_posixsubprocess", "_sqlite3", "readline"]
+REFUSED_MODULES = ("_ctypes", "_dbm", "_gdbm", "_posixshmem", "_posixsubprocess", "_sqlite3", "readline")
 
-# Runs before a program in its process: limits, the filter, and an audit hook (PEP 578), which cannot be removed.
+# Runs before a program in its process: limits, the filter, and an audit hook (PEP 578), which cannot be removed. All of
+# it is local to one function, so that nothing of it is left in a module where the program would find it.
 _RUNNER = """import os, resource, sys
-seconds, size, calls, events, modules = {seconds}, {size}, {calls}, {events}, {modules}
 
-def read(count):
-    parts = b""
-    while len(parts) < count:
-        part = os.read(0, count - len(parts))
-        if not part:
+def run(seconds, size, calls, events, modules, token):
+    def read(count):
+        parts = b""
+        while len(parts) < count:
+            part = os.read(0, count - len(parts))
+            if not part:
+                os._exit(1)
+            parts += part
+        return parts
+
+    source = read(int.from_bytes(read(8), "little"))
+    given, said, null = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.close(null)
+    if calls:
+        import ctypes
+        code = ctypes.create_string_buffer(calls, len(calls))
+        class Program(ctypes.Structure):
+            _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+        kernel, held = ctypes.CDLL(None), Program(len(calls) // 8, ctypes.addressof(code))
+    for kind, most in (("CPU", seconds), ("AS", size), ("FSIZE", 1 << 20), ("NOFILE", 32), ("CORE", 0), ("NPROC", 0)):
+        resource.setrlimit(getattr(resource, "RLIMIT_" + kind), (most, most))
+    if calls:  # no new privileges, then the filter: PR_SET_NO_NEW_PRIVS and PR_SET_SECCOMP
+        if kernel.prctl(38, 1, 0, 0, 0) or kernel.prctl(22, 2, ctypes.byref(held), 0, 0):
             os._exit(1)
-        parts += part
-    return parts
+        for name in [n for n in sys.modules if n.partition(".")[0] in ("ctypes", "_ctypes")]:
+            del sys.modules[name]
+        del ctypes, code, Program, kernel, held
+    inside, whole, text = os.path.realpath(os.getcwd()) + os.sep, os.path.realpath, os.fsdecode
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+    copy, word, leave = os.write, os.read, os._exit  # not what a program puts in their place
 
-folder = os.path.realpath(os.getcwd())
-source = read(int.from_bytes(read(8), "little"))
-given, said, null = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
-for stream in (0, 1, 2):
-    os.dup2(null, stream)
-os.close(null)
-if calls:
-    import ctypes
-    code = ctypes.create_string_buffer(calls, len(calls))
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
-    kernel, held = ctypes.CDLL(None), Program(len(calls) // 8, ctypes.addressof(code))
-for kind, most in (("CPU", seconds), ("AS", size), ("FSIZE", 1 << 20), ("NOFILE", 32), ("CORE", 0), ("NPROC", 0)):
-    resource.setrlimit(getattr(resource, "RLIMIT_" + kind), (most, most))
-if calls:  # no new privileges, then the filter: PR_SET_NO_NEW_PRIVS and PR_SET_SECCOMP
-    if kernel.prctl(38, 1, 0, 0, 0) or kernel.prctl(22, 2, ctypes.byref(held), 0, 0):
-        os._exit(1)
-    for name in [n for n in sys.modules if n.partition(".")[0] in ("ctypes", "_ctypes")]:
-        del sys.modules[name]
-    del ctypes, code, Program, kernel, held
-writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+    def hook(event, given):
+        if event in events or event.startswith(("socket.", "ctypes.", "shutil.", "sqlite3.")):
+            raise PermissionError(event)
+        if event == "import" and given[0] in modules:
+            raise ImportError(given[0])
+        if event == "open" and given[2] & writing and not isinstance(given[0], int):
+            if not whole(text(given[0])).startswith(inside):
+                raise PermissionError(text(given[0]))
 
-def hook(event, given, inside=folder + os.sep, whole=os.path.realpath, text=os.fsdecode):
-    if event in events or event.startswith(("socket.", "ctypes.", "shutil.", "sqlite3.")):
-        raise PermissionError(event)
-    if event == "import" and given[0] in modules:
-        raise ImportError(given[0])
-    if event == "open" and given[2] & writing and not isinstance(given[0], int):
-        if not whole(text(given[0])).startswith(inside):
-            raise PermissionError(text(given[0]))
-
-def finish(copy=os.write, word=os.read, leave=os._exit, given=given, said=said):
-    copy(said, word(given, {token}))
+    program = compile(source, "program.py", "exec", dont_inherit=True)
+    sys.addaudithook(hook)
+    exec(program, {{"__name__": "__main__"}})
+    copy(said, word(given, token))
     leave(0)
 
-program = compile(source, "program.py", "exec", dont_inherit=True)
-sys.addaudithook(hook)
-exec(program, {{"__name__": "__main__"}})
-finish()
+(lambda run: run)(globals().pop("run"))({seconds}, {size}, {calls}, {events}, {modules}, {token})
 """
 
 

@@ -1,4 +1,7 @@
-"""What a model wrote is held: in bubblewrap, and, as far as the page says, where there is none."""
+"""What a model wrote is held: in bubblewrap, and, as far as the page says, where there is none.
+
+Covers: training/evaluation/syscall_filter.py.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,8 @@ def test_nothing_outside_is_reached(name: str, inside: bool, tmp_path: Path, vic
     "program",
     [
         "import sys\nsys.exit(77)", "import os\nos._exit(77)", "raise SystemExit(77)", "import sys\nsys.exit(0)",
-        "import os\nos._exit(0)", "exit = 0\nquit()", "import os\nos.write(1, bytes(32))\nos._exit(0)",
+        "import os\nos._exit(0)", "exit = 0\nquit()", "import __main__\n__main__.run",
+        "import __main__\n__main__.finish()", "import os\nos.write(1, bytes(32))\nos._exit(0)",
         "import os\nfor i in range(3, 32):\n try: os.write(i, bytes(32))\n except OSError: pass\nos._exit(0)",
         "import os, signal\nsignal.raise_signal(signal.SIGTERM)", "import atexit\natexit.register(print)\n1 / 0",
     ],
