@@ -24,7 +24,7 @@ from curation.engine.planning.plan import Plan, make_plan
 from curation.engine.planning.prior_run import load_prior_run, save_prior_run
 from curation.engine.planning.split_input import split_input
 from curation.engine.results import build_result, generations, publish
-from curation.engine.runtime import lock
+from curation.engine.runtime import lock, stopped_run
 from curation.engine.runtime.run_record import count_documents, find_run, run_fingerprint, write_header, write_run
 from curation.step import Corpus, GlobalStep
 from curation.storage import Storage, failpoint
@@ -35,13 +35,16 @@ DONE, UNCHANGED, QUARANTINED = "done", "unchanged", "quarantined"
 
 @dataclass
 class RunResult:
-    """How a run ended. exit_code: 0 done, 3 done or stopped with files quarantined (they could not be read)."""
+    """How a run ended. exit_code: 0 done, 3 done or stopped with files quarantined (they could not be read), or done
+    with records left out because code failed on them."""
 
     status: str
     exit_code: int
     run_dir: str
     counts: dict[str, Any] = field(default_factory=dict)
     quarantined: list[dict[str, Any]] = field(default_factory=list)
+    # because code failed: source, file, step, at (file and line of the code), reason of the first, records
+    left_out: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     executed: int = 0  # tasks run now; all others were finished before
     computed: dict[str, int] = field(default_factory=dict)  # rows whose signals were computed now, by step
@@ -72,8 +75,9 @@ def curate(
         if pipeline.retention == "none" and store.exists("cache"):  # the run was killed while it removed the cache
             with lock.hold(store):
                 store.remove("cache")
-        code = 3 if unread else 0
-        return RunResult(UNCHANGED, code, run_dir, finished["counts"], unread, time.monotonic() - started)
+        left_out = finished.get("left_out", [])
+        code = 3 if unread or left_out else 0
+        return RunResult(UNCHANGED, code, run_dir, finished["counts"], unread, left_out, time.monotonic() - started)
     try:
         with lock.hold(store):
             if not (finished and finished["done"]):
@@ -117,28 +121,46 @@ def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, al
     store = driver.storage
     driver.load_finished_tasks()
     write_header(store, plan)
-    specs = split_input(plan, limit=limit, cuts=split_archives.split_archives(driver, plan))
-    while True:
-        phases = Phases(driver, plan, specs, sample)
-        try:
-            unread = _run_phases(phases, allow_missing)
-            break
-        except PoisonFound:
-            driver.progress.note("starting over without the records on the poison list; finished work is reused")
-    if unread and not allow_missing:
-        counts = count_documents(plan, phases)
-        write_run(store, plan, phases, counts, unread, None, limit, sample)
-        return RunResult(QUARANTINED, 3, store.root, counts, unread)
-    made = build_result.build_result(phases)
-    counts = count_documents(plan, phases) | made.counts
-    generations.keep_previous_shards(store)
-    files = publish.publish(store, made)
-    failpoint("published")
-    write_run(store, plan, phases, counts, unread, run_fingerprint(store, plan), limit, sample, files)
+    phases: Phases | None = None
+    unread: list[dict[str, Any]] = []
+    try:
+        specs = split_input(plan, limit=limit, cuts=split_archives.split_archives(driver, plan))
+        while True:
+            phases = Phases(driver, plan, specs, sample)
+            try:
+                unread = _run_phases(phases, allow_missing)
+                break
+            except PoisonFound:
+                driver.progress.note("starting over without the records on the poison list; finished work is reused")
+        if unread and not allow_missing:
+            stopped_run.stop(phases, None, unread, limit, sample)
+            counts = count_documents(plan, phases)
+            return RunResult(QUARANTINED, 3, store.root, counts, unread, phases.poison.left_out())
+        if not any(m["out"] for m in phases.manifests):
+            before = " before tokenizing" if plan.pipeline.tokenizer is not None else ""
+            raise stopped_run.Explained(
+                f"no documents are left{before}: all were dropped by rules or could not be read.",
+                f"`gristmill report {store.root}` shows samples; `gristmill explain` and `gristmill what-if` work, too. "
+                "Loosen the rule that drops too much, or check the paths and fields of the sources",
+            )
+        made = build_result.build_result(phases)
+        counts = count_documents(plan, phases) | made.counts
+        generations.keep_previous_shards(store)
+        files = publish.publish(store, made)
+        failpoint("published")
+        write_run(store, plan, phases, counts, unread, run_fingerprint(store, plan), limit, sample, files)
+    except Exception as error:
+        if phases is None:
+            stopped_run.mark_stopped(store, str(error))
+        else:
+            stopped_run.stop(phases, error, unread, limit, sample)
+        raise
     if plan.pipeline.retention == "none":
         store.remove("cache")
-    status, code = (QUARANTINED, 3) if unread else (DONE, 0)
-    return RunResult(status, code, store.root, counts, unread)
+    left_out = phases.poison.left_out()
+    return RunResult(
+        QUARANTINED if unread else DONE, 3 if unread or left_out else 0, store.root, counts, unread, left_out
+    )
 
 
 def _run_phases(phases: Phases, allow_missing: bool) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from curation.config.pipeline import Pipeline
@@ -49,6 +50,13 @@ def _shown(op: PlannedOp) -> str:
     return f"{op.step.name}: " + ("; ".join(r.sql for r in op.rules) or "no rule")
 
 
+def run_state(made: Mapping[str, Any]) -> str:
+    """done, quarantined (files could not be read), stopped (by an error), or unfinished, by a run's run.json."""
+    if made["done"]:
+        return "done"
+    return "quarantined" if made["unread"] else "stopped" if made.get("stopped") else "unfinished"
+
+
 def run_status(run_dir: str) -> dict[str, Any]:
     """Says how far a run is: finished phases with their tasks, open ones with the number of tasks done so far."""
     store = Storage(run_dir)
@@ -62,7 +70,9 @@ def run_status(run_dir: str) -> dict[str, Any]:
     open_ = Counter(p.split("/")[2] for p in store.walk("cache/tasks"))
     return {
         "name": made["name"],
-        "state": "done" if made["done"] else ("quarantined" if made["unread"] else "unfinished"),
+        "state": run_state(made),
+        "stopped": made.get("stopped"),
+        "left_out": made.get("left_out", []),
         "counts": made["counts"],
         "unread": made["unread"],
         "finished": finished,

@@ -64,7 +64,7 @@ def curate(
         )
     update_cards(run_dir)
     if as_json:
-        fields = ("status", "exit_code", "run_dir", "counts", "quarantined", "seconds")
+        fields = ("status", "exit_code", "run_dir", "counts", "quarantined", "left_out", "seconds")
         print(json.dumps({f: getattr(result, f) for f in fields}, default=str))
     else:
         print_result(console, result)
