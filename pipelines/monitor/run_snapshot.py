@@ -99,9 +99,8 @@ def _snapshot_curation(run_dir: str, now: float) -> dict[str, Any]:
     for e in jsonl_log.read(os.path.join(run_dir, "log", "events.jsonl")):
         log.add(e)
     finished = run.get("done") is not None
-    state = (
-        "done" if finished else "quarantined" if run.get("unread") else "stopped" if run.get("stopped") else "running"
-    )
+    ended = "quarantined" if run.get("unread") else "stopped" if run.get("stopped") else ""
+    state = "done" if finished else ended or "running"
     if state == "running" and now - log.last > QUIET:
         state = "stopped, or in a long task"
     at = log.last if finished else now
@@ -115,7 +114,7 @@ def _snapshot_curation(run_dir: str, now: float) -> dict[str, Any]:
         "state": state,
         "seconds": round(at - log.phases[0].began, 3) if log.phases else 0.0,
         "phases": phases,
-        "running": _running(log, at) if state == "running" or state.startswith("stopped,") else [],
+        "running": _running(log, at) if not finished and not ended else [],
         "failed": log.failed[-RECENT:],
         "failures": len(log.failed),
         "unread": run.get("unread", []),

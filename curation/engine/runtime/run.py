@@ -140,8 +140,8 @@ def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, al
             before = " before tokenizing" if plan.pipeline.tokenizer is not None else ""
             raise stopped_run.Explained(
                 f"no documents are left{before}: all were dropped by rules or could not be read.",
-                f"`gristmill report {store.root}` shows samples; `gristmill explain` and `gristmill what-if` work, too. "
-                "Loosen the rule that drops too much, or check the paths and fields of the sources",
+                f"`gristmill report {store.root}` shows samples, `gristmill explain` and `gristmill what-if` work; "
+                "loosen the rule that drops too much, or check the paths and fields of the sources",
             )
         made = build_result.build_result(phases)
         counts = count_documents(plan, phases) | made.counts
