@@ -42,6 +42,7 @@ def run(
     limit: int | None = None,
     sample: float | None = None,
     allow_missing: bool = False,
+    allow_unreadable: bool = False,
 ) -> Run:
     """Runs a pipeline file, as `gristmill curate` does, and returns the run.
 
@@ -57,7 +58,7 @@ def run(
     where = run_dir or os.path.join("runs", pipeline.name)
     result = curate(
         pipeline, where, executor=executor, address=address, workers=workers, limit=limit, sample=sample,
-        allow_missing=allow_missing,
+        allow_missing=allow_missing, allow_unreadable=allow_unreadable,
     )  # fmt: skip
     if result.quarantined and not allow_missing:
         first = result.quarantined[0]

@@ -15,7 +15,7 @@ from typing import Any
 from curation.config import rules
 from curation.config.pipeline import Pipeline
 from curation.core.errors import UserError
-from curation.engine.execution import executors, split_archives
+from curation.engine.execution import executors, first_records, split_archives
 from curation.engine.execution.driver import Driver, Progress, Silent, disk_full, is_disk_full
 from curation.engine.execution.executors import Executor
 from curation.engine.execution.phases import Phases, PoisonFound
@@ -53,12 +53,13 @@ class RunResult:
 def curate(
     pipeline: Pipeline, run_dir: str, *, executor: str | Callable[[], Executor] = "ray", address: str | None = None,
     workers: int | None = None, limit: int | None = None, sample: float | None = None, allow_missing: bool = False,
-    progress: Progress | None = None,
+    allow_unreadable: bool = False, progress: Progress | None = None,
 ) -> RunResult:  # fmt: skip
     """Runs the pipeline into the run directory, doing only what is missing there.
 
     executor        "ray", "inline", or a function that makes an executor
     allow_missing   continue without the files that cannot be read
+    allow_unreadable  continue though more than half of a source's records cannot be read
 
     Raises UserError for what the user has to change before any work starts, RunFailed for a run that cannot continue.
     """
@@ -84,7 +85,7 @@ def curate(
                 store.sweep()
             driver = Driver(store, _executor_factory(executor, address, workers), progress or Silent())
             try:
-                outcome = _run(driver, plan, limit, sample, allow_missing)
+                outcome = _run(driver, plan, limit, sample, allow_missing, allow_unreadable)
             finally:
                 driver.close()
     except OSError as error:
@@ -117,7 +118,9 @@ def _check_same_pipeline(store: Storage, pipeline: Pipeline) -> None:
         )
 
 
-def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, allow_missing: bool) -> RunResult:
+def _run(
+    driver: Driver, plan: Plan, limit: int | None, sample: float | None, allow_missing: bool, allow_unreadable: bool
+) -> RunResult:  # fmt: skip
     store = driver.storage
     driver.load_finished_tasks()
     write_header(store, plan)
@@ -125,10 +128,12 @@ def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, al
     unread: list[dict[str, Any]] = []
     try:
         specs = split_input(plan, limit=limit, cuts=split_archives.split_archives(driver, plan))
+        if not allow_unreadable:
+            first_records.check_in_tasks(driver, plan, specs)
         while True:
             phases = Phases(driver, plan, specs, sample)
             try:
-                unread = _run_phases(phases, allow_missing)
+                unread = _run_phases(phases, allow_missing, allow_unreadable)
                 break
             except PoisonFound:
                 driver.progress.note("starting over without the records on the poison list; finished work is reused")
@@ -163,7 +168,7 @@ def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, al
     )
 
 
-def _run_phases(phases: Phases, allow_missing: bool) -> list[dict[str, Any]]:
+def _run_phases(phases: Phases, allow_missing: bool, allow_unreadable: bool) -> list[dict[str, Any]]:
     """Runs all phases up to the last rule; returns what could not be read.
 
     Stops before the next global step if there is any, unless it is allowed.
@@ -176,6 +181,9 @@ def _run_phases(phases: Phases, allow_missing: bool) -> list[dict[str, Any]]:
             if unread and not allow_missing:
                 return unread
             _check_sources(plan, phases)
+            wrong = first_records.unreadable_source(phases.storage, plan, phases.specs, manifests)
+            if wrong is not None and not allow_unreadable:
+                raise stopped_run.Explained(wrong, first_records.ADVICE)
         if segment.quantiles:
             phases.quantiles(segment.quantiles)
         if segment.then is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from curation.config.pipeline import Pipeline
+from curation.engine.execution import first_records
 from curation.engine.planning.plan import PlannedOp, make_plan
 from curation.engine.planning.split_input import split_input
 from curation.engine.results import generations
@@ -14,11 +15,16 @@ from curation.engine.runtime.run_record import find_run, read_run, run_fingerpri
 from curation.storage import Storage
 
 
-def plan_run(pipeline: Pipeline, run_dir: str) -> dict[str, Any]:
-    """Says what `curate` would do: phases, tasks, bytes, disk. Reads nothing but listings and file footers."""
+def plan_run(pipeline: Pipeline, run_dir: str, *, allow_unreadable: bool = False) -> dict[str, Any]:
+    """Says what `curate` would do: phases, tasks, bytes, disk. Reads listings, file footers, and the first records.
+
+    Raises UserError for a source whose first records cannot be read, for the most part, unless that is allowed.
+    """
     store = Storage(run_dir)
     made = make_plan(generations.apply_deletions(store, pipeline))
     specs = split_input(made)
+    if not allow_unreadable:
+        first_records.check_here(made)
     finished = find_run(store)
     phases = []
     for segment in made.segments:
