@@ -56,8 +56,11 @@ def test_a_large_source_is_looked_at_before_anything_is_read(tmp_path: Path) -> 
     refused(tmp_path, wrong_field(tmp_path, 1800, 40))
     phases = [e["phase"] for e in tiny.events(tmp_path / "run") if e["event"] == "phase"]
     assert phases == ["first records"]
-    refused(tmp_path, wrong_field(tmp_path, 45, 1), to="small")
-    phases = [e["phase"] for e in tiny.events(tmp_path / "small") if e["event"] == "phase"]
+
+
+def test_a_small_source_is_just_read(tmp_path: Path) -> None:
+    refused(tmp_path, wrong_field(tmp_path, 45, 1))
+    phases = [e["phase"] for e in tiny.events(tmp_path / "run") if e["event"] == "phase"]
     assert phases[0] == "0: read" and "first records" not in phases
 
 
