@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.core.errors import UserError
-from curation.engine.execution.driver import is_disk_full
+from curation.engine.execution.driver import Silent, is_disk_full
 from curation.engine.execution.phases import Phases
 from curation.engine.planning.plan import Plan
 from curation.engine.results import build_result, publish
@@ -56,6 +56,8 @@ def stop(
     if error is not None and (is_disk_full(error) or is_disk_full(error.__cause__ or error)):
         return
     if phases.history:
+        driver = phases.driver
+        shown, driver.progress = driver.progress, Silent()  # the run has ended for whoever watches it
         counts = count_documents(plan, phases)
         try:
             if counts["read"]["records"]:
@@ -63,9 +65,8 @@ def stop(
             undecided = undecided_steps(plan, phases)
             write_run(store, plan, phases, counts, unread, None, limit, sample, undecided=undecided)
         except Exception as second:  # the first error is the one to report, whatever this is
-            phases.driver.progress.note(
-                f"what the run had decided could not be kept: {type(second).__name__}: {str(second)[:200]}"
-            )
+            shown.note(f"what the run had decided could not be kept: {type(second).__name__}: {str(second)[:200]}")
+        driver.progress = shown
         if isinstance(error, Explained):
             error.add_table(rules_table(store, counts))
     if error is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import sysconfig
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+import curation
 from curation import document
 from curation.core.errors import UserError
 from curation.step import MapStep
@@ -76,6 +78,7 @@ def without_sockets(step: str) -> Iterator[None]:
 NOT_THE_RECORDS = (MemoryError, ImportError, OSError, SocketOpened, UserError)
 
 _INSTALLED = tuple({sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purelib", "platlib")})
+_OURS = os.path.join(os.path.dirname(os.path.abspath(curation.__file__)), "")
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def _failure(error: Exception) -> Failure:
     if not frames:  # raised by the call itself, or in compiled code
         frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith(_INSTALLED)]
-    last = (own or frames)[-1]
+    users = [f for f in own if not f.filename.startswith(_OURS)]
+    last = (users or own or frames)[-1]
     shown = "".join(traceback.format_list(frames))
     return Failure(type(error).__name__, str(error), f"{last.filename}:{last.lineno}", shown)
 

@@ -218,3 +218,11 @@ def test_what_the_machine_lacks_is_no_fault_of_the_record(tmp_path: Path) -> Non
         with pytest.raises(RunFailed, match=said):
             runs.curate(tmp_path, write(tmp_path, line))
         assert listed(tmp_path) == []
+
+
+def test_the_place_is_in_the_users_code_though_a_library_raises(tmp_path: Path) -> None:
+    documents(tmp_path, 30)
+    with pytest.raises(RunFailed, match=rf"always with ArrowInvalid at {tmp_path}/steps\.py:{LINE}\."):
+        runs.curate(tmp_path, write(tmp_path, 'with_column(pa.record_batch({"a": [1]}), "a", pa.array([1, 2]))'))
+    with pytest.raises(RunFailed, match=rf"always with JSONDecodeError at {tmp_path}/steps\.py:{LINE}\."):
+        runs.curate(tmp_path, write(tmp_path, '__import__("json").loads(text)'))
