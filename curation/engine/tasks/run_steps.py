@@ -131,7 +131,8 @@ def _failure(error: Exception) -> Failure:
     frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is the call of the step
     if not frames:  # raised by the call itself, or in compiled code
         frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith(_INSTALLED)]
+    # compiled modules have relative names
+    own = [f for f in frames if os.path.isabs(f.filename) and not f.filename.startswith(_INSTALLED)]
     users = [f for f in own if not f.filename.startswith(_OURS)]
     last = (users or own or frames)[-1]
     shown = "".join(traceback.format_list(frames))
