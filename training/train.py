@@ -20,6 +20,7 @@ from curation.shards import Manifest, read_manifest
 from training.callbacks import LogCallback, SpikeGuardCallback, WatchdogCallback
 from training.checkpoint import save_load
 from training.checkpoint.resume import resolve_config, resolve_device, write_run_files
+from training.checkpoint.run_directory import hold_run_directory, refuse_foreign_files
 from training.checkpoint.save_load import Checkpoint, CheckpointSaver
 from training.config import TrainConfig
 from training.cost import device_specs
@@ -79,6 +80,8 @@ def train(
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(init_ranks(resolve_device(config), config.parallel.dp_shard))
         manifest = read_manifest(data_dir)
+        ranks.broadcast_from_rank0(lambda: refuse_foreign_files(run, manifest.tokenizer.file))
+        stack.enter_context(hold_run_directory(run, ranks))
         resolved = ranks.broadcast_from_rank0(lambda: resolve_config(config, run, manifest))
         watchdog = stack.enter_context(start_watchdog(resolved.hang_after))
         stack.enter_context(_torch_settings(resolved))

@@ -36,6 +36,7 @@ from training.optim.optimizers import Optimizers
 MANIFEST, STATE = "manifest.json", "state.json"
 FORMAT = 3  # of manifest and state
 _NAME = re.compile(r"\d{8,}")
+_PARTIAL = re.compile(r"\d{8,}\.(tmp|old)")
 SINGLE_PROCESS = Ranks(0, 1, torch.device("cpu"))
 
 # torch warns whenever one process saves or loads alone, in its own thread too, where a context would not reach.
@@ -164,6 +165,14 @@ class CheckpointSaver:
         self._write(temporary / STATE, state)
         for name in (".metadata", STATE):
             files[name] = _entry(temporary / name)
+        for name, entry in files.items():  # those of other ranks too: a node may have written to a disk of its own
+            size = (temporary / name).stat().st_size if (temporary / name).exists() else None
+            if size != entry["bytes"]:
+                raise CheckpointError(
+                    f"{temporary}: {name} was written with {entry['bytes']} bytes and "
+                    f"{'is not there' if size is None else f'has {size} here'}; the run directory must be on a file "
+                    "system that all nodes share"
+                )
         manifest = {"format": FORMAT, "step": step, "files": dict(sorted(files.items()))}
         self._write(temporary / MANIFEST, json.dumps(manifest, sort_keys=True))
         for path in (temporary / ".metadata", temporary):
@@ -202,13 +211,17 @@ def remove_partial(folder: Path) -> None:
     """Removes checkpoints that a crash left half written or half removed."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        if path.suffix in (".tmp", ".old"):
-            shutil.rmtree(path)
+        if _PARTIAL.fullmatch(path.name):  # other names are not ours
+            remove(path)
 
 
 def remove(path: Path) -> None:
     """Removes a checkpoint: first its name, then its files, so that an incomplete one is never named by digits."""
-    shutil.rmtree(path if path.suffix else path.rename(path.with_suffix(".old")))
+    unnamed = path if path.suffix else path.rename(path.with_suffix(".old"))
+    if unnamed.is_symlink():  # somebody moved it to another disk: only the link is in the run
+        unnamed.unlink()
+    else:
+        shutil.rmtree(unnamed)
 
 
 def verify(path: Path) -> dict[str, Any]:
