@@ -18,6 +18,7 @@ from curation.core import atomic_files
 from curation.core.errors import UserError
 from curation.shards import Manifest, read_file
 from training.checkpoint import run_directory, save_load
+from training.checkpoint.parent import is_same_parent
 from training.checkpoint.run_directory import CONFIG, DATA
 from training.config import TrainConfig, load
 from training.cost.device_specs import has_native_bf16
@@ -66,14 +67,18 @@ def resolve_config(config: TrainConfig, run: Path, manifest: Manifest) -> TrainC
     resolved = resolve_auto(config, earlier)
     before, now = _flat(earlier.model_dump(mode="json")), _flat(resolved.model_dump(mode="json"))
     keys = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+    parent = record.get("parent")
     refused = [
         k
         for k in keys
-        if not _matches(k, FREE + ROUNDING + ORDER)
+        if not (k in ("init_from", "branch_from") and now.get(k) and is_same_parent(now[k], parent))
+        and not _matches(k, FREE + ROUNDING + ORDER)
         and not (_matches(k, RATES) and _same_rates(earlier, resolved, done))
     ]
     if refused:
         changes = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in refused)
+        if parent is not None and {"init_from", "branch_from"} & set(refused):
+            changes += f" (it began from step {parent['step']} of {parent['path']}, which is not read again)"
         raise UserError(
             f"{run} was started with another configuration: {changes}. Change it back or choose another run directory "
             "(docs/training.md says what may change)"
@@ -113,16 +118,21 @@ def _same_rates(earlier: TrainConfig, now: TrainConfig, done: int) -> bool:
     return rates(earlier) == rates(now)
 
 
-def write_run_files(run: Path, config: TrainConfig, manifest: Manifest) -> None:
-    """Writes data.json (which shards), the tokenizer and train.yaml: all that using a checkpoint needs.
+def write_run_files(
+    run: Path, config: TrainConfig, manifest: Manifest, parent: dict[str, Any] | None, *, resumes: bool
+) -> None:
+    """Writes data.json (which shards, and which parent), the tokenizer and train.yaml: all that a checkpoint needs.
 
-    data.json comes first: with it the directory belongs to this run.
+    data.json comes first: with it the directory belongs to this run. A run that `resumes` keeps the parent it has.
     """
+    if resumes:
+        parent = (run_directory.read_data_record(run) or {}).get("parent")
     data = {
         "manifest": manifest_digest(manifest),
         "root": manifest.root,
         "roots": manifest.roots,
         "tokenizer": vars(manifest.tokenizer),
+        **({} if parent is None else {"parent": parent}),
     }
     atomic_files.write(run / DATA, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
     atomic_files.write(run / manifest.tokenizer.file, read_file(manifest.path(manifest.tokenizer.file)))

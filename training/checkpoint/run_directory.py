@@ -17,7 +17,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,14 @@ CONFIG, DATA = "train.yaml", "data.json"
 NAMES = (CONFIG, DATA, "metrics.jsonl", "speed.jsonl", "sessions.jsonl", "checkpoints", "incidents")
 ENDING = 5.0  # seconds in which an earlier process of the same training may still be ending (torchrun, Ray)
 VISIBLE = 15.0  # seconds in which a file of one node appears on another (a network file system's cache)
-_INCIDENT = re.compile(r"\d{4,}\.json(\.tmp)?")
+INCIDENT = re.compile(r"\d{4,}\.json")
 
 
 def read_data_record(run: Path) -> dict[str, Any] | None:
     """A run's data.json: its shards, its tokenizer and what it began from; None where a training wrote none."""
     try:
         record = json.loads((run / DATA).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):  # not ours
         return None
     return record if isinstance(record, dict) and {"manifest", "tokenizer"} <= record.keys() else None
 
@@ -79,15 +77,16 @@ def remove_earlier_start(run: Path) -> None:
         save_load.remove(path)
     incidents = run / "incidents"
     for path in incidents.iterdir() if incidents.is_dir() else ():
-        if _INCIDENT.fullmatch(path.name):
+        if INCIDENT.fullmatch(path.name.removesuffix(".tmp")):
             path.unlink()
 
 
 @contextlib.contextmanager
-def hold_run_directory(run: Path, ranks: Ranks) -> Iterator[DirectoryLock | None]:
+def hold_run_directory(run: Path, ranks: Ranks) -> Iterator[Callable[[], None]]:
     """Holds the directory for this training, and checks that all ranks see the same one. Collective.
 
-    Gives the lock on the first rank. Raises UserError if another training has it, or if a rank does not see it.
+    Gives a function for the first rank that raises UserError if another training has taken the directory since. Raises
+    UserError if another training has it, or if a rank does not see it.
     """
     with contextlib.ExitStack() as stack:
         held: list[DirectoryLock] = []
@@ -96,8 +95,15 @@ def hold_run_directory(run: Path, ranks: Ranks) -> Iterator[DirectoryLock | None
             held.append(stack.enter_context(_hold(run)))
             return held[0].token
 
+        def check() -> None:
+            try:
+                for lock in held:
+                    lock.check()
+            except DirectoryBusy as error:
+                raise _busy(run, error) from None
+
         _check_shared(run, ranks.broadcast_from_rank0(take), ranks)
-        yield held[0] if held else None
+        yield check
 
 
 @contextlib.contextmanager
@@ -106,14 +112,13 @@ def _hold(run: Path) -> Iterator[DirectoryLock]:
         try:
             lock = stack.enter_context(directory_lock.hold(run, patience=ENDING))
         except DirectoryBusy as error:
-            raise busy(run, error) from None
+            raise _busy(run, error) from None
         except (PermissionError, NotADirectoryError, FileExistsError) as error:
             raise UserError(f"cannot write to the run directory {run}: {error.strerror}; give another --run") from error
         yield lock
 
 
-def busy(run: Path, holder: DirectoryBusy) -> UserError:
-    """The error for a directory that another training works in."""
+def _busy(run: Path, holder: DirectoryBusy) -> UserError:
     return UserError(
         f"another training is at work in {run} ({holder}). Wait for it, stop it, or give another directory with --run"
     )

@@ -93,9 +93,9 @@ def init_ranks(device: str, dp_shard: int | None) -> Iterator[Ranks]:
     tasks = os.environ.get("SLURM_NTASKS", "1")
     if ours and "WORLD_SIZE" not in os.environ and tasks.isdigit() and int(tasks) > 1:
         raise UserError(
-            f"Slurm runs {tasks} tasks here (SLURM_NTASKS), and each would be a training of its own. Start one torchrun "
-            "a node, which starts the ranks: srun --ntasks-per-node=1 torchrun --nproc-per-node GPUS ... (docs/"
-            "training.md); for a training of one process set WORLD_SIZE=1"
+            f"Slurm runs {tasks} tasks here (SLURM_NTASKS), and each would be a training of its own. Start one "
+            "torchrun a node, which starts the ranks: srun --ntasks-per-node=1 torchrun --nproc-per-node GPUS ... "
+            "(docs/training.md); for a training of one process set WORLD_SIZE=1"
         )
     world = int(os.environ.get("WORLD_SIZE", "1")) if ours else dist.get_world_size()
     local = int(os.environ.get("LOCAL_RANK", "0"))
