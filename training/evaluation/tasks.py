@@ -125,6 +125,6 @@ def score_tasks(
     """
     told = manifest.tokenizer
     file = run / told.file
-    trained = LoadedModel(model, load_tokenizer(file, told.kind, told.sha256), file, told.eos, max_seq_len)
+    trained = LoadedModel(model, load_tokenizer(file, told.kind, told.sha256), file, told.eos, max_seq_len, told.vocab)
     found = [evaluate_task(trained, task) for task in tasks]
     return {"tasks": {f"{r.task}.{name}": value for r in found for name, value in r.figures.items()}}

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.app import AsJson, TrainingDir, app, make_console
+from pipelines.cli.app import AsJson, CheckpointPath, app, make_console, print_checkpoint
 
 
 @app.command()
 def evaluate(
-    run: TrainingDir,
+    run: CheckpointPath,
     tasks: Annotated[
         list[str] | None, typer.Argument(metavar="[TASK...]", help="Task files (JSONL); see docs.")
     ] = None,
@@ -49,7 +49,14 @@ def evaluate(
     if any(t.kind == "code" for t in loaded) and not no_sandbox:
         require_sandbox("--run-code")
     model = load_model(run, device)
-    answer: dict[str, Any] = {"run": run}
+    assert model.checkpoint is not None
+    print_checkpoint(model.checkpoint)
+    answer: dict[str, Any] = {
+        "run": run,
+        "checkpoint": str(model.checkpoint.path),
+        "step": model.checkpoint.state["step"],
+        "notes": list(model.checkpoint.notes),
+    }
     if data is not None:
         from training.evaluation.validation_loss import score_run
 
@@ -74,7 +81,7 @@ def evaluate(
 
 @app.command()
 def generate(
-    run: TrainingDir,
+    run: CheckpointPath,
     prompt: Annotated[str, typer.Argument(help="Text to continue.")] = "",
     tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy.")] = 0.8,
@@ -83,6 +90,9 @@ def generate(
     seed: Annotated[int, typer.Option(help="Sampling seed.")] = 17,
 ) -> None:
     """Generate text with a trained model."""
+    from training.checkpoint.load_model import load_model
     from training.evaluation.generate import generate as generate_text
 
-    print(generate_text(run, prompt, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed))
+    model = load_model(run)
+    print_checkpoint(model.checkpoint)
+    print(generate_text(model, prompt, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed))
