@@ -52,7 +52,6 @@ def run_fingerprint(store: Storage, plan: Plan) -> str:
 
 def write_header(store: Storage, plan: Plan) -> None:
     """Writes the resolved configuration before work starts; run.json says from now on that the run is not done."""
-    write_stored_pipeline(store, plan.pipeline.resolved())
     made = find_run(store)
     if made is None:
         store.write_json(
@@ -60,6 +59,7 @@ def write_header(store: Storage, plan: Plan) -> None:
         )
     elif made.get("done") is not None:
         store.write_json("run.json", made | {"done": None})
+    write_stored_pipeline(store, plan.pipeline.resolved())  # after run.json, by which the directory is a run's
     if store.local:
         os.makedirs(store.full("log"), exist_ok=True)
 
