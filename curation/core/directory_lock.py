@@ -63,7 +63,7 @@ def hold(folder: str | os.PathLike[str], *, patience: float = 0.0) -> Iterator[D
     """
     place = os.fspath(folder)
     os.makedirs(place, exist_ok=True)
-    descriptor = os.open(os.path.join(place, FILE), os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(os.path.join(place, FILE), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     with open(descriptor, "r+", encoding="utf-8") as file:
         kernel = _lock(file, place, patience)
         held = _read(place)

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curation.core import atomic_files
 from curation.core.errors import UserError
 from training.checkpoint import run_directory, save_load
-from training.checkpoint.load_model import LoadedModel, load_or_use, load_tokenizer
+from training.checkpoint.load_model import LoadedModel, load_or_use, parse_tokenizer
 from training.config import DataConfig, ModelSection, TrainConfig
 from training.model.transformer import Model, ModelConfig
 from training.optim import optimizers
@@ -212,9 +213,10 @@ def import_hf(folder: str, run_dir: str) -> Path:
     eos = told.get("eos_token_id")
     eos = int(eos[0] if isinstance(eos, list) else eos or 0)
     rows, vocab, sha = model.config.vocab_size, model.config.vocab_size, None
-    if (root / "tokenizer.json").exists():
-        ids = load_tokenizer(root / "tokenizer.json", "imported").get_vocab().values()
-        vocab, sha = max(ids) + 1, hashlib.sha256((root / "tokenizer.json").read_bytes()).hexdigest()
+    if (root / "tokenizer.json").exists():  # perhaps a link, to anything: only a tokenizer is copied
+        content = (root / "tokenizer.json").read_bytes()
+        ids = parse_tokenizer(content, root / "tokenizer.json", "imported").get_vocab().values()
+        vocab, sha = max(ids) + 1, hashlib.sha256(content).hexdigest()
     sizes = {k: v for k, v in vars(model.config).items() if k != "vocab_size"}
     config = TrainConfig(
         steps=1,
@@ -225,7 +227,7 @@ def import_hf(folder: str, run_dir: str) -> Path:
     tokenizer = {"file": "tokenizer.json", "kind": "imported", "eos": eos, "vocab": min(vocab, rows), "sha256": sha}
     _json(run / run_directory.DATA, {"manifest": None, "root": folder, "tokenizer": tokenizer})  # first: now it is ours
     if sha is not None:
-        shutil.copy(root / "tokenizer.json", run / "tokenizer.json")
+        atomic_files.write(run / "tokenizer.json", content)
     (run / run_directory.CONFIG).write_text(config.dump())
     state = {"step": 0, "model_config": vars(model.config)}
     with save_load.CheckpointSaver(run / "checkpoints", background=False) as saver:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.core.errors import UserError
-from curation.shards import Manifest, read_file
+from curation.shards import Manifest, read_tokenizer
 from training.checkpoint import save_load
 from training.checkpoint.run_directory import CONFIG, read_data_record
 from training.checkpoint.save_load import MANIFEST, Checkpoint
@@ -118,7 +118,7 @@ def _same_tokenizer(run: Path, record: dict[str, Any] | None, manifest: Manifest
     assert record is not None
     try:
         theirs = json.loads((run / Path(record["tokenizer"]["file"]).name).read_bytes())
-        return bool(theirs == json.loads(read_file(manifest.path(manifest.tokenizer.file))))
+        return bool(theirs == json.loads(read_tokenizer(manifest)))
     except (OSError, ValueError):
         return False
 

@@ -16,7 +16,7 @@ import torch
 
 from curation.core import atomic_files
 from curation.core.errors import UserError
-from curation.shards import Manifest, read_file
+from curation.shards import Manifest, read_tokenizer
 from training.checkpoint import run_directory, save_load
 from training.checkpoint.parent import is_same_parent
 from training.checkpoint.run_directory import CONFIG, DATA
@@ -135,7 +135,7 @@ def write_run_files(
         **({} if parent is None else {"parent": parent}),
     }
     atomic_files.write(run / DATA, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
-    atomic_files.write(run / manifest.tokenizer.file, read_file(manifest.path(manifest.tokenizer.file)))
+    atomic_files.write(run / manifest.tokenizer.file, read_tokenizer(manifest))
     atomic_files.write(run / CONFIG, config.dump().encode())
 
 
