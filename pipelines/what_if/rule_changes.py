@@ -22,9 +22,10 @@ class Step:
     new: dict[str, str]
 
 
-def load_steps(store: Storage, run_dir: str) -> tuple[list[Step], str | None, bool]:
-    """(steps of the resolved pipeline, name of the first language step, whether quantiles are pinned to another run's).
+def load_steps(store: Storage, run_dir: str, undecided: Sequence[str] = ()) -> tuple[list[Step], str | None, bool]:
+    """(steps, name of the first language step, whether quantiles are pinned to another run's).
 
+    The steps are those of the resolved pipeline that the run came to: without the `undecided` of a run that stopped.
     Raises UserError for a run without steps.
     """
     from curation.config.catalogue import STEPS
@@ -32,7 +33,7 @@ def load_steps(store: Storage, run_dir: str) -> tuple[list[Step], str | None, bo
     from curation.engine.runtime.run_record import read_run
 
     pipeline = read_stored_pipeline(store)
-    entries = pipeline["steps"]
+    entries = [e for e in pipeline["steps"] if e["name"] not in undecided]
     if not entries:
         raise UserError(f"what-if: {run_dir} has no steps, so it has no rules")
     run = read_run(store)
