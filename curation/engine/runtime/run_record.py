@@ -53,7 +53,6 @@ def run_fingerprint(store: Storage, plan: Plan) -> str:
 
 def write_header(store: Storage, plan: Plan) -> None:
     """Writes the resolved configuration before work starts; run.json says from now on that the run is not done."""
-    write_stored_pipeline(store, plan.pipeline.resolved())
     made = find_run(store)
     if made is None:
         store.write_json(
@@ -62,6 +61,7 @@ def write_header(store: Storage, plan: Plan) -> None:
     elif made.get("done") is not None or "stopped" in made:
         kept = {k: v for k, v in made.items() if k not in ("stopped", "undecided")}
         store.write_json("run.json", kept | {"done": None})
+    write_stored_pipeline(store, plan.pipeline.resolved())  # after run.json, by which the directory is a run's
     store.remove(DECIDED)
     if store.local:
         os.makedirs(store.full("log"), exist_ok=True)
