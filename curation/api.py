@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.checked_parquet import CheckedFile
 from curation.config.load_pipeline import load_pipeline
 from curation.core.errors import UserError
 from curation.engine.results import explain as explaining
@@ -110,7 +111,7 @@ class Run:
     def _table(self, directory: str, columns: Sequence[str] | None) -> pa.Table:
         tables = []
         for name in self._store.names(directory):
-            with self._store.open(f"{directory}/{name}") as f:
+            with CheckedFile(self._store, f"{directory}/{name}") as f:
                 parquet = pq.ParquetFile(f)
                 there = parquet.schema_arrow.names
                 if unknown := [c for c in columns or () if c.split(".")[0] not in there]:

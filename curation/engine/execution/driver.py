@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from curation.core import jsonl_log
-from curation.core.errors import UserError
+from curation.core.errors import DamagedFile, UserError
 from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, Outcome, WorkerDiffers
 from curation.engine.planning.map_spec import MapSpec, Poisoned
 from curation.storage import Storage, failpoint
@@ -46,6 +45,14 @@ def disk_full(storage: Storage, error: BaseException) -> RunFailed:
         "the machine that ran the task. Finished tasks are safe: free some space and run the same command again to "
         "resume."
     )
+
+
+class CacheDamaged(Exception):
+    """Files of the cache ({path: reason}) are not what was written: the run has to start over without them."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        super().__init__(", ".join(f"{path}: {reason}" for path, reason in sorted(files.items())))
+        self.files = files
 
 
 class Progress(Protocol):
@@ -92,6 +99,8 @@ class Phase:
     sizes: list[int] = field(default_factory=list)  # bytes of each task, for progress
     # (spec, poisoned records) -> the specification and id of the task without these records
     without: Callable[[Any, list[tuple[str, str, str, str]]], tuple[Any, str]] | None = None
+    # (spec, manifest) -> whether a finished task had the same files of the phase before; None: it cannot be otherwise
+    same_files: Callable[[Any, Mapping[str, Any]], bool] | None = None
 
 
 class Driver:
@@ -103,6 +112,7 @@ class Driver:
         self.executed = 0  # tasks run by this driver
         self.computed: Counter[str] = Counter()  # rows whose signals they computed, by step
         self.finished: dict[str, dict[str, Any]] = {}  # finished map tasks of any plan, by id
+        self.reused: list[dict[str, Any]] = []  # manifests of the latest phase that were there before it was run
 
     @property
     def executor(self) -> Executor:
@@ -117,13 +127,14 @@ class Driver:
 
     def load_finished_tasks(self) -> None:
         """Reads the manifests of all finished map tasks, so that a changed plan can use their files."""
+        self.finished = {}
         for name in self.storage.names("cache/phases"):
-            merged = self._read_manifest(f"cache/phases/{name}")
+            merged = self.read_manifest(f"cache/phases/{name}")
             if merged is not None and merged["kind"] == "run_map":
                 self.finished.update(merged["tasks"])
         for directory in self._open_phases():
             for name in self.storage.names(directory):
-                manifest = self._read_manifest(f"{directory}/{name}")
+                manifest = self.read_manifest(f"{directory}/{name}")
                 if manifest is not None and "stores" in manifest:
                     self.finished[name.removesuffix(".json")] = manifest
 
@@ -131,13 +142,13 @@ class Driver:
         names = {p.rsplit("/", 1)[0] for p in self.storage.walk("cache/tasks")}
         return sorted(names)
 
-    def _read_manifest(self, path: str) -> dict[str, Any] | None:
-        # Writes are atomic, so a manifest that does not parse means a damaged disk: its task, or all tasks of its
-        # phase, run again.
+    def read_manifest(self, path: str) -> dict[str, Any] | None:
+        """A manifest of a task or a phase; None for a damaged one, which is removed: what it named runs again."""
         try:
-            return dict(self.storage.read_json(path))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            self.progress.note(f"the manifest {path} is damaged: its tasks run again")
+            return self.storage.read_json(path)
+        except DamagedFile as error:
+            self.progress.note(f"the manifest {path} is damaged ({error.reason}): its tasks run again")
+            self.storage.remove(path)
             return None
 
     # -- a phase ----------------------------------------------------------------------------------------------------
@@ -146,16 +157,20 @@ class Driver:
         """Runs the tasks of the phase that are not committed yet; returns the manifests of all, in order."""
         merged_path, directory = f"cache/phases/{phase.fingerprint}.json", f"cache/tasks/{phase.fingerprint}"
         done: dict[str, dict[str, Any]] = {}
-        merged = self._read_manifest(merged_path) if self.storage.exists(merged_path) else None
+        merged = self.read_manifest(merged_path) if self.storage.exists(merged_path) else None
         if merged is not None:
             done.update(merged["tasks"])
         if any(i not in done for i in phase.ids):
             done.update({i: self.finished[i] for i in phase.ids if i in self.finished})
             for name in self.storage.names(directory):
-                manifest = self._read_manifest(f"{directory}/{name}")
+                manifest = self.read_manifest(f"{directory}/{name}")
                 if manifest is not None:
                     done[name.removesuffix(".json")] = manifest
+        if phase.same_files is not None:
+            specs = dict(zip(phase.ids, phase.specs, strict=True))
+            done = {i: m for i, m in done.items() if i not in specs or phase.same_files(specs[i], m)}
         todo = [i for i, name in enumerate(phase.ids) if name not in done]
+        self.reused = [done[i] for i in phase.ids if i in done]
         sizes = phase.sizes or [1] * len(phase.specs)
         left = [sizes[i] for i in todo]
         self.progress.phase(phase.name, len(phase.specs), len(phase.specs) - len(todo), left)
@@ -179,6 +194,7 @@ class Driver:
         queued = todo[::-1]  # taken from the end
         in_flight: dict[Any, int] = {}
         attempts = {i: _Attempts() for i in todo}
+        damaged: dict[str, str] = {}
         while queued or in_flight:
             # twice the slots: a worker that ends finds its next task waiting, and an autoscaler sees demand
             while queued and len(in_flight) < 2 * executor.slots():
@@ -203,8 +219,14 @@ class Driver:
                     self.progress.task(outcome.value | {"index": i}, sizes[i])
                     continue
                 self._log("failed", phase, i, reason=outcome.death or repr(outcome.error)[:500])
+                if isinstance(outcome.error, DamagedFile):  # the others may find more, and are not lost
+                    damaged[outcome.error.path] = outcome.error.reason
+                    continue
                 self._after_failure(phase, i, outcome, attempts[i], shared)
                 queued.append(i)
+
+        if damaged:
+            raise CacheDamaged(damaged)
 
     def _after_failure(self, phase: Phase, i: int, outcome: Outcome, attempts: _Attempts, shared: Any) -> None:
         """Returns if the task may be tried again, perhaps with another specification; raises if not."""
@@ -296,6 +318,15 @@ class Driver:
         named = probe(lo, hi, True)
         assert named is not None
         return [(doc, file, "", "its worker dies") for doc, file in named["ids"]]
+
+    def run_each(self, function: Function, shared: Any, specs: Sequence[Any]) -> Iterator[dict[str, Any]]:
+        """The values of calls that commit nothing and are no tasks of the run, in the order of `specs`."""
+        given = self.executor.share(shared) if specs else None
+        for spec in specs:
+            outcome = self._wait_for(function, given, spec)
+            if outcome.value is None:
+                raise outcome.error or RunFailed(f"the worker died while it checked files: {outcome.death}")
+            yield outcome.value
 
     def _wait_for(self, function: Function, shared: Any, spec: Any) -> Outcome:
         handle = self.executor.submit(function, shared, spec, None, TASK_MEMORY * MEMORY_GROWTH)

@@ -41,6 +41,9 @@ class Phases:
         self.history: list[tuple[Segment, list[dict[str, Any]]]] = []
         self.values: dict[Quantile, Any] = {}
         self.joins: dict[str, FinishedStages] = {}  # by global step
+        # of the finished map tasks, by key: the files in each store, and what could not be read
+        self._by_key: dict[str, dict[str, list[str]]] | None = None
+        self._unread: dict[str, list[dict[str, Any]]] = {}
 
     # -- map phases -------------------------------------------------------------------------------------------------
 
@@ -77,7 +80,11 @@ class Phases:
                 )
                 for m in self.manifests
             ]  # fmt: skip
-        specs = [dataclasses.replace(s, known=self._known(s.key, stores)) for s in specs]
+        known = [self._known(s.key, stores) for s in specs]
+        specs = [
+            dataclasses.replace(s, known=k, unread=self._unread.get(s.key, ()) if base_store in k else ())
+            for s, k in zip(specs, known, strict=True)
+        ]
         ids = [_task_id(s) for s in specs]
         phase = Phase(
             f"{segment.index}: {segment.name}",
@@ -88,6 +95,7 @@ class Phases:
             ids,
             self.sizes,
             lambda spec, found: self._without(spec, found, common) if first else self._start_over(found),
+            None if first else lambda spec, manifest: _continues(spec.state, manifest["state"], text_store is not None),
         )
         manifests = self.driver.run(phase)
         for spec, manifest in zip(phase.specs, manifests, strict=True):
@@ -122,10 +130,10 @@ class Phases:
                 for directory, files in manifest["stores"].items():
                     into = mine.setdefault(directory, [])
                     into.extend(f for f in files if f not in into)
+                if manifest["unread"]:  # depends on the input alone, which the key names
+                    self._unread[manifest["key"]] = manifest["unread"]
         mine = self._by_key.get(key, {})
         return {d: sorted(mine[d]) for d in stores if d in mine}
-
-    _by_key: dict[str, dict[str, list[str]]] | None = None
 
     def _with_poison(self, spec: MapSpec, common: str) -> MapSpec:
         mine = self.poison.of_files({p.path for p in spec.splits})
@@ -191,6 +199,16 @@ class Phases:
             self.values.update(
                 compute_quantiles(self.driver, todo, self.manifests, self.documents_fingerprint(), self.plan.types)
             )
+
+
+def _continues(before: Mapping[str, Any], after: Mapping[str, Any], text: bool) -> bool:
+    """Whether the state after a map phase names the files of the state before it: after damage those may be others."""
+    return (
+        after["base"] == before["base"]
+        and (text or after["text"] == before["text"])
+        and all(after["signals"].get(step) == files for step, files in before["signals"].items())
+        and after["decisions"][:-1] == before["decisions"]
+    )
 
 
 def _task_id(spec: MapSpec) -> str:

@@ -11,6 +11,7 @@ cannot change files in place, the shard is written again under its name.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 
@@ -28,7 +29,7 @@ def erase_tokens(store: Storage, doc_ids: Sequence[str]) -> int:
     for place in _shard_folders(store):
         manifest = shards.read_manifest(store.url(f"{place}/manifest.json"))
         side = f"{place}/{shards.TOMBSTONES}"
-        tombstones = store.read_json(side) if store.exists(side) else {}
+        tombstones = store.read_plain_json(side) if store.exists(side) else {}
         for _, _, entry in manifest.entries():
             path = f"{place}/{entry.path}"
             shard = shards.open_shard(store.url(path), entry=entry)
@@ -48,7 +49,7 @@ def erase_tokens(store: Storage, doc_ids: Sequence[str]) -> int:
             had = tombstones.get(entry.path, {"doc_ids": []})
             sha256 = storage.digest(store.read_bytes(path))
             tombstones[entry.path] = {"doc_ids": sorted({*had["doc_ids"], *ids}), "sha256": sha256}
-        store.write_json(side, tombstones)
+        store.write_bytes(side, (json.dumps(tombstones, sort_keys=True, indent=1) + "\n").encode())
     _invalidate_phases(store, done)
     return total
 

@@ -94,7 +94,7 @@ def keep_previous_shards(store: Storage) -> None:
 
 def current_generation(store: Storage) -> int:
     """The generation number of the present shards; without shards, of the result."""
-    return int(store.read_json(MANIFEST)["generation"]) if store.exists(MANIFEST) else next_generation(store)
+    return int(store.read_plain_json(MANIFEST)["generation"]) if store.exists(MANIFEST) else next_generation(store)
 
 
 def _state(store: Storage) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from typing import Any
 from curation.config import rules
 from curation.config.pipeline import Pipeline
 from curation.core.errors import UserError
-from curation.engine.execution import executors, split_archives
-from curation.engine.execution.driver import Driver, Progress, Silent, disk_full, is_disk_full
+from curation.engine.execution import damaged_files, executors, split_archives
+from curation.engine.execution.driver import CacheDamaged, Driver, Progress, Silent, disk_full, is_disk_full
 from curation.engine.execution.executors import Executor
 from curation.engine.execution.phases import Phases, PoisonFound
 from curation.engine.planning import fingerprints
@@ -26,6 +26,7 @@ from curation.engine.planning.split_input import split_input
 from curation.engine.results import build_result, generations, publish
 from curation.engine.runtime import lock
 from curation.engine.runtime.run_record import count_documents, find_run, run_fingerprint, write_header, write_run
+from curation.engine.tasks.check_files import CheckPhase, run_check
 from curation.step import Corpus, GlobalStep
 from curation.storage import Storage, failpoint
 from curation.storage import fingerprint as fingerprint_of
@@ -50,12 +51,13 @@ class RunResult:
 def curate(
     pipeline: Pipeline, run_dir: str, *, executor: str | Callable[[], Executor] = "ray", address: str | None = None,
     workers: int | None = None, limit: int | None = None, sample: float | None = None, allow_missing: bool = False,
-    progress: Progress | None = None,
+    check: bool = False, progress: Progress | None = None,
 ) -> RunResult:  # fmt: skip
     """Runs the pipeline into the run directory, doing only what is missing there.
 
     executor        "ray", "inline", or a function that makes an executor
     allow_missing   continue without the files that cannot be read
+    check           compare all files of the run with their checksums first, and compute damaged ones again
 
     Raises UserError for what the user has to change before any work starts, RunFailed for a run that cannot continue.
     """
@@ -67,6 +69,8 @@ def curate(
     plan = make_plan(pipeline, limit=limit, sample=sample)
     finished = find_run(store)
     unchanged = finished is not None and finished.get("done") == run_fingerprint(store, plan)
+    if check and finished is not None and (store.exists("cache") or not _is_whole(store, finished)):
+        unchanged = False
     if finished is not None and unchanged and (allow_missing or not finished["unread"]):
         unread = finished["unread"]
         if pipeline.retention == "none" and store.exists("cache"):  # the run was killed while it removed the cache
@@ -80,7 +84,7 @@ def curate(
                 store.sweep()
             driver = Driver(store, _executor_factory(executor, address, workers), progress or Silent())
             try:
-                outcome = _run(driver, plan, limit, sample, allow_missing)
+                outcome = _run(driver, plan, limit, sample, allow_missing, check)
             finally:
                 driver.close()
     except OSError as error:
@@ -113,23 +117,38 @@ def _check_same_pipeline(store: Storage, pipeline: Pipeline) -> None:
         )
 
 
-def _run(driver: Driver, plan: Plan, limit: int | None, sample: float | None, allow_missing: bool) -> RunResult:
+def _is_whole(store: Storage, finished: dict[str, Any]) -> bool:
+    """Whether the result's files are those that run.json lists: all there is to check where no cache is retained."""
+    return not run_check(CheckPhase(store.root), finished["files"])["damaged"]
+
+
+def _run(
+    driver: Driver, plan: Plan, limit: int | None, sample: float | None, allow_missing: bool, check: bool
+) -> RunResult:
     store = driver.storage
     driver.load_finished_tasks()
+    damages: Counter[str] = Counter()  # how often each file was found damaged
+    if check:
+        try:
+            damaged_files.check_all(driver)
+        except CacheDamaged as found:
+            damaged_files.start_over(driver, found, damages)
     write_header(store, plan)
     specs = split_input(plan, limit=limit, cuts=split_archives.split_archives(driver, plan))
     while True:
         phases = Phases(driver, plan, specs, sample)
         try:
             unread = _run_phases(phases, allow_missing)
+            made = build_result.build_result(phases) if allow_missing or not unread else None
             break
         except PoisonFound:
             driver.progress.note("starting over without the records on the poison list; finished work is reused")
-    if unread and not allow_missing:
+        except CacheDamaged as found:
+            damaged_files.start_over(driver, found, damages)
+    if made is None:
         counts = count_documents(plan, phases)
         write_run(store, plan, phases, counts, unread, None, limit, sample)
         return RunResult(QUARANTINED, 3, store.root, counts, unread)
-    made = build_result.build_result(phases)
     counts = count_documents(plan, phases) | made.counts
     generations.keep_previous_shards(store)
     files = publish.publish(store, made)

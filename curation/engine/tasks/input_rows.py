@@ -54,9 +54,7 @@ class InputRows:
                 rows = table.column("row").to_numpy()
                 self.rows += len(rows)
                 yield rows, table.drop_columns(["row"]).combine_chunks().to_batches()[0], False
-            # What could not be read depends on the input alone: it is kept next to the base store.
-            side = self._unread_path()
-            self.unread = list(self.storage.read_json(side)) if self.storage.exists(side) else []
+            self.unread = [dict(u) for u in self.spec.unread]
         else:
             yield from self._from_input(writer)
 
@@ -84,11 +82,6 @@ class InputRows:
                 arrays = [pa.array(rows), *(batch.column(f.name).cast(f.type) for f in BASE if f.name != "row")]
                 writer.add(pa.RecordBatch.from_arrays(arrays, schema=BASE))
             yield rows, batch, True
-        if self.unread and writer is not None:
-            self.storage.write_json(self._unread_path(), self.unread)
-
-    def _unread_path(self) -> str:
-        return f"{self.phase.base_store}/{self.spec.key}.unread.json"
 
     def read(self) -> Generator[tuple[int, pa.RecordBatch], None, None]:
         """The reader's batches with the number of their first row. What cannot be read goes to `unread`."""

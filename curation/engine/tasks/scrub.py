@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import document
-from curation.core.errors import UserError
+from curation.core.errors import DamagedFile, UserError
 from curation.engine.planning.map_spec import Poisoned
 from curation.engine.tasks import run_steps
 from curation.step import MapStep, UnreadableFile
@@ -110,6 +110,8 @@ class Scrubber:
 
     def _clean(self, error: Exception) -> Exception:
         messages = list(_messages(error))
+        if isinstance(error, DamagedFile):  # names a file of the run alone
+            return error
         if isinstance(error, Poisoned) or self.strings(pa.array(messages, pa.string())).to_pylist() == messages:
             return error
         message = self.text(str(error))

@@ -36,6 +36,10 @@ def curate(
         float | None, typer.Option(min=0, max=1, help="Read only this share of the documents, chosen by hash.")
     ] = None,
     allow_missing: Annotated[bool, typer.Option(help="Continue without files that cannot be read.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Compare the run's files with their checksums; make damaged ones again."),
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -60,6 +64,7 @@ def curate(
             limit=limit,
             sample=sample,
             allow_missing=allow_missing,
+            check=check,
             progress=display,
         )
     update_cards(run_dir)

@@ -139,7 +139,7 @@ def gather(run_dir: str) -> ReportData:
         dropped=dropped,
         clusters=largest_clusters(store, run),
         words=words,
-        manifest=store.read_json("result/shards/manifest.json") if has_shards else None,
+        manifest=store.read_plain_json("result/shards/manifest.json") if has_shards else None,
         trainings=trainings_of_run(run_dir),
     )
 
