@@ -39,5 +39,10 @@ def decode(data: bytes, path: str, root: str = "") -> dict[str, Any]:
     return dict(json.loads(body))
 
 
+def is_checked(data: bytes) -> bool:
+    """Whether a file begins with a checksum, as `encode` writes it."""
+    return _FIRST_LINES.match(data) is not None
+
+
 def _digest(body: bytes) -> bytes:
     return hashlib.sha256(body).hexdigest()[:16].encode()

@@ -21,6 +21,7 @@ from curation.core import jsonl_log
 from curation.core.errors import DamagedFile, UserError
 from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, Outcome, WorkerDiffers
 from curation.engine.planning.map_spec import MapSpec, Poisoned
+from curation.engine.tasks.source_changes import SourceChanged
 from curation.storage import Storage, failpoint
 
 MAX_DEATHS = 3  # of the worker under one task before its records are searched for the one that kills
@@ -239,7 +240,7 @@ class Driver:
                 )
             return
         if error is not None:
-            if isinstance(error, WorkerDiffers):
+            if isinstance(error, (WorkerDiffers, SourceChanged)):
                 raise RunFailed(str(error)) from error
             if isinstance(error, (UserError, RunFailed)):
                 raise error

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from curation import shards, storage
+from curation.core.errors import DamagedFile
 from curation.storage import Storage
 
 
@@ -84,7 +85,11 @@ def _write(store: Storage, path: str, spans: Sequence[tuple[int, int]], eos: int
 def _invalidate_phases(store: Storage, changed: set[tuple[int, int]]) -> None:
     """Removes the records of finished phases whose files were changed, since the result is linked to them."""
     for name in store.names("cache/phases") if changed else ():
-        tasks = store.read_json(f"cache/phases/{name}")["tasks"].values()
+        try:
+            tasks = store.read_json(f"cache/phases/{name}")["tasks"].values()
+        except DamagedFile:  # it counts as absent
+            store.remove(f"cache/phases/{name}")
+            continue
         files = [f["path"] for t in tasks for f in t.get("files", ()) if f["path"].startswith("cache/out/")]
         for file in files:
             if store.exists(file):

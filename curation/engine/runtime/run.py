@@ -126,6 +126,8 @@ def _run(
     driver: Driver, plan: Plan, limit: int | None, sample: float | None, allow_missing: bool, check: bool
 ) -> RunResult:
     store = driver.storage
+    if store.exists("run.json") and find_run(store) is None:
+        driver.progress.note("run.json is damaged: it is written again from what is finished")
     driver.load_finished_tasks()
     damages: Counter[str] = Counter()  # how often each file was found damaged
     if check:

@@ -22,7 +22,7 @@ FORMAT = 3  # of run.json and the files beside it: those of 2 had no checksums, 
 
 def read_run(store: Storage) -> dict[str, Any]:
     """The run.json of a run directory. Raises UserError where there is none."""
-    made = _load(store)
+    made = load_run(store)
     if made is None:
         raise UserError(
             f"{store.root} is not a run directory: it has no run.json\n  give the directory that curate wrote"
@@ -34,12 +34,13 @@ def find_run(store: Storage) -> dict[str, Any] | None:
     """The run.json of a directory, None where there is none yet or a damaged one: what was committed is found by its
     manifests, and run.json is written anew. Raises UserError for that of another version."""
     try:
-        return _load(store)
+        return load_run(store)
     except DamagedFile:
         return None
 
 
-def _load(store: Storage) -> dict[str, Any] | None:
+def load_run(store: Storage) -> dict[str, Any] | None:
+    """As `find_run`, but raises DamagedFile for a damaged one."""
     if not store.exists("run.json"):
         return None
     try:

@@ -19,6 +19,7 @@ from curation.engine.planning.exclude_list import url_key
 from curation.engine.planning.map_spec import MapPhase, MapSpec
 from curation.engine.tasks import column_store
 from curation.engine.tasks.scrub import Scrubber
+from curation.engine.tasks.source_changes import check_unchanged
 from curation.engine.tasks.task_documents import BASE, CHUNK, TaskDocuments
 from curation.step import UnreadableFile
 from curation.storage import Storage
@@ -94,12 +95,16 @@ class InputRows:
                 ):
                     if self.spec.limit is not None and lo + batch.num_rows >= self.spec.limit:
                         yield lo, batch.slice(0, self.spec.limit - lo)
+                        check_unchanged(source.root, split)
                         return
                     if batch.num_rows:
                         yield lo, batch
                         lo += batch.num_rows
+                check_unchanged(source.root, split)
             except (UnreadableFile, PermissionError, FileNotFoundError) as e:
-                if not isinstance(e, UnreadableFile):
+                if isinstance(e, UnreadableFile):
+                    check_unchanged(source.root, split)  # a file that is written anew is cut off for a while
+                else:
                     e = UnreadableFile(split.path, type(e).__name__, 0, split.size)
                 reason = self.scrub.reason(e.reason)
                 self.unread.append({"path": e.path, "reason": reason, "offset": e.offset, "length": e.length})

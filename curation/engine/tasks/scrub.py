@@ -18,6 +18,7 @@ from curation import document
 from curation.core.errors import DamagedFile, UserError
 from curation.engine.planning.map_spec import Poisoned
 from curation.engine.tasks import run_steps
+from curation.engine.tasks.source_changes import SourceChanged
 from curation.step import MapStep, UnreadableFile
 
 # Characters of a reason that are kept. Cut after scrubbing: half of a value would not be recognized.
@@ -117,8 +118,8 @@ class Scrubber:
         message = self.text(str(error))
         if isinstance(error, UnreadableFile):
             return UnreadableFile(error.path, self.text(error.reason), error.offset, error.length)
-        if isinstance(error, UserError):
-            return UserError(message)
+        if isinstance(error, (UserError, SourceChanged)):
+            return type(error)(message)
         if isinstance(error, OSError):  # the driver distinguishes these by type and number
             return OSError(message) if error.errno is None else OSError(error.errno, message)
         trace = "".join(traceback.format_tb(error.__traceback__)[-3:])
