@@ -15,7 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from curation.engine.execution.driver import Silent
+from curation import storage
+from curation.api import Run
+from curation.core.errors import DamagedFile
+from curation.engine.execution.driver import RunFailed, Silent
+from curation.engine.results import explain
+from curation.engine.runtime import status
 from tests.curation.engine import tiny
 
 RULE, CHANGED = "0.2", "0.35"
@@ -40,7 +45,6 @@ class Finished:
         self.file = tiny.write_pipeline(folder)
         text = self.file.read_text()
         tiny.run(self.file, folder / "run")
-        (folder / "deciding").mkdir()
         self.changed = folder / "changed.yaml"
         self.changed.write_text(text.replace(f"words.count, {RULE}", f"words.count, {CHANGED}"))
         self.executed = tiny.run(self.changed, folder / "fresh").executed
@@ -108,3 +112,128 @@ def test_sixty_flipped_bytes_below_the_cache_change_nothing(finished: Finished) 
 @pytest.mark.nightly
 def test_three_hundred_flipped_bytes_below_the_cache_change_nothing(finished: Finished) -> None:
     drill(finished, 300, seed=3)
+
+
+FOLDERS = ("signals/read-", "signals/words-", "signals/exact_dedup-", "docs", "decisions", "stages", "phases", "reuse")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("how", ["changed", "missing"])
+def test_a_damaged_file_that_is_read_is_named_and_computed_again(finished: Finished, folder: str, how: str) -> None:
+    """All files of one kind at once, so that some of them are needed: those of the unchanged rule run again too."""
+    run_dir = finished.copy()
+    rng = random.Random(4)
+    paths = [run_dir / f for f in finished.files if str(f).startswith(f"cache/{folder}")]
+    assert paths
+    for path in paths:
+        _flip(path, rng) if how == "changed" else path.unlink()
+    notes = Notes()
+    result = tiny.run(finished.changed, run_dir, progress=notes)
+    assert tiny.tree(run_dir) == finished.tree
+    # JSON that is missing is nothing to speak of, and all else that a run with this rule does not read
+    silent = (how == "missing" and folder in ("phases", "reuse")) or folder in ("signals/exact_dedup-", "reuse")
+    if not silent and folder != "stages":
+        assert any("damaged" in line and f"cache/{folder}" in line for line in notes.lines), notes.lines
+    assert result.executed <= finished.executed + 6, "whole phases were run again"
+
+
+def test_a_run_that_resumes_checks_the_files_that_it_did_not_write_itself(finished: Finished) -> None:
+    """Result files are only linked into the result: nobody reads them on the way."""
+    run_dir = finished.copy()
+    fresh = tiny.tree(run_dir)
+    staged = [run_dir / f for f in finished.files if str(f).startswith("cache/out/")]
+    assert len(staged) > 4
+    shutil.rmtree(run_dir / "result")
+    (run_dir / "run.json").unlink()  # as if killed before it was published
+    rng = random.Random(5)
+    for path in staged:
+        _flip(path, rng)
+    notes = Notes()
+    tiny.run(finished.file, run_dir, progress=notes)
+    assert tiny.tree(run_dir) == fresh
+    assert sum("cache/out/" in line for line in notes.lines) >= len(staged), notes.lines
+
+
+def test_a_damaged_run_json_is_written_again(finished: Finished) -> None:
+    run_dir = finished.copy()
+    _flip(run_dir / "run.json", random.Random(6))
+    with pytest.raises(DamagedFile, match=r"run\.json is damaged"):
+        status.run_status(str(run_dir))
+    notes = Notes()
+    result = tiny.run(finished.file, run_dir, progress=notes)
+    assert (result.status, result.executed) == ("done", 0)
+    assert "run.json is damaged" in notes.lines[0]
+
+
+def test_what_is_damaged_each_time_it_is_written_stops_the_run(finished: Finished) -> None:
+    """A disk that does not keep what is written: each new file of a store is changed as soon as it has its name."""
+    run_dir = finished.folder / "broken-disk"
+    rng = random.Random(7)
+
+    def damage(name: str) -> None:
+        if name.startswith("created cache/docs/"):
+            _flip(run_dir / name.removeprefix("created "), rng)
+
+    storage.set_failpoint(damage)
+    try:
+        with pytest.raises(RunFailed, match=r"computed 2 times and is damaged again.*check both"):
+            tiny.run(finished.file, run_dir)
+    finally:
+        storage.set_failpoint(None)
+        shutil.rmtree(run_dir)
+
+
+# -- the result of a finished run -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", ["ledger", "urls", "documents"])
+def test_a_damaged_result_file_is_named_by_whoever_reads_it_and_made_again(finished: Finished, folder: str) -> None:
+    run_dir = finished.copy()
+    before = tiny.tree(run_dir)
+    doc_id, url = Run(str(run_dir)).ledger(["doc_id", "url"]).slice(3, 1).to_pylist()[0].values()
+    for path in (run_dir / "result" / folder).iterdir():
+        _flip(path, random.Random(8))
+    reads = {
+        "ledger": lambda: explain.explain(str(run_dir), doc_id.hex()),
+        "urls": lambda: explain.explain(str(run_dir), url),
+        "documents": lambda: Run(str(run_dir)).documents(),
+    }
+    with pytest.raises(DamagedFile, match=rf"result/{folder}/.* is damaged: .* curate --check"):
+        reads[folder]()
+    if folder != "urls":
+        with pytest.raises(DamagedFile):
+            Run(str(run_dir)).sql(f"SELECT count(*) FROM {folder}")
+    assert tiny.run(finished.file, run_dir).status == "unchanged"
+    assert tiny.run(finished.file, run_dir, check=True).status == "done"
+    assert tiny.tree(run_dir) == before
+
+
+def test_check_finds_all_damage_below_the_cache_and_makes_it_again(finished: Finished) -> None:
+    run_dir = finished.copy()
+    before = tiny.tree(run_dir)
+    rng = random.Random(9)
+    damaged = [f for f in finished.files if f.suffix in (".parquet", ".part", ".arrow")]
+    for path in damaged:
+        _flip(run_dir / path, rng)
+    notes = Notes()
+    assert tiny.run(finished.file, run_dir, check=True, progress=notes).status == "done"
+    named = {line.split(" ")[0] for line in notes.lines}
+    assert named >= {str(p) for p in damaged}
+    assert tiny.tree(run_dir) == before
+    notes = Notes()
+    again = tiny.run(finished.file, run_dir, check=True, progress=notes)
+    assert (again.executed, notes.lines) == (0, [])
+
+
+def test_without_a_cache_check_reads_the_result(finished: Finished) -> None:
+    run_dir = finished.copy()
+    before = tiny.tree(run_dir)
+    shutil.rmtree(run_dir / "cache")  # what `retention: none` leaves
+    file = finished.folder / "none.yaml"
+    file.write_text(finished.file.read_text() + "retention: none\n")
+    tiny.run(file, run_dir)
+    assert not (run_dir / "cache").exists()
+    assert tiny.run(file, run_dir, check=True).status == "unchanged"
+    _flip(next((run_dir / "result" / "shards" / "train" / "web").iterdir()), random.Random(10))
+    assert tiny.run(file, run_dir, check=True).status == "done"
+    assert tiny.tree(run_dir) == before
