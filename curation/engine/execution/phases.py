@@ -95,7 +95,9 @@ class Phases:
             ids,
             self.sizes,
             lambda spec, found: self._without(spec, found, common) if first else self._start_over(found),
-            None if first else lambda spec, manifest: _continues(spec.state, manifest["state"], text_store is not None),
+            same_files=None
+            if first
+            else lambda spec, manifest: _continues(spec.state, manifest["state"], text_store is not None),
         )
         manifests = self.driver.run(phase)
         for spec, manifest in zip(phase.specs, manifests, strict=True):

@@ -40,7 +40,7 @@ def refuse_duplicate_files(sources: Sequence[Source], files: Sequence[Sequence[L
             if a is b
             else f"Give the sources {a.name!r} and {b.name!r} different `collection` names, or change one's `path`."
         )
-        more = f" (and {len(pairs) - 1:,} more pairs of files like them)" if len(pairs) > 1 else ""
+        more = f" ({len(pairs):,} such pairs)" if len(pairs) > 1 else ""
         raise UserError(
             f"source {b.name!r}: {storage.join(a.root, path)} and {storage.join(b.root, other)}{more} {why}, so that "
             f"their documents would have the same ids. {what}"

@@ -21,6 +21,7 @@ from curation.core.errors import DamagedFile
 from curation.engine.execution.driver import RunFailed, Silent
 from curation.engine.results import explain
 from curation.engine.runtime import status
+from curation.storage import Storage
 from tests.curation.engine import tiny
 
 RULE, CHANGED = "0.2", "0.35"
@@ -237,3 +238,49 @@ def test_without_a_cache_check_reads_the_result(finished: Finished) -> None:
     _flip(next((run_dir / "result" / "shards" / "train" / "web").iterdir()), random.Random(10))
     assert tiny.run(file, run_dir, check=True).status == "done"
     assert tiny.tree(run_dir) == before
+
+
+def test_a_damaged_pipeline_yaml_is_named_and_written_again(finished: Finished) -> None:
+    run_dir = finished.copy()
+    path = run_dir / "pipeline.yaml"
+    path.write_bytes(path.read_bytes().replace(b"words.count, 0.2", b"words.count, 0.3"))
+    doc_id = Run(str(run_dir)).ledger(["doc_id"])[0][3].as_py().hex()
+    with pytest.raises(DamagedFile, match=r"pipeline\.yaml is damaged"):
+        explain.explain(str(run_dir), doc_id)
+    tiny.run(finished.file, run_dir, check=True)
+    assert explain.explain(str(run_dir), doc_id)["doc_id"] == doc_id
+
+
+def test_damage_in_a_prior_run_is_named_and_that_run_repairs_it(tmp_path: Path) -> None:
+    tiny.write_input(tmp_path / "in")
+    file = tiny.write_pipeline(tmp_path)
+    tiny.run(file, tmp_path / "first")
+    later = tmp_path / "later.yaml"
+    later.write_text(file.read_text().replace("exact_dedup: {}", f"exact_dedup: {{prior_run: {tmp_path}/first}}"))
+    later.write_text(later.read_text().replace("name: web,", "name: web, collection: again,"))
+    tiny.run(later, tmp_path / "whole")
+    record = Storage(str(tmp_path / "first")).read_json("cache/prior_run/exact_dedup.json")
+    (name,) = {p for task in record["tasks"][:1] for p in task["state"]["decisions"][:1]}
+    _flip(tmp_path / "first" / name, random.Random(11))
+    with pytest.raises(RunFailed, match=rf"{name}, which .* is damaged: .* Run `gristmill curate --check` on the run"):
+        tiny.run(later, tmp_path / "second")
+    assert (tmp_path / "first" / name).exists(), "another run's file is not for this run to remove"
+    tiny.run(file, tmp_path / "first", check=True)
+    tiny.run(later, tmp_path / "second")
+    assert tiny.tree(tmp_path / "second") == tiny.tree(tmp_path / "whole")
+    _flip(tmp_path / "first" / "cache" / "prior_run" / "exact_dedup.json", random.Random(12))
+    with pytest.raises(DamagedFile, match="curate --check"):
+        tiny.run(later, tmp_path / "third")
+
+
+@pytest.mark.slow
+def test_damage_is_repaired_on_ray_as_well(finished: Finished) -> None:
+    run_dir = finished.copy()
+    rng = random.Random(13)
+    for path in finished.files:
+        if path.parts[1] in ("signals", "docs", "decisions", "stages"):
+            _flip(run_dir / path, rng)
+    notes = Notes()
+    tiny.run(finished.changed, run_dir, executor="ray", workers=2, progress=notes)
+    assert tiny.tree(run_dir) == finished.tree
+    assert sum("is damaged" in line for line in notes.lines) >= 3, notes.lines
