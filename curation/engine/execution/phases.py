@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from curation import storage
@@ -95,9 +96,7 @@ class Phases:
             ids,
             self.sizes,
             lambda spec, found: self._without(spec, found, common) if first else self._start_over(found),
-            same_files=None
-            if first
-            else lambda spec, manifest: _continues(spec.state, manifest["state"], text_store is not None),
+            same_files=None if first else partial(_same_files, text_store is not None),
         )
         manifests = self.driver.run(phase)
         for spec, manifest in zip(phase.specs, manifests, strict=True):
@@ -203,11 +202,12 @@ class Phases:
             )
 
 
-def _continues(before: Mapping[str, Any], after: Mapping[str, Any], text: bool) -> bool:
-    """Whether the state after a map phase names the files of the state before it: after damage those may be others."""
+def _same_files(stores_text: bool, spec: MapSpec, manifest: Mapping[str, Any]) -> bool:
+    """Whether a finished task read the files that the phase before has now: after damage those may be others."""
+    before, after = spec.state or {}, manifest["state"]
     return (
         after["base"] == before["base"]
-        and (text or after["text"] == before["text"])
+        and (stores_text or after["text"] == before["text"])
         and all(after["signals"].get(step) == files for step, files in before["signals"].items())
         and after["decisions"][:-1] == before["decisions"]
     )
