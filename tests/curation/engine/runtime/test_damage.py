@@ -257,7 +257,8 @@ def test_damage_in_a_prior_run_is_named_and_that_run_repairs_it(tmp_path: Path) 
     tiny.run(file, tmp_path / "first")
     later = tmp_path / "later.yaml"
     later.write_text(file.read_text().replace("exact_dedup: {}", f"exact_dedup: {{prior_run: {tmp_path}/first}}"))
-    later.write_text(later.read_text().replace("name: web,", "name: web, collection: again,"))
+    tiny.write_input(tmp_path / "more", files=4)  # two files of it are new
+    later.write_text(later.read_text().replace(f'"{tmp_path}/in"', f'"{tmp_path}/more"'))
     tiny.run(later, tmp_path / "whole")
     record = Storage(str(tmp_path / "first")).read_json("cache/prior_run/exact_dedup.json")
     (name,) = {p for task in record["tasks"][:1] for p in task["state"]["decisions"][:1]}
