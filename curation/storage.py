@@ -10,7 +10,6 @@ names it with its checksum; any other file is garbage of an interrupted writer.
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import io
 import json
@@ -88,53 +87,6 @@ def open_input(root: str, path: str) -> IO[bytes]:
     fs, inner = filesystem(full)
     handle: IO[bytes] = fs.open(inner, "rb")
     return handle
-
-
-@dataclass(frozen=True, order=True)
-class InputFile:
-    """An input as it was listed. `version` (mtime in ns, or the store's etag) with `size` tells a changed file."""
-
-    path: str  # below the root
-    size: int
-    version: str
-
-
-def list_inputs(root: str, pattern: str) -> list[InputFile]:
-    """Files below `root` that match a glob (`**` allowed) or a plain path, sorted by path. Links are followed.
-
-    Raises FileNotFoundError where the root itself is absent. Nothing matching is an empty list.
-    """
-    fs, base = filesystem(root)
-    if not fs.exists(base):
-        raise FileNotFoundError(root)
-    if not is_remote(root):
-        return _list_local(base, pattern)
-    base = base.rstrip("/")
-    files = []
-    for name, info in fs.glob(posixpath.join(base, pattern), detail=True).items():
-        if info["type"] == "file":
-            version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
-            files.append(InputFile(posixpath.relpath(name, base), int(info["size"]), str(version).strip('"')))
-    return sorted(files)
-
-
-def _list_local(base: str, pattern: str) -> list[InputFile]:
-    # Not by fsspec: it skips links, and reads a bracket in the root as a pattern.
-    files = {}
-    for name in glob.iglob(pattern, root_dir=base, recursive=True, include_hidden=True):
-        full = os.path.join(base, name)
-        if os.path.isdir(full):
-            continue
-        path = posixpath.relpath(full, base)
-        try:
-            stat = os.stat(full)
-        except OSError:  # a broken link: its task will report that it cannot be read
-            files[path] = InputFile(path, 0, "unreadable")
-            continue
-        # a change of permissions shows in neither size nor mtime, and decides whether there is anything to read
-        readable = "" if os.access(full, os.R_OK) else " unreadable"
-        files[path] = InputFile(path, stat.st_size, f"{stat.st_mtime_ns}{readable}")
-    return sorted(files.values())
 
 
 def digest(data: bytes) -> str:
