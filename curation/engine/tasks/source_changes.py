@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from curation import storage
+from curation.input_files import InputFile, describe_input
 from curation.step import InputSplit
 
 
@@ -17,22 +16,11 @@ def check_unchanged(root: str, split: InputSplit) -> None:
 
     Raises SourceChanged if they differ or the file is gone.
     """
-    full = storage.join(root, split.path)
-    try:
-        if storage.is_remote(full):
-            fs, inner = storage.filesystem(full)
-            info = fs.info(inner)
-            version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
-            found = (int(info["size"]), str(version).strip('"'))
-        else:
-            status = os.stat(full.removeprefix("file://"))
-            found = (status.st_size, str(status.st_mtime_ns))
-    except FileNotFoundError:
-        found = (0, "gone")
-    if found != (split.size, split.version.removesuffix(" unreadable")):
+    now = describe_input(root, split.path)
+    if now != InputFile(split.path, split.size, split.version):
+        found = f"{now.size:,} (version {now.version or 'unknown'})" if now is not None else "gone"
         raise SourceChanged(
-            f"{full} was replaced while the run read it: listed with {split.size:,} bytes (version "
-            f"{split.version or 'unknown'}), now {found[0]:,} (version {found[1] or 'unknown'}). Nothing of it was "
-            "kept. Wait until nothing writes there, then run the same command again: it lists the input anew and "
-            "reuses what it read of the other files."
+            f"{storage.join(root, split.path)} was replaced while the run read it: listed with {split.size:,} bytes "
+            f"(version {split.version or 'unknown'}), now {found}. Nothing of it was kept. Wait until nothing writes "
+            "there, then run the same command again: it lists the input anew and reuses what it read of others."
         )
