@@ -1,4 +1,4 @@
-"""Finds damaged files of the cache and forgets them, so that they count as absent and are computed again.
+"""Finds damaged files of the cache and invalidates them: they count as absent and are computed again.
 
 A task that opens a file checks it (checked_parquet.py, partition_files.py), so damage is found when a file is read.
 Files that no task reads before they are published are compared with their manifests: see `check`. What is named by a
@@ -23,7 +23,7 @@ MAX_DAMAGES = 3  # of one file in one session: then it is not the file
 
 
 def start_over(driver: Driver, found: CacheDamaged, before: Counter[str]) -> None:
-    """Names the damaged files, forgets them and reads anew what is finished.
+    """Names the damaged files, invalidates them and reads anew what is finished.
 
     before   how often each file was damaged in this session; counted on. Raises RunFailed for a file of another run,
              which cannot be computed here, and for one that is damaged whenever it is written.
@@ -41,11 +41,11 @@ def start_over(driver: Driver, found: CacheDamaged, before: Counter[str]) -> Non
                 "The disk or the memory of this machine changes what is written: check both, then run again."
             )
         driver.progress.note(f"{path} is damaged ({reason}): it counts as absent and is computed again")
-    forget(driver.storage, found.files)
+    invalidate(driver.storage, found.files)
     driver.load_finished_tasks()
 
 
-def forget(storage: Storage, paths: Collection[str]) -> None:
+def invalidate(storage: Storage, paths: Collection[str]) -> None:
     """Removes these files, and everything that says that they exist: manifests of tasks and records of stages."""
     for folder in ("cache/phases", "cache/reuse", "cache/prior_run"):
         for name in storage.names(folder):

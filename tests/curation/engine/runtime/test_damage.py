@@ -3,7 +3,7 @@
 The drill flips one byte of a random file below cache/ of a finished run, changes a rule, and curates again: the result
 must be, byte for byte, that of a run that was never damaged.
 
-Covers: damaged_files.py, check_files.py
+Covers: curation/engine/execution/damaged_files.py, curation/engine/tasks/check_files.py
 """
 
 from __future__ import annotations
