@@ -82,7 +82,7 @@ def _mentions(value: Any, paths: Collection[str]) -> bool:
 
 
 def check(driver: Driver, files: Sequence[Mapping[str, Any]]) -> None:
-    """Reads files (path, bytes, sha256) in parallel. Raises CacheDamaged for those that are not what was written."""
+    """Reads files (path, bytes, sha256) in tasks. Raises CacheDamaged for those that are not what was written."""
     groups: list[list[Mapping[str, Any]]] = []
     size = CHECK_BYTES
     for file in files:
@@ -92,8 +92,12 @@ def check(driver: Driver, files: Sequence[Mapping[str, Any]]) -> None:
         groups[-1].append(file)
         size += file["bytes"]
     damaged: dict[str, str] = {}
-    for value in driver.run_each(run_check, CheckPhase(driver.storage.root), groups):
-        damaged |= value["damaged"]
+    shared = driver.executor.share(CheckPhase(driver.storage.root)) if groups else None
+    for group in groups:
+        outcome = driver.wait_for(run_check, shared, group)
+        if outcome.value is None:
+            raise outcome.error or RunFailed(f"the worker died while it checked files: {outcome.death}")
+        damaged |= outcome.value["damaged"]
     if damaged:
         raise CacheDamaged(damaged)
 

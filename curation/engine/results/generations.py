@@ -21,6 +21,7 @@ from typing import Any
 from curation import storage
 from curation.config.pipeline import Pipeline, Tokenizer
 from curation.core.errors import DamagedFile, UserError
+from curation.core.relative_paths import check_relative
 from curation.storage import Storage
 
 DELETED, STATE, MANIFEST = "deleted_documents.jsonl", "generation.json", "result/shards/manifest.json"
@@ -105,13 +106,17 @@ def current_generation(store: Storage) -> int:
 
 def _state(store: Storage) -> dict[str, Any]:
     try:
-        return store.read_json(STATE) if store.exists(STATE) else {}
+        state = store.read_json(STATE) if store.exists(STATE) else {}
     except DamagedFile as error:
         raise UserError(
             f"{store.url(STATE)} is damaged: {error.reason}. It says which generation the shards are and what is "
             "pinned for them, and cannot be made again: restore it from a copy, or curate into a new directory with "
             f"{store.url(DELETED)} as an `exclude` list."
         ) from None
+    for pin in ("tokenizer", "quantiles"):
+        if pin in state:
+            check_relative(state[pin]["file"], store.url(STATE))
+    return state
 
 
 def _check_pinned_tokenizer(store: Storage, file: str) -> None:
