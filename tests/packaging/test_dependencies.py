@@ -29,7 +29,7 @@ LIGHT = {
 }
 # Modules of compiled kernels, imported inside functions of the module that runs them (a second to import numba).
 KERNELS = {
-    "curation/dedup/minhash/shingles.py", "curation/kernels.py", "curation/quality/ngram/arpa.py",
+    "curation/kernels.py",
     "curation/quality/heuristics/character_classes.py", "curation/safety/pii/candidate_windows.py",
 }  # fmt: skip
 
