@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("counted", deadline=None)  # by default an example may take 200 ms
+hypothesis.settings.load_profile("counted")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,11 +15,13 @@ parsing, computed by the engine, and put back as an exact literal.
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -33,6 +35,11 @@ from curation.config.sql_restrictions import connect, expression, parser, refuse
 _SHOWN = 200  # characters of a string in a drop's value: enough to see why, never a document in the ledger
 
 
+@functools.lru_cache(maxsize=4096)
+def _as_written(p: float) -> tuple[int, int]:
+    return Fraction(repr(float(p))).as_integer_ratio()
+
+
 @dataclass(frozen=True, order=True)
 class Quantile:
     """The nearest-rank quantile `p` of a signal over the documents that reach a step, for all or by a column."""
@@ -40,6 +47,14 @@ class Quantile:
     signal: str
     p: float
     by: str | None = None
+
+    def rank(self, n: int) -> int:
+        """The position of the quantile among n values in ascending order, from 1: ceil(p * n), the first for p = 0.
+
+        p counts as the decimal that it was written as: 0.07 * 100 in floats is above 7.
+        """
+        numerator, denominator = _as_written(self.p)
+        return max(1, -(-numerator * n // denominator))
 
     def __str__(self) -> str:
         """As a rule writes it."""
@@ -71,15 +86,19 @@ def _cut_quantiles(where: str, name: str, sql: str) -> tuple[list[tuple[int, int
             if text == "(" and previous and begin < 0:
                 begin, inside, cuts = previous[1], depth, [end]
             elif text == ")" and begin >= 0 and depth == inside - 1:
-                arguments = [sql[a:b].lstrip(",").strip() for a, b in pairwise([*cuts, start])]
+                arguments = [_without_comments(sql[a:b].lstrip(",")) for a, b in pairwise([*cuts, start])]
                 found.append(_quantile(where, name, sql, arguments))
                 spans.append((begin, end))
                 begin = -1
         elif kind == "other" and text == "," and begin >= 0 and depth == inside:
             cuts.append(start)
-        if not text.isspace():
+        if not text.isspace() and kind != "comment":
             previous = (text, start) if kind == "word" and text.lower() == "quantile" else None
     return spans, found
+
+
+def _without_comments(sql: str) -> str:
+    return "".join(" " if kind == "comment" else text for kind, text, _, _ in tokens(sql)).strip()
 
 
 def _quantile(where: str, name: str, sql: str, parts: list[str]) -> Quantile:

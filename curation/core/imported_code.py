@@ -78,14 +78,15 @@ def providers(modules: Iterable[str]) -> dict[str, str]:
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:
-    """Versions of distributions and of all that they require, directly or not, by name; extras do not count."""
+    """Versions of distributions and of all that they require, directly or not, by name; extras do not count, nor does
+    what is required and not installed, which is for other platforms."""
     found: dict[str, str] = {}
     pending = sorted(set(distributions))
     while pending:
         name = pending.pop()
         if name not in found:
             found[name], required = _distribution(name)
-            pending.extend(required)
+            pending.extend(r for r in required if _distribution(r)[0] != _ABSENT)
     return dict(sorted(found.items()))
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from curation.config.pipeline import Pipeline
+from curation.config.where_condition import one_line
 from curation.engine.planning.plan import PlannedOp, make_plan
 from curation.engine.planning.split_input import split_input
 from curation.engine.results import generations
@@ -46,7 +47,7 @@ def plan_run(pipeline: Pipeline, run_dir: str) -> dict[str, Any]:
 
 
 def _shown(op: PlannedOp) -> str:
-    return f"{op.step.name}: " + ("; ".join(r.sql for r in op.rules) or "no rule")
+    return f"{op.step.name}: " + ("; ".join(one_line(r.sql) for r in op.rules) or "no rule")
 
 
 def run_status(run_dir: str) -> dict[str, Any]:
