@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from curation.core.errors import UserError
+from curation.core.start_ray import start_local_ray
 from curation.engine.planning import fingerprints
 from curation.storage import Storage
 
@@ -139,7 +140,7 @@ class Ray:
             if address is None:
                 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns about GPUs otherwise
                 # the object store holds specifications only; its minimum is 75 MB
-                ray.init("local", num_cpus=workers or os.cpu_count(), object_store_memory=150 << 20, **common)
+                start_local_ray(ray, num_cpus=workers or os.cpu_count(), object_store_memory=150 << 20, **common)
             else:
                 import curation
 
