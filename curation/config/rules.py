@@ -29,8 +29,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.config.rule_trial import try_rule
 from curation.config.sql_restrictions import columns as columns_of
-from curation.config.sql_restrictions import connect, expression, parser, refuse, tokens
+from curation.config.sql_restrictions import connect, expression, refuse, tokens
 
 _SHOWN = 200  # characters of a string in a drop's value: enough to see why, never a document in the ledger
 
@@ -190,34 +191,16 @@ def check_columns(rule: ParsedRule, available: Mapping[str, pa.DataType], *, any
             raise refuse(rule.where, rule.name, f"asks for a quantile by {q.by}, a number", rule.sql, advice)
     sql = substitute(rule, {q: 0.0 if q.by is None else {"": 0.0} for q in rule.quantiles})
     schema = _schema({c: available[c] for c in rule.columns})
-    for rows in (0, 1):  # one row of NULLs as well: a malformed pattern shows only when it is compiled
-        table = schema.empty_table() if not rows else pa.table([pa.nulls(1, f.type) for f in schema], schema=schema)
-        connection = parser()
-        connection.register("documents", table)
-        try:
-            result = connection.execute(f"SELECT ({sql}\n) FROM documents")
-            kind = str(result.description[0][1])
-            result.fetchall()
-        except _duckdb_error() as error:
-            first = str(error).split("\n")[0]
-            raise refuse(
-                rule.where, rule.name, f"does not fit its signals: {first}", rule.sql, _types(rule, available)
-            ) from None
-        finally:
-            connection.unregister("documents")
-        if not any_type and kind.upper() not in ("BOOLEAN", "BOOL"):
-            advice = "expected an expression that is true or false, such as language.score >= 0.65"
-            raise refuse(rule.where, rule.name, f"is a {kind.lower()}", rule.sql, advice)
+    kind, error = try_rule(sql, schema)
+    if error:
+        raise refuse(rule.where, rule.name, f"does not fit its signals: {error}", rule.sql, _types(rule, available))
+    if not any_type and kind.upper() not in ("BOOLEAN", "BOOL"):
+        advice = "expected an expression that is true or false, such as language.score >= 0.65"
+        raise refuse(rule.where, rule.name, f"is a {kind.lower()}", rule.sql, advice)
 
 
 def _types(rule: ParsedRule, available: Mapping[str, pa.DataType]) -> str:
     return "signals: " + ", ".join(f"{c} is {available[c]}" for c in rule.columns)
-
-
-def _duckdb_error() -> type[Exception]:
-    import duckdb
-
-    return duckdb.Error
 
 
 def _schema(columns: Mapping[str, pa.DataType]) -> pa.Schema:
