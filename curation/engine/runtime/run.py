@@ -94,7 +94,8 @@ def curate(
         with lock.hold(store):
             if not (finished and finished["done"]):
                 store.sweep()
-            driver = Driver(store, _executor_factory(executor, address, workers), progress or Silent())
+            start = _executor_factory(executor, address, workers)
+            driver = Driver(store, start, progress or Silent(), plan.environment)
             try:
                 outcome = _run(driver, plan, limit, sample, allow_missing, allow_unreadable, check)
             finally:

@@ -13,7 +13,6 @@ from curation.config.stored_pipeline import write_stored_pipeline
 from curation.core.errors import DamagedFile, UserError
 from curation.engine.execution.phases import Phases
 from curation.engine.execution.poison_list import FILE as POISON
-from curation.engine.planning import fingerprints
 from curation.engine.planning.plan import Plan
 from curation.engine.results.publish import DECIDED
 from curation.storage import Storage, Written
@@ -111,7 +110,7 @@ def write_run(
             "seed": plan.pipeline.seed,
             "done": done,
             "fingerprint": plan.fingerprint,
-            "versions": fingerprints.environment(),
+            "versions": plan.environment,
             "steps": plan.step_fingerprints,
             "inputs": listed,
             "quantiles": [
