@@ -6,22 +6,34 @@ where members start. Damage is not an exception here: the stream ends early and 
 the caller can keep the records before it and `resync` at the next member.
 
 The compression is detected from the first bytes, never from the name: crawls are full of `.warc.gz` that are not gzip.
+Every decoder gives at most 1 MiB at a time, however much a few bytes expand to, and a file as a whole at most what
+limits.py says.
 """
 
 from __future__ import annotations
 
 import bz2
 import lzma
+import re
 import zlib
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import IO, Any
+
+from curation.sources import limits
 
 GZIP, ZSTD, LZ4 = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 _MAGIC = {GZIP: "gzip", ZSTD: "zstd", LZ4: "lz4", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
 _ZSTD_DICTIONARY_FRAME = b"\x5d\x2a\x4d\x18"  # the skippable frame that holds the dictionary of a .warc.zst file
 _CHUNK = 1 << 16
-_ZSTD_CHUNK = 1 << 13  # a zstd block can expand 4 bytes to 128 KiB: 8 KiB in are at most 256 MiB out
+_GIVEN = 1 << 11  # given to a decoder at once: of zstd, which has no max_length, it is at most 64 MiB of output
+_OUT = 1 << 20  # taken from a decoder at once
+_XZ_MEMORY = 1 << 30  # bytes of a decoder; `xz -9` needs 65 MiB, and the header can ask for 4 GiB
+_MAX_DICTIONARY = 1 << 26
+_POSITION = attrgetter("position")
+_BLANK = re.compile(rb"[^ \t\n\r\v\f]")  # finds what is not blank
 _PROBE_BYTES = 512  # decompressed bytes that decide whether a member starts here
 
 
@@ -58,13 +70,15 @@ class MemberStart:
 class CompressedStream:
     """Reads decompressed bytes from `start` (a member's first byte) up to `stop` of a seekable binary file.
 
-    `position` counts decompressed bytes from `base`. `seek_back` can return to any position since the last
+    `position` counts decompressed bytes from `base`. `seek` can return to any position since the last
     `discard_consumed`.
     """
 
     def __init__(self, file: IO[bytes], *, start: int = 0, stop: int | None = None, base: int = 0) -> None:
         self._file = file
-        self.stop = file.seek(0, 2) if stop is None else stop
+        size = file.seek(0, 2)
+        self.stop = size if stop is None else stop
+        self._max_position = limits.max_expanded(size)
         file.seek(0)
         self._compression = detect_compression(file.read(8))
         self._new_decoder = self._decoder_factory()
@@ -72,7 +86,8 @@ class CompressedStream:
         self._base = base  # position of the buffer's first byte
         self._cursor = 0  # index into the buffer of the next byte
         self._file_position = start  # file offset of the first byte not yet given to a decoder
-        self._undecoded = b""  # read from the file, not yet given to a decoder (starts at _file_position)
+        self._undecoded = memoryview(b"")  # read from the file, not yet given to a decoder (starts at _file_position)
+        self._pending = False  # the decoder has more to give without further data
         self._decoder: Any = None
         self._member_bytes_out = 0  # decompressed bytes of the current member so far
         self.member_starts: list[MemberStart] = [] if self._compression else [MemberStart(base, start)]
@@ -86,6 +101,11 @@ class CompressedStream:
     @property
     def position(self) -> int:
         return self._base + self._cursor
+
+    @property
+    def stored_position(self) -> int:
+        """Offset in the file of the first byte that no decoder has seen."""
+        return self._file_position
 
     @property
     def damage(self) -> Damage | None:
@@ -103,9 +123,9 @@ class CompressedStream:
     def member_start_between(self, first: int, last: int) -> int | None:
         """File offset of the member that starts between two positions (both included), or None; the end of the stream
         counts as a start."""
-        for mark in self.member_starts:
-            if first <= mark.position <= last:
-                return mark.offset
+        index = bisect_left(self.member_starts, first, key=_POSITION)
+        if index < len(self.member_starts) and self.member_starts[index].position <= last:
+            return self.member_starts[index].offset
         if (
             self.ended
             and (not self._damage or self._damage.truncated)
@@ -116,13 +136,31 @@ class CompressedStream:
 
     def last_member_start(self, first: int, last: int) -> MemberStart | None:
         """The last member that starts between two positions (both included)."""
-        return next((m for m in reversed(self.member_starts) if first <= m.position <= last), None)
+        index = bisect_right(self.member_starts, last, key=_POSITION) - 1
+        return self.member_starts[index] if index >= 0 and self.member_starts[index].position >= first else None
+
+    def first_member_start(self, after: int) -> int | None:
+        """The position of the first member that starts after a position, as far as the stream has been decompressed."""
+        index = bisect_right(self.member_starts, after, key=_POSITION)
+        return self.member_starts[index].position if index < len(self.member_starts) else None
 
     def peek(self, size: int) -> bytes:
         """The next `size` bytes, fewer at the end, without consuming them."""
+        self.fill(size)
+        return bytes(memoryview(self._buffer)[self._cursor : self._cursor + size])
+
+    def fill(self, size: int) -> int:
+        """Decompresses until `size` bytes follow the current position; returns how many do, fewer at the end."""
         while len(self._buffer) - self._cursor < size and self._decompress_more():
             pass
-        return bytes(self._buffer[self._cursor : self._cursor + size])
+        return min(size, len(self._buffer) - self._cursor)
+
+    def search(self, pattern: re.Pattern[bytes], start: int, size: int) -> tuple[int, int] | None:
+        """Where a pattern first matches in the next bytes from `start` up to `size`: start and end, counted from the
+        current position."""
+        self.fill(size)
+        match = pattern.search(self._buffer, self._cursor + start, min(len(self._buffer), self._cursor + size))
+        return (match.start() - self._cursor, match.end() - self._cursor) if match else None
 
     def read(self, size: int) -> bytes:
         data = self.peek(size)
@@ -141,8 +179,39 @@ class CompressedStream:
             self.discard_consumed()
         return done
 
-    def seek_back(self, position: int) -> None:
-        """Goes back to a position not before the last `discard_consumed`."""
+    def skip_bytes(self, others: re.Pattern[bytes], *, within_member: bool = False) -> None:
+        """Skips bytes up to the first that `others` matches; `within_member`: not beyond the start of a member."""
+        while self.fill(1):
+            stop = len(self._buffer)
+            if within_member:
+                if self.last_member_start(self.position, self.position):
+                    break
+                following = self.first_member_start(self.position)
+                stop = stop if following is None else min(stop, following - self._base)
+            found = others.search(self._buffer, self._cursor, stop)
+            self._cursor = found.start() if found else stop
+            if found:
+                break
+            self.discard_consumed()
+
+    def skip_blank_lines(self) -> int:
+        """Skips lines of nothing but white space, from the start of a line on; returns how many there were."""
+        lines = 0
+        while self.fill(1):
+            found = _BLANK.search(self._buffer, self._cursor)
+            stop = found.start() if found else len(self._buffer)
+            end = self._buffer.rfind(b"\n", self._cursor, stop) + 1
+            if not end:
+                break
+            lines += self._buffer.count(b"\n", self._cursor, end)
+            self._cursor = end
+            self.discard_consumed()
+            if found:
+                break
+        return lines
+
+    def seek(self, position: int) -> None:
+        """Goes to a position between the last `discard_consumed` and the end of what has been decompressed."""
         assert self._base <= position <= self._base + len(self._buffer)
         self._cursor = position - self._base
 
@@ -152,50 +221,59 @@ class CompressedStream:
         self._base += self._cursor
         self._cursor = 0
         if self._compression:
-            last = max((i for i, m in enumerate(self.member_starts) if m.position < self._base), default=0)
-            del self.member_starts[:last]
+            last = bisect_left(self.member_starts, self._base, key=_POSITION) - 1
+            if last > len(self.member_starts) // 2:  # seldom, so that many members cost no more than a few
+                del self.member_starts[:last]
 
     def readline(self, limit: int) -> bytes:
         """Up to and including the next line feed, at most `limit` bytes."""
+        return self.read(min(self.line_size(limit), limit))
+
+    def line_size(self, limit: int) -> int:
+        """Bytes up to and including the next line feed, or up to the end; limit + 1 if they are more than `limit`."""
         searched = 0
         while True:
             found = self._buffer.find(b"\n", self._cursor + searched, self._cursor + limit)
             if found >= 0:
-                return self.read(found + 1 - self._cursor)
+                return found + 1 - self._cursor
             searched = len(self._buffer) - self._cursor
-            if searched >= limit or not self._decompress_more():
-                return self.read(limit)
+            if searched > limit:
+                return limit + 1
+            if not self._decompress_more():
+                return searched
 
     def resync(self, plausible: Callable[[bytes], bool]) -> int | None:
         """After damage: continues at the next member whose first bytes are `plausible`. Returns its file offset, or
         None where there is no such member. Bytes in between are lost; positions continue as if they did not exist."""
         assert self._damage is not None
         magic = {"gzip": GZIP, "zstd": ZSTD, "lz4": LZ4}.get(self._compression)
-        at = self._damage.offset + 1
-        while magic and (at := self._find_magic(magic, at)) >= 0:
+        if magic is None or self._base + len(self._buffer) >= self._max_position:
+            return None
+        for at in self._occurrences(magic, self._damage.offset + 1):
             if plausible(self._decompress_prefix(at)):
                 self._cursor = len(self._buffer)
                 self.discard_consumed()
                 self._damage, self.ended = None, False
-                self._decoder, self._undecoded, self._file_position = None, b"", at
+                self._decoder, self._pending = None, False
+                self._undecoded, self._file_position = memoryview(b""), at
                 return at
-            at += 1
         return None
 
-    def _find_magic(self, magic: bytes, start: int) -> int:
-        """File offset of the next occurrence of `magic` in [start, stop), or -1."""
+    def _occurrences(self, magic: bytes, start: int) -> Iterator[int]:
+        """File offsets of `magic` in [start, stop)."""
         tail = b""
-        self._file.seek(start)
         while start < self.stop:
+            self._file.seek(start)
             chunk = self._file.read(min(1 << 20, self.stop - start))
             if not chunk:
                 break
-            found = (tail + chunk).find(magic)
-            if found >= 0:
-                return start - len(tail) + found
+            data, begin = tail + chunk, start - len(tail)
+            found = data.find(magic)
+            while found >= 0:
+                yield begin + found
+                found = data.find(magic, found + 1)
             start += len(chunk)
-            tail = (tail + chunk)[-(len(magic) - 1) :]
-        return -1
+            tail = data[-(len(magic) - 1) :]
 
     def _decompress_prefix(self, at: int) -> bytes:
         """The first decompressed bytes of what may be a member, up to an error if there is one."""
@@ -205,7 +283,7 @@ class CompressedStream:
             chunk = self._file.read(64)
             at += len(chunk)
             try:
-                out += decoder.decompress(chunk)
+                out += self._decode(decoder, chunk, _PROBE_BYTES)
             except self._decoder_errors:
                 break
         return out
@@ -214,81 +292,113 @@ class CompressedStream:
         """Decompresses a little more into the buffer. False at the end."""
         if self.ended:
             return False
-        if not self._undecoded:
-            self._file.seek(self._file_position)
-            size = _ZSTD_CHUNK if self._compression == "zstd" else _CHUNK
-            self._undecoded = self._file.read(min(size, self.stop - self._file_position))
-        if not self._undecoded:
-            return self._end_stream(None if self._decoder is None else "the compressed data ends early", truncated=True)
+        if not self._undecoded and not self._pending:
+            self._read_chunk()
+            if not self._undecoded:
+                return self._end_stream(
+                    None if self._decoder is None else "the compressed data ends early", truncated=True
+                )
         if not self._compression:
             self._buffer += self._undecoded
             self._file_position += len(self._undecoded)
-            self._undecoded = b""
+            self._undecoded = memoryview(b"")
             return True
         if self._decoder is None and not self._begin_member():
             return not self.ended
         return self._decompress()
 
+    def _read_chunk(self) -> None:
+        self._file.seek(self._file_position)
+        self._undecoded = memoryview(self._file.read(min(_CHUNK, self.stop - self._file_position)))
+
     def _begin_member(self) -> bool:
         if len(self._undecoded) < 8:  # the header may continue in the next chunk
-            self._file.seek(self._file_position)
-            self._undecoded = self._file.read(min(_CHUNK, self.stop - self._file_position))
-        if self._compression in ("zstd", "lz4") and _is_skippable_frame(self._undecoded):
-            self._file_position += 8 + int.from_bytes(self._undecoded[4:8], "little")
-            self._undecoded = b""
+            self._read_chunk()
+        head = bytes(self._undecoded[:8])
+        if self._compression in ("zstd", "lz4") and _is_skippable_frame(head):
+            self._file_position += 8 + int.from_bytes(head[4:8], "little")
+            self._undecoded = memoryview(b"")
             return False
-        if detect_compression(self._undecoded) != self._compression:
-            padding = self._undecoded.strip(b"\0") == b""  # tape blocks and some writers pad with zeros
-            if padding:
+        if detect_compression(head) != self._compression:
+            if not bytes(self._undecoded).strip(b"\0"):  # tape blocks and some writers pad with zeros
                 self._file_position += len(self._undecoded)
-                self._undecoded = b""
+                self._undecoded = memoryview(b"")
                 return False
-            short = len(self._undecoded) < 8
-            self.member_starts.append(MemberStart(self._base + len(self._buffer), self._file_position))
+            self._begin_at(self._file_position)
             self._member_bytes_out = 0
-            return self._end_stream(f"no {self._compression} member begins here", truncated=short)
+            return self._end_stream(f"no {self._compression} member begins here", truncated=len(head) < 8)
         self._decoder = self._new_decoder()
         self._member_bytes_out = 0
         self._member_start = self._file_position
-        self.member_starts.append(MemberStart(self._base + len(self._buffer), self._file_position))
+        self._begin_at(self._file_position)
         return True
 
+    def _begin_at(self, offset: int) -> None:
+        """Notes that a member starts here. Of empty ones one after the other only the first and the last count."""
+        mark, known = MemberStart(self._base + len(self._buffer), offset), self.member_starts
+        if len(known) > 1 and known[-1].position == known[-2].position == mark.position:
+            known[-1] = mark
+        else:
+            known.append(mark)
+
     def _decompress(self) -> bool:
-        given = self._undecoded
+        given = self._undecoded[:_GIVEN]
         try:
-            out = self._decoder.decompress(given)
+            out = self._decode(self._decoder, given, _OUT)
         except self._decoder_errors as error:
-            self._buffer += self._recover_broken_chunk()
+            self._buffer += self._recover_broken_member()
             return self._end_stream(f"{self._compression}: {error}", truncated=False)
         self._buffer += out
         self._member_bytes_out += len(out)
-        rest = (self._decoder.unused_data or b"") if self._decoder.eof else b""
-        self._file_position += len(given) - len(rest)
-        self._undecoded = rest
-        if self._decoder.eof:
+        eof = self._decoder.eof
+        if eof:
+            rest = self._decoder.unused_data or b""
+        else:  # zlib gives back what it did not need yet; bz2, lzma and lz4 keep it
+            rest = self._decoder.unconsumed_tail if self._compression == "gzip" else b""
+        used = len(given) - len(rest)  # negative where it had been kept
+        self._file_position += used
+        self._undecoded = self._undecoded[used:] if used >= 0 else memoryview(rest)
+        self._pending = not eof and (
+            len(out) >= _OUT if self._compression == "gzip" else not getattr(self._decoder, "needs_input", True)
+        )
+        if eof:
             self._decoder = None
-        return True
+        if self._base + len(self._buffer) > self._max_position:
+            self.ended, self._damage = True, Damage(limits.EXPANDS_TOO_FAR, self._file_position, truncated=False)
+        return not self.ended
 
-    def _recover_broken_chunk(self) -> bytes:
-        """What can still be decompressed of the broken chunk. A decoder that fails does not return what it had made of
-        the chunk, and where chunks begin depends on where reading began; so the member is decoded again and its last
-        chunk fed byte by byte, which gives the same bytes for any start."""
-        decoder, out, skip = self._new_decoder(), bytearray(), self._member_bytes_out
-        at = self._member_start
-        self._file.seek(at)
-        while at < self._file_position:
-            chunk = self._file.read(min(_ZSTD_CHUNK, self._file_position - at))
-            at += len(chunk)
-            made = decoder.decompress(chunk)
-            out += made[skip:]
-            skip = max(0, skip - len(made))
-        for i in range(len(self._undecoded)):
+    def _decode(self, decoder: Any, data: Any, size: int) -> bytes:
+        """Up to `size` decompressed bytes (zstandard has no such limit, but is given little: see `_GIVEN`)."""
+        return bytes(decoder.decompress(data) if self._compression == "zstd" else decoder.decompress(data, size))
+
+    def _decode_all(self, decoder: Any, data: bytes) -> Iterator[bytes]:
+        """All that `data` expands to, at most `_OUT` bytes at a time."""
+        while True:
+            out = self._decode(decoder, data, _OUT)
+            yield out
+            data = decoder.unconsumed_tail if self._compression == "gzip" else b""
+            kept = len(out) >= _OUT if self._compression == "gzip" else not getattr(decoder, "needs_input", True)
+            if decoder.eof or not (data or kept):
+                return
+
+    def _recover_broken_member(self) -> bytes:
+        """What can still be decompressed of a broken member beyond what was. A decoder that fails does not return what
+        it had made of its data, and which data that is depends on where reading began; so the member is decoded again
+        in pieces that count from its start, and the piece that fails once more, byte by byte."""
+        sound = 0
+        for size in (_GIVEN, 1):
+            decoder, out, skip, at = self._new_decoder(), bytearray(), self._member_bytes_out, self._member_start
             try:
-                made = decoder.decompress(self._undecoded[i : i + 1])
+                while at < self.stop:
+                    self._file.seek(at)
+                    step = _GIVEN if at < self._member_start + sound else size
+                    chunk = self._file.read(min(step, self.stop - at))
+                    for made in self._decode_all(decoder, chunk):
+                        out += made[skip:]
+                        skip = max(0, skip - len(made))
+                    at += len(chunk)
             except self._decoder_errors:
-                break
-            out += made[skip:]
-            skip = max(0, skip - len(made))
+                sound = at - self._member_start
         return bytes(out)
 
     def _end_stream(self, reason: str | None, *, truncated: bool) -> bool:
@@ -306,7 +416,7 @@ class CompressedStream:
             return bz2.BZ2Decompressor
         if self._compression == "xz":
             self._decoder_errors = (lzma.LZMAError,)
-            return lzma.LZMADecompressor
+            return lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
         if self._compression == "lz4":
             import lz4.frame
 
@@ -329,10 +439,10 @@ class CompressedStream:
         head = self._file.read(8)
         if not head.startswith(_ZSTD_DICTIONARY_FRAME):
             return None
-        data = self._file.read(int.from_bytes(head[4:8], "little"))
+        data = self._file.read(min(int.from_bytes(head[4:8], "little"), _MAX_DICTIONARY))
         if data.startswith(ZSTD):
             try:
-                data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+                data = zstandard.ZstdDecompressor().stream_reader(data).read(_MAX_DICTIONARY + 1)
             except zstandard.ZstdError:
                 return None  # every member will then fail and name the missing dictionary
-        return zstandard.ZstdCompressionDict(data)
+        return zstandard.ZstdCompressionDict(data) if len(data) <= _MAX_DICTIONARY else None
