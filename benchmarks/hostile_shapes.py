@@ -4,22 +4,16 @@ Each shape is a function of a size in bytes *as expanded* and goes to one reader
 of each at three sizes (tests/curation/test_hostile_input.py); benchmarks/hostile.py measures seconds a megabyte.
 """
 
+# ruff: noqa: E501 (a table: a shape is a line)
 from __future__ import annotations
 
-import base64
 import bz2
-import functools
 import gzip
 import io
 import json
 import lzma
-import os
-import struct
-import tempfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -309,7 +303,13 @@ _PAGES: dict[str, Callable[[int], str]] = {
 }  # fmt: skip
 _RESILIPARSE = ("many attributes in one tag", "<a><div> repeated", "<div> nested", "<div> never closed", "<table> nested",
                 "<b><i> unclosed in paragraphs", "< repeated", "many classes on one tag", "<span> nested")  # fmt: skip
-_TRAFILATURA = ("<p> of no-break spaces", "<br> repeated", "a page of one word", "<h1> repeated", "<a href=x>text repeated")
+_TRAFILATURA = (
+    "<p> of no-break spaces",
+    "<br> repeated",
+    "a page of one word",
+    "<h1> repeated",
+    "<a href=x>text repeated",
+)
 PAGES = [
     *(Shape(name, "extract", make) for name, make in _PAGES.items()),
     *(Shape(name, "extract:resiliparse", _PAGES[name]) for name in _RESILIPARSE),

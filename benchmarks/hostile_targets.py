@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,9 +32,9 @@ def prepare(shape: Shape, size: int, folder: Path) -> Callable[[], Any]:
 def load(target: str) -> None:
     """Loads models and kernels of a target, so that the first shape does not pay for them."""
     if target in _FILE_NAMES:
-        import resiliparse.parse.encoding  # noqa: F401
-
-        import curation.sources.text  # noqa: F401
+        for made, name in ((b'{"text":"\xe9"}\n', "a.jsonl"), (b"\xe9", "a.txt"), (gzip.compress(b""), "a.warc.gz")):
+            (_folder() / name).write_bytes(made)
+            _read_file(_folder(), name, len(made))
     else:
         _step(*target.partition(":")[::2])
 
@@ -47,8 +47,6 @@ def _read_file(folder: Path, name: str, size: int) -> dict[str, int]:
     reader: Any = WarcReader() if "arc" in name else TextReader()
     split = InputSplit(name, size, "")
     counts = {"rows": 0, "dropped": 0, "unread": 0}
-    if isinstance(reader, WarcReader):
-        reader.index(split, str(folder), 1 << 20)
     try:
         for batch in reader.read(split, str(folder), collection="c", domain="d", rows=256):
             counts["rows"] += batch.num_rows
@@ -127,9 +125,13 @@ def _fasttext_model() -> str:
     """A classifier with words and character n-grams, as lid.176 has."""
     import fasttext
 
-    lines = [f"__label__en {EVAL_ITEM} {i}" for i in range(50)] + [f"__label__de das ist ein Satz {i}" for i in range(50)]
+    lines = [f"__label__en {EVAL_ITEM} {i}" for i in range(50)] + [
+        f"__label__de das ist ein Satz {i}" for i in range(50)
+    ]
     (_folder() / "train.txt").write_text("\n".join(lines))
-    model = fasttext.train_supervised(str(_folder() / "train.txt"), dim=8, minn=2, maxn=4, bucket=1000, verbose=0, thread=1)
+    model = fasttext.train_supervised(
+        str(_folder() / "train.txt"), dim=8, minn=2, maxn=4, bucket=1000, verbose=0, thread=1
+    )
     model.save_model(str(_folder() / "model.bin"))
     return str(_folder() / "model.bin")
 
@@ -208,7 +210,18 @@ def _tokenizer() -> Callable[[str], Any]:
     from curation.packing.tokenizer.load_tokenizer import tokenizer_json_from_ranks
     from curation.packing.tokenizer.pretokenizer_patterns import OURS
 
-    tokens = [*(bytes([b]) for b in range(256)), b"aa", b"aaaa", b"  ", b"    ", b"..", b"\n\n", b"\xe6\xbc", b"\xe6\xbc\xa2", b"__"]
+    tokens = [
+        *(bytes([b]) for b in range(256)),
+        b"aa",
+        b"aaaa",
+        b"  ",
+        b"    ",
+        b"..",
+        b"\n\n",
+        b"\xe6\xbc",
+        b"\xe6\xbc\xa2",
+        b"__",
+    ]
     encoder = Encoder(tokenizer_json_from_ranks({t: i for i, t in enumerate(tokens)}, OURS, len(tokens)))
     return lambda text: encoder.encode_batch([text])
 
@@ -216,7 +229,9 @@ def _tokenizer() -> Callable[[str], Any]:
 def _rule() -> Callable[[str], Any]:
     from curation.config.rules import Decider
 
-    sql = {"a": r"regexp_matches(text, '(a+)+$') OR text LIKE '%a%a%a%a%b' OR length(regexp_replace(text, '(.*)*x', '', 'g')) > 0"}
+    sql = {
+        "a": r"regexp_matches(text, '(a+)+$') OR text LIKE '%a%a%a%a%b' OR length(regexp_replace(text, '(.*)*x', '', 'g')) > 0"
+    }
     decider = Decider(sql, pa.schema([("text", pa.large_string())]))
     return lambda text: decider.decide(_batch(text=text))
 

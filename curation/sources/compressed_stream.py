@@ -5,49 +5,24 @@ by the offset and length of its member. A `CompressedStream` hides the chain: ca
 where members start. Damage is not an exception here: the stream ends early and says in `damage` where and why, so that
 the caller can keep the records before it and `resync` at the next member.
 
-The compression is detected from the first bytes, never from the name: crawls are full of `.warc.gz` that are not gzip.
-Every decoder gives at most 1 MiB at a time, however much a few bytes expand to, and a file as a whole at most what
-limits.py says.
+A file gives at most what limits.py says, however far it would expand; see decoders.py for the compressions.
 """
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import re
-import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import IO, Any
 
-from curation.sources import limits
+from curation.sources import decoders, limits
 
-GZIP, ZSTD, LZ4 = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
-_MAGIC = {GZIP: "gzip", ZSTD: "zstd", LZ4: "lz4", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
-_ZSTD_DICTIONARY_FRAME = b"\x5d\x2a\x4d\x18"  # the skippable frame that holds the dictionary of a .warc.zst file
 _CHUNK = 1 << 16
-_GIVEN = 1 << 11  # given to a decoder at once: of zstd, which has no max_length, it is at most 64 MiB of output
-_OUT = 1 << 20  # taken from a decoder at once
-_XZ_MEMORY = 1 << 30  # bytes of a decoder; `xz -9` needs 65 MiB, and the header can ask for 4 GiB
-_MAX_DICTIONARY = 1 << 26
+_PROBE_BYTES = 512  # decompressed bytes that decide whether a member starts here
 _POSITION = attrgetter("position")
 _BLANK = re.compile(rb"[^ \t\n\r\v\f]")  # finds what is not blank
-_PROBE_BYTES = 512  # decompressed bytes that decide whether a member starts here
-
-
-def detect_compression(first: bytes) -> str:
-    """`gzip`, `zstd`, `lz4`, `bz2`, `xz`, or `` for plain bytes, by a file's first bytes (8 are enough)."""
-    for magic, name in _MAGIC.items():
-        if first.startswith(magic):
-            return name
-    return "zstd" if _is_skippable_frame(first) else ""
-
-
-def _is_skippable_frame(first: bytes) -> bool:
-    """Whether a frame of application data starts here, which zstd and lz4 readers skip (RFC 8878, section 3.1.2)."""
-    return len(first) >= 4 and 0x50 <= first[0] <= 0x5F and first[1:4] == b"\x2a\x4d\x18"
 
 
 @dataclass(frozen=True)
@@ -80,8 +55,7 @@ class CompressedStream:
         self.stop = size if stop is None else stop
         self._max_position = limits.max_expanded(size)
         file.seek(0)
-        self._compression = detect_compression(file.read(8))
-        self._new_decoder = self._decoder_factory()
+        self._codec = decoders.open_codec(file)
         self._buffer = bytearray()
         self._base = base  # position of the buffer's first byte
         self._cursor = 0  # index into the buffer of the next byte
@@ -90,13 +64,13 @@ class CompressedStream:
         self._pending = False  # the decoder has more to give without further data
         self._decoder: Any = None
         self._member_bytes_out = 0  # decompressed bytes of the current member so far
-        self.member_starts: list[MemberStart] = [] if self._compression else [MemberStart(base, start)]
+        self.member_starts: list[MemberStart] = [] if self._codec else [MemberStart(base, start)]
         self._damage: Damage | None = None
         self.ended = start >= self.stop
 
     @property
     def compressed(self) -> bool:
-        return bool(self._compression)
+        return self._codec is not None
 
     @property
     def position(self) -> int:
@@ -220,7 +194,7 @@ class CompressedStream:
         del self._buffer[: self._cursor]
         self._base += self._cursor
         self._cursor = 0
-        if self._compression:
+        if self._codec:
             last = bisect_left(self.member_starts, self._base, key=_POSITION) - 1
             if last > len(self.member_starts) // 2:  # seldom, so that many members cost no more than a few
                 del self.member_starts[:last]
@@ -246,10 +220,9 @@ class CompressedStream:
         """After damage: continues at the next member whose first bytes are `plausible`. Returns its file offset, or
         None where there is no such member. Bytes in between are lost; positions continue as if they did not exist."""
         assert self._damage is not None
-        magic = {"gzip": GZIP, "zstd": ZSTD, "lz4": LZ4}.get(self._compression)
-        if magic is None or self._base + len(self._buffer) >= self._max_position:
+        if self._codec is None or not self._codec.magic or self._base + len(self._buffer) >= self._max_position:
             return None
-        for at in self._occurrences(magic, self._damage.offset + 1):
+        for at in self._occurrences(self._codec.magic, self._damage.offset + 1):
             if plausible(self._decompress_prefix(at)):
                 self._cursor = len(self._buffer)
                 self.discard_consumed()
@@ -277,14 +250,15 @@ class CompressedStream:
 
     def _decompress_prefix(self, at: int) -> bytes:
         """The first decompressed bytes of what may be a member, up to an error if there is one."""
+        assert self._codec
         self._file.seek(at)
-        decoder, out = self._new_decoder(), b""
+        decoder, out = self._codec.new(), b""
         while len(out) < _PROBE_BYTES and not decoder.eof and at < self.stop:
             chunk = self._file.read(64)
             at += len(chunk)
             try:
-                out += self._decode(decoder, chunk, _PROBE_BYTES)
-            except self._decoder_errors:
+                out += self._codec.decode(decoder, chunk, _PROBE_BYTES)
+            except self._codec.errors:
                 break
         return out
 
@@ -298,7 +272,7 @@ class CompressedStream:
                 return self._end_stream(
                     None if self._decoder is None else "the compressed data ends early", truncated=True
                 )
-        if not self._compression:
+        if self._codec is None:
             self._buffer += self._undecoded
             self._file_position += len(self._undecoded)
             self._undecoded = memoryview(b"")
@@ -314,20 +288,21 @@ class CompressedStream:
     def _begin_member(self) -> bool:
         if len(self._undecoded) < 8:  # the header may continue in the next chunk
             self._read_chunk()
+        assert self._codec
         head = bytes(self._undecoded[:8])
-        if self._compression in ("zstd", "lz4") and _is_skippable_frame(head):
+        if self._codec.name in ("zstd", "lz4") and decoders.is_skippable_frame(head):
             self._file_position += 8 + int.from_bytes(head[4:8], "little")
             self._undecoded = memoryview(b"")
             return False
-        if detect_compression(head) != self._compression:
+        if decoders.detect_compression(head) != self._codec.name:
             if not bytes(self._undecoded).strip(b"\0"):  # tape blocks and some writers pad with zeros
                 self._file_position += len(self._undecoded)
                 self._undecoded = memoryview(b"")
                 return False
             self._begin_at(self._file_position)
             self._member_bytes_out = 0
-            return self._end_stream(f"no {self._compression} member begins here", truncated=len(head) < 8)
-        self._decoder = self._new_decoder()
+            return self._end_stream(f"no {self._codec.name} member begins here", truncated=len(head) < 8)
+        self._decoder = self._codec.new()
         self._member_bytes_out = 0
         self._member_start = self._file_position
         self._begin_at(self._file_position)
@@ -342,62 +317,45 @@ class CompressedStream:
             known.append(mark)
 
     def _decompress(self) -> bool:
-        given = self._undecoded[:_GIVEN]
+        assert self._codec
+        codec, given = self._codec, self._undecoded[: decoders.GIVEN]
         try:
-            out = self._decode(self._decoder, given, _OUT)
-        except self._decoder_errors as error:
+            out = codec.decode(self._decoder, given)
+        except codec.errors as error:
             self._buffer += self._recover_broken_member()
-            return self._end_stream(f"{self._compression}: {error}", truncated=False)
+            return self._end_stream(f"{codec.name}: {error}", truncated=False)
         self._buffer += out
         self._member_bytes_out += len(out)
         eof = self._decoder.eof
-        if eof:
-            rest = self._decoder.unused_data or b""
-        else:  # zlib gives back what it did not need yet; bz2, lzma and lz4 keep it
-            rest = self._decoder.unconsumed_tail if self._compression == "gzip" else b""
-        used = len(given) - len(rest)  # negative where it had been kept
+        rest = (self._decoder.unused_data or b"") if eof else codec.given_back(self._decoder)
+        used = len(given) - len(rest)  # negative where the decoder had kept it
         self._file_position += used
         self._undecoded = self._undecoded[used:] if used >= 0 else memoryview(rest)
-        self._pending = not eof and (
-            len(out) >= _OUT if self._compression == "gzip" else not getattr(self._decoder, "needs_input", True)
-        )
+        self._pending = not eof and codec.has_more(self._decoder, out)
         if eof:
             self._decoder = None
         if self._base + len(self._buffer) > self._max_position:
             self.ended, self._damage = True, Damage(limits.EXPANDS_TOO_FAR, self._file_position, truncated=False)
         return not self.ended
 
-    def _decode(self, decoder: Any, data: Any, size: int) -> bytes:
-        """Up to `size` decompressed bytes (zstandard has no such limit, but is given little: see `_GIVEN`)."""
-        return bytes(decoder.decompress(data) if self._compression == "zstd" else decoder.decompress(data, size))
-
-    def _decode_all(self, decoder: Any, data: bytes) -> Iterator[bytes]:
-        """All that `data` expands to, at most `_OUT` bytes at a time."""
-        while True:
-            out = self._decode(decoder, data, _OUT)
-            yield out
-            data = decoder.unconsumed_tail if self._compression == "gzip" else b""
-            kept = len(out) >= _OUT if self._compression == "gzip" else not getattr(decoder, "needs_input", True)
-            if decoder.eof or not (data or kept):
-                return
-
     def _recover_broken_member(self) -> bytes:
         """What can still be decompressed of a broken member beyond what was. A decoder that fails does not return what
         it had made of its data, and which data that is depends on where reading began; so the member is decoded again
         in pieces that count from its start, and the piece that fails once more, byte by byte."""
+        assert self._codec
         sound = 0
-        for size in (_GIVEN, 1):
-            decoder, out, skip, at = self._new_decoder(), bytearray(), self._member_bytes_out, self._member_start
+        for size in (decoders.GIVEN, 1):
+            decoder, out, skip, at = self._codec.new(), bytearray(), self._member_bytes_out, self._member_start
             try:
                 while at < self.stop:
                     self._file.seek(at)
-                    step = _GIVEN if at < self._member_start + sound else size
+                    step = decoders.GIVEN if at < self._member_start + sound else size
                     chunk = self._file.read(min(step, self.stop - at))
-                    for made in self._decode_all(decoder, chunk):
+                    for made in self._codec.decode_all(decoder, chunk):
                         out += made[skip:]
                         skip = max(0, skip - len(made))
                     at += len(chunk)
-            except self._decoder_errors:
+            except self._codec.errors:
                 sound = at - self._member_start
         return bytes(out)
 
@@ -407,42 +365,3 @@ class CompressedStream:
             at = self.member_starts[-1].offset if self.member_starts else self._file_position
             self._damage = Damage(reason, at, truncated)
         return False
-
-    def _decoder_factory(self) -> Callable[[], Any]:
-        self._decoder_errors: tuple[type[Exception], ...] = (zlib.error, OSError, ValueError, EOFError)
-        if self._compression == "gzip":
-            return lambda: zlib.decompressobj(31)
-        if self._compression == "bz2":
-            return bz2.BZ2Decompressor
-        if self._compression == "xz":
-            self._decoder_errors = (lzma.LZMAError,)
-            return lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
-        if self._compression == "lz4":
-            import lz4.frame
-
-            self._decoder_errors = (RuntimeError, EOFError)
-            return lz4.frame.LZ4FrameDecompressor  # type: ignore[no-any-return]
-        if self._compression == "zstd":
-            import zstandard
-
-            self._decoder_errors = (zstandard.ZstdError,)
-            dictionary = self._zstd_dictionary()
-            return lambda: zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << 31).decompressobj()
-        return lambda: None
-
-    def _zstd_dictionary(self) -> Any:
-        """The dictionary that a .warc.zst file holds in a skippable frame before its first record, plain or compressed
-        itself (IIPC, Zstandard Compression for WARC Files 1.0)."""
-        import zstandard
-
-        self._file.seek(0)
-        head = self._file.read(8)
-        if not head.startswith(_ZSTD_DICTIONARY_FRAME):
-            return None
-        data = self._file.read(min(int.from_bytes(head[4:8], "little"), _MAX_DICTIONARY))
-        if data.startswith(ZSTD):
-            try:
-                data = zstandard.ZstdDecompressor().stream_reader(data).read(_MAX_DICTIONARY + 1)
-            except zstandard.ZstdError:
-                return None  # every member will then fail and name the missing dictionary
-        return zstandard.ZstdCompressionDict(data) if len(data) <= _MAX_DICTIONARY else None

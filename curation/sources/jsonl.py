@@ -15,7 +15,8 @@ from typing import IO, Any
 
 from curation import document
 from curation.sources.batch_builder import RecordKeys, SourceRow, meta_json, parse_date, position_key, provenance
-from curation.sources.compressed_stream import CompressedStream, detect_compression
+from curation.sources.compressed_stream import CompressedStream
+from curation.sources.decoders import detect_compression
 from curation.sources.limits import DropLimit
 from curation.step import InputSplit, RecordError, UnreadableFile
 

@@ -14,7 +14,9 @@ MAX_EXPANSION = 1000  # decompressed bytes a stored byte
 MIN_EXPANDED = 1 << 24  # 16 MiB: what any file may expand to, however small it is
 MAX_EXPANDED = 1 << 36  # 64 GiB, unless a file stays below NORMAL_EXPANSION: English Wikipedia's dump has 95 GB
 NORMAL_EXPANSION = 32
-EXPANDS_TOO_FAR = f"expands to more than {MAX_EXPANSION:,} times its stored size, as no real file does; the rest is not read"
+EXPANDS_TOO_FAR = (
+    f"expands to more than {MAX_EXPANSION:,} times its stored size, as no real file does; the rest is not read"
+)
 FREE_DROPS, BYTES_A_DROP = 2_000, 64
 
 
