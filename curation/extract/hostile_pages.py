@@ -1,10 +1,10 @@
 """Limits what a page can make an HTML parser do: attributes of one tag, and elements repeated by unclosed formatting.
 
 The rules of HTML have two quadratic corners, and lexbor follows them as browsers do. Each attribute of a tag is
-compared with those before it: 40,000 in one tag take 10 s. And a formatting element that is not closed (`<font size=1>`) is
-opened again in every block after it, and looked for among all open elements when another one ends: 60 kB of
-`<font size=1><p><font size=2><p>...` become eight million elements. So the raw page is scanned once before it is
-parsed, without following the parser: the scan may count too much, never too little.
+compared with those before it: 40,000 in one tag take 10 s. And a formatting element that is not closed
+(`<font size=1>`) is opened again in every block after it, and looked for among all open elements when another one ends:
+60 kB of `<font size=1><p><font size=2><p>...` become eight million elements. So the raw page is scanned once before it
+is parsed, without following the parser: the scan may count too much, never too little.
 
 Attributes after the first 1,024 of a tag are cut out, which changes no text. A page with more repeated elements than
 real pages have is not parsed.
