@@ -122,16 +122,14 @@ _kept: list[Any] = []
 
 @functools.cache
 def _fasttext_model() -> str:
-    """A classifier with words and character n-grams, as lid.176 has."""
+    """A small classifier of two languages."""
     import fasttext
 
     lines = [f"__label__en {EVAL_ITEM} {i}" for i in range(50)] + [
         f"__label__de das ist ein Satz {i}" for i in range(50)
     ]
     (_folder() / "train.txt").write_text("\n".join(lines))
-    model = fasttext.train_supervised(
-        str(_folder() / "train.txt"), dim=8, minn=2, maxn=4, bucket=1000, verbose=0, thread=1
-    )
+    model = fasttext.train_supervised(str(_folder() / "train.txt"), dim=8, lr=0.05, verbose=0, thread=1)
     model.save_model(str(_folder() / "model.bin"))
     return str(_folder() / "model.bin")
 
@@ -230,7 +228,8 @@ def _rule() -> Callable[[str], Any]:
     from curation.config.rules import Decider
 
     sql = {
-        "a": r"regexp_matches(text, '(a+)+$') OR text LIKE '%a%a%a%a%b' OR length(regexp_replace(text, '(.*)*x', '', 'g')) > 0"
+        "a": r"regexp_matches(text, '(a+)+$') OR text LIKE '%a%a%a%a%b'",
+        "b": r"length(regexp_replace(text, '(.*)*x', '', 'g')) > 0",
     }
     decider = Decider(sql, pa.schema([("text", pa.large_string())]))
     return lambda text: decider.decide(_batch(text=text))
