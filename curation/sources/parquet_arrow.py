@@ -10,6 +10,7 @@ compressed file (limits.py); a row counts as 64 bytes and its values.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from itertools import accumulate, pairwise
 from typing import IO, Any
@@ -29,6 +30,10 @@ _BYTES_AT_ONCE = 1 << 26  # ... or fewer, where rows are large
 _BYTES_A_ROW = 64  # what a row counts beside its values
 _SMALL_GROUP = 1 << 22  # of a row group of less no 256 values of a dictionary exceed a gigabyte
 _ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+# Bytes. A request for more is for a length that damage made up: no row group is so large. Less may be what the machine
+# lacks: then the task fails, since another machine would read the rows.
+_ABSURD_BYTES = 1 << 40
+_REQUEST = re.compile(r"size (\d+)")
 
 
 def read_parquet_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Iterator[SourceRow]:
@@ -50,6 +55,7 @@ def read_parquet_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) 
                         yield fields.to_row(value, where, position_key(number), None)
                         number += 1
         except _ERRORS as error:
+            _raise_unless_damage(error)
             for lost in range(number, ends[group]):
                 where = provenance(piece.path, "parquet", None, None, lost)
                 yield fields.unreadable_row(where, position_key(lost), _first_line(error))
@@ -86,10 +92,12 @@ def _batches(file: IO[bytes], table: pq.ParquetFile, group: int, size: int) -> I
 
 def _by_size(batch: pa.RecordBatch, budget: _Budget) -> Iterator[pa.RecordBatch]:
     """Parts of a batch whose values take at most 64 MiB each, or one row."""
-    sizes = np.full(batch.num_rows, _BYTES_A_ROW + batch.nbytes // max(1, batch.num_rows), np.int64)
+    sizes = np.full(batch.num_rows, _BYTES_A_ROW, np.int64)
     for column in batch.columns:
+        stored = column.indices if isinstance(column, pa.DictionaryArray) else column
+        sizes += stored.nbytes // max(1, batch.num_rows)
         if isinstance(column, pa.DictionaryArray) and _is_text(column.dictionary.type):
-            with contextlib.suppress(*_ERRORS):  # a damaged one: converting its values will say so
+            with contextlib.suppress(pa.ArrowException):  # a damaged one: converting its values will say so
                 lengths = pc.binary_length(column.dictionary).fill_null(0).cast(pa.int64())
                 sizes += lengths.take(column.indices).fill_null(0).to_numpy(zero_copy_only=False)
     budget.take(int(sizes.sum()))
@@ -120,6 +128,7 @@ def read_arrow_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) ->
             try:
                 values = _to_dicts(part)
             except _ERRORS as error:
+                _raise_unless_damage(error)
                 problem = _first_line(error)
             for value in values:
                 where = provenance(piece.path, "arrow", None, None, number)
@@ -184,6 +193,7 @@ def _open_parquet(file: IO[bytes], piece: InputSplit) -> pq.ParquetFile:
         assert table.schema_arrow.names is not None  # decodes them
         return table
     except _ERRORS as error:
+        _raise_unless_damage(error)
         raise UnreadableFile(piece.path, f"no Parquet file: {_first_line(error)}", 0, piece.size) from error
 
 
@@ -205,7 +215,18 @@ def _arrow_batches(file: IO[bytes], piece: InputSplit) -> Iterator[pa.RecordBatc
                 yield batch
                 at = file.tell()
     except _ERRORS as error:
+        _raise_unless_damage(error)
         raise UnreadableFile(piece.path, f"Arrow: {_first_line(error)}", at, max(0, piece.size - at)) from error
+
+
+def _raise_unless_damage(error: Exception) -> None:
+    """Raises errors of the machine again: of its memory, its disks, its network. They say nothing about the rows."""
+    if isinstance(error, MemoryError):
+        request = _REQUEST.search(str(error))
+        if request is None or int(request[1]) < _ABSURD_BYTES:
+            raise error
+    elif isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
+        raise error  # pyarrow's own, for damage, have no number
 
 
 def _validate_batch(batch: pa.RecordBatch) -> None:

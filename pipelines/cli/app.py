@@ -43,6 +43,9 @@ Address = Annotated[
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Number of parallel tasks.", show_default="what the machine has")
 ]
+AllowUnreadable = Annotated[
+    bool, typer.Option("--allow-unreadable", help="Continue though most records of a source cannot be read.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result, no progress.")]
 

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from curation.core.errors import UserError
-from curation.shards import Manifest, ShardEntry, read_file, read_manifest
+from curation.shards import Manifest, ShardEntry, read_manifest, read_tokenizer
 from curation.storage import Storage
 
 CONTEXT = 300  # characters of the original text shown before and after the passage
@@ -221,7 +221,7 @@ def make_decoder(manifest: Manifest) -> Any:
     """A function from token ids to text, with the run's own tokenizer."""
     from curation.packing.tokenizer.encode import Encoder
 
-    data = read_file(manifest.path(manifest.tokenizer.file))
+    data = read_tokenizer(manifest)
     from curation.packing.tokenizer.load_tokenizer import eos_token_name
 
     return Encoder(data, eos=eos_token_name(data, manifest.tokenizer.eos)).decode

@@ -7,6 +7,7 @@ that. Nothing is transposed: both store a linear layer as [out, in], and both ro
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curation.core import atomic_files
 from curation.core.errors import UserError
 from training.checkpoint import save_load
+from training.checkpoint.load_model import load_model, parse_tokenizer
 from training.config import DataConfig, ModelSection, TrainConfig
 from training.model.transformer import Model, ModelConfig
 from training.optim import optimizers
@@ -79,8 +82,6 @@ def export(run_dir: str, out_dir: str, *, dtype: torch.dtype = torch.bfloat16) -
 
     Raises UserError where there is no checkpoint or the folder is taken, CheckpointError where all are damaged.
     """
-    from training.checkpoint.load_model import load_model
-
     loaded = load_model(run_dir)
     out = Path(out_dir)
     if out.exists() and any(out.iterdir()):
@@ -208,9 +209,13 @@ def import_hf(folder: str, run_dir: str) -> Path:
         data=DataConfig(seq_len=min(told.get("max_position_embeddings", 2048), 8192)),
     )
     run.mkdir(parents=True, exist_ok=True)
-    if (root / "tokenizer.json").exists():
-        shutil.copy(root / "tokenizer.json", run / "tokenizer.json")
     tokenizer = {"file": "tokenizer.json", "kind": "imported", "eos": eos, "vocab": model.config.vocab_size}
+    tokenizer["sha256"] = ""
+    if (root / "tokenizer.json").exists():  # perhaps a link, to anything: only a tokenizer is copied
+        content = (root / "tokenizer.json").read_bytes()
+        parse_tokenizer(content, root / "tokenizer.json", "imported")
+        tokenizer["sha256"] = hashlib.sha256(content).hexdigest()
+        atomic_files.write(run / "tokenizer.json", content)
     _json(run / "data.json", {"manifest": None, "root": folder, "tokenizer": tokenizer})
     (run / "train.yaml").write_text(config.dump())
     state = {"step": 0, "model_config": vars(model.config)}

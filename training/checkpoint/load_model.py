@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.core.errors import UserError
+from curation.core.relative_paths import check_name
 from training.checkpoint import save_load
 from training.config import load
 from training.data.data_order import OrderLog
@@ -43,23 +45,38 @@ def load_model(run_dir: str, device: str = "cpu") -> LoadedModel:
         raise UserError(f"{run_dir}: no checkpoint here; `gristmill train` writes them")
     data = json.loads((run / "data.json").read_text())
     config = load(str(run / "train.yaml"))
-    file = run / data["tokenizer"]["file"]
-    tokenizer = load_tokenizer(file, data["tokenizer"]["kind"])
+    told = data["tokenizer"]
+    file = run / check_name(told["file"], str(run / "data.json"))
+    tokenizer = load_tokenizer(file, told["kind"], told["sha256"])
     model = Model(ModelConfig(**found.state["model_config"]))
     save_load.restore(found.path, model, None)
     model.eval().to(device)
     state, length = found.state, config.data.seq_len
     if "order" in state:  # an imported model has none
         length = OrderLog.from_dict(state["order"]).max_seq_len(state["sequences"])
-    return LoadedModel(model, tokenizer, file, int(data["tokenizer"]["eos"]), length)
+    return LoadedModel(model, tokenizer, file, int(told["eos"]), length)
 
 
-def load_tokenizer(path: Path, kind: str) -> Any:
+def load_tokenizer(path: Path, kind: str, sha256: str) -> Any:
     """A run's tokenizer, which takes special tokens spelled out in text for text. Raises UserError."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: the run's tokenizer cannot be read: {error.strerror}") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise UserError(
+            f"{path}: is not the tokenizer that the run was trained with (its checksum differs from the one in "
+            "data.json); copy it again from where the run was made"
+        )
+    return parse_tokenizer(data, path, kind)
+
+
+def parse_tokenizer(data: bytes, path: Path, kind: str) -> Any:
+    """As `load_tokenizer`, from the bytes of a tokenizer.json; `path` and `kind` are for the error."""
     import tokenizers
 
     try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        tokenizer = tokenizers.Tokenizer.from_buffer(data)
     except Exception as error:  # tokenizers raises bare Exception
         raise UserError(f"{path}: not a tokenizer.json (it is of the kind {kind}): {error}") from error
     tokenizer.encode_special_tokens = True

@@ -17,7 +17,7 @@ import torch
 
 from curation.core import atomic_files
 from curation.core.errors import UserError
-from curation.shards import Manifest, read_file
+from curation.shards import Manifest, read_tokenizer
 from training.checkpoint import save_load
 from training.config import TrainConfig, load
 from training.cost.device_specs import has_native_bf16
@@ -104,7 +104,7 @@ def write_run_files(run: Path, config: TrainConfig, manifest: Manifest) -> None:
         "roots": manifest.roots,
         "tokenizer": vars(manifest.tokenizer),
     }
-    atomic_files.write(run / manifest.tokenizer.file, read_file(manifest.path(manifest.tokenizer.file)))
+    atomic_files.write(run / manifest.tokenizer.file, read_tokenizer(manifest))
     atomic_files.write(run / "data.json", (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
     atomic_files.write(run / "train.yaml", config.dump().encode())
 

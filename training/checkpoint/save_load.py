@@ -1,7 +1,8 @@
 """Saves and loads checkpoints that are complete or absent, and detects damaged ones.
 
-A checkpoint is a directory named by its step: tensors as torch.distributed.checkpoint writes them (so another number of
-ranks can read them), `state.json` for everything else, and `manifest.json` with the size and SHA-256 of all files.
+A checkpoint is a directory named by its step: the tensors as safetensors files that any number of ranks can read
+(tensor_files.py), `state.json` for everything else, and `manifest.json` with the size and SHA-256 of all files. It may
+come from anybody: nothing in it is unpickled, and one with other files than these is refused before any is opened.
 Training copies its tensors and continues; a thread of each rank writes them under a temporary name, flushes them to
 disk and sends its checksums to the first rank, which writes the manifest and renames: a directory named by digits is a
 complete checkpoint. Loading verifies the checksums and falls back to the checkpoint before a damaged one, with a note.
@@ -30,20 +31,20 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from curation.core.atomic_files import fsync
+from training.checkpoint import tensor_files
+from training.checkpoint.tensor_files import INDEX, CheckpointError, SafetensorsReader, SafetensorsWriter
 from training.distributed.parallel import Ranks
 from training.optim.optimizers import Optimizers
 
 MANIFEST, STATE = "manifest.json", "state.json"
-FORMAT = 3  # of manifest and state
+FORMAT = 4  # of manifest, state and tensors; up to 3 the tensors were torch's own files, which hold pickles
 _NAME = re.compile(r"\d{8,}")
+# Files that opening would unpickle, and that no checkpoint of this format holds
+_PICKLES = (".metadata", ".distcp", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 SINGLE_PROCESS = Ranks(0, 1, torch.device("cpu"))
 
 # torch warns whenever one process saves or loads alone, in its own thread too, where a context would not reach.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-
-
-class CheckpointError(Exception):
-    """A checkpoint that is damaged or does not belong to this run."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,12 @@ class CheckpointSaver:
         self.ranks.broadcast_from_rank0(lambda: remove_partial(self.folder))
         self._failpoint("write tensors")
         content, alone = tensors(model, optimizers), self.ranks.world == 1
+        writer = SafetensorsWriter(temporary)
         written: Any = None
         if self.background:
-            written = async_save(content, checkpoint_id=temporary, process_group=self.ranks.files, no_dist=alone)
+            written = async_save(content, storage_writer=writer, process_group=self.ranks.files, no_dist=alone)
         else:
-            save_tensors(content, checkpoint_id=temporary, process_group=self.ranks.files, no_dist=alone)
+            save_tensors(content, storage_writer=writer, process_group=self.ranks.files, no_dist=alone)
         text = json.dumps(state, sort_keys=True)
         self._pending = self._thread.submit(self._commit, written, temporary, step, text, retention)
         if not self.background:
@@ -145,7 +147,7 @@ class CheckpointSaver:
         if written is not None:
             written.result()
         sums = {}
-        for path in sorted(temporary.glob(f"__{self.ranks.rank}_*")):
+        for path in temporary.glob(tensor_files.file_of_rank(self.ranks.rank)):
             self._failpoint(f"fsync {path.name}")
             fsync(path)
             sums[path.name] = _entry(path)
@@ -162,11 +164,11 @@ class CheckpointSaver:
         """The first rank's part: state, manifest, the name that makes it a checkpoint, and the removal of old ones."""
         final = self.folder / f"{step:08d}"
         self._write(temporary / STATE, state)
-        for name in (".metadata", STATE):
+        for name in (INDEX, STATE):
             files[name] = _entry(temporary / name)
         manifest = {"format": FORMAT, "step": step, "files": dict(sorted(files.items()))}
         self._write(temporary / MANIFEST, json.dumps(manifest, sort_keys=True))
-        for path in (temporary / ".metadata", temporary):
+        for path in (temporary / INDEX, temporary):
             self._failpoint(f"fsync {path.name}")
             fsync(path)
         if final.exists():  # a damaged one that loading passed over
@@ -221,11 +223,13 @@ def verify(path: Path) -> dict[str, Any]:
                 "use the version that wrote it"
             )
         files = manifest["files"]
-        if int(path.name) != manifest["step"] or STATE not in files:
+        if int(path.name) != manifest["step"] or not {STATE, INDEX} <= files.keys():
             raise CheckpointError(f"{path}: the manifest belongs to another checkpoint")
+        _refuse_foreign_files(path, files)
         for name, entry in files.items():
             if _entry(path / name, entry["bytes"]) != entry:
                 raise CheckpointError(f"{path}: {name} is damaged (its size or checksum differs from the manifest)")
+        tensor_files.check_index(path, files)
         state: dict[str, Any] = json.loads((path / STATE).read_text())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from error
@@ -284,7 +288,24 @@ def find_checkpoint(place: str) -> Path:
 
 def restore(path: Path, model: nn.Module, optimizers: Optimizers | None, ranks: Ranks = SINGLE_PROCESS) -> None:
     """Loads a checkpoint of any number of ranks into model and optimizers; without optimizers, the weights only."""
-    load_tensors(tensors(model, optimizers), checkpoint_id=path, process_group=ranks.host, no_dist=ranks.world == 1)
+    alone = ranks.world == 1
+    reader = SafetensorsReader(path)
+    load_tensors(tensors(model, optimizers), storage_reader=reader, process_group=ranks.host, no_dist=alone)
+
+
+def _refuse_foreign_files(path: Path, listed: Collection[str]) -> None:
+    """Raises CheckpointError for a listed file that no checkpoint has, and for any file that opening would unpickle."""
+    for name in listed:
+        if name not in (STATE, INDEX) and not tensor_files.is_tensor_file(name):
+            raise CheckpointError(
+                f"{path}: its manifest lists {name!r}, which is no file of a checkpoint; do not use it"
+            )
+    for file in path.iterdir():
+        if file.name.endswith(_PICKLES):
+            raise CheckpointError(
+                f"{path}: holds {file.name}, a pickle, which can run code when it is opened and is no file of a "
+                "checkpoint; it was not opened. Remove it if you know where it comes from"
+            )
 
 
 def _entry(path: Path, size: int | None = None) -> dict[str, Any]:

@@ -27,6 +27,9 @@ def evaluate(
     run_code: Annotated[
         bool, typer.Option("--run-code", help="Code: execute the programs that the model writes, on this machine.")
     ] = False,
+    no_sandbox: Annotated[
+        bool, typer.Option("--no-sandbox", help="Code: run it also where bubblewrap does not work; see docs.")
+    ] = False,
     tokens: Annotated[int, typer.Option(min=1, help="Math and code: maximum tokens per answer.")] = 256,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_json: AsJson = False,
@@ -34,6 +37,7 @@ def evaluate(
     """Evaluate a model: perplexity and bits per byte by domain; multiple choice, math and code tasks."""
     from curation.core.errors import UserError
     from training.checkpoint.load_model import load_model
+    from training.evaluation.sandbox import require_sandbox
     from training.evaluation.task_files import read_task
     from training.evaluation.tasks import evaluate_task
 
@@ -42,13 +46,16 @@ def evaluate(
     loaded = [read_task(path, limit) for path in tasks or ()]
     if any(t.kind == "code" for t in loaded) and not run_code:
         raise UserError("code tasks execute what the model wrote, on this machine; allow it with --run-code")
+    if any(t.kind == "code" for t in loaded) and not no_sandbox:
+        require_sandbox("--run-code")
     model = load_model(run, device)
     answer: dict[str, Any] = {"run": run}
     if data is not None:
         from training.evaluation.validation_loss import score_run
 
         answer["domains"] = score_run(model, data, limit)
-    results = [evaluate_task(model, t, shots=shots, run_code=run_code, samples=samples, tokens=tokens) for t in loaded]
+    how: dict[str, Any] = {"run_code": run_code, "sandbox": not no_sandbox, "samples": samples, "tokens": tokens}
+    results = [evaluate_task(model, t, shots=shots, **how) for t in loaded]
     answer["tasks"] = [{"task": r.task, "kind": r.kind, "count": r.count, **r.figures} for r in results]
     if as_json:
         print(json.dumps(answer))
