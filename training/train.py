@@ -29,7 +29,7 @@ from training.data.data_schedule import rank_slices
 from training.data.dataset import TokenDataset
 from training.data.token_streams import validation_streams
 from training.distributed.parallel import Ranks, build_model, init_ranks
-from training.distributed.watchdog import start_watchdog
+from training.distributed.watchdog import MARKER, start_watchdog
 from training.evaluation.tasks import read_tasks
 from training.evaluation.validation_loss import ValidationScore
 from training.metrics.experiment_loggers import ExperimentLoggers
@@ -79,8 +79,10 @@ def train(
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(init_ranks(resolve_device(config), config.parallel.dp_shard))
         manifest = read_manifest(data_dir)
+        if ranks.first:
+            (run / MARKER).unlink(missing_ok=True)  # of the session before this one
         resolved = ranks.broadcast_from_rank0(lambda: resolve_config(config, run, manifest))
-        watchdog = stack.enter_context(start_watchdog(resolved.hang_after))
+        watchdog = stack.enter_context(start_watchdog(resolved.hang_after, run))
         stack.enter_context(_torch_settings(resolved))
         if ranks.first:
             settings = resolved.model_dump(mode="json")

@@ -89,7 +89,7 @@ def export(run_dir: str, out_dir: str, *, dtype: torch.dtype = torch.bfloat16) -
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     write(loaded.model, temporary, eos=loaded.eos, positions=loaded.max_seq_len, dtype=dtype)
-    shutil.copy(loaded.tokenizer_file, temporary / "tokenizer.json")
+    shutil.copyfile(loaded.tokenizer_file, temporary / "tokenizer.json")  # without its mode, as all files here
     said = loaded.tokenizer.id_to_token(loaded.eos)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -129,6 +129,7 @@ def write(model: Model, folder: Path, *, eos: int, positions: int, dtype: torch.
         _json(folder / "model.safetensors.index.json", index)
     for name, tensors in zip(names, files, strict=True):
         save_file(tensors, folder / name, metadata={"format": "pt"})
+        shutil.copymode(folder / "config.json", folder / name)  # safetensors' own is 0600, whatever the umask
 
 
 def load_hf(folder: str) -> Model:
@@ -209,7 +210,7 @@ def import_hf(folder: str, run_dir: str) -> Path:
     )
     run.mkdir(parents=True, exist_ok=True)
     if (root / "tokenizer.json").exists():
-        shutil.copy(root / "tokenizer.json", run / "tokenizer.json")
+        shutil.copyfile(root / "tokenizer.json", run / "tokenizer.json")
     tokenizer = {"file": "tokenizer.json", "kind": "imported", "eos": eos, "vocab": model.config.vocab_size}
     _json(run / "data.json", {"manifest": None, "root": folder, "tokenizer": tokenizer})
     (run / "train.yaml").write_text(config.dump())

@@ -121,6 +121,11 @@ def goodput(run: Path) -> dict[str, float]:
     }
 
 
+def is_evaluated(run: Path, step: int) -> bool:
+    """Whether a run's log has the evaluation after a step."""
+    return any(e["kind"] == "validation" and e["step"] == step for e in read(run / METRICS))
+
+
 def last_scores(run: Path) -> dict[str, ValidationScore]:
     """The last evaluation in a run's log, by domain."""
     scores: dict[str, ValidationScore] = {}
