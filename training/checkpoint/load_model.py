@@ -11,6 +11,7 @@ from typing import Any
 from curation.core.errors import UserError
 from training.checkpoint import save_load
 from training.config import load
+from training.cost.device_specs import check_device
 from training.data.data_order import OrderLog
 from training.model.transformer import Model, ModelConfig
 
@@ -37,6 +38,7 @@ class LoadedModel:
 
 def load_model(run_dir: str, device: str = "cpu") -> LoadedModel:
     """The newest undamaged checkpoint of a training run. Raises UserError where there is none."""
+    check_device(device)
     run = Path(run_dir)
     found = save_load.newest(run / "checkpoints")
     if found is None:

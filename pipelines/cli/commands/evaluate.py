@@ -35,15 +35,18 @@ def evaluate(
     from curation.core.errors import UserError
     from training.checkpoint.load_model import load_model
     from training.evaluation.task_files import read_task
-    from training.evaluation.tasks import evaluate_task
+    from training.evaluation.tasks import evaluate_task, ignored_options
 
     if not tasks and data is None:
         raise UserError("nothing to evaluate: name task files (JSONL), --data RUN for perplexity, or both")
     loaded = [read_task(path, limit) for path in tasks or ()]
     if any(t.kind == "code" for t in loaded) and not run_code:
         raise UserError("code tasks execute what the model wrote, on this machine; allow it with --run-code")
+    notes = ignored_options(loaded, shots=shots, run_code=run_code, samples=samples, tokens=tokens)
+    for note in notes:
+        make_console(stderr=True).print(note, style="yellow", markup=False, highlight=False)
     model = load_model(run, device)
-    answer: dict[str, Any] = {"run": run}
+    answer: dict[str, Any] = {"run": run, **({"notes": notes} if notes else {})}
     if data is not None:
         from training.evaluation.validation_loss import score_run
 
@@ -78,4 +81,7 @@ def generate(
     """Generate text with a trained model."""
     from training.evaluation.generate import generate as generate_text
 
+    if temperature == 0 and (top_k is not None or top_p != 0.95):
+        note = "--top-k and --top-p have no effect with --temperature 0, which always takes the most likely token"
+        make_console(stderr=True).print(note, style="yellow", markup=False, highlight=False)
     print(generate_text(run, prompt, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed))

@@ -45,13 +45,13 @@ def runs(ladder: Ladder, data: str, folder: str) -> list[Proxy]:
     from training import config
     from training.train import model_config
 
-    vocab = read_manifest(data).tokenizer.vocab
     base = (config.load(ladder.base) if isinstance(ladder.base, str) else _parse(ladder.base)).model_dump(mode="json")
     if base["data"]["changes"]:
         raise UserError(
             "the ladder's base has data.changes, whose steps are those of one run; each size of the ladder has its "
             "own number of steps\n  remove data.changes from the base"
         )
+    vocab = read_manifest(data).tokenizer.vocab
     made = []
     for size in ladder.sizes:
         settings = base | {"model": {"preset": None, "tie_embeddings": base["model"]["tie_embeddings"], **size}}

@@ -192,7 +192,7 @@ def test_tokens_are_counted_where_the_data_changes(tmp_path: Path) -> None:
     (run / "train.yaml").write_text(config.parse(yaml.safe_dump(value)).dump())
     assert read(str(run)).d.tolist() == [2 * 8 * 64 + 3 * 16 * 32 + 16 * 128]
     with pytest.raises(UserError, match=r"the ladder's base has data\.changes"):
-        ladder.runs(ladder.Ladder(base=value, sizes=[{"hidden_size": 32}], tokens_per_param=[1]), "unused", "unused")
+        ladder.runs(ladder.Ladder(base=value, sizes=[{"hidden_size": 32}, {"hidden_size": 64}]), "unused", "unused")
 
 
 def test_unique_tokens_follow_a_changed_mix(tmp_path: Path) -> None:
