@@ -20,7 +20,9 @@ from curation.shards import Manifest, read_manifest
 from training.callbacks import LogCallback, SpikeGuardCallback, WatchdogCallback
 from training.checkpoint import save_load
 from training.checkpoint.disk_space import full_disk_in_words
-from training.checkpoint.resume import resolve_config, resolve_device, write_run_files
+from training.checkpoint.parent import Parent, find_parent
+from training.checkpoint.resume import manifest_digest, resolve_config, resolve_device, write_run_files
+from training.checkpoint.run_directory import hold_run_directory, refuse_foreign_files
 from training.checkpoint.save_load import Checkpoint, CheckpointSaver
 from training.config import TrainConfig
 from training.cost import device_specs
@@ -36,7 +38,7 @@ from training.evaluation.validation_loss import ValidationScore
 from training.metrics.experiment_loggers import ExperimentLoggers
 from training.metrics.log_format import METRICS, SESSIONS
 from training.metrics.metrics_log import MetricsLog, Report, goodput, last_scores
-from training.model.transformer import Model, ModelConfig
+from training.model.transformer import ModelConfig
 from training.preflight import preflight_notes
 from training.stability import rollback
 from training.stability.spike_detection import SpikeGuard
@@ -81,6 +83,8 @@ def train(
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(init_ranks(resolve_device(config), config.parallel.dp_shard))
         manifest = read_manifest(data_dir)
+        ranks.broadcast_from_rank0(lambda: refuse_foreign_files(run, manifest.tokenizer.file))
+        still_held = stack.enter_context(hold_run_directory(run, ranks))
         if ranks.first:
             (run / MARKER).unlink(missing_ok=True)  # of the session before this one
         resolved = ranks.broadcast_from_rank0(lambda: resolve_config(config, run, manifest))
@@ -91,21 +95,32 @@ def train(
             report = stack.enter_context(ExperimentLoggers(run, resolved.log_to, report, settings))
 
         checkpoint = ranks.broadcast_from_rank0(lambda: rollback.latest_checkpoint(run))
-        data, order, notes = _open_data(resolved, manifest, checkpoint, ranks)
+        parent = None
+        if checkpoint is None:
+            digest = manifest_digest(manifest)
+            parent = ranks.broadcast_from_rank0(lambda: find_parent(resolved, run, manifest, digest))
+        start = parent.checkpoint if parent is not None and parent.branch else checkpoint
+        data, order, notes = _open_data(resolved, manifest, start, ranks)
+        origin = _origin_notes(checkpoint, parent, resolved.steps)  # now: at the end there are newer checkpoints
         validation = validation_streams(manifest, resolved.data.validation)
         sizes = model_config(resolved, manifest.tokenizer.vocab)
         notes += preflight_notes(resolved, manifest, order, sizes, run, validation)
         tasks = ranks.broadcast_from_rank0(lambda: read_tasks(resolved))
         if ranks.first:
-            for note in notes if checkpoint is None or checkpoint.state["step"] < resolved.steps else ():
+            unfinished = checkpoint is None or checkpoint.state["step"] < resolved.steps
+            for note in [*(notes if unfinished else ()), *origin]:
                 if report is not None:
                     report({"kind": "note", "note": note})
-            write_run_files(run, resolved, manifest)
-        model = _build_model(resolved, manifest, ranks)
+            write_run_files(run, resolved, manifest, parent.record if parent else None, resumes=checkpoint is not None)
+        model = build_model(model_config(resolved, manifest.tokenizer.vocab), resolved, ranks)
+        if parent is not None:
+            save_load.restore(parent.checkpoint.path, model, None, ranks)
 
         background = resolved.checkpoint.background
-        saver = stack.enter_context(CheckpointSaver(run / "checkpoints", ranks, background=background))
-        log = stack.enter_context(_open_log(run, checkpoint, report, ranks, notes))
+        saver = stack.enter_context(
+            CheckpointSaver(run / "checkpoints", ranks, background=background, before_commit=still_held)
+        )
+        log = stack.enter_context(_open_log(run, start, report, ranks, notes))
         live = LiveStats(resolved, model.config, device_specs.current_device(ranks.device.type), ranks.world)
         guard = SpikeGuard(resolved.guard, ranks.device, overflow=resolved.precision == "fp16")
         built_in = (WatchdogCallback(watchdog), LogCallback(log, live), SpikeGuardCallback(guard, log))
@@ -114,8 +129,8 @@ def train(
             validation=validation, tasks=tasks,
         )  # fmt: skip
         with full_disk_in_words(run):
-            trainer.fit(checkpoint)
-        return _result(trainer, checkpoint, notes)
+            trainer.fit(start, begins=checkpoint is None)
+        return _result(trainer, start, [*notes, *origin])
 
 
 def finished_result(run: Path) -> TrainResult:
@@ -135,7 +150,7 @@ def finished_result(run: Path) -> TrainResult:
 
 def model_config(config: TrainConfig, vocab: int) -> ModelConfig:
     """The sizes of the model, from the configuration and the tokenizer's vocabulary."""
-    return ModelConfig(vocab_size=vocab, **config.model.model_dump(exclude={"preset"}))
+    return ModelConfig(**config.model.sizes(vocab))
 
 
 def _open_data(
@@ -154,12 +169,12 @@ def _open_data(
     return data, order, notes
 
 
-def _build_model(config: TrainConfig, manifest: Manifest, ranks: Ranks) -> Model:
-    """The model with its first weights: random, or those of `init_from`."""
-    model = build_model(model_config(config, manifest.tokenizer.vocab), config, ranks)
-    if config.init_from is not None:
-        save_load.restore(save_load.find_checkpoint(config.init_from), model, None, ranks)
-    return model
+def _origin_notes(checkpoint: Checkpoint | None, parent: Parent | None, steps: int) -> list[str]:
+    """What the run goes on from, and which newer checkpoints are damaged."""
+    if checkpoint is not None:
+        left = checkpoint.state["step"] < steps
+        return [*checkpoint.notes, *([f"resuming from {checkpoint.description}"] if left else [])]
+    return list(parent.notes) if parent is not None else []
 
 
 def _open_log(
@@ -177,10 +192,10 @@ def _result(trainer: Trainer, checkpoint: Checkpoint | None, notes: list[str]) -
     run, ranks, state = trainer.run, trainer.ranks, trainer.state
     scores = trainer.scores or ranks.broadcast_from_rank0(lambda: last_scores(run))  # {}: no step was left to do
     useful = goodput(run).get("goodput") if ranks.first else None
-    resumed_from, damaged = (checkpoint.state["step"], checkpoint.notes) if checkpoint else (0, ())
+    resumed_from = checkpoint.state["step"] if checkpoint else 0
     return TrainResult(
         state.step, state.sequences, state.tokens, trainer.loss, scores,
-        save_load.checkpoints(run / "checkpoints")[-1], resumed_from, (*notes, *damaged), _masked(state.order), useful,
+        save_load.checkpoints(run / "checkpoints")[-1], resumed_from, tuple(notes), _masked(state.order), useful,
     )  # fmt: skip
 
 

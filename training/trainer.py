@@ -3,7 +3,7 @@
 What surrounds the loop comes in as callbacks: the logs, the spike guard and the watchdog (callbacks.py), and a user's
 own. The order of a run:
 
-    on_train_start, then on_load (a resumed run) or on_evaluate and on_save (a new one)
+    on_train_start, then on_load (a resumed run) or on_evaluate and on_save (a new one); all three for a branch
     each step: on_gradients, on_step_end
     every `log_every` steps, and before an evaluation or checkpoint: on_log, should_roll_back
     where any callback rolls back: on_rollback, on_load; else on_evaluate and on_save when they are due
@@ -17,6 +17,7 @@ that was due there.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -125,8 +126,10 @@ class Trainer:
         self._zero = torch.zeros((), device=ranks.device)
         self._no_z = torch.full((2,), torch.nan, dtype=torch.float64, device=ranks.device)
 
-    def fit(self, checkpoint: Checkpoint | None = None) -> None:
+    def fit(self, checkpoint: Checkpoint | None = None, *, begins: bool = False) -> None:
         """Trains from a checkpoint, or from the start, to the last step.
+
+        begins: the checkpoint is that of another run, from which this one branches off.
 
         Raises Preempted where a callback asked to stop before the end; a checkpoint is saved then.
         """
@@ -134,11 +137,13 @@ class Trainer:
         self._call("on_train_start")
         if checkpoint is not None:
             self.resume(checkpoint)
+        if begins:
+            self._saved = None  # the checkpoint is another run's
         try:
-            if (checkpoint is None or self._lacks_evaluation()) and not self.evaluate():
+            if (begins or self._lacks_evaluation()) and not self.evaluate():
                 raise _StopRequested
-            if checkpoint is None and config.guard.action == "rollback":
-                self.save()  # a spike early in the run rolls back to it
+            if begins and (checkpoint is not None or config.guard.action == "rollback"):
+                self.save()  # a spike early in the run rolls back to it, and a branch needs its parent no longer
             while self.state.step < config.steps:
                 stop = self.ranks.any_rank(self._is_asked_to_stop)
                 self.train_step()
@@ -278,6 +283,8 @@ class Trainer:
         """Returns to the newest checkpoint that the run's incidents leave valid."""
         checkpoint = self.ranks.broadcast_from_rank0(lambda: latest_checkpoint(self.run))
         assert checkpoint is not None
+        for note in checkpoint.notes if self.ranks.first else ():  # a damaged one was passed over
+            warnings.warn(note, stacklevel=2)
         self._call("on_rollback", checkpoint)
         self.resume(checkpoint)
         self.metrics.clear()

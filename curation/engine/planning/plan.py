@@ -24,6 +24,7 @@ from curation.core.errors import UserError
 from curation.engine.planning import fingerprints, prior_run
 from curation.engine.planning.exclude_list import ExcludeList, read_exclude_lists
 from curation.engine.planning.map_spec import Op, Source
+from curation.input_files import InputFile, list_inputs
 from curation.packing import mixing, shard_writer
 from curation.step import GlobalStep, MapStep, Step
 
@@ -71,7 +72,7 @@ class Plan:
     scrubber: MapStep | None
     scrub_before: int
     sources: list[Source]
-    files: list[list[storage.InputFile]]  # a list a source
+    files: list[list[InputFile]]  # a list a source
     fingerprint: str  # of the whole run: equal means nothing to do
     base_fingerprint: str
     excluded: ExcludeList
@@ -143,9 +144,9 @@ def _prior_run(step: Step, seed: int) -> str | None:
     return earlier.fingerprint if earlier is not None else None
 
 
-def _files(name: str, root: str, path: str) -> list[storage.InputFile]:
+def _files(name: str, root: str, path: str) -> list[InputFile]:
     try:
-        found = storage.list_inputs(root, path)
+        found = list_inputs(root, path)
     except FileNotFoundError:
         raise UserError(f"source {name!r}: its root {root} does not exist") from None
     if not found:
