@@ -29,10 +29,11 @@ from curation.core.directory_lock import DirectoryBusy, DirectoryLock
 from curation.core.errors import UserError
 from training.checkpoint import save_load
 from training.distributed.parallel import Ranks
+from training.distributed.watchdog import MARKER
 
 CONFIG, DATA = "train.yaml", "data.json"
 # Written over, cut back or removed by a training; what else lies in the directory is left alone
-NAMES = (CONFIG, DATA, "metrics.jsonl", "speed.jsonl", "sessions.jsonl", "checkpoints", "incidents")
+NAMES = (CONFIG, DATA, "metrics.jsonl", "speed.jsonl", "sessions.jsonl", "checkpoints", "incidents", MARKER)
 ENDING = 5.0  # seconds in which an earlier process of the same training may still be ending (torchrun, Ray)
 VISIBLE = 15.0  # seconds in which a file of one node appears on another (a network file system's cache)
 INCIDENT = re.compile(r"\d{4,}\.json")
