@@ -244,7 +244,9 @@ def test_nothing_masked_is_left(
     if executor == "ray":
         monkeypatch.setenv("RAY_TMPDIR", str(run))  # its logs then lie below the run
         run.mkdir()
-    made = runs.curate(short, pipeline(short, **pii), executor=executor, allow_missing=True, workers=1)
+    made = runs.curate(
+        short, pipeline(short, **pii), executor=executor, allow_missing=True, allow_unreadable=True, workers=1
+    )
     assert made.exit_code == 3 and len(made.quarantined) >= 3
     write_report(str(run))
     monkeypatch.delenv("GRISTMILL_PII_KEY", raising=False)
@@ -273,7 +275,7 @@ def test_nothing_is_left_by_a_run_that_fails(short: Path, executor: str, monkeyp
     tree = pipeline(short)
     tree["steps"][1][f"{short}/steps.py:Copies"] = {"system": True}
     with pytest.raises(RunFailed) as caught:
-        runs.curate(short, tree, executor=executor, allow_missing=True, workers=1)
+        runs.curate(short, tree, executor=executor, allow_missing=True, allow_unreadable=True, workers=1)
     failed = [json.loads(line) for line in (run / "log" / "events.jsonl").read_text().splitlines()]
     assert any(e["event"] == "failed" and "<EMAIL_ADDRESS>" in e["reason"] for e in failed)
     assert leaks(run, {"message": str(caught.value)}) == []
@@ -284,7 +286,7 @@ def test_the_test_can_fail(short: Path) -> None:
     write_input(short)
     tree = pipeline(short)
     tree["steps"] = ["extract", "exact_dedup"]
-    runs.curate(short, tree, allow_missing=True)
+    runs.curate(short, tree, allow_missing=True, allow_unreadable=True)
     write_report(str(short / "run"))
     found = leaks(short / "run")
     assert {f.partition("/")[0] for f in found} >= {"cache", "result"} and any("report.html" in f for f in found)
