@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from curation.core import jsonl_log
 from curation.core.errors import DamagedFile, UserError
-from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, Outcome, WorkerDiffers
+from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, InEnvironment, Outcome, WorkerDiffers
 from curation.engine.execution.failure_limit import MAX_RECORDS, FailureLimit
 from curation.engine.planning.map_spec import FailedRecord, MapSpec, Poisoned
 from curation.engine.tasks.source_changes import SourceChanged
@@ -110,7 +110,11 @@ class Phase:
 class Driver:
     """Runs phases in one run directory. `start` makes the executor when the first task has to run."""
 
-    def __init__(self, storage: Storage, start: Callable[[], Executor], progress: Progress | None = None) -> None:
+    def __init__(
+        self, storage: Storage, start: Callable[[], Executor], progress: Progress | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.environment = environment or {}  # what workers must have, see fingerprints.environment
         self.storage, self._start, self.progress = storage, start, progress or Silent()
         self._executor: Executor | None = None
         self.executed = 0  # tasks run by this driver
@@ -219,7 +223,7 @@ class Driver:
                 self._log("start", phase, i, attempt=attempts[i].starts, bytes=sizes[i], slots=slots)
                 self.progress.start(i, sizes[i], slots)
                 memory = TASK_MEMORY * MEMORY_GROWTH ** attempts[i].out_of_memory
-                in_flight[executor.submit(phase.function, shared, phase.specs[i], commit, memory)] = i
+                in_flight[executor.submit(self._checked(phase.function), shared, phase.specs[i], commit, memory)] = i
                 if slots == 1:
                     break
             for handle, outcome in executor.wait(list(in_flight), 1.0):
@@ -354,10 +358,13 @@ class Driver:
 
     def wait_for(self, function: Function, shared: Any, spec: Any) -> Outcome:
         """Runs a call that commits nothing and is no task of the run."""
-        handle = self.executor.submit(function, shared, spec, None, TASK_MEMORY * MEMORY_GROWTH)
+        handle = self.executor.submit(self._checked(function), shared, spec, None, TASK_MEMORY * MEMORY_GROWTH)
         while True:
             for _, outcome in self.executor.wait([handle], 10.0):
                 return outcome
+
+    def _checked(self, function: Function) -> Function:
+        return InEnvironment(function, self.environment)
 
     def _log(self, event: str, phase: Phase, i: int | None = None, **more: Any) -> None:
         if not self.storage.local:

@@ -83,7 +83,7 @@ def check_in_tasks(driver: Driver, plan: Plan, specs: Sequence[MapSpec]) -> None
     wanted = _specs(plan, [n for n in range(len(plan.sources)) if tasks[n] >= MIN_TASKS])
     if not wanted:
         return
-    code = fingerprints.module_fingerprint(__file__)
+    code = fingerprints.source_fingerprint(__file__)
     ids = [
         storage.fingerprint(
             [code, fingerprints.code_fingerprint(type(plan.sources[s.source].reader)), plan.base_fingerprint,

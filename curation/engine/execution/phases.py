@@ -23,7 +23,7 @@ from curation.engine.planning import fingerprints
 from curation.engine.planning.map_spec import FailedRecord, MapPhase, MapSpec, Op
 from curation.engine.planning.plan import Plan, Segment, resolve_ops, store_suffix
 from curation.engine.planning.prior_run import PriorRunRecord, Task, find_reusable
-from curation.engine.tasks import map_task
+from curation.engine.tasks import map_task, stage_task
 from curation.step import InputSplit, StagePlan
 
 
@@ -207,6 +207,8 @@ class Phases:
 
         fingerprint   of the plan's code and options; `reads`: the columns that it reads; `prior`: its prior run
         """
+        # tasks of a stage run the engine's code too
+        fingerprint = storage.fingerprint([fingerprint, fingerprints.module_fingerprint(stage_task.__file__)])
         mine = [Task(m["key"], m["state"]) for m in self.manifests]
         tasks = [*prior.tasks, *mine] if prior is not None else mine
         execution = storage.fingerprint([fingerprint, self.documents_fingerprint(), prior and prior.fingerprint])

@@ -148,7 +148,7 @@ def load_prior_run(step: GlobalStep, seed: int) -> PriorRunRecord | None:
 def _same_step(step: GlobalStep) -> str:
     """Fingerprint of a step's code and options, apart from its prior run."""
     return storage.fingerprint(
-        [fingerprints.code_fingerprint(type(step)), fingerprints.options(step) | {"prior_run": None}]
+        [fingerprints.code_of(type(step)).sources, fingerprints.options(step) | {"prior_run": None}]
     )
 
 

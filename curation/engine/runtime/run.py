@@ -34,6 +34,13 @@ from curation.storage import fingerprint as fingerprint_of
 DONE, UNCHANGED, QUARANTINED = "done", "unchanged", "quarantined"
 
 
+# Written over or removed by a run; what else lies in its directory is left alone
+NAMES = (
+    "pipeline.yaml", "cache", "result", "result.new", "result.old", "generations", "generation.json", "pinned",
+    "poison.jsonl", "deleted_documents.jsonl",
+)  # fmt: skip
+
+
 @dataclass
 class RunResult:
     """How a run ended. exit_code: 0 done, 3 done or stopped with files quarantined (they could not be read), or done
@@ -87,7 +94,8 @@ def curate(
         with lock.hold(store):
             if not (finished and finished["done"]):
                 store.sweep()
-            driver = Driver(store, _executor_factory(executor, address, workers), progress or Silent())
+            start = _executor_factory(executor, address, workers)
+            driver = Driver(store, start, progress or Silent(), plan.environment)
             try:
                 outcome = _run(driver, plan, limit, sample, allow_missing, allow_unreadable, check)
             finally:
@@ -119,6 +127,13 @@ def _check_same_pipeline(store: Storage, pipeline: Pipeline) -> None:
         raise UserError(
             f"{store.root} is a run of the pipeline {made.get('name')!r}, and this one is {pipeline.name!r}. Give "
             "another directory with --run, or the old name if it is the same pipeline changed."
+        )
+    found = [] if store.exists("run.json") else [name for name in NAMES if store.exists(name)]
+    if found:  # a run writes run.json first
+        raise UserError(
+            f"{store.root} holds {', '.join(found)}, and no run wrote {'it' if len(found) == 1 else 'them'}: there is "
+            "no run.json. Curating there would overwrite or remove files that are not its own; give another directory "
+            "with --run."
         )
 
 

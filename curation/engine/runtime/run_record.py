@@ -13,7 +13,6 @@ from curation.config.stored_pipeline import write_stored_pipeline
 from curation.core.errors import DamagedFile, UserError
 from curation.engine.execution.phases import Phases
 from curation.engine.execution.poison_list import FILE as POISON
-from curation.engine.planning import fingerprints
 from curation.engine.planning.plan import Plan
 from curation.engine.results.publish import DECIDED
 from curation.storage import Storage, Written
@@ -68,7 +67,6 @@ def run_fingerprint(store: Storage, plan: Plan) -> str:
 
 def write_header(store: Storage, plan: Plan) -> None:
     """Writes the resolved configuration before work starts; run.json says from now on that the run is not done."""
-    write_stored_pipeline(store, plan.pipeline.resolved())
     made = find_run(store)
     if made is None:
         store.write_json(
@@ -77,6 +75,7 @@ def write_header(store: Storage, plan: Plan) -> None:
     elif made.get("done") is not None or "stopped" in made:
         kept = {k: v for k, v in made.items() if k not in ("stopped", "undecided")}
         store.write_json("run.json", kept | {"done": None})
+    write_stored_pipeline(store, plan.pipeline.resolved())  # after run.json, by which the directory is a run's
     store.remove(DECIDED)
     if store.local:
         os.makedirs(store.full("log"), exist_ok=True)
@@ -111,7 +110,7 @@ def write_run(
             "seed": plan.pipeline.seed,
             "done": done,
             "fingerprint": plan.fingerprint,
-            "versions": fingerprints.environment(),
+            "versions": plan.environment,
             "steps": plan.step_fingerprints,
             "inputs": listed,
             "quantiles": [

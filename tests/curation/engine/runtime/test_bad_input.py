@@ -173,6 +173,18 @@ def test_a_run_directory_of_another_pipeline(folder: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["pipeline.yaml", "cache/mine.txt", "result/shards/manifest.json", "pinned/mine.txt"])
+def test_a_directory_of_somebody_else(folder: Path, name: str) -> None:
+    """Its files would be overwritten, or removed with a tree of the same name."""
+    theirs = folder / "run" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine\n")
+    message = said(folder, runs.text_pipeline(folder))
+    assert f"HERE/run holds {name.split('/')[0]}, and no run wrote it" in message and "--run" in message
+    assert theirs.read_text() == "mine\n"
+    assert [p for p in (folder / "run").rglob("*") if p.is_file()] == [theirs]
+
+
 def test_two_drivers_on_one_run_directory(folder: Path) -> None:
     import fcntl
 
