@@ -41,7 +41,7 @@ class Writer:
         hashes = self._sink.hold()
         self._writer.add_key_value_metadata({_KEY: f"footer {_ZEROS.decode()} blocks {hashes}"})
         self._writer.close()
-        footer = bytes(self._sink.held)
+        footer = bytes(self._sink.held or b"")
         start = footer.rfind(b"footer %s blocks %s" % (_ZEROS, hashes.encode())) + len(b"footer ")
         if footer[-4:] != b"PAR1" or int.from_bytes(footer[-8:-4], "little") + 8 != len(footer):
             raise AssertionError("pyarrow wrote more than the footer when it closed a file")
