@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.checked_parquet import CheckedFile
 from curation.config import rules
 from curation.config.rules import Quantile
 from curation.core.errors import UserError
@@ -66,7 +67,7 @@ class RuleReplay:
     def _ledger_schema(self) -> pa.Schema:
         directory = ledger_directory(self.store)
         names = self.store.names(str(directory))
-        with self.store.open(f"{directory}/{names[0]}") as f:
+        with CheckedFile(self.store, f"{directory}/{names[0]}") as f:
             return pq.read_schema(f)
 
     def _available_columns(self, i: int) -> dict[str, pa.DataType]:

@@ -102,7 +102,7 @@ def export(model: str | LoadedModel, out_dir: str, *, dtype: torch.dtype = torch
 
 def _export_into(folder: Path, loaded: LoadedModel, dtype: torch.dtype) -> None:
     write(loaded.model, folder, eos=loaded.eos, positions=loaded.max_seq_len, dtype=dtype)
-    shutil.copy(loaded.tokenizer_file, folder / "tokenizer.json")
+    shutil.copyfile(loaded.tokenizer_file, folder / "tokenizer.json")  # without its mode, as all files here
     said = loaded.tokenizer.id_to_token(loaded.eos)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -138,6 +138,7 @@ def write(model: Model, folder: Path, *, eos: int, positions: int, dtype: torch.
         _json(folder / "model.safetensors.index.json", index)
     for name, tensors in zip(names, files, strict=True):
         save_file(tensors, folder / name, metadata={"format": "pt"})
+        shutil.copymode(folder / "config.json", folder / name)  # safetensors' own is 0600, whatever the umask
 
 
 def load_hf(folder: str) -> Model:

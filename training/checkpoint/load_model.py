@@ -15,6 +15,7 @@ from training.checkpoint import run_directory, save_load
 from training.checkpoint.run_directory import CONFIG, DATA
 from training.checkpoint.save_load import Checkpoint
 from training.config import load
+from training.cost.device_specs import check_device
 from training.data.data_order import OrderLog
 from training.model.transformer import Model, ModelConfig
 
@@ -46,6 +47,7 @@ def load_model(place: str, device: str = "cpu") -> LoadedModel:
 
     `checkpoint` of the result says which one it is. Raises UserError where there is none, CheckpointError for damage.
     """
+    check_device(device)
     path = Path(place)
     if not (save_load.is_checkpoint(path) or any(save_load.checkpoints(f) for f in (path / "checkpoints", path))):
         raise UserError(f"{place}: no checkpoint here; `gristmill train` writes them")

@@ -21,7 +21,7 @@ from training.checkpoint import run_directory, save_load
 from training.checkpoint.parent import is_same_parent
 from training.checkpoint.run_directory import CONFIG, DATA
 from training.config import TrainConfig, load
-from training.cost.device_specs import has_native_bf16
+from training.cost.device_specs import check_device, has_native
 from training.optim.lr_schedule import learning_rate
 
 # No effect on weights or data order
@@ -149,17 +149,16 @@ def resolve_auto(config: TrainConfig, earlier: TrainConfig | None) -> TrainConfi
     if device == "auto":
         device = earlier.device if earlier else "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "auto":
-        precision = earlier.precision if earlier else "bf16" if has_native_bf16(device) else "fp32"
+        precision = earlier.precision if earlier else "bf16" if has_native("bf16", device) else "fp32"
+    check_device(device)
     if threads is None:
         threads = earlier.threads if earlier else torch.get_num_threads()
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: cuda, but torch finds no CUDA device here; set device: cpu, or run `gristmill doctor`")
     return config.model_copy(update={"device": device, "precision": precision, "threads": threads})
 
 
 def resolve_device(config: TrainConfig) -> str:
     """The kind of device, cpu or cuda, with `auto` resolved for this machine."""
-    return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    return check_device(config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _flat(value: dict[str, Any], above: str = "") -> dict[str, Any]:

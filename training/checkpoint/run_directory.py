@@ -12,6 +12,7 @@ the end and leave checkpoints that cannot be loaded.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -28,10 +29,11 @@ from curation.core.directory_lock import DirectoryBusy, DirectoryLock
 from curation.core.errors import UserError
 from training.checkpoint import save_load
 from training.distributed.parallel import Ranks
+from training.distributed.watchdog import MARKER
 
 CONFIG, DATA = "train.yaml", "data.json"
 # Written over, cut back or removed by a training; what else lies in the directory is left alone
-NAMES = (CONFIG, DATA, "metrics.jsonl", "speed.jsonl", "sessions.jsonl", "checkpoints", "incidents")
+NAMES = (CONFIG, DATA, "metrics.jsonl", "speed.jsonl", "sessions.jsonl", "checkpoints", "incidents", MARKER)
 ENDING = 5.0  # seconds in which an earlier process of the same training may still be ending (torchrun, Ray)
 VISIBLE = 15.0  # seconds in which a file of one node appears on another (a network file system's cache)
 INCIDENT = re.compile(r"\d{4,}\.json")
@@ -113,7 +115,9 @@ def _hold(run: Path) -> Iterator[DirectoryLock]:
             lock = stack.enter_context(directory_lock.hold(run, patience=ENDING))
         except DirectoryBusy as error:
             raise _busy(run, error) from None
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        except OSError as error:
+            if error.errno == errno.ENOSPC:  # said by the caller
+                raise
             raise UserError(f"cannot write to the run directory {run}: {error.strerror}; give another --run") from error
         yield lock
 

@@ -77,6 +77,18 @@ class Ranks:
             raise answer[1]
         return answer[0]  # type: ignore[no-any-return]
 
+    def any_rank(self, ask: Callable[[], bool]) -> Callable[[], bool]:
+        """Starts to ask whether `ask` is true on any rank; the function returned waits for the answer.
+
+        It is the host that asks: the device does not wait, nor does the host for what it does in between. One rank asks
+        only when the answer is wanted.
+        """
+        if self.world == 1:
+            return ask
+        answer = torch.tensor([ask()], dtype=torch.uint8)
+        asked = dist.all_reduce(answer, dist.ReduceOp.MAX, group=self.host, async_op=True)
+        return lambda: bool(asked.wait() and answer.item())
+
     def barrier(self) -> None:
         if self.world > 1:
             dist.barrier(group=self.host)

@@ -102,6 +102,25 @@ def evaluate_task(
     )
 
 
+def ignored_options(
+    tasks: Sequence[Task], *, shots: int = 0, run_code: bool = False, samples: int = 1, tokens: int = 256
+) -> list[str]:
+    """A note for each option of `evaluate_task` that was changed and that tasks of these kinds do not read."""
+    readers = {
+        "--shots": (shots != 0, ("math",), "its prompt is fixed"),
+        "--samples": (samples != 1, ("code",), "it takes one answer"),
+        "--run-code": (run_code, ("code",), "it runs nothing"),
+        "--tokens": (tokens != 256, ("math", "code"), "its answers are not generated, or have a length of their own"),
+    }
+    notes = []
+    for option, (changed, kinds, why) in readers.items():
+        names = [f"{t.name} ({t.kind})" for t in tasks if t.kind not in kinds]
+        if changed and (names or not tasks):
+            on = ", ".join(names) or "the validation loss"
+            notes.append(f"{option} has no effect on {on}: {why}; only {' and '.join(kinds)} tasks read it")
+    return notes
+
+
 def read_tasks(config: TrainConfig) -> list[Task]:
     """Reads the tasks in `evaluate.tasks`.
 

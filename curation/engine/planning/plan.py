@@ -24,6 +24,7 @@ from curation.core import imported_code
 from curation.core.errors import UserError
 from curation.core.imported_code import ImportedCode
 from curation.engine.planning import fingerprints, prior_run
+from curation.engine.planning.duplicate_files import refuse_duplicate_files
 from curation.engine.planning.exclude_list import ExcludeList, read_exclude_lists
 from curation.engine.planning.map_spec import Op, Source
 from curation.input_files import InputFile, list_inputs
@@ -124,6 +125,7 @@ def make_plan(pipeline: Pipeline, *, limit: int | None = None, sample: float | N
     base = storage.fingerprint([fingerprints.environment(writers[:1]), scrub])
     sources = [Source(s.reader, s.root, s.collection, s.domain) for s in pipeline.sources]
     files = [_files(s.name, s.root, s.path) for s in pipeline.sources]
+    refuse_duplicate_files(pipeline.sources, files)
     excluded = read_exclude_lists(pipeline.exclude)
     plan = Plan(
         pipeline, [], {s.name: pa.struct(list(s.signals)) for s in steps}, scrubber, scrub_before, sources, files, "",
@@ -189,11 +191,14 @@ def _pinned(path: str, segments: Sequence[Segment]) -> dict[Quantile, Any]:
     """The values of all quantiles that rules use, from the run.json of another run."""
     import json
 
+    from curation.core import checked_json
+
     fs, inner = storage.filesystem(path)
     try:
-        there = {
-            Quantile(q["signal"], q["p"], q["by"]): q["value"] for q in json.loads(fs.cat_file(inner))["quantiles"]
-        }
+        data = fs.cat_file(inner)
+        # a file of this program has a checksum, one that somebody wrote by hand has none
+        made = checked_json.decode(data, path) if checked_json.is_checked(data) else json.loads(data)
+        there = {Quantile(q["signal"], q["p"], q["by"]): q["value"] for q in made["quantiles"]}
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UserError(
             f"quantiles: {path} cannot be read as the run.json of a finished run ({type(e).__name__}: {e})"

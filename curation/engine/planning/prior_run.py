@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation import storage
-from curation.core.errors import UserError
+from curation.core.errors import DamagedFile, UserError
 from curation.engine.planning import fingerprints
 from curation.step import Corpus, GlobalStep
 from curation.storage import Storage
@@ -79,7 +79,10 @@ def find_reusable(
     path = f"cache/reuse/{key}.json"
     if not store.exists(path):
         return Reusable(path, execution, dict(prior.stages) if prior is not None else {})
-    record = store.read_json(path)
+    try:
+        record = store.read_json(path)
+    except DamagedFile:  # counts as absent; it is written again when the step has run
+        return Reusable(path, execution, dict(prior.stages) if prior is not None else {})
     return Reusable(path, execution, dict(record["used"] if record["execution"] == execution else record["stages"]))
 
 

@@ -39,7 +39,7 @@ def evaluate(
     from training.checkpoint.load_model import load_model
     from training.evaluation.sandbox import require_sandbox
     from training.evaluation.task_files import read_task
-    from training.evaluation.tasks import evaluate_task
+    from training.evaluation.tasks import evaluate_task, ignored_options
 
     if not tasks and data is None:
         raise UserError("nothing to evaluate: name task files (JSONL), --data RUN for perplexity, or both")
@@ -48,6 +48,9 @@ def evaluate(
         raise UserError("code tasks execute what the model wrote, on this machine; allow it with --run-code")
     if any(t.kind == "code" for t in loaded) and not no_sandbox:
         require_sandbox("--run-code")
+    notes = ignored_options(loaded, shots=shots, run_code=run_code, samples=samples, tokens=tokens)
+    for note in notes:
+        make_console(stderr=True).print(note, style="yellow", markup=False, highlight=False)
     model = load_model(run, device)
     assert model.checkpoint is not None
     print_checkpoint(model.checkpoint)
@@ -55,7 +58,7 @@ def evaluate(
         "run": run,
         "checkpoint": str(model.checkpoint.path),
         "step": model.checkpoint.state["step"],
-        "notes": list(model.checkpoint.notes),
+        "notes": [*notes, *model.checkpoint.notes],
     }
     if data is not None:
         from training.evaluation.validation_loss import score_run
@@ -93,6 +96,9 @@ def generate(
     from training.checkpoint.load_model import load_model
     from training.evaluation.generate import generate as generate_text
 
+    if temperature == 0 and (top_k is not None or top_p != 0.95):
+        note = "--top-k and --top-p have no effect with --temperature 0, which always takes the most likely token"
+        make_console(stderr=True).print(note, style="yellow", markup=False, highlight=False)
     model = load_model(run)
     print_checkpoint(model.checkpoint)
     print(generate_text(model, prompt, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed))

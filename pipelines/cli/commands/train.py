@@ -31,7 +31,13 @@ def train(
     data: Annotated[list[str], typer.Option(metavar="RUN", help="Curation run whose shards to train on. Repeatable.")],
     run: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Output directory.", show_default="RUN/train/CONFIG, of the first RUN"),
+        typer.Option(
+            "--run",
+            "--run-dir",  # torchrun takes --run for an abbreviation of its own --run-path
+            metavar="DIR",
+            help="Output directory. Under torchrun: --run-dir, or -- before pipelines.cli.",
+            show_default="RUN/train/CONFIG, of the first RUN",
+        ),
     ] = None,
     init_from: Annotated[
         str | None, typer.Option(metavar="DIR", help="Run or checkpoint to take the initial weights from.")
@@ -50,7 +56,8 @@ def train(
 ) -> None:
     """Train a model on the shards of a run. Resumes an interrupted training from its last checkpoint.
 
-    Under torchrun every rank runs this command. SIGTERM saves a checkpoint and exits with code 75: run it again.
+    Under torchrun every rank runs this command: torchrun --nproc-per-node 8 -m -- pipelines.cli train CONFIG ...
+    SIGTERM saves a checkpoint, leaves the file `preempted` in DIR and exits with code 75: run it again.
     """
     from pipelines.monitor.training_progress import TrainingProgress
     from training.config import load

@@ -1,6 +1,6 @@
 """Round trips: shards exported to nanoGPT, llm.c, Megatron and datasets, read as those read them, and imported again.
 
-Covers: import_formats.py, merge.py
+Covers: merge.py
 """
 
 from __future__ import annotations
