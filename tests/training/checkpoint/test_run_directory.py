@@ -16,6 +16,7 @@ import pytest
 
 from curation.core import directory_lock
 from curation.core.errors import UserError
+from tests.conftest import HANG
 from tests.training.distributed.test_parallel import job
 from training.checkpoint import run_directory, save_load
 from training.checkpoint.huggingface import export, import_hf
@@ -227,7 +228,7 @@ def test_nodes_that_do_not_share_the_directory(corpus: Path, tmp_path: Path) -> 
         )
         for rank in range(2)
     ]  # fmt: skip
-    said = [child.communicate(timeout=240) for child in children]
+    said = [child.communicate(timeout=HANG) for child in children]
     for out, errors in said:
         assert "is not the same directory on all nodes: rank 0 on" in out and "rank 1 on" in out, errors[-2000:]
         assert "on a file system that all nodes share" in out
