@@ -84,7 +84,7 @@ def test_work_grows_with_the_input(target: str, tmp_path: Path) -> None:
     for shape in (s for s in SHAPES if s.target == target and s.name not in DEAR):
         prepare(shape, 1_000, tmp_path)()  # what is imported or compiled on first use
         counts = [calls(prepare(shape, size, tmp_path)) for size in SIZES]
-        if counts[2] - counts[1] > 3 * max(0, counts[1] - counts[0]) + SIZES[2]:
+        if counts[2] - counts[1] > 3 * max(0, counts[1] - counts[0]) + 8 * SIZES[2]:  # a few calls a byte are no growth
             wrong.append((shape.name, counts))
     assert not wrong
 
