@@ -30,6 +30,12 @@ def add_group(name: str, help_text: str, parent: typer.Typer = app) -> typer.Typ
 File = Annotated[str, typer.Argument(metavar="FILE", help="Pipeline file (YAML).")]
 RunDir = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a curation run.")]
 TrainingDir = Annotated[str, typer.Argument(metavar="DIR", help="Directory of a training run.")]
+CheckpointPath = Annotated[
+    str,
+    typer.Argument(
+        metavar="DIR", help="Directory of a training run, or one of its checkpoints (DIR/checkpoints/00000012)."
+    ),
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
@@ -63,3 +69,12 @@ def make_console(quiet: bool = False, stderr: bool = False) -> Any:
     if os.environ.get("GRISTMILL_PLAIN"):
         return Console(quiet=quiet, stderr=stderr, no_color=True, force_terminal=False, emoji=False, soft_wrap=True)
     return Console(quiet=quiet, stderr=stderr)
+
+
+def print_checkpoint(checkpoint: Any, quiet: bool = False) -> None:
+    """Says on stderr which checkpoint a command uses, and why it is not the newest, if it is not."""
+    console = make_console(quiet, stderr=True)
+    for note in checkpoint.notes:
+        console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    style = "yellow" if checkpoint.notes else "dim"
+    console.print(checkpoint.description, style=style, markup=False, highlight=False, soft_wrap=True)

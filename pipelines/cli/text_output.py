@@ -71,7 +71,8 @@ def show_training_plan(console: Console, answer: dict[str, Any]) -> None:
         console.print(f"{name:>22}  {value}", highlight=False, markup=False, soft_wrap=True)
 
     line("training file", answer["training"])
-    line("steps", f"{answer['steps']:,} of {answer['tokens_per_step']:,} tokens")
+    changes = "" if answer["tokens"] == answer["steps"] * answer["tokens_per_step"] else ", at first"
+    line("steps", f"{answer['steps']:,} of {answer['tokens_per_step']:,} tokens{changes}")
     line("tokens", f"{answer['tokens']:,}")
     if "epochs" in answer:
         line("epochs", f"{answer['epochs']:.2f} of {sum(answer['available_tokens'].values()):,} tokens")

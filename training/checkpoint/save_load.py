@@ -39,6 +39,7 @@ from training.optim.optimizers import Optimizers
 MANIFEST, STATE = "manifest.json", "state.json"
 FORMAT = 4  # of manifest, state and tensors; up to 3 the tensors were torch's own files, which hold pickles
 _NAME = re.compile(r"\d{8,}")
+_PARTIAL = re.compile(r"\d{8,}\.(tmp|old)")
 # Files that opening would unpickle, and that no checkpoint of this format holds
 _PICKLES = (".metadata", ".distcp", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 SINGLE_PROCESS = Ranks(0, 1, torch.device("cpu"))
@@ -54,6 +55,13 @@ class Checkpoint:
     path: Path
     state: dict[str, Any]
     notes: tuple[str, ...] = ()
+
+    @property
+    def description(self) -> str:
+        """Which checkpoint this is, and whether it is the newest of its run; `notes` say why it is not."""
+        last = checkpoints(self.path.parent)[-1:]
+        older = f", not the newest, which is {last[0].name}" if last and last[0].name != self.path.name else ""
+        return f"checkpoint {self.path} (step {self.state['step']:,}{older})"
 
 
 @dataclass(frozen=True)
@@ -97,10 +105,15 @@ class CheckpointSaver:
         ranks: Ranks = SINGLE_PROCESS,
         *,
         background: bool = True,
+        before_commit: Callable[[], None] = lambda: None,
         failpoint: Callable[[str], None] = _no_failpoint,
     ) -> None:
-        """`failpoint` is called before every operation at which a crash must do no harm (for tests)."""
+        """`before_commit` is called on the first rank before a checkpoint gets its name, and may raise.
+
+        `failpoint` is called before every operation at which a crash must do no harm (for tests).
+        """
         self.folder, self.ranks, self.background, self._failpoint = folder, ranks, background, failpoint
+        self._before_commit = before_commit
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -166,11 +179,20 @@ class CheckpointSaver:
         self._write(temporary / STATE, state)
         for name in (INDEX, STATE):
             files[name] = _entry(temporary / name)
+        for name, entry in files.items():  # those of other ranks too: a node may have written to a disk of its own
+            size = (temporary / name).stat().st_size if (temporary / name).exists() else None
+            if size != entry["bytes"]:
+                raise CheckpointError(
+                    f"{temporary}: {name} was written with {entry['bytes']} bytes and "
+                    f"{'is not there' if size is None else f'has {size} here'}; the run directory must be on a file "
+                    "system that all nodes share"
+                )
         manifest = {"format": FORMAT, "step": step, "files": dict(sorted(files.items()))}
         self._write(temporary / MANIFEST, json.dumps(manifest, sort_keys=True))
         for path in (temporary / INDEX, temporary):
             self._failpoint(f"fsync {path.name}")
             fsync(path)
+        self._before_commit()
         if final.exists():  # a damaged one that loading passed over
             self._failpoint("rename old")
             final.rename(final.with_suffix(".old"))
@@ -204,17 +226,30 @@ def remove_partial(folder: Path) -> None:
     """Removes checkpoints that a crash left half written or half removed."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        if path.suffix in (".tmp", ".old"):
-            shutil.rmtree(path)
+        if _PARTIAL.fullmatch(path.name):  # other names are not ours
+            remove(path)
 
 
 def remove(path: Path) -> None:
     """Removes a checkpoint: first its name, then its files, so that an incomplete one is never named by digits."""
-    shutil.rmtree(path if path.suffix else path.rename(path.with_suffix(".old")))
+    unnamed = path if path.suffix else path.rename(path.with_suffix(".old"))
+    if unnamed.is_symlink():  # somebody moved it to another disk: only the link is in the run
+        unnamed.unlink()
+    else:
+        shutil.rmtree(unnamed)
 
 
 def verify(path: Path) -> dict[str, Any]:
     """Compares every file of a checkpoint with its manifest; returns its state. Raises CheckpointError."""
+    return _verify(path, None)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """As `verify`, but reads no tensors: only the state is compared with the manifest."""
+    return _verify(path, STATE)
+
+
+def _verify(path: Path, only: str | None) -> dict[str, Any]:
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         if manifest["format"] != FORMAT:
@@ -227,24 +262,27 @@ def verify(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path}: the manifest belongs to another checkpoint")
         _refuse_foreign_files(path, files)
         for name, entry in files.items():
-            if _entry(path / name, entry["bytes"]) != entry:
+            if only in (None, name) and _entry(path / name, entry["bytes"]) != entry:
                 raise CheckpointError(f"{path}: {name} is damaged (its size or checksum differs from the manifest)")
-        tensor_files.check_index(path, files)
+        if only is None:
+            tensor_files.check_index(path, files)
         state: dict[str, Any] = json.loads((path / STATE).read_text())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from error
     return state
 
 
-def newest(folder: Path, upto: int | None = None) -> Checkpoint | None:
+def newest(folder: Path, upto: int | None = None, read: Callable[[Path], dict[str, Any]] = verify) -> Checkpoint | None:
     """The newest undamaged checkpoint (not past step `upto`), without its tensors; None where there is none.
+
+    read: `verify`, or `read_state` where the tensors are not needed.
 
     Raises CheckpointError where there are checkpoints and none can be read: starting over is for the user to decide.
     """
     notes: list[str] = []
     for path in reversed([p for p in checkpoints(folder) if upto is None or int(p.name) <= upto]):
         try:
-            return Checkpoint(path, verify(path), tuple(notes))
+            return Checkpoint(path, read(path), tuple(notes))
         except CheckpointError as error:
             notes.append(f"{error}; trying the checkpoint before it")
     if notes:
@@ -274,16 +312,31 @@ def summarize_checkpoints(folder: Path) -> list[dict[str, Any]]:
     return [{**r, "good": None if r["good"] is None else r["step"] == newest_good} for r in rows]
 
 
-def find_checkpoint(place: str) -> Path:
-    """The newest checkpoint of a run or of its `checkpoints` folder, or `place` itself. Raises CheckpointError."""
+def find_checkpoint(place: str | Path, read: Callable[[Path], dict[str, Any]] = verify) -> Checkpoint:
+    """The newest checkpoint of a run or of its `checkpoints` folder, or `place` itself. Raises CheckpointError.
+
+    A checkpoint that was asked for by its own path is taken or refused; only among those of a run is another tried.
+    """
     path = Path(place)
-    if _NAME.fullmatch(path.name) and (path / MANIFEST).exists():
-        verify(path)
-        return path
-    found = newest(path / "checkpoints") or newest(path)
+    if is_checkpoint(path):
+        if not path.is_dir():
+            there = ", ".join(p.name for p in checkpoints(path.parent)) or "none"
+            raise CheckpointError(f"{place}: no checkpoint here; the checkpoints in {path.parent} are: {there}")
+        return Checkpoint(path, read(path))
+    found = newest(path / "checkpoints", read=read) or newest(path, read=read)
     if found is None:
-        raise CheckpointError(f"{place}: no checkpoint here")
-    return found.path
+        raise CheckpointError(f"{place}: no checkpoint here; `gristmill train` writes them")
+    return found
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path names a checkpoint, there or not; a run may have a date of eight digits for a name."""
+    return bool(_NAME.fullmatch(path.name)) and (path.parent.name == "checkpoints" or (path / MANIFEST).exists())
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The run directory around a checkpoint."""
+    return checkpoint.absolute().parent.parent
 
 
 def restore(path: Path, model: nn.Module, optimizers: Optimizers | None, ranks: Ranks = SINGLE_PROCESS) -> None:

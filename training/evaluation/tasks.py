@@ -102,6 +102,25 @@ def evaluate_task(
     )
 
 
+def ignored_options(
+    tasks: Sequence[Task], *, shots: int = 0, run_code: bool = False, samples: int = 1, tokens: int = 256
+) -> list[str]:
+    """A note for each option of `evaluate_task` that was changed and that tasks of these kinds do not read."""
+    readers = {
+        "--shots": (shots != 0, ("math",), "its prompt is fixed"),
+        "--samples": (samples != 1, ("code",), "it takes one answer"),
+        "--run-code": (run_code, ("code",), "it runs nothing"),
+        "--tokens": (tokens != 256, ("math", "code"), "its answers are not generated, or have a length of their own"),
+    }
+    notes = []
+    for option, (changed, kinds, why) in readers.items():
+        names = [f"{t.name} ({t.kind})" for t in tasks if t.kind not in kinds]
+        if changed and (names or not tasks):
+            on = ", ".join(names) or "the validation loss"
+            notes.append(f"{option} has no effect on {on}: {why}; only {' and '.join(kinds)} tasks read it")
+    return notes
+
+
 def read_tasks(config: TrainConfig) -> list[Task]:
     """Reads the tasks in `evaluate.tasks`.
 
@@ -125,6 +144,6 @@ def score_tasks(
     """
     told = manifest.tokenizer
     file = run / told.file
-    trained = LoadedModel(model, load_tokenizer(file, told.kind, told.sha256), file, told.eos, max_seq_len)
+    trained = LoadedModel(model, load_tokenizer(file, told.kind, told.sha256), file, told.eos, max_seq_len, told.vocab)
     found = [evaluate_task(trained, task) for task in tasks]
     return {"tasks": {f"{r.task}.{name}": value for r in found for name, value in r.figures.items()}}
