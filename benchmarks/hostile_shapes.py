@@ -434,7 +434,7 @@ TEXTS = [
     *(Shape(name, "pii:whole", _PII[name]) for name in ("a letter, then @", "1.2.3.4 repeated", "digits", "a@ repeated")),
     *(Shape(name, "pii:scrub", make) for name, make in {
         "percent signs": repeated("%41", "http://a.org/?b="),
-        "JSON of numbers": lambda n: json.dumps({"a": list(range(n // 7))}),
+        "JSON of numbers": lambda n: json.dumps({"a": [1234567] * (n // 9)}),
         "JSON of equal keys after masking": lambda n: json.dumps({f"u{i}@python.org": 1 for i in range(n // 20)}),
         "backslashes": repeated("\\"),
         "a long run of percent-encoded bytes": repeated("%E2%82"),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import gzip
 import json
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -123,14 +126,15 @@ _kept: list[Any] = []
 @functools.cache
 def _fasttext_model() -> str:
     """A small classifier of two languages."""
-    import fasttext
-
     lines = [f"__label__en {EVAL_ITEM} {i}" for i in range(50)] + [
         f"__label__de das ist ein Satz {i}" for i in range(50)
     ]
     (_folder() / "train.txt").write_text("\n".join(lines))
-    model = fasttext.train_supervised(str(_folder() / "train.txt"), dim=8, lr=0.05, verbose=0, thread=1)
-    model.save_model(str(_folder() / "model.bin"))
+    # in a fresh process: fastText starts from memory as malloc left it, which may hold NaN
+    code = "import fasttext, sys; fasttext.train_supervised(sys.argv[1], dim=8, thread=1).save_model(sys.argv[2])"
+    environment = {**os.environ, "MALLOC_PERTURB_": "255"}
+    command = [sys.executable, "-c", code, str(_folder() / "train.txt"), str(_folder() / "model.bin")]
+    subprocess.run(command, check=True, env=environment)
     return str(_folder() / "model.bin")
 
 

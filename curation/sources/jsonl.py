@@ -113,9 +113,11 @@ def read_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Itera
         try:
             if problem:
                 raise RecordError(problem)
-            yield fields.to_row(parse_line(line), where, position_key(at), len(line))
+            row = fields.to_row(parse_line(line), where, position_key(at), len(line))
         except RecordError as error:
-            yield fields.unreadable_row(where, position_key(at), str(error))
+            row = fields.unreadable_row(where, position_key(at), str(error))
+        yield row
+        if row.drop and row.drop[0] == "unreadable":
             drops.count(
                 stream.position - (piece.start or 0), stream.stored_position if stream.compressed else stream.position
             )
