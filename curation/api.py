@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.checked_parquet import CheckedFile
 from curation.config.load_pipeline import load_pipeline
 from curation.core.errors import UserError
 from curation.engine.results import explain as explaining
@@ -128,7 +129,7 @@ class Run:
         if directory.endswith("/documents") and not self._store.names(directory):
             raise UserError(f"{self.path} has no documents: the run stopped; its ledger says what it decided till then")
         for name in self._store.names(directory):
-            with self._store.open(f"{directory}/{name}") as f:
+            with CheckedFile(self._store, f"{directory}/{name}") as f:
                 parquet = pq.ParquetFile(f)
                 there = parquet.schema_arrow.names
                 if unknown := [c for c in columns or () if c.split(".")[0] not in there]:
@@ -139,7 +140,10 @@ class Run:
         return pa.concat_tables(tables)
 
     def sql(self, query: str) -> pa.Table:
-        """Runs a DuckDB query on the tables `ledger` and `documents`. Reads only the columns that it needs."""
+        """Runs a DuckDB query on the tables `ledger` and `documents`.
+
+        Compares local files with their checksums first (a second for some gigabytes), then reads only the columns that
+        the query needs."""
         import duckdb
 
         with duckdb.connect() as connection:
@@ -150,6 +154,10 @@ class Run:
             for name in ("ledger", "documents"):
                 if not self._store.exists(f"{self._tree}/{name}"):
                     continue  # a run that stopped has a ledger only
+                if self._store.local:  # an object store checks its bytes itself
+                    for file in self._store.names(f"{self._tree}/{name}"):
+                        with CheckedFile(self._store, f"{self._tree}/{name}/{file}") as f:
+                            f.check()
                 where = self._store.url(f"{self._tree}/{name}/*.parquet").replace("'", "''")
                 connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{where}')")
             return connection.sql(query).to_arrow_table()

@@ -66,6 +66,9 @@ class Datatrove(MapStep):
     def packages(self) -> Sequence[str]:
         return ("datatrove", "tldextract")
 
+    def plugins(self) -> Sequence[type]:
+        return (self._class(),)  # datatrove's utilities import what they need in functions
+
     def check(self) -> None:
         if not self.block:
             raise UserError(f"step {self.name}: `block` is empty; name a datatrove class such as GopherQualityFilter")

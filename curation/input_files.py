@@ -14,8 +14,9 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from curation.storage import filesystem, is_remote
 
@@ -52,9 +53,24 @@ def list_inputs(root: str, pattern: str, *, hidden: bool = False) -> list[InputF
     for name, info in fs.glob(posixpath.join(base, pattern), detail=True).items():
         path = posixpath.relpath(name, base)
         if info["type"] == "file" and (hidden or _is_asked_for(path, pattern)):
-            version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
-            files.append(InputFile(path, int(info["size"]), str(version).strip('"')))
+            files.append(_describe_remote(path, info))
     return sorted(files)
+
+
+def describe_input(root: str, path: str) -> InputFile | None:
+    """A file below `root` as it is now: one stat, or one request. None if it is gone."""
+    fs, base = filesystem(root)
+    if not is_remote(root):
+        return _describe(path, os.path.join(base, path))
+    try:
+        return _describe_remote(path, fs.info(posixpath.join(base.rstrip("/"), path)))
+    except FileNotFoundError:
+        return None
+
+
+def _describe_remote(path: str, info: Mapping[str, Any]) -> InputFile:
+    version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
+    return InputFile(path, int(info["size"]), str(version).strip('"'))
 
 
 def is_housekeeping(name: str) -> bool:

@@ -18,15 +18,16 @@ import posixpath
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 import fsspec
 from fsspec.core import url_to_fs
 
+from curation.core import checked_json
 from curation.core.atomic_files import fsync
-from curation.core.errors import UserError
+from curation.core.errors import DamagedFile, UserError
 from curation.core.packages import describe_missing
 from curation.core.relative_paths import check_relative
 
@@ -202,7 +203,15 @@ class Storage:
         with self.open(path) as f:
             return f.read()
 
-    def read_json(self, path: str) -> Any:
+    def read_json(self, path: str) -> dict[str, Any]:
+        """What `write_json` wrote. Raises DamagedFile if its bytes changed since, or if there is no such file."""
+        try:
+            return checked_json.decode(self.read_bytes(path), path, self.root)
+        except FileNotFoundError as error:
+            raise DamagedFile(path, "it is missing", self.root) from error
+
+    def read_plain_json(self, path: str) -> Any:
+        """Of a file without a checksum of its own, which others read too: a manifest of shards, croissant.json."""
         return json.loads(self.read_bytes(path))
 
     def names(self, path: str) -> list[str]:
@@ -273,10 +282,9 @@ class Storage:
             f.write(data)
         return written
 
-    def write_json(self, path: str, value: Any) -> Written:
-        """Canonical JSON: sorted keys, one trailing newline, so that equal values are equal bytes."""
-        text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, default=_jsonable)
-        return self.write_bytes(path, (text + "\n").encode("utf-8", "surrogateescape"))
+    def write_json(self, path: str, value: Mapping[str, Any]) -> Written:
+        """Canonical JSON with a checksum of itself, which `read_json` compares; equal values are equal bytes."""
+        return self.write_bytes(path, checked_json.encode(value, _jsonable))
 
     def remove(self, path: str) -> None:
         """Removes a file or a tree; absent is fine."""

@@ -15,11 +15,13 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from curation.core.errors import UserError
+from curation.core.imported_code import imported_code
 from curation.core.packages import explain_import_error
 from curation.core.schema import nearest
 from curation.core.yaml_lines import Path, YamlTree
@@ -91,10 +93,30 @@ def load_class(target: str, where: str = "") -> type:
             missing = explain_import_error(error)
             reason = f": {missing}" if missing else f" cannot be imported: {error}"
             raise UserError(f"{prefix}{module_name}{reason}") from error
+    _check_current(sys.modules[module_name], prefix)
     found = getattr(sys.modules[module_name], class_name, None)
     if not isinstance(found, type):
         raise UserError(f"{prefix}{target.rpartition(':')[0]} has no class {class_name}")
     return found
+
+
+_imported: dict[str, tuple[int, int]] = {}  # the user's files when this process imported them: mtime and size
+
+
+def _check_current(module: ModuleType, prefix: str) -> None:
+    """Raises UserError where a file of the user's that the module imports was changed after this process imported it:
+    Python keeps what it has imported, while fingerprints are of what the files say."""
+    if module.__name__.startswith("curation.") or not module.__file__:
+        return
+    for file in imported_code(module.__file__).foreign_files():
+        if file == os.path.realpath(module.__file__) and module.__name__.startswith("_gristmill_"):
+            continue  # a changed one is another module
+        stat = os.stat(file)
+        if _imported.setdefault(file, (stat.st_mtime_ns, stat.st_size)) != (stat.st_mtime_ns, stat.st_size):
+            raise UserError(
+                f"{prefix}{file} was changed after this process imported it, so the old code would run\n"
+                "  start a new process (in a notebook: restart the kernel)"
+            )
 
 
 def _module_name(path: str) -> str:

@@ -50,10 +50,7 @@ def _write_all(manifest: shards.Manifest, to: TokenFormat, out: str) -> list[str
     written: list[str] = []
     for split, domains in manifest.splits.items():
         for domain, entries in domains.items():
-            open_shards = (
-                shards.open_shard(manifest.path(e), entry=e, tokenizer=manifest.tokenizer.sha256)
-                for e in entries.shards
-            )
+            open_shards = (_open_whole(manifest, e) for e in entries.shards)
             base = os.path.join(out, f"{split}-{domain}")
             if to == "megatron":
                 written += _write_megatron(base, open_shards, manifest.itemsize)
@@ -68,6 +65,12 @@ def _write_all(manifest: shards.Manifest, to: TokenFormat, out: str) -> list[str
                 written.append(f"{base}.bin")
                 _write_stream(f"{base}.bin", open_shards, entries.tokens, manifest.itemsize, header=to == "llmc")
     return written
+
+
+def _open_whole(manifest: shards.Manifest, entry: shards.ShardEntry) -> shards.Shard:
+    """Opens a shard whose bytes are those of the manifest: what is copied from a damaged one would look whole."""
+    shards.verify_entry(manifest, entry)
+    return shards.open_shard(manifest.path(entry), entry=entry, tokenizer=manifest.tokenizer.sha256)
 
 
 def _write_stream(path: str, open_shards: Iterator[shards.Shard], count: int, itemsize: int, *, header: bool) -> None:
@@ -112,6 +115,7 @@ def _write_datasets(
     for i, entry in enumerate(entries.shards):
         path = os.path.join(folder, f"{split}-{i:05d}-of-{len(entries):05d}.arrow")
         source = manifest.path(entry)
+        shards.verify_entry(manifest, entry)
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, "exists", path)
         if shards.is_remote(source):

@@ -151,6 +151,7 @@ def read_documents(manifests: Sequence[shards.Manifest]) -> Iterable[tuple[str, 
     """Yields (split, domain, document) of each run in turn."""
     for manifest in manifests:
         for split, domain, entry in manifest.entries():
+            shards.verify_entry(manifest, entry)  # what is copied from a damaged shard would look whole
             shard = shards.open_shard(manifest.path(entry), entry=entry, tokenizer=manifest.tokenizer.sha256)
             for row, document in enumerate(shard.documents.to_pylist()):
                 begin, end = int(shard.offsets[row]) + 1, int(shard.offsets[row + 1])

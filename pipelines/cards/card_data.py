@@ -97,7 +97,7 @@ def gather(run_dir: str) -> CardData:
         signals=signals,
         kept_languages=languages,
         rows=rows,
-        manifest=store.read_json("result/shards/manifest.json")
+        manifest=store.read_plain_json("result/shards/manifest.json")
         if store.exists("result/shards/manifest.json")
         else None,
         generation=generations.next_generation(store),

@@ -32,6 +32,7 @@ _INTERRUPTED = 130  # the exit code that Typer gives for Ctrl-C
 # does not import them.
 _USER_ERRORS = (
     ("curation.core.errors", "UserError", 2),
+    ("curation.core.errors", "DamagedFile", 1),
     ("curation.engine.execution.driver", "RunFailed", 1),
     ("curation.shards", "ShardError", 1),
     ("training.data.mix_table", "OrderError", 1),

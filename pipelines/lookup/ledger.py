@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.checked_parquet import CheckedFile
 from curation.engine.results.publish import newest_tree
 from curation.storage import Storage
 
@@ -30,5 +31,5 @@ def read_batches(
     """The rows of all Parquet files of a directory of the run, in the order of the file names, `rows` at a time."""
     for name in store.names(directory):
         if name.endswith(".parquet"):
-            with store.open(f"{directory}/{name}") as f:
+            with CheckedFile(store, f"{directory}/{name}") as f:
                 yield from pq.ParquetFile(f).iter_batches(batch_size=rows, columns=columns, use_threads=False)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.checked_parquet import CheckedFile
 from curation.engine.results.publish import RESULT, newest_tree
 from curation.storage import Storage
 
@@ -136,7 +137,7 @@ def _text_bytes(
             yield _ids(base.column("doc_id").take(pa.array(order[at]))), _flat(text.column("bytes"))
     if not found and newest_tree(store) == RESULT:
         for name in store.names("result/documents"):
-            with store.open(f"result/documents/{name}") as f:
+            with CheckedFile(store, f"result/documents/{name}") as f:
                 for batch in pq.ParquetFile(f).iter_batches(8192, columns=["doc_id", "text"], use_threads=False):
                     yield _ids(batch.column("doc_id")), _flat(pc.binary_length(batch.column("text")))
 
@@ -144,7 +145,7 @@ def _text_bytes(
 def _read(store: Storage, files: list[str], columns: list[str]) -> pa.Table | None:
     tables = []
     for path in files:
-        with store.open(path) as f:
+        with CheckedFile(store, path) as f:
             tables.append(pq.read_table(f, columns=columns, use_threads=False))
     return pa.concat_tables(tables) if tables else None
 

@@ -181,9 +181,10 @@ def find_document(manifest: Manifest, doc_id: str) -> list[tuple[str, str, int, 
 
 def trace_token(place: str, shard: str, token: int) -> dict[str, Any]:
     """The document that a token of a shard belongs to, where it was crawled, and the source text around it."""
-    from curation.shards import open_shard
+    from curation.shards import open_shard, verify_entry
 
     manifest, entry, domain = _find_shard(place, shard)
+    verify_entry(manifest, entry)
     opened = open_shard(manifest.path(entry), entry=entry, tokenizer=manifest.tokenizer.sha256)
     if not 0 <= token < entry.tokens:
         raise UserError(f"--token {token}: {entry.path} has tokens 0 to {entry.tokens - 1}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from curation.config import rules
 from curation.config.stored_pipeline import read_stored_pipeline
-from curation.config.where_condition import LIMITED_RULE
+from curation.config.where_condition import limit_rule, one_line, parts_of_rule
 from curation.core.errors import UserError
 from curation.step import GlobalStep
 from curation.storage import Storage
@@ -50,7 +51,7 @@ def load_steps(store: Storage, run_dir: str, undecided: Sequence[str] = ()) -> t
 
 
 def apply_change(steps: Sequence[Step], text: str) -> dict[str, str | None]:
-    """Applies one `--set` to the steps and returns {step, rule, before, after}.
+    """Applies one `--set` to the steps and returns {step, rule, before, after}, SQL on one line.
 
     `where:` of a step limits its new rules too. Raises UserError for a key that names no rule, or more than one.
     """
@@ -64,10 +65,12 @@ def apply_change(steps: Sequence[Step], text: str) -> dict[str, str | None]:
         if before is None:
             raise UserError(f"what-if: {step.name} has no rule {rule!r} to remove\n  its rules: {', '.join(step.old)}")
         del step.new[rule]
-        return {"step": step.name, "rule": rule, "before": before, "after": None}
-    limits = {m[1] for s in step.old.values() if (m := LIMITED_RULE.fullmatch(s))}
-    step.new[rule] = f"{limits.pop()}({sql})" if len(limits) == 1 else sql
-    return {"step": step.name, "rule": rule, "before": before, "after": step.new[rule]}
+        return {"step": step.name, "rule": rule, "before": one_line(before), "after": None}
+    rules.parse(rule, sql, f"what-if: {step.name}.{rule}")
+    limits = {condition for s in step.old.values() if (condition := parts_of_rule(s)[1])}
+    step.new[rule] = limit_rule(sql, limits.pop()) if len(limits) == 1 else sql
+    shown = None if before is None else one_line(before)
+    return {"step": step.name, "rule": rule, "before": shown, "after": one_line(step.new[rule])}
 
 
 def _find_rule(steps: Sequence[Step], key: str) -> tuple[Step, str]:

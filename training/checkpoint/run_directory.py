@@ -12,6 +12,7 @@ the end and leave checkpoints that cannot be loaded.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -114,7 +115,9 @@ def _hold(run: Path) -> Iterator[DirectoryLock]:
             lock = stack.enter_context(directory_lock.hold(run, patience=ENDING))
         except DirectoryBusy as error:
             raise _busy(run, error) from None
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        except OSError as error:
+            if error.errno == errno.ENOSPC:  # said by the caller
+                raise
             raise UserError(f"cannot write to the run directory {run}: {error.strerror}; give another --run") from error
         yield lock
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from curation.core.errors import UserError
 from curation.core.packages import require
+from curation.core.start_ray import start_local_ray
 from curation.shards import read_manifest
 from training.checkpoint.run_directory import refuse_foreign_files
 from training.checkpoint.save_load import CheckpointError
@@ -46,7 +47,10 @@ def train_on_ray(
 
     run = Path(run_dir).resolve()
     if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False)
+        if address is None:
+            start_local_ray(ray, None, log_to_driver=False)
+        else:
+            ray.init(address=address, log_to_driver=False)
     gpu = config.device == "cuda"
     places = [data_dir] if isinstance(data_dir, str) else data_dir
     data = [p if "://" in p else str(Path(p).resolve()) for p in places]

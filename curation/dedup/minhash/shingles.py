@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from typing import Any
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from curation.kernels import kernel
 
 U64 = npt.NDArray[np.uint64]
 
@@ -36,9 +36,6 @@ SEPARATOR, WORD_PART, WORD_ALONE, SPACE = 0, 1, 2, 3  # classes of characters; S
 _FNV = np.uint64(0x100000001B3)
 _START = np.uint64(0xCBF29CE484222325)
 _BASE = np.uint64(0x9E3779B97F4A7C15)
-
-# Cached on disk: compiling the kernels takes 2 s, which every worker process would pay again.
-jit: Any = functools.partial(nb.njit, cache=True, nogil=True, error_model="numpy", boundscheck=False)
 
 
 @functools.cache
@@ -63,7 +60,7 @@ def character_tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
     return kinds, lower
 
 
-@jit
+@kernel()
 def mix(x):  # type: ignore[no-untyped-def]
     """MurmurHash3's 64-bit finaliser."""
     x ^= x >> np.uint64(33)
@@ -73,7 +70,7 @@ def mix(x):  # type: ignore[no-untyped-def]
     return x ^ (x >> np.uint64(33))
 
 
-@jit
+@kernel()
 def _decode(data, i, end):  # type: ignore[no-untyped-def]
     """(code point, bytes) of the valid UTF-8 sequence of two or more bytes at i; if truncated, one byte at a time."""
     first = np.uint32(data[i])
@@ -87,7 +84,7 @@ def _decode(data, i, end):  # type: ignore[no-untyped-def]
     return first, 1
 
 
-@jit
+@kernel()
 def hash_units(data, start, end, kinds, lower, unit, out):  # type: ignore[no-untyped-def]
     """Hashes of the words (or characters) of data[start:end] into `out`; returns their number."""
     count = 0
@@ -143,7 +140,7 @@ def hash_units(data, start, end, kinds, lower, unit, out):  # type: ignore[no-un
     return count
 
 
-@jit
+@kernel()
 def hash_shingles(words, count, ngram, out):  # type: ignore[no-untyped-def]
     """Shingle hashes of `count` unit hashes into `out` (may be `words` itself); returns their number."""
     if count == 0:
@@ -181,12 +178,12 @@ def string_buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
     return (np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)), ends
 
 
-@jit
+@kernel()
 def hash_document(data, start, end, kinds, lower, unit, ngram, out):  # type: ignore[no-untyped-def]
     return hash_shingles(out, hash_units(data, start, end, kinds, lower, unit, out), ngram, out)
 
 
-@jit
+@kernel()
 def table_size(values):  # type: ignore[no-untyped-def]
     """Slots of a hash table for that many values: a power of two, at most half full."""
     size = 8
@@ -195,7 +192,7 @@ def table_size(values):  # type: ignore[no-untyped-def]
     return size
 
 
-@jit
+@kernel()
 def insert(slots, mask, value):  # type: ignore[no-untyped-def]
     """Puts a value into the hash table `slots` (0: free), placed by its low bits; returns whether it was new."""
     at = value & mask
@@ -207,7 +204,7 @@ def insert(slots, mask, value):  # type: ignore[no-untyped-def]
     return True
 
 
-@jit
+@kernel()
 def distinct(values, count, slots):  # type: ignore[no-untyped-def]
     """Moves the distinct values of values[:count] to the front, in order of first appearance; returns their number.
 
@@ -224,7 +221,7 @@ def distinct(values, count, slots):  # type: ignore[no-untyped-def]
     return n
 
 
-@jit
+@kernel()
 def _flat_shingle_sets(data, offsets, kinds, lower, unit, ngram):  # type: ignore[no-untyped-def]
     longest = 0
     for k in range(len(offsets) - 1):

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from curation.dedup.minhash.shingles import distinct, hash_document, jit, mix, table_size
+from curation.dedup.minhash.shingles import distinct, hash_document, mix, table_size
+from curation.kernels import kernel
 
 
-@jit
+@kernel()
 def sign(data, offsets, kinds, lower, unit, ngram, a, b, out, content):  # type: ignore[no-untyped-def]
     """Fills `out` (texts, lanes), preset to all ones, with the signatures of the texts.
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation import storage
+from curation.checked_parquet import CheckedFile
 from curation.core.errors import UserError
 from curation.engine.execution.driver import Driver, Phase
 from curation.engine.planning import fingerprints
@@ -82,7 +83,7 @@ def check_in_tasks(driver: Driver, plan: Plan, specs: Sequence[MapSpec]) -> None
     wanted = _specs(plan, [n for n in range(len(plan.sources)) if tasks[n] >= MIN_TASKS])
     if not wanted:
         return
-    code = fingerprints.module_fingerprint(__file__)
+    code = fingerprints.source_fingerprint(__file__)
     ids = [
         storage.fingerprint(
             [code, fingerprints.code_fingerprint(type(plan.sources[s.source].reader)), plan.base_fingerprint,
@@ -159,7 +160,7 @@ def unreadable_source(
 def _reasons(store: Storage, manifests: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Why records are unreadable, of the first ones of these tasks."""
     for manifest in manifests:
-        with store.open(manifest["state"]["decisions"][-1]) as f:
+        with CheckedFile(store, manifest["state"]["decisions"][-1]) as f:
             batch = next(pq.ParquetFile(f).iter_batches(1024, columns=["rule", "value"], use_threads=False), None)
             if batch is not None:
                 values = batch.filter(pc.equal(batch.column("rule"), "unreadable")).column("value")

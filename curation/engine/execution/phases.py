@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from curation import storage
@@ -22,7 +23,7 @@ from curation.engine.planning import fingerprints
 from curation.engine.planning.map_spec import FailedRecord, MapPhase, MapSpec, Op
 from curation.engine.planning.plan import Plan, Segment, resolve_ops, store_suffix
 from curation.engine.planning.prior_run import PriorRunRecord, Task, find_reusable
-from curation.engine.tasks import map_task
+from curation.engine.tasks import map_task, stage_task
 from curation.step import InputSplit, StagePlan
 
 
@@ -52,6 +53,9 @@ class Phases:
         self.history: list[tuple[Segment, list[dict[str, Any]]]] = []
         self.values: dict[Quantile, Any] = {}
         self.joins: dict[str, FinishedStages] = {}  # by global step
+        # of the finished map tasks, by key: the files in each store, and what could not be read
+        self._by_key: dict[str, dict[str, list[str]]] | None = None
+        self._unread: dict[str, list[dict[str, Any]]] = {}
 
     # -- map phases -------------------------------------------------------------------------------------------------
 
@@ -88,7 +92,11 @@ class Phases:
                 )
                 for m in self.manifests
             ]  # fmt: skip
-        specs = self._running = [dataclasses.replace(s, known=self._known(s.key, stores)) for s in specs]
+        known = [self._known(s.key, stores) for s in specs]
+        specs = self._running = [
+            dataclasses.replace(s, known=k, unread=self._unread.get(s.key, ()) if base_store in k else ())
+            for s, k in zip(specs, known, strict=True)
+        ]
         ids = [_task_id(s) for s in specs]
         phase = Phase(
             f"{segment.index}: {segment.name}",
@@ -101,6 +109,7 @@ class Phases:
             lambda failed: self._without(segment, failed, common),
             self._limit(first),
             lambda: self.poison.entries,
+            None if first else partial(_same_files, text_store is not None),
         )
         manifests = self.driver.run(phase)
         for spec, manifest in zip(phase.specs, manifests, strict=True):
@@ -135,10 +144,10 @@ class Phases:
                 for directory, files in manifest["stores"].items():
                     into = mine.setdefault(directory, [])
                     into.extend(f for f in files if f not in into)
+                if manifest["unread"]:  # depends on the input alone, which the key names
+                    self._unread[manifest["key"]] = manifest["unread"]
         mine = self._by_key.get(key, {})
         return {d: sorted(mine[d]) for d in stores if d in mine}
-
-    _by_key: dict[str, dict[str, list[str]]] | None = None
 
     def _with_poison(self, spec: MapSpec, common: str) -> MapSpec:
         mine = self.poison.of_task(self._source(spec), {p.path for p in spec.splits})
@@ -198,6 +207,8 @@ class Phases:
 
         fingerprint   of the plan's code and options; `reads`: the columns that it reads; `prior`: its prior run
         """
+        # tasks of a stage run the engine's code too
+        fingerprint = storage.fingerprint([fingerprint, fingerprints.module_fingerprint(stage_task.__file__)])
         mine = [Task(m["key"], m["state"]) for m in self.manifests]
         tasks = [*prior.tasks, *mine] if prior is not None else mine
         execution = storage.fingerprint([fingerprint, self.documents_fingerprint(), prior and prior.fingerprint])
@@ -215,6 +226,17 @@ class Phases:
             self.values.update(
                 compute_quantiles(self.driver, todo, self.manifests, self.documents_fingerprint(), self.plan.types)
             )
+
+
+def _same_files(stores_text: bool, spec: MapSpec, manifest: Mapping[str, Any]) -> bool:
+    """Whether a finished task read the files that the phase before has now: after damage those may be others."""
+    before, after = spec.state or {}, manifest["state"]
+    return (
+        after["base"] == before["base"]
+        and (stores_text or after["text"] == before["text"])
+        and all(after["signals"].get(step) == files for step, files in before["signals"].items())
+        and after["decisions"][:-1] == before["decisions"]
+    )
 
 
 def _task_id(spec: MapSpec) -> str:

@@ -66,6 +66,7 @@ class MapSpec:
     poison: Sequence[tuple[str, str]] = ()  # (doc_id in hex, reason)
     state: Mapping[str, Any] | None = None  # of the phase before
     known: Mapping[str, Sequence[str]] = field(default_factory=dict)  # store directory -> files of this task
+    unread: Sequence[Mapping[str, Any]] = ()  # what the task that wrote the base store could not read
     joins: Mapping[str, Sequence[str]] = field(default_factory=dict)  # global step -> files with its signals by task
     numbers: Mapping[str, int] = field(default_factory=dict)  # global step -> this task's number in its stages
     probe: tuple[int, int] | None = (

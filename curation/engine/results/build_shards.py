@@ -56,7 +56,7 @@ def _shards(phases: Phases, made: ResultFiles, corpus: Corpus) -> None:
     wanted = pipeline.tokenizer
     assert wanted is not None
     code = fingerprints.module_fingerprint(shard_writer.__file__)
-    base = storage.fingerprint([code, corpus.seed, fingerprints.environment_fingerprint()])
+    base = storage.fingerprint([code, corpus.seed, fingerprints.machine()])
     if wanted.train is not None:
         options: list[Any] = [wanted.train.kind, wanted.train.vocab, wanted.train.sample_bytes]
         stages = train_tokenizer.train_tokenizer_stages(
@@ -104,7 +104,7 @@ def _shards(phases: Phases, made: ResultFiles, corpus: Corpus) -> None:
         info,
         weights=weights,
         budget=pipeline.mix.budget,
-        max_epochs=pipeline.mix.max_epochs if pipeline.mix.budget is not None else None,
+        max_epochs=1.0 if pipeline.mix.max_epochs is None and pipeline.mix.budget else pipeline.mix.max_epochs,
         temperature=pipeline.mix.temperature,
         shortfall=pipeline.mix.shortfall,
         seed=corpus.seed,

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.checked_parquet import CheckedFile
 from curation.config.stored_pipeline import read_stored_pipeline
 from curation.core.errors import UserError
 from curation.engine.planning.exclude_list import url_key
@@ -74,7 +75,7 @@ def _rows(store: Storage, directory: str, column: str, value: Any, prefix: int, 
     bits = count.bit_length() - 1
     name = file_name(directory, prefix >> (width - bits) if bits else 0, count).rsplit("/", 1)[1]
     for candidate in [name] if name in files else []:
-        with store.open(f"{directory}/{candidate}") as f:
+        with CheckedFile(store, f"{directory}/{candidate}") as f:
             parquet = pq.ParquetFile(f)
             meta = parquet.metadata
             index = next(i for i in range(meta.num_columns) if meta.schema.column(i).path == column)
@@ -132,6 +133,6 @@ def ledger(run_dir: str, columns: list[str] | None = None) -> pa.Table:
     tables = []
     tree = newest_tree(store)
     for name in store.names(f"{tree}/ledger"):
-        with store.open(f"{tree}/ledger/{name}") as f:
+        with CheckedFile(store, f"{tree}/ledger/{name}") as f:
             tables.append(pq.read_table(f, columns=columns))
     return pa.concat_tables(tables)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,20 +10,19 @@ from typing import Any
 
 from curation import storage
 from curation.config.stored_pipeline import write_stored_pipeline
-from curation.core.errors import UserError
+from curation.core.errors import DamagedFile, UserError
 from curation.engine.execution.phases import Phases
 from curation.engine.execution.poison_list import FILE as POISON
-from curation.engine.planning import fingerprints
 from curation.engine.planning.plan import Plan
 from curation.engine.results.publish import DECIDED
 from curation.storage import Storage, Written
 
-FORMAT = 2  # of run.json and the files beside it: 1 had other names for keys and for the list of deleted documents
+FORMAT = 3  # of run.json and the files beside it: those of 2 had no checksums, 1 had other names for keys
 
 
 def read_run(store: Storage) -> dict[str, Any]:
     """The run.json of a run directory. Raises UserError where there is none."""
-    made = find_run(store)
+    made = load_run(store)
     if made is None:
         raise UserError(
             f"{store.root} is not a run directory: it has no run.json\n  give the directory that curate wrote"
@@ -32,12 +31,27 @@ def read_run(store: Storage) -> dict[str, Any]:
 
 
 def find_run(store: Storage) -> dict[str, Any] | None:
-    """The run.json of a directory, None where there is none yet. Raises UserError for that of another version."""
+    """The run.json of a directory, None where there is none yet or a damaged one: what was committed is found by its
+    manifests, and run.json is written anew. Raises UserError for that of another version."""
     try:
-        made = dict(store.read_json("run.json")) if store.exists("run.json") else None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return None  # a damaged disk's: what was committed is found by its manifests, and run.json written anew
-    if made is not None and made.get("format") != FORMAT:
+        return load_run(store)
+    except DamagedFile:
+        return None
+
+
+def load_run(store: Storage) -> dict[str, Any] | None:
+    """As `find_run`, but raises DamagedFile for a damaged one."""
+    if not store.exists("run.json"):
+        return None
+    try:
+        made = store.read_json("run.json")
+    except DamagedFile:
+        made = {"format": FORMAT}
+        with contextlib.suppress(ValueError):  # before format 3 the file had no checksum
+            made = dict(store.read_plain_json("run.json"))
+        if "checksum" in made or made.get("format") == FORMAT:
+            raise
+    if made.get("format") != FORMAT:
         raise UserError(
             f"{store.root} was made by another version of gristmill: its run.json has the format "
             f"{made.get('format', 1)}, this version reads {FORMAT}. Curate into a new directory (--run)."
@@ -53,7 +67,6 @@ def run_fingerprint(store: Storage, plan: Plan) -> str:
 
 def write_header(store: Storage, plan: Plan) -> None:
     """Writes the resolved configuration before work starts; run.json says from now on that the run is not done."""
-    write_stored_pipeline(store, plan.pipeline.resolved())
     made = find_run(store)
     if made is None:
         store.write_json(
@@ -62,6 +75,7 @@ def write_header(store: Storage, plan: Plan) -> None:
     elif made.get("done") is not None or "stopped" in made:
         kept = {k: v for k, v in made.items() if k not in ("stopped", "undecided")}
         store.write_json("run.json", kept | {"done": None})
+    write_stored_pipeline(store, plan.pipeline.resolved())  # after run.json, by which the directory is a run's
     store.remove(DECIDED)
     if store.local:
         os.makedirs(store.full("log"), exist_ok=True)
@@ -96,7 +110,7 @@ def write_run(
             "seed": plan.pipeline.seed,
             "done": done,
             "fingerprint": plan.fingerprint,
-            "versions": fingerprints.environment(),
+            "versions": plan.environment,
             "steps": plan.step_fingerprints,
             "inputs": listed,
             "quantiles": [

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from curation.config.pipeline import Pipeline
+from curation.config.where_condition import one_line
 from curation.engine.execution import first_records
 from curation.engine.planning.plan import PlannedOp, make_plan
 from curation.engine.planning.split_input import split_input
@@ -53,7 +54,7 @@ def plan_run(pipeline: Pipeline, run_dir: str, *, allow_unreadable: bool = False
 
 
 def _shown(op: PlannedOp) -> str:
-    return f"{op.step.name}: " + ("; ".join(r.sql for r in op.rules) or "no rule")
+    return f"{op.step.name}: " + ("; ".join(one_line(r.sql) for r in op.rules) or "no rule")
 
 
 def run_state(made: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.checked_parquet import CheckedFile
 from curation.core.errors import UserError
 from curation.engine.execution.driver import Silent, is_disk_full
 from curation.engine.execution.phases import Phases
@@ -109,7 +110,7 @@ def _reasons(store: Storage) -> dict[tuple[str, str], str]:
     values: dict[tuple[str, str], Counter[str]] = {}
     rows = 0
     for name in store.names(f"{tree}/ledger"):
-        with store.open(f"{tree}/ledger/{name}") as f:
+        with CheckedFile(store, f"{tree}/ledger/{name}") as f:
             for batch in pq.ParquetFile(f).iter_batches(8192, columns=["step", "rule", "value"], use_threads=False):
                 dropped = batch.filter(pc.is_valid(batch.column("step")))
                 columns = (dropped.column(c).to_pylist() for c in ("step", "rule", "value"))

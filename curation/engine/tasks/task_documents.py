@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation import document
+from curation import checked_parquet, document
 from curation.config import rules
 from curation.engine.tasks import column_store
 from curation.storage import Storage
@@ -239,6 +239,6 @@ def _load_decisions(storage: Storage, files: Sequence[str]) -> _Drops:
 
     tables = []
     for path in files:
-        with storage.open(path) as f:
+        with checked_parquet.CheckedFile(storage, path) as f:
             tables.append(pq.read_table(f, schema=DECISION))
     return _Drops(pa.concat_tables(tables) if tables else DECISION.empty_table())

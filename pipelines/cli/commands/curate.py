@@ -38,6 +38,10 @@ def curate(
     ] = None,
     allow_missing: Annotated[bool, typer.Option(help="Continue without files that cannot be read.")] = False,
     allow_unreadable: AllowUnreadable = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Compare the run's files with their checksums; make damaged ones again."),
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -63,6 +67,7 @@ def curate(
             sample=sample,
             allow_missing=allow_missing,
             allow_unreadable=allow_unreadable,
+            check=check,
             progress=display,
         )
     update_cards(run_dir)

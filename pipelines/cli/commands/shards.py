@@ -58,7 +58,7 @@ def inspect(
 ) -> None:
     """Show a shard's metadata and the beginning of its documents, decoded."""
     from curation.core.errors import UserError
-    from curation.shards import open_shard, read_manifest
+    from curation.shards import open_shard, read_manifest, verify_entry
     from pipelines.lookup.training_data import make_decoder
 
     manifest = read_manifest(run)
@@ -66,6 +66,7 @@ def inspect(
     entry = next((e for e in entries if shard is None or e.path == shard), None)
     if entry is None:
         raise UserError(f"{run} has no shard {shard}\n  result/shards/manifest.json lists its shards")
+    verify_entry(manifest, entry)
     opened = open_shard(manifest.path(entry), entry=entry, tokenizer=manifest.tokenizer.sha256)
     console = make_console()
     console.print(

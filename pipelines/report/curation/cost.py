@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.checked_parquet import CheckedFile
 from curation.storage import Storage
 from pipelines.number_format import format_bytes, format_duration
 from pipelines.report.curation.report_data import ReportData
@@ -80,7 +81,7 @@ def _files_read(store: Storage, task: dict[str, Any], most: int = 2) -> Iterator
     files = task.get("state", {}).get("base", [])[:1]
     if not files or not store.exists(files[0]):
         return
-    with store.open(files[0]) as f:
+    with CheckedFile(store, files[0]) as f:
         column = pq.read_table(f, columns=["source"], use_threads=False).column("source")
     names = pc.unique(pc.struct_field(column, "file")).to_pylist()
     yield from names[:most]

@@ -142,7 +142,7 @@ def gather(run_dir: str) -> ReportData:
         dropped=dropped,
         clusters=largest_clusters(store, run),
         words=words,
-        manifest=store.read_json(f"{tree}/shards/manifest.json") if has_shards else None,
+        manifest=store.read_plain_json(f"{tree}/shards/manifest.json") if has_shards else None,
         trainings=trainings_of_run(run_dir),
     )
 

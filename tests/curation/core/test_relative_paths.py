@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -72,8 +73,8 @@ def test_many_paths_are_checked_as_each_alone(paths: list[str | None]) -> None:
             return str(error)
         return None
 
-    first = next((said for p in paths if (said := refused(lambda p=p: check_relative(p, "m")))), None)
-    assert refused(lambda: check_all_relative(paths, "m")) == first
+    first = next((said for p in paths if (said := refused(partial(check_relative, p, "m")))), None)
+    assert refused(partial(check_all_relative, paths, "m")) == first
 
 
 def test_a_name_is_no_path() -> None:

@@ -46,7 +46,7 @@ def damaged(run: Path, tmp_path: Path) -> Path:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     newest = copy / "checkpoints" / "00000004"
-    for path in (next(p for p in newest.iterdir() if p.name.startswith("__0_0")), newest / "state.json"):
+    for path in (newest / "rank-00000.safetensors", newest / "state.json"):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)

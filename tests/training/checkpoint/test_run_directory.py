@@ -244,11 +244,11 @@ def test_a_file_that_another_rank_wrote_elsewhere(tmp_path: Path, damage: str) -
 
     def lose(boundary: str) -> None:
         if boundary == "write state.json":  # every rank has sent its checksums by then
-            (file,) = (tmp_path / "00000002.tmp").glob("__0_0*")
+            (file,) = (tmp_path / "00000002.tmp").glob("rank-00000.safetensors")
             file.unlink() if damage == "missing" else os.truncate(file, 100)
 
     saver = CheckpointSaver(tmp_path, background=False, failpoint=lose)
-    with pytest.raises(CheckpointError, match=r"__0_0.* was written with [\d,]+ bytes and .*that all nodes share"):
+    with pytest.raises(CheckpointError, match=r"rank-00000.* was written with [\d,]+ bytes and .*that all nodes share"):
         saver.save(2, model, optimizers, {"step": 2}, Retention(3))
     found = save_load.newest(tmp_path)
     assert found is not None and found.path.name == "00000001" and not found.notes

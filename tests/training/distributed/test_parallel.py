@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import HANG
+
 ROOT = Path(__file__).parents[3]
 CONFIG = {
     "steps": 8,
@@ -61,7 +63,7 @@ def launch(ranks: int, jobs: list[dict[str, Any]], script: str = SCRIPT) -> str:
         for rank in range(ranks)
     ]
     try:
-        said = [child.communicate(timeout=240) for child in children]
+        said = [child.communicate(timeout=HANG) for child in children]
     finally:
         for child in children:
             child.kill()

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -152,10 +151,9 @@ OUTSIDE = "/tmp/gristmill-outside"
     ],
 )
 def test_odd_programs(program: str, right: bool) -> None:
-    """Whatever it is: a verdict, soon, and nothing left behind."""
-    begin = time.monotonic()
-    assert humaneval.runs_to_end(program, seconds=1) is right
-    assert time.monotonic() - begin < 20 and not os.path.lexists(OUTSIDE)
+    """Whatever it is: a verdict, and nothing left behind."""
+    assert humaneval.runs_to_end(program, seconds=humaneval.SECONDS if right else 1) is right
+    assert not os.path.lexists(OUTSIDE)
 
 
 def test_long_programs() -> None:
