@@ -19,6 +19,8 @@ from typing import Any
 
 import numba
 
+from curation.core.private_directory import private_directory
+
 _config: Any = numba.config
 
 # Arrow's buffers as numba sees them: bytes and 64-bit offsets that nobody may write to.
@@ -35,8 +37,8 @@ def _cache_directory(folder: str) -> str | None:
     sources = [Path(__file__), *sorted(Path(folder).glob("*.py"))]
     key = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     directory = os.path.join(base, key)
-    try:
-        os.makedirs(directory, exist_ok=True)
+    try:  # machine code is loaded from it: nobody else may write there
+        private_directory(directory)
     except OSError:
         return None
     return directory if os.access(directory, os.W_OK) else None

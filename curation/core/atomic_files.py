@@ -10,7 +10,6 @@ import contextlib
 import os
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 StrPath = str | os.PathLike[str]
 
@@ -21,7 +20,8 @@ def write(path: StrPath, data: bytes) -> None:
     The temporary name is always the same, so that the next write overwrites what a killed process left.
     """
     temporary = f"{os.fspath(path)}.tmp"
-    Path(temporary).write_bytes(data)
+    with open(temporary, "wb", opener=_open_no_link) as file:
+        file.write(data)
     _publish(temporary, path)
 
 
@@ -48,6 +48,11 @@ def fsync(path: StrPath) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    # the name can be guessed: a link planted there would have its target overwritten
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _publish(temporary: str, path: StrPath) -> None:

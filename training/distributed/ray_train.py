@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.core.errors import UserError
+from curation.core.local_ray import start_local_ray
 from curation.core.packages import require
 from training.checkpoint.save_load import CheckpointError
 from training.config import TrainConfig, parse
@@ -47,7 +48,10 @@ def train_on_ray(
     run.mkdir(parents=True, exist_ok=True)
     (run / FAILED).unlink(missing_ok=True)
     if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False)
+        if address is None and "RAY_ADDRESS" not in os.environ:
+            start_local_ray(ray)
+        else:
+            ray.init(address=address, log_to_driver=False)
     gpu = config.device == "cuda"
     places = [data_dir] if isinstance(data_dir, str) else data_dir
     data = [p if "://" in p else str(Path(p).resolve()) for p in places]

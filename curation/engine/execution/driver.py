@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from curation.core import jsonl_log
 from curation.core.errors import UserError
+from curation.core.local_ray import ray_directory
 from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, Outcome, WorkerDiffers
 from curation.engine.planning.map_spec import MapSpec, Poisoned
 from curation.storage import Storage, failpoint
@@ -247,7 +248,7 @@ class Driver:
                 + (
                     "Give the nodes more memory."
                     if outcome.memory
-                    else "See the worker logs in Ray's log directory (/tmp/ray/session_latest/logs)."
+                    else f"See the worker logs in Ray's log directory ({ray_directory()}/session_latest/logs)."
                 )
             )
         self.progress.note(

@@ -52,7 +52,7 @@ def _busy(storage: Storage, holder: str) -> UserError:
 def _hold_local(storage: Storage) -> Iterator[None]:
     try:
         os.makedirs(storage.full(""), exist_ok=True)
-        descriptor = os.open(storage.full(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(storage.full(".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         if error.errno == errno.ENOSPC:  # reported by the caller
             raise
