@@ -31,7 +31,7 @@ def load_steps(store: Storage, run_dir: str) -> tuple[list[Step], str | None, bo
     from curation.config.step_options import find_class
     from curation.core.yaml_lines import YamlTree
 
-    pipeline = read_stored_pipeline(store)
+    pipeline = read_stored_pipeline(store, values=True)
     entries = pipeline["steps"]
     if not entries:
         raise UserError(f"what-if: {run_dir} has no steps, so it has no rules")

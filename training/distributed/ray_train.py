@@ -17,7 +17,7 @@ from curation.core.errors import UserError
 from curation.core.local_ray import start_local_ray
 from curation.core.packages import require
 from training.checkpoint.save_load import CheckpointError
-from training.config import TrainConfig, parse
+from training.config import TrainConfig
 from training.train import TrainResult, finished_result, train
 
 FAILED = "failed.json"  # an error for the user: raised in a worker, Ray would retry and wrap it
@@ -60,7 +60,8 @@ def train_on_ray(
         scaling["resources_per_worker"]["GPU"] = 1
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"config": config.dump(), "data": data, "run": str(run)},
+        # the object itself: workers need not have the variables of the file, and write them as it does
+        train_loop_config={"config": config, "data": data, "run": str(run)},
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(
             name="gristmill", storage_path=str(run / "ray"), failure_config=FailureConfig(max_failures=failures)
@@ -90,7 +91,7 @@ def _worker(task: dict[str, Any]) -> None:
     context = get_context()
     os.environ["LOCAL_RANK"] = str(getattr(device, "index", None) or 0)
     try:
-        train(parse(task["config"], "train.yaml"), task["data"], task["run"])
+        train(task["config"], task["data"], task["run"])
     except (UserError, CheckpointError, ShardError) as error:
         if context.get_world_rank() == 0:
             failure = {"kind": type(error).__name__, "text": str(error)}

@@ -52,7 +52,7 @@ def run_fingerprint(store: Storage, plan: Plan) -> str:
 
 def write_header(store: Storage, plan: Plan) -> None:
     """Writes the resolved configuration before work starts; run.json says from now on that the run is not done."""
-    write_stored_pipeline(store, plan.pipeline.resolved())
+    write_stored_pipeline(store, plan.pipeline.stored(), plan.pipeline.tree.variables)
     made = find_run(store)
     if made is None:
         store.write_json(
@@ -74,8 +74,10 @@ def write_run(
     files   of the result
     """
     listed = [
-        {"source": s.name, "root": s.root, "files": len(files), "bytes": sum(f.size for f in files)}
-        for s, files in zip(plan.pipeline.sources, plan.files, strict=True)
+        {"source": s.name, "files": len(files), "bytes": sum(f.size for f in files)}
+        # a root with ${VAR} in it is found through pipeline.yaml, which has no value of the variable
+        | ({} if ("sources", i, "root") in plan.pipeline.tree.references else {"root": s.root})
+        for i, (s, files) in enumerate(zip(plan.pipeline.sources, plan.files, strict=True))
     ]
     costs = [
         {"phase": f"{segment.index}: {segment.name}", "tasks": len(manifests), **total_cost(manifests)}
