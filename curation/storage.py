@@ -28,6 +28,7 @@ from fsspec.core import url_to_fs
 from curation.core.atomic_files import fsync
 from curation.core.errors import UserError
 from curation.core.packages import describe_missing
+from curation.core.relative_paths import check_relative
 
 Failpoint = Callable[[str], None]
 _failpoint: Failpoint | None = None
@@ -167,6 +168,8 @@ class Storage:
 
     def full(self, path: str) -> str:
         """The path as its filesystem knows it. An absolute path or URL of the same filesystem is kept."""
+        if ".." in path.split("/"):
+            check_relative(path, self.root)  # raises
         if is_remote(path):
             return str(self._fs._strip_protocol(path))
         return posixpath.join(self._base, path) if path else self._base
@@ -174,6 +177,11 @@ class Storage:
     def url(self, path: str) -> str:
         """The path as `filesystem` and other libraries take it."""
         return self._fs.unstrip_protocol(self.full(path)) if not self.local else self.full(path)
+
+    def _own(self, path: str) -> str:
+        """`full` of a path that is written, removed or linked: names of files come from manifests, which anybody may
+        have made, so none may lead out of the directory. Raises UserError."""
+        return self.full(check_relative(path, self.root))
 
     def exists(self, path: str) -> bool:
         return os.path.exists(self.full(path)) if self.local else bool(self._fs.exists(self.full(path)))
@@ -227,7 +235,7 @@ class Storage:
         `written` is complete after the block. An exception inside leaves nothing under the final name.
         """
         written = Written(path)
-        final = self.full(path)
+        final = self._own(path)
         failpoint(f"create {path}")
         if self.local:
             _make_directory(os.path.dirname(final))
@@ -272,7 +280,7 @@ class Storage:
 
     def remove(self, path: str) -> None:
         """Removes a file or a tree; absent is fine."""
-        full = self.full(path)
+        full = self._own(path)
         failpoint(f"remove {path}")
         if self.local:
             if os.path.isdir(full) and not os.path.islink(full):
@@ -288,22 +296,22 @@ class Storage:
         """Makes the bytes of `path` appear under `to` as well: a hard link, or a copy where there are none."""
         failpoint(f"link {to}")
         if not self.local:
-            self._fs.copy(self.full(path), self.full(to))
+            self._fs.copy(self._own(path), self._own(to))
             return
-        target = self.full(to)
+        target = self._own(to)
         _make_directory(os.path.dirname(target))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target)
         try:
-            os.link(self.full(path), target)
+            os.link(self._own(path), target)
         except OSError:  # a filesystem without hard links
-            shutil.copyfile(self.full(path), target)
+            shutil.copyfile(self._own(path), target)
 
     def rename(self, path: str, to: str) -> None:
         """Moves a file or directory; local only, replacing an absent target."""
         failpoint(f"rename {to}")
-        os.replace(self.full(path), self.full(to))
-        fsync(os.path.dirname(self.full(to)))
+        os.replace(self._own(path), self._own(to))
+        fsync(os.path.dirname(self._own(to)))
 
     def sync(self, path: str) -> None:
         """Puts the names below a directory on the disk, as `create` does for each file; links need it."""

@@ -19,7 +19,9 @@ from curation.core import jsonl_log
 from curation.shards import Manifest, read_manifest
 from training.callbacks import LogCallback, SpikeGuardCallback, WatchdogCallback
 from training.checkpoint import save_load
-from training.checkpoint.resume import resolve_config, resolve_device, write_run_files
+from training.checkpoint.parent import Parent, find_parent
+from training.checkpoint.resume import manifest_digest, resolve_config, resolve_device, write_run_files
+from training.checkpoint.run_directory import hold_run_directory, refuse_foreign_files
 from training.checkpoint.save_load import Checkpoint, CheckpointSaver
 from training.config import TrainConfig
 from training.cost import device_specs
@@ -35,7 +37,7 @@ from training.evaluation.validation_loss import ValidationScore
 from training.metrics.experiment_loggers import ExperimentLoggers
 from training.metrics.log_format import METRICS
 from training.metrics.metrics_log import MetricsLog, Report, goodput, last_scores
-from training.model.transformer import Model, ModelConfig
+from training.model.transformer import ModelConfig
 from training.stability import rollback
 from training.stability.spike_detection import SpikeGuard
 from training.train_state import data_order
@@ -79,6 +81,8 @@ def train(
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(init_ranks(resolve_device(config), config.parallel.dp_shard))
         manifest = read_manifest(data_dir)
+        ranks.broadcast_from_rank0(lambda: refuse_foreign_files(run, manifest.tokenizer.file))
+        still_held = stack.enter_context(hold_run_directory(run, ranks))
         resolved = ranks.broadcast_from_rank0(lambda: resolve_config(config, run, manifest))
         watchdog = stack.enter_context(start_watchdog(resolved.hang_after))
         stack.enter_context(_torch_settings(resolved))
@@ -87,19 +91,29 @@ def train(
             report = stack.enter_context(ExperimentLoggers(run, resolved.log_to, report, settings))
 
         checkpoint = ranks.broadcast_from_rank0(lambda: rollback.latest_checkpoint(run))
-        data, order, notes = _open_data(resolved, manifest, checkpoint, ranks)
+        parent = None
+        if checkpoint is None:
+            digest = manifest_digest(manifest)
+            parent = ranks.broadcast_from_rank0(lambda: find_parent(resolved, run, manifest, digest))
+        start = parent.checkpoint if parent is not None and parent.branch else checkpoint
+        data, order, notes = _open_data(resolved, manifest, start, ranks)
+        origin = _origin_notes(checkpoint, parent, resolved.steps)  # now: at the end there are newer checkpoints
         validation = validation_streams(manifest, resolved.data.validation)
         tasks = ranks.broadcast_from_rank0(lambda: read_tasks(resolved))
         if ranks.first:
-            for note in data.notes:
+            for note in [*data.notes, *origin]:
                 if report is not None:
                     report({"kind": "note", "note": note})
-            write_run_files(run, resolved, manifest)
-        model = _build_model(resolved, manifest, ranks)
+            write_run_files(run, resolved, manifest, parent.record if parent else None, resumes=checkpoint is not None)
+        model = build_model(model_config(resolved, manifest.tokenizer.vocab), resolved, ranks)
+        if parent is not None:
+            save_load.restore(parent.checkpoint.path, model, None, ranks)
 
         background = resolved.checkpoint.background
-        saver = stack.enter_context(CheckpointSaver(run / "checkpoints", ranks, background=background))
-        log = stack.enter_context(_open_log(run, checkpoint, report, ranks))
+        saver = stack.enter_context(
+            CheckpointSaver(run / "checkpoints", ranks, background=background, before_commit=still_held)
+        )
+        log = stack.enter_context(_open_log(run, start, report, ranks))
         live = LiveStats(resolved, model.config, device_specs.current_device(ranks.device.type), ranks.world)
         guard = SpikeGuard(resolved.guard, ranks.device, overflow=resolved.precision == "fp16")
         built_in = (WatchdogCallback(watchdog), LogCallback(log, live), SpikeGuardCallback(guard, log))
@@ -107,8 +121,8 @@ def train(
             resolved, run, manifest, ranks, data, order, model, saver, (*built_in, *callbacks),
             validation=validation, tasks=tasks,
         )  # fmt: skip
-        trainer.fit(checkpoint)
-        return _result(trainer, checkpoint, notes)
+        trainer.fit(start, begins=checkpoint is None)
+        return _result(trainer, start, [*notes, *origin])
 
 
 def finished_result(run: Path) -> TrainResult:
@@ -126,7 +140,7 @@ def finished_result(run: Path) -> TrainResult:
 
 def model_config(config: TrainConfig, vocab: int) -> ModelConfig:
     """The sizes of the model, from the configuration and the tokenizer's vocabulary."""
-    return ModelConfig(vocab_size=vocab, **config.model.model_dump(exclude={"preset"}))
+    return ModelConfig(**config.model.sizes(vocab))
 
 
 def _open_data(
@@ -144,12 +158,12 @@ def _open_data(
     return data, order, [*notes, *data.notes]
 
 
-def _build_model(config: TrainConfig, manifest: Manifest, ranks: Ranks) -> Model:
-    """The model with its first weights: random, or those of `init_from`."""
-    model = build_model(model_config(config, manifest.tokenizer.vocab), config, ranks)
-    if config.init_from is not None:
-        save_load.restore(save_load.find_checkpoint(config.init_from), model, None, ranks)
-    return model
+def _origin_notes(checkpoint: Checkpoint | None, parent: Parent | None, steps: int) -> list[str]:
+    """What the run goes on from, and which newer checkpoints are damaged."""
+    if checkpoint is not None:
+        left = checkpoint.state["step"] < steps
+        return [*checkpoint.notes, *([f"resuming from {checkpoint.description}"] if left else [])]
+    return list(parent.notes) if parent is not None else []
 
 
 def _open_log(run: Path, checkpoint: Checkpoint | None, report: Report | None, ranks: Ranks) -> MetricsLog:
@@ -164,10 +178,10 @@ def _result(trainer: Trainer, checkpoint: Checkpoint | None, notes: list[str]) -
     run, ranks, state = trainer.run, trainer.ranks, trainer.state
     scores = trainer.scores or ranks.broadcast_from_rank0(lambda: last_scores(run))  # {}: no step was left to do
     useful = goodput(run).get("goodput") if ranks.first else None
-    resumed_from, damaged = (checkpoint.state["step"], checkpoint.notes) if checkpoint else (0, ())
+    resumed_from = checkpoint.state["step"] if checkpoint else 0
     return TrainResult(
         state.step, state.sequences, state.tokens, trainer.loss, scores,
-        save_load.checkpoints(run / "checkpoints")[-1], resumed_from, (*notes, *damaged), _masked(state.order), useful,
+        save_load.checkpoints(run / "checkpoints")[-1], resumed_from, tuple(notes), _masked(state.order), useful,
     )  # fmt: skip
 
 

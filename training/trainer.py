@@ -3,7 +3,7 @@
 What surrounds the loop comes in as callbacks: the logs, the spike guard and the watchdog (callbacks.py), and a user's
 own. The order of a run:
 
-    on_train_start, then on_load (a resumed run) or on_evaluate and on_save (a new one)
+    on_train_start, then on_load (a resumed run) or on_evaluate and on_save (a new one); all three for a branch
     each step: on_gradients, on_step_end
     every `log_every` steps, and before an evaluation or checkpoint: on_log, should_roll_back
     where any callback rolls back: on_rollback, on_load; else on_evaluate and on_save when they are due
@@ -12,6 +12,7 @@ own. The order of a run:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -114,8 +115,10 @@ class Trainer:
         self._zero = torch.zeros((), device=ranks.device)
         self._no_z = torch.full((2,), torch.nan, dtype=torch.float64, device=ranks.device)
 
-    def fit(self, checkpoint: Checkpoint | None = None) -> None:
+    def fit(self, checkpoint: Checkpoint | None = None, *, begins: bool = False) -> None:
         """Trains from a checkpoint, or from the start, to the last step.
+
+        begins: the checkpoint is that of another run, from which this one branches off.
 
         Raises Preempted where a callback asked to stop before the end; a checkpoint is saved then.
         """
@@ -123,10 +126,10 @@ class Trainer:
         self._call("on_train_start")
         if checkpoint is not None:
             self.resume(checkpoint)
-        else:
+        if checkpoint is None or begins:
             self.evaluate()
-            if config.guard.action == "rollback":
-                self.save()  # a spike early in the run rolls back to it
+            if checkpoint is not None or config.guard.action == "rollback":
+                self.save()  # a spike early in the run rolls back to it, and a branch needs its parent no longer
         while self.state.step < config.steps:
             self.train_step()
             self._call("on_step_end")
@@ -257,6 +260,8 @@ class Trainer:
         """Returns to the newest checkpoint that the run's incidents leave valid."""
         checkpoint = self.ranks.broadcast_from_rank0(lambda: latest_checkpoint(self.run))
         assert checkpoint is not None
+        for note in checkpoint.notes if self.ranks.first else ():  # a damaged one was passed over
+            warnings.warn(note, stacklevel=2)
         self._call("on_rollback", checkpoint)
         self.resume(checkpoint)
         self.metrics.clear()

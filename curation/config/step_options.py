@@ -23,6 +23,7 @@ from curation.core.errors import UserError
 from curation.core.packages import explain_import_error
 from curation.core.schema import nearest
 from curation.core.yaml_lines import Path, YamlTree
+from curation.step import GlobalStep, MapStep
 from curation.storage import path_beside
 
 
@@ -37,6 +38,24 @@ def find_class(kind: str, catalogue: Mapping[str, str | type], tree: YamlTree, p
         own = "\n  a step of your own is written file.py:Class or package.module:Class" if what == "step" else ""
         raise UserError(f"{where}: unknown {what} {kind!r}\n  {hint}{own}")
     return load_class(target, where) if isinstance(target, str) else target
+
+
+def find_known_class(kind: str, catalogue: Mapping[str, str | type], file: str) -> type:
+    """As `find_class`, for a word that a run directory stores: imports nothing but the catalogue's own classes.
+
+    Run directories are passed on, and looking at one must not run code that it names. A user's own class is given only
+    where this process has imported it already. Raises UserError for any other.
+    """
+    if kind in catalogue or ":" not in kind:
+        return find_class(kind, catalogue, YamlTree(file, {}), (), "step")
+    target = user_target(kind, file)
+    module, _, name = target.rpartition(":")
+    if module.endswith(".py"):
+        module = _module_name(module) if os.path.isfile(module) else ""
+    found = getattr(sys.modules.get(module), name, None)
+    if not isinstance(found, type) or not issubclass(found, (MapStep, GlobalStep)):
+        raise UserError(f"{kind} is code that the run names; looking at a run does not import it")
+    return found
 
 
 def user_target(kind: str, file: str) -> str:
@@ -54,9 +73,7 @@ def load_class(target: str, where: str = "") -> type:
         path = module_name
         if not os.path.isfile(path):
             raise UserError(f"{prefix}no such file: {path}\n  expected the path of a Python file beside this one")
-        with open(path, "rb") as f:
-            state = hashlib.sha256(path.encode() + b"\0" + f.read()).hexdigest()[:8]
-        module_name = f"_gristmill_{os.path.basename(path)[:-3]}_{state}"
+        module_name = _module_name(path)
         if module_name not in sys.modules:
             spec = importlib.util.spec_from_file_location(module_name, path)
             assert spec is not None and spec.loader is not None  # for a .py file there is one
@@ -78,6 +95,13 @@ def load_class(target: str, where: str = "") -> type:
     if not isinstance(found, type):
         raise UserError(f"{prefix}{target.rpartition(':')[0]} has no class {class_name}")
     return found
+
+
+def _module_name(path: str) -> str:
+    """The name under which the code that is in a file now is imported."""
+    with open(path, "rb") as f:
+        state = hashlib.sha256(path.encode() + b"\0" + f.read()).hexdigest()[:8]
+    return f"_gristmill_{os.path.basename(path)[:-3]}_{state}"
 
 
 def build(cls: type, options: Mapping[str, Any], tree: YamlTree, path: Path, what: str) -> Any:

@@ -17,11 +17,13 @@ StrPath = str | os.PathLike[str]
 def write(path: StrPath, data: bytes) -> None:
     """Replaces the content of a file that no other process writes.
 
-    The temporary name is always the same, so that the next write overwrites what a killed process left.
+    The temporary name is always the same, so that the next write removes what a killed process left.
     """
     temporary = f"{os.fspath(path)}.tmp"
-    with open(temporary, "wb", opener=_open_no_link) as file:
-        file.write(data)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)  # in somebody else's folder perhaps a link to a file of the user's
+    with open(temporary, "xb") as f:
+        f.write(data)
     _publish(temporary, path)
 
 
@@ -41,6 +43,12 @@ def replacing(path: StrPath) -> Iterator[str]:
             os.unlink(temporary)
 
 
+def no_link(path: str, flags: int) -> int:
+    """Opener for `open` that refuses a symbolic link (OSError): a run directory may come from somebody else, and what
+    is appended to its logs must not go into a file elsewhere."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def fsync(path: StrPath) -> None:
     """Flushes a file, or the names in a folder, to the disk."""
     fd = os.open(path, os.O_RDONLY)
@@ -48,11 +56,6 @@ def fsync(path: StrPath) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _open_no_link(path: str, flags: int) -> int:
-    # the name can be guessed: a link planted there would have its target overwritten
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _publish(temporary: str, path: StrPath) -> None:

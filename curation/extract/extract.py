@@ -5,7 +5,8 @@ times its speed, and code, tables and lists keep their lines. `resiliparse` is t
 surrounds the text; `trafilatura` is for comparison with corpora made with it. Where `auto` finds no content on a page
 that has text (a page of links only, say), it returns the text of the whole page.
 
-A page that an engine cannot handle is not an error: its text is empty and rule `empty` drops it.
+A page that an engine cannot handle is not an error: its text is empty and rule `empty` drops it. What the machine lacks
+(memory, a package, a file) is one: the page would be dropped here and kept elsewhere.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ HTML = ("text/html", "application/xhtml+xml")
 _MIN_MAIN_TEXT_CHARS = 25  # with less, `auto` takes the text of the whole page
 _MAX_TITLE_CHARS = 1000
 _MAX_NESTING = 5000
+NOT_THE_PAGES = (MemoryError, ImportError, OSError)
 _BODY_START = re.compile(r"</head|<body", re.IGNORECASE)
 _TITLE = re.compile(r"<title", re.IGNORECASE)
 _ROOT = re.compile(r"<html", re.IGNORECASE)
@@ -103,7 +105,7 @@ class Extract(MapStep):
 
 
 def extract(html: str, engine: Literal["auto", "resiliparse", "trafilatura"] = "auto") -> ExtractedPage:
-    """Extracts the text of one page. Never raises, whatever the page contains."""
+    """Extracts the text of one page. Raises nothing for what a page contains, only for what the machine lacks."""
     html = html if html.isascii() else html.encode("utf-8", "replace").decode("utf-8")  # no lone surrogates
     return _run_engine(ENGINES[engine], html)
 
@@ -113,7 +115,11 @@ def _run_engine(engine: Callable[[str], ExtractedPage], html: str) -> ExtractedP
         if engine is not _extract_auto and _nested_too_deep(html):
             return ExtractedPage("", problem=f"elements nested deeper than {_MAX_NESTING}")
         found = engine(html)
+    except NOT_THE_PAGES:
+        raise
     except Exception as error:  # parsers may raise anything on pages found in the wild: the page becomes a drop
+        if engine is _extract_auto and not isinstance(error, (ValueError, RecursionError)):
+            raise  # our own code: a bug, which the run names, not a fault of the page
         return ExtractedPage("", problem=f"{type(error).__name__}: {error}")
     return ExtractedPage(
         found.text, document.clean_text(found.title), document.clean_text(found.language), found.problem

@@ -169,7 +169,7 @@ def merge_runs(out: str, runs: Sequence[str], tokens_per_shard: int = 50_000_000
     """Merges the shards of several runs into the folder `out`. Raises ShardTokenizer and UserError."""
     manifests = [shards.read_manifest(run) for run in runs]
     first = shards.join_manifests(manifests)
-    tokenizer = shards.read_file(manifests[0].path(first.tokenizer.file))
+    tokenizer = shards.read_tokenizer(manifests[0])
     return write_token_documents(
         out,
         read_documents(manifests),

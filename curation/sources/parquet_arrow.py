@@ -6,6 +6,7 @@ do rows with broken values in an Arrow batch. A batch that cannot be read at all
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import IO, Any
@@ -19,6 +20,10 @@ from curation.step import InputSplit, RecordError, UnreadableFile
 
 _ROWS_AT_ONCE = 256  # rows converted to Python objects at a time
 _ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+# Bytes. A request for more is for a length that damage made up: no row group is so large. Less may be what the machine
+# lacks: then the task fails, since another machine would read the rows.
+_ABSURD_BYTES = 1 << 40
+_REQUEST = re.compile(r"size (\d+)")
 
 
 def read_parquet_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Iterator[SourceRow]:
@@ -37,6 +42,7 @@ def read_parquet_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) 
                     yield fields.to_row(value, where, position_key(number), None)
                     number += 1
         except _ERRORS as error:
+            _raise_unless_damage(error)
             for lost in range(number, end):
                 where = provenance(piece.path, "parquet", None, None, lost)
                 yield fields.unreadable_row(where, position_key(lost), _first_line(error))
@@ -55,6 +61,7 @@ def read_arrow_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) ->
             try:
                 values = _to_dicts(part)
             except _ERRORS as error:
+                _raise_unless_damage(error)
                 problem = _first_line(error)
             for value in values:
                 where = provenance(piece.path, "arrow", None, None, number)
@@ -117,6 +124,7 @@ def _open_parquet(file: IO[bytes], piece: InputSplit) -> pq.ParquetFile:
         assert table.schema_arrow.names is not None  # decodes them
         return table
     except _ERRORS as error:
+        _raise_unless_damage(error)
         raise UnreadableFile(piece.path, f"no Parquet file: {_first_line(error)}", 0, piece.size) from error
 
 
@@ -138,7 +146,18 @@ def _arrow_batches(file: IO[bytes], piece: InputSplit) -> Iterator[pa.RecordBatc
                 yield batch
                 at = file.tell()
     except _ERRORS as error:
+        _raise_unless_damage(error)
         raise UnreadableFile(piece.path, f"Arrow: {_first_line(error)}", at, max(0, piece.size - at)) from error
+
+
+def _raise_unless_damage(error: Exception) -> None:
+    """Raises errors of the machine again: of its memory, its disks, its network. They say nothing about the rows."""
+    if isinstance(error, MemoryError):
+        request = _REQUEST.search(str(error))
+        if request is None or int(request[1]) < _ABSURD_BYTES:
+            raise error
+    elif isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
+        raise error  # pyarrow's own, for damage, have no number
 
 
 def _validate_batch(batch: pa.RecordBatch) -> None:

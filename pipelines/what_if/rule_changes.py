@@ -22,26 +22,27 @@ class Step:
     new: dict[str, str]
 
 
-def load_steps(store: Storage, run_dir: str) -> tuple[list[Step], str | None, bool]:
-    """(steps of the resolved pipeline, name of the first language step, whether quantiles are pinned to another run's).
+def load_steps(store: Storage, run_dir: str, undecided: Sequence[str] = ()) -> tuple[list[Step], str | None, bool]:
+    """(steps, name of the first language step, whether quantiles are pinned to another run's).
 
+    The steps are those of the resolved pipeline that the run came to: without the `undecided` of a run that stopped.
     Raises UserError for a run without steps.
     """
     from curation.config.catalogue import STEPS
-    from curation.config.step_options import find_class
-    from curation.core.yaml_lines import YamlTree
+    from curation.config.step_options import find_known_class
+    from curation.engine.runtime.run_record import read_run
 
     pipeline = read_stored_pipeline(store, values=True)
-    entries = pipeline["steps"]
+    entries = [e for e in pipeline["steps"] if e["name"] not in undecided]
     if not entries:
         raise UserError(f"what-if: {run_dir} has no steps, so it has no rules")
-    tree = YamlTree("pipeline.yaml", {})
+    run = read_run(store)
     steps, language = [], None
     for entry in entries:
         try:
-            is_global = issubclass(find_class(entry["step"], STEPS, tree, (), "step"), GlobalStep)
-        except UserError:  # a user's own step whose file is not here
-            is_global = False
+            is_global = issubclass(find_known_class(entry["step"], STEPS, run.get("file") or ""), GlobalStep)
+        except UserError:  # a user's own step
+            is_global = entry["name"] in run.get("stages", {})
         steps.append(Step(entry["name"], is_global, dict(entry["rules"]), dict(entry["rules"])))
         if entry["step"] == "language":
             language = language or entry["name"]

@@ -21,7 +21,7 @@ from curation.config import rules
 from curation.config.rules import Quantile
 from curation.core.errors import UserError
 from curation.storage import Storage
-from pipelines.lookup.ledger import read_batches
+from pipelines.lookup.ledger import ledger_directory, read_ledger
 from pipelines.what_if.rule_changes import Step
 
 BATCH_ROWS = 8192
@@ -64,8 +64,9 @@ class RuleReplay:
                     rules.check_columns(rule, available)
 
     def _ledger_schema(self) -> pa.Schema:
-        names = self.store.names("result/ledger")
-        with self.store.open(f"result/ledger/{names[0]}") as f:
+        directory = ledger_directory(self.store)
+        names = self.store.names(str(directory))
+        with self.store.open(f"{directory}/{names[0]}") as f:
             return pq.read_schema(f)
 
     def _available_columns(self, i: int) -> dict[str, pa.DataType]:
@@ -78,7 +79,7 @@ class RuleReplay:
     def _batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """(index of the first row, batch) over the whole ledger."""
         start = 0
-        for batch in read_batches(self.store, "result/ledger", list(columns), BATCH_ROWS):
+        for batch in read_ledger(self.store, list(columns), BATCH_ROWS):
             yield start, batch
             start += batch.num_rows
 

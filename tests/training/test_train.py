@@ -256,7 +256,7 @@ def test_interrupted_anywhere(corpus: Path, uninterrupted: Path, tmp_path: Path)
 def test_falls_back_past_a_damaged_checkpoint_and_says_so(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(uninterrupted, run)
-    file = next((run / "checkpoints" / "00000024").glob("*.distcp"))
+    file = next((run / "checkpoints" / "00000024").glob("*.safetensors"))
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)

@@ -105,7 +105,7 @@ def plan_training(
     refuse to start.
     """
     device = device or find_device(None)
-    model_config = ModelConfig(vocab_size=vocab, **config.model.model_dump(exclude={"preset"}))
+    model_config = ModelConfig(**config.model.sizes(vocab))
     for _, sequences, _ in config.stages():
         if sequences % gpus:
             raise UserError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from typing import Any
 from curation.core.errors import UserError
 from curation.core.local_ray import start_local_ray
 from curation.core.packages import require
+from curation.shards import read_manifest
+from training.checkpoint.run_directory import refuse_foreign_files
 from training.checkpoint.save_load import CheckpointError
 from training.config import TrainConfig
 from training.train import TrainResult, finished_result, train
-
-FAILED = "failed.json"  # an error for the user: raised in a worker, Ray would retry and wrap it
 
 
 def train_on_ray(
@@ -45,8 +46,6 @@ def train_on_ray(
     from ray.train.torch import TorchConfig, TorchTrainer
 
     run = Path(run_dir).resolve()
-    run.mkdir(parents=True, exist_ok=True)
-    (run / FAILED).unlink(missing_ok=True)
     if not ray.is_initialized():
         if address is None and "RAY_ADDRESS" not in os.environ:
             start_local_ray(ray)
@@ -55,13 +54,19 @@ def train_on_ray(
     gpu = config.device == "cuda"
     places = [data_dir] if isinstance(data_dir, str) else data_dir
     data = [p if "://" in p else str(Path(p).resolve()) for p in places]
+    refuse_foreign_files(run, read_manifest(data).tokenizer.file)
+    run.mkdir(parents=True, exist_ok=True)
+    # An error for the user: raised in a worker, Ray would retry and wrap it. A name of its own, so no file is replaced
+    failed = run / f".failed-{uuid.uuid4().hex}.json"
+    here = {"init_from": config.init_from, "branch_from": config.branch_from}  # paths of this process's directory
+    config = config.model_copy(update={k: p and str(Path(p).resolve()) for k, p in here.items()})
     scaling: dict[str, Any] = {"num_workers": workers, "use_gpu": gpu, "resources_per_worker": {"CPU": cpus}}
     if gpu:
         scaling["resources_per_worker"]["GPU"] = 1
     trainer = TorchTrainer(
         _worker,
         # the object itself: workers need not have the variables of the file, and write them as it does
-        train_loop_config={"config": config, "data": data, "run": str(run)},
+        train_loop_config={"config": config, "data": data, "run": str(run), "failed": str(failed)},
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(
             name="gristmill", storage_path=str(run / "ray"), failure_config=FailureConfig(max_failures=failures)
@@ -72,8 +77,9 @@ def train_on_ray(
         trainer.fit()
     except Exception as error:
         raise RuntimeError(f"{run}: the workers failed more than {failures} times: {error}") from error
-    if (run / FAILED).exists():
-        failure = json.loads((run / FAILED).read_text())
+    if failed.exists():
+        failure = json.loads(failed.read_text())
+        failed.unlink()
         raise {"UserError": UserError, "CheckpointError": CheckpointError}.get(failure["kind"], RuntimeError)(
             failure["text"]
         )
@@ -95,4 +101,4 @@ def _worker(task: dict[str, Any]) -> None:
     except (UserError, CheckpointError, ShardError) as error:
         if context.get_world_rank() == 0:
             failure = {"kind": type(error).__name__, "text": str(error)}
-            (Path(task["run"]) / FAILED).write_text(json.dumps(failure))
+            Path(task["failed"]).write_text(json.dumps(failure))

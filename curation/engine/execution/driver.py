@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,7 +22,8 @@ from curation.core import jsonl_log
 from curation.core.errors import UserError
 from curation.core.local_ray import ray_directory
 from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, Outcome, WorkerDiffers
-from curation.engine.planning.map_spec import MapSpec, Poisoned
+from curation.engine.execution.failure_limit import MAX_RECORDS, FailureLimit
+from curation.engine.planning.map_spec import FailedRecord, MapSpec, Poisoned
 from curation.storage import Storage, failpoint
 
 MAX_DEATHS = 3  # of the worker under one task before its records are searched for the one that kills
@@ -91,8 +92,10 @@ class Phase:
     specs: list[Any]
     ids: list[str]
     sizes: list[int] = field(default_factory=list)  # bytes of each task, for progress
-    # (spec, poisoned records) -> the specification and id of the task without these records
-    without: Callable[[Any, list[tuple[str, str, str, str]]], tuple[Any, str]] | None = None
+    # failed records by task -> specification and id of these tasks without them
+    without: Callable[[Mapping[int, list[FailedRecord]]], Mapping[int, tuple[Any, str]]] | None = None
+    limit: FailureLimit | None = None  # of a map phase: how many records may fail
+    listed: Callable[[], Sequence[Mapping[str, str]]] = list  # entries of the poison list
 
 
 class Driver:
@@ -164,6 +167,8 @@ class Driver:
             shown = left if len(left) <= MAX_LOGGED_SIZES else [max(left)]  # with their sum: enough for an estimate
             self._log("phase", phase, tasks=len(phase.specs), left=len(left), bytes=sum(left), sizes=shown)
             self._run_tasks(phase, todo, done, directory, sizes)
+        if phase.limit is not None:
+            _end_if(phase.limit.all_tried(phase.listed()))
         tasks = {name: done[name] | {"index": i} for i, name in enumerate(phase.ids)}
         if merged is None or merged["tasks"].keys() != tasks.keys():
             self.storage.write_json(merged_path, {"kind": phase.function.__name__, "name": phase.name, "tasks": tasks})
@@ -180,7 +185,15 @@ class Driver:
         queued = todo[::-1]  # taken from the end
         in_flight: dict[Any, int] = {}
         attempts = {i: _Attempts() for i in todo}
-        while queued or in_flight:
+        poisoned: dict[int, list[FailedRecord]] = {}  # by task; set aside until all tasks are tried
+        if phase.limit is not None:
+            for i, name in enumerate(phase.ids):
+                if name in done:
+                    phase.limit.tried(i, done[name]["in"])
+        while queued or in_flight or poisoned:
+            if not queued and not in_flight:
+                queued = self._leave_out(phase, poisoned)
+                poisoned = {}
             # twice the slots: a worker that ends finds its next task waiting, and an autoscaler sees demand
             while queued and len(in_flight) < 2 * executor.slots():
                 i = queued.pop()
@@ -202,21 +215,33 @@ class Driver:
                     rows = {k: outcome.value[k] for k in ("in", "out") if k in outcome.value}
                     self._log("done", phase, i, **rows, **outcome.value.get("cost", {}))
                     self.progress.task(outcome.value | {"index": i}, sizes[i])
+                    if phase.limit is not None:
+                        _end_if(phase.limit.tried(i, outcome.value["in"]))
                     continue
                 self._log("failed", phase, i, reason=outcome.death or repr(outcome.error)[:500])
+                if isinstance(outcome.error, Poisoned) and phase.limit is not None:
+                    poisoned[i] = outcome.error.records
+                    _end_if(phase.limit.tried(i, outcome.error.rows, poisoned[i]))
+                    continue
                 self._after_failure(phase, i, outcome, attempts[i], shared)
                 queued.append(i)
+
+    def _leave_out(self, phase: Phase, poisoned: Mapping[int, list[FailedRecord]]) -> list[int]:
+        """Puts the failed records on the poison list, unless they are too many; returns their tasks, to run again."""
+        assert phase.limit is not None
+        _end_if(phase.limit.all_tried(phase.listed()))
+        for _, records in sorted(poisoned.items()):
+            for (step, _, at), some in _by_place(records).items():
+                self.progress.note(
+                    f"poison: step {step} fails on {len(some):,} of the records of {some[0].file} ({some[0].reason}; "
+                    f"{at}); they are left out"
+                )
+        _replace(phase, poisoned)
+        return sorted(poisoned, reverse=True)
 
     def _after_failure(self, phase: Phase, i: int, outcome: Outcome, attempts: _Attempts, shared: Any) -> None:
         """Returns if the task may be tried again, perhaps with another specification; raises if not."""
         error = outcome.error
-        if isinstance(error, Poisoned) and phase.without is not None:
-            phase.specs[i], phase.ids[i] = phase.without(phase.specs[i], error.records)
-            for doc, file, step, reason in error.records:
-                self.progress.note(
-                    f"poison: step {step} fails on document {doc} of {file} ({reason}); the document is left out"
-                )
-            return
         if error is not None:
             if isinstance(error, WorkerDiffers):
                 raise RunFailed(str(error)) from error
@@ -255,10 +280,17 @@ class Driver:
             f"a worker died {attempts.deaths} times under task {phase.ids[i]}: searching for the record that kills it"
         )
         found = self._find_fatal_record(phase, phase.specs[i], shared)
-        phase.specs[i], phase.ids[i] = phase.without(phase.specs[i], found)
+        attempts.fatal += len(found)
+        if attempts.fatal > MAX_RECORDS:
+            raise RunFailed(
+                f"workers die on more than {MAX_RECORDS} records of one task of phase {phase.name!r}, the last one "
+                f"document {found[0].doc_id} of {found[0].file}: {outcome.death}. That is a bug in a step or a library "
+                "it uses, and not bad records. See the worker logs in Ray's log directory."
+            )
+        _replace(phase, {i: found})
         attempts.deaths = attempts.out_of_memory = 0
 
-    def _find_fatal_record(self, phase: Phase, spec: MapSpec, shared: Any) -> list[tuple[str, str, str, str]]:
+    def _find_fatal_record(self, phase: Phase, spec: MapSpec, shared: Any) -> list[FailedRecord]:
         """Finds the record that kills its worker by bisection: runs parts of the task without writing anything."""
 
         def probe(lo: int, hi: int, dry: bool) -> dict[str, Any] | None:
@@ -296,7 +328,7 @@ class Driver:
             )
         named = probe(lo, hi, True)
         assert named is not None
-        return [(doc, file, "", "its worker dies") for doc, file in named["ids"]]
+        return [FailedRecord(doc, file, "", "its worker dies") for doc, file in named["ids"]]
 
     def _wait_for(self, function: Function, shared: Any, spec: Any) -> Outcome:
         handle = self.executor.submit(function, shared, spec, None, TASK_MEMORY * MEMORY_GROWTH)
@@ -320,3 +352,23 @@ class _Attempts:
     nodes: int = 0
     out_of_memory: int = 0
     errors: int = 0
+    fatal: int = 0  # records that kill the worker
+
+
+def _end_if(message: str | None) -> None:
+    if message is not None:
+        raise RunFailed(message)
+
+
+def _replace(phase: Phase, failed: Mapping[int, list[FailedRecord]]) -> None:
+    """Replaces tasks by those without their failed records."""
+    assert phase.without is not None
+    for i, (spec, name) in phase.without(failed).items():
+        phase.specs[i], phase.ids[i] = spec, name
+
+
+def _by_place(records: Sequence[FailedRecord]) -> dict[tuple[str, str, str], list[FailedRecord]]:
+    out: dict[tuple[str, str, str], list[FailedRecord]] = {}
+    for record in records:
+        out.setdefault(record.place, []).append(record)
+    return out

@@ -74,12 +74,29 @@ class MapSpec:
     dry: bool = False  # with `probe`: no step runs either; returns the number of rows and the ids of the range
 
 
-class Poisoned(Exception):
-    """Records on which a step fails: [(doc_id in hex, file, step, reason)]."""
+@dataclass(frozen=True)
+class FailedRecord:
+    """A record on which code fails. Two with equal `place` fail at the same line of it, in the same way."""
 
-    def __init__(self, records: list[tuple[str, str, str, str]]) -> None:
-        super().__init__(f"{len(records)} records make a step fail; first: {records[0]}")
-        self.records = records
+    doc_id: str  # in hex
+    file: str
+    step: str  # empty where its worker dies: which step kills it is not known
+    reason: str  # type and message of the exception, scrubbed
+    error: str = ""  # type of the exception
+    at: str = ""  # "file:line", in the user's code where that is on the way
+    trace: str = ""  # traceback, of the first record of a place in its task
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return self.step, self.error, self.at
+
+
+class Poisoned(Exception):
+    """The records of a task on which code fails, and how many records the task has."""
+
+    def __init__(self, records: Sequence[FailedRecord], rows: int) -> None:
+        super().__init__(f"{len(records)} records make a step fail; first: {records[0].reason}")
+        self.records, self.rows = list(records), rows
 
     def __reduce__(self) -> Any:
-        return Poisoned, (self.records,)
+        return Poisoned, (self.records, self.rows)

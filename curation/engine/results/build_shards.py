@@ -23,10 +23,7 @@ KEPT_COLUMNS = ("doc_id", "text", "url", "domain", "source", "date", "meta", "re
 
 
 def build_documents_and_shards(phases: Phases, made: ResultFiles) -> None:
-    """Adds documents/ and, if the pipeline has a tokenizer, shards/ to the result.
-
-    Raises UserError if no document is left.
-    """
+    """Adds documents/ and, if the pipeline has a tokenizer, shards/ to the result."""
     plan = phases.plan
     corpus = Corpus(
         documents=sum(m["out"] for m in phases.manifests),
@@ -35,7 +32,6 @@ def build_documents_and_shards(phases: Phases, made: ResultFiles) -> None:
         seed=plan.pipeline.seed,
     )
     code = fingerprints.module_fingerprint(document_writer.__file__)
-    train_tokenizer.refuse_empty_corpus(corpus)
     schema = pa.schema(
         [*(pa.field(c, _type(c)) for c in KEPT_COLUMNS), *(pa.field(n, t) for n, t in plan.types.items())]
     )

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from curation import shards, storage
+from curation.core.atomic_files import no_link
 from curation.storage import Storage
 
 
@@ -72,7 +73,7 @@ def _write(store: Storage, path: str, spans: Sequence[tuple[int, int]], eos: int
             changed[at + a * width : at + b * width] = value * (b - a)
         store.write_bytes(path, bytes(changed))
         return
-    with open(store.full(path), "r+b") as out:
+    with open(store.full(path), "r+b", opener=no_link) as out:
         for a, b in spans:
             out.seek(at + a * width)
             out.write(value * (b - a))

@@ -20,6 +20,7 @@ from typing import Any
 
 from curation import storage
 from curation.config.pipeline import Pipeline, Tokenizer
+from curation.core.relative_paths import check_relative
 from curation.storage import Storage
 
 DELETED, STATE, MANIFEST = "deleted_documents.jsonl", "generation.json", "result/shards/manifest.json"
@@ -98,7 +99,11 @@ def current_generation(store: Storage) -> int:
 
 
 def _state(store: Storage) -> dict[str, Any]:
-    return dict(store.read_json(STATE)) if store.exists(STATE) else {}
+    state = dict(store.read_json(STATE)) if store.exists(STATE) else {}
+    for pin in ("tokenizer", "quantiles"):
+        if pin in state:
+            check_relative(state[pin]["file"], store.url(STATE))
+    return state
 
 
 def _tokenizer_of(pipeline: Pipeline) -> dict[str, Any] | None:

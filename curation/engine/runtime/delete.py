@@ -75,6 +75,7 @@ def delete_documents(
         return Deletion(entries, generations.current_generation(store), None, tokens)
     ran = curate(
         pipeline, run_dir, executor=executor, address=address, workers=workers, limit=made.get("limit"),
-        sample=made.get("sample"), allow_missing=bool(made.get("unread")), progress=progress,
+        sample=made.get("sample"), allow_missing=bool(made.get("unread")),
+        allow_unreadable=True, progress=progress,
     )  # fmt: skip
     return Deletion(entries, generations.current_generation(store), ran)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from curation import storage
@@ -15,6 +15,7 @@ from curation.engine.execution.phases import Phases
 from curation.engine.execution.poison_list import FILE as POISON
 from curation.engine.planning import fingerprints
 from curation.engine.planning.plan import Plan
+from curation.engine.results.publish import DECIDED
 from curation.storage import Storage, Written
 
 FORMAT = 2  # of run.json and the files beside it: 1 had other names for keys and for the list of deleted documents
@@ -58,20 +59,23 @@ def write_header(store: Storage, plan: Plan) -> None:
         store.write_json(
             "run.json", {"format": FORMAT, "name": plan.pipeline.name, "unread": [], "counts": {}, "done": None}
         )
-    elif made.get("done") is not None:
-        store.write_json("run.json", made | {"done": None})
+    elif made.get("done") is not None or "stopped" in made:
+        kept = {k: v for k, v in made.items() if k not in ("stopped", "undecided")}
+        store.write_json("run.json", kept | {"done": None})
+    store.remove(DECIDED)
     if store.local:
         os.makedirs(store.full("log"), exist_ok=True)
 
 
 def write_run(
     store: Storage, plan: Plan, phases: Phases, counts: dict[str, Any], unread: list[dict[str, Any]], done: str | None,
-    limit: int | None, sample: float | None, files: Iterable[Written] = (),
+    limit: int | None, sample: float | None, files: Iterable[Written] = (), undecided: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Writes run.json at the end of a run, or where it stopped (`done` is None).
 
-    done    see `run_fingerprint`
-    files   of the result
+    done       see `run_fingerprint`
+    files      of the result
+    undecided  steps that a run that stopped had not come to
     """
     listed = [
         {"source": s.name, "files": len(files), "bytes": sum(f.size for f in files)}
@@ -103,6 +107,8 @@ def write_run(
             ],
             "counts": counts,
             "unread": unread,
+            "left_out": phases.poison.left_out(),
+            "undecided": list(undecided),
             "phases": costs,
             "files": sorted((w.as_dict() for w in files), key=lambda w: w["path"]),
             "stages": {name: joined.stage_fingerprints for name, joined in phases.joins.items()},
@@ -116,12 +122,12 @@ def _absolute(file: str) -> str:
 
 
 def total_cost(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds and CPU seconds of tasks, summed, and the largest peak memory in bytes."""
+    """Seconds and CPU seconds of tasks, summed, and the largest peak memory in bytes; 0 where there is no figure."""
     costs = [m["cost"] for m in manifests if "cost" in m]
     return {
         "seconds": round(sum(c["seconds"] for c in costs), 3),
         "cpu_seconds": round(sum(c["cpu_seconds"] for c in costs), 3),
-        "peak_bytes": max((c["peak_bytes"] for c in costs), default=0),
+        "peak_bytes": max((c["peak_bytes"] or 0 for c in costs), default=0),
     }
 
 

@@ -179,7 +179,9 @@ class TaskDocuments:
                 values, _ = column_store.align(rows, table("base"), head, self.type_of(head))
             else:
                 values, _ = column_store.align(rows, table(head), head, self.type_of(head))
-                unreached = reached < self.state.ops[head] if reached is not None else np.zeros(0, dtype=bool)
+                unreached = np.zeros(0, dtype=bool)
+                if reached is not None and head in self.state.ops:  # a step that no phase has run yet has no signals
+                    unreached = reached < self.state.ops[head]
                 if unreached.any():
                     keep = np.where(unreached, -1, np.arange(len(rows)))
                     values = values.take(pa.array(keep, mask=unreached))

@@ -60,7 +60,7 @@ def gather(report: ReportData) -> Cost:
         phases.append(
             Phase(
                 merged["name"], len(tasks), sum(taken), sum(t["cost"]["cpu_seconds"] for t in tasks),
-                max(t["cost"]["peak_bytes"] for t in tasks), max(taken), float(np.median(taken)),
+                max(t["cost"]["peak_bytes"] or 0 for t in tasks), max(taken), float(np.median(taken)),
             )
         )  # fmt: skip
         slow += [(t["cost"]["seconds"], merged["name"], t) for t in tasks]
@@ -103,7 +103,7 @@ def html(report: ReportData, cost: Cost, price: float | None) -> str:
     rows = [
         [escape(p.name), f"{p.tasks:,}", format_duration(p.seconds), f"{p.cpu / p.seconds:.0%}" if p.seconds else "",
          format_duration(p.longest) if p.longest else "", f"{p.longest / p.median:.1f}×" if p.median else "",
-         format_bytes(p.peak)]
+         format_bytes(p.peak) if p.peak else ""]
         for p in cost.phases
     ]  # fmt: skip
     head = ["phase", "tasks", "task time", "CPU", "slowest task", "slowest / median", "peak memory"]
@@ -117,7 +117,7 @@ def html(report: ReportData, cost: Cost, price: float | None) -> str:
         )
     if cost.slowest:
         slow = [[escape(what), escape(phase), format_duration(c["seconds"]), format_duration(c["cpu_seconds"]),
-                 format_bytes(c["peak_bytes"])]
+                 format_bytes(c["peak_bytes"]) if c["peak_bytes"] else ""]
                 for phase, what, c in cost.slowest]  # fmt: skip
         parts.append("<h3>Slowest tasks</h3>" + charts.table(
             ["input", "phase", "time", "CPU", "peak memory"], slow, (2, 3, 4), "slowest tasks"))  # fmt: skip

@@ -95,6 +95,18 @@ def test_datasets(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nanogpt", "llmc", "megatron", "datasets"])
+def test_no_file_is_written_over(run: Path, tmp_path: Path, kind: Any) -> None:
+    """Least of all a hard link to a shard that a run still has."""
+    manifest = shards.read_manifest(str(run))
+    out = tmp_path / "out"
+    export_shards(manifest, kind, str(out))
+    files = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match=r"exists already; export to an empty folder"):
+        export_shards(manifest, kind, str(out))
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == files
+
+
+@pytest.mark.parametrize("kind", ["nanogpt", "llmc", "megatron", "datasets"])
 def test_there_and_back(run: Path, tmp_path: Path, kind: Any) -> None:
     manifest = shards.read_manifest(str(run))
     export_shards(manifest, kind, str(tmp_path / "out"))

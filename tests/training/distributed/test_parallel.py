@@ -106,8 +106,8 @@ def test_two_ranks_are_one(corpus: Path, tmp_path: Path) -> None:
         assert_close(tmp_path / f"{kind}1", tmp_path / f"{kind}2")
     for ranks in (1, 2):
         assert_close(tmp_path / "adamw1", tmp_path / f"from{ranks}")
-        files = sorted(p.name for p in (tmp_path / f"adamw{ranks}" / "checkpoints" / "00000008").glob("*.distcp"))
-        assert files == [f"__{rank}_0.distcp" for rank in range(ranks)]
+        files = sorted(p.name for p in (tmp_path / f"adamw{ranks}" / "checkpoints" / "00000008").glob("*.safetensors"))
+        assert files == [f"rank-{rank:05d}.safetensors" for rank in range(ranks)]
 
 
 @pytest.mark.slow

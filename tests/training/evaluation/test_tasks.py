@@ -21,6 +21,7 @@ from training.checkpoint.load_model import LoadedModel, load_model
 from training.config import parse
 from training.evaluation import humaneval, tasks
 from training.evaluation.likelihood import encode_pair, likelihoods
+from training.evaluation.sandbox import explain_no_sandbox
 from training.evaluation.task_files import Question, detect_kind, final_number, parse_question, read_task
 from training.evaluation.tasks import evaluate_task, read_tasks, score_choice_task
 
@@ -109,7 +110,7 @@ def test_code_runs_only_when_asked_and_within_limits(
     said = iter(["    return 1\n", "    return 2\n"] * 5)
     monkeypatch.setattr(humaneval, "generate_tokens", lambda *_: [])
     monkeypatch.setattr(LoadedModel, "decode", lambda *_: next(said))
-    result = evaluate_task(model, read_task(str(file)), run_code=True, samples=10)
+    result = evaluate_task(model, read_task(str(file)), run_code=True, sandbox=not explain_no_sandbox(), samples=10)
     assert result.figures == {"pass@1": pytest.approx(0.5), "pass@10": 1.0}
 
 
