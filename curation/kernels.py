@@ -21,6 +21,7 @@ from typing import Any
 import numba
 
 from curation.core.imported_code import imported_code
+from curation.core.private_directory import private_directory
 
 _config: Any = numba.config
 
@@ -39,8 +40,8 @@ def _cache_directory(file: str) -> str | None:
     parts = [*code.sources, *(f"{name} {version}" for name, version in code.distributions.items())]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     directory = os.path.join(base, key)
-    try:
-        os.makedirs(directory, exist_ok=True)
+    try:  # machine code is loaded from it: nobody else may write there
+        private_directory(directory)
     except OSError:
         return None
     return directory if os.access(directory, os.W_OK) else None

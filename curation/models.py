@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import os
 import posixpath
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import urllib.request
 import zipfile
 from dataclasses import dataclass
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from curation import storage
 from curation.core import atomic_files
@@ -76,6 +78,8 @@ ALIASES = {"lid.176.ftz": "lid.176"}  # the name of the file itself
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _known: dict[str, tuple[int, int, str]] = {}  # path -> (size, mtime_ns, sha256), for this process
 _CHUNK = 1 << 20
+_UNENCRYPTED = ("http://", "ftp://")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,10 @@ def sha256(name_or_path: str) -> str:
     return _sha256(resolve(name_or_path))
 
 
-def pull(name_or_url: str) -> str:
+def pull(name_or_url: str, sha256: str | None = None) -> str:
     """Downloads a catalogue model (or any fsspec or https URL) to the cache directory and returns its path.
+
+    sha256  what the file at a URL must have, in hexadecimal; without it http:// and ftp:// are refused
 
     A valid file in the cache is kept. Sources are tried in order; a download gets its final name only after its
     checksum was verified. Raises UserError naming every source that failed.
@@ -152,19 +158,28 @@ def pull(name_or_url: str) -> str:
         raise UserError(f"cannot pull {name!r}: not a URL, and not a name of the catalogue ({', '.join(CATALOGUE)})")
     if _bundled(name):
         return resolve(name)
-    with contextlib.suppress(UserError):
-        if name in CATALOGUE:
-            return resolve(name)
+    if sha256 is not None and (name in CATALOGUE or not _SHA256.fullmatch(sha256)):
+        reason = "the catalogue has its own" if name in CATALOGUE else "expected 64 hexadecimal digits"
+        raise UserError(f"sha256 {sha256} for model {name}: {reason}")
+    if sha256 is None and name.lower().startswith(_UNENCRYPTED):
+        raise UserError(
+            f"model {name}: anybody on the way can replace a file that is not encrypted\n"
+            "  give an https:// address, or the file's checksum: --sha256 HEX"
+        )
     path = _path(name)
-    model = CATALOGUE.get(name) or Model((name,), None, None, "", "")
+    with contextlib.suppress(UserError):
+        if name in CATALOGUE or (sha256 is not None and _sha256(resolve(name)) == sha256.lower()):
+            return resolve(name)
+    model = CATALOGUE.get(name) or Model((name,), None, sha256 and sha256.lower(), "", "")
     failures = []
     for source in model.sources:
         try:
             with atomic_files.replacing(path) as temporary:
                 digest, size = _fetch(source, temporary)
                 if model.sha256 is not None and digest != model.sha256:
-                    raise OSError(f"{size} bytes with sha256 {digest}, expected {model.size} with {model.sha256}")
-                if model.sha256 is None:
+                    wanted = f"{model.size} with {model.sha256}" if model.size else model.sha256
+                    raise OSError(f"{size} bytes with sha256 {digest}, expected {wanted}")
+                if name not in CATALOGUE:
                     with open(path + ".sha256", "w") as f:
                         f.write(f"{digest}  {os.path.basename(path)}\n")
             return path
@@ -200,7 +215,8 @@ def _path(name: str) -> str:
         source = CATALOGUE[name].sources[0]
         return os.path.join(directory(), posixpath.basename(source.partition("!")[2] or source))
     key = hashlib.sha256(name.encode()).hexdigest()[:16]  # two URLs may end alike
-    return os.path.join(directory(), key, posixpath.basename(name.rstrip("/")) or "model")
+    # without its query, which may hold a signature
+    return os.path.join(directory(), key, posixpath.basename(urlsplit(name).path.rstrip("/")) or "model")
 
 
 def _expected(name: str, path: str) -> str:
@@ -248,8 +264,10 @@ def _open(source: str, stack: contextlib.ExitStack) -> IO[bytes]:
         return stack.enter_context(archive.open(member))
     if source.startswith(("https://", "http://")):
         request = urllib.request.Request(source, headers={"User-Agent": "gristmill"})
-        response: IO[bytes] = stack.enter_context(urllib.request.urlopen(request, timeout=30))
-        return response
+        response: Any = stack.enter_context(urllib.request.urlopen(request, timeout=30))
+        if source.startswith("https://") and not response.geturl().startswith("https://"):
+            raise OSError(f"the server sends on to {response.geturl()}, which is not encrypted")
+        return response  # type: ignore[no-any-return]
     return stack.enter_context(storage.open_input("", source))
 
 

@@ -15,13 +15,21 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from curation.core import yaml_lines
 from curation.core.errors import UserError
 from curation.core.renamed_keys import TRAINING_KEYS, refuse_renamed
 from curation.core.schema import Section, validate
-from curation.core.yaml_lines import YamlTree, parse_value, replace_variables, set_value, split_override
+from curation.core.yaml_lines import (
+    Path,
+    YamlTree,
+    parse_value,
+    remember_references,
+    replace_variables,
+    set_value,
+    split_override,
+)
 
 
 # Sizes as published: GPT-2 small with Llama's parts; Llama 3.2 1B and 3B; Llama 3 8B (Dubey et al. 2024, table 3).
@@ -283,9 +291,20 @@ class TrainConfig(Section):
                 begin, size, length = end, change.global_size or size, change.seq_len or length
         return found
 
+    _references: dict[Path, str] = PrivateAttr(default_factory=dict)  # texts of the file that have ${VAR} in them
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all values are equal, however the files had them."""
+        return isinstance(other, TrainConfig) and self.model_dump() == other.model_dump()
+
+    def written(self) -> dict[str, Any]:
+        """All values as plain data, for files and logging services: strings have `${VAR}` where the file has it."""
+        made: dict[str, Any] = yaml_lines.lay_references(self.model_dump(mode="json"), self._references)
+        return made
+
     def dump(self) -> str:
-        """YAML of all values, as train.yaml holds it."""
-        return yaml_lines.dump(self.model_dump(mode="json"))
+        """YAML of `written`, as train.yaml holds it."""
+        return yaml_lines.dump(self.written())
 
 
 def load(path: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> TrainConfig:
@@ -313,7 +332,10 @@ def _check(tree: YamlTree, overrides: Mapping[str, Any] | Sequence[str]) -> Trai
     else:
         for given in overrides:
             key, text, place = split_override(given)
-            value = parse_value(replace_variables(text, place, os.environ), place)
-            set_value(tree, tuple(key.split(".")), value, place)
+            path = tuple(key.split("."))
+            set_value(tree, path, parse_value(replace_variables(text, place, os.environ), place), place)
+            remember_references(tree, path, text, os.environ)
     refuse_renamed(tree, TRAINING_KEYS)
-    return validate(TrainConfig, tree.root, tree)
+    config = validate(TrainConfig, tree.root, tree)
+    config._references.update(tree.references)
+    return config

@@ -91,7 +91,7 @@ def train(
         watchdog = stack.enter_context(start_watchdog(resolved.hang_after, run))
         stack.enter_context(_torch_settings(resolved))
         if ranks.first:
-            settings = resolved.model_dump(mode="json")
+            settings = resolved.written()
             report = stack.enter_context(ExperimentLoggers(run, resolved.log_to, report, settings))
 
         checkpoint = ranks.broadcast_from_rank0(lambda: rollback.latest_checkpoint(run))

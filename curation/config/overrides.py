@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from curation.core.errors import UserError
 from curation.core.renamed_keys import PIPELINE_KEYS, renamed
-from curation.core.yaml_lines import Path, YamlTree, parse_value, replace_variables, set_value, split_override
+from curation.core.yaml_lines import (
+    Path,
+    YamlTree,
+    parse_value,
+    remember_references,
+    replace_variables,
+    set_value,
+    split_override,
+)
 
 BESIDE_STEP = ("keep", "where")  # keys that stand beside a step's name
 
@@ -24,12 +32,13 @@ def apply_overrides(tree: YamlTree, sets: Sequence[str], variables: Mapping[str,
         if not isinstance(tree.root, dict):
             tree.root = {}
         path = _find(tree, key, place)
-        text = replace_variables(text, place, environment)
+        written, text = text, replace_variables(text, place, environment)
         if path[0] == "steps" and len(path) > 2 and path[2] in BESIDE_STEP:
             # SQL: a colon or a quote in it is not YAML's
             set_value(tree, path, None if text in ("null", "~", "") else text, place)
         else:
             set_value(tree, path, parse_value(text, place), place)
+        remember_references(tree, path, written, environment)
 
 
 def _find(tree: YamlTree, key: str, place: str) -> Path:

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from curation.config.rules import ParsedRule
+from curation.config.where_condition import limit_rule
 from curation.core.schema import Section
-from curation.core.yaml_lines import YamlTree
+from curation.core.yaml_lines import Path, YamlTree, escape_variables, lay_references
 from curation.step import GlobalStep, MapStep, Reader
 
 
@@ -154,6 +155,38 @@ class Pipeline:
     quantiles: str | None
     engine: Engine
     tree: YamlTree
+
+    def stored(self) -> dict[str, Any]:
+        """What pipeline.yaml holds: `resolved`, with `${VAR}` where a string in the file has it. Names are as they are,
+        because folders and ledger rows are called by them, and so is the licence."""
+        references: dict[Path, str] = {}
+        for path, text in self.tree.references.items():
+            match path:
+                case ("name",) | ("sources", int(), "name" | "domain" | "collection" | "licence"):
+                    continue
+                case ("steps", int(), "keep" | "where", *_):
+                    continue  # below: a rule is stored with the condition that limits it
+                case ("steps", int(i), _, *below):
+                    references["steps", i, "options", *below] = text
+                case _:
+                    references[path] = text
+        for i, entry in enumerate(self.steps):
+            at: Path = ("steps", i)
+            condition = self.tree.references.get((*at, "where"))
+            for name, sql in entry.rules.items():
+                rule = self.tree.references.get((*at, "keep", name))
+                if condition is not None or rule is not None:
+                    references[*at, "rules", name] = self._written_rule(i, name, sql, rule, condition)
+        return lay_references(self.resolved(), references)
+
+    def _written_rule(self, i: int, name: str, sql: str, rule: str | None, condition: str | None) -> str:
+        """A rule as it is stored, with `${VAR}` in it. `rule`, `condition`: their texts in the file, where those have
+        it."""
+        written = self.tree.root["steps"][i]
+        where = condition or escape_variables(written.get("where") or "")
+        alone = (written.get("keep") or {}).get(name) or dict(self.steps[i].step.rules()).get(name) or sql
+        rule = rule or escape_variables(alone)
+        return limit_rule(rule, where) if where else rule
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every default and override in place. Paths are as in the file, so that a pipeline moved

@@ -1,4 +1,4 @@
-"""Starts Ray on this machine, more than once if need be."""
+"""Starts Ray, more than once if need be."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 STARTS = 3
 
 
-def start_local_ray(ray: Any, address: str | None = "local", **options: Any) -> None:
-    """Starts Ray here with these options of `ray.init`; `ray` is the module, which not all that import this have.
-    With the address None, joins the cluster that RAY_ADDRESS names, if it is set.
+def init_ray(ray: Any, address: str | None = "local", **options: Any) -> None:
+    """Calls `ray.init` with these options; `ray` is the module, which not all that import this have.
 
     On a busy machine Ray's processes may not answer in the time that Ray gives them. What does not start is ended and
     started again; the third time its error is raised.

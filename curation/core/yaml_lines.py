@@ -1,14 +1,16 @@
 """Reads YAML files and remembers the line of every value, so that an error can name file, line and key.
 
 PyYAML composes nodes with their positions; here they become plain values beside a table of places. `${VAR}` is replaced
-before a value gets its type. Values given on the command line are laid over the tree with `set_value`, each with its
-own place (`--set a.b=c`).
+before a value gets its type; the text with `${VAR}` in it is remembered, because what is written to a disk has that and
+not the variable's value, which may be a secret. Values given on the command line are laid over the tree with
+`set_value`, each with its own place (`--set a.b=c`).
 
 Scalars follow YAML 1.2: `no` is a string (Norwegian, as a language code), 1e9 a number, 12:30 no number in base 60.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -39,16 +41,31 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012  (how PyYAML declares it)
 
 
+class Unresolved(str):
+    """A string with `${VAR}` as it was written: `dump` keeps it, and the next `parse` replaces it."""
+
+
+class KeepVariables(dict[str, str]):
+    """For `parse`: every `${VAR}` stays as it is."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return f"${{{key}}}"
+
+
 class _Dumper(yaml.SafeDumper):
-    """Quotes every string that `scalar` would read as something else."""
+    """Quotes every string that `scalar` would read as something else, and escapes `${` in it."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
-_Dumper.add_representer(
-    str,
-    lambda dumper, text: dumper.represent_scalar(
-        "tag:yaml.org,2002:str", text, style=None if isinstance(scalar(text), str) else "'"
-    ),
-)
+def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = None if isinstance(scalar(text), str) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", escape_variables(text), style=style)
+
+
+_Dumper.add_representer(str, _represent)
+_Dumper.add_representer(Unresolved, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text)))
 
 
 @dataclass
@@ -58,6 +75,8 @@ class YamlTree:
     file: str
     root: Any = None
     places: dict[Path, str] = field(default_factory=dict)
+    references: dict[Path, str] = field(default_factory=dict)  # texts with ${VAR} in them, as written
+    variables: dict[str, str] = field(default_factory=dict)  # the values that were put in
 
     def where(self, *path: str | int) -> str:
         """`pipeline.yaml:12: steps[1].language.model` for a path, or for the nearest part of it that was written."""
@@ -156,7 +175,33 @@ def _count(node: yaml.Node, values: dict[int, int], file: str) -> int:
 def dump(value: Any) -> str:
     """Plain values as YAML text from which `parse` gives the same values: strings that contain `${` are escaped."""
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def escape_variables(text: str) -> str:
+    """The text with `$${VAR}` for `${VAR}`, so that it is not replaced."""
     return _VARIABLE.sub(lambda match: f"${match.group()}", text)
+
+
+def has_variables(text: str) -> bool:
+    """Whether `${VAR}` in the text would be replaced; `$${VAR}` is not."""
+    return "${" in text and any(not match[1] for match in _VARIABLE.finditer(text))
+
+
+def lay_references(value: Any, references: Mapping[Path, str]) -> Any:
+    """A copy of the value in which strings at these paths have `${VAR}` again. Numbers stay: they are no secrets, and
+    what compares two files needs them."""
+    made = copy.deepcopy(value)
+    for path, text in references.items():
+        inner = made
+        try:
+            for part in path[:-1]:
+                inner = inner[part]
+            if isinstance(inner[path[-1]], str):
+                inner[path[-1]] = Unresolved(text)
+        except (KeyError, IndexError, TypeError):  # a value that is not stored
+            continue
+    return made
 
 
 def _build(node: yaml.Node, path: Path, tree: YamlTree, variables: Mapping[str, str] | None) -> Any:
@@ -184,6 +229,9 @@ def _build(node: yaml.Node, path: Path, tree: YamlTree, variables: Mapping[str, 
         return result
     assert isinstance(node, yaml.ScalarNode)
     text = replace_variables(node.value, place, variables)
+    if variables is not None and has_variables(node.value):
+        tree.references[path] = node.value
+        tree.variables |= {m[2]: variables.get(m[2], m[3]) for m in _VARIABLE.finditer(node.value) if not m[1]}
     # inside { } YAML wants "${VAR}" in quotes: alone in double quotes a variable still gets its type
     typed = node.style is None or (node.style == '"' and _VARIABLE.fullmatch(node.value))
     return scalar(text) if typed else text
@@ -237,6 +285,27 @@ def parse_value(text: str, place: str) -> Any:
     return None if node is None else _build(node, (), YamlTree(place), None)
 
 
+def remember_references(tree: YamlTree, path: Path, text: str, variables: Mapping[str, str]) -> None:
+    """After an override was set at a path: remembers the parts of its text that have `${VAR}` in them."""
+    if not has_variables(text):
+        return
+    tree.variables |= {m[2]: variables.get(m[2], m[3]) for m in _VARIABLE.finditer(text) if not m[1]}
+    try:
+        written = parse_value(text, "")
+    except UserError:  # SQL
+        written = text
+
+    def walk(value: Any, at: Path) -> None:
+        if isinstance(value, str) and has_variables(value):
+            tree.references[at] = value
+        for key, inner in (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        ):
+            walk(inner, (*at, key))
+
+    walk(written if isinstance(written, (dict, list)) else text, path)
+
+
 def split_override(text: str) -> tuple[str, str, str]:
     """(key, value, place) of an override as given on the command line, `a.b=c`. UserError where either is missing."""
     place = f"--set {text}"
@@ -263,6 +332,7 @@ def set_value(tree: YamlTree, path: Path, value: Any, place: str) -> None:
             shown = ".".join(str(p) for p in path[: i + 1])
             raise UserError(f"{place}: {shown} is {target!r}, which has no keys below it")
     target[str(path[-1])] = value
-    for known in [p for p in tree.places if p[: len(path)] == path]:
-        del tree.places[known]
+    for table in (tree.places, tree.references):
+        for known in [p for p in table if p[: len(path)] == path]:
+            del table[known]
     tree.places[path] = place

@@ -7,6 +7,7 @@ the ledger, which is sorted by a hash of the document id and so a random sample;
 from __future__ import annotations
 
 import datetime
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 from curation.config.pipeline import File
 from curation.core.errors import UserError
 from curation.core.relative_paths import check_all_relative
+from curation.core.secrets import mask_secrets
 from curation.storage import Storage
 from pipelines.lookup.ledger import read_batches
 
@@ -26,6 +28,9 @@ MAX_LENGTH = 256  # characters of a string signal; a longer one is free text (su
 MAX_VALUES = 1000  # distinct values of a string signal; one with more is an id or a title
 UNDECLARED = "unknown, not declared"
 _NOT_SIGNALS = ("source", "read")
+_PLACE = re.compile(
+    r"(\w+://|file:|~|\.{0,2}/|[A-Za-z]:\\)\S.*|[^\s/]+(/[^\s/]+)+/?", re.S
+)  # a URL or a path with folders
 
 
 @dataclass
@@ -128,9 +133,49 @@ def _as_file(pipeline: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     for key in ("mix", "shards", "engine", "tokenizer"):
         if given.get(key):
             given[key] = _without_defaults(given[key], getattr(default, key))
-    return {
+    made = {
         k: v for k, v in (given | {"steps": steps}).items() if v not in (None, [], {}) and v != getattr(default, k, 0)
     }
+    return without_places(made)
+
+
+def without_places(file: dict[str, Any]) -> dict[str, Any]:
+    """The pipeline file without where things are on the machine that made the run, and without secrets.
+
+    A source's `root`, unless it is the file's own folder, becomes a variable; its `path`, which document ids are made
+    from, stays if it is below the root. Of other files, models and lists the name is left.
+    """
+    sources = []
+    for source in file["sources"]:
+        placed = (
+            {}
+            if source["root"] == "."
+            else {"root": f"${{{re.sub(r'[^A-Za-z0-9]', '_', source['name']).upper()}_ROOT}}"}
+        )
+        if source["path"].startswith("/") or "://" in source["path"] or ".." in source["path"].split("/"):
+            placed["path"] = source["path"].rpartition("/")[2]
+        declared = {k: mask_secrets(source[k]) for k in ("path", "origin", "licence") if source.get(k)}
+        sources.append({k: _without_place(v) for k, v in source.items()} | declared | placed)
+    steps = []
+    for step in file.get("steps", []):
+        kind = next(iter(step))
+        keep = {"keep": step["keep"]} if "keep" in step else {}
+        steps.append({_without_place(kind): _without_place(step[kind])} | keep)
+    others = {k: _without_place(v) for k, v in file.items() if k not in ("sources", "steps", "mix")}
+    return {k: others.get(k, v) for k, v in file.items()} | {"sources": sources} | ({"steps": steps} if steps else {})
+
+
+def _without_place(value: Any) -> Any:
+    """A path or URL becomes the name of its file; other values stay."""
+    if isinstance(value, dict):
+        return {k: _without_place(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_place(v) for v in value]
+    if not isinstance(value, str):
+        return value
+    if _PLACE.fullmatch(value):
+        value = re.split(r"[?#]", value)[0].rstrip("/").rpartition("/")[2] or "…"
+    return mask_secrets(value)
 
 
 def _without_defaults(values: dict[str, Any], default: Any) -> dict[str, Any]:
@@ -155,6 +200,7 @@ def _sources(pipeline: dict[str, Any], run: dict[str, Any]) -> list[dict[str, An
         s
         | {"files": read[s["name"]]["files"], "bytes": read[s["name"]]["bytes"]}
         | {"licence": s.get("licence") or UNDECLARED}
+        | ({"origin": mask_secrets(s["origin"])} if s.get("origin") else {})
         for s in pipeline["sources"]
     ]
 

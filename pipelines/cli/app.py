@@ -64,11 +64,11 @@ def check_executor(name: str) -> None:
 
 def make_console(quiet: bool = False, stderr: bool = False) -> Any:
     """The console a command prints to. With --plain (or GRISTMILL_PLAIN=1): no colour and no live display."""
-    from rich.console import Console
+    from pipelines.cli.safe_console import SafeConsole
 
     if os.environ.get("GRISTMILL_PLAIN"):
-        return Console(quiet=quiet, stderr=stderr, no_color=True, force_terminal=False, emoji=False, soft_wrap=True)
-    return Console(quiet=quiet, stderr=stderr)
+        return SafeConsole(quiet=quiet, stderr=stderr, no_color=True, force_terminal=False, soft_wrap=True)
+    return SafeConsole(quiet=quiet, stderr=stderr)
 
 
 def print_checkpoint(checkpoint: Any, quiet: bool = False) -> None:

@@ -11,12 +11,14 @@ import importlib
 import io
 import os
 import sys
+import traceback
 from typing import Any, NoReturn
 
 import typer.main
 
 from pipelines.cli.app import app, make_console
 from pipelines.cli.help_map import add_examples
+from pipelines.cli.terminal_output import guard_streams
 
 # Modules that add commands to the app
 COMMAND_MODULES = (
@@ -49,6 +51,11 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):  # an ASCII-only terminal must not fail a run that is done
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    with guard_streams():
+        _run()
+
+
+def _run() -> NoReturn:
     command = typer.main.get_command(app)
     add_examples(command)
     if "_GRISTMILL_COMPLETE" in os.environ:
@@ -87,7 +94,8 @@ def main() -> NoReturn:
             )  # fmt: skip
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of Click's
             _fail(*_usage_error(error))
-        raise
+        traceback.print_exc()  # while the streams are guarded
+        sys.exit(1)
     if code == _INTERRUPTED:
         _fail("interrupted. Finished work is kept; run the same command again to resume.", 1)
     sys.exit(code if isinstance(code, int) else 0)
@@ -112,8 +120,8 @@ def _usage_error(error: Any) -> tuple[str, int]:
 
 def _fail(message: str, code: int) -> NoReturn:
     console = make_console(stderr=True)
-    console.print("[bold red]error[/] ", end="")
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    console.print("error ", end="", style="bold red")
+    console.print(message, highlight=False, soft_wrap=True)
     sys.exit(code)
 
 

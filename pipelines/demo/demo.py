@@ -62,7 +62,7 @@ def run_demo(folder: str, *, executor: str = "ray", console: Any) -> str:
     from pipelines.report.write_report import write_report
 
     path = write_report(run)
-    console.print(f"[bold green]done[/] in {format_duration(time.monotonic() - started)}", highlight=False)
+    console.print(f"done in {format_duration(time.monotonic() - started)}", style="bold green", highlight=False)
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
     console.print(
         f"next: edit {folder}/demo.yaml and run gristmill curate {folder}/demo.yaml --run {run}", highlight=False

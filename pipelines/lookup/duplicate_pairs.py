@@ -83,7 +83,7 @@ def mark_shared(left: str, right: str, ngram: int) -> tuple[list[Segment], list[
 def _options(run_dir: str, step: str) -> dict[str, Any]:
     from curation.config.stored_pipeline import read_stored_pipeline
 
-    pipeline = read_stored_pipeline(Storage(run_dir))
+    pipeline = read_stored_pipeline(Storage(run_dir), values=True)
     return next((dict(s["options"]) for s in pipeline["steps"] if s["name"] == step), {})
 
 

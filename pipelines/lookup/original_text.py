@@ -21,7 +21,7 @@ from curation.core.errors import UserError
 from curation.core.relative_paths import check_relative
 from curation.core.yaml_lines import YamlTree
 from curation.step import RecordError, UnreadableFile
-from curation.storage import Storage, is_remote
+from curation.storage import Storage, is_remote, path_beside
 
 # Bytes. A record of a compressed file without offsets is found by reading up to it: too slow in larger files.
 MAX_FILE_SIZE = 64 << 20
@@ -32,12 +32,20 @@ class OriginalTexts:
     """Reads records of a run's sources, as pipeline.yaml and run.json describe them."""
 
     def __init__(self, store: Storage, run: Mapping[str, Any]) -> None:
-        pipeline = read_stored_pipeline(store)
-        roots = {i["source"]: i["root"] for i in run.get("inputs", [])}
+        try:
+            pipeline = read_stored_pipeline(store, values=True)
+        except UserError:  # a variable has no value here: the texts of sources that need it are not shown
+            pipeline = read_stored_pipeline(store)
+        roots = {i["source"]: i["root"] for i in run.get("inputs", []) if "root" in i}
         self._located, self._file = YamlTree("pipeline.yaml", pipeline), run.get("file") or ""
         common = SourceFile.model_fields
         self._sources = [
-            (s["domain"], roots.get(s["name"], s["root"]), s["read"], {k: v for k, v in s.items() if k not in common})
+            (
+                s["domain"],
+                roots.get(s["name"]) or path_beside(run.get("file", ""), s["root"]),
+                s["read"],
+                {k: v for k, v in s.items() if k not in common},
+            )
             for s in pipeline["sources"]
         ]
         self._steps = pipeline["steps"]

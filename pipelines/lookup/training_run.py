@@ -132,7 +132,7 @@ def _config(folder: str) -> dict[str, Any]:
     path = os.path.join(folder, "train.yaml")
     if not os.path.isfile(path):
         return {}
-    return dict(yaml_lines.load(path).root or {})
+    return dict(yaml_lines.load(path, yaml_lines.KeepVariables()).root or {})
 
 
 def describe_event(event: Mapping[str, Any]) -> str:

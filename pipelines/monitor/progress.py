@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
 
 from pipelines.monitor.eta import Estimate
 from pipelines.number_format import format_duration
@@ -37,9 +38,9 @@ class ProgressDisplay:
         if self.live:
             columns = (
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
-                TextColumn("{task.fields[status]}"),
+                TextColumn("{task.fields[status]}", markup=False),
             )
             self._bars = Progress(*columns, console=self.console)
             self._bars.start()
@@ -104,6 +105,7 @@ class ProgressDisplay:
         # a shuffle has many small phases: those under a second get no line
         if self._name and self._bytes and not self.quiet and (self._read or seconds >= 1):
             self.console.print(
-                f"[green]✓[/] {self._name}: {self._status()} in {format_duration(seconds)}", highlight=False
+                Text.assemble(("✓", "green"), f" {self._name}: {self._status()} in {format_duration(seconds)}"),
+                highlight=False,
             )
         self._name, self._bytes = "", 0

@@ -33,7 +33,7 @@ def load_steps(store: Storage, run_dir: str, undecided: Sequence[str] = ()) -> t
     from curation.config.step_options import find_known_class
     from curation.engine.runtime.run_record import read_run
 
-    pipeline = read_stored_pipeline(store)
+    pipeline = read_stored_pipeline(store, values=True)
     entries = [e for e in pipeline["steps"] if e["name"] not in undecided]
     if not entries:
         raise UserError(f"what-if: {run_dir} has no steps, so it has no rules")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import http.server
+import io
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -120,6 +124,41 @@ def test_a_url_is_pulled_once_and_checked_ever_after(cache: Path) -> None:
             models.resolve("memory://bucket/x.arpa")
     finally:
         fs.rm("/bucket", recursive=True)
+
+
+def test_an_unencrypted_download_needs_a_checksum(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(DATA)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/x.bin?signature=abc"
+    try:
+        with pytest.raises(UserError, match=r"anybody on the way can replace .*\n.*--sha256 HEX"):
+            models.pull(url)
+        with pytest.raises(UserError, match="expected 64 hexadecimal digits"):
+            models.pull(url, "abc")
+        with pytest.raises(UserError, match=f"with sha256 {DIGEST}, expected {'0' * 64}"):
+            models.pull(url, "0" * 64)
+        with pytest.raises(UserError, match="gristmill models pull"):
+            models.resolve(url)
+        path = models.pull(url, DIGEST.upper())
+        assert models.resolve(url) == path and path.endswith("/x.bin")  # no signature in a file's name
+        server.shutdown()
+        assert models.pull(url, DIGEST) == path  # there already
+    finally:
+        server.server_close()
+    with pytest.raises(UserError, match="the catalogue has its own"):
+        models.pull("lid.176", DIGEST)
+
+
+def test_a_redirect_to_an_unencrypted_address_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Response(io.BytesIO):
+        def geturl(self) -> str:
+            return "http://elsewhere.test/x.bin"
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Response(DATA))  # no server with a certificate here
+    with pytest.raises(UserError, match="which is not encrypted"):
+        models.pull("https://models.test/x.bin")
 
 
 def test_bundled_models_are_checked_against_their_sidecar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from curation.core.errors import UserError
+from curation.core.local_ray import start_local_ray
 from curation.core.packages import require
-from curation.core.start_ray import start_local_ray
 from curation.shards import read_manifest
 from training.checkpoint.run_directory import refuse_foreign_files
 from training.checkpoint.save_load import CheckpointError
-from training.config import TrainConfig, parse
+from training.config import TrainConfig
 from training.train import TrainResult, finished_result, train
 
 
@@ -47,8 +47,8 @@ def train_on_ray(
 
     run = Path(run_dir).resolve()
     if not ray.is_initialized():
-        if address is None:
-            start_local_ray(ray, None, log_to_driver=False)
+        if address is None and "RAY_ADDRESS" not in os.environ:
+            start_local_ray(ray)
         else:
             ray.init(address=address, log_to_driver=False)
     gpu = config.device == "cuda"
@@ -65,7 +65,8 @@ def train_on_ray(
         scaling["resources_per_worker"]["GPU"] = 1
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"config": config.dump(), "data": data, "run": str(run), "failed": str(failed)},
+        # the object itself: workers need not have the variables of the file, and write them as it does
+        train_loop_config={"config": config, "data": data, "run": str(run), "failed": str(failed)},
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(
             name="gristmill", storage_path=str(run / "ray"), failure_config=FailureConfig(max_failures=failures)
@@ -96,7 +97,7 @@ def _worker(task: dict[str, Any]) -> None:
     context = get_context()
     os.environ["LOCAL_RANK"] = str(getattr(device, "index", None) or 0)
     try:
-        train(parse(task["config"], "train.yaml"), task["data"], task["run"])
+        train(task["config"], task["data"], task["run"])
     except (UserError, CheckpointError, ShardError) as error:
         if context.get_world_rank() == 0:
             failure = {"kind": type(error).__name__, "text": str(error)}

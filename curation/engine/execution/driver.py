@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from curation.core import jsonl_log
 from curation.core.errors import DamagedFile, UserError
+from curation.core.local_ray import ray_directory
 from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, InEnvironment, Outcome, WorkerDiffers
 from curation.engine.execution.failure_limit import MAX_RECORDS, FailureLimit
 from curation.engine.planning.map_spec import FailedRecord, MapSpec, Poisoned
@@ -299,7 +300,7 @@ class Driver:
                 + (
                     "Give the nodes more memory."
                     if outcome.memory
-                    else "See the worker logs in Ray's log directory (/tmp/ray/session_latest/logs)."
+                    else f"See the worker logs in Ray's log directory ({ray_directory()}/session_latest/logs)."
                 )
             )
         self.progress.note(

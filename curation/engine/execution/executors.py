@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from curation.core.errors import UserError
-from curation.core.start_ray import start_local_ray
+from curation.core.local_ray import start_local_ray
 from curation.engine.planning import fingerprints
 from curation.storage import Storage
 
@@ -136,16 +136,15 @@ class Ray:
         self._ray: Any = ray
         self._ours = not ray.is_initialized()
         if self._ours:
-            common: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False}
+            common: dict[str, Any] = {"logging_level": "ERROR"}
             if address is None:
-                os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns about GPUs otherwise
                 # the object store holds specifications only; its minimum is 75 MB
                 start_local_ray(ray, num_cpus=workers or os.cpu_count(), object_store_memory=150 << 20, **common)
             else:
                 import curation
 
                 package = os.path.dirname(os.path.abspath(curation.__file__))
-                common.pop("include_dashboard")
+                common["log_to_driver"] = False
                 connect_to_cluster(ray, address, runtime_env={"py_modules": [package]}, **common)
         self._call = ray.remote(num_cpus=1, max_retries=0)(execute)
         self._slots, self._asked = 0, 0.0

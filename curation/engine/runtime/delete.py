@@ -56,7 +56,9 @@ def delete_documents(
         raise UserError(
             f"{run_dir} is not a finished run: let `gristmill curate` finish first, or give another run directory"
         )
-    pipeline = load_stored_pipeline(made["file"], read_stored_pipeline(store), catalogue=catalogue, readers=readers)
+    pipeline = load_stored_pipeline(
+        made["file"], read_stored_pipeline(store, values=True), catalogue=catalogue, readers=readers
+    )
     found = [explain.explain(run_dir, key) for key in (*documents, *urls)]  # raises for one that is not in the run
     have = {(e.get("doc_id"), e.get("url")) for e in generations.deleted_entries(store)}
     entries = [{"doc_id": d} for d in documents if (d, None) not in have]

@@ -75,7 +75,8 @@ def write_header(store: Storage, plan: Plan) -> None:
     elif made.get("done") is not None or "stopped" in made:
         kept = {k: v for k, v in made.items() if k not in ("stopped", "undecided")}
         store.write_json("run.json", kept | {"done": None})
-    write_stored_pipeline(store, plan.pipeline.resolved())  # after run.json, by which the directory is a run's
+    # after run.json, by which the directory is a run's
+    write_stored_pipeline(store, plan.pipeline.stored(), plan.pipeline.tree.variables)
     store.remove(DECIDED)
     if store.local:
         os.makedirs(store.full("log"), exist_ok=True)
@@ -92,8 +93,10 @@ def write_run(
     undecided  steps that a run that stopped had not come to
     """
     listed = [
-        {"source": s.name, "root": s.root, "files": len(files), "bytes": sum(f.size for f in files)}
-        for s, files in zip(plan.pipeline.sources, plan.files, strict=True)
+        {"source": s.name, "files": len(files), "bytes": sum(f.size for f in files)}
+        # a root with ${VAR} in it is found through pipeline.yaml, which has no value of the variable
+        | ({} if ("sources", i, "root") in plan.pipeline.tree.references else {"root": s.root})
+        for i, (s, files) in enumerate(zip(plan.pipeline.sources, plan.files, strict=True))
     ]
     costs = [
         {"phase": f"{segment.index}: {segment.name}", "tasks": len(manifests), **total_cost(manifests)}

@@ -1,8 +1,8 @@
 """Builds the n-gram index of evaluation sets, once per machine, and maps it in every process.
 
 The index is a few flat arrays: an open-addressing table of 64-bit hashes, and for each n-gram the units that contain
-it. The first process that needs it builds it in a folder of the machine's temporary directory, named by a hash of all
-its inputs; the others map the same pages. Names of benchmarks, item numbers and fields are stored beside it, but no
+it. The first process that needs it builds it in the user's temporary directory, in a folder named by a hash of all its
+inputs; the others map the same pages. Names of benchmarks, item numbers and fields are stored beside it, but no
 text.
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from curation.core.private_directory import temporary_directory
 from curation.safety.decontamination.benchmark_items import ANSWERS, SHORTEST, Unit
 from curation.storage import filesystem
 
@@ -103,20 +104,24 @@ def _assemble(units: list[Unit], found: list[Any], sizes: set[int], skipped: int
 
 
 def once_a_machine(key: str, build: Callable[[], Index]) -> Index:
-    """Maps the index of this key from the machine's temporary directory; builds it there first if necessary.
+    """Maps the index of this key from the user's temporary directory; builds it there first if necessary.
 
-    If the directory cannot be written, or the stored index is damaged, the process builds its own, identical one.
+    If the directory cannot be written or is not this user's alone, or the stored index is damaged, the process builds
+    its own, identical one.
     """
     import numpy as np
 
-    folder = os.path.join(tempfile.gettempdir(), f"gristmill-{os.getuid()}", f"decontaminate-{key[:32]}")
+    try:
+        shared = temporary_directory()
+    except OSError:
+        return build()
+    folder = os.path.join(shared, f"decontaminate-{key[:32]}")
     try:
         return _load(folder)
     except (OSError, ValueError, KeyError, EOFError):
         index = build()
-    part = f"{folder}.{os.getpid()}"
+    part = tempfile.mkdtemp(prefix=f"{os.path.basename(folder)}.", dir=shared)
     try:
-        os.makedirs(part, mode=0o700, exist_ok=True)
         facts: dict[str, Any] = {"skipped": index.skipped, "common": index.common, "arrays": {}}
         for name in _ARRAYS:
             array = getattr(index, name)
@@ -138,8 +143,6 @@ def once_a_machine(key: str, build: Callable[[], Index]) -> Index:
 def _load(folder: str) -> Index:
     import numpy as np
 
-    if os.stat(folder).st_uid != os.getuid():  # any user may create a folder there
-        raise ValueError(f"{folder} belongs to another user")
     with open(os.path.join(folder, "facts.json"), encoding="utf-8") as f:
         facts = json.load(f)
     arrays = {name: np.load(os.path.join(folder, f"{name}.npy"), mmap_mode="r") for name in _ARRAYS}

@@ -28,11 +28,16 @@ def models_list(as_json: AsJson = False) -> None:
 
 
 @models_app.command("pull")
-def models_pull(name: Annotated[str, typer.Argument(help="A model name from the catalogue, or a URL.")]) -> None:
+def models_pull(
+    name: Annotated[str, typer.Argument(help="A model name from the catalogue, or a URL.")],
+    sha256: Annotated[
+        str | None, typer.Option(metavar="HEX", help="Checksum of the file at a URL; required for http:// and ftp://.")
+    ] = None,
+) -> None:
     """Download a model and verify its checksum."""
     from curation.models import pull
 
-    print(pull(name))
+    print(pull(name, sha256))
 
 
 @models_app.command("binary")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from curation.core.local_ray import start_local_ray
 from pipelines.experiments.mix import proxy_run
 from pipelines.experiments.mix.proxy_run import Proxy
 
@@ -27,16 +27,12 @@ def on_ray(
         import ray
 
         if not ray.is_initialized():
-            quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
             if address is None:
-                os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-                from curation.core.start_ray import start_local_ray
-
-                start_local_ray(ray, include_dashboard=False, object_store_memory=150 << 20, **quiet)
+                start_local_ray(ray, object_store_memory=150 << 20, logging_level="ERROR")
             else:
                 from curation.engine.execution.executors import connect_to_cluster
 
-                connect_to_cluster(ray, address, **quiet)
+                connect_to_cluster(ray, address, logging_level="ERROR", log_to_driver=False)
         call: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(proxy_run.train)
         waiting = [call.remote(p) for p in proxies]
         while waiting:

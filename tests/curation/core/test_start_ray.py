@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from curation.core.start_ray import STARTS, start_local_ray
+from curation.core.start_ray import STARTS, init_ray
 
 
 class Ray:
@@ -30,19 +30,19 @@ BUSY = Exception("The current node timed out during startup.")
 @pytest.mark.parametrize("failures", range(STARTS))
 def test_started_again(failures: int) -> None:
     ray = Ray(failures, BUSY)
-    start_local_ray(ray, num_cpus=2)
+    init_ray(ray, num_cpus=2)
     assert ray.calls == [("local", {"num_cpus": 2}), "shutdown"] * failures + [("local", {"num_cpus": 2})]
 
 
 def test_not_for_ever() -> None:
     ray = Ray(STARTS, BUSY)
     with pytest.raises(Exception, match="timed out during startup"):
-        start_local_ray(ray)
+        init_ray(ray)
     assert len(ray.calls) == 2 * STARTS
 
 
 def test_wrong_options_are_said_at_once() -> None:
     ray = Ray(1, ValueError("num_cpus must be positive"))
     with pytest.raises(ValueError, match="num_cpus"):
-        start_local_ray(ray, num_cpus=-1)
+        init_ray(ray, num_cpus=-1)
     assert len(ray.calls) == 1
