@@ -1,6 +1,6 @@
 """Hashes the words of UTF-8 text, as curation/words.py cuts and folds them, straight from Arrow's buffer.
 
-    word    w = mix(... (h ^ c) * FNV_PRIME ... over its folded characters c)    FNV-1a over code points, then mixed
+word    w = mix(... (h ^ c) * FNV_PRIME ... over its folded characters c)    FNV-1a over code points, then mixed
 """
 
 from __future__ import annotations

@@ -141,13 +141,19 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 _ASCII_WORD = re.compile(r"\w+", re.ASCII)
+# Text of these characters alone, most text in Latin, Greek and Cyrillic, has neither marks nor characters to skip, so
+# that Python's own class of word characters is the same and five times as fast.
+_SIMPLE = re.compile("[\x00-\xac\xae-\u02ff\u0370-\u0482\u048a-\u052f\u2010-\u2027\u2030-\u205e\u20a0-\u20bf]*")
+_SIMPLE_WORD = re.compile(r"\w+")
 
 
 def fold_text(text: str) -> str:
-    """The text as it is compared, in full: NFKC, case folded (also to several characters), without skipped characters."""
+    """The text as it is compared, in full: NFKC, case folded (also to several characters), without what is skipped."""
     if text.isascii():
         return text.lower()
     folded = unicodedata.normalize("NFKC", text).casefold()
+    if _SIMPLE.fullmatch(folded):
+        return folded
     # voiced kana stay composed, and half-width ones have become so: only what is left over is skipped
     return _patterns()[1].sub("", unicodedata.normalize("NFC", folded))
 
@@ -159,11 +165,13 @@ def words(text: str) -> list[str]:
     ['genossen', 'can', 't', '水', '車', 'x_1']
     """
     folded = fold_text(text)
-    return (_ASCII_WORD if folded.isascii() else _patterns()[0]).findall(folded)
+    if folded.isascii():
+        return _ASCII_WORD.findall(folded)
+    return (_SIMPLE_WORD if _SIMPLE.fullmatch(folded) else _patterns()[0]).findall(folded)
 
 
 def estimate_words(text: str) -> float:
-    """About how many words a reader of any script would count: a letter of Han counts half, of Thai or kana a quarter."""
+    """About how many words a reader would count: a letter of Han is half a word, of Thai or kana a quarter."""
     if text.isascii():
         return float(len(_ASCII_WORD.findall(text)))
     total = 0.0

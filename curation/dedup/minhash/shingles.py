@@ -41,8 +41,7 @@ jit: Any = functools.partial(nb.njit, cache=True, nogil=True, error_model="numpy
 
 @jit
 def hash_characters(data, start, end, table, out):  # type: ignore[no-untyped-def]
-    """Hashes of the folded characters of data[start:end] into `out`, each run of white space as one space; returns their
-    number."""
+    """Hashes of the folded characters of data[start:end] into `out`; returns their number. White space is one space."""
     count = 0
     inside = False  # the last character was not a space
     i = start

@@ -19,8 +19,8 @@ from curation.words import estimate_words
 ANSWERS = ("answer", "answers", "solution", "canonical_solution", "choices", "options", "completion", "target")
 FIELDS = ("question", "prompt", "text", "problem", "query", "goal", "passage", "context", "sentence", "input", *ANSWERS)
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".parquet")
-# Words; shorter fields are searched only together with the item's other fields, and shorter answers not at all: "None of
-# the above" is in ordinary text.
+# Words; shorter fields are searched only together with the item's other fields, and shorter answers not at all: "None
+# of the above" is in ordinary text.
 SHORTEST, SHORTEST_ANSWER = 5, 13
 
 
@@ -35,7 +35,7 @@ class Unit:
 
 
 def read_units(path: str, fields: Sequence[str], required: bool) -> Iterator[Unit]:
-    """The units of a JSONL (plain, gzip, zstd), JSON or Parquet file, in its order; lists of strings are joined by newlines.
+    """The units of a JSONL (plain, gzip, zstd), JSON or Parquet file, in its order; lists of strings become lines.
 
     Raises UserError for a file that is neither or cannot be read, and for records with none of the `fields`; with
     `required`, also for a first record that lacks any of them.

@@ -1,9 +1,9 @@
 """Builds the n-gram index of evaluation sets, once per machine, and maps it in every process.
 
 The index is a few flat arrays: an open-addressing table of 64-bit hashes, and for each n-gram the units that contain
-it and where. Units of equal words are one, the first. The first process that needs it builds it in a folder of the machine's temporary directory, named by a hash of all
-its inputs; the others map the same pages. Names of benchmarks, item numbers and fields are stored beside it, but no
-text.
+it and where. Units of equal words are one, the first. The first process that needs it builds it in a folder of the
+machine's temporary directory, named by a hash of all its inputs; the others map the same pages. Names of benchmarks,
+item numbers and fields are stored beside it, but no text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kernels of decontamination: hash the n-grams of a text, look them up, and count the words of evaluation items covered.
+"""Kernels of decontamination: hash the n-grams of a text, look them up, count the words of evaluation items covered.
 
 Words are those of curation/words.py. An n-gram's hash is a polynomial over its words' hashes, rolled along:
 H' = (H - w_old * B^(n-1)) * B + w_new mod 2^64, mixed before use.
@@ -24,6 +24,7 @@ _ONE = np.uint64(1)
 HASHES = nb.types.Array(nb.uint64, 1, "C", readonly=True)
 ITEMS = nb.types.Array(nb.int32, 1, "C", readonly=True)
 FLAGS = nb.types.Array(nb.uint8, 1, "C", readonly=True)
+INDEX = (HASHES, ITEMS, ITEMS, ITEMS, ITEMS, ITEMS, FLAGS, ITEMS, ITEMS, ITEMS)  # ngram_index.Index.arrays()
 
 
 @kernel("int64(uint64[::1], int64, int64, uint64[::1])")
@@ -73,13 +74,11 @@ def passage_gap(size):  # type: ignore[no-untyped-def]
     return 4 * size
 
 
-@kernel(
-    (BYTES, OFFSETS, nb.uint32[::1], HASHES, ITEMS, ITEMS, ITEMS, ITEMS, ITEMS, FLAGS, ITEMS, ITEMS, ITEMS, nb.int64)
-    + (nb.int64[:, ::1],)
-)
+@kernel((BYTES, OFFSETS, nb.uint32[::1], *INDEX, nb.int64, nb.int64[:, ::1]))
 def search(  # type: ignore[no-untyped-def]
-    data, offsets, characters, table, slot_of, first, unit_of, place, size_of, counts, totals, least, sizes, longest, out
-):
+    data, offsets, characters, table, slot_of, first, unit_of, place, size_of, counts, totals, least, sizes,
+    longest, out,
+):  # fmt: skip
     """Looks up every n-gram of every document; fills `out`, one row per document.
 
     table, slot_of           from `fill`: the distinct n-grams of all units
@@ -165,17 +164,15 @@ def count_documents(data, offsets, characters, table, slot_of, sizes, longest, c
                     counts[g] += 1
 
 
-@kernel(
-    (BYTES, nb.uint32[::1], HASHES, ITEMS, ITEMS, ITEMS, ITEMS, ITEMS, FLAGS, ITEMS, ITEMS, ITEMS, nb.float64)
-    + (nb.boolean[::1], nb.int64[:, ::1])
-)
+@kernel((BYTES, nb.uint32[::1], *INDEX, nb.float64, nb.boolean[::1], nb.int64[:, ::1]))
 def mark_passages(  # type: ignore[no-untyped-def]
-    data, characters, table, slot_of, first, unit_of, place, size_of, counts, totals, least, sizes, share, marked, bounds
-):
-    """Marks the words of one text that belong to a passage covering `share` of a unit; returns how many words there are.
+    data, characters, table, slot_of, first, unit_of, place, size_of, counts, totals, least, sizes,
+    share, marked, bounds,
+):  # fmt: skip
+    """Marks the words of one text that belong to a passage covering `share` of a unit; returns how many words it has.
 
-    A passage's words are all those from its first n-gram to its last. The arrays as in `search`; `marked` must be zeros,
-    `bounds` is filled as by `hash_words`."""
+    A passage's words are all those from its first n-gram to its last. The arrays as in `search`; `marked` must be
+    zeros, `bounds` is filled as by `hash_words`."""
     word = np.empty(len(data) + 1, np.uint64)
     gram = np.empty(len(data) + 1, np.uint64)
     covered = np.zeros(len(counts), np.int64)

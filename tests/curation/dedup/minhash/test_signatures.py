@@ -89,7 +89,9 @@ def reference_signature(found, num_perm, seed):
     return [min(((a[i] * x + b[i]) % 2**32 for x in low), default=2**32 - 1) for i in range(num_perm)]
 
 
-texts = st.text(alphabet=st.sampled_from("ab Zé\u0301ß\n\u3000日本ーけがｶﾞ\u00ad\u200bกั😀👍🏽_-.1１٣\0Ω\u2028𝒳"), max_size=60)
+texts = st.text(
+    alphabet=st.sampled_from("ab Zé\u0301ß\n\u3000日本ーけがｶﾞ\u00ad\u200bกั😀👍🏽_-.1１٣\0Ω\u2028𝒳"), max_size=60
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -111,6 +113,13 @@ def test_what_a_word_is():
     one, full = sets("same", "same same")
     assert not one & full
     assert sets("one", ngram=1) != sets("one", ngram=2)
+
+
+def test_characters_nobody_sees_and_width_do_not_change_a_set():
+    text = "Die Genossenschaft baut eine neue Mühle, ガラス 水車 한국어 12"
+    hidden = "Die Ge\u00adnos\u00adsen\u00adschaft baut eine\u200b neue Mühle, ｶﾞﾗｽ 水\ufe0f車 한국어 １２\ufeff"
+    one, other = shingles.shingle_sets(pa.array([text, hidden], pa.large_string()))
+    assert one.tolist() == other.tolist()
 
 
 def test_slices_nulls_and_other_string_types():
