@@ -16,6 +16,9 @@ _START = np.uint64(0xCBF29CE484222325)
 _SHIFT, _FOLDED = np.uint32(CLASS_SHIFT), np.uint32((1 << CLASS_SHIFT) - 1)
 
 
+_LETTER = np.uint32(PART << CLASS_SHIFT)
+
+
 @kernel("uint64(uint64)")
 def mix(x):  # type: ignore[no-untyped-def]
     """MurmurHash3's 64-bit finalizer (Appleby, public domain)."""
@@ -48,6 +51,7 @@ def hash_words(data, start, end, table, out, bounds):  # type: ignore[no-untyped
     table    from curation.words.character_table
     bounds   filled with (first byte, byte after the last) of each word, unless it has no rows
     """
+    with_bounds = len(bounds) > 0
     count = 0
     h = _START
     inside = False
@@ -66,29 +70,43 @@ def hash_words(data, start, end, table, out, bounds):  # type: ignore[no-untyped
         kind = entry >> _SHIFT
         if kind == SKIPPED:
             continue
-        folded = np.uint64(entry & _FOLDED)
-        if (kind == PART and not alone) or kind == MARK:
-            if not inside:
-                inside = True
-                if len(bounds):
-                    bounds[count, 0] = at
-            h = (h ^ folded) * _FNV
-            continue
-        if inside:
-            out[count] = mix(h)
-            if len(bounds):
-                bounds[count, 1] = at
-            count += 1
-            h = _START
-        alone = kind == ALONE
-        inside = alone or kind == PART
-        if inside:
-            if len(bounds):
+        if kind == MARK or (kind == PART and not alone):
+            if with_bounds and not inside:
                 bounds[count, 0] = at
-            h = (h ^ folded) * _FNV
+            inside = True
+            h = (h ^ np.uint64(entry & _FOLDED)) * _FNV
+        else:
+            if inside:
+                out[count] = mix(h)
+                if with_bounds:
+                    bounds[count, 1] = at
+                count += 1
+                h = _START
+            alone = kind == ALONE
+            inside = alone or kind == PART
+            if not inside:
+                continue
+            if with_bounds:
+                bounds[count, 0] = at
+            h = (h ^ np.uint64(entry & _FOLDED)) * _FNV
+        if not alone:  # the rest of a word in ASCII, which is most of any text
+            while i < end and data[i] < 0x80:
+                letter = table[data[i]] ^ _LETTER  # the folded letter, if it is one
+                if letter > _FOLDED:
+                    break
+                h = (h ^ np.uint64(letter)) * _FNV
+                i += 1
+            if i < end and data[i] == 32:  # and the space after it
+                out[count] = mix(h)
+                if with_bounds:
+                    bounds[count, 1] = i
+                count += 1
+                h = _START
+                inside = False
+                i += 1
     if inside:
         out[count] = mix(h)
-        if len(bounds):
+        if with_bounds:
             bounds[count, 1] = end
         count += 1
     return count
