@@ -19,7 +19,7 @@ from curation.safety.decontamination.benchmark_items import FIELDS, read_units
 from curation.safety.decontamination.decontaminate import Decontaminate
 
 _random = random.Random(11)
-_OTHER_WORDS = "river stone quickly because seven blue under carry window almost".split()
+_OTHER_WORDS = ["river", "stone", "quickly", "because", "seven", "blue", "under", "carry", "window", "almost"]
 
 
 def _replace_words(text: str) -> str:
@@ -35,7 +35,7 @@ def _drop_words(text: str) -> str:
 def _swap_neighbours(text: str) -> str:
     """The text with two neighbouring words swapped, once in thirty words."""
     words = text.split()
-    for i in range(0, len(words) - 1):
+    for i in range(len(words) - 1):
         if _random.random() < 1 / 30:
             words[i], words[i + 1] = words[i + 1], words[i]
     return " ".join(words)

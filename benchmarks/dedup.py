@@ -66,7 +66,7 @@ def phases(run_dir: Path) -> list[dict[str, Any]]:
                 "tasks": len(tasks),
                 "seconds": sum(c["seconds"] for c in cost),
                 "cpu": sum(c["cpu_seconds"] for c in cost),
-                "peak": max(c["peak_bytes"] for c in cost) / 2**20,
+                "peak": max(c["peak_bytes"] or 0 for c in cost) / 2**20,
                 "written": sum(f["bytes"] for t in tasks for f in t.get("files", [])) / 1e6,
             }
         )

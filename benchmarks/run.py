@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, tuple[list[str], list[str] | None]] = {
     "dedup_quality": ([DATA], [DATA, "articles"]),
     "ensemble": ([], None),
     "extraction": ([], None),
+    "hostile": ([], ["--bytes", "100000"]),
     "language": ([], None),
     "line_dedup": ([DATA], None),
     "loader": ([], ["--tokens", "4000000", "--rounds", "1", "--only", "gristmill", "plain"]),

@@ -55,7 +55,7 @@ class Datatrove(MapStep):
         return pa.schema(
             [
                 ("keep", pa.bool_()),
-                ("reason", pa.string()),  # a filter's reason, or the error that a block ended with; null where kept
+                ("reason", pa.string()),  # a filter's reason; null where kept
                 ("metadata", pa.string()),  # what the block added or changed, as JSON; null for nothing
             ]
         )
@@ -65,6 +65,9 @@ class Datatrove(MapStep):
 
     def packages(self) -> Sequence[str]:
         return ("datatrove", "tldextract")
+
+    def plugins(self) -> Sequence[type]:
+        return (self._class(),)  # datatrove's utilities import what they need in functions
 
     def check(self) -> None:
         if not self.block:
@@ -125,7 +128,7 @@ class Datatrove(MapStep):
         return {**self.__dict__, "_apply": None}
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Processes each document. One that the block fails on is not kept; the error's name is the reason."""
+        """Processes each document. What the block raises is raised: the engine leaves the document out and names it."""
         if self._apply is None:
             self.open()
         columns = {name: batch.column(name).to_pylist() for name in self.reads if name in batch.schema.names}
@@ -155,8 +158,6 @@ class Datatrove(MapStep):
             raise UserError(
                 f"step {self.name}: {self.block} needs a package or file that this machine lacks: {e}"
             ) from e
-        except Exception as e:  # a bad record is data: somebody else's code fails in ways we cannot list
-            return text, (False, f"error: {type(e).__name__}", None)
         keep, reason = (result[0], result[1]) if isinstance(result, tuple) else (result, None)
         added = {k: v for k, v in document.metadata.items() if k not in metadata or metadata[k] != v}
         shown = json.dumps(added, sort_keys=True, ensure_ascii=False, default=str) if added else None

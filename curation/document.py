@@ -7,6 +7,7 @@ twice has the same ids, and two copies of one text have two.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -52,6 +53,7 @@ READ_RULES = ("unreadable", "record_type", "http_status", "mime", "empty")
 READ_BATCH = pa.schema([*BASE, pa.field("read", READ), pa.field("drop", DROP)])
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_MAX_MARKS = 64
 _COMPRESSION = (".gz", ".zst", ".zstd", ".bz2", ".xz", ".lz4")
 
 
@@ -78,7 +80,8 @@ def strip_compression(path: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """The text as every column of text holds it: NFC, lone surrogates replaced by U+FFFD, NULs removed."""
+    """The text as every column of text holds it: NFC, lone surrogates replaced by U+FFFD, NULs removed; of more than 64
+    marks on one letter, the first 64."""
     if text.isascii():  # already NFC, and the common case for code
         return text.replace("\0", "") if "\0" in text else text
     try:
@@ -86,7 +89,28 @@ def clean_text(text: str) -> str:
     except UnicodeEncodeError:
         text = _SURROGATES.sub("\ufffd", text)
     text = text.replace("\0", "") if "\0" in text else text
+    text = _without_long_runs_of_marks(text)
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+
+
+def _without_long_runs_of_marks(text: str) -> str:
+    """Cuts runs of combining marks to 64, because normalizing sorts each run, in quadratic time (200 kB: minutes). No
+    orthography puts more than a handful on a letter; Unicode's own limit for streams is 30 (UAX #15, section 13)."""
+    if len(text) <= _MAX_MARKS:
+        return text
+    pair, run = _mark_patterns()
+    # a run of more than 64 has two of every 32nd character next to each other
+    return run.sub(r"\1", text) if pair.search(text[::32]) else text
+
+
+@functools.cache
+def _mark_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Two marks; a run of more than 64 of them, the first 64 as a group. Marks are what normalizing may reorder."""
+    codes = [code for code in (*range(0x300, 0x20000), *range(0xE0000, 0xE0200)) if unicodedata.combining(chr(code))]
+    basic = "".join(chr(code) for code in codes if code < 0x10000)  # a class of these alone is a table look-up
+    others = "".join(chr(code) for code in codes if code >= 0x10000)
+    mark = f"(?:[{basic}]|(?=[\U00010000-\U000e01ff])[{others}])"
+    return re.compile(mark + "{2}"), re.compile(f"({mark}{{{_MAX_MARKS}}}){mark}+")
 
 
 def hex_id(value: bytes) -> str:

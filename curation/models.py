@@ -182,7 +182,9 @@ def load_fasttext(name_or_path: str) -> Any:
     path = resolve(name_or_path)
     try:
         return _FastText(model_path=path)
-    except (ValueError, MemoryError, RuntimeError) as e:
+    except MemoryError as e:  # a file of something else may claim any size, and a model may be too large
+        raise UserError(f"model {name_or_path}: {path} needs more memory than there is, or is no fastText model") from e
+    except (ValueError, RuntimeError) as e:
         raise UserError(f"model {name_or_path}: {path} is not a fastText model ({e})") from e
 
 

@@ -59,6 +59,10 @@ class Step:
         """Modules that it imports when it runs, with its options; a run without one of them is refused."""
         return ()
 
+    def plugins(self) -> Sequence[type]:
+        """Classes of others that it runs and that its options name; their code is part of the fingerprint."""
+        return ()
+
     def inputs(self) -> Sequence[str]:
         """Paths or globs of other files it reads (evaluation sets, lists); contents are part of the fingerprint."""
         return ()

@@ -10,7 +10,6 @@ names it with its checksum; any other file is garbage of an interrupted writer.
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import io
 import json
@@ -19,16 +18,18 @@ import posixpath
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 import fsspec
 from fsspec.core import url_to_fs
 
+from curation.core import checked_json
 from curation.core.atomic_files import fsync
-from curation.core.errors import UserError
+from curation.core.errors import DamagedFile, UserError
 from curation.core.packages import describe_missing
+from curation.core.relative_paths import check_relative
 
 Failpoint = Callable[[str], None]
 _failpoint: Failpoint | None = None
@@ -87,53 +88,6 @@ def open_input(root: str, path: str) -> IO[bytes]:
     fs, inner = filesystem(full)
     handle: IO[bytes] = fs.open(inner, "rb")
     return handle
-
-
-@dataclass(frozen=True, order=True)
-class InputFile:
-    """An input as it was listed. `version` (mtime in ns, or the store's etag) with `size` tells a changed file."""
-
-    path: str  # below the root
-    size: int
-    version: str
-
-
-def list_inputs(root: str, pattern: str) -> list[InputFile]:
-    """Files below `root` that match a glob (`**` allowed) or a plain path, sorted by path. Links are followed.
-
-    Raises FileNotFoundError where the root itself is absent. Nothing matching is an empty list.
-    """
-    fs, base = filesystem(root)
-    if not fs.exists(base):
-        raise FileNotFoundError(root)
-    if not is_remote(root):
-        return _list_local(base, pattern)
-    base = base.rstrip("/")
-    files = []
-    for name, info in fs.glob(posixpath.join(base, pattern), detail=True).items():
-        if info["type"] == "file":
-            version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
-            files.append(InputFile(posixpath.relpath(name, base), int(info["size"]), str(version).strip('"')))
-    return sorted(files)
-
-
-def _list_local(base: str, pattern: str) -> list[InputFile]:
-    # Not by fsspec: it skips links, and reads a bracket in the root as a pattern.
-    files = {}
-    for name in glob.iglob(pattern, root_dir=base, recursive=True, include_hidden=True):
-        full = os.path.join(base, name)
-        if os.path.isdir(full):
-            continue
-        path = posixpath.relpath(full, base)
-        try:
-            stat = os.stat(full)
-        except OSError:  # a broken link: its task will report that it cannot be read
-            files[path] = InputFile(path, 0, "unreadable")
-            continue
-        # a change of permissions shows in neither size nor mtime, and decides whether there is anything to read
-        readable = "" if os.access(full, os.R_OK) else " unreadable"
-        files[path] = InputFile(path, stat.st_size, f"{stat.st_mtime_ns}{readable}")
-    return sorted(files.values())
 
 
 def digest(data: bytes) -> str:
@@ -215,6 +169,8 @@ class Storage:
 
     def full(self, path: str) -> str:
         """The path as its filesystem knows it. An absolute path or URL of the same filesystem is kept."""
+        if ".." in path.split("/"):
+            check_relative(path, self.root)  # raises
         if is_remote(path):
             return str(self._fs._strip_protocol(path))
         return posixpath.join(self._base, path) if path else self._base
@@ -222,6 +178,11 @@ class Storage:
     def url(self, path: str) -> str:
         """The path as `filesystem` and other libraries take it."""
         return self._fs.unstrip_protocol(self.full(path)) if not self.local else self.full(path)
+
+    def _own(self, path: str) -> str:
+        """`full` of a path that is written, removed or linked: names of files come from manifests, which anybody may
+        have made, so none may lead out of the directory. Raises UserError."""
+        return self.full(check_relative(path, self.root))
 
     def exists(self, path: str) -> bool:
         return os.path.exists(self.full(path)) if self.local else bool(self._fs.exists(self.full(path)))
@@ -242,7 +203,15 @@ class Storage:
         with self.open(path) as f:
             return f.read()
 
-    def read_json(self, path: str) -> Any:
+    def read_json(self, path: str) -> dict[str, Any]:
+        """What `write_json` wrote. Raises DamagedFile if its bytes changed since, or if there is no such file."""
+        try:
+            return checked_json.decode(self.read_bytes(path), path, self.root)
+        except FileNotFoundError as error:
+            raise DamagedFile(path, "it is missing", self.root) from error
+
+    def read_plain_json(self, path: str) -> Any:
+        """Of a file without a checksum of its own, which others read too: a manifest of shards, croissant.json."""
         return json.loads(self.read_bytes(path))
 
     def names(self, path: str) -> list[str]:
@@ -275,7 +244,7 @@ class Storage:
         `written` is complete after the block. An exception inside leaves nothing under the final name.
         """
         written = Written(path)
-        final = self.full(path)
+        final = self._own(path)
         failpoint(f"create {path}")
         if self.local:
             _make_directory(os.path.dirname(final))
@@ -313,14 +282,13 @@ class Storage:
             f.write(data)
         return written
 
-    def write_json(self, path: str, value: Any) -> Written:
-        """Canonical JSON: sorted keys, one trailing newline, so that equal values are equal bytes."""
-        text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, default=_jsonable)
-        return self.write_bytes(path, (text + "\n").encode("utf-8", "surrogateescape"))
+    def write_json(self, path: str, value: Mapping[str, Any]) -> Written:
+        """Canonical JSON with a checksum of itself, which `read_json` compares; equal values are equal bytes."""
+        return self.write_bytes(path, checked_json.encode(value, _jsonable))
 
     def remove(self, path: str) -> None:
         """Removes a file or a tree; absent is fine."""
-        full = self.full(path)
+        full = self._own(path)
         failpoint(f"remove {path}")
         if self.local:
             if os.path.isdir(full) and not os.path.islink(full):
@@ -336,22 +304,22 @@ class Storage:
         """Makes the bytes of `path` appear under `to` as well: a hard link, or a copy where there are none."""
         failpoint(f"link {to}")
         if not self.local:
-            self._fs.copy(self.full(path), self.full(to))
+            self._fs.copy(self._own(path), self._own(to))
             return
-        target = self.full(to)
+        target = self._own(to)
         _make_directory(os.path.dirname(target))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target)
         try:
-            os.link(self.full(path), target)
+            os.link(self._own(path), target)
         except OSError:  # a filesystem without hard links
-            shutil.copyfile(self.full(path), target)
+            shutil.copyfile(self._own(path), target)
 
     def rename(self, path: str, to: str) -> None:
         """Moves a file or directory; local only, replacing an absent target."""
         failpoint(f"rename {to}")
-        os.replace(self.full(path), self.full(to))
-        fsync(os.path.dirname(self.full(to)))
+        os.replace(self._own(path), self._own(to))
+        fsync(os.path.dirname(self._own(to)))
 
     def sync(self, path: str) -> None:
         """Puts the names below a directory on the disk, as `create` does for each file; links need it."""

@@ -5,7 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("counted", deadline=None)  # by default an example may take 200 ms
+hypothesis.settings.load_profile("counted")
+
+# Seconds after which a test gives up on a process that it started: only a hang takes so long, also on a busy machine.
+# Below the limit of pytest itself (pyproject.toml), so that the process is ended and its output shown.
+HANG = 1500
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -38,6 +38,10 @@ class WatchdogCallback(Callback):
     def on_step_end(self, trainer: Trainer) -> None:
         self.watchdog.heartbeat()
 
+    def on_train_end(self, trainer: Trainer, status: str) -> None:
+        if status == "preempted" and trainer.ranks.first:
+            self.watchdog.mark_preempted(f"stopped after step {trainer.state.step}")
+
 
 class LogCallback(Callback):
     """Writes metrics.jsonl, speed.jsonl and sessions.jsonl."""

@@ -66,6 +66,8 @@ class ModelSection(Section):
     rope_theta: Annotated[float, Field(gt=0)] = 10_000.0
     norm_eps: Annotated[float, Field(gt=0)] = 1e-5
     qk_norm: bool = False  # queries and keys are normalised by head
+    # Rows of embedding and head, if more than the tokenizer's vocabulary: many published models are padded
+    pad_vocab: Count | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -88,6 +90,12 @@ class ModelSection(Section):
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_kv_heads {self.num_kv_heads} does not divide num_heads {self.num_heads}")
         return self
+
+    def sizes(self, vocab: int) -> dict[str, Any]:
+        """The fields of `ModelConfig`, for a tokenizer's vocabulary. Raises UserError for a pad_vocab below it."""
+        if self.pad_vocab is not None and self.pad_vocab < vocab:
+            raise UserError(f"model.pad_vocab: {self.pad_vocab} is less than the tokenizer's vocabulary, {vocab}")
+        return {"vocab_size": self.pad_vocab or vocab, **self.model_dump(exclude={"preset", "pad_vocab"})}
 
 
 Weights = dict[str, Annotated[float, Field(ge=0)]]
@@ -244,6 +252,8 @@ class TrainConfig(Section):
     guard: GuardConfig = GuardConfig()
     parallel: ParallelConfig = ParallelConfig()
     init_from: str | None = None  # a run or a checkpoint whose weights to start from
+    # A run or a checkpoint to go on from with everything: moments, step, data position. Schedule and mix may differ
+    branch_from: str | None = None
     exclude_list: str | None = (
         None  # JSONL file that documents which caused spikes are appended to; curation's `exclude:`
     )
@@ -255,6 +265,12 @@ class TrainConfig(Section):
     hang_after: Annotated[float, Field(gt=0)] | None = (
         1800.0  # seconds without progress after which the process ends; null: never
     )
+
+    @model_validator(mode="after")
+    def _one_parent(self) -> TrainConfig:
+        if self.init_from is not None and self.branch_from is not None:
+            raise ValueError("init_from takes weights alone and branch_from everything; give one of them")
+        return self
 
     def stages(self) -> list[tuple[int, int, int]]:
         """(steps, global_size, seq_len) of each stretch of the run; `data.changes` makes several."""

@@ -19,7 +19,10 @@ from curation.core import jsonl_log
 from curation.shards import Manifest, read_manifest
 from training.callbacks import LogCallback, SpikeGuardCallback, WatchdogCallback
 from training.checkpoint import save_load
-from training.checkpoint.resume import resolve_config, resolve_device, write_run_files
+from training.checkpoint.disk_space import full_disk_in_words
+from training.checkpoint.parent import Parent, find_parent
+from training.checkpoint.resume import manifest_digest, resolve_config, resolve_device, write_run_files
+from training.checkpoint.run_directory import hold_run_directory, refuse_foreign_files
 from training.checkpoint.save_load import Checkpoint, CheckpointSaver
 from training.config import TrainConfig
 from training.cost import device_specs
@@ -29,13 +32,14 @@ from training.data.data_schedule import rank_slices
 from training.data.dataset import TokenDataset
 from training.data.token_streams import validation_streams
 from training.distributed.parallel import Ranks, build_model, init_ranks
-from training.distributed.watchdog import start_watchdog
+from training.distributed.watchdog import MARKER, start_watchdog
 from training.evaluation.tasks import read_tasks
 from training.evaluation.validation_loss import ValidationScore
 from training.metrics.experiment_loggers import ExperimentLoggers
-from training.metrics.log_format import METRICS
+from training.metrics.log_format import METRICS, SESSIONS
 from training.metrics.metrics_log import MetricsLog, Report, goodput, last_scores
-from training.model.transformer import Model, ModelConfig
+from training.model.transformer import ModelConfig
+from training.preflight import preflight_notes
 from training.stability import rollback
 from training.stability.spike_detection import SpikeGuard
 from training.train_state import data_order
@@ -79,27 +83,44 @@ def train(
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(init_ranks(resolve_device(config), config.parallel.dp_shard))
         manifest = read_manifest(data_dir)
+        ranks.broadcast_from_rank0(lambda: refuse_foreign_files(run, manifest.tokenizer.file))
+        still_held = stack.enter_context(hold_run_directory(run, ranks))
+        if ranks.first:
+            (run / MARKER).unlink(missing_ok=True)  # of the session before this one
         resolved = ranks.broadcast_from_rank0(lambda: resolve_config(config, run, manifest))
-        watchdog = stack.enter_context(start_watchdog(resolved.hang_after))
+        watchdog = stack.enter_context(start_watchdog(resolved.hang_after, run))
         stack.enter_context(_torch_settings(resolved))
         if ranks.first:
             settings = resolved.model_dump(mode="json")
             report = stack.enter_context(ExperimentLoggers(run, resolved.log_to, report, settings))
 
         checkpoint = ranks.broadcast_from_rank0(lambda: rollback.latest_checkpoint(run))
-        data, order, notes = _open_data(resolved, manifest, checkpoint, ranks)
+        parent = None
+        if checkpoint is None:
+            digest = manifest_digest(manifest)
+            parent = ranks.broadcast_from_rank0(lambda: find_parent(resolved, run, manifest, digest))
+        start = parent.checkpoint if parent is not None and parent.branch else checkpoint
+        data, order, notes = _open_data(resolved, manifest, start, ranks)
+        origin = _origin_notes(checkpoint, parent, resolved.steps)  # now: at the end there are newer checkpoints
         validation = validation_streams(manifest, resolved.data.validation)
+        sizes = model_config(resolved, manifest.tokenizer.vocab)
+        notes += preflight_notes(resolved, manifest, order, sizes, run, validation)
         tasks = ranks.broadcast_from_rank0(lambda: read_tasks(resolved))
         if ranks.first:
-            for note in data.notes:
+            unfinished = checkpoint is None or checkpoint.state["step"] < resolved.steps
+            for note in [*(notes if unfinished else ()), *origin]:
                 if report is not None:
                     report({"kind": "note", "note": note})
-            write_run_files(run, resolved, manifest)
-        model = _build_model(resolved, manifest, ranks)
+            write_run_files(run, resolved, manifest, parent.record if parent else None, resumes=checkpoint is not None)
+        model = build_model(model_config(resolved, manifest.tokenizer.vocab), resolved, ranks)
+        if parent is not None:
+            save_load.restore(parent.checkpoint.path, model, None, ranks)
 
         background = resolved.checkpoint.background
-        saver = stack.enter_context(CheckpointSaver(run / "checkpoints", ranks, background=background))
-        log = stack.enter_context(_open_log(run, checkpoint, report, ranks))
+        saver = stack.enter_context(
+            CheckpointSaver(run / "checkpoints", ranks, background=background, before_commit=still_held)
+        )
+        log = stack.enter_context(_open_log(run, start, report, ranks, notes))
         live = LiveStats(resolved, model.config, device_specs.current_device(ranks.device.type), ranks.world)
         guard = SpikeGuard(resolved.guard, ranks.device, overflow=resolved.precision == "fp16")
         built_in = (WatchdogCallback(watchdog), LogCallback(log, live), SpikeGuardCallback(guard, log))
@@ -107,8 +128,9 @@ def train(
             resolved, run, manifest, ranks, data, order, model, saver, (*built_in, *callbacks),
             validation=validation, tasks=tasks,
         )  # fmt: skip
-        trainer.fit(checkpoint)
-        return _result(trainer, checkpoint, notes)
+        with full_disk_in_words(run):
+            trainer.fit(start, begins=checkpoint is None)
+        return _result(trainer, start, [*notes, *origin])
 
 
 def finished_result(run: Path) -> TrainResult:
@@ -117,16 +139,18 @@ def finished_result(run: Path) -> TrainResult:
     if checkpoint is None:
         raise save_load.CheckpointError(f"{run}: no checkpoint here")
     state, order = checkpoint.state, OrderLog.from_dict(checkpoint.state["order"])
+    starts = [e.get("notes", ()) for e in jsonl_log.read(run / SESSIONS) if e["event"] == "start"]
     losses = [e["loss"] for e in jsonl_log.read(run / METRICS) if e["kind"] == "train"]
     return TrainResult(
         state["step"], state["sequences"], state["tokens"], losses[-1] if losses else None, last_scores(run),
-        checkpoint.path, 0, checkpoint.notes, _masked(order), goodput(run).get("goodput"),
+        checkpoint.path, 0, (*(starts[-1] if starts else ()), *checkpoint.notes), _masked(order),
+        goodput(run).get("goodput"),
     )  # fmt: skip
 
 
 def model_config(config: TrainConfig, vocab: int) -> ModelConfig:
     """The sizes of the model, from the configuration and the tokenizer's vocabulary."""
-    return ModelConfig(vocab_size=vocab, **config.model.model_dump(exclude={"preset"}))
+    return ModelConfig(**config.model.sizes(vocab))
 
 
 def _open_data(
@@ -134,29 +158,33 @@ def _open_data(
 ) -> tuple[TokenDataset, OrderLog, list[str]]:
     """The data, its order, and notes about both. Raises UserError for a global batch that the ranks cannot share."""
     data, order, rounding = data_order(config, manifest, checkpoint)
-    notes = [f"the mix was rounded to {order.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
+    notes = list(data.notes)
+    notes += [f"the mix was rounded to {order.segments[0].mix}, off by at most {rounding:.2g}"] if rounding else []
     notes += [
         f"{name}: {d.remainder:,} of {d.tokens.sum():,} tokens per epoch are not trained on (shard remainders)"
         for name, d in data.orders.items()
     ]
     for segment in order.segments:  # refused now, and not at the step where the segment begins
         rank_slices(segment.global_size, ranks.world, 1, ranks.rank)
-    return data, order, [*notes, *data.notes]
+    return data, order, notes
 
 
-def _build_model(config: TrainConfig, manifest: Manifest, ranks: Ranks) -> Model:
-    """The model with its first weights: random, or those of `init_from`."""
-    model = build_model(model_config(config, manifest.tokenizer.vocab), config, ranks)
-    if config.init_from is not None:
-        save_load.restore(save_load.find_checkpoint(config.init_from), model, None, ranks)
-    return model
+def _origin_notes(checkpoint: Checkpoint | None, parent: Parent | None, steps: int) -> list[str]:
+    """What the run goes on from, and which newer checkpoints are damaged."""
+    if checkpoint is not None:
+        left = checkpoint.state["step"] < steps
+        return [*checkpoint.notes, *([f"resuming from {checkpoint.description}"] if left else [])]
+    return list(parent.notes) if parent is not None else []
 
 
-def _open_log(run: Path, checkpoint: Checkpoint | None, report: Report | None, ranks: Ranks) -> MetricsLog:
+def _open_log(
+    run: Path, checkpoint: Checkpoint | None, report: Report | None, ranks: Ranks, notes: Sequence[str]
+) -> MetricsLog:
     """The run's logs, cut back to the checkpoint; only the first rank writes."""
     step = checkpoint.state["step"] if checkpoint else -1
     incidents = checkpoint.state["guard"]["incidents"] if checkpoint else 0
-    return MetricsLog(run if ranks.first else None, step, report, incidents=incidents, ranks=ranks.world)
+    folder = run if ranks.first else None
+    return MetricsLog(folder, step, report, incidents=incidents, ranks=ranks.world, notes=notes)
 
 
 def _result(trainer: Trainer, checkpoint: Checkpoint | None, notes: list[str]) -> TrainResult:
@@ -164,10 +192,10 @@ def _result(trainer: Trainer, checkpoint: Checkpoint | None, notes: list[str]) -
     run, ranks, state = trainer.run, trainer.ranks, trainer.state
     scores = trainer.scores or ranks.broadcast_from_rank0(lambda: last_scores(run))  # {}: no step was left to do
     useful = goodput(run).get("goodput") if ranks.first else None
-    resumed_from, damaged = (checkpoint.state["step"], checkpoint.notes) if checkpoint else (0, ())
+    resumed_from = checkpoint.state["step"] if checkpoint else 0
     return TrainResult(
         state.step, state.sequences, state.tokens, trainer.loss, scores,
-        save_load.checkpoints(run / "checkpoints")[-1], resumed_from, (*notes, *damaged), _masked(state.order), useful,
+        save_load.checkpoints(run / "checkpoints")[-1], resumed_from, tuple(notes), _masked(state.order), useful,
     )  # fmt: skip
 
 

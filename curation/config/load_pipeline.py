@@ -294,6 +294,8 @@ def _where(i: int, keep: dict[str, str], condition: Any, tree: YamlTree) -> dict
     if not isinstance(condition, str):
         raise UserError(f"{where}: is {condition!r}\n  expected SQL in quotes, such as \"domain = 'web'\"")
     rules.parse("where", condition, where)
+    for name, sql in keep.items():  # each by itself: what is no expression alone may be one inside of another
+        rules.parse(name, sql, tree.where("steps", i, "keep", name))
     return {name: limit_rule(sql, condition) for name, sql in keep.items()}
 
 

@@ -22,7 +22,8 @@ class Mix(Section):
 
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | Literal["natural"] = "natural"
     budget: Annotated[int, Field(gt=0)] | None = None  # tokens in all; null: everything once
-    max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    # how often a document may be read, in trainings too; null: once if there is a budget, else as often as they like
+    max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     groups: dict[str, str] = Field(
         default_factory=dict
     )  # name -> SQL: documents for which it is TRUE have this domain, the first one's

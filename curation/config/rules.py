@@ -15,11 +15,13 @@ parsing, computed by the engine, and put back as an exact literal.
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -27,10 +29,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.config.rule_trial import try_rule
 from curation.config.sql_restrictions import columns as columns_of
-from curation.config.sql_restrictions import connect, expression, parser, refuse, tokens
+from curation.config.sql_restrictions import connect, expression, refuse, tokens
 
 _SHOWN = 200  # characters of a string in a drop's value: enough to see why, never a document in the ledger
+
+
+@functools.lru_cache(maxsize=4096)
+def _as_written(p: float) -> tuple[int, int]:
+    return Fraction(repr(float(p))).as_integer_ratio()
 
 
 @dataclass(frozen=True, order=True)
@@ -40,6 +48,14 @@ class Quantile:
     signal: str
     p: float
     by: str | None = None
+
+    def rank(self, n: int) -> int:
+        """The position of the quantile among n values in ascending order, from 1: ceil(p * n), the first for p = 0.
+
+        p counts as the decimal that it was written as: 0.07 * 100 in floats is above 7.
+        """
+        numerator, denominator = _as_written(self.p)
+        return max(1, -(-numerator * n // denominator))
 
     def __str__(self) -> str:
         """As a rule writes it."""
@@ -71,15 +87,19 @@ def _cut_quantiles(where: str, name: str, sql: str) -> tuple[list[tuple[int, int
             if text == "(" and previous and begin < 0:
                 begin, inside, cuts = previous[1], depth, [end]
             elif text == ")" and begin >= 0 and depth == inside - 1:
-                arguments = [sql[a:b].lstrip(",").strip() for a, b in pairwise([*cuts, start])]
+                arguments = [_without_comments(sql[a:b].lstrip(",")) for a, b in pairwise([*cuts, start])]
                 found.append(_quantile(where, name, sql, arguments))
                 spans.append((begin, end))
                 begin = -1
         elif kind == "other" and text == "," and begin >= 0 and depth == inside:
             cuts.append(start)
-        if not text.isspace():
+        if not text.isspace() and kind != "comment":
             previous = (text, start) if kind == "word" and text.lower() == "quantile" else None
     return spans, found
+
+
+def _without_comments(sql: str) -> str:
+    return "".join(" " if kind == "comment" else text for kind, text, _, _ in tokens(sql)).strip()
 
 
 def _quantile(where: str, name: str, sql: str, parts: list[str]) -> Quantile:
@@ -171,34 +191,16 @@ def check_columns(rule: ParsedRule, available: Mapping[str, pa.DataType], *, any
             raise refuse(rule.where, rule.name, f"asks for a quantile by {q.by}, a number", rule.sql, advice)
     sql = substitute(rule, {q: 0.0 if q.by is None else {"": 0.0} for q in rule.quantiles})
     schema = _schema({c: available[c] for c in rule.columns})
-    for rows in (0, 1):  # one row of NULLs as well: a malformed pattern shows only when it is compiled
-        table = schema.empty_table() if not rows else pa.table([pa.nulls(1, f.type) for f in schema], schema=schema)
-        connection = parser()
-        connection.register("documents", table)
-        try:
-            result = connection.execute(f"SELECT ({sql}\n) FROM documents")
-            kind = str(result.description[0][1])
-            result.fetchall()
-        except _duckdb_error() as error:
-            first = str(error).split("\n")[0]
-            raise refuse(
-                rule.where, rule.name, f"does not fit its signals: {first}", rule.sql, _types(rule, available)
-            ) from None
-        finally:
-            connection.unregister("documents")
-        if not any_type and kind.upper() not in ("BOOLEAN", "BOOL"):
-            advice = "expected an expression that is true or false, such as language.score >= 0.65"
-            raise refuse(rule.where, rule.name, f"is a {kind.lower()}", rule.sql, advice)
+    kind, error = try_rule(sql, schema)
+    if error:
+        raise refuse(rule.where, rule.name, f"does not fit its signals: {error}", rule.sql, _types(rule, available))
+    if not any_type and kind.upper() not in ("BOOLEAN", "BOOL"):
+        advice = "expected an expression that is true or false, such as language.score >= 0.65"
+        raise refuse(rule.where, rule.name, f"is a {kind.lower()}", rule.sql, advice)
 
 
 def _types(rule: ParsedRule, available: Mapping[str, pa.DataType]) -> str:
     return "signals: " + ", ".join(f"{c} is {available[c]}" for c in rule.columns)
-
-
-def _duckdb_error() -> type[Exception]:
-    import duckdb
-
-    return duckdb.Error
 
 
 def _schema(columns: Mapping[str, pa.DataType]) -> pa.Schema:

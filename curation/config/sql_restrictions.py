@@ -28,11 +28,15 @@ _REFUSED = {
     "POSITIONAL_REFERENCE": "refers to a column by number",
     "DEFAULT": "uses DEFAULT",
 }
+# As DuckDB's lexer has it: a comment ends at a carriage return too, block comments nest (see `tokens`), and in a string
+# with an E before it a backslash hides a quote.
 _TOKEN = re.compile(
-    r"""(?P<skip>--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)"""
-    r"""|(?P<word>[^\W\d]\w*)|(?P<other>.)""",
+    r"""(?P<comment>--[^\n\r]*|/\*)"""
+    r"""|(?P<skip>[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)"""
+    r"""|(?P<word>[^\W\d][\w$]*)|(?P<other>.)""",
     re.DOTALL,
 )
+_BLOCK = re.compile(r"/\*|\*/")
 
 
 def refuse(where: str, name: str, problem: str, sql: str, advice: str) -> UserError:
@@ -91,9 +95,22 @@ def _functions() -> dict[str, tuple[set[str], set[str], list[str]]]:
 
 
 def tokens(sql: str) -> Iterator[tuple[str, str, int, int]]:
-    """(kind, text, start, end) with strings, quoted names and comments as one token of kind "skip"."""
-    for match in _TOKEN.finditer(sql):
-        yield (match.lastgroup if match.lastgroup != "tag" else "skip") or "skip", match.group(), *match.span()
+    """(kind, text, start, end) of kind "comment", "skip" (a string or quoted name), "word" or "other" (a character)."""
+    at = 0
+    while match := _TOKEN.match(sql, at):
+        at = _end_of_block(sql, match.end()) if match.group() == "/*" else match.end()
+        kind = match.lastgroup if match.lastgroup != "tag" else "skip"
+        yield kind or "skip", sql[match.start() : at], match.start(), at
+
+
+def _end_of_block(sql: str, at: int) -> int:
+    """Where a block comment ends whose text begins at `at`; the end of the text if nothing ends it."""
+    depth = 1
+    for found in _BLOCK.finditer(sql, at):
+        depth += 1 if found.group() == "/*" else -1
+        if depth == 0:
+            return found.end()
+    return len(sql)
 
 
 def expression(where: str, name: str, sql: str, shown: str) -> Any:

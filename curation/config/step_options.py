@@ -15,14 +15,17 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from curation.core.errors import UserError
+from curation.core.imported_code import imported_code
 from curation.core.packages import explain_import_error
 from curation.core.schema import nearest
 from curation.core.yaml_lines import Path, YamlTree
+from curation.step import GlobalStep, MapStep
 from curation.storage import path_beside
 
 
@@ -37,6 +40,24 @@ def find_class(kind: str, catalogue: Mapping[str, str | type], tree: YamlTree, p
         own = "\n  a step of your own is written file.py:Class or package.module:Class" if what == "step" else ""
         raise UserError(f"{where}: unknown {what} {kind!r}\n  {hint}{own}")
     return load_class(target, where) if isinstance(target, str) else target
+
+
+def find_known_class(kind: str, catalogue: Mapping[str, str | type], file: str) -> type:
+    """As `find_class`, for a word that a run directory stores: imports nothing but the catalogue's own classes.
+
+    Run directories are passed on, and looking at one must not run code that it names. A user's own class is given only
+    where this process has imported it already. Raises UserError for any other.
+    """
+    if kind in catalogue or ":" not in kind:
+        return find_class(kind, catalogue, YamlTree(file, {}), (), "step")
+    target = user_target(kind, file)
+    module, _, name = target.rpartition(":")
+    if module.endswith(".py"):
+        module = _module_name(module) if os.path.isfile(module) else ""
+    found = getattr(sys.modules.get(module), name, None)
+    if not isinstance(found, type) or not issubclass(found, (MapStep, GlobalStep)):
+        raise UserError(f"{kind} is code that the run names; looking at a run does not import it")
+    return found
 
 
 def user_target(kind: str, file: str) -> str:
@@ -54,9 +75,7 @@ def load_class(target: str, where: str = "") -> type:
         path = module_name
         if not os.path.isfile(path):
             raise UserError(f"{prefix}no such file: {path}\n  expected the path of a Python file beside this one")
-        with open(path, "rb") as f:
-            state = hashlib.sha256(path.encode() + b"\0" + f.read()).hexdigest()[:8]
-        module_name = f"_gristmill_{os.path.basename(path)[:-3]}_{state}"
+        module_name = _module_name(path)
         if module_name not in sys.modules:
             spec = importlib.util.spec_from_file_location(module_name, path)
             assert spec is not None and spec.loader is not None  # for a .py file there is one
@@ -74,10 +93,37 @@ def load_class(target: str, where: str = "") -> type:
             missing = explain_import_error(error)
             reason = f": {missing}" if missing else f" cannot be imported: {error}"
             raise UserError(f"{prefix}{module_name}{reason}") from error
+    _check_current(sys.modules[module_name], prefix)
     found = getattr(sys.modules[module_name], class_name, None)
     if not isinstance(found, type):
         raise UserError(f"{prefix}{target.rpartition(':')[0]} has no class {class_name}")
     return found
+
+
+_imported: dict[str, tuple[int, int]] = {}  # the user's files when this process imported them: mtime and size
+
+
+def _check_current(module: ModuleType, prefix: str) -> None:
+    """Raises UserError where a file of the user's that the module imports was changed after this process imported it:
+    Python keeps what it has imported, while fingerprints are of what the files say."""
+    if module.__name__.startswith("curation.") or not module.__file__:
+        return
+    for file in imported_code(module.__file__).foreign_files():
+        if file == os.path.realpath(module.__file__) and module.__name__.startswith("_gristmill_"):
+            continue  # a changed one is another module
+        stat = os.stat(file)
+        if _imported.setdefault(file, (stat.st_mtime_ns, stat.st_size)) != (stat.st_mtime_ns, stat.st_size):
+            raise UserError(
+                f"{prefix}{file} was changed after this process imported it, so the old code would run\n"
+                "  start a new process (in a notebook: restart the kernel)"
+            )
+
+
+def _module_name(path: str) -> str:
+    """The name under which the code that is in a file now is imported."""
+    with open(path, "rb") as f:
+        state = hashlib.sha256(path.encode() + b"\0" + f.read()).hexdigest()[:8]
+    return f"_gristmill_{os.path.basename(path)[:-3]}_{state}"
 
 
 def build(cls: type, options: Mapping[str, Any], tree: YamlTree, path: Path, what: str) -> Any:

@@ -10,7 +10,6 @@ import contextlib
 import os
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 StrPath = str | os.PathLike[str]
 
@@ -18,10 +17,13 @@ StrPath = str | os.PathLike[str]
 def write(path: StrPath, data: bytes) -> None:
     """Replaces the content of a file that no other process writes.
 
-    The temporary name is always the same, so that the next write overwrites what a killed process left.
+    The temporary name is always the same, so that the next write removes what a killed process left.
     """
     temporary = f"{os.fspath(path)}.tmp"
-    Path(temporary).write_bytes(data)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)  # in somebody else's folder perhaps a link to a file of the user's
+    with open(temporary, "xb") as f:
+        f.write(data)
     _publish(temporary, path)
 
 
@@ -39,6 +41,12 @@ def replacing(path: StrPath) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def no_link(path: str, flags: int) -> int:
+    """Opener for `open` that refuses a symbolic link (OSError): a run directory may come from somebody else, and what
+    is appended to its logs must not go into a file elsewhere."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def fsync(path: StrPath) -> None:

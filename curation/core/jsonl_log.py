@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from curation.core.atomic_files import no_link
+
 
 def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     """The entries of a log, oldest first; none if there is no such file."""
@@ -25,8 +27,11 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
 
 def append(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> None:
-    """Adds an entry; makes the file if there is none. Not flushed to the disk: a crash may lose it."""
-    with open(path, "ab+") as file:
+    """Adds an entry; makes the file if there is none. Not flushed to the disk: a crash may lose it.
+
+    Raises OSError where the file is a symbolic link.
+    """
+    with open(path, "ab+", opener=no_link) as file:
         end = file.seek(0, os.SEEK_END)
         if end:
             file.seek(end - 1)

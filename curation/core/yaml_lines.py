@@ -21,8 +21,12 @@ from curation.core.errors import UserError
 
 _INT = re.compile(r"[-+]?[0-9][0-9_]*")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?")
+_LONGEST_NUMBER = 400  # characters; Python refuses to read an integer of more than 4,300
 _VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _MAX_DEPTH = 40  # levels; a file that nests deeper refers to itself by an anchor
+# Values that aliases (`*name`) may add to those written. A kilobyte of aliases to lists of aliases stands for 10^12; no
+# recipe has a thousand values.
+MAX_ALIASED = 10_000
 _TAGS = {f"tag:yaml.org,2002:{t}" for t in ("str", "seq", "map")}
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False, "True": True, "False": False}
 
@@ -100,7 +104,7 @@ def parse(data: bytes | str, file: str, variables: Mapping[str, str] | None = No
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: is not UTF-8 (byte {error.start})") from None
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        node = compose(text, file)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
@@ -111,6 +115,42 @@ def parse(data: bytes | str, file: str, variables: Mapping[str, str] | None = No
         raise UserError(f"{file}: is not YAML: {str(error).splitlines()[0]}") from None
     tree.root = None if node is None else _build(node, (), tree, os.environ if variables is None else variables)
     return tree
+
+
+def compose(text: str, file: str, loader: type[yaml.SafeLoader] = _Loader) -> yaml.Node | None:
+    """The nodes of YAML text, None for none. Aliases stay references: the same node at several places.
+
+    Raises UserError where they would make too much of little text, and YAMLError.
+    """
+    try:
+        node: yaml.Node | None = yaml.compose(text, Loader=loader)
+    except RecursionError:
+        raise UserError(f"{file}: is nested deeper than {_MAX_DEPTH} levels") from None
+    if node is not None:
+        values: dict[int, int] = {}
+        added = _count(node, values, file) - len(values)
+        if added > MAX_ALIASED:
+            raise UserError(
+                f"{file}: its aliases (*name) repeat {added:,} values, and may repeat {MAX_ALIASED:,}\n"
+                "  write out what is needed, without aliases to lists of aliases"
+            )
+    return node
+
+
+def _count(node: yaml.Node, values: dict[int, int], file: str) -> int:
+    """The values that a node stands for, those of nodes below it at each place where they are; `values`: by node."""
+    known = values.get(id(node))
+    if known is not None:
+        if not known:
+            raise UserError(
+                f"{file}:{node.start_mark.line + 1}: is nested without end; does an anchor refer to itself?"
+            )
+        return known
+    values[id(node)] = 0  # until it is known
+    below = node.value if isinstance(node, yaml.CollectionNode) else []
+    children = [n for item in below for n in (item if isinstance(item, tuple) else (item,))]
+    values[id(node)] = total = 1 + sum(_count(child, values, file) for child in children)
+    return total
 
 
 def dump(value: Any) -> str:
@@ -153,10 +193,12 @@ def scalar(text: str) -> Any:
     """The value of an unquoted scalar: null, a truth value, a number, else the text itself."""
     if text in _WORDS:
         return _WORDS[text]
+    if len(text) > _LONGEST_NUMBER:
+        return text
     if _INT.fullmatch(text):
-        return int(text)
+        return int(text.replace("_", ""))
     if _FLOAT.fullmatch(text):
-        number = float(text)
+        number = float(text.replace("_", ""))
         # 2e9 is how people write large counts; 2.0 stays a float
         return int(number) if "." not in text and "-" not in text[1:] and number.is_integer() else number
     if text.lower() in (".inf", "+.inf", "-.inf", ".nan"):
@@ -189,7 +231,7 @@ def replace_variables(text: str, place: str, variables: Mapping[str, str] | None
 def parse_value(text: str, place: str) -> Any:
     """The value of YAML text such as `3e-4`, `{web: 1}` or `[a, b]`; `${VAR}` in it stays. Raises UserError."""
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        node = compose(text, place)
     except yaml.YAMLError:
         raise UserError(f"{place}: {text!r} is not YAML\n  quote it for YAML if it is a string") from None
     return None if node is None else _build(node, (), YamlTree(place), None)

@@ -5,7 +5,8 @@ times its speed, and code, tables and lists keep their lines. `resiliparse` is t
 surrounds the text; `trafilatura` is for comparison with corpora made with it. Where `auto` finds no content on a page
 that has text (a page of links only, say), it returns the text of the whole page.
 
-A page that an engine cannot handle is not an error: its text is empty and rule `empty` drops it.
+A page that an engine cannot handle is not an error: its text is empty and rule `empty` drops it. What the machine lacks
+(memory, a package, a file) is one: the page would be dropped here and kept elsewhere.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import document
-from curation.extract import blocks, main_content, plain_text
+from curation.extract import blocks, hostile_pages, main_content, plain_text
 from curation.step import MapStep
 
 HTML = ("text/html", "application/xhtml+xml")
 _MIN_MAIN_TEXT_CHARS = 25  # with less, `auto` takes the text of the whole page
 _MAX_TITLE_CHARS = 1000
-_MAX_NESTING = 5000
+_MAX_NESTING = 512  # as in Chromium; resiliparse takes 35 ns times the square of it
+NOT_THE_PAGES = (MemoryError, ImportError, OSError)
 _BODY_START = re.compile(r"</head|<body", re.IGNORECASE)
 _TITLE = re.compile(r"<title", re.IGNORECASE)
 _ROOT = re.compile(r"<html", re.IGNORECASE)
-_NOFRAMES = re.compile(r"<noframes[^>]*>(.*?)</noframes", re.IGNORECASE | re.DOTALL)
+_NOFRAMES, _NOFRAMES_END = re.compile("<noframes", re.IGNORECASE), re.compile("</noframes", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -103,17 +105,24 @@ class Extract(MapStep):
 
 
 def extract(html: str, engine: Literal["auto", "resiliparse", "trafilatura"] = "auto") -> ExtractedPage:
-    """Extracts the text of one page. Never raises, whatever the page contains."""
+    """Extracts the text of one page. Raises nothing for what a page contains, only for what the machine lacks."""
     html = html if html.isascii() else html.encode("utf-8", "replace").decode("utf-8")  # no lone surrogates
     return _run_engine(ENGINES[engine], html)
 
 
 def _run_engine(engine: Callable[[str], ExtractedPage], html: str) -> ExtractedPage:
     try:
+        html, problem = hostile_pages.limit_page(html[: blocks.MAX_HTML])
+        if problem:
+            return ExtractedPage("", problem=problem)
         if engine is not _extract_auto and _nested_too_deep(html):
             return ExtractedPage("", problem=f"elements nested deeper than {_MAX_NESTING}")
         found = engine(html)
+    except NOT_THE_PAGES:
+        raise
     except Exception as error:  # parsers may raise anything on pages found in the wild: the page becomes a drop
+        if engine is _extract_auto and not isinstance(error, (ValueError, RecursionError)):
+            raise  # our own code: a bug, which the run names, not a fault of the page
         return ExtractedPage("", problem=f"{type(error).__name__}: {error}")
     return ExtractedPage(
         found.text, document.clean_text(found.title), document.clean_text(found.language), found.problem
@@ -143,25 +152,31 @@ def _nested_too_deep(html: str) -> bool:
 def _extract_auto(html: str) -> ExtractedPage:
     page = blocks.parse_page(html)
     title, language = page.title, page.language
-    if not page.text and (frames := _NOFRAMES.search(html)):  # all the text that a page of frames has
-        page = blocks.parse_page(frames[1])
+    if not page.text and (frames := _noframes(html)):  # all the text that a page of frames has
+        page = blocks.parse_page(frames)
     text = plain_text.render(page, main_content.main_content_blocks(page))
     if len(text) < _MIN_MAIN_TEXT_CHARS:
         text = max(text, plain_text.render(page, list(range(len(page.text)))), key=len)
     return ExtractedPage(text, title, language)
 
 
+def _noframes(html: str) -> str:
+    """What the first `<noframes>` holds, in three steps: one pattern for all would start again at each of many."""
+    start = _NOFRAMES.search(html)
+    begin = html.find(">", start.end()) + 1 if start else 0
+    end = _NOFRAMES_END.search(html, begin) if begin else None
+    return html[begin : end.start()] if end else ""
+
+
 def _extract_resiliparse(html: str) -> ExtractedPage:
     from resiliparse.extract.html2text import extract_plain_text
 
-    html = html[: blocks.MAX_HTML]
     return ExtractedPage(extract_plain_text(html, main_content=True, alt_texts=False), *_title_and_language(html))
 
 
 def _extract_trafilatura(html: str) -> ExtractedPage:
     import trafilatura
 
-    html = html[: blocks.MAX_HTML]
     text = trafilatura.extract(html, include_comments=False)
     return ExtractedPage(text or "", *_title_and_language(html), "" if text else "trafilatura found no content")
 

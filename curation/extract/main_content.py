@@ -156,8 +156,9 @@ def _main_container(page: PageBlocks, prose_of: list[int]) -> int:
         best = max(below, key=lambda n: (prose_of[n], -n))
         named = page.tag[best] in _CONTENT_TAGS or _CONTENT_NAME.search(page.names[best]) is not None
         needed = _DESCEND_MIN_SHARE_NAMED if named and not says else _DESCEND_MIN_SHARE
+        names = set(page.names[best].split())
         alike = not named and any(
-            n != best and _look_like_sections(page, n, best)
+            n != best and _look_like_sections(page, n, best, names)
             for n in below
             if prose_of[n] > _SECTION_MIN_SHARE * prose_of[top]
         )
@@ -169,11 +170,12 @@ def _main_container(page: PageBlocks, prose_of: list[int]) -> int:
     return top
 
 
-def _look_like_sections(page: PageBlocks, one: int, other: int) -> bool:
-    """Whether two containers look like sections of one text: the same tag, and a class in common."""
+def _look_like_sections(page: PageBlocks, one: int, other: int, names: set[str]) -> bool:
+    """Whether two containers look like sections of one text: the same tag, and a class in common. `names`: those of the
+    second."""
     if page.tag[one] != page.tag[other]:
         return False
-    return page.tag[one] == "section" or not set(page.names[one].split()).isdisjoint(page.names[other].split())
+    return page.tag[one] == "section" or not names.isdisjoint(page.names[one].split())
 
 
 def _descendants(page: PageBlocks, top: int) -> list[bool]:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from curation import checked_parquet
 from curation.packing.external_sort import ExternalSorter
 from curation.packing.shard_writer import BUCKET_BYTES, hash_prefix_bits
 from curation.seeded_hash import hash_with_seed, prefix
@@ -57,7 +57,7 @@ def _write_file(
     if index is None:
         return iter(())
     path, count = f"documents/{index:05d}.parquet", 0
-    with out.create(path) as f, pq.ParquetWriter(f, columns, compression="zstd") as writer:
+    with out.create(path) as f, checked_parquet.Writer(f, columns, compression="zstd") as writer:
         for bucket in sorter.sorted_buckets():
             for batch in bucket:
                 selected = pa.Table.from_batches([batch]).select(columns.names).cast(columns)

@@ -13,6 +13,7 @@ not store them. import_formats.py reads the same formats.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -35,16 +36,21 @@ MEGATRON_MAGIC = b"MMIDIDX\x00\x00"
 def export_shards(manifest: shards.Manifest, to: TokenFormat, out: str) -> list[str]:
     """Writes every split and domain of a run in the format `to` into the folder `out`; returns the files.
 
-    Raises UserError if the format cannot store the tokens.
+    Raises UserError if the format cannot store the tokens, or if a file of that name exists: an earlier export may be
+    hard links to shards that a run still has.
     """
     os.makedirs(out, exist_ok=True)
+    try:
+        return _write_all(manifest, to, out)
+    except FileExistsError as error:
+        raise UserError(f"{error.filename} exists already; export to an empty folder") from error
+
+
+def _write_all(manifest: shards.Manifest, to: TokenFormat, out: str) -> list[str]:
     written: list[str] = []
     for split, domains in manifest.splits.items():
         for domain, entries in domains.items():
-            open_shards = (
-                shards.open_shard(manifest.path(e), entry=e, tokenizer=manifest.tokenizer.sha256)
-                for e in entries.shards
-            )
+            open_shards = (_open_whole(manifest, e) for e in entries.shards)
             base = os.path.join(out, f"{split}-{domain}")
             if to == "megatron":
                 written += _write_megatron(base, open_shards, manifest.itemsize)
@@ -61,8 +67,14 @@ def export_shards(manifest: shards.Manifest, to: TokenFormat, out: str) -> list[
     return written
 
 
+def _open_whole(manifest: shards.Manifest, entry: shards.ShardEntry) -> shards.Shard:
+    """Opens a shard whose bytes are those of the manifest: what is copied from a damaged one would look whole."""
+    shards.verify_entry(manifest, entry)
+    return shards.open_shard(manifest.path(entry), entry=entry, tokenizer=manifest.tokenizer.sha256)
+
+
 def _write_stream(path: str, open_shards: Iterator[shards.Shard], count: int, itemsize: int, *, header: bool) -> None:
-    with open(path, "wb") as f:
+    with open(path, "xb") as f:
         if header:
             head = np.zeros(256, "<i4")
             head[0], head[1] = LLMC_HEADERS[np.dtype(f"u{itemsize}")]
@@ -78,14 +90,14 @@ def _write_stream(path: str, open_shards: Iterator[shards.Shard], count: int, it
 
 def _write_megatron(base: str, open_shards: Iterator[shards.Shard], itemsize: int) -> list[str]:
     sizes: list[npt.NDArray[np.int64]] = []
-    with open(f"{base}.bin", "wb") as f:
+    with open(f"{base}.bin", "xb") as f:
         for shard in open_shards:
             # [EOS] a b c [EOS] d e  ->  a b c [EOS] d e [EOS]
             stream = np.append(shard.tokens[1:], shard.tokens.dtype.type(shard.eos))
             stream.astype(np.uint16 if itemsize == 2 else np.int32, copy=False).tofile(f)
             sizes.append(np.diff(shard.offsets))
     length = np.concatenate(sizes)
-    with open(f"{base}.idx", "wb") as f:
+    with open(f"{base}.idx", "xb") as f:
         f.write(MEGATRON_MAGIC + np.array(1, "<u8").tobytes() + bytes([8 if itemsize == 2 else 4]))
         f.write(np.array([len(length), len(length) + 1], "<u8").tobytes())
         f.write(length.astype("<i4").tobytes())
@@ -103,6 +115,9 @@ def _write_datasets(
     for i, entry in enumerate(entries.shards):
         path = os.path.join(folder, f"{split}-{i:05d}-of-{len(entries):05d}.arrow")
         source = manifest.path(entry)
+        shards.verify_entry(manifest, entry)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "exists", path)
         if shards.is_remote(source):
             with open(path, "wb") as f:
                 f.write(shards.read_file(source))

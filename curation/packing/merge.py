@@ -151,6 +151,7 @@ def read_documents(manifests: Sequence[shards.Manifest]) -> Iterable[tuple[str, 
     """Yields (split, domain, document) of each run in turn."""
     for manifest in manifests:
         for split, domain, entry in manifest.entries():
+            shards.verify_entry(manifest, entry)  # what is copied from a damaged shard would look whole
             shard = shards.open_shard(manifest.path(entry), entry=entry, tokenizer=manifest.tokenizer.sha256)
             for row, document in enumerate(shard.documents.to_pylist()):
                 begin, end = int(shard.offsets[row]) + 1, int(shard.offsets[row + 1])
@@ -169,7 +170,7 @@ def merge_runs(out: str, runs: Sequence[str], tokens_per_shard: int = 50_000_000
     """Merges the shards of several runs into the folder `out`. Raises ShardTokenizer and UserError."""
     manifests = [shards.read_manifest(run) for run in runs]
     first = shards.join_manifests(manifests)
-    tokenizer = shards.read_file(manifests[0].path(first.tokenizer.file))
+    tokenizer = shards.read_tokenizer(manifests[0])
     return write_token_documents(
         out,
         read_documents(manifests),

@@ -107,8 +107,9 @@ def plan_mix(
 
     tokens      tokens of each domain in the training split, EOS included
     weights     shares of the tokens read; None: the natural mix
-    budget      total tokens to read; None: as many as read no domain more than once (the natural mix: all)
-    max_epochs  the most often that a domain is read; None: no cap
+    budget      total tokens to read; None: as many as read no domain more than once (the natural mix: all), or more
+                than max_epochs if that is below 1
+    max_epochs  the most often that a domain is read, by trainings too; None: no cap
     temperature flattens the shares (see `apply_temperature`); 1: unchanged
     shortfall   if a domain has too few tokens for its share: "refuse", or "redistribute" to the others
 
@@ -129,7 +130,7 @@ def plan_mix(
     if temperature != 1.0:
         shares = apply_temperature(shares, temperature)
     if budget is None:
-        budget = _largest_budget(shares, tokens, Fraction(1))
+        budget = _largest_budget(shares, tokens, min(Fraction(1), Fraction(repr(float(max_epochs or 1)))))
     if max_epochs is not None:
         cap = Fraction(repr(float(max_epochs)))
         fits = _largest_budget(shares, tokens, cap)

@@ -19,6 +19,7 @@ import zstandard
 
 from curation import document, storage
 from curation.core.errors import UserError
+from curation.input_files import expand_path
 
 
 def expand_paths(paths: Iterable[str]) -> list[str]:
@@ -28,16 +29,10 @@ def expand_paths(paths: Iterable[str]) -> list[str]:
     """
     found: list[str] = []
     for path in paths:
-        fs, inner = storage.filesystem(path)
-        if fs.isdir(inner):
-            names = sorted(fs.find(inner))
-        elif fs.exists(inner):
-            names = [inner]
-        else:
-            names = sorted(n for n in fs.glob(inner) if not fs.isdir(n))
+        names = expand_path(path)
         if not names:
             raise UserError(f"{path}: no such file; give text, JSONL or Parquet files, folders or globs of them")
-        found += [fs.unstrip_protocol(n) if storage.is_remote(path) else n for n in names]
+        found += names
     return found
 
 

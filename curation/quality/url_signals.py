@@ -41,6 +41,7 @@ UT1 = "ut1"  # the name of the lists that datatrove ships
 _UT1_ARCHIVE = "url_filterblacklists*.tar.gz"
 _WORD_LISTS = ("banned_words.txt", "soft_banned_words.txt", "banned_subwords.txt")
 _NON_ALPHANUMERIC = re.compile(r"[^a-zA-Z0-9]+")
+_MAX_HOST = 253  # characters (RFC 1035)
 _FORMAT = b"1"  # version of the cached files, part of their names
 
 
@@ -153,7 +154,8 @@ class UrlSignals(MapStep):
         if not self._block_lists:
             return None
         asked = [(domain, "domain")] if domain else []
-        above = host
+        # no name of the DNS is longer; every parent of one of a megabyte would be hashed
+        above = host if host is None or len(host) <= _MAX_HOST else host[-_MAX_HOST:].partition(".")[2]
         while above and above != domain:
             asked.append((above, "host"))
             above = above.partition(".")[2] if domain else None  # parts of a numeric address are not hosts

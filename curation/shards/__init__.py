@@ -46,7 +46,7 @@ from curation.shards.manifest import (
 )
 from curation.shards.read import Shard, open_shard
 from curation.shards.remote_shard import RemoteShard
-from curation.shards.verify import verify_entry, verify_manifest, verify_tokenizer
+from curation.shards.verify import read_tokenizer, verify_entry, verify_manifest, verify_tokenizer
 from curation.shards.write import ShardInfo, ShardWriter
 
 __all__ = [
@@ -76,6 +76,7 @@ __all__ = [
     "open_shard",
     "read_file",
     "read_manifest",
+    "read_tokenizer",
     "schema",
     "token_type",
     "verify_entry",

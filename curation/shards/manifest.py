@@ -6,15 +6,19 @@ import hashlib
 import json
 import os
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
+from curation.core.relative_paths import check_all_relative, check_name
 from curation.shards.file_access import exists, join, read_file
 from curation.shards.layout import FORMAT, ShardFormat, ShardMissing, ShardTokenizer, ShardVersion
 
 MANIFEST = "manifest.json"
 TOMBSTONES = "tombstones.json"  # documents whose tokens were overwritten in place, and the new checksums of the shards
+
+_TOKENIZER = re.compile(r"tokenizer[\w-]*\.(json|model)")
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,7 @@ def write_manifest(file: IO[bytes] | Any, manifest: Manifest) -> None:
 def read_manifest(place: str | Sequence[str]) -> Manifest:
     """Reads the manifest of a run, of its `result` or `shards` directory, or the file itself; on any fsspec filesystem.
 
+    No path in it leads out of its folder: one that does is refused (ShardFormat), as are domains that are paths.
     Several places are joined (see `join_manifests`). Raises ShardMissing, ShardVersion, ShardFormat or ShardTokenizer.
     """
     if not isinstance(place, str | os.PathLike):
@@ -221,6 +226,7 @@ def read_manifest(place: str | Sequence[str]) -> Manifest:
             for split, domains in value["splits"].items()
         }
         tokenizer, mix = TokenizerInfo(**value["tokenizer"]), Mix(**value["mix"])
+        _check_names(found, tokenizer, splits)
         root = found[: -len(MANIFEST)].rstrip("/") if found.endswith("/" + MANIFEST) else posixpath.dirname(found)
         manifest = Manifest(
             tokenizer, splits, mix, value["seed"], value["generation"], value["fingerprint"], version, root or "."
@@ -228,6 +234,22 @@ def read_manifest(place: str | Sequence[str]) -> Manifest:
     except (ValueError, KeyError, TypeError) as error:
         raise ShardFormat(f"{found}: not a manifest of shards ({type(error).__name__}: {error})") from error
     return manifest
+
+
+def _check_names(found: str, tokenizer: TokenizerInfo, splits: Mapping[str, Mapping[str, DomainShards]]) -> None:
+    """Raises ShardFormat where a name of a manifest, which may come from anybody, would lead to another folder.
+
+    A training writes the tokenizer beside its own files under the manifest's name for it.
+    """
+    if not _TOKENIZER.fullmatch(check_name(tokenizer.file, found, ShardFormat)):
+        raise ShardFormat(
+            f"{found}: names the tokenizer {tokenizer.file!r}; expected tokenizer.json or tokenizer.model"
+        )
+    for split, domains in splits.items():
+        check_name(split, found, ShardFormat)
+        for domain, shards in domains.items():
+            check_name(domain, found, ShardFormat)
+            check_all_relative(shards.columns["path"], found, ShardFormat)
 
 
 def join_manifests(manifests: Sequence[Manifest]) -> Manifest:

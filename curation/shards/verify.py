@@ -24,9 +24,16 @@ def verify_manifest(manifest: Manifest) -> Manifest:
 
 def verify_tokenizer(manifest: Manifest) -> None:
     """Compares the tokenizer file with the manifest. Raises ShardMissing or ShardTokenizer."""
+    read_tokenizer(manifest)
+
+
+def read_tokenizer(manifest: Manifest) -> bytes:
+    """The tokenizer file that the manifest names, its checksum compared. Raises ShardMissing or ShardTokenizer."""
     path = manifest.path(manifest.tokenizer.file)
-    if hashlib.sha256(map_file(path)).hexdigest() != manifest.tokenizer.sha256:
+    data = read_file(path)
+    if hashlib.sha256(data).hexdigest() != manifest.tokenizer.sha256:
         raise ShardTokenizer(f"{path}: not the tokenizer of these shards (its checksum differs from the manifest)")
+    return data
 
 
 def verify_entry(manifest: Manifest, entry: ShardEntry) -> None:

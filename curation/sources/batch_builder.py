@@ -20,6 +20,7 @@ from curation import document
 
 BATCH_BYTES = 1 << 24
 MAX_REASON_CHARS = 4096  # long: personal data in it is scrubbed later, and half a value would not be recognized
+MAX_DATE_CHARS = 64
 _DATE = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d))?(?:[.,]\d+)?)?\s*(Z|[+-]\d\d:?\d\d)?\s*$", re.I
 )
@@ -128,7 +129,7 @@ def parse_date(value: Any) -> datetime.datetime | None:
             return datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=int(seconds))
         if not isinstance(value, str):
             return None
-        value = value.strip()
+        value = value.strip() if len(value) <= MAX_DATE_CHARS else ""
         if _COMPACT.match(value):
             digits = value[:14].ljust(14, "0")
             return datetime.datetime.strptime(digits, "%Y%m%d%H%M%S")

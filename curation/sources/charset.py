@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16le"), (b"\xfe\xff", "utf-16be"))
-_META = re.compile(rb"<meta[^>]{0,512}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.\-]+)", re.I)
+_META = re.compile(rb"<meta[^>]{0,512}?charset\s*=\s*(?:[\"']\s*)?([A-Za-z0-9_:.\-]+)", re.I)
 _XML = re.compile(rb"^\s*<\?xml[^>]{0,256}?encoding\s*=\s*[\"']([A-Za-z0-9_:.\-]+)", re.I)
 _PRESCAN_BYTES = 4096  # browsers look at 1024 bytes; pages in crawls have longer heads
 _DETECT_BYTES = 1 << 16  # bytes given to the detector; its result does not change after the first tens of kilobytes

@@ -5,37 +5,24 @@ by the offset and length of its member. A `CompressedStream` hides the chain: ca
 where members start. Damage is not an exception here: the stream ends early and says in `damage` where and why, so that
 the caller can keep the records before it and `resync` at the next member.
 
-The compression is detected from the first bytes, never from the name: crawls are full of `.warc.gz` that are not gzip.
+A file gives at most what limits.py says, however far it would expand; see decoders.py for the compressions.
 """
 
 from __future__ import annotations
 
-import bz2
-import lzma
-import zlib
-from collections.abc import Callable
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import IO, Any
 
-GZIP, ZSTD, LZ4 = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
-_MAGIC = {GZIP: "gzip", ZSTD: "zstd", LZ4: "lz4", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
-_ZSTD_DICTIONARY_FRAME = b"\x5d\x2a\x4d\x18"  # the skippable frame that holds the dictionary of a .warc.zst file
+from curation.sources import decoders, limits
+
 _CHUNK = 1 << 16
-_ZSTD_CHUNK = 1 << 13  # a zstd block can expand 4 bytes to 128 KiB: 8 KiB in are at most 256 MiB out
 _PROBE_BYTES = 512  # decompressed bytes that decide whether a member starts here
-
-
-def detect_compression(first: bytes) -> str:
-    """`gzip`, `zstd`, `lz4`, `bz2`, `xz`, or `` for plain bytes, by a file's first bytes (8 are enough)."""
-    for magic, name in _MAGIC.items():
-        if first.startswith(magic):
-            return name
-    return "zstd" if _is_skippable_frame(first) else ""
-
-
-def _is_skippable_frame(first: bytes) -> bool:
-    """Whether a frame of application data starts here, which zstd and lz4 readers skip (RFC 8878, section 3.1.2)."""
-    return len(first) >= 4 and 0x50 <= first[0] <= 0x5F and first[1:4] == b"\x2a\x4d\x18"
+_POSITION = attrgetter("position")
+_BLANK = re.compile(rb"[^ \t\n\r\v\f]")  # finds what is not blank
 
 
 @dataclass(frozen=True)
@@ -58,34 +45,41 @@ class MemberStart:
 class CompressedStream:
     """Reads decompressed bytes from `start` (a member's first byte) up to `stop` of a seekable binary file.
 
-    `position` counts decompressed bytes from `base`. `seek_back` can return to any position since the last
+    `position` counts decompressed bytes from `base`. `seek` can return to any position since the last
     `discard_consumed`.
     """
 
     def __init__(self, file: IO[bytes], *, start: int = 0, stop: int | None = None, base: int = 0) -> None:
         self._file = file
-        self.stop = file.seek(0, 2) if stop is None else stop
+        size = file.seek(0, 2)
+        self.stop = size if stop is None else stop
+        self._max_position = limits.max_expanded(size)
         file.seek(0)
-        self._compression = detect_compression(file.read(8))
-        self._new_decoder = self._decoder_factory()
+        self._codec = decoders.open_codec(file)
         self._buffer = bytearray()
         self._base = base  # position of the buffer's first byte
         self._cursor = 0  # index into the buffer of the next byte
         self._file_position = start  # file offset of the first byte not yet given to a decoder
-        self._undecoded = b""  # read from the file, not yet given to a decoder (starts at _file_position)
+        self._undecoded = memoryview(b"")  # read from the file, not yet given to a decoder (starts at _file_position)
+        self._pending = False  # the decoder has more to give without further data
         self._decoder: Any = None
         self._member_bytes_out = 0  # decompressed bytes of the current member so far
-        self.member_starts: list[MemberStart] = [] if self._compression else [MemberStart(base, start)]
+        self.member_starts: list[MemberStart] = [] if self._codec else [MemberStart(base, start)]
         self._damage: Damage | None = None
         self.ended = start >= self.stop
 
     @property
     def compressed(self) -> bool:
-        return bool(self._compression)
+        return self._codec is not None
 
     @property
     def position(self) -> int:
         return self._base + self._cursor
+
+    @property
+    def stored_position(self) -> int:
+        """Offset in the file of the first byte that no decoder has seen."""
+        return self._file_position
 
     @property
     def damage(self) -> Damage | None:
@@ -103,9 +97,9 @@ class CompressedStream:
     def member_start_between(self, first: int, last: int) -> int | None:
         """File offset of the member that starts between two positions (both included), or None; the end of the stream
         counts as a start."""
-        for mark in self.member_starts:
-            if first <= mark.position <= last:
-                return mark.offset
+        index = bisect_left(self.member_starts, first, key=_POSITION)
+        if index < len(self.member_starts) and self.member_starts[index].position <= last:
+            return self.member_starts[index].offset
         if (
             self.ended
             and (not self._damage or self._damage.truncated)
@@ -116,13 +110,31 @@ class CompressedStream:
 
     def last_member_start(self, first: int, last: int) -> MemberStart | None:
         """The last member that starts between two positions (both included)."""
-        return next((m for m in reversed(self.member_starts) if first <= m.position <= last), None)
+        index = bisect_right(self.member_starts, last, key=_POSITION) - 1
+        return self.member_starts[index] if index >= 0 and self.member_starts[index].position >= first else None
+
+    def first_member_start(self, after: int) -> int | None:
+        """The position of the first member that starts after a position, as far as the stream has been decompressed."""
+        index = bisect_right(self.member_starts, after, key=_POSITION)
+        return self.member_starts[index].position if index < len(self.member_starts) else None
 
     def peek(self, size: int) -> bytes:
         """The next `size` bytes, fewer at the end, without consuming them."""
+        self.fill(size)
+        return bytes(memoryview(self._buffer)[self._cursor : self._cursor + size])
+
+    def fill(self, size: int) -> int:
+        """Decompresses until `size` bytes follow the current position; returns how many do, fewer at the end."""
         while len(self._buffer) - self._cursor < size and self._decompress_more():
             pass
-        return bytes(self._buffer[self._cursor : self._cursor + size])
+        return min(size, len(self._buffer) - self._cursor)
+
+    def search(self, pattern: re.Pattern[bytes], start: int, size: int) -> tuple[int, int] | None:
+        """Where a pattern first matches in the next bytes from `start` up to `size`: start and end, counted from the
+        current position."""
+        self.fill(size)
+        match = pattern.search(self._buffer, self._cursor + start, min(len(self._buffer), self._cursor + size))
+        return (match.start() - self._cursor, match.end() - self._cursor) if match else None
 
     def read(self, size: int) -> bytes:
         data = self.peek(size)
@@ -141,8 +153,39 @@ class CompressedStream:
             self.discard_consumed()
         return done
 
-    def seek_back(self, position: int) -> None:
-        """Goes back to a position not before the last `discard_consumed`."""
+    def skip_bytes(self, others: re.Pattern[bytes], *, within_member: bool = False) -> None:
+        """Skips bytes up to the first that `others` matches; `within_member`: not beyond the start of a member."""
+        while self.fill(1):
+            stop = len(self._buffer)
+            if within_member:
+                if self.last_member_start(self.position, self.position):
+                    break
+                following = self.first_member_start(self.position)
+                stop = stop if following is None else min(stop, following - self._base)
+            found = others.search(self._buffer, self._cursor, stop)
+            self._cursor = found.start() if found else stop
+            if found:
+                break
+            self.discard_consumed()
+
+    def skip_blank_lines(self) -> int:
+        """Skips lines of nothing but white space, from the start of a line on; returns how many there were."""
+        lines = 0
+        while self.fill(1):
+            found = _BLANK.search(self._buffer, self._cursor)
+            stop = found.start() if found else len(self._buffer)
+            end = self._buffer.rfind(b"\n", self._cursor, stop) + 1
+            if not end:
+                break
+            lines += self._buffer.count(b"\n", self._cursor, end)
+            self._cursor = end
+            self.discard_consumed()
+            if found:
+                break
+        return lines
+
+    def seek(self, position: int) -> None:
+        """Goes to a position between the last `discard_consumed` and the end of what has been decompressed."""
         assert self._base <= position <= self._base + len(self._buffer)
         self._cursor = position - self._base
 
@@ -151,62 +194,71 @@ class CompressedStream:
         del self._buffer[: self._cursor]
         self._base += self._cursor
         self._cursor = 0
-        if self._compression:
-            last = max((i for i, m in enumerate(self.member_starts) if m.position < self._base), default=0)
-            del self.member_starts[:last]
+        if self._codec:
+            last = bisect_left(self.member_starts, self._base, key=_POSITION) - 1
+            if last > len(self.member_starts) // 2:  # seldom, so that many members cost no more than a few
+                del self.member_starts[:last]
 
     def readline(self, limit: int) -> bytes:
         """Up to and including the next line feed, at most `limit` bytes."""
+        return self.read(min(self.line_size(limit), limit))
+
+    def line_size(self, limit: int) -> int:
+        """Bytes up to and including the next line feed, or up to the end; limit + 1 if they are more than `limit`."""
         searched = 0
         while True:
             found = self._buffer.find(b"\n", self._cursor + searched, self._cursor + limit)
             if found >= 0:
-                return self.read(found + 1 - self._cursor)
+                return found + 1 - self._cursor
             searched = len(self._buffer) - self._cursor
-            if searched >= limit or not self._decompress_more():
-                return self.read(limit)
+            if searched > limit:
+                return limit + 1
+            if not self._decompress_more():
+                return searched
 
     def resync(self, plausible: Callable[[bytes], bool]) -> int | None:
         """After damage: continues at the next member whose first bytes are `plausible`. Returns its file offset, or
         None where there is no such member. Bytes in between are lost; positions continue as if they did not exist."""
         assert self._damage is not None
-        magic = {"gzip": GZIP, "zstd": ZSTD, "lz4": LZ4}.get(self._compression)
-        at = self._damage.offset + 1
-        while magic and (at := self._find_magic(magic, at)) >= 0:
+        if self._codec is None or not self._codec.magic or self._base + len(self._buffer) >= self._max_position:
+            return None
+        for at in self._occurrences(self._codec.magic, self._damage.offset + 1):
             if plausible(self._decompress_prefix(at)):
                 self._cursor = len(self._buffer)
                 self.discard_consumed()
                 self._damage, self.ended = None, False
-                self._decoder, self._undecoded, self._file_position = None, b"", at
+                self._decoder, self._pending = None, False
+                self._undecoded, self._file_position = memoryview(b""), at
                 return at
-            at += 1
         return None
 
-    def _find_magic(self, magic: bytes, start: int) -> int:
-        """File offset of the next occurrence of `magic` in [start, stop), or -1."""
+    def _occurrences(self, magic: bytes, start: int) -> Iterator[int]:
+        """File offsets of `magic` in [start, stop)."""
         tail = b""
-        self._file.seek(start)
         while start < self.stop:
+            self._file.seek(start)
             chunk = self._file.read(min(1 << 20, self.stop - start))
             if not chunk:
                 break
-            found = (tail + chunk).find(magic)
-            if found >= 0:
-                return start - len(tail) + found
+            data, begin = tail + chunk, start - len(tail)
+            found = data.find(magic)
+            while found >= 0:
+                yield begin + found
+                found = data.find(magic, found + 1)
             start += len(chunk)
-            tail = (tail + chunk)[-(len(magic) - 1) :]
-        return -1
+            tail = data[-(len(magic) - 1) :]
 
     def _decompress_prefix(self, at: int) -> bytes:
         """The first decompressed bytes of what may be a member, up to an error if there is one."""
+        assert self._codec
         self._file.seek(at)
-        decoder, out = self._new_decoder(), b""
+        decoder, out = self._codec.new(), b""
         while len(out) < _PROBE_BYTES and not decoder.eof and at < self.stop:
             chunk = self._file.read(64)
             at += len(chunk)
             try:
-                out += decoder.decompress(chunk)
-            except self._decoder_errors:
+                out += self._codec.decode(decoder, chunk, _PROBE_BYTES)
+            except self._codec.errors:
                 break
         return out
 
@@ -214,81 +266,97 @@ class CompressedStream:
         """Decompresses a little more into the buffer. False at the end."""
         if self.ended:
             return False
-        if not self._undecoded:
-            self._file.seek(self._file_position)
-            size = _ZSTD_CHUNK if self._compression == "zstd" else _CHUNK
-            self._undecoded = self._file.read(min(size, self.stop - self._file_position))
-        if not self._undecoded:
-            return self._end_stream(None if self._decoder is None else "the compressed data ends early", truncated=True)
-        if not self._compression:
+        if not self._undecoded and not self._pending:
+            self._read_chunk()
+            if not self._undecoded:
+                return self._end_stream(
+                    None if self._decoder is None else "the compressed data ends early", truncated=True
+                )
+        if self._codec is None:
             self._buffer += self._undecoded
             self._file_position += len(self._undecoded)
-            self._undecoded = b""
+            self._undecoded = memoryview(b"")
             return True
         if self._decoder is None and not self._begin_member():
             return not self.ended
         return self._decompress()
 
+    def _read_chunk(self) -> None:
+        self._file.seek(self._file_position)
+        self._undecoded = memoryview(self._file.read(min(_CHUNK, self.stop - self._file_position)))
+
     def _begin_member(self) -> bool:
         if len(self._undecoded) < 8:  # the header may continue in the next chunk
-            self._file.seek(self._file_position)
-            self._undecoded = self._file.read(min(_CHUNK, self.stop - self._file_position))
-        if self._compression in ("zstd", "lz4") and _is_skippable_frame(self._undecoded):
-            self._file_position += 8 + int.from_bytes(self._undecoded[4:8], "little")
-            self._undecoded = b""
+            self._read_chunk()
+        assert self._codec
+        head = bytes(self._undecoded[:8])
+        if self._codec.name in ("zstd", "lz4") and decoders.is_skippable_frame(head):
+            self._file_position += 8 + int.from_bytes(head[4:8], "little")
+            self._undecoded = memoryview(b"")
             return False
-        if detect_compression(self._undecoded) != self._compression:
-            padding = self._undecoded.strip(b"\0") == b""  # tape blocks and some writers pad with zeros
-            if padding:
+        if decoders.detect_compression(head) != self._codec.name:
+            if not bytes(self._undecoded).strip(b"\0"):  # tape blocks and some writers pad with zeros
                 self._file_position += len(self._undecoded)
-                self._undecoded = b""
+                self._undecoded = memoryview(b"")
                 return False
-            short = len(self._undecoded) < 8
-            self.member_starts.append(MemberStart(self._base + len(self._buffer), self._file_position))
+            self._begin_at(self._file_position)
             self._member_bytes_out = 0
-            return self._end_stream(f"no {self._compression} member begins here", truncated=short)
-        self._decoder = self._new_decoder()
+            return self._end_stream(f"no {self._codec.name} member begins here", truncated=len(head) < 8)
+        self._decoder = self._codec.new()
         self._member_bytes_out = 0
         self._member_start = self._file_position
-        self.member_starts.append(MemberStart(self._base + len(self._buffer), self._file_position))
+        self._begin_at(self._file_position)
         return True
+
+    def _begin_at(self, offset: int) -> None:
+        """Notes that a member starts here. Of empty ones one after the other only the first and the last count."""
+        mark, known = MemberStart(self._base + len(self._buffer), offset), self.member_starts
+        if len(known) > 1 and known[-1].position == known[-2].position == mark.position:
+            known[-1] = mark
+        else:
+            known.append(mark)
 
     def _decompress(self) -> bool:
-        given = self._undecoded
+        assert self._codec
+        codec, given = self._codec, self._undecoded[: decoders.GIVEN]
         try:
-            out = self._decoder.decompress(given)
-        except self._decoder_errors as error:
-            self._buffer += self._recover_broken_chunk()
-            return self._end_stream(f"{self._compression}: {error}", truncated=False)
+            out = codec.decode(self._decoder, given)
+        except codec.errors as error:
+            self._buffer += self._recover_broken_member()
+            return self._end_stream(f"{codec.name}: {error}", truncated=False)
         self._buffer += out
         self._member_bytes_out += len(out)
-        rest = (self._decoder.unused_data or b"") if self._decoder.eof else b""
-        self._file_position += len(given) - len(rest)
-        self._undecoded = rest
-        if self._decoder.eof:
+        eof = self._decoder.eof
+        rest = (self._decoder.unused_data or b"") if eof else codec.given_back(self._decoder)
+        used = len(given) - len(rest)  # negative where the decoder had kept it
+        self._file_position += used
+        self._undecoded = self._undecoded[used:] if used >= 0 else memoryview(rest)
+        self._pending = not eof and codec.has_more(self._decoder, out)
+        if eof:
             self._decoder = None
-        return True
+        if self._base + len(self._buffer) > self._max_position:
+            self.ended, self._damage = True, Damage(limits.EXPANDS_TOO_FAR, self._file_position, truncated=False)
+        return not self.ended
 
-    def _recover_broken_chunk(self) -> bytes:
-        """What can still be decompressed of the broken chunk. A decoder that fails does not return what it had made of
-        the chunk, and where chunks begin depends on where reading began; so the member is decoded again and its last
-        chunk fed byte by byte, which gives the same bytes for any start."""
-        decoder, out, skip = self._new_decoder(), bytearray(), self._member_bytes_out
-        at = self._member_start
-        self._file.seek(at)
-        while at < self._file_position:
-            chunk = self._file.read(min(_ZSTD_CHUNK, self._file_position - at))
-            at += len(chunk)
-            made = decoder.decompress(chunk)
-            out += made[skip:]
-            skip = max(0, skip - len(made))
-        for i in range(len(self._undecoded)):
+    def _recover_broken_member(self) -> bytes:
+        """What can still be decompressed of a broken member beyond what was. A decoder that fails does not return what
+        it had made of its data, and which data that is depends on where reading began; so the member is decoded again
+        in pieces that count from its start, and the piece that fails once more, byte by byte."""
+        assert self._codec
+        sound = 0
+        for size in (decoders.GIVEN, 1):
+            decoder, out, skip, at = self._codec.new(), bytearray(), self._member_bytes_out, self._member_start
             try:
-                made = decoder.decompress(self._undecoded[i : i + 1])
-            except self._decoder_errors:
-                break
-            out += made[skip:]
-            skip = max(0, skip - len(made))
+                while at < self.stop:
+                    self._file.seek(at)
+                    step = decoders.GIVEN if at < self._member_start + sound else size
+                    chunk = self._file.read(min(step, self.stop - at))
+                    for made in self._codec.decode_all(decoder, chunk):
+                        out += made[skip:]
+                        skip = max(0, skip - len(made))
+                    at += len(chunk)
+            except self._codec.errors:
+                sound = at - self._member_start
         return bytes(out)
 
     def _end_stream(self, reason: str | None, *, truncated: bool) -> bool:
@@ -297,42 +365,3 @@ class CompressedStream:
             at = self.member_starts[-1].offset if self.member_starts else self._file_position
             self._damage = Damage(reason, at, truncated)
         return False
-
-    def _decoder_factory(self) -> Callable[[], Any]:
-        self._decoder_errors: tuple[type[Exception], ...] = (zlib.error, OSError, ValueError, EOFError)
-        if self._compression == "gzip":
-            return lambda: zlib.decompressobj(31)
-        if self._compression == "bz2":
-            return bz2.BZ2Decompressor
-        if self._compression == "xz":
-            self._decoder_errors = (lzma.LZMAError,)
-            return lzma.LZMADecompressor
-        if self._compression == "lz4":
-            import lz4.frame
-
-            self._decoder_errors = (RuntimeError, EOFError)
-            return lz4.frame.LZ4FrameDecompressor  # type: ignore[no-any-return]
-        if self._compression == "zstd":
-            import zstandard
-
-            self._decoder_errors = (zstandard.ZstdError,)
-            dictionary = self._zstd_dictionary()
-            return lambda: zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=1 << 31).decompressobj()
-        return lambda: None
-
-    def _zstd_dictionary(self) -> Any:
-        """The dictionary that a .warc.zst file holds in a skippable frame before its first record, plain or compressed
-        itself (IIPC, Zstandard Compression for WARC Files 1.0)."""
-        import zstandard
-
-        self._file.seek(0)
-        head = self._file.read(8)
-        if not head.startswith(_ZSTD_DICTIONARY_FRAME):
-            return None
-        data = self._file.read(int.from_bytes(head[4:8], "little"))
-        if data.startswith(ZSTD):
-            try:
-                data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
-            except zstandard.ZstdError:
-                return None  # every member will then fail and name the missing dictionary
-        return zstandard.ZstdCompressionDict(data)

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from curation.step import RecordError
 
 MAX_PAYLOAD = 1 << 27  # 128 MiB decoded: a decompression bomb becomes a drop and cannot exhaust a worker's memory
+MAX_CODINGS = 8  # servers use one or two; a gzip stream that expands to itself would be unpacked without end
 _STATUS_LINE = re.compile(rb"(?:HTTP/\d(?:\.\d)?|ICY)[ \t]+(\d{3})")
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
 _PRINTABLE = re.compile(rb"[\t\n\r\x20-\x7e]{16}|[\t\n\r\x20-\x7e]*$")
+_GIVEN = 1 << 14  # given to a decoder at once: what it gives back is copied
 _CHUNK_SIZE = re.compile(rb"\s*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 
@@ -33,20 +35,20 @@ class Response:
 
 def parse_headers(block: bytes) -> dict[str, str]:
     """`Name: value` lines, folded ones joined, names in lower case, the first of a repeated name."""
-    fields: dict[str, str] = {}
+    fields: dict[str, list[str]] = {}
     name = ""
     for line in block.replace(b"\r\n", b"\n").split(b"\n"):
         if line[:1] in (b" ", b"\t"):
             if name:
-                fields[name] += " " + _decode_header(line.strip())
+                fields[name].append(_decode_header(line.strip()))
             continue
         key, colon, value = line.partition(b":")
         name = _decode_header(key.strip()).lower() if colon else ""
         if name in fields:
             name = ""  # and its folded lines
         if name:
-            fields[name] = _decode_header(value.strip())
-    return fields
+            fields[name] = [_decode_header(value.strip())]
+    return {name: " ".join(parts) for name, parts in fields.items()}
 
 
 def _decode_header(data: bytes) -> str:
@@ -69,6 +71,8 @@ def parse_response(block: bytes) -> Response:
         body, note = unchunk(body)
         notes.append(note)
     codings = [c.strip().lower() for c in headers.get("content-encoding", "").split(",")]
+    if len(codings) > MAX_CODINGS:
+        raise RecordError(f"{len(codings)} content encodings, one over the other; the limit is {MAX_CODINGS}")
     for coding in reversed(codings):
         body, note = decompress(body, coding)
         notes.append(note)
@@ -114,21 +118,23 @@ def decompress(body: bytes, coding: str) -> tuple[bytes, str]:
 
 
 def _inflate(body: bytes, wbits: int) -> tuple[bytes, str]:
-    out, rest = bytearray(), body
-    while rest:
-        decoder = zlib.decompressobj(wbits)
+    out, at = bytearray(), 0
+    decoder = zlib.decompressobj(wbits)
+    while at < len(body):
+        given = body[at : at + _GIVEN]
         try:
-            out += decoder.decompress(rest, MAX_PAYLOAD + 1 - len(out))
+            out += decoder.decompress(given, MAX_PAYLOAD + 1 - len(out))
         except zlib.error as error:
             raise RecordError(f"content encoding: {error}") from error
         if len(out) > MAX_PAYLOAD:
             raise RecordError(f"larger than {MAX_PAYLOAD} bytes when unpacked")
-        if not decoder.eof:
-            return bytes(out), "compressed body ends early"
-        rest = decoder.unused_data
-        if not rest.startswith(b"\x1f\x8b"):  # anything else after the end is ignored, as browsers do
-            break
-    return bytes(out), ""
+        at += len(given)
+        if decoder.eof:
+            at -= len(decoder.unused_data)
+            if body[at : at + 2] != b"\x1f\x8b":  # anything else after the end is ignored, as browsers do
+                return bytes(out), ""
+            decoder = zlib.decompressobj(wbits)
+    return bytes(out), "" if at == len(body) and decoder.eof else "compressed body ends early"
 
 
 def _unzstd(body: bytes) -> tuple[bytes, str]:

@@ -15,10 +15,14 @@ from typing import IO, Any
 
 from curation import document
 from curation.sources.batch_builder import RecordKeys, SourceRow, meta_json, parse_date, position_key, provenance
-from curation.sources.compressed_stream import CompressedStream, detect_compression
+from curation.sources.compressed_stream import CompressedStream
+from curation.sources.decoders import detect_compression
+from curation.sources.limits import DropLimit
 from curation.step import InputSplit, RecordError, UnreadableFile
 
 MAX_LINE = 1 << 28  # 256 MiB: a longer line becomes a drop and is never held in memory
+MAX_DEPTH = 200  # levels of JSON; datasets have five
+_TOO_DEEP = "nested too deep"
 _FIELDS_SHOWN = 8
 
 
@@ -81,24 +85,27 @@ def read_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Itera
     stream = _open(file, piece, piece.start or 0)
     stop = piece.size if piece.stop is None else piece.stop
     number = -1
+    drops = DropLimit(piece.path, stop)
     while True:
+        number += stream.skip_blank_lines()
         stream.discard_consumed()
         at = stream.position
         if not stream.compressed and at >= stop:
             return
-        line = stream.readline(MAX_LINE)
-        if stream.damage and not line.endswith(b"\n"):
-            yield _row_for_damage(stream, piece, fields, at, number + 1)
-            return
-        if not line:
-            return
-        number += 1
         problem = ""
-        if len(line) == MAX_LINE and not line.endswith(b"\n"):
-            problem = f"line longer than {MAX_LINE} bytes"
+        if stream.line_size(MAX_LINE) > MAX_LINE:
+            problem, line = f"line longer than {MAX_LINE} bytes", b""
             while (rest := stream.readline(1 << 20)) and not rest.endswith(b"\n"):
                 stream.discard_consumed()
-        elif not (line := line.removeprefix(b"\xef\xbb\xbf") if at == 0 else line).strip():
+        else:
+            line = stream.readline(MAX_LINE)
+        if stream.damage and not problem and not line.endswith(b"\n"):
+            yield _row_for_damage(stream, piece, fields, at, number + 1)
+            return
+        if not line and not problem:
+            return
+        number += 1
+        if not problem and not (line := line.removeprefix(b"\xef\xbb\xbf") if at == 0 else line).strip():
             continue
         # A line inside compressed data is located by its number, not by bytes.
         spot = (None, None, number) if stream.compressed else (at, stream.position - at, None)
@@ -109,6 +116,9 @@ def read_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Itera
             yield fields.to_row(parse_line(line), where, position_key(at), len(line))
         except RecordError as error:
             yield fields.unreadable_row(where, position_key(at), str(error))
+            drops.count(
+                stream.position - (piece.start or 0), stream.stored_position if stream.compressed else stream.position
+            )
 
 
 def read_original(file: IO[bytes], where: Mapping[str, Any]) -> bytes:
@@ -159,13 +169,26 @@ def _row_for_damage(
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
-    """Parses one line as a JSON object. Raises RecordError."""
+    """Parses one line as a JSON object. Raises RecordError.
+
+    The depth is limited here: json itself goes as deep as the stack happens to allow, and what becomes of a record must
+    not depend on who calls."""
     try:
         value = json.loads(line.decode("utf-8", "replace"), parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
-        raise RecordError(
-            f"no JSON: {error}" if not isinstance(error, RecursionError) else "nested too deep"
-        ) from error
+        deep = isinstance(error, RecursionError)
+        raise RecordError(_TOO_DEEP if deep else f"no JSON: {error}") from error
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise RecordError(_TOO_DEEP)
     if not isinstance(value, dict):
         raise RecordError(f"no JSON object but {type(value).__name__}")
     return value
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and objects."""
+    level, depth = [value], 0
+    while level := [v for v in level if isinstance(v, (dict, list))]:
+        depth += 1
+        level = [v for part in level for v in (part.values() if isinstance(part, dict) else part)]
+    return depth

@@ -2,23 +2,38 @@
 
 Row groups are read one at a time. The rows of a broken one become drops, since the footer says how many there are; so
 do rows with broken values in an Arrow batch. A batch that cannot be read at all ends its file.
+
+A few bytes can stand for very many rows (nulls, or one value of a dictionary), so a table may expand as far as any
+compressed file (limits.py); a row counts as 64 bytes and its values.
 """
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.sources.batch_builder import SourceRow, meta_json, position_key, provenance
 from curation.sources.jsonl import FieldMapping
+from curation.sources.limits import EXPANDS_TOO_FAR, DropLimit, max_expanded
 from curation.step import InputSplit, RecordError, UnreadableFile
 
 _ROWS_AT_ONCE = 256  # rows converted to Python objects at a time
+_BYTES_AT_ONCE = 1 << 26  # ... or fewer, where rows are large
+_BYTES_A_ROW = 64  # what a row counts beside its values
+_SMALL_GROUP = 1 << 22  # of a row group of less no 256 values of a dictionary exceed a gigabyte
 _ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+# Bytes. A request for more is for a length that damage made up: no row group is so large. Less may be what the machine
+# lacks: then the task fails, since another machine would read the rows.
+_ABSURD_BYTES = 1 << 40
+_REQUEST = re.compile(r"size (\d+)")
 
 
 def read_parquet_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Iterator[SourceRow]:
@@ -26,41 +41,102 @@ def read_parquet_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) 
     table = _open_parquet(file, piece)
     _require_text_column(table.schema_arrow, piece, fields)
     first, stop = piece.start or 0, table.num_row_groups if piece.stop is None else piece.stop
-    sizes = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
+    groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
+    ends = list(accumulate(g.num_rows for g in groups))
+    budget, drops = _Budget(piece), DropLimit(piece.path, piece.size)
+    budget.count_rows(ends[-1] if ends else 0)  # as the footer says, before any is read
     for group in range(first, stop):
-        number = sum(sizes[:group])
-        end = number + sizes[group]
+        number = ends[group] - groups[group].num_rows
         try:
-            for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=[group]):
-                for value in _to_dicts(batch):
-                    where = provenance(piece.path, "parquet", None, None, number)
-                    yield fields.to_row(value, where, position_key(number), None)
-                    number += 1
+            for batch in _batches(file, table, group, groups[group].total_byte_size):
+                for part in _by_size(batch, budget):
+                    for value in _to_dicts(part):
+                        where = provenance(piece.path, "parquet", None, None, number)
+                        yield fields.to_row(value, where, position_key(number), None)
+                        number += 1
         except _ERRORS as error:
-            for lost in range(number, end):
+            _raise_unless_damage(error)
+            for lost in range(number, ends[group]):
                 where = provenance(piece.path, "parquet", None, None, lost)
                 yield fields.unreadable_row(where, position_key(lost), _first_line(error))
+                drops.count(piece.size, 0)
+
+
+class _Budget:
+    """What a table may expand to, and how much of it is used."""
+
+    def __init__(self, piece: InputSplit) -> None:
+        self._piece, self._left = piece, max_expanded(piece.size)
+
+    def count_rows(self, rows: int) -> None:
+        """Raises UnreadableFile for more rows than a file of this size may have."""
+        if rows * _BYTES_A_ROW > self._left:
+            reason = f"{rows:,} rows in {self._piece.size:,} bytes: {EXPANDS_TOO_FAR}"
+            raise UnreadableFile(self._piece.path, reason, 0, self._piece.size)
+
+    def take(self, size: int) -> None:
+        """Counts bytes of values. Raises UnreadableFile once they are too many."""
+        self._left -= size
+        if self._left < 0:
+            raise UnreadableFile(self._piece.path, EXPANDS_TOO_FAR, 0, self._piece.size)
+
+
+def _batches(file: IO[bytes], table: pq.ParquetFile, group: int, size: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a row group. Strings of all but small groups stay in their dictionary, of which one value may stand
+    in every row, until `_by_size` knows how much that is (7 ms a MB where there is no dictionary)."""
+    if size > _SMALL_GROUP:
+        strings = [f.name for f in table.schema_arrow if pa.types.is_string(f.type) or pa.types.is_binary(f.type)]
+        table = pq.ParquetFile(file, metadata=table.metadata, read_dictionary=strings)
+    yield from table.iter_batches(_ROWS_AT_ONCE, row_groups=[group])
+
+
+def _by_size(batch: pa.RecordBatch, budget: _Budget) -> Iterator[pa.RecordBatch]:
+    """Parts of a batch whose values take at most 64 MiB each, or one row."""
+    sizes = np.full(batch.num_rows, _BYTES_A_ROW, np.int64)
+    for column in batch.columns:
+        stored = column.indices if isinstance(column, pa.DictionaryArray) else column
+        sizes += stored.nbytes // max(1, batch.num_rows)
+        if isinstance(column, pa.DictionaryArray) and _is_text(column.dictionary.type):
+            with contextlib.suppress(pa.ArrowException):  # a damaged one: converting its values will say so
+                lengths = pc.binary_length(column.dictionary).fill_null(0).cast(pa.int64())
+                sizes += lengths.take(column.indices).fill_null(0).to_numpy(zero_copy_only=False)
+    budget.take(int(sizes.sum()))
+    begin, size = 0, 0
+    for row, more in enumerate(sizes.tolist()):
+        if size and size + more > _BYTES_AT_ONCE:
+            yield batch.slice(begin, row - begin)
+            begin, size = row, 0
+        size += more
+    yield batch.slice(begin)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary))
 
 
 def read_arrow_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Iterator[SourceRow]:
     """Rows of an Arrow IPC file or stream."""
-    number = 0
+    number, budget, drops = 0, _Budget(piece), DropLimit(piece.path, piece.size)
     for batch in _arrow_batches(file, piece):
         if number == 0:
             _require_text_column(batch.schema, piece, fields)
-        for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
-            part = batch.slice(start, _ROWS_AT_ONCE)
+        budget.count_rows(number + batch.num_rows)
+        slices = (batch.slice(start, _ROWS_AT_ONCE) for start in range(0, batch.num_rows, _ROWS_AT_ONCE))
+        for part in (small for rows in slices for small in _by_size(rows, budget)):
             values: list[dict[str, Any]] = [{}] * part.num_rows
             problem = ""
             try:
                 values = _to_dicts(part)
             except _ERRORS as error:
+                _raise_unless_damage(error)
                 problem = _first_line(error)
             for value in values:
                 where = provenance(piece.path, "arrow", None, None, number)
                 at = position_key(number)
                 yield fields.unreadable_row(where, at, problem) if problem else fields.to_row(value, where, at, None)
                 number += 1
+                if problem:
+                    drops.count(piece.size, 0)
 
 
 def split_file(file: IO[bytes], piece: InputSplit, target: int) -> list[InputSplit]:
@@ -117,6 +193,7 @@ def _open_parquet(file: IO[bytes], piece: InputSplit) -> pq.ParquetFile:
         assert table.schema_arrow.names is not None  # decodes them
         return table
     except _ERRORS as error:
+        _raise_unless_damage(error)
         raise UnreadableFile(piece.path, f"no Parquet file: {_first_line(error)}", 0, piece.size) from error
 
 
@@ -138,7 +215,18 @@ def _arrow_batches(file: IO[bytes], piece: InputSplit) -> Iterator[pa.RecordBatc
                 yield batch
                 at = file.tell()
     except _ERRORS as error:
+        _raise_unless_damage(error)
         raise UnreadableFile(piece.path, f"Arrow: {_first_line(error)}", at, max(0, piece.size - at)) from error
+
+
+def _raise_unless_damage(error: Exception) -> None:
+    """Raises errors of the machine again: of its memory, its disks, its network. They say nothing about the rows."""
+    if isinstance(error, MemoryError):
+        request = _REQUEST.search(str(error))
+        if request is None or int(request[1]) < _ABSURD_BYTES:
+            raise error
+    elif isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
+        raise error  # pyarrow's own, for damage, have no number
 
 
 def _validate_batch(batch: pa.RecordBatch) -> None:

@@ -27,14 +27,13 @@ from curation.sources.batch_builder import (
     provenance,
 )
 from curation.sources.compressed_stream import CompressedStream
+from curation.sources.limits import DropLimit
 from curation.sources.warc_records import MAX_CONTENT, Record, archive_format, read_records
 from curation.step import InputSplit, RecordError, UnreadableFile
 
 DOCUMENT_MIMES = ("text/html", "application/xhtml+xml", "text/plain")
 _UNSPECIFIC_MIMES = ("", "application/octet-stream", "unknown/unknown", "application/unknown", "text", "html", "unk")
-_HTML_START = re.compile(
-    rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,2048}?-->\s*)*<(?:!doctype\s+html|html|head|body|title|meta)\b", re.I | re.S
-)
+_HTML_TAG = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta)\b", re.I)
 _MAGIC_NUMBERS = {
     b"%PDF-": "application/pdf",
     b"\x89PNG": "image/png",
@@ -134,8 +133,12 @@ class WarcReader:
                 found = f"begins with {first[:4]!r}" if first else "has no content"
                 reason = stream.damage.reason if stream.damage else f"neither WARC nor ARC: {found}"
                 raise UnreadableFile(piece.path, reason, piece.start or 0, stream.stop - (piece.start or 0))
+            drops, begin = DropLimit(piece.path, stream.stop), stream.position
             for item in read_records(stream, format):
-                yield self._row(item, piece.path, collection, keys)
+                row = self._row(item, piece.path, collection, keys)
+                yield row
+                if row.drop:
+                    drops.count(item.position - begin, stream.stored_position)
             if stream.damage:
                 at = stream.damage.offset
                 raise UnreadableFile(piece.path, stream.damage.reason, at, stream.stop - at)
@@ -214,9 +217,19 @@ def _detect_mime(body: bytes, identified: str) -> str:
     """The media type of a payload whose server sent none."""
     if identified:
         return identified.partition(";")[0].strip().lower()
-    if _HTML_START.match(body[:4096].removeprefix(b"\xef\xbb\xbf")):
+    if _starts_html(body[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()):
         return "text/html"
     return detect_binary_type(body) or "text/plain"
+
+
+def _starts_html(head: bytes) -> bool:
+    """Whether a tag of HTML comes first, after an XML declaration and comments. Skipped one by one: a pattern that
+    repeats a comment of any length tries every way to divide a page of `<!-- -->`, and there are 2^n."""
+    if head[:5].lower() == b"<?xml":
+        head = head.partition(b">")[2].lstrip()
+    while head.startswith(b"<!--"):
+        head = head[4:].partition(b"-->")[2].lstrip()
+    return _HTML_TAG.match(head) is not None
 
 
 def detect_binary_type(body: bytes) -> str:

@@ -22,15 +22,13 @@ MAX_CONTENT = 1 << 27  # 128 MiB: no page is larger; a larger record becomes a d
 _MAX_HEADER = 1 << 20
 _MAX_LINE = 1 << 16
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
-_WARC_LINE = re.compile(rb"WARC/\d\.\d+[ \t]*\r?\n")
-_ARC_LINE = re.compile(
-    rb"[A-Za-z][A-Za-z0-9+.\-]*:[^\r\n]* [0-9A-Fa-f.:]+ \d{8,18} [^ \r\n]+(?: [^\r\n]+)? ([^ \r\n]+)\r?\n"
-)
-_NEXT_RECORD = {
-    "warc": re.compile(rb"(?:\r?\n)(?=WARC/\d\.\d+[ \t]*\r?\n)"),
-    "arc": re.compile(rb"\n(?=[a-z][A-Za-z0-9+.\-]*:[^\r\n]{1,4096} [0-9A-Fa-f.:]+ \d{8,18} [^ \r\n]+ [^\r\n]+\n)"),
-}
+_WARC_LINE = re.compile(rb"WARC/\d\.\d{1,9}[ \t]*\r?\n")
+_ARC_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]{0,63}:")
+_ARC_ADDRESS, _ARC_DATE = re.compile(rb"[0-9A-Fa-f.:]+"), re.compile(rb"\d{8,18}")
+_NEXT_WARC = re.compile(rb"(?:\r?\n)(?=WARC/\d\.\d{1,9}[ \t]*\r?\n)")
+_NEXT_ARC = re.compile(rb"\n(?=[a-z][A-Za-z0-9+.\-]{0,63}:[^\r\n]{1,8192}\n)")  # perhaps: see `_is_arc_line`
 _BLANK_BYTES = b"\r\n\t \0"
+_NOT_BLANK = re.compile(rb"[^\r\n\t \0]")
 
 
 @dataclass
@@ -56,7 +54,22 @@ def archive_format(first: bytes) -> str:
     first = first.lstrip(_BLANK_BYTES)
     if first.startswith(b"WARC/"):
         return "warc"
-    return "arc" if first.startswith(b"filedesc:") or _ARC_LINE.match(first) else ""
+    return "arc" if first.startswith(b"filedesc:") or _is_arc_line(first) else ""
+
+
+def _is_arc_line(data: bytes) -> bool:
+    """Whether the first line of `data` is the header of an ARC record: a URL (which may hold spaces), an address, a
+    date, a media type, perhaps more, and a length. Split at spaces rather than matched by one pattern, which would try
+    every space of a long line against every other."""
+    line, newline, _ = data.partition(b"\n")
+    line = line.removesuffix(b"\r")
+    if not newline or b"\r" in line or not _ARC_SCHEME.match(line):
+        return False
+    parts = line.split(b" ")
+    return bool(parts[-1]) and any(
+        parts[i + 2] and _ARC_DATE.fullmatch(parts[i + 1]) and _ARC_ADDRESS.fullmatch(parts[i])
+        for i in range(1, len(parts) - 3)
+    )
 
 
 def read_records(stream: CompressedStream, format: str) -> Iterator[Record]:
@@ -87,16 +100,16 @@ class _RecordReader:
         self.stream, self.format = stream, format
         self.member_offset, self.records_since_member = stream.member_starts[0].offset if stream.member_starts else 0, 0
         self.current: Record | None = None  # the record being read
+        self._no_header_end_before = 0  # up to this position no header ends, as an earlier record's search has shown
 
     def next_record(self) -> Record | None:
         """The next record; None where the stream ends or breaks (then `current` is the record that broke)."""
         stream = self.stream
         self.current = None
         before = stream.position
-        while (byte := stream.peek(1)) and byte in _BLANK_BYTES:
-            stream.skip(1)
+        stream.skip_bytes(_NOT_BLANK)
         stream.discard_consumed()
-        if not byte:
+        if not stream.fill(1):
             return None
         start = stream.position
         record = self.current = self._start_record(before, start)
@@ -105,19 +118,24 @@ class _RecordReader:
             return None
         if known is None:
             self._extend_to_next_record(record, start, 0)
-        elif known > MAX_CONTENT:
+        elif known > MAX_CONTENT and not self._beyond_file(known):
             record.problem = f"larger than {MAX_CONTENT} bytes"
             record.content = stream.peek(1 << 16)
-            if stream.skip(known) < known:
+            if self._skip_content(known):
+                stream.discard_consumed()
+            elif stream.ended and not stream.fill(1):
                 return None if stream.damage else self._mark_truncated(record, known)
-            stream.discard_consumed()
         else:
             body = stream.position
-            record.content = stream.read(known)
+            have = stream.fill(min(known, MAX_CONTENT + 1))
+            stream.seek(body + have)
             if stream.damage:
                 return None
-            if len(record.content) < known or not self._record_follows(stream.position):
+            if have < known or not self._record_follows(stream.position):
                 self._extend_to_next_record(record, body, known)
+            else:  # copied only now: a record may say that it has 100 MB and be followed by another after ten bytes
+                stream.seek(body)
+                record.content = stream.read(known)
             if stream.damage:
                 return None
         return self._finish_record(record)
@@ -155,12 +173,7 @@ class _RecordReader:
         if not stream.compressed:
             record.length = stream.file_offset(end) - record.offset
             return record
-        while (
-            (byte := stream.peek(1))
-            and byte in _BLANK_BYTES
-            and not stream.last_member_start(stream.position, stream.position)
-        ):
-            stream.skip(1)
+        stream.skip_bytes(_NOT_BLANK, within_member=True)
         if stream.damage and stream.damage.offset == record.offset:
             if not stream.damage.truncated:
                 return None  # for example, the member's checksum is wrong
@@ -176,24 +189,24 @@ class _RecordReader:
     def _read_warc_header(self, record: Record) -> int | None:
         """Reads the header block; returns the content's length, or None with `problem` set."""
         stream = self.stream
-        size = 4096
-        while not (end := _HEADER_END.search(head := stream.peek(size))) and len(head) == size and size < _MAX_HEADER:
-            size *= 2
-        if not _WARC_LINE.match(head):
+        if not _WARC_LINE.match(stream.peek(1024)):
             record.problem = "bytes that belong to no record"
             return None
+        size, start = 4096, max(0, self._no_header_end_before - stream.position - 3)
+        while not (end := stream.search(_HEADER_END, start, size)) and stream.fill(size) == size < _MAX_HEADER:
+            start, size = max(start, size - 3), 2 * size
         if not end:
+            self._no_header_end_before = stream.position + stream.fill(size)
             record.problem = "the record's header does not end"
             return None
-        record.header_bytes = stream.read(end.end())
+        record.header_bytes = stream.read(end[1])
         record.fields = parse_headers(record.header_bytes.partition(b"\n")[2])
         record.type = record.fields.get("warc-type", "").lower()
         return self._parse_length(record, record.fields.get("content-length", ""))
 
     def _read_arc_header(self, record: Record) -> int | None:
-        line = self.stream.peek(_MAX_LINE).partition(b"\n")[0] + b"\n"
-        match = _ARC_LINE.match(line)
-        if not match:
+        line = self.stream.peek(min(_MAX_LINE, self.stream.line_size(_MAX_LINE))).partition(b"\n")[0] + b"\n"
+        if not _is_arc_line(line):
             record.problem = "bytes that belong to no record"
             return None
         record.header_bytes = self.stream.read(len(line))
@@ -226,34 +239,73 @@ class _RecordReader:
         after = position + len(ahead) - len(rest)
         if not rest or stream.member_start_between(position, after) is not None:
             return True
-        line = stream.peek(_MAX_LINE).lstrip(_BLANK_BYTES)
+        blank = len(ahead) - len(rest)
+        line = stream.peek(blank + min(_MAX_LINE, 1024 if self.format == "warc" else _MAX_LINE))[blank:]
+        if self.format == "warc" and line.startswith(b"WARC/") and b"\n" not in line:
+            line = stream.peek(_MAX_LINE)[blank:]
         if b"\n" not in line and len(line) < _MAX_LINE // 2:  # cut off by the end of the file: does it start like one?
             return line.startswith(b"WARC/"[: len(line)]) if self.format == "warc" else True
-        return bool(_WARC_LINE.match(line) if self.format == "warc" else _ARC_LINE.match(line))
+        return bool(_WARC_LINE.match(line)) if self.format == "warc" else _is_arc_line(line)
+
+    def _beyond_file(self, known: int) -> bool:
+        """Whether a record of a plain file says that it is longer than the rest of the file."""
+        stream = self.stream
+        return not stream.compressed and stream.file_offset(stream.position) + known > stream.stop
+
+    def _skip_content(self, known: int) -> bool:
+        """Skips the content of a record; False where the stream ends before, or a member with the next record begins:
+        then the record says that it is longer than it is, and nothing after it may be lost."""
+        stream = self.stream
+        while known:
+            have = stream.fill(min(known, 1 << 16))
+            if not have:
+                return False
+            member = stream.first_member_start(stream.position)
+            inside = member is not None and member < stream.position + have
+            step = member - stream.position if inside and member is not None else have
+            stream.skip(step)
+            known -= step
+            if inside and archive_format(stream.peek(1024)) == self.format:
+                return False
+        return True
+
+    def _next_record_start(self, start: int, size: int) -> int | None:
+        """Where in the next `size` bytes, from `start` on, a line begins that starts a record."""
+        if self.format == "warc":
+            found = self.stream.search(_NEXT_WARC, start, size)
+            return found[0] if found else None
+        while found := self.stream.search(_NEXT_ARC, start, size):
+            line = self.stream.peek(found[1] + 9000)[found[1] :]
+            if _is_arc_line(line):
+                return found[0]
+            start = found[1]
+        return None
 
     def _extend_to_next_record(self, record: Record, body: int, claimed: int) -> None:
         """Extends the record to where the next one begins: at a line that starts a record, at a member, or at the
         end."""
         stream = self.stream
-        stream.seek_back(body)
-        found = bytearray()
-        while len(found) <= MAX_CONTENT:
-            # Searched from the last chunk on, with an overlap: the line may have begun in the one before.
-            match = _NEXT_RECORD[self.format].search(found, max(0, len(found) - 2 * _MAX_LINE))
-            cuts = [m.position - body for m in stream.member_starts if body < m.position <= body + len(found)]
-            cuts += [match.start()] if match else []
+        stream.seek(body)
+        searched, size, most = 0, 1 << 12, -(-(MAX_CONTENT + 1) >> 16) << 16
+        while True:
+            have = stream.fill(size)
+            start, member = self._next_record_start(searched, have), stream.first_member_start(body)
+            cuts = [start] if start is not None else []
+            cuts += [member - body] if member is not None and member <= body + have else []
             if cuts:
-                cut = min(cuts)
-                stream.seek_back(body + cut)
-                self._set_mended_content(record, bytes(found[:cut]), claimed, at_end=False)
+                self._set_mended_content(record, stream.read(min(cuts)), claimed, at_end=False)
                 return
-            piece = stream.read(1 << 16)
-            if not piece:
+            if have < size:
+                content = stream.read(have)
                 if not stream.damage:
-                    self._set_mended_content(record, bytes(found), claimed, at_end=True)
+                    self._set_mended_content(record, content, claimed, at_end=True)
                 return
-            found += piece
-        record.problem = record.problem or f"larger than {MAX_CONTENT} bytes"
+            if size >= most:
+                record.problem = record.problem or f"larger than {MAX_CONTENT} bytes"
+                stream.seek(body + have)
+                return
+            # Searched from a line's length before: it may have begun there.
+            searched, size = max(0, have - 2 * _MAX_LINE), min(2 * size, most)
 
     def _set_mended_content(self, record: Record, content: bytes, claimed: int, *, at_end: bool) -> None:
         content = content.rstrip(b"\r\n") if len(content) > claimed or not at_end else content

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from curation.config.pipeline import File
 from curation.core.errors import UserError
+from curation.core.relative_paths import check_all_relative
 from curation.storage import Storage
 from pipelines.lookup.ledger import read_batches
 
@@ -70,7 +71,9 @@ class CardData:
     @property
     def files(self) -> list[dict[str, Any]]:
         """Path, bytes and SHA-256 of everything in result/."""
-        return list(self.run.get("files", []))
+        files = list(self.run.get("files", []))
+        check_all_relative([f["path"] for f in files], "run.json")
+        return files
 
 
 def gather(run_dir: str) -> CardData:
@@ -94,7 +97,7 @@ def gather(run_dir: str) -> CardData:
         signals=signals,
         kept_languages=languages,
         rows=rows,
-        manifest=store.read_json("result/shards/manifest.json")
+        manifest=store.read_plain_json("result/shards/manifest.json")
         if store.exists("result/shards/manifest.json")
         else None,
         generation=generations.next_generation(store),
@@ -108,15 +111,15 @@ def gather(run_dir: str) -> CardData:
 def _as_file(pipeline: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     """The resolved pipeline as a pipeline file, without default values; a removed rule is null."""
     from curation.config.catalogue import STEPS
-    from curation.config.step_options import build, find_class
+    from curation.config.step_options import build, find_known_class
     from curation.core.yaml_lines import YamlTree
 
     steps: list[dict[str, Any]] = []
     for s in pipeline["steps"]:
         try:
             at = YamlTree(run.get("file") or "", {})
-            own = dict(build(find_class(s["step"], STEPS, at, (), "step"), s["options"], at, (), s["name"]).rules())
-        except UserError:  # a user's own step whose file is gone
+            own = dict(build(find_known_class(s["step"], STEPS, at.file), s["options"], at, (), s["name"]).rules())
+        except UserError:  # a user's own step
             own = {}
         keep = {name: s["rules"].get(name) for name in {**own, **s["rules"]} if own.get(name) != s["rules"].get(name)}
         steps.append({s["step"]: s["options"], **({"keep": keep} if keep else {})})

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from curation import __version__
+from curation.config.where_condition import one_line
 from pipelines.cards.card_data import UNDECLARED, CardData, Signal
 from pipelines.number_format import format_bytes
 
@@ -128,7 +129,7 @@ def _funnel(card: CardData) -> str:
         left = step["reached"]
         for rule, what in step["rules"].items():
             left -= what["dropped"]
-            sql = f"`{what['sql']}`" if what["sql"] else ""
+            sql = f"`{one_line(what['sql'])}`" if what["sql"] else ""
             rows.append([_step_name(step), rule, sql, f"{what['dropped']:,}", f"{left:,}"])
     rows.append(["**kept**", "", "", "", f"**{card.kept:,}**"])
     domains = ", ".join(f"{d} {n:,}" for d, n in card.run["counts"].get("domains", {}).items())

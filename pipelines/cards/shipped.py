@@ -7,6 +7,7 @@ from typing import Any
 
 from curation import models
 from curation.config.load_pipeline import load_pipeline
+from curation.config.where_condition import one_line
 from curation.storage import Storage
 from pipelines.cards.dataset import front_matter, licence_id, table
 
@@ -35,7 +36,8 @@ def _recipe(file: str, pipeline: Any) -> str:
         called = entry["name"] if entry["name"] == entry["step"] else f"{entry['name']} ({entry['step']})"
         rules = list(entry["rules"].items()) or [("", "")]
         for i, (rule, sql) in enumerate(rules):
-            steps.append([called if i == 0 else "", options if i == 0 else "", rule, f"`{sql}`" if sql else ""])
+            shown = f"`{one_line(sql)}`" if sql else ""
+            steps.append([called if i == 0 else "", options if i == 0 else "", rule, shown])
     parts = [
         front_matter({"pretty_name": pipeline.name, "license": "apache-2.0", "tags": ["gristmill", "recipe"]}),
         f"# The recipe {pipeline.name}",

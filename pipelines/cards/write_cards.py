@@ -20,7 +20,8 @@ def are_current(store: Storage) -> bool:
     """Whether the cards in a run directory describe the result that is there."""
     if not store.exists("card.md") or not store.exists("croissant.json"):
         return False
-    return f"fingerprint {store.read_json('run.json')['fingerprint']}" in store.read_json("croissant.json")["citeAs"]
+    described = store.read_plain_json("croissant.json")["citeAs"]
+    return f"fingerprint {store.read_json('run.json')['fingerprint']}" in described
 
 
 def write_cards(run_dir: str, out: str | None = None) -> list[str]:

@@ -30,6 +30,12 @@ def add_group(name: str, help_text: str, parent: typer.Typer = app) -> typer.Typ
 File = Annotated[str, typer.Argument(metavar="FILE", help="Pipeline file (YAML).")]
 RunDir = Annotated[str, typer.Argument(metavar="RUN", help="Directory of a curation run.")]
 TrainingDir = Annotated[str, typer.Argument(metavar="DIR", help="Directory of a training run.")]
+CheckpointPath = Annotated[
+    str,
+    typer.Argument(
+        metavar="DIR", help="Directory of a training run, or one of its checkpoints (DIR/checkpoints/00000012)."
+    ),
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
@@ -42,6 +48,9 @@ Address = Annotated[
 ]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Number of parallel tasks.", show_default="what the machine has")
+]
+AllowUnreadable = Annotated[
+    bool, typer.Option("--allow-unreadable", help="Continue though most records of a source cannot be read.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result, no progress.")]
@@ -60,3 +69,12 @@ def make_console(quiet: bool = False, stderr: bool = False) -> Any:
     if os.environ.get("GRISTMILL_PLAIN"):
         return Console(quiet=quiet, stderr=stderr, no_color=True, force_terminal=False, emoji=False, soft_wrap=True)
     return Console(quiet=quiet, stderr=stderr)
+
+
+def print_checkpoint(checkpoint: Any, quiet: bool = False) -> None:
+    """Says on stderr which checkpoint a command uses, and why it is not the newest, if it is not."""
+    console = make_console(quiet, stderr=True)
+    for note in checkpoint.notes:
+        console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    style = "yellow" if checkpoint.notes else "dim"
+    console.print(checkpoint.description, style=style, markup=False, highlight=False, soft_wrap=True)

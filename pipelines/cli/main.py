@@ -6,6 +6,7 @@ Heavy packages are imported inside commands, so that `--help` answers at once. E
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -31,6 +32,7 @@ _INTERRUPTED = 130  # the exit code that Typer gives for Ctrl-C
 # does not import them.
 _USER_ERRORS = (
     ("curation.core.errors", "UserError", 2),
+    ("curation.core.errors", "DamagedFile", 1),
     ("curation.engine.execution.driver", "RunFailed", 1),
     ("curation.shards", "ShardError", 1),
     ("training.data.mix_table", "OrderError", 1),
@@ -77,6 +79,11 @@ def main() -> NoReturn:
             _fail(
                 f"the object store cannot be used: {error}\n  keys come from the environment (AWS_ACCESS_KEY_ID, "
                 "AWS_SECRET_ACCESS_KEY) or from the machine's role; AWS_ENDPOINT_URL names a server other than AWS", 1,
+            )  # fmt: skip
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail(
+                f"no space is left on the disk{f' for {error.filename}' if error.filename else ''}\n"
+                "  free space there and run the same command: finished work is kept", 1,
             )  # fmt: skip
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of Click's
             _fail(*_usage_error(error))

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.monitor.run_result import funnel_table
+from pipelines.monitor.run_result import funnel_table, print_left_out
 from pipelines.number_format import format_bytes, format_duration
 
 
@@ -71,7 +71,8 @@ def show_training_plan(console: Console, answer: dict[str, Any]) -> None:
         console.print(f"{name:>22}  {value}", highlight=False, markup=False, soft_wrap=True)
 
     line("training file", answer["training"])
-    line("steps", f"{answer['steps']:,} of {answer['tokens_per_step']:,} tokens")
+    changes = "" if answer["tokens"] == answer["steps"] * answer["tokens_per_step"] else ", at first"
+    line("steps", f"{answer['steps']:,} of {answer['tokens_per_step']:,} tokens{changes}")
     line("tokens", f"{answer['tokens']:,}")
     if "epochs" in answer:
         line("epochs", f"{answer['epochs']:.2f} of {sum(answer['available_tokens'].values()):,} tokens")
@@ -103,6 +104,8 @@ def show_training_plan(console: Console, answer: dict[str, Any]) -> None:
 def show_status(console: Console, answer: dict[str, Any]) -> None:
     """Prints the state of a curation run."""
     console.print(f"{answer['name']}: {answer['state']}", style="bold", highlight=False)
+    if answer.get("stopped"):
+        console.print(answer["stopped"], style="yellow", highlight=False, markup=False, soft_wrap=True)
     table = Table("finished phase", box=None, pad_edge=False)
     for column in ("tasks", "time", "CPU", "peak memory"):
         table.add_column(column, justify="right")
@@ -112,7 +115,7 @@ def show_status(console: Console, answer: dict[str, Any]) -> None:
             f"{phase['tasks']:,}",
             format_duration(phase.get("seconds", 0)),
             format_duration(phase.get("cpu_seconds", 0)),
-            format_bytes(phase.get("peak_bytes", 0)),
+            format_bytes(phase["peak_bytes"]) if phase.get("peak_bytes") else "",
         )
     if answer.get("finished"):
         console.print(table)
@@ -120,6 +123,7 @@ def show_status(console: Console, answer: dict[str, Any]) -> None:
         console.print(f"unfinished phase {name}: {done:,} tasks done", highlight=False, markup=False)
     for item in answer.get("unread", []):
         console.print(f"not read: {item.get('path')}: {item.get('reason')}", style="yellow", markup=False)
+    print_left_out(console, answer.get("left_out", []))
     if answer.get("counts"):
         console.print(funnel_table(answer["counts"]))
 
@@ -144,7 +148,10 @@ def show_explain(console: Console, answer: dict[str, Any]) -> None:
             style = "green" if verdict == "passed" else "red"
             console.print(Text(f"    {rule}: {verdict}", style=style))
     outcome = answer["outcome"]
-    if outcome.get("kept"):
+    if outcome.get("undecided"):
+        steps = ", ".join(outcome["undecided"])
+        console.print(f"kept so far; the run stopped before {steps}", style="bold", markup=False)
+    elif outcome.get("kept"):
         console.print("kept", style="bold green")
     else:
         console.print(Text(f"dropped by {outcome['step']}, rule {outcome['rule']}", style="bold red"))

@@ -78,14 +78,18 @@ def _prepare(crawl: str, folder: str, environment: str) -> None:
     """Makes the n-gram model, the classifier, the benchmark, and the list of documents that trained them."""
     from curation.quality.classifier.train import fit
     from curation.quality.ngram.estimate import train_ngram
+    from pipelines.demo.local_corpus import check_ours
 
     stamp = os.path.join(folder, "made-from.json")
     if os.path.exists(stamp):
         with open(stamp, encoding="utf-8") as f:
             if json.load(f) == environment:
                 return
+    check_ours(folder, "made-from.json")
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
+    with open(stamp, "w", encoding="utf-8") as f:  # what a killed demo leaves is the demo's
+        json.dump(None, f)
     prose = list(_documents(os.path.join(crawl, "docs"), "docs-"))
     code = list(_documents(os.path.join(crawl, "code"), "code-"))
     held_out = [d for d in prose if _bucket(d["url"]) == 0]

@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 import sys
 import sysconfig
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from curation import storage
+from curation.core.errors import UserError
 from pipelines.demo import pydoc_crawl
 
 FORMAT = 1
@@ -76,8 +78,8 @@ def build(
             return dict(done)
     except (FileNotFoundError, KeyError, ValueError):
         pass
-    new = folder.with_name(f"{folder.name}.{os.getpid()}.new")
-    shutil.rmtree(new, ignore_errors=True)
+    check_ours(folder, "manifest.json")
+    new = folder.with_name(f"{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.new")
     for name in ("web", "docs", "code", "licences"):
         (new / name).mkdir(parents=True)
     try:
@@ -103,6 +105,16 @@ def build(
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return manifest
+
+
+def check_ours(folder: str | os.PathLike[str], mark: str) -> None:
+    """Raises UserError for a folder with files that is about to be made anew and has no file `mark` of the demo's."""
+    path = Path(folder)
+    if path.exists() and not (path / mark).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(
+            f"{folder} holds files that the demo did not write ({mark} is missing) and would be removed; give another "
+            "folder with --dir, or remove it"
+        )
 
 
 def _distributions() -> dict[str, metadata.Distribution]:

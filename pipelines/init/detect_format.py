@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from curation import document, storage
+from curation.input_files import InputFile
 
 HEAD = 1 << 16  # decompressed bytes at the start of a file that are looked at
 RECORDS = 100  # records of a table whose values are looked at
@@ -48,7 +49,7 @@ class FileFormat:
     id: str = ""
 
 
-def detect_format(root: str, file: storage.InputFile) -> FileFormat | str:
+def detect_format(root: str, file: InputFile) -> FileFormat | str:
     """The format of a file, or the reason why it cannot be read as text."""
     from curation.sources.compressed_stream import CompressedStream
     from curation.sources.warc import detect_binary_type

@@ -54,10 +54,6 @@ def _head(scan: InputScan, name: str) -> str:
     for reason, paths in sorted(scan.left_out.items()):
         shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3:,} more" if len(paths) > 3 else "")
         lines.append(f"#   left out, {reason}: {shown}")
-    if scan.unmatched:
-        lines.append(
-            f"#   left out: {scan.unmatched:,} files that no glob can select; sort them into folders by format"
-        )
     return "\n".join([*lines, f"name: {name}", "seed: 17    # of sampling and shuffling", ""])
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curation import storage
+from curation.input_files import InputFile
 from pipelines.init.detect_format import FileFormat
 
 
@@ -17,7 +18,7 @@ class Group:
     format: FileFormat
     root: str
     patterns: list[str]
-    files: list[storage.InputFile]
+    files: list[InputFile]
     read_as: str = "auto"  # the reader's `format` option, where the suffix does not say it
     mime: str = "text/plain"
     documents: int = 0  # number sampled
@@ -38,7 +39,10 @@ class InputScan:
     groups: list[Group]
     left_out: dict[str, list[str]]  # reason -> paths
     identified: bool  # whether the language model was available
-    unmatched: int = 0  # files in no source, because it would take too many patterns
+
+    def leave_out(self, reason: str, root: str, path: str) -> None:
+        """Notes a file that is in no source."""
+        self.left_out.setdefault(reason, []).append(storage.join(root, path))
 
 
 def make_reader(group: Group) -> Any:

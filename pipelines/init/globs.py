@@ -17,10 +17,22 @@ def suffix_of(path: str) -> str:
     return posixpath.splitext(bare)[1] + name[len(bare) :]
 
 
-def find_globs(wanted: list[str], everything: list[str]) -> tuple[list[str], int]:
-    """(globs that match the wanted paths and none of the others, general ones first; number of paths left over)."""
-    others = set(everything) - set(wanted)
-    left, made = list(wanted), []
+def find_globs(wanted: list[str], avoid: list[str], harmless: list[str]) -> tuple[list[str], list[str]]:
+    """(globs that match the wanted paths, general ones first; the paths that they do not match).
+
+    avoid     paths of other sources, which no glob matches
+    harmless  paths of files without text: globs match them only if some wanted path would be left over otherwise
+    """
+    made, left = _cover(wanted, {*avoid, *harmless})
+    if len(made) + len(left) > MAX_PATTERNS:
+        made, left = _cover(wanted, set(avoid))
+    room = max(0, MAX_PATTERNS - len(made))
+    return made + [glob.escape(p) for p in left[:room]], left[room:]
+
+
+def _cover(wanted: list[str], others: set[str]) -> tuple[list[str], list[str]]:
+    """(globs by folder and suffix that match wanted paths and none of the others; the paths left over)."""
+    others, left, made = set(others), list(wanted), []
     folders = {"/".join(p.split("/")[:i]) for p in wanted for i in range(p.count("/") + 1)}
     suffixes = sorted({suffix_of(p) for p in wanted})
     ends = suffixes if len(suffixes) == 1 else ["", *suffixes]
@@ -35,8 +47,7 @@ def find_globs(wanted: list[str], everything: list[str]) -> tuple[list[str], int
             left = [p for p in left if p not in others]
         if not left:
             break
-    room = max(0, MAX_PATTERNS - len(made))
-    return made + [glob.escape(p) for p in left[:room]], max(0, len(left) - room)
+    return made, left
 
 
 def _matches(path: str, folder: str, suffix: str, below: bool) -> bool:

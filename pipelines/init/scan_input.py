@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from curation import storage
 from curation.core.errors import UserError
+from curation.input_files import InputFile, is_housekeeping, list_inputs
 from pipelines.init.detect_format import FileFormat, detect_format
 from pipelines.init.file_groups import Group, InputScan
-from pipelines.init.globs import find_globs, suffix_of
+from pipelines.init.globs import MAX_PATTERNS, find_globs, suffix_of
 from pipelines.init.sample_documents import measure_groups
 
 MAX_OPENED = 400  # files whose content is looked at; of more, some of every folder and suffix
+HIDDEN = "hidden, or another program's file beside the data"
+MIXED = f"no {MAX_PATTERNS} globs select them; sort them into folders by format"
 
 
 def scan_inputs(inputs: Sequence[str], language_model: str = "lid.176") -> InputScan:
@@ -37,47 +43,110 @@ def _scan_input(given: str, scan: InputScan) -> None:
         raise UserError(
             f"{given}: no such file or folder\n  give the files or folders that gristmill curate is to read"
         )
-    root, only = (given, None) if fs.isdir(inner) else posixpath.split(given)
+    root, pattern = (given, "**/*") if fs.isdir(inner) else posixpath.split(given)
     root = root or "."
-    files = storage.list_inputs(root, only if only is not None else "**/*")
-    shown = [f for f in files if only or not any(part.startswith((".", "_")) for part in f.path.split("/"))]
-    formats: dict[str, FileFormat | str] = {}
-    for file in _chosen(shown):
-        formats[file.path] = detect_format(root, file)
-    by_kind = {_kind(path): form for path, form in formats.items()}
-    members: dict[FileFormat, list[storage.InputFile]] = {}
-    for file in shown:
-        form = formats.get(file.path) or by_kind[_kind(file.path)]
+    pattern = pattern if pattern == "**/*" else glob.escape(pattern)
+    files = list_inputs(root, pattern)
+    matched = {f.path for f in files}
+    elsewhere = {_real_path(g.root, f.path) for g in scan.groups for f in g.files}
+    hidden = [f.path.split("/") for f in list_inputs(root, pattern, hidden=True) if f.path not in matched]
+    for path in dict.fromkeys(_up_to_housekeeping(parts) for parts in hidden):
+        scan.leave_out(HIDDEN, root, path)
+    formats = _detect_formats(root, files)
+    members: dict[FileFormat, list[InputFile]] = {}
+    harmless: list[str] = []
+    for file in files:
+        form = formats[file.path]
         if isinstance(form, str):
-            scan.left_out.setdefault(form, []).append(posixpath.join(root, file.path))
+            scan.leave_out(form, root, file.path)
+            harmless.append(file.path)
+        elif _real_path(root, file.path) in elsewhere:
+            scan.leave_out("already found through another input", root, file.path)
         else:
             members.setdefault(form, []).append(file)
-    for form, grouped in members.items():
-        for options, part in _by_reader_options(form, grouped).items():
-            globs, unmatched = find_globs([f.path for f in part], [f.path for f in files])
-            scan.unmatched += unmatched
-            scan.groups.append(Group(form, root, globs, part, *options))
+    for group in _group(root, members, harmless, scan):
+        if group.patterns:
+            scan.groups.append(group)
+
+
+def _up_to_housekeeping(parts: list[str]) -> str:
+    """`a/.git` for a/.git/objects/0b: the whole folder is left out."""
+    ends = next((i for i, part in enumerate(parts) if is_housekeeping(part)), len(parts))
+    return "/".join(parts[: ends + 1])
+
+
+def _real_path(root: str, path: str) -> str:
+    full = storage.join(root, path)
+    return full if storage.is_remote(full) else os.path.realpath(full.removeprefix("file://"))
+
+
+def _detect_formats(root: str, files: Sequence[InputFile]) -> dict[str, FileFormat | str]:
+    """The format of each file, or the reason why it is left out. A file that is not opened has the commonest format of
+    the opened ones in its folder with its suffix: one empty or broken file says nothing about the others."""
+    formats = {file.path: detect_format(root, file) for file in _chosen(files)}
+    by_kind: dict[tuple[str, str], Counter[FileFormat | str]] = {}
+    for path, form in formats.items():
+        by_kind.setdefault(_kind(path), Counter())[form] += 1
+    for file in files:
+        if file.path not in formats:
+            found = by_kind[_kind(file.path)].most_common()
+            usual = next((form for form, _ in found if isinstance(form, FileFormat)), found[0][0])
+            formats[file.path] = usual if file.size else "empty"
+    return formats
+
+
+def _group(
+    root: str, members: Mapping[FileFormat, list[InputFile]], harmless: list[str], scan: InputScan
+) -> list[Group]:
+    """A group for each format. Where no globs tell two formats apart that differ only in what a sample of each file
+    happened to show (no date in one, each id once in another), their files are one group with the commoner format."""
+    every = [file.path for files in members.values() for file in files]
+    groups = list[Group]()
+    left_over: list[tuple[FileFormat, list[str]]] = []
+    for form, files in members.items():
+        for options, part in _by_reader_options(form, files).items():
+            own = {f.path for f in part}
+            globs, left = find_globs([f.path for f in part], [p for p in every if p not in own], harmless)
+            groups.append(Group(form, root, globs, [f for f in part if f.path not in set(left)], *options))
+            left_over += [(form, left)] if left else []
+    for form, left in left_over:
+        kinds = set(map(_kind, left))
+        alike = [
+            other for other, files in members.items()
+            if _similar(other) == _similar(form) and any(_kind(f.path) in kinds for f in files)
+        ]  # fmt: skip
+        if len(alike) > 1:
+            usual = max(alike, key=lambda form: len(members[form]))
+            merged = {other: files for other, files in members.items() if other not in alike}
+            merged[usual] = [file for other in alike for file in members[other]]
+            return _group(root, merged, harmless, scan)
+    for _, left in left_over:
+        for path in left:
+            scan.leave_out(MIXED, root, path)
+    return groups
+
+
+def _similar(form: FileFormat) -> tuple[str, str, str]:
+    return form.read, form.form, form.text
 
 
 def _kind(path: str) -> tuple[str, str]:
     return posixpath.dirname(path), suffix_of(path)
 
 
-def _chosen(files: list[storage.InputFile]) -> Iterable[storage.InputFile]:
-    """All files; of too many, the first of every folder and suffix and others evenly spaced."""
+def _chosen(files: Sequence[InputFile]) -> Iterable[InputFile]:
+    """All files; of too many, one of every folder and suffix and others evenly spaced."""
     if len(files) <= MAX_OPENED:
         return files
-    first = {_kind(f.path): f for f in reversed(files)}
+    first = {_kind(f.path): f for f in sorted(files, key=lambda f: f.size > 0)}  # an empty one only if all are
     return {f.path: f for f in [*first.values(), *files[:: len(files) // MAX_OPENED]]}.values()
 
 
-def _by_reader_options(
-    form: FileFormat, files: Sequence[storage.InputFile]
-) -> dict[tuple[str, str], list[storage.InputFile]]:
+def _by_reader_options(form: FileFormat, files: Sequence[InputFile]) -> dict[tuple[str, str], list[InputFile]]:
     """Files by (format, media type): the options that their reader needs because the suffix does not say it."""
     from curation.sources.text import format_by_suffix, is_html_path
 
-    parts: dict[tuple[str, str], list[storage.InputFile]] = {}
+    parts: dict[tuple[str, str], list[InputFile]] = {}
     for file in files:
         read_as = "auto" if form.read == "warc" or format_by_suffix(file.path) == form.form else form.form
         named = form.read == "warc" or (form.form == "text" and is_html_path(file.path))

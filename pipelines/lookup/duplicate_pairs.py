@@ -18,7 +18,7 @@ from curation.core.errors import UserError
 from curation.engine.results.explain import explain
 from curation.storage import Storage, is_remote
 from pipelines.lookup.document_samples import TEXT_LENGTH, Sample, load_texts
-from pipelines.lookup.ledger import read_batches
+from pipelines.lookup.ledger import read_ledger
 
 PAIR_LENGTH = 4000  # characters shown of each document of a pair
 CLUSTERS, MEMBERS = 5, 3  # clusters of each step, and members of each cluster, that are shown
@@ -123,7 +123,7 @@ def largest_clusters(store: Storage, run: Mapping[str, Any]) -> list[Cluster]:
     Reads the ledger twice: once for the kept documents, once for their duplicates.
     """
     best: dict[str, list[tuple[int, bytes]]] = {}
-    for batch in read_batches(store, "result/ledger"):
+    for batch in read_ledger(store):
         for field in batch.schema:
             if not pa.types.is_struct(field.type) or field.type.get_field_index("copies") < 0:
                 continue
@@ -154,7 +154,7 @@ def _fill_clusters(store: Storage, clusters: Mapping[tuple[str, str], Cluster]) 
     wanted = pa.array([bytes.fromhex(d) for d in kept], pa.binary(16))
     prefix = '{"of": "'  # evidence is JSON with sorted keys; `of` comes first in every deduplication step
     ids = pa.array(list(kept), pa.string())
-    for batch in read_batches(store, "result/ledger", columns):
+    for batch in read_ledger(store, columns):
         duplicate_of = pc.utf8_slice_codeunits(
             pc.fill_null(batch.column("evidence"), ""), len(prefix), len(prefix) + 32
         )

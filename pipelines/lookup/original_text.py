@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from curation.config.catalogue import READERS, STEPS
 from curation.config.pipeline import SourceFile
-from curation.config.step_options import build, find_class
+from curation.config.step_options import build, find_known_class
 from curation.config.stored_pipeline import read_stored_pipeline
 from curation.core.errors import UserError
+from curation.core.relative_paths import check_relative
 from curation.core.yaml_lines import YamlTree
 from curation.step import RecordError, UnreadableFile
 from curation.storage import Storage, is_remote
@@ -33,7 +34,7 @@ class OriginalTexts:
     def __init__(self, store: Storage, run: Mapping[str, Any]) -> None:
         pipeline = read_stored_pipeline(store)
         roots = {i["source"]: i["root"] for i in run.get("inputs", [])}
-        self._located = YamlTree("pipeline.yaml", pipeline)
+        self._located, self._file = YamlTree("pipeline.yaml", pipeline), run.get("file") or ""
         common = SourceFile.model_fields
         self._sources = [
             (s["domain"], roots.get(s["name"], s["root"]), s["read"], {k: v for k, v in s.items() if k not in common})
@@ -57,6 +58,10 @@ class OriginalTexts:
         return [t if t is None else t[:length] for t in scrubbed]
 
     def _read_record(self, domain: str | None, source: Mapping[str, Any], length: int) -> str | None:
+        try:
+            check_relative(source["file"], "the location of a record")
+        except UserError:  # shards and ledgers of others may name any file, and what it holds would be shown
+            return None
         for i, (of, root, kind, options) in enumerate(self._sources):
             full = os.path.join(root, source["file"])
             if of != domain or (not is_remote(root) and not os.path.isfile(full)):
@@ -65,7 +70,7 @@ class OriginalTexts:
                 continue
             try:
                 if i not in self._readers:
-                    cls = find_class(kind, READERS, self._located, (), "reader")
+                    cls = find_known_class(kind, READERS, self._located.file)
                     self._readers[i] = build(cls, options, self._located, (), "the source")
                 data = self._readers[i].original(source, root)
             except (OSError, EOFError, ValueError, RecordError, UnreadableFile, UserError):
@@ -78,11 +83,9 @@ class OriginalTexts:
         if entry is None:
             return texts
         try:
-            step = build(
-                find_class(entry["step"], STEPS, self._located, (), "step"), entry["options"], self._located, (), ""
-            )
+            step = build(find_known_class(entry["step"], STEPS, self._file), entry["options"], self._located, (), "")
             step.open()
-        except UserError:  # a step whose file is missing, an environment variable that is not set
+        except UserError:  # a user's own step, an environment variable that is not set
             return [None] * len(texts)
         scrubbed: list[str | None] = step.scrub(pa.array(texts, pa.large_string())).to_pylist()
         return scrubbed

@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.checked_parquet import CheckedFile
+from curation.engine.results.publish import RESULT, newest_tree
 from curation.storage import Storage
 
 BYTES_PER_TOKEN = 4.0  # without a tokenizer: English text has 4 to 4.5 with vocabularies of 32,000 and more
@@ -133,9 +135,9 @@ def _text_bytes(
             rows = np.asarray(base.column("row"))[order]
             at = np.searchsorted(rows, np.asarray(text.column("row")))
             yield _ids(base.column("doc_id").take(pa.array(order[at]))), _flat(text.column("bytes"))
-    if not found:
+    if not found and newest_tree(store) == RESULT:
         for name in store.names("result/documents"):
-            with store.open(f"result/documents/{name}") as f:
+            with CheckedFile(store, f"result/documents/{name}") as f:
                 for batch in pq.ParquetFile(f).iter_batches(8192, columns=["doc_id", "text"], use_threads=False):
                     yield _ids(batch.column("doc_id")), _flat(pc.binary_length(batch.column("text")))
 
@@ -143,7 +145,7 @@ def _text_bytes(
 def _read(store: Storage, files: list[str], columns: list[str]) -> pa.Table | None:
     tables = []
     for path in files:
-        with store.open(path) as f:
+        with CheckedFile(store, path) as f:
             tables.append(pq.read_table(f, columns=columns, use_threads=False))
     return pa.concat_tables(tables) if tables else None
 
@@ -152,7 +154,8 @@ def _shard_tokens(store: Storage) -> Iterator[tuple[npt.NDArray[np.bytes_], npt.
     """(ids, tokens including the EOS that starts the document) of every shard."""
     from curation import shards
 
-    if not store.exists("result/shards/manifest.json"):
+    # the shards of an earlier result say nothing of the documents of a run that stopped
+    if newest_tree(store) != RESULT or not store.exists("result/shards/manifest.json"):
         return
     manifest = shards.read_manifest(store.root)
     for _, _, entry in manifest.entries():

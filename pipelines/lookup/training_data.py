@@ -12,13 +12,17 @@ import os
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from curation.core.errors import UserError
-from curation.shards import Manifest, ShardEntry, read_file, read_manifest
+from curation.shards import Manifest, ShardEntry, read_manifest, read_tokenizer
 from curation.storage import Storage
+
+if TYPE_CHECKING:
+    from training.checkpoint.save_load import Checkpoint
 
 CONTEXT = 300  # characters of the original text shown before and after the passage
 
@@ -26,12 +30,20 @@ CONTEXT = 300  # characters of the original text shown before and after the pass
 class TrainingData:
     """The data of a training run: manifest, order log, and how much of it was read."""
 
-    def __init__(self, run_dir: str) -> None:
-        """Raises UserError for a folder without a training run, or if its shards have changed since."""
+    def __init__(self, place: str) -> None:
+        """place: a training run, whose newest checkpoint says what was read, or one of its checkpoints.
+
+        Raises UserError for a folder without a training run, or if its shards have changed since, and CheckpointError
+        where every checkpoint is damaged.
+        """
+        from training.checkpoint import save_load
         from training.config import load
         from training.data.data_order import OrderLog
         from training.data.data_schedule import new_data_order
 
+        named = save_load.is_checkpoint(Path(place))
+        run_dir = str(save_load.run_of(Path(place))) if named else place
+        self.run_dir = run_dir
         paths = {name: os.path.join(run_dir, name) for name in ("train.yaml", "data.json")}
         if not all(os.path.isfile(p) for p in paths.values()):
             raise UserError(f"{run_dir} is not a training run: it lacks {' or '.join(paths)}")
@@ -47,11 +59,15 @@ class TrainingData:
             self.manifest, config.data, config.seed, config.batch.global_size, config.steps
         )
         self.steps = config.steps
+        self.checkpoint: Checkpoint | None  # None: the run has none, and nothing of it counts as read
         self.sequences_read = 0
-        state = _newest_state(run_dir)
-        if state is not None:
-            self.log = OrderLog.from_dict(state["order"])
-            self.sequences_read = int(state["sequences"])
+        if named:
+            self.checkpoint = save_load.find_checkpoint(place, save_load.read_state)
+        else:
+            self.checkpoint = save_load.newest(Path(place) / "checkpoints", read=save_load.read_state)
+        if self.checkpoint is not None:
+            self.log = OrderLog.from_dict(self.checkpoint.state["order"])
+            self.sequences_read = int(self.checkpoint.state["sequences"])
 
     def step(self, number: int) -> list[dict[str, Any]]:
         """The sequences of a step (counted from 1, as in metrics.jsonl), each with its documents."""
@@ -125,17 +141,6 @@ class TrainingData:
         return {**answer, **({"tokens": tokens} if tokens else {}), "reads": rows}
 
 
-def _newest_state(run_dir: str) -> Any:
-    folder = os.path.join(run_dir, "checkpoints")
-    names = sorted(n for n in os.listdir(folder) if re.fullmatch(r"\d{8,}", n)) if os.path.isdir(folder) else []
-    for name in reversed(names):
-        path = os.path.join(folder, name, "state.json")
-        if os.path.isfile(path):
-            with open(path, encoding="utf-8") as f:
-                return json.load(f)
-    return None
-
-
 def find_document(manifest: Manifest, doc_id: str) -> list[tuple[str, str, int, int]]:
     """(split, domain, shard, row) of a document, in every run of the manifest that has it.
 
@@ -176,9 +181,10 @@ def find_document(manifest: Manifest, doc_id: str) -> list[tuple[str, str, int, 
 
 def trace_token(place: str, shard: str, token: int) -> dict[str, Any]:
     """The document that a token of a shard belongs to, where it was crawled, and the source text around it."""
-    from curation.shards import open_shard
+    from curation.shards import open_shard, verify_entry
 
     manifest, entry, domain = _find_shard(place, shard)
+    verify_entry(manifest, entry)
     opened = open_shard(manifest.path(entry), entry=entry, tokenizer=manifest.tokenizer.sha256)
     if not 0 <= token < entry.tokens:
         raise UserError(f"--token {token}: {entry.path} has tokens 0 to {entry.tokens - 1}")
@@ -221,7 +227,7 @@ def make_decoder(manifest: Manifest) -> Any:
     """A function from token ids to text, with the run's own tokenizer."""
     from curation.packing.tokenizer.encode import Encoder
 
-    data = read_file(manifest.path(manifest.tokenizer.file))
+    data = read_tokenizer(manifest)
     from curation.packing.tokenizer.load_tokenizer import eos_token_name
 
     return Encoder(data, eos=eos_token_name(data, manifest.tokenizer.eos)).decode

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +94,7 @@ def read(folder: str) -> Training:
     made.sessions = list(jsonl_log.read(os.path.join(folder, "sessions.jsonl")))
     places = os.path.join(folder, "incidents")
     for name in sorted(os.listdir(places)) if os.path.isdir(places) else []:
-        if name.endswith(".json"):
+        if re.fullmatch(r"\d{4,}\.json", name):  # as the training names them
             with open(os.path.join(places, name), encoding="utf-8") as f:
                 made.incidents.append(json.load(f))
     sample = os.path.join(folder, "sample.txt")

@@ -9,6 +9,8 @@ from rich.table import Table
 
 from pipelines.number_format import format_duration
 
+MOST_LINES = 20  # files printed where records were left out
+
 
 def print_result(console: Console, result: Any) -> None:
     """Prints a `curation.engine.runtime.run.Result`; says so if there was nothing to do."""
@@ -22,8 +24,24 @@ def print_result(console: Console, result: Any) -> None:
             console.print(f"HTML report: gristmill report {result.run_dir}", style="dim", highlight=False)
     for item in result.quarantined:
         console.print(f"not read: {item.get('path')}: {item.get('reason')}", style="yellow", markup=False)
+    print_left_out(console, result.left_out)
     if result.quarantined:
         console.print("repair or remove these files and run again, or continue without them: --allow-missing")
+
+
+def print_left_out(console: Console, left_out: list[dict[str, Any]]) -> None:
+    """Prints which records are left out because code failed on them: by file and place in the code."""
+    for item in left_out[:MOST_LINES]:
+        what = f"step {item['step']} fails" if item["step"] else "a worker dies"
+        at = f" ({item['at']})" if item["at"] else ""
+        console.print(
+            f"left out: {item['records']:,} records of {item['file']}: {what}{at}: {item['reason']}",
+            style="yellow", markup=False, soft_wrap=True,
+        )  # fmt: skip
+    if len(left_out) > MOST_LINES:
+        console.print(f"and of {len(left_out) - MOST_LINES:,} more files or places", style="yellow")
+    if left_out:
+        console.print("poison.jsonl names these records; they come back when the step changes", style="yellow")
 
 
 def funnel_table(counts: dict[str, Any]) -> Table:

@@ -74,7 +74,7 @@ class Log:
             phase.seconds += e.get("seconds", 0.0)
             phase.read += e.get("in", 0)
             phase.kept += e.get("out", 0)
-            phase.peak = max(phase.peak, e.get("peak_bytes", 0))
+            phase.peak = max(phase.peak, e.get("peak_bytes") or 0)
             phase.estimate.done(e["task"], 0, e.get("seconds"), at)
         elif e["event"] == "failed":
             self.failed.append({"phase": e["phase"], "task": e["task"], "reason": e.get("reason"), "at": at})
@@ -99,7 +99,8 @@ def _snapshot_curation(run_dir: str, now: float) -> dict[str, Any]:
     for e in jsonl_log.read(os.path.join(run_dir, "log", "events.jsonl")):
         log.add(e)
     finished = run.get("done") is not None
-    state = "done" if finished else "quarantined" if run.get("unread") else "running"
+    ended = "quarantined" if run.get("unread") else "stopped" if run.get("stopped") else ""
+    state = "done" if finished else ended or "running"
     if state == "running" and now - log.last > QUIET:
         state = "stopped, or in a long task"
     at = log.last if finished else now
@@ -113,10 +114,11 @@ def _snapshot_curation(run_dir: str, now: float) -> dict[str, Any]:
         "state": state,
         "seconds": round(at - log.phases[0].began, 3) if log.phases else 0.0,
         "phases": phases,
-        "running": _running(log, at) if not finished else [],
+        "running": _running(log, at) if not finished and not ended else [],
         "failed": log.failed[-RECENT:],
         "failures": len(log.failed),
         "unread": run.get("unread", []),
+        "stopped": run.get("stopped"),
         "poison": _count_lines(os.path.join(run_dir, "poison.jsonl")),
         "peak_bytes": max((p.peak for p in newest.values()), default=0),
         "counts": run.get("counts") or {},

@@ -90,6 +90,8 @@ def _warnings(snapshot: dict[str, Any]) -> list[Text]:
             Text(f"{snapshot['failures']} task failures, retried; the last one in {_short(last['phase'], 30)}:", "red")
         )
         lines.append(Text("  " + _short(" ".join(str(last["reason"]).split()), 76), "red"))
+    if snapshot["stopped"]:
+        lines.append(Text(_short(str(snapshot["stopped"]).partition("\n")[0], 200), "red"))
     for u in snapshot["unread"][:3]:
         line = f"not read: {_short(str(u.get('path')), 30)}: {_short(str(u.get('reason')), 36)}"
         lines.append(Text(line, "yellow"))

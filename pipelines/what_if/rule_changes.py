@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from curation.config import rules
 from curation.config.stored_pipeline import read_stored_pipeline
-from curation.config.where_condition import LIMITED_RULE
+from curation.config.where_condition import limit_rule, one_line, parts_of_rule
 from curation.core.errors import UserError
 from curation.step import GlobalStep
 from curation.storage import Storage
@@ -22,26 +23,27 @@ class Step:
     new: dict[str, str]
 
 
-def load_steps(store: Storage, run_dir: str) -> tuple[list[Step], str | None, bool]:
-    """(steps of the resolved pipeline, name of the first language step, whether quantiles are pinned to another run's).
+def load_steps(store: Storage, run_dir: str, undecided: Sequence[str] = ()) -> tuple[list[Step], str | None, bool]:
+    """(steps, name of the first language step, whether quantiles are pinned to another run's).
 
+    The steps are those of the resolved pipeline that the run came to: without the `undecided` of a run that stopped.
     Raises UserError for a run without steps.
     """
     from curation.config.catalogue import STEPS
-    from curation.config.step_options import find_class
-    from curation.core.yaml_lines import YamlTree
+    from curation.config.step_options import find_known_class
+    from curation.engine.runtime.run_record import read_run
 
     pipeline = read_stored_pipeline(store)
-    entries = pipeline["steps"]
+    entries = [e for e in pipeline["steps"] if e["name"] not in undecided]
     if not entries:
         raise UserError(f"what-if: {run_dir} has no steps, so it has no rules")
-    tree = YamlTree("pipeline.yaml", {})
+    run = read_run(store)
     steps, language = [], None
     for entry in entries:
         try:
-            is_global = issubclass(find_class(entry["step"], STEPS, tree, (), "step"), GlobalStep)
-        except UserError:  # a user's own step whose file is not here
-            is_global = False
+            is_global = issubclass(find_known_class(entry["step"], STEPS, run.get("file") or ""), GlobalStep)
+        except UserError:  # a user's own step
+            is_global = entry["name"] in run.get("stages", {})
         steps.append(Step(entry["name"], is_global, dict(entry["rules"]), dict(entry["rules"])))
         if entry["step"] == "language":
             language = language or entry["name"]
@@ -49,7 +51,7 @@ def load_steps(store: Storage, run_dir: str) -> tuple[list[Step], str | None, bo
 
 
 def apply_change(steps: Sequence[Step], text: str) -> dict[str, str | None]:
-    """Applies one `--set` to the steps and returns {step, rule, before, after}.
+    """Applies one `--set` to the steps and returns {step, rule, before, after}, SQL on one line.
 
     `where:` of a step limits its new rules too. Raises UserError for a key that names no rule, or more than one.
     """
@@ -63,10 +65,12 @@ def apply_change(steps: Sequence[Step], text: str) -> dict[str, str | None]:
         if before is None:
             raise UserError(f"what-if: {step.name} has no rule {rule!r} to remove\n  its rules: {', '.join(step.old)}")
         del step.new[rule]
-        return {"step": step.name, "rule": rule, "before": before, "after": None}
-    limits = {m[1] for s in step.old.values() if (m := LIMITED_RULE.fullmatch(s))}
-    step.new[rule] = f"{limits.pop()}({sql})" if len(limits) == 1 else sql
-    return {"step": step.name, "rule": rule, "before": before, "after": step.new[rule]}
+        return {"step": step.name, "rule": rule, "before": one_line(before), "after": None}
+    rules.parse(rule, sql, f"what-if: {step.name}.{rule}")
+    limits = {condition for s in step.old.values() if (condition := parts_of_rule(s)[1])}
+    step.new[rule] = limit_rule(sql, limits.pop()) if len(limits) == 1 else sql
+    shown = None if before is None else one_line(before)
+    return {"step": step.name, "rule": rule, "before": shown, "after": one_line(step.new[rule])}
 
 
 def _find_rule(steps: Sequence[Step], key: str) -> tuple[Step, str]:

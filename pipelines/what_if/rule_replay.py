@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.checked_parquet import CheckedFile
 from curation.config import rules
 from curation.config.rules import Quantile
 from curation.core.errors import UserError
 from curation.storage import Storage
-from pipelines.lookup.ledger import read_batches
+from pipelines.lookup.ledger import ledger_directory, read_ledger
 from pipelines.what_if.rule_changes import Step
 
 BATCH_ROWS = 8192
@@ -64,8 +65,9 @@ class RuleReplay:
                     rules.check_columns(rule, available)
 
     def _ledger_schema(self) -> pa.Schema:
-        names = self.store.names("result/ledger")
-        with self.store.open(f"result/ledger/{names[0]}") as f:
+        directory = ledger_directory(self.store)
+        names = self.store.names(str(directory))
+        with CheckedFile(self.store, f"{directory}/{names[0]}") as f:
             return pq.read_schema(f)
 
     def _available_columns(self, i: int) -> dict[str, pa.DataType]:
@@ -78,7 +80,7 @@ class RuleReplay:
     def _batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """(index of the first row, batch) over the whole ledger."""
         start = 0
-        for batch in read_batches(self.store, "result/ledger", list(columns), BATCH_ROWS):
+        for batch in read_ledger(self.store, list(columns), BATCH_ROWS):
             yield start, batch
             start += batch.num_rows
 
@@ -158,7 +160,7 @@ class RuleReplay:
         for value, group in zip(flat.tolist(), groups, strict=True):
             if group is not None and value == value:
                 by_group.setdefault(group, []).append(value)
-        found = {g: _nearest_rank(np.sort(np.array(v)), q.p) for g, v in sorted(by_group.items())}
+        found = {g: sorted(v)[q.rank(len(v)) - 1] for g, v in sorted(by_group.items())}
         result = found if q.by else found.get("")
         replay.quantiles.append({"signal": q.signal, "p": q.p, "by": q.by, "value": result})
         return result
@@ -193,7 +195,3 @@ def _parse_rules(step: Step) -> list[rules.ParsedRule]:
 def _leaf(batch: pa.RecordBatch, name: str) -> pa.Array:
     head, _, tail = name.partition(".")
     return pc.struct_field(batch.column(head), tail) if tail else batch.column(head)
-
-
-def _nearest_rank(ordered: npt.NDArray[np.float64], p: float) -> float:
-    return float(ordered[max(1, int(np.ceil(p * len(ordered)))) - 1])

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from curation.core.errors import UserError
 from curation.storage import Storage
 from pipelines.lookup.document_samples import Sample, load_texts
+from pipelines.lookup.ledger import ledger_directory
 from pipelines.lookup.token_counts import DocumentSizes, measure_documents
 from pipelines.what_if.rule_changes import Step, apply_change, load_steps
 from pipelines.what_if.rule_replay import BACK, KEPT, READ, Ints, Mask, Replay, RuleReplay
@@ -58,10 +59,10 @@ def what_if(run_dir: str, sets: Sequence[str], examples: int = EXAMPLES) -> Answ
     """
     started = time.monotonic()
     store = Storage(run_dir)
-    if not store.exists("result/ledger") or not store.exists("pipeline.yaml"):
+    if ledger_directory(store) is None or not store.exists("pipeline.yaml"):
         raise UserError(f"{run_dir} has no ledger\n  give the directory of a finished run of gristmill curate")
     run = store.read_json("run.json")
-    steps, language, pinned = load_steps(store, run_dir)
+    steps, language, pinned = load_steps(store, run_dir, run.get("undecided", []))
     changes = [apply_change(steps, s) for s in sets]
     if not changes:
         raise UserError("what-if: no rule is changed; give --set RULE='SQL', or --set RULE=null to remove a rule")

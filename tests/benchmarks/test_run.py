@@ -13,7 +13,16 @@ from benchmarks.run import BENCHMARKS
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = {
-    *("crawl", "crawl_texts", "loader_formats", "memory_profile", "peer_language", "plain"),
+    *(
+        "crawl",
+        "crawl_texts",
+        "hostile_shapes",
+        "hostile_targets",
+        "loader_formats",
+        "memory_profile",
+        "peer_language",
+        "plain",
+    ),
     *("planted", "planted_mix", "run"),
 }  # not run by themselves
 APART = {"gpu_train", "guard", "convergence", "crawl_mix", "ladder"}  # need a GPU, a corpus or a folder, hours

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from curation.core.errors import UserError
-from curation.storage import Storage, filesystem, list_inputs, open_input, path_beside
+from curation.storage import Storage, filesystem, path_beside
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -34,17 +34,6 @@ def test_a_file_appears_as_a_whole(root: str) -> None:
     assert store.read_bytes("d.bin") == b"content" and store.read_json("e.json") == {"a": [1, 2], "b": 1}
     store.remove("a")
     assert store.names("a") == [] and store.size("d.bin") == 7
-
-
-def test_inputs_are_listed_in_order(root: str) -> None:
-    store = Storage(root)
-    for name in ("b.txt", "a.txt", "deep/c.txt", "d.bin"):
-        store.write_bytes(name, name.encode())
-    assert [f.path for f in list_inputs(root, "**/*.txt")] == ["a.txt", "b.txt", "deep/c.txt"]
-    with open_input(root, "deep/c.txt") as f:
-        assert f.read() == b"deep/c.txt"
-    with pytest.raises(FileNotFoundError):
-        list_inputs(f"{root}/none", "*")
 
 
 def test_paths_from_the_folder_of_a_file() -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import HANG
 from tests.docs.pages import ROOT, blocks
 
 SHIM = """#!/bin/sh
@@ -110,7 +111,7 @@ def environment(folder: Path) -> dict[str, str]:
 def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs a script in the folder; stdout and stderr together."""
     return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment(folder), text=True, timeout=300,
+        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment(folder), text=True, timeout=HANG,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 

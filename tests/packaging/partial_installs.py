@@ -18,6 +18,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from tests.conftest import HANG
+
 ROOT = Path(__file__).resolve().parents[2]
 HOOK = """
 import json, os, sys
@@ -90,5 +92,5 @@ def run(
     }
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=500,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG,
     )  # fmt: skip

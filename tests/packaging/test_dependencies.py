@@ -17,6 +17,7 @@ import pytest
 
 from curation.core import packages
 from curation.core.errors import UserError
+from tests.conftest import HANG
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -29,7 +30,7 @@ LIGHT = {
 }
 # Modules of compiled kernels, imported inside functions of the module that runs them (a second to import numba).
 KERNELS = {
-    "curation/dedup/minhash/shingles.py", "curation/kernels.py", "curation/quality/ngram/arpa.py",
+    "curation/kernels.py",
     "curation/quality/heuristics/character_classes.py", "curation/safety/pii/candidate_windows.py",
 }  # fmt: skip
 
@@ -135,7 +136,7 @@ def test_what_an_import_loads(program: str, allowed: set[str], most: int) -> Non
         "set(sys.modules))))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", report + program], capture_output=True, text=True, cwd=ROOT, check=True, timeout=120
+        [sys.executable, "-c", report + program], capture_output=True, text=True, cwd=ROOT, check=True, timeout=HANG
     )
     _, count, *loaded = done.stdout.splitlines()[-1].split()
     assert set(loaded) <= allowed

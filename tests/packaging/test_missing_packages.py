@@ -14,6 +14,7 @@ from curation.core.errors import UserError
 from curation.packing.tokenizer import load_tokenizer
 from pipelines.demo import demo
 from pipelines.experiments.mix import mixing_laws, regmix_tables, search_config
+from tests.conftest import HANG
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING_FILE = str(ROOT / "pipelines" / "recipes" / "demo_train.yaml")
@@ -142,7 +143,7 @@ def gristmill(hidden: str, *arguments: str, folder: Path) -> subprocess.Complete
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
-        capture_output=True, text=True, cwd=folder, env=environment, timeout=120,
+        capture_output=True, text=True, cwd=folder, env=environment, timeout=HANG,
     )  # fmt: skip
 
 

@@ -125,5 +125,5 @@ def test_an_extra_alone(default_install: Path, tmp_path: Path, extra: str) -> No
         done = run(python, "-c", f"import {module}", folder=tmp_path)
         assert done.returncode == 0, done.stderr
     done = run(python, "-m", "pytest", "-q", "-x", *paths, folder=ROOT)
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     print(f"{extra}: installed in {seconds:.0f} s; {done.stdout.strip().splitlines()[-1]}")
-    assert done.returncode == 0, done.stdout[-4000:]

@@ -22,6 +22,7 @@ import torch
 from curation import shards
 from curation.core.errors import UserError
 from pipelines.lookup.training_data import TrainingData, trace_token
+from tests.conftest import HANG
 from training.checkpoint import save_load
 from training.config import PRESETS, TrainConfig, parse
 from training.data import data_schedule
@@ -141,7 +142,7 @@ def until(child: subprocess.Popen[str], step: int) -> None:
 
 
 def ended(child: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, errors = child.communicate(timeout=120)
+    out, errors = child.communicate(timeout=HANG)
     return child.returncode, out, errors
 
 
@@ -187,7 +188,7 @@ def test_a_hang_ends_with_a_report(corpus: Path, tmp_path: Path) -> None:
         "import time\nfrom training.distributed.watchdog import start_watchdog\n"
         "with start_watchdog(0.4) as w:\n    w.heartbeat()\n    time.sleep(60)\n"
     )
-    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=HANG)
     assert child.returncode == 75
     assert "no progress for" in child.stderr and "<string>" in child.stderr, "where it stood"
 
@@ -256,7 +257,7 @@ def test_interrupted_anywhere(corpus: Path, uninterrupted: Path, tmp_path: Path)
 def test_falls_back_past_a_damaged_checkpoint_and_says_so(corpus: Path, uninterrupted: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(uninterrupted, run)
-    file = next((run / "checkpoints" / "00000024").glob("*.distcp"))
+    file = next((run / "checkpoints" / "00000024").glob("*.safetensors"))
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)

@@ -134,8 +134,8 @@ class StopAt(Callback):
 
 def test_a_callback_stops_the_run_with_a_checkpoint(corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with pytest.raises(Preempted, match="stopped after step 2 and saved a checkpoint; run the same command to resume"):
+    with pytest.raises(Preempted, match="stopped after step 1 and saved a checkpoint; run the same command to resume"):
         train(config(log_every=1, **{"checkpoint.every": 4}), str(corpus), str(run), callbacks=[StopAt(1)])
     found = save_load.newest(run / "checkpoints")
-    assert found is not None and found.state["step"] == 2
-    assert train(config(log_every=1, **{"checkpoint.every": 4}), str(corpus), str(run)).resumed_from == 2
+    assert found is not None and found.state["step"] == 1
+    assert train(config(log_every=1, **{"checkpoint.every": 4}), str(corpus), str(run)).resumed_from == 1

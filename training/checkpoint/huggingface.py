@@ -7,9 +7,11 @@ that. Nothing is transposed: both store a linear layer as [out, in], and both ro
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curation.core import atomic_files
 from curation.core.errors import UserError
-from training.checkpoint import save_load
+from training.checkpoint import run_directory, save_load
+from training.checkpoint.load_model import LoadedModel, load_or_use, parse_tokenizer
 from training.config import DataConfig, ModelSection, TrainConfig
 from training.model.transformer import Model, ModelConfig
 from training.optim import optimizers
@@ -74,22 +78,31 @@ def hf_config(config: ModelConfig, *, eos: int, positions: int, dtype: torch.dty
     }
 
 
-def export(run_dir: str, out_dir: str, *, dtype: torch.dtype = torch.bfloat16) -> Path:
-    """Writes the newest undamaged checkpoint of a run as a Hugging Face model; `out_dir` must not exist or be empty.
+def export(model: str | LoadedModel, out_dir: str, *, dtype: torch.dtype = torch.bfloat16) -> Path:
+    """Writes a model, or the newest undamaged checkpoint of a run, as a Hugging Face model.
 
-    Raises UserError where there is no checkpoint or the folder is taken, CheckpointError where all are damaged.
+    `out_dir` must not exist or be empty. Raises UserError where it is taken, CheckpointError where there is no
+    checkpoint, or only damaged ones.
     """
-    from training.checkpoint.load_model import load_model
-
-    loaded = load_model(run_dir)
     out = Path(out_dir)
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out_dir} is not empty; name another folder")
-    temporary = out.with_name(out.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    loaded = load_or_use(model)
+    temporary = out.with_name(f"{out.name}.{uuid.uuid4().hex[:12]}.tmp")  # a name that nobody has
     temporary.mkdir(parents=True)
-    write(loaded.model, temporary, eos=loaded.eos, positions=loaded.max_seq_len, dtype=dtype)
-    shutil.copy(loaded.tokenizer_file, temporary / "tokenizer.json")
+    try:
+        _export_into(temporary, loaded, dtype)
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def _export_into(folder: Path, loaded: LoadedModel, dtype: torch.dtype) -> None:
+    write(loaded.model, folder, eos=loaded.eos, positions=loaded.max_seq_len, dtype=dtype)
+    shutil.copyfile(loaded.tokenizer_file, folder / "tokenizer.json")  # without its mode, as all files here
     said = loaded.tokenizer.id_to_token(loaded.eos)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -98,11 +111,7 @@ def export(run_dir: str, out_dir: str, *, dtype: torch.dtype = torch.bfloat16) -
         "model_max_length": loaded.max_seq_len,
         "clean_up_tokenization_spaces": False,
     }
-    _json(temporary / "tokenizer_config.json", settings)
-    if out.exists():
-        out.rmdir()
-    temporary.rename(out)
-    return out
+    _json(folder / "tokenizer_config.json", settings)
 
 
 def write(model: Model, folder: Path, *, eos: int, positions: int, dtype: torch.dtype, shard: int = SHARD) -> None:
@@ -129,6 +138,7 @@ def write(model: Model, folder: Path, *, eos: int, positions: int, dtype: torch.
         _json(folder / "model.safetensors.index.json", index)
     for name, tensors in zip(names, files, strict=True):
         save_file(tensors, folder / name, metadata={"format": "pt"})
+        shutil.copymode(folder / "config.json", folder / name)  # safetensors' own is 0600, whatever the umask
 
 
 def load_hf(folder: str) -> Model:
@@ -195,24 +205,31 @@ def import_hf(folder: str, run_dir: str) -> Path:
     Raises UserError as `load_hf` does, and where the run exists.
     """
     run, root = Path(run_dir), Path(folder)
-    if (run / "checkpoints").exists():
-        raise UserError(f"{run_dir} has checkpoints already; name another run")
+    record = run_directory.read_data_record(run)
+    if save_load.checkpoints(run / "checkpoints") or (record is not None and record["manifest"] is not None):
+        raise UserError(f"{run_dir} has checkpoints already, or is a training run; name another directory")
+    run_directory.refuse_foreign_files(run, "tokenizer.json")
     model = load_hf(folder)
     told = json.loads((root / "config.json").read_text())
     eos = told.get("eos_token_id")
     eos = int(eos[0] if isinstance(eos, list) else eos or 0)
+    rows, vocab, sha = model.config.vocab_size, model.config.vocab_size, None
+    if (root / "tokenizer.json").exists():  # perhaps a link, to anything: only a tokenizer is copied
+        content = (root / "tokenizer.json").read_bytes()
+        ids = parse_tokenizer(content, root / "tokenizer.json", "imported").get_vocab().values()
+        vocab, sha = max(ids) + 1, hashlib.sha256(content).hexdigest()
     sizes = {k: v for k, v in vars(model.config).items() if k != "vocab_size"}
     config = TrainConfig(
         steps=1,
-        model=ModelSection(preset=None, **sizes),
+        model=ModelSection(preset=None, pad_vocab=rows if rows > vocab else None, **sizes),
         data=DataConfig(seq_len=min(told.get("max_position_embeddings", 2048), 8192)),
     )
     run.mkdir(parents=True, exist_ok=True)
-    if (root / "tokenizer.json").exists():
-        shutil.copy(root / "tokenizer.json", run / "tokenizer.json")
-    tokenizer = {"file": "tokenizer.json", "kind": "imported", "eos": eos, "vocab": model.config.vocab_size}
-    _json(run / "data.json", {"manifest": None, "root": folder, "tokenizer": tokenizer})
-    (run / "train.yaml").write_text(config.dump())
+    tokenizer = {"file": "tokenizer.json", "kind": "imported", "eos": eos, "vocab": min(vocab, rows), "sha256": sha}
+    _json(run / run_directory.DATA, {"manifest": None, "root": folder, "tokenizer": tokenizer})  # first: now it is ours
+    if sha is not None:
+        atomic_files.write(run / "tokenizer.json", content)
+    (run / run_directory.CONFIG).write_text(config.dump())
     state = {"step": 0, "model_config": vars(model.config)}
     with save_load.CheckpointSaver(run / "checkpoints", background=False) as saver:
         saver.save(

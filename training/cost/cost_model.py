@@ -13,7 +13,7 @@ from typing import Any
 
 from curation.core.errors import UserError
 from training.config import TrainConfig
-from training.cost.device_specs import Device, find_device, has_native_bf16
+from training.cost.device_specs import Device, find_device, has_native
 from training.cost.model_stats import (
     Flops,
     Memory,
@@ -86,7 +86,7 @@ def peak_stage_memory(
 def _precision(config: TrainConfig, device: Device) -> str:
     if config.precision != "auto":
         return config.precision
-    return "bf16" if device.kind == "cuda" or has_native_bf16("cpu") else "fp32"
+    return "bf16" if device.kind == "cuda" or has_native("bf16", "cpu") else "fp32"
 
 
 def plan_training(
@@ -105,7 +105,7 @@ def plan_training(
     refuse to start.
     """
     device = device or find_device(None)
-    model_config = ModelConfig(vocab_size=vocab, **config.model.model_dump(exclude={"preset"}))
+    model_config = ModelConfig(**config.model.sizes(vocab))
     for _, sequences, _ in config.stages():
         if sequences % gpus:
             raise UserError(

@@ -88,14 +88,33 @@ def current_device(kind: str) -> Device | None:
         return None
 
 
-def has_native_bf16(kind: str) -> bool:
-    """Whether this machine computes products in bf16 natively, not emulated."""
+def has_native(precision: str, kind: str) -> bool:
+    """Whether this machine computes products in fp32, bf16 or fp16 natively, not emulated."""
     import torch
 
+    if precision == "fp32" or (kind == "cuda" and precision == "fp16"):
+        return True
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has = torch.cpu.get_capabilities()
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    return bool(has.get(f"avx512_{precision}") or has.get(f"amx_{precision}"))
+
+
+def check_device(kind: str) -> str:
+    """Returns cpu or cuda. Raises UserError for another name, and for cuda where torch has none for this process."""
+    import torch
+
+    if kind not in ("cpu", "cuda"):
+        raise UserError(f"device {kind!r}: expected cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda, but torch finds no CUDA device here; use cpu, or run `gristmill doctor`")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if kind == "cuda" and local >= torch.cuda.device_count():
+        raise UserError(
+            f"local rank {local} has no GPU: torch finds {torch.cuda.device_count()} here; start one process for each "
+            "(torchrun --nproc-per-node)"
+        )
+    return kind
 
 
 def peak_memory(kind: str) -> int:

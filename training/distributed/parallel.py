@@ -77,6 +77,18 @@ class Ranks:
             raise answer[1]
         return answer[0]  # type: ignore[no-any-return]
 
+    def any_rank(self, ask: Callable[[], bool]) -> Callable[[], bool]:
+        """Starts to ask whether `ask` is true on any rank; the function returned waits for the answer.
+
+        It is the host that asks: the device does not wait, nor does the host for what it does in between. One rank asks
+        only when the answer is wanted.
+        """
+        if self.world == 1:
+            return ask
+        answer = torch.tensor([ask()], dtype=torch.uint8)
+        asked = dist.all_reduce(answer, dist.ReduceOp.MAX, group=self.host, async_op=True)
+        return lambda: bool(asked.wait() and answer.item())
+
     def barrier(self) -> None:
         if self.world > 1:
             dist.barrier(group=self.host)
@@ -86,9 +98,17 @@ class Ranks:
 def init_ranks(device: str, dp_shard: int | None) -> Iterator[Ranks]:
     """The ranks of this launch: one under plain python, WORLD_SIZE under torchrun, the workers under Ray Train.
 
-    Raises UserError where `parallel.dp_shard` does not divide the number of ranks.
+    Raises UserError where `parallel.dp_shard` does not divide the number of ranks, and for tasks of Slurm that do not
+    know of each other.
     """
     ours = not dist.is_initialized()
+    tasks = os.environ.get("SLURM_NTASKS", "1")
+    if ours and "WORLD_SIZE" not in os.environ and tasks.isdigit() and int(tasks) > 1:
+        raise UserError(
+            f"Slurm runs {tasks} tasks here (SLURM_NTASKS), and each would be a training of its own. Start one "
+            "torchrun a node, which starts the ranks: srun --ntasks-per-node=1 torchrun --nproc-per-node GPUS ... "
+            "(docs/training.md); for a training of one process set WORLD_SIZE=1"
+        )
     world = int(os.environ.get("WORLD_SIZE", "1")) if ours else dist.get_world_size()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     place = torch.device("cuda", local) if device == "cuda" else torch.device("cpu")

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from curation.core.errors import UserError
 from curation.core.packages import require
+from curation.core.start_ray import start_local_ray
+from curation.shards import read_manifest
+from training.checkpoint.run_directory import refuse_foreign_files
 from training.checkpoint.save_load import CheckpointError
 from training.config import TrainConfig, parse
 from training.train import TrainResult, finished_result, train
-
-FAILED = "failed.json"  # an error for the user: raised in a worker, Ray would retry and wrap it
 
 
 def train_on_ray(
@@ -44,19 +46,26 @@ def train_on_ray(
     from ray.train.torch import TorchConfig, TorchTrainer
 
     run = Path(run_dir).resolve()
-    run.mkdir(parents=True, exist_ok=True)
-    (run / FAILED).unlink(missing_ok=True)
     if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False)
+        if address is None:
+            start_local_ray(ray, None, log_to_driver=False)
+        else:
+            ray.init(address=address, log_to_driver=False)
     gpu = config.device == "cuda"
     places = [data_dir] if isinstance(data_dir, str) else data_dir
     data = [p if "://" in p else str(Path(p).resolve()) for p in places]
+    refuse_foreign_files(run, read_manifest(data).tokenizer.file)
+    run.mkdir(parents=True, exist_ok=True)
+    # An error for the user: raised in a worker, Ray would retry and wrap it. A name of its own, so no file is replaced
+    failed = run / f".failed-{uuid.uuid4().hex}.json"
+    here = {"init_from": config.init_from, "branch_from": config.branch_from}  # paths of this process's directory
+    config = config.model_copy(update={k: p and str(Path(p).resolve()) for k, p in here.items()})
     scaling: dict[str, Any] = {"num_workers": workers, "use_gpu": gpu, "resources_per_worker": {"CPU": cpus}}
     if gpu:
         scaling["resources_per_worker"]["GPU"] = 1
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"config": config.dump(), "data": data, "run": str(run)},
+        train_loop_config={"config": config.dump(), "data": data, "run": str(run), "failed": str(failed)},
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(
             name="gristmill", storage_path=str(run / "ray"), failure_config=FailureConfig(max_failures=failures)
@@ -67,8 +76,9 @@ def train_on_ray(
         trainer.fit()
     except Exception as error:
         raise RuntimeError(f"{run}: the workers failed more than {failures} times: {error}") from error
-    if (run / FAILED).exists():
-        failure = json.loads((run / FAILED).read_text())
+    if failed.exists():
+        failure = json.loads(failed.read_text())
+        failed.unlink()
         raise {"UserError": UserError, "CheckpointError": CheckpointError}.get(failure["kind"], RuntimeError)(
             failure["text"]
         )
@@ -90,4 +100,4 @@ def _worker(task: dict[str, Any]) -> None:
     except (UserError, CheckpointError, ShardError) as error:
         if context.get_world_rank() == 0:
             failure = {"kind": type(error).__name__, "text": str(error)}
-            (Path(task["run"]) / FAILED).write_text(json.dumps(failure))
+            Path(task["failed"]).write_text(json.dumps(failure))

@@ -2,7 +2,8 @@
 
 SIGTERM (spot machines, Slurm, Kubernetes) is a request to stop: the loop saves a checkpoint and ends with exit code 75,
 EX_TEMPFAIL of sysexits.h: "run the same command again". A hang (a collective that waits for a dead rank, a file system
-that does not answer) ends with the same code, after printing the stack of every thread.
+that does not answer) ends with the same code, after printing the stack of every thread. torchrun ends with 1 whatever
+the code of its ranks, so both also leave the file `preempted` in the run, which the next start removes.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 EXIT_RESUMABLE = 75
+MARKER = "preempted"
 
 
 class Preempted(Exception):
@@ -28,9 +31,15 @@ class Preempted(Exception):
 class Watchdog:
     """Knows whether SIGTERM has come, and when the run last made progress."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: Path | None = None) -> None:
         self.stop = False
+        self._run = run
         self._last = time.monotonic()
+
+    def mark_preempted(self, reason: str) -> None:
+        """Leaves the file that says to a script: run the same command again."""
+        if self._run is not None:
+            (self._run / MARKER).write_text(f"{reason}; run the same command to resume\n")
 
     def heartbeat(self) -> None:
         """Called whenever the run makes progress."""
@@ -50,13 +59,17 @@ class Watchdog:
                 )
                 faulthandler.dump_traceback(all_threads=True)
                 sys.stderr.flush()
+                reason = f"no progress for {quiet:.0f} s"  # perhaps of the file system itself: it is not waited for
+                writer = threading.Thread(target=self.mark_preempted, args=(reason,), daemon=True)
+                writer.start()
+                writer.join(10.0)
                 os._exit(EXIT_RESUMABLE)
 
 
 @contextlib.contextmanager
-def start_watchdog(hang_after: float | None) -> Iterator[Watchdog]:
+def start_watchdog(hang_after: float | None, run: Path | None = None) -> Iterator[Watchdog]:
     """Watches a run; `hang_after` in seconds. Signals only in the main thread: in Ray's workers Ray handles them."""
-    watchdog, done = Watchdog(), threading.Event()
+    watchdog, done = Watchdog(run), threading.Event()
     main = threading.current_thread() is threading.main_thread()
     before: Any = signal.signal(signal.SIGTERM, watchdog._on_sigterm) if main else None
     thread = (

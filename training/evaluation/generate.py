@@ -1,4 +1,4 @@
-"""Generates text from the newest checkpoint of a run.
+"""Generates text with a model, or with the newest checkpoint of a run.
 
 The prompt is encoded as text (special tokens in it are ordinary text) after the EOS that begins every document. Tokens
 are sampled from softmax(logits / temperature), limited to the `top_k` most likely and to the fewest that have `top_p`
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from curation.core.errors import UserError
-from training.checkpoint.load_model import LoadedModel, load_model
+from training.checkpoint.load_model import LoadedModel, load_or_use
 from training.model.transformer import KVCache
 
 
 def generate(
-    run_dir: str,
+    model: str | LoadedModel,
     prompt: str,
     *,
     tokens: int = 128,
@@ -29,7 +29,8 @@ def generate(
 ) -> str:
     """The prompt and up to `tokens` tokens after it, ended early where the model ends the document.
 
-    Temperature 0 takes the most likely token each time. Raises UserError for a directory without a trained model and
+    model: a loaded model, a run (its newest checkpoint) or a checkpoint. Temperature 0 takes the most likely token each
+    time. Raises UserError for a directory without a trained model and
     for settings out of range, CheckpointError if every checkpoint is damaged.
     """
     if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
@@ -37,7 +38,7 @@ def generate(
             f"temperature {temperature} must be at least 0, top_k {top_k} at least 1, "
             f"and top_p {top_p} above 0 and at most 1"
         )
-    loaded = load_model(run_dir)
+    loaded = load_or_use(model)
     ids = [loaded.eos, *loaded.encode(prompt)]
     ids += generate_tokens(loaded, ids, tokens, temperature, top_k, top_p, torch.Generator().manual_seed(seed))
     return loaded.decode(ids[1:])
@@ -64,6 +65,7 @@ def generate_tokens(
             # Longer than any training sequence: continue from the last max_seq_len / 2 tokens.
             cache, fresh = [], so_far[-max(1, max_seq_len // 2) :] if len(so_far) > max_seq_len else so_far
         logits = model.next_logits(torch.tensor([fresh], device=device), cache)[0]
+        logits = logits[: trained.vocab]  # rows that pad the vocabulary are no tokens
         chosen = sample_token(logits.cpu(), temperature, top_k, top_p, generator)
         if chosen == trained.eos:
             break

@@ -15,14 +15,14 @@ import torch
 
 from curation.core.errors import UserError
 from curation.core.packages import require
-from training.checkpoint.load_model import LoadedModel, load_model
+from training.checkpoint.load_model import LoadedModel, load_or_use
 from training.evaluation.generate import generate_tokens
 from training.evaluation.likelihood import likelihoods
 
 
-def adapter(run_dir: str, device: str = "cpu") -> Any:
-    """The newest checkpoint of a run as an lm_eval LM. Raises UserError where lm-eval is not installed."""
-    return as_lm_eval_model(load_model(run_dir, device))
+def adapter(model: str, device: str = "cpu") -> Any:
+    """The newest checkpoint of a run, or a checkpoint, as an lm_eval LM. Raises UserError where lm-eval is missing."""
+    return as_lm_eval_model(load_or_use(model, device))
 
 
 def find_lm_eval_task(task: str) -> tuple[Any, str]:

@@ -79,10 +79,14 @@ def evaluate_task(
     *,
     shots: int = 0,
     run_code: bool = False,
+    sandbox: bool = True,
     samples: int = 1,
     tokens: int = 256,
 ) -> TaskResult:
-    """Scores a model on one task. Raises UserError if code must not run, or for too many `shots`."""
+    """Scores a model on one task; `run_code` and `sandbox`: see `humaneval.score_code_task`.
+
+    Raises UserError if code must not run, and for too many `shots`.
+    """
     if task.kind == "choice":
         return score_choice_task(trained, task.name, task.questions)
     if task.kind == "math":
@@ -93,7 +97,28 @@ def evaluate_task(
         return TaskResult(task.name.rpartition("/")[2], task.kind, *run_lm_eval_task(trained, task.name, task.limit))
     from training.evaluation.humaneval import score_code_task
 
-    return score_code_task(trained, task.name, task.rows, run_code=run_code, samples=samples, tokens=tokens)
+    return score_code_task(
+        trained, task.name, task.rows, run_code=run_code, sandbox=sandbox, samples=samples, tokens=tokens
+    )
+
+
+def ignored_options(
+    tasks: Sequence[Task], *, shots: int = 0, run_code: bool = False, samples: int = 1, tokens: int = 256
+) -> list[str]:
+    """A note for each option of `evaluate_task` that was changed and that tasks of these kinds do not read."""
+    readers = {
+        "--shots": (shots != 0, ("math",), "its prompt is fixed"),
+        "--samples": (samples != 1, ("code",), "it takes one answer"),
+        "--run-code": (run_code, ("code",), "it runs nothing"),
+        "--tokens": (tokens != 256, ("math", "code"), "its answers are not generated, or have a length of their own"),
+    }
+    notes = []
+    for option, (changed, kinds, why) in readers.items():
+        names = [f"{t.name} ({t.kind})" for t in tasks if t.kind not in kinds]
+        if changed and (names or not tasks):
+            on = ", ".join(names) or "the validation loss"
+            notes.append(f"{option} has no effect on {on}: {why}; only {' and '.join(kinds)} tasks read it")
+    return notes
 
 
 def read_tasks(config: TrainConfig) -> list[Task]:
@@ -119,6 +144,6 @@ def score_tasks(
     """
     told = manifest.tokenizer
     file = run / told.file
-    trained = LoadedModel(model, load_tokenizer(file, told.kind), file, told.eos, max_seq_len)
+    trained = LoadedModel(model, load_tokenizer(file, told.kind, told.sha256), file, told.eos, max_seq_len, told.vocab)
     found = [evaluate_task(trained, task) for task in tasks]
     return {"tasks": {f"{r.task}.{name}": value for r in found for name, value in r.figures.items()}}

@@ -4,13 +4,16 @@ One function takes every entry of the log (see metrics_log.py) and passes it on 
 also by domain, gradient norm, learning rate, tokens/s, perplexity, bits per byte, tasks, events. When the step
 decreases, after a restart or a rollback, TensorBoard purges what came after it.
 
-A service that fails must not end a training: a warning is given once, and the run continues without it.
+A service that fails must not end a training, when it is opened, written to or closed: a note is given once, and the run
+continues without it. Each service's id of the run is random and kept in the run (`wandb.id`, `mlflow.id`): folders of
+two people may have the same name, and a name may hold what a service refuses in an id.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -41,37 +44,48 @@ class ExperimentLoggers:
         """
         self._then = then
         self._services: list[Service] = []
-        if is_installed("tensorboard"):
-            self._services.append(TensorBoard(run / "tensorboard"))
-        else:
-            warnings.warn(f"no TensorBoard files are written: {describe_missing(['tensorboard'])}", stacklevel=2)
         for name in to:
             if name not in SERVICES:
                 raise UserError(f"log_to: unknown service {name!r}; the services are {', '.join(SERVICES)}")
             require("log_to", [name])
-            self._services.append(SERVICES[name](run, settings))
+        if is_installed("tensorboard"):
+            self._services.append(TensorBoard(run / "tensorboard"))
+        else:
+            self._note(f"no TensorBoard files are written: {describe_missing(['tensorboard'])}")
+        for name in to:
+            self._try(SERVICES[name].__name__, lambda n=name: self._services.append(SERVICES[n](run, settings)))  # type: ignore[misc]
 
     def __enter__(self) -> ExperimentLoggers:
         return self
 
     def __exit__(self, *_: object) -> None:
         for service in self._services:
-            self._try(service, service.close)
+            self._try(type(service).__name__, service.close)
 
     def __call__(self, entry: Entry) -> None:
         found = dict(numbers(entry))
         if found:
             for service in list(self._services):
-                self._try(service, functools.partial(service.write, int(entry["step"]), found))
+                if not self._try(type(service).__name__, functools.partial(service.write, int(entry["step"]), found)):
+                    self._services.remove(service)
         if self._then is not None:
             self._then(entry)
 
-    def _try(self, service: Service, act: Callable[[], None]) -> None:
+    def _try(self, name: str, act: Callable[[], None]) -> bool:
+        """Whether it worked; a note where it did not, whatever a client raises: some end the process (SystemExit)."""
         try:
             act()
-        except Exception as error:
-            self._services = [s for s in self._services if s is not service]
-            warnings.warn(f"{type(service).__name__}: {error}; training continues without it", stacklevel=2)
+        except (Exception, SystemExit) as error:
+            reason = str(error).strip() or type(error).__name__
+            self._note(f"{name}: {reason}; training continues without it (log_to; metrics.jsonl has every number)")
+            return False
+        return True
+
+    def _note(self, text: str) -> None:
+        if self._then is not None:
+            self._then({"kind": "note", "note": text})
+        else:
+            warnings.warn(text, stacklevel=4)
 
 
 _BY_DOMAIN = {"bits_per_byte": "bits_per_byte", "domain_tokens": "tokens"}  # of a training entry, and their names here
@@ -132,14 +146,23 @@ class TensorBoard:
             self._writer.close()
 
 
+def _id_file(run: Path, service: str) -> tuple[Path, str | None]:
+    """The file that keeps a service's id of the run, and the id; None in a run that has none yet."""
+    run.mkdir(parents=True, exist_ok=True)
+    file = run / f"{service}.id"
+    return file, (file.read_text().strip() or None) if file.exists() else None
+
+
 class Wandb:
-    """Weights & Biases; the run's path is its id, so that a resumed run continues in the same one."""
+    """Weights & Biases; the id in `wandb.id` lets a resumed run continue in the same one."""
 
     def __init__(self, run: Path, settings: Any) -> None:
         import wandb
 
-        name = "-".join(run.resolve().parts[-3:])
-        self._run = wandb.init(id=name, name=name, resume="allow", config=settings, dir=str(run))
+        file, known = _id_file(run, "wandb")
+        chosen, name = known or uuid.uuid4().hex[:16], "-".join(run.resolve().parts[-3:])
+        self._run = wandb.init(id=chosen, name=name, resume="allow", config=settings, dir=str(run))
+        file.write_text(chosen)
         # Its own step counter only rises: what follows a rollback, and the rollback itself, would be dropped
         self._run.define_metric("*", step_metric="step")
 
@@ -151,18 +174,16 @@ class Wandb:
 
 
 class MLflow:
-    """MLflow, on the tracking server that MLFLOW_TRACKING_URI names."""
+    """MLflow, on the tracking server that MLFLOW_TRACKING_URI names; `mlflow.id` keeps the run's id there."""
 
     def __init__(self, run: Path, settings: Any) -> None:
         import mlflow
 
         self._mlflow = mlflow
-        marker = run / "mlflow.id"
-        known = marker.read_text() if marker.exists() else None
+        file, known = _id_file(run, "mlflow")
         active = mlflow.start_run(run_id=known, run_name=run.name)
         if known is None:
-            run.mkdir(parents=True, exist_ok=True)
-            marker.write_text(active.info.run_id)
+            file.write_text(active.info.run_id)
             mlflow.log_dict(settings or {}, "train.json")
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
@@ -172,4 +193,4 @@ class MLflow:
         self._mlflow.end_run()
 
 
-SERVICES: dict[str, Callable[[Path, Any], Service]] = {"wandb": Wandb, "mlflow": MLflow}
+SERVICES: dict[str, type[Wandb] | type[MLflow]] = {"wandb": Wandb, "mlflow": MLflow}

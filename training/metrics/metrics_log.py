@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,18 @@ class MetricsLog:
     """The logs of a run, cut back to `step` (-1: to nothing) and then appended to, line by line."""
 
     def __init__(
-        self, run: Path | None, step: int, report: Report | None = None, *, incidents: int = 0, ranks: int = 1
+        self,
+        run: Path | None,
+        step: int,
+        report: Report | None = None,
+        *,
+        incidents: int = 0,
+        ranks: int = 1,
+        notes: Sequence[str] = (),
     ) -> None:
         """`run` None: for a rank that keeps no log. `report` is called with every entry as well.
+
+        `notes`: what the user should know of this start; kept with it in sessions.jsonl.
 
         `incidents`: how many the checkpoint has seen; events of later ones are written again.
         Raises UserError for a run whose logs have another format.
@@ -40,7 +49,7 @@ class MetricsLog:
         if run is not None:
             check_format(run)
             start = {"event": "start", "format": FORMAT, "time": time.time(), "step": max(step, 0), "ranks": ranks}
-            append(run / SESSIONS, start)
+            append(run / SESSIONS, start | ({"notes": list(notes)} if notes else {}))
             self.truncate(step, incidents)
 
     def __enter__(self) -> MetricsLog:
@@ -119,6 +128,11 @@ def goodput(run: Path) -> dict[str, float]:
         "lost_seconds": round(lost, 3),
         "starts": len(starts),
     }
+
+
+def is_evaluated(run: Path, step: int) -> bool:
+    """Whether a run's log has the evaluation after a step."""
+    return any(e["kind"] == "validation" and e["step"] == step for e in read(run / METRICS))
 
 
 def last_scores(run: Path) -> dict[str, ValidationScore]:

@@ -33,7 +33,7 @@ class StepTensors:
     loss: Tensor
     grad_norm: Tensor  # before clipping
     targets: Tensor  # by domain, float64 [domains]
-    nll: Tensor  # summed by domain, and how many ranks ask to stop: float64 [domains + 1]
+    nll: Tensor  # summed by domain, float64 [domains]
     skip: Tensor  # float32 scalar
     anomaly: Tensor  # bool scalar
     z: Tensor  # robust z of loss and gradient norm, float64 [2]; NaN: nothing to compare with yet
@@ -101,13 +101,9 @@ class MetricsBuffer:
         """Targets by domain, of all ranks: float64 [domains]."""
         return self.ranks.all_reduce_sum(self._by_domain(batch, (batch.targets != IGNORE_INDEX).sum(dim=1).double()))
 
-    def sum_losses(self, batch: Batch, nll: Tensor, stop: bool) -> Tensor:
-        """Summed NLL by domain, and how many ranks ask to stop: float64 [domains + 1] over all ranks.
-
-        nll: float64 [sequences of this rank].
-        """
-        flag = torch.full((1,), float(stop), dtype=torch.float64, device=nll.device)
-        return self.ranks.all_reduce_sum(torch.cat((self._by_domain(batch, nll), flag)))
+    def sum_losses(self, batch: Batch, nll: Tensor) -> Tensor:
+        """Summed NLL by domain over all ranks, float64 [domains]; nll: float64 [sequences of this rank]."""
+        return self.ranks.all_reduce_sum(self._by_domain(batch, nll))
 
     def _by_domain(self, batch: Batch, values: Tensor) -> Tensor:
         # A product with a matrix of ones and zeros: sums in a fixed order, which index_add does not promise on a GPU.
@@ -125,21 +121,19 @@ class MetricsBuffer:
         self._rows.append(torch.cat((head, step.z.double(), step.nll, step.targets)))
         self._steps.append(step)
 
-    def read(self) -> tuple[list[StepMetrics], bool]:
-        """All steps since the last call, and whether any rank asks to stop; waits for the device."""
+    def read(self) -> list[StepMetrics]:
+        """All steps since the last call; waits for the device."""
         if not self._rows:
-            return [], False
+            return []
         rows, steps = torch.stack(self._rows).tolist(), self._steps
         now = time.perf_counter()
         seconds, self._since = (now - self._since) / len(rows), now
         self._rows, self._steps = [], []
-        n = len(self.domains)
-        metrics = [self._metrics(step, row, seconds) for step, row in zip(steps, rows, strict=True)]
-        return metrics, any(row[7 + n] > 0 for row in rows)
+        return [self._metrics(step, row, seconds) for step, row in zip(steps, rows, strict=True)]
 
     def _metrics(self, step: StepTensors, row: list[float], seconds: float) -> StepMetrics:
         (loss, norm, skipped, anomaly, ratio, z_loss, z_norm), n = row[:7], len(self.domains)
-        sums, counts = row[7 : 7 + n], row[8 + n :]
+        sums, counts = row[7 : 7 + n], row[7 + n :]
         domains = {d: s / c for d, s, c in zip(self.domains, sums, counts, strict=True) if c}
         bits = {d: x / math.log(2) / size for d, x in domains.items() if (size := self._bytes[d])}
         return StepMetrics(

@@ -28,6 +28,7 @@ import torch
 from curation.core import atomic_files
 from curation.core.errors import UserError
 from curation.shards import Shard
+from training.checkpoint.run_directory import INCIDENT
 from training.data.data_order import OrderLog
 from training.data.dataset import TokenDataset
 from training.stability.spike_detection import NORMAL
@@ -91,7 +92,8 @@ class Incident:
 
 def read_incidents(folder: Path) -> list[Incident]:
     """All incidents of a run, in order."""
-    return [Incident(**json.loads(p.read_text(encoding="utf-8"))) for p in sorted(folder.glob("*.json"))]
+    files = sorted(p for p in folder.glob("*.json") if INCIDENT.fullmatch(p.name))
+    return [Incident(**json.loads(p.read_text(encoding="utf-8"))) for p in files]
 
 
 def mask_documents(log: OrderLog, incident: Incident) -> OrderLog:

@@ -5,10 +5,10 @@ The greedy maximal independent set: a document is kept unless a neighbour of hig
 
 from __future__ import annotations
 
-from curation.dedup.minhash.shingles import jit
+from curation.kernels import kernel
 
 
-@jit
+@kernel()
 def greedy_independent_set(  # type: ignore[no-untyped-def]
     starts, source, known, owned, intersection, denominator, status, best, undecided
 ):

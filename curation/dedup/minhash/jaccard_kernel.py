@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from curation.dedup.minhash.shingles import insert, jit, table_size
+from curation.dedup.minhash.shingles import insert, table_size
+from curation.kernels import kernel
 
 
-@jit
+@kernel()
 def count_intersections(left, left_at, lefts, right, right_at, rights, need, out):  # type: ignore[no-untyped-def]
     """out[p] = the number of shared values of set lefts[p] and set rights[p] if it is at least need[p], else 0.
 
@@ -48,7 +49,7 @@ def count_intersections(left, left_at, lefts, right, right_at, rights, need, out
         out[p] = intersection if may_miss >= 0 else 0
 
 
-@jit
+@kernel()
 def copy_sets(values, at, which, out, out_at):  # type: ignore[no-untyped-def]
     """Copies the sets `which` of (values, at) one after the other into `out`, at the offsets `out_at`."""
     for n in range(len(which)):

@@ -17,14 +17,11 @@ probability of about 2^-64.
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from curation.kernels import kernel
 from curation.word_hashes import decode, hash_words, mix
 from curation.words import CLASS_SHIFT, SKIPPED, SPACE, TABLE_SIZE, character_table
 
@@ -35,11 +32,8 @@ UNITS = {"words": WORDS, "characters": CHARACTERS}
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
-# Cached on disk: compiling the kernels takes 2 s, which every worker process would pay again.
-jit: Any = functools.partial(nb.njit, cache=True, nogil=True, error_model="numpy", boundscheck=False)
 
-
-@jit
+@kernel()
 def hash_characters(data, start, end, table, out):  # type: ignore[no-untyped-def]
     """Hashes of the folded characters of data[start:end] into `out`; returns their number. White space is one space."""
     count = 0
@@ -67,7 +61,7 @@ def hash_characters(data, start, end, table, out):  # type: ignore[no-untyped-de
     return count - 1 if count > 0 and not inside else count
 
 
-@jit
+@kernel()
 def hash_shingles(words, count, ngram, out):  # type: ignore[no-untyped-def]
     """Shingle hashes of `count` unit hashes into `out` (may be `words` itself); returns their number."""
     if count == 0:
@@ -105,14 +99,14 @@ def string_buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
     return (np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)), ends
 
 
-@jit
+@kernel()
 def hash_document(data, start, end, table, unit, ngram, out):  # type: ignore[no-untyped-def]
     if unit == CHARACTERS:
         return hash_shingles(out, hash_characters(data, start, end, table, out), ngram, out)
     return hash_shingles(out, hash_words(data, start, end, table, out, np.empty((0, 2), np.int64)), ngram, out)
 
 
-@jit
+@kernel()
 def table_size(values):  # type: ignore[no-untyped-def]
     """Slots of a hash table for that many values: a power of two, at most half full."""
     size = 8
@@ -121,7 +115,7 @@ def table_size(values):  # type: ignore[no-untyped-def]
     return size
 
 
-@jit
+@kernel()
 def insert(slots, mask, value):  # type: ignore[no-untyped-def]
     """Puts a value into the hash table `slots` (0: free), placed by its low bits; returns whether it was new."""
     at = value & mask
@@ -133,7 +127,7 @@ def insert(slots, mask, value):  # type: ignore[no-untyped-def]
     return True
 
 
-@jit
+@kernel()
 def distinct(values, count, slots):  # type: ignore[no-untyped-def]
     """Moves the distinct values of values[:count] to the front, in order of first appearance; returns their number.
 
@@ -150,7 +144,7 @@ def distinct(values, count, slots):  # type: ignore[no-untyped-def]
     return n
 
 
-@jit
+@kernel()
 def _flat_shingle_sets(data, offsets, table, unit, ngram):  # type: ignore[no-untyped-def]
     longest = 0
     for k in range(len(offsets) - 1):

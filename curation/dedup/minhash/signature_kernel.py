@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from curation.dedup.minhash.shingles import distinct, hash_document, jit, table_size
+from curation.dedup.minhash.shingles import distinct, hash_document, table_size
+from curation.kernels import kernel
 from curation.word_hashes import mix
 
 
-@jit
+@kernel()
 def sign(data, offsets, table, unit, ngram, a, b, out, content):  # type: ignore[no-untyped-def]
     """Fills `out` (texts, lanes), preset to all ones, with the signatures of the texts.
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from curation.core import jsonl_log
-from curation.core.errors import UserError
-from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, Outcome, WorkerDiffers
-from curation.engine.planning.map_spec import MapSpec, Poisoned
+from curation.core.errors import DamagedFile, UserError
+from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, InEnvironment, Outcome, WorkerDiffers
+from curation.engine.execution.failure_limit import MAX_RECORDS, FailureLimit
+from curation.engine.planning.map_spec import FailedRecord, MapSpec, Poisoned
+from curation.engine.tasks.source_changes import SourceChanged
 from curation.storage import Storage, failpoint
 
 MAX_DEATHS = 3  # of the worker under one task before its records are searched for the one that kills
@@ -46,6 +47,14 @@ def disk_full(storage: Storage, error: BaseException) -> RunFailed:
         "the machine that ran the task. Finished tasks are safe: free some space and run the same command again to "
         "resume."
     )
+
+
+class CacheDamaged(Exception):
+    """Files of the cache ({path: reason}) are not what was written: the run has to start over without them."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        super().__init__(", ".join(f"{path}: {reason}" for path, reason in sorted(files.items())))
+        self.files = files
 
 
 class Progress(Protocol):
@@ -90,19 +99,28 @@ class Phase:
     specs: list[Any]
     ids: list[str]
     sizes: list[int] = field(default_factory=list)  # bytes of each task, for progress
-    # (spec, poisoned records) -> the specification and id of the task without these records
-    without: Callable[[Any, list[tuple[str, str, str, str]]], tuple[Any, str]] | None = None
+    # failed records by task -> specification and id of these tasks without them
+    without: Callable[[Mapping[int, list[FailedRecord]]], Mapping[int, tuple[Any, str]]] | None = None
+    limit: FailureLimit | None = None  # of a map phase: how many records may fail
+    listed: Callable[[], Sequence[Mapping[str, str]]] = list  # entries of the poison list
+    # (spec, manifest) -> whether a finished task had the same files of the phase before; None: it cannot be otherwise
+    same_files: Callable[[Any, Mapping[str, Any]], bool] | None = None
 
 
 class Driver:
     """Runs phases in one run directory. `start` makes the executor when the first task has to run."""
 
-    def __init__(self, storage: Storage, start: Callable[[], Executor], progress: Progress | None = None) -> None:
+    def __init__(
+        self, storage: Storage, start: Callable[[], Executor], progress: Progress | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.environment = environment or {}  # what workers must have, see fingerprints.environment
         self.storage, self._start, self.progress = storage, start, progress or Silent()
         self._executor: Executor | None = None
         self.executed = 0  # tasks run by this driver
         self.computed: Counter[str] = Counter()  # rows whose signals they computed, by step
         self.finished: dict[str, dict[str, Any]] = {}  # finished map tasks of any plan, by id
+        self.reused: list[dict[str, Any]] = []  # manifests of the latest phase that were there before it was run
 
     @property
     def executor(self) -> Executor:
@@ -117,13 +135,14 @@ class Driver:
 
     def load_finished_tasks(self) -> None:
         """Reads the manifests of all finished map tasks, so that a changed plan can use their files."""
+        self.finished = {}
         for name in self.storage.names("cache/phases"):
-            merged = self._read_manifest(f"cache/phases/{name}")
+            merged = self.read_manifest(f"cache/phases/{name}")
             if merged is not None and merged["kind"] == "run_map":
                 self.finished.update(merged["tasks"])
         for directory in self._open_phases():
             for name in self.storage.names(directory):
-                manifest = self._read_manifest(f"{directory}/{name}")
+                manifest = self.read_manifest(f"{directory}/{name}")
                 if manifest is not None and "stores" in manifest:
                     self.finished[name.removesuffix(".json")] = manifest
 
@@ -131,13 +150,13 @@ class Driver:
         names = {p.rsplit("/", 1)[0] for p in self.storage.walk("cache/tasks")}
         return sorted(names)
 
-    def _read_manifest(self, path: str) -> dict[str, Any] | None:
-        # Writes are atomic, so a manifest that does not parse means a damaged disk: its task, or all tasks of its
-        # phase, run again.
+    def read_manifest(self, path: str) -> dict[str, Any] | None:
+        """A manifest of a task or a phase; None for a damaged one, which is removed: what it named runs again."""
         try:
-            return dict(self.storage.read_json(path))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            self.progress.note(f"the manifest {path} is damaged: its tasks run again")
+            return self.storage.read_json(path)
+        except DamagedFile as error:
+            self.progress.note(f"the manifest {path} is damaged ({error.reason}): its tasks run again")
+            self.storage.remove(path)
             return None
 
     # -- a phase ----------------------------------------------------------------------------------------------------
@@ -146,16 +165,20 @@ class Driver:
         """Runs the tasks of the phase that are not committed yet; returns the manifests of all, in order."""
         merged_path, directory = f"cache/phases/{phase.fingerprint}.json", f"cache/tasks/{phase.fingerprint}"
         done: dict[str, dict[str, Any]] = {}
-        merged = self._read_manifest(merged_path) if self.storage.exists(merged_path) else None
+        merged = self.read_manifest(merged_path) if self.storage.exists(merged_path) else None
         if merged is not None:
             done.update(merged["tasks"])
         if any(i not in done for i in phase.ids):
             done.update({i: self.finished[i] for i in phase.ids if i in self.finished})
             for name in self.storage.names(directory):
-                manifest = self._read_manifest(f"{directory}/{name}")
+                manifest = self.read_manifest(f"{directory}/{name}")
                 if manifest is not None:
                     done[name.removesuffix(".json")] = manifest
+        if phase.same_files is not None:
+            specs = dict(zip(phase.ids, phase.specs, strict=True))
+            done = {i: m for i, m in done.items() if i not in specs or phase.same_files(specs[i], m)}
         todo = [i for i, name in enumerate(phase.ids) if name not in done]
+        self.reused = [done[i] for i in phase.ids if i in done]
         sizes = phase.sizes or [1] * len(phase.specs)
         left = [sizes[i] for i in todo]
         self.progress.phase(phase.name, len(phase.specs), len(phase.specs) - len(todo), left)
@@ -163,6 +186,8 @@ class Driver:
             shown = left if len(left) <= MAX_LOGGED_SIZES else [max(left)]  # with their sum: enough for an estimate
             self._log("phase", phase, tasks=len(phase.specs), left=len(left), bytes=sum(left), sizes=shown)
             self._run_tasks(phase, todo, done, directory, sizes)
+        if phase.limit is not None:
+            _end_if(phase.limit.all_tried(phase.listed()))
         tasks = {name: done[name] | {"index": i} for i, name in enumerate(phase.ids)}
         if merged is None or merged["tasks"].keys() != tasks.keys():
             self.storage.write_json(merged_path, {"kind": phase.function.__name__, "name": phase.name, "tasks": tasks})
@@ -179,7 +204,16 @@ class Driver:
         queued = todo[::-1]  # taken from the end
         in_flight: dict[Any, int] = {}
         attempts = {i: _Attempts() for i in todo}
-        while queued or in_flight:
+        damaged: dict[str, str] = {}
+        poisoned: dict[int, list[FailedRecord]] = {}  # by task; set aside until all tasks are tried
+        if phase.limit is not None:
+            for i, name in enumerate(phase.ids):
+                if name in done:
+                    phase.limit.tried(i, done[name]["in"])
+        while queued or in_flight or poisoned:
+            if not queued and not in_flight:
+                queued = self._leave_out(phase, poisoned)
+                poisoned = {}
             # twice the slots: a worker that ends finds its next task waiting, and an autoscaler sees demand
             while queued and len(in_flight) < 2 * executor.slots():
                 i = queued.pop()
@@ -189,7 +223,7 @@ class Driver:
                 self._log("start", phase, i, attempt=attempts[i].starts, bytes=sizes[i], slots=slots)
                 self.progress.start(i, sizes[i], slots)
                 memory = TASK_MEMORY * MEMORY_GROWTH ** attempts[i].out_of_memory
-                in_flight[executor.submit(phase.function, shared, phase.specs[i], commit, memory)] = i
+                in_flight[executor.submit(self._checked(phase.function), shared, phase.specs[i], commit, memory)] = i
                 if slots == 1:
                     break
             for handle, outcome in executor.wait(list(in_flight), 1.0):
@@ -201,23 +235,41 @@ class Driver:
                     rows = {k: outcome.value[k] for k in ("in", "out") if k in outcome.value}
                     self._log("done", phase, i, **rows, **outcome.value.get("cost", {}))
                     self.progress.task(outcome.value | {"index": i}, sizes[i])
+                    if phase.limit is not None:
+                        _end_if(phase.limit.tried(i, outcome.value["in"]))
                     continue
                 self._log("failed", phase, i, reason=outcome.death or repr(outcome.error)[:500])
+                if isinstance(outcome.error, DamagedFile):  # the others may find more, and are not lost
+                    damaged[outcome.error.path] = outcome.error.reason
+                    continue
+                if isinstance(outcome.error, Poisoned) and phase.limit is not None:
+                    poisoned[i] = outcome.error.records
+                    _end_if(phase.limit.tried(i, outcome.error.rows, poisoned[i]))
+                    continue
                 self._after_failure(phase, i, outcome, attempts[i], shared)
                 queued.append(i)
+
+        if damaged:
+            raise CacheDamaged(damaged)
+
+    def _leave_out(self, phase: Phase, poisoned: Mapping[int, list[FailedRecord]]) -> list[int]:
+        """Puts the failed records on the poison list, unless they are too many; returns their tasks, to run again."""
+        assert phase.limit is not None
+        _end_if(phase.limit.all_tried(phase.listed()))
+        for _, records in sorted(poisoned.items()):
+            for (step, _, at), some in _by_place(records).items():
+                self.progress.note(
+                    f"poison: step {step} fails on {len(some):,} of the records of {some[0].file} ({some[0].reason}; "
+                    f"{at}); they are left out"
+                )
+        _replace(phase, poisoned)
+        return sorted(poisoned, reverse=True)
 
     def _after_failure(self, phase: Phase, i: int, outcome: Outcome, attempts: _Attempts, shared: Any) -> None:
         """Returns if the task may be tried again, perhaps with another specification; raises if not."""
         error = outcome.error
-        if isinstance(error, Poisoned) and phase.without is not None:
-            phase.specs[i], phase.ids[i] = phase.without(phase.specs[i], error.records)
-            for doc, file, step, reason in error.records:
-                self.progress.note(
-                    f"poison: step {step} fails on document {doc} of {file} ({reason}); the document is left out"
-                )
-            return
         if error is not None:
-            if isinstance(error, WorkerDiffers):
+            if isinstance(error, (WorkerDiffers, SourceChanged)):
                 raise RunFailed(str(error)) from error
             if isinstance(error, (UserError, RunFailed)):
                 raise error
@@ -254,10 +306,17 @@ class Driver:
             f"a worker died {attempts.deaths} times under task {phase.ids[i]}: searching for the record that kills it"
         )
         found = self._find_fatal_record(phase, phase.specs[i], shared)
-        phase.specs[i], phase.ids[i] = phase.without(phase.specs[i], found)
+        attempts.fatal += len(found)
+        if attempts.fatal > MAX_RECORDS:
+            raise RunFailed(
+                f"workers die on more than {MAX_RECORDS} records of one task of phase {phase.name!r}, the last one "
+                f"document {found[0].doc_id} of {found[0].file}: {outcome.death}. That is a bug in a step or a library "
+                "it uses, and not bad records. See the worker logs in Ray's log directory."
+            )
+        _replace(phase, {i: found})
         attempts.deaths = attempts.out_of_memory = 0
 
-    def _find_fatal_record(self, phase: Phase, spec: MapSpec, shared: Any) -> list[tuple[str, str, str, str]]:
+    def _find_fatal_record(self, phase: Phase, spec: MapSpec, shared: Any) -> list[FailedRecord]:
         """Finds the record that kills its worker by bisection: runs parts of the task without writing anything."""
 
         def probe(lo: int, hi: int, dry: bool) -> dict[str, Any] | None:
@@ -265,7 +324,7 @@ class Driver:
             part = dataclasses.replace(spec, probe=(lo, hi), dry=dry)
             deaths = nodes = 0
             while deaths < 2:
-                outcome = self._wait_for(phase.function, shared, part)
+                outcome = self.wait_for(phase.function, shared, part)
                 if isinstance(outcome.error, Poisoned):
                     return {}  # a step fails on some of these records, but the worker survives
                 if outcome.error is not None:
@@ -295,13 +354,17 @@ class Driver:
             )
         named = probe(lo, hi, True)
         assert named is not None
-        return [(doc, file, "", "its worker dies") for doc, file in named["ids"]]
+        return [FailedRecord(doc, file, "", "its worker dies") for doc, file in named["ids"]]
 
-    def _wait_for(self, function: Function, shared: Any, spec: Any) -> Outcome:
-        handle = self.executor.submit(function, shared, spec, None, TASK_MEMORY * MEMORY_GROWTH)
+    def wait_for(self, function: Function, shared: Any, spec: Any) -> Outcome:
+        """Runs a call that commits nothing and is no task of the run."""
+        handle = self.executor.submit(self._checked(function), shared, spec, None, TASK_MEMORY * MEMORY_GROWTH)
         while True:
             for _, outcome in self.executor.wait([handle], 10.0):
                 return outcome
+
+    def _checked(self, function: Function) -> Function:
+        return InEnvironment(function, self.environment)
 
     def _log(self, event: str, phase: Phase, i: int | None = None, **more: Any) -> None:
         if not self.storage.local:
@@ -319,3 +382,23 @@ class _Attempts:
     nodes: int = 0
     out_of_memory: int = 0
     errors: int = 0
+    fatal: int = 0  # records that kill the worker
+
+
+def _end_if(message: str | None) -> None:
+    if message is not None:
+        raise RunFailed(message)
+
+
+def _replace(phase: Phase, failed: Mapping[int, list[FailedRecord]]) -> None:
+    """Replaces tasks by those without their failed records."""
+    assert phase.without is not None
+    for i, (spec, name) in phase.without(failed).items():
+        phase.specs[i], phase.ids[i] = spec, name
+
+
+def _by_place(records: Sequence[FailedRecord]) -> dict[tuple[str, str, str], list[FailedRecord]]:
+    out: dict[tuple[str, str, str], list[FailedRecord]] = {}
+    for record in records:
+        out.setdefault(record.place, []).append(record)
+    return out

@@ -10,11 +10,12 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from curation.core.errors import UserError
+from curation.core.start_ray import start_local_ray
 from curation.engine.planning import fingerprints
 from curation.storage import Storage
 
@@ -60,17 +61,30 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
-def execute(function: Function, shared: Any, spec: Any, commit: str | None, environment: str) -> dict[str, Any]:
-    """Runs in a worker: checks that its environment is the driver's, runs the function, commits the manifest."""
-    if fingerprints.environment_fingerprint() != environment:
-        raise WorkerDiffers(
-            f"the worker on {os.uname().nodename} has other packages or CPU features than the driver: "
-            f"{fingerprints.environment()}. Give all nodes one environment."
-        )
+def execute(function: Function, shared: Any, spec: Any, commit: str | None) -> dict[str, Any]:
+    """Runs in a worker: runs the function, commits the manifest."""
     result = function(shared, spec)
     if commit is not None:
         Storage(shared.run).write_json(commit, result)
     return result
+
+
+@dataclass(frozen=True)
+class InEnvironment:
+    """A function that runs only where the environment is the driver's (fingerprints.environment)."""
+
+    function: Function
+    environment: Mapping[str, str]
+
+    def __call__(self, shared: Any, spec: Any) -> dict[str, Any]:
+        differing = fingerprints.differences(self.environment)
+        if differing:
+            expected = {name: self.environment[name] for name in differing}
+            raise WorkerDiffers(
+                f"the worker on {os.uname().nodename} has other packages or CPU features than the driver: {differing}, "
+                f"where the driver has {expected}. Give all nodes one environment."
+            )
+        return self.function(shared, spec)
 
 
 class Inline:
@@ -84,7 +98,7 @@ class Inline:
 
     def submit(self, function: Function, shared: Any, spec: Any, commit: str | None, memory: int) -> Any:
         try:
-            return Outcome(execute(function, shared, spec, commit, fingerprints.environment_fingerprint()))
+            return Outcome(execute(function, shared, spec, commit))
         except Exception as e:
             return Outcome(error=e)
 
@@ -126,7 +140,7 @@ class Ray:
             if address is None:
                 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns about GPUs otherwise
                 # the object store holds specifications only; its minimum is 75 MB
-                ray.init("local", num_cpus=workers or os.cpu_count(), object_store_memory=150 << 20, **common)
+                start_local_ray(ray, num_cpus=workers or os.cpu_count(), object_store_memory=150 << 20, **common)
             else:
                 import curation
 
@@ -134,7 +148,6 @@ class Ray:
                 common.pop("include_dashboard")
                 connect_to_cluster(ray, address, runtime_env={"py_modules": [package]}, **common)
         self._call = ray.remote(num_cpus=1, max_retries=0)(execute)
-        self._environment = fingerprints.environment_fingerprint()
         self._slots, self._asked = 0, 0.0
 
     def slots(self) -> int:
@@ -161,7 +174,7 @@ class Ray:
         memory = (
             min(memory, self._largest) if self._largest else memory
         )  # a request above the largest node would never be scheduled
-        return self._call.options(memory=memory).remote(function, shared, spec, commit, self._environment)
+        return self._call.options(memory=memory).remote(function, shared, spec, commit)
 
     def wait(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, Outcome]]:
         ready, _ = self._ray.wait(list(handles), num_returns=1, timeout=seconds)

@@ -7,21 +7,24 @@ and the quantiles found so far.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from curation import storage
 from curation.config.rules import Quantile
 from curation.engine.execution.driver import Driver, Phase
+from curation.engine.execution.failure_limit import FailureLimit
 from curation.engine.execution.poison_list import PoisonList
 from curation.engine.execution.quantile_rounds import compute_quantiles
 from curation.engine.execution.run_stages import FinishedStages, run_stages
 from curation.engine.planning import fingerprints
-from curation.engine.planning.map_spec import MapPhase, MapSpec, Op
+from curation.engine.planning.map_spec import FailedRecord, MapPhase, MapSpec, Op
 from curation.engine.planning.plan import Plan, Segment, resolve_ops, store_suffix
 from curation.engine.planning.prior_run import PriorRunRecord, Task, find_reusable
-from curation.engine.tasks import map_task
-from curation.step import StagePlan
+from curation.engine.tasks import map_task, stage_task
+from curation.step import InputSplit, StagePlan
 
 
 class PoisonFound(Exception):
@@ -35,12 +38,24 @@ class Phases:
         self.driver, self.plan, self.sample = driver, plan, sample
         self.storage = driver.storage
         self.specs = specs
-        self.sizes = [sum(_length(p) for p in s.splits) for s in specs]
-        self.poison = PoisonList(self.storage)
+        self.sizes = _sizes(specs)
+        self.fingerprints = [_step_fingerprints(s) for s in plan.segments]
+        counts = [(step, f) for mine in self.fingerprints for step, f in mine.items()]
+        versions = {
+            (source.name, f.path): f"{f.size} {f.version}"
+            for source, files in zip(plan.pipeline.sources, plan.files, strict=True)
+            for f in files
+        }
+        by_step = {s: [f for step, f in counts if step == s] for s, _ in counts}
+        self.poison = PoisonList(self.storage, by_step, versions)
         self.manifests: list[dict[str, Any]] = []  # of the latest map phase
+        self._running: list[MapSpec] = []  # tasks of the map phase that runs
         self.history: list[tuple[Segment, list[dict[str, Any]]]] = []
         self.values: dict[Quantile, Any] = {}
         self.joins: dict[str, FinishedStages] = {}  # by global step
+        # of the finished map tasks, by key: the files in each store, and what could not be read
+        self._by_key: dict[str, dict[str, list[str]]] | None = None
+        self._unread: dict[str, list[dict[str, Any]]] = {}
 
     # -- map phases -------------------------------------------------------------------------------------------------
 
@@ -77,7 +92,11 @@ class Phases:
                 )
                 for m in self.manifests
             ]  # fmt: skip
-        specs = [dataclasses.replace(s, known=self._known(s.key, stores)) for s in specs]
+        known = [self._known(s.key, stores) for s in specs]
+        specs = self._running = [
+            dataclasses.replace(s, known=k, unread=self._unread.get(s.key, ()) if base_store in k else ())
+            for s, k in zip(specs, known, strict=True)
+        ]
         ids = [_task_id(s) for s in specs]
         phase = Phase(
             f"{segment.index}: {segment.name}",
@@ -87,7 +106,10 @@ class Phases:
             specs,
             ids,
             self.sizes,
-            lambda spec, found: self._without(spec, found, common) if first else self._start_over(found),
+            lambda failed: self._without(segment, failed, common),
+            self._limit(first),
+            lambda: self.poison.entries,
+            None if first else partial(_same_files, text_store is not None),
         )
         manifests = self.driver.run(phase)
         for spec, manifest in zip(phase.specs, manifests, strict=True):
@@ -122,25 +144,36 @@ class Phases:
                 for directory, files in manifest["stores"].items():
                     into = mine.setdefault(directory, [])
                     into.extend(f for f in files if f not in into)
+                if manifest["unread"]:  # depends on the input alone, which the key names
+                    self._unread[manifest["key"]] = manifest["unread"]
         mine = self._by_key.get(key, {})
         return {d: sorted(mine[d]) for d in stores if d in mine}
 
-    _by_key: dict[str, dict[str, list[str]]] | None = None
-
     def _with_poison(self, spec: MapSpec, common: str) -> MapSpec:
-        mine = self.poison.of_files({p.path for p in spec.splits})
+        mine = self.poison.of_task(self._source(spec), {p.path for p in spec.splits})
         return dataclasses.replace(spec, poison=mine, decision=storage.fingerprint([common, mine]))
 
-    def _without(self, spec: MapSpec, found: Sequence[tuple[str, str, str, str]], common: str) -> tuple[MapSpec, str]:
-        self.poison.add(found)
-        spec = self._with_poison(spec, common)
-        return spec, _task_id(spec)
+    def _source(self, spec: MapSpec) -> str:
+        return self.plan.pipeline.sources[self.specs[spec.index].source].name
 
-    def _start_over(self, found: Sequence[tuple[str, str, str, str]]) -> tuple[MapSpec, str]:
-        # The list is applied when reading: a record that fails after a global step must be dropped before it, so the
-        # run starts over from there, with everything cached that did not depend on the records left out.
-        self.poison.add(found)
-        raise PoisonFound(found)
+    def _limit(self, first: bool) -> FailureLimit:
+        records: Counter[str] = Counter()
+        if not first:
+            for spec, manifest in zip(self.specs, self.history[0][1], strict=True):
+                records[self._source(spec)] += manifest["in"]
+        names = [s.name for s in self.plan.pipeline.sources]
+        return FailureLimit(names, [s.source for s in self.specs], self.sizes, records)
+
+    def _without(
+        self, segment: Segment, failed: Mapping[int, Sequence[FailedRecord]], common: str
+    ) -> Mapping[int, tuple[MapSpec, str]]:
+        for i, records in sorted(failed.items()):
+            self.poison.add(records, self._source(self.specs[i]), self.fingerprints[segment.index])
+        if segment.index:
+            # The list is applied when reading: a record that fails after a global step must be dropped before it, so
+            # the run starts over from there, with everything cached that did not depend on the records left out.
+            raise PoisonFound(f"{sum(map(len, failed.values()))} records")
+        return {i: (spec, _task_id(spec)) for i in failed for spec in [self._with_poison(self._running[i], common)]}
 
     def _check_conserved(self, segment: Segment, manifests: Sequence[Mapping[str, Any]]) -> None:
         """records in = kept + dropped, and what one phase kept is what the next one got: by count and by ids."""
@@ -174,6 +207,8 @@ class Phases:
 
         fingerprint   of the plan's code and options; `reads`: the columns that it reads; `prior`: its prior run
         """
+        # tasks of a stage run the engine's code too
+        fingerprint = storage.fingerprint([fingerprint, fingerprints.module_fingerprint(stage_task.__file__)])
         mine = [Task(m["key"], m["state"]) for m in self.manifests]
         tasks = [*prior.tasks, *mine] if prior is not None else mine
         execution = storage.fingerprint([fingerprint, self.documents_fingerprint(), prior and prior.fingerprint])
@@ -193,9 +228,36 @@ class Phases:
             )
 
 
+def _same_files(stores_text: bool, spec: MapSpec, manifest: Mapping[str, Any]) -> bool:
+    """Whether a finished task read the files that the phase before has now: after damage those may be others."""
+    before, after = spec.state or {}, manifest["state"]
+    return (
+        after["base"] == before["base"]
+        and (stores_text or after["text"] == before["text"])
+        and all(after["signals"].get(step) == files for step, files in before["signals"].items())
+        and after["decisions"][:-1] == before["decisions"]
+    )
+
+
 def _task_id(spec: MapSpec) -> str:
     return f"{spec.key}.{spec.decision[:16]}"
 
 
-def _length(split: Any) -> int:
-    return int((split.stop if split.stop is not None else split.size) - (split.start or 0))
+def _step_fingerprints(segment: Segment) -> dict[str, str]:
+    """Of the steps that a phase runs, and under "" of all of them: which one kills a worker is not known."""
+    mine = {op.step.name: op.fingerprint for op in segment.ops if op.kind == "map"}
+    return mine | {"": storage.fingerprint(sorted(mine.items()))}
+
+
+def _sizes(specs: Sequence[MapSpec]) -> list[int]:
+    """Stored bytes that each task reads. Parts of a file may be of bytes or of row groups: a part is a share of it."""
+    ends: dict[tuple[int, str], int] = {}
+    for spec in specs:
+        for p in spec.splits:
+            ends[spec.source, p.path] = max(ends.get((spec.source, p.path), 0), p.stop or 0)
+
+    def size(source: int, p: InputSplit) -> int:
+        end = ends[source, p.path]
+        return p.size * ((p.stop or end) - (p.start or 0)) // end if end else p.size
+
+    return [sum(size(s.source, p) for p in s.splits) for s in specs]

@@ -10,6 +10,7 @@ import pyarrow as pa
 from curation import storage
 from curation.config.rules import Quantile
 from curation.engine.execution.driver import Driver, Phase
+from curation.engine.planning import fingerprints
 from curation.engine.tasks import quantiles
 
 
@@ -25,12 +26,13 @@ def compute_quantiles(
     states = [m["state"] for m in manifests]
     specs = [quantiles.HistogramSpec(i, states[lo : lo + size]) for i, lo in enumerate(range(0, len(states), size))]
     ids = [f"{i:06d}" for i in range(len(specs))]
+    code = fingerprints.module_fingerprint(quantiles.__file__)
     signals = ", ".join(sorted({q.signal for q in wanted}))
 
     def count(bits: int, prefixes: Sequence[Mapping[str, int]]) -> Sequence[Mapping[str, Any]]:
         shared = quantiles.HistogramPhase(driver.storage.root, wanted, types, bits, prefixes)
         fingerprint = storage.fingerprint(
-            [documents, [(q.signal, q.p, q.by) for q in wanted], bits, [dict(p) for p in prefixes]]
+            [code, documents, [(q.signal, q.p, q.by) for q in wanted], bits, [dict(p) for p in prefixes]]
         )
         name = f"quantiles of {signals}, round {bits // 16 + 1}"
         return driver.run(Phase(name, fingerprint, quantiles.run_histogram, shared, specs, ids))

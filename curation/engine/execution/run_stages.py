@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from curation import storage
+from curation.engine.execution import damaged_files
 from curation.engine.execution.driver import Driver, Phase
 from curation.engine.planning.prior_run import Reusable, Task
 from curation.engine.tasks.stage_task import MergePhase, MergeSpec, StagePhase, StageSpec, run_merge, run_stage
@@ -84,6 +85,8 @@ def _run_stage(
         counters.update(m.get("counters", {}))
     done.fingerprint, done.files, done.outputs = fingerprint, [], []
     if stage.sink:
+        # no task reads these before they are published, except the tokenizer's file
+        damaged_files.check(driver, [f for m in driver.reused for f in m["files"]])
         done.outputs = [m["outputs"] for m in manifests]
         done.staged += [f | {"directory": f"cache/out/{fingerprint}"} for m in manifests for f in m["files"]]
     else:

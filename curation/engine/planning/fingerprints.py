@@ -1,52 +1,57 @@
 """Computes fingerprints of all that a result depends on: code, configuration, models, environment.
 
-A fingerprint that misses something reuses stale results; one that includes too much discards good ones. Of code, what
-counts is the syntax tree without docstrings and comments, of the step's own module and all modules of the project
-that it imports. The environment counts by the versions of the packages whose output reaches the result.
+A fingerprint that misses something reuses stale results; one that includes too much discards good ones. Code counts
+with all that it imports, however deeply (core/imported_code.py): sources by their syntax trees, installed distributions
+by their versions. So a step runs again when a package that it uses has another version, and not for any other. The
+machine counts by Python's version and the CPU's features.
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
 import hashlib
 import inspect
 import locale
-import os
 import platform
 import sys
-from collections.abc import Iterable
-from importlib import metadata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import curation
 from curation import storage
+from curation.core import imported_code
 from curation.core.errors import UserError
+from curation.core.imported_code import ImportedCode
 from curation.step import Step
 
-# Packages whose version can change a byte of the result. Ray and the command line cannot.
-PACKAGES = (
-    *("pyarrow", "numpy", "numba", "duckdb", "xxhash", "resiliparse", "trafilatura", "lxml"),
-    *("fasttext", "kenlm", "datatrove", "datasketch", "presidio-analyzer", "phonenumbers", "spacy", "tldextract"),
-    *("tokenizers", "tiktoken", "sentencepiece"),
-)
+# The contract between steps and engine: it changes often, and no byte of any result depends on it.
+_SKIP = ("curation.step",)
 
 _ROOT = Path(curation.__file__).resolve().parent.parent
 
 
 @functools.cache
-def environment() -> dict[str, str]:
-    """Python, package versions and CPU features, which must be the same on a worker and its driver."""
-    found = {"python": ".".join(map(str, sys.version_info[:3])), "machine": platform.machine()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "absent"
-    found["cpu"] = ",".join(_cpu_features())
-    return found
+def machine() -> dict[str, str]:
+    """Python's version and the CPU's features, which every result depends on."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"python": python, "machine": platform.machine(), "cpu": ",".join(_cpu_features())}
+
+
+def environment(codes: Iterable[ImportedCode]) -> dict[str, str]:
+    """The machine, and the versions of all distributions that the code imports: equal on a worker and its driver."""
+    found: dict[str, str] = {}
+    for code in codes:
+        found |= code.distributions
+    return machine() | dict(sorted(found.items()))
+
+
+def differences(expected: Mapping[str, str]) -> dict[str, str]:
+    """What this process has of an `environment` where it has something else."""
+    here = machine()
+    found = imported_code.versions(name for name in expected if name not in here) | here
+    return {name: found[name] for name in expected if found[name] != expected[name]}
 
 
 def check_utf8() -> None:
@@ -67,85 +72,41 @@ def _cpu_features() -> list[str]:
     return sorted(k for k in ("AVX2", "FMA3", "AVX512F", "AVX512_SKX", "ASIMD", "SVE") if __cpu_features__.get(k))
 
 
-@functools.cache
-def environment_fingerprint() -> str:
-    return storage.fingerprint(environment())
-
-
-def code_fingerprint(cls: type) -> str:
-    """Fingerprint of the module that defines `cls` and of all the project's modules that it imports, however deeply."""
+def code_of(cls: type) -> ImportedCode:
+    """The module that defines a class, and all that it imports."""
     file = inspect.getsourcefile(cls)
-    if file is None:
-        return "builtin"
-    return module_fingerprint(file)
+    return module_code(file) if file is not None else ImportedCode({}, {})
+
+
+def module_code(file: str) -> ImportedCode:
+    """A module's file and all that it imports."""
+    return imported_code.imported_code(file, _SKIP)
+
+
+def code_fingerprint(*classes: type) -> str:
+    """Fingerprint of the modules that define the classes, and of all modules and distributions that these import."""
+    return storage.fingerprint([_summary(code_of(cls)) for cls in classes])
 
 
 def module_fingerprint(file: str) -> str:
-    """Fingerprint of a module's file and of all modules of the project that it imports, directly or not."""
-    seen: dict[str, str] = {}
-    pending = [str(Path(file).resolve())]
-    while pending:
-        path = pending.pop()
-        if path in seen:
-            continue
-        stat = os.stat(path)
-        seen[path], imports = _module(path, stat.st_mtime_ns, stat.st_size)
-        pending.extend(imports)
-    return storage.fingerprint(sorted(seen.values()))
+    """Fingerprint of a module's file and of all modules and distributions that it imports, directly or not."""
+    return storage.fingerprint(_summary(module_code(file)))
 
 
-@functools.cache
-def _module(path: str, mtime_ns: int, size: int) -> tuple[str, list[str]]:
-    """Hash and imports of a file. Cached by mtime and size: in a notebook a step's file changes between two runs."""
-    tree = ast.parse(Path(path).read_bytes())
-    imports: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            module = _absolute(path, node)
-            imports += [module, *(f"{module}.{a.name}" for a in node.names)]
-        elif isinstance(node, ast.Import):
-            imports += [a.name for a in node.names]
-        body = getattr(node, "body", None)
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and _docstring(node):
-            assert isinstance(body, list)
-            node.body = body[1:] or [ast.Pass()]
-    # `curation.step` is the contract: it changes often, and no byte of any result depends on it
-    ours = [n for n in imports if n.startswith("curation.") and n != "curation.step"]
-    files = [f for f in map(_file_of, ours) if f]
-    return hashlib.sha256(ast.dump(tree).encode("utf-8", "surrogatepass")).hexdigest(), files
+def source_fingerprint(file: str) -> str:
+    """As `module_fingerprint`, without the versions of distributions."""
+    return storage.fingerprint(module_code(file).sources)
 
 
-def _absolute(path: str, node: ast.ImportFrom) -> str:
-    """The absolute name of the module that an import names, relative or not."""
-    if node.level == 0:
-        return node.module or ""
-    folder = Path(path).parents[node.level - 1]
-    parts: list[str] = []
-    while (folder / "__init__.py").exists():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    return ".".join([*parts, *([node.module] if node.module else [])])
-
-
-def _docstring(node: ast.AST) -> bool:
-    body: list[Any] = getattr(node, "body", [])
-    return bool(body) and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+def _summary(code: ImportedCode) -> list[Any]:
+    return [code.sources, dict(code.distributions)]
 
 
 def module_file(module: str) -> str:
-    """The source file of a module of the project, found without importing it."""
-    file = _file_of(module)
-    assert file is not None, module
-    return file
-
-
-def _file_of(module: str) -> str | None:
-    """The file of a module of the project by its place, None for what is not one."""
-    base = _ROOT.joinpath(*module.split("."))
-    for file in (base.with_suffix(".py"), base / "__init__.py"):
-        if file.is_file():
-            return str(file)
-    return None
+    """The source file of a module of the project, by its place: nothing is imported."""
+    file = _ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    assert file.is_file(), module
+    return str(file)
 
 
 def options(instance: Any) -> dict[str, Any]:
@@ -167,7 +128,8 @@ def step_fingerprint(step: Step) -> str:
             "class": name,
             "version": step.version,
             "options": options(step),
-            "code": code_fingerprint(cls),
+            "code": code_fingerprint(cls, *step.plugins()),
+            "packages": imported_code.providers(step.packages()),
             "models": [models.sha256(m) for m in step.models()],
             "inputs": list(file_checksums(step.inputs())),
         }

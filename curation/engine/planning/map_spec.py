@@ -66,6 +66,7 @@ class MapSpec:
     poison: Sequence[tuple[str, str]] = ()  # (doc_id in hex, reason)
     state: Mapping[str, Any] | None = None  # of the phase before
     known: Mapping[str, Sequence[str]] = field(default_factory=dict)  # store directory -> files of this task
+    unread: Sequence[Mapping[str, Any]] = ()  # what the task that wrote the base store could not read
     joins: Mapping[str, Sequence[str]] = field(default_factory=dict)  # global step -> files with its signals by task
     numbers: Mapping[str, int] = field(default_factory=dict)  # global step -> this task's number in its stages
     probe: tuple[int, int] | None = (
@@ -74,12 +75,29 @@ class MapSpec:
     dry: bool = False  # with `probe`: no step runs either; returns the number of rows and the ids of the range
 
 
-class Poisoned(Exception):
-    """Records on which a step fails: [(doc_id in hex, file, step, reason)]."""
+@dataclass(frozen=True)
+class FailedRecord:
+    """A record on which code fails. Two with equal `place` fail at the same line of it, in the same way."""
 
-    def __init__(self, records: list[tuple[str, str, str, str]]) -> None:
-        super().__init__(f"{len(records)} records make a step fail; first: {records[0]}")
-        self.records = records
+    doc_id: str  # in hex
+    file: str
+    step: str  # empty where its worker dies: which step kills it is not known
+    reason: str  # type and message of the exception, scrubbed
+    error: str = ""  # type of the exception
+    at: str = ""  # "file:line", in the user's code where that is on the way
+    trace: str = ""  # traceback, of the first record of a place in its task
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return self.step, self.error, self.at
+
+
+class Poisoned(Exception):
+    """The records of a task on which code fails, and how many records the task has."""
+
+    def __init__(self, records: Sequence[FailedRecord], rows: int) -> None:
+        super().__init__(f"{len(records)} records make a step fail; first: {records[0].reason}")
+        self.records, self.rows = list(records), rows
 
     def __reduce__(self) -> Any:
-        return Poisoned, (self.records,)
+        return Poisoned, (self.records, self.rows)

@@ -20,12 +20,27 @@ from curation import storage
 from curation.config import rules
 from curation.config.pipeline import Pipeline
 from curation.config.rules import ParsedRule, Quantile
+from curation.core import imported_code
 from curation.core.errors import UserError
+from curation.core.imported_code import ImportedCode
 from curation.engine.planning import fingerprints, prior_run
+from curation.engine.planning.duplicate_files import refuse_duplicate_files
 from curation.engine.planning.exclude_list import ExcludeList, read_exclude_lists
 from curation.engine.planning.map_spec import Op, Source
+from curation.input_files import InputFile, list_inputs
 from curation.packing import mixing, shard_writer
 from curation.step import GlobalStep, MapStep, Step
+
+# What writes files of a run, first those of documents and signals. The versions of what these import count, those of
+# what only schedules and shows (Ray, psutil) do not.
+_WRITERS = (
+    "curation.engine.tasks.map_task",
+    "curation.engine.tasks.stage_task",
+    "curation.engine.results.ledger",
+    "curation.packing.document_writer",
+    "curation.packing.shard_writer",
+    "curation.packing.tokenizer.train_tokenizer",
+)
 
 
 @dataclass(frozen=True)
@@ -71,11 +86,12 @@ class Plan:
     scrubber: MapStep | None
     scrub_before: int
     sources: list[Source]
-    files: list[list[storage.InputFile]]  # a list a source
+    files: list[list[InputFile]]  # a list a source
     fingerprint: str  # of the whole run: equal means nothing to do
     base_fingerprint: str
     excluded: ExcludeList
     step_fingerprints: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)  # the machine and all distributions that the run uses
     pinned: dict[Quantile, Any] = field(default_factory=dict)  # quantiles taken from another run instead of computed
 
     @property
@@ -104,15 +120,16 @@ def make_plan(pipeline: Pipeline, *, limit: int | None = None, sample: float | N
         if isinstance(step, MapStep) and step.scrubs:
             scrubber, scrub_before = step, position
             break
-    environment = fingerprints.environment_fingerprint()
+    writers = [fingerprints.module_code(fingerprints.module_file(name)) for name in _WRITERS]
     scrub = own[scrubber.name] if scrubber is not None else None
-    base = storage.fingerprint([environment, scrub])
+    base = storage.fingerprint([fingerprints.environment(writers[:1]), scrub])
     sources = [Source(s.reader, s.root, s.collection, s.domain) for s in pipeline.sources]
     files = [_files(s.name, s.root, s.path) for s in pipeline.sources]
+    refuse_duplicate_files(pipeline.sources, files)
     excluded = read_exclude_lists(pipeline.exclude)
     plan = Plan(
         pipeline, [], {s.name: pa.struct(list(s.signals)) for s in steps}, scrubber, scrub_before, sources, files, "",
-        base, excluded, own,
+        base, excluded, own, fingerprints.environment([*writers, *_used_code(pipeline)]),
     )  # fmt: skip
     plan.segments = _segments(plan, base)
     if pipeline.quantiles:
@@ -123,8 +140,8 @@ def make_plan(pipeline: Pipeline, *, limit: int | None = None, sample: float | N
             # the first rule that fails and the first group that holds decide, and sorted JSON has no order
             "order": [[list(e.rules) for e in pipeline.steps], list(pipeline.mix.groups)],
             "steps": own,
-            "engine": fingerprints.module_fingerprint(fingerprints.module_file("curation.engine.runtime.run")),
-            "environment": environment,
+            "engine": fingerprints.source_fingerprint(fingerprints.module_file("curation.engine.runtime.run")),
+            "environment": plan.environment,
             "files": [[(f.path, f.size, f.version) for f in listed] for listed in files],
             "exclude": excluded.fingerprint(),
             "prior_run": [_prior_run(step, pipeline.seed) for step in steps],
@@ -137,15 +154,23 @@ def make_plan(pipeline: Pipeline, *, limit: int | None = None, sample: float | N
     return plan
 
 
+def _used_code(pipeline: Pipeline) -> list[ImportedCode]:
+    """The code of all readers and steps, and of what steps import by name."""
+    steps = [entry.step for entry in pipeline.steps]
+    classes = [*(type(s.reader) for s in pipeline.sources), *(c for s in steps for c in (type(s), *s.plugins()))]
+    packages = ImportedCode({}, imported_code.providers(p for s in steps for p in s.packages()))
+    return [*map(fingerprints.code_of, classes), packages]
+
+
 def _prior_run(step: Step, seed: int) -> str | None:
     """Fingerprint of the record of this step's prior run; raises UserError if it is missing or of other options."""
     earlier = prior_run.load_prior_run(step, seed) if isinstance(step, GlobalStep) else None
     return earlier.fingerprint if earlier is not None else None
 
 
-def _files(name: str, root: str, path: str) -> list[storage.InputFile]:
+def _files(name: str, root: str, path: str) -> list[InputFile]:
     try:
-        found = storage.list_inputs(root, path)
+        found = list_inputs(root, path)
     except FileNotFoundError:
         raise UserError(f"source {name!r}: its root {root} does not exist") from None
     if not found:
@@ -166,11 +191,14 @@ def _pinned(path: str, segments: Sequence[Segment]) -> dict[Quantile, Any]:
     """The values of all quantiles that rules use, from the run.json of another run."""
     import json
 
+    from curation.core import checked_json
+
     fs, inner = storage.filesystem(path)
     try:
-        there = {
-            Quantile(q["signal"], q["p"], q["by"]): q["value"] for q in json.loads(fs.cat_file(inner))["quantiles"]
-        }
+        data = fs.cat_file(inner)
+        # a file of this program has a checksum, one that somebody wrote by hand has none
+        made = checked_json.decode(data, path) if checked_json.is_checked(data) else json.loads(data)
+        there = {Quantile(q["signal"], q["p"], q["by"]): q["value"] for q in made["quantiles"]}
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UserError(
             f"quantiles: {path} cannot be read as the run.json of a finished run ({type(e).__name__}: {e})"

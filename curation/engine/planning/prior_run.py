@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation import storage
-from curation.core.errors import UserError
+from curation.core.errors import DamagedFile, UserError
 from curation.engine.planning import fingerprints
 from curation.step import Corpus, GlobalStep
 from curation.storage import Storage
@@ -79,7 +79,10 @@ def find_reusable(
     path = f"cache/reuse/{key}.json"
     if not store.exists(path):
         return Reusable(path, execution, dict(prior.stages) if prior is not None else {})
-    record = store.read_json(path)
+    try:
+        record = store.read_json(path)
+    except DamagedFile:  # counts as absent; it is written again when the step has run
+        return Reusable(path, execution, dict(prior.stages) if prior is not None else {})
     return Reusable(path, execution, dict(record["used"] if record["execution"] == execution else record["stages"]))
 
 
@@ -145,7 +148,7 @@ def load_prior_run(step: GlobalStep, seed: int) -> PriorRunRecord | None:
 def _same_step(step: GlobalStep) -> str:
     """Fingerprint of a step's code and options, apart from its prior run."""
     return storage.fingerprint(
-        [fingerprints.code_fingerprint(type(step)), fingerprints.options(step) | {"prior_run": None}]
+        [fingerprints.code_of(type(step)).sources, fingerprints.options(step) | {"prior_run": None}]
     )
 
 

@@ -12,6 +12,13 @@ from curation.step import Corpus
 
 def build_result(phases: Phases) -> ResultFiles:
     """Runs the shuffles that write the result; returns the files it consists of."""
+    made = build_ledger(phases)
+    build_shards.build_documents_and_shards(phases, made)
+    return made
+
+
+def build_ledger(phases: Phases) -> ResultFiles:
+    """The ledger, and the index of its URLs: of the documents as they are after the latest map phase."""
     made = ResultFiles()
     plan = phases.plan
     types = [(name, kind) for name, kind in plan.types.items()]
@@ -29,5 +36,4 @@ def build_result(phases: Phases) -> ResultFiles:
             f"the ledger has {sum(f['rows'] for f in rows.outputs if f)} rows for {everything.documents} records"
         )
     made.staged += rows.staged + urls.staged
-    build_shards.build_documents_and_shards(phases, made)
     return made

@@ -23,10 +23,7 @@ KEPT_COLUMNS = ("doc_id", "text", "url", "domain", "source", "date", "meta", "re
 
 
 def build_documents_and_shards(phases: Phases, made: ResultFiles) -> None:
-    """Adds documents/ and, if the pipeline has a tokenizer, shards/ to the result.
-
-    Raises UserError if no document is left.
-    """
+    """Adds documents/ and, if the pipeline has a tokenizer, shards/ to the result."""
     plan = phases.plan
     corpus = Corpus(
         documents=sum(m["out"] for m in phases.manifests),
@@ -35,7 +32,6 @@ def build_documents_and_shards(phases: Phases, made: ResultFiles) -> None:
         seed=plan.pipeline.seed,
     )
     code = fingerprints.module_fingerprint(document_writer.__file__)
-    train_tokenizer.refuse_empty_corpus(corpus)
     schema = pa.schema(
         [*(pa.field(c, _type(c)) for c in KEPT_COLUMNS), *(pa.field(n, t) for n, t in plan.types.items())]
     )
@@ -60,7 +56,7 @@ def _shards(phases: Phases, made: ResultFiles, corpus: Corpus) -> None:
     wanted = pipeline.tokenizer
     assert wanted is not None
     code = fingerprints.module_fingerprint(shard_writer.__file__)
-    base = storage.fingerprint([code, corpus.seed, fingerprints.environment_fingerprint()])
+    base = storage.fingerprint([code, corpus.seed, fingerprints.machine()])
     if wanted.train is not None:
         options: list[Any] = [wanted.train.kind, wanted.train.vocab, wanted.train.sample_bytes]
         stages = train_tokenizer.train_tokenizer_stages(
@@ -108,7 +104,7 @@ def _shards(phases: Phases, made: ResultFiles, corpus: Corpus) -> None:
         info,
         weights=weights,
         budget=pipeline.mix.budget,
-        max_epochs=pipeline.mix.max_epochs if pipeline.mix.budget is not None else None,
+        max_epochs=1.0 if pipeline.mix.max_epochs is None and pipeline.mix.budget else pipeline.mix.max_epochs,
         temperature=pipeline.mix.temperature,
         shortfall=pipeline.mix.shortfall,
         seed=corpus.seed,

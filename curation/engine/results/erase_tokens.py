@@ -11,12 +11,15 @@ cannot change files in place, the shard is written again under its name.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
 from curation import shards, storage
+from curation.core.atomic_files import no_link
+from curation.core.errors import DamagedFile
 from curation.storage import Storage
 
 
@@ -28,7 +31,7 @@ def erase_tokens(store: Storage, doc_ids: Sequence[str]) -> int:
     for place in _shard_folders(store):
         manifest = shards.read_manifest(store.url(f"{place}/manifest.json"))
         side = f"{place}/{shards.TOMBSTONES}"
-        tombstones = store.read_json(side) if store.exists(side) else {}
+        tombstones = store.read_plain_json(side) if store.exists(side) else {}
         for _, _, entry in manifest.entries():
             path = f"{place}/{entry.path}"
             shard = shards.open_shard(store.url(path), entry=entry)
@@ -48,7 +51,7 @@ def erase_tokens(store: Storage, doc_ids: Sequence[str]) -> int:
             had = tombstones.get(entry.path, {"doc_ids": []})
             sha256 = storage.digest(store.read_bytes(path))
             tombstones[entry.path] = {"doc_ids": sorted({*had["doc_ids"], *ids}), "sha256": sha256}
-        store.write_json(side, tombstones)
+        store.write_bytes(side, (json.dumps(tombstones, sort_keys=True, indent=1) + "\n").encode())
     _invalidate_phases(store, done)
     return total
 
@@ -72,7 +75,7 @@ def _write(store: Storage, path: str, spans: Sequence[tuple[int, int]], eos: int
             changed[at + a * width : at + b * width] = value * (b - a)
         store.write_bytes(path, bytes(changed))
         return
-    with open(store.full(path), "r+b") as out:
+    with open(store.full(path), "r+b", opener=no_link) as out:
         for a, b in spans:
             out.seek(at + a * width)
             out.write(value * (b - a))
@@ -83,7 +86,11 @@ def _write(store: Storage, path: str, spans: Sequence[tuple[int, int]], eos: int
 def _invalidate_phases(store: Storage, changed: set[tuple[int, int]]) -> None:
     """Removes the records of finished phases whose files were changed, since the result is linked to them."""
     for name in store.names("cache/phases") if changed else ():
-        tasks = store.read_json(f"cache/phases/{name}")["tasks"].values()
+        try:
+            tasks = store.read_json(f"cache/phases/{name}")["tasks"].values()
+        except DamagedFile:  # it counts as absent
+            store.remove(f"cache/phases/{name}")
+            continue
         files = [f["path"] for t in tasks for f in t.get("files", ()) if f["path"].startswith("cache/out/")]
         for file in files:
             if store.exists(file):

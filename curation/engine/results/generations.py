@@ -20,6 +20,8 @@ from typing import Any
 
 from curation import storage
 from curation.config.pipeline import Pipeline, Tokenizer
+from curation.core.errors import DamagedFile, UserError
+from curation.core.relative_paths import check_relative
 from curation.storage import Storage
 
 DELETED, STATE, MANIFEST = "deleted_documents.jsonl", "generation.json", "result/shards/manifest.json"
@@ -31,6 +33,8 @@ def apply_deletions(store: Storage, pipeline: Pipeline) -> Pipeline:
         pipeline = dataclasses.replace(pipeline, exclude=(*pipeline.exclude, store.url(DELETED)))
     pins = _state(store)
     tokenizer, quantiles = pins.get("tokenizer"), pins.get("quantiles")
+    if tokenizer:
+        _check_pinned_tokenizer(store, tokenizer["file"])
     if tokenizer and tokenizer["of"] == _tokenizer_of(pipeline):
         pipeline = dataclasses.replace(pipeline, tokenizer=Tokenizer(path=store.url(tokenizer["file"])))
     if quantiles and pipeline.quantiles is None and quantiles["of"] == _rules_of(pipeline):
@@ -61,9 +65,12 @@ def begin_generation(store: Storage, pipeline: Pipeline, entries: Sequence[dict[
     of = _tokenizer_of(pipeline)
     if of is not None:
         file = "result/shards/tokenizer.json"
-        name = f"pinned/tokenizer-{storage.digest(store.read_bytes(file))[:12]}.json"
+        data = store.read_bytes(file)
+        if storage.digest(data) != store.read_plain_json(MANIFEST)["tokenizer"]["sha256"]:
+            raise DamagedFile(file, "it is not the tokenizer of these shards", store.root)
+        name = f"pinned/tokenizer-{storage.digest(data)[:12]}.json"
         if not store.exists(name):
-            store.write_bytes(name, store.read_bytes(file))
+            store.write_bytes(name, data)
         pins["tokenizer"] = {"file": name, "of": of}
     quantiles = store.read_json("run.json").get("quantiles")
     if quantiles and pipeline.quantiles is None:
@@ -94,11 +101,32 @@ def keep_previous_shards(store: Storage) -> None:
 
 def current_generation(store: Storage) -> int:
     """The generation number of the present shards; without shards, of the result."""
-    return int(store.read_json(MANIFEST)["generation"]) if store.exists(MANIFEST) else next_generation(store)
+    return int(store.read_plain_json(MANIFEST)["generation"]) if store.exists(MANIFEST) else next_generation(store)
 
 
 def _state(store: Storage) -> dict[str, Any]:
-    return dict(store.read_json(STATE)) if store.exists(STATE) else {}
+    try:
+        state = store.read_json(STATE) if store.exists(STATE) else {}
+    except DamagedFile as error:
+        raise UserError(
+            f"{store.url(STATE)} is damaged: {error.reason}. It says which generation the shards are and what is "
+            "pinned for them, and cannot be made again: restore it from a copy, or curate into a new directory with "
+            f"{store.url(DELETED)} as an `exclude` list."
+        ) from None
+    for pin in ("tokenizer", "quantiles"):
+        if pin in state:
+            check_relative(state[pin]["file"], store.url(STATE))
+    return state
+
+
+def _check_pinned_tokenizer(store: Storage, file: str) -> None:
+    """Compares the file with the start of its checksum, which is in its name. Raises UserError."""
+    if not store.exists(file) or f"-{storage.digest(store.read_bytes(file))[:12]}." not in file:
+        raise UserError(
+            f"{store.url(file)} is missing or damaged: it is the tokenizer that this run's generations share. Copy "
+            "tokenizer.json of the run's shards or of a generation there, or curate into a new directory with "
+            f"{store.url(DELETED)} as an `exclude` list."
+        )
 
 
 def _tokenizer_of(pipeline: Pipeline) -> dict[str, Any] | None:

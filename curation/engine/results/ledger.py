@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from curation import document
+from curation import checked_parquet, document
 from curation.core.errors import UserError
 from curation.engine.tasks.task_documents import OUTCOME, TaskDocuments
 from curation.step import Corpus, Output, Stage, StagePlan
@@ -117,7 +116,7 @@ def file_name(directory: str, number: int, files: int) -> str:
 
 def write_sorted(file: Any, table: pa.Table) -> None:
     """Writes Parquet for look-ups by the first column: small row groups, their bounds in the footer."""
-    with pq.ParquetWriter(file, table.schema, compression="zstd", compression_level=1) as writer:
+    with checked_parquet.Writer(file, table.schema, compression="zstd", compression_level=1) as writer:
         writer.write_table(table.combine_chunks(), row_group_size=GROUP)
 
 

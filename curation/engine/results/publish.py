@@ -2,6 +2,9 @@
 
 Files are staged by sink tasks under names that carry their fingerprints. Publishing links them into a fresh tree and
 swaps it for the old one, so that a reader finds the old result or the new one, never half of each.
+
+    result/    the result of the newest run that came to its end
+    decided/   the ledger of a run that stopped after it had decided about documents; gone when a run ends or begins
 """
 
 from __future__ import annotations
@@ -10,6 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curation.storage import Storage, Written
+
+RESULT, DECIDED = "result", "decided"
+
+
+def newest_tree(store: Storage) -> str | None:
+    """The tree with the newest ledger: of the run that stopped, else of the finished one; None if there is neither."""
+    return next((tree for tree in (DECIDED, RESULT) if store.exists(f"{tree}/ledger")), None)
 
 
 @dataclass
@@ -21,31 +31,31 @@ class ResultFiles:
     counts: dict[str, Any] = field(default_factory=dict)
 
 
-def publish(store: Storage, made: ResultFiles) -> list[Written]:
-    """Makes `result/` hold exactly these files."""
+def publish(store: Storage, made: ResultFiles, tree: str = RESULT) -> list[Written]:
+    """Makes the tree hold exactly these files."""
     if store.local:
-        return _publish_local(store, made)
-    return _publish_remote(store, made)
+        return _publish_local(store, made, tree)
+    return _publish_remote(store, made, tree)
 
 
-def _publish_local(store: Storage, made: ResultFiles) -> list[Written]:
-    fresh, old = "result.new", "result.old"
+def _publish_local(store: Storage, made: ResultFiles, tree: str) -> list[Written]:
+    fresh, old = f"{tree}.new", f"{tree}.old"
     store.remove(fresh)
     written = _fill(store, made, fresh)
     store.sync(fresh)
     store.remove(old)
-    if store.exists("result"):
-        store.rename("result", old)
-    store.rename(fresh, "result")
+    if store.exists(tree):
+        store.rename(tree, old)
+    store.rename(fresh, tree)
     store.remove(old)
-    return [Written(w.path.replace(fresh, "result", 1), w.size, w.sha256) for w in written]
+    return [Written(w.path.replace(fresh, tree, 1), w.size, w.sha256) for w in written]
 
 
-def _publish_remote(store: Storage, made: ResultFiles) -> list[Written]:
+def _publish_remote(store: Storage, made: ResultFiles, tree: str) -> list[Written]:
     # No rename here: readers go by the manifest, so that is removed first and written last.
-    store.remove("result/shards/manifest.json")
-    present = set(store.walk("result"))
-    written = _fill(store, made, "result")
+    store.remove(f"{tree}/shards/manifest.json")
+    present = set(store.walk(tree))
+    written = _fill(store, made, tree)
     for stale in sorted(present - {w.path for w in written}):
         store.remove(stale)
     return written

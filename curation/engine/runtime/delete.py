@@ -23,7 +23,7 @@ from curation.engine.execution.executors import Executor
 from curation.engine.results import erase_tokens, explain, generations
 from curation.engine.runtime import lock
 from curation.engine.runtime.run import RunResult, curate
-from curation.engine.runtime.run_record import find_run
+from curation.engine.runtime.run_record import load_run
 from curation.storage import Storage
 
 
@@ -51,7 +51,7 @@ def delete_documents(
     Raises UserError for a run that is not finished, and for a document or URL that is not in it.
     """
     store = Storage(run_dir)
-    made = find_run(store)
+    made = load_run(store)
     if made is None or "file" not in made or not store.exists("result/ledger"):
         raise UserError(
             f"{run_dir} is not a finished run: let `gristmill curate` finish first, or give another run directory"
@@ -73,6 +73,7 @@ def delete_documents(
         return Deletion(entries, generations.current_generation(store), None, tokens)
     ran = curate(
         pipeline, run_dir, executor=executor, address=address, workers=workers, limit=made.get("limit"),
-        sample=made.get("sample"), allow_missing=bool(made.get("unread")), progress=progress,
+        sample=made.get("sample"), allow_missing=bool(made.get("unread")),
+        allow_unreadable=True, progress=progress,
     )  # fmt: skip
     return Deletion(entries, generations.current_generation(store), ran)

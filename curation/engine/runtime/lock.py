@@ -1,8 +1,8 @@
 """Locks a run directory, so that only one driver works in it.
 
-On a local disk the kernel holds the lock, so that it goes with the process however that ends. On an object store it
-is an object with the time of the last heartbeat: another driver is refused until that is a minute old, unless the
-holder ran on the same machine and is gone. Two drivers that start at the same moment both write it, wait a second, and
+In a folder the lock is a file (curation/core/directory_lock.py). On an object store it is an object with the time of
+the last heartbeat: another driver is refused until that is a minute old, unless the holder ran on the same machine and
+is gone. Two drivers that start at the same moment both write it, wait a second, and
 read who was last. Even if both continue nothing breaks: what they commit has the same names and bytes.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -22,6 +21,7 @@ from typing import Any
 
 import psutil
 
+from curation.core import directory_lock
 from curation.core.errors import UserError
 from curation.storage import Storage
 
@@ -50,25 +50,18 @@ def _busy(storage: Storage, holder: str) -> UserError:
 
 @contextlib.contextmanager
 def _hold_local(storage: Storage) -> Iterator[None]:
-    try:
-        os.makedirs(storage.full(""), exist_ok=True)
-        descriptor = os.open(storage.full(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:  # reported by the caller
-            raise
-        raise UserError(
-            f"cannot write to the run directory {storage.root}: {error.strerror or error}. Make it writable, or give "
-            "another one with --run."
-        ) from error
-    with open(descriptor, "a+", encoding="utf-8") as f:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            f.seek(0)
-            raise _busy(storage, f.read().strip() or "it has not written its name yet") from None
-        f.truncate(0)
-        f.write(f"{socket.gethostname()}, process {os.getpid()}")
-        f.flush()
+            stack.enter_context(directory_lock.hold(storage.full("")))
+        except directory_lock.DirectoryBusy as error:
+            raise _busy(storage, str(error)) from None
+        except OSError as error:
+            if error.errno == errno.ENOSPC:  # reported by the caller
+                raise
+            raise UserError(
+                f"cannot write to the run directory {storage.root}: {error.strerror or error}. Make it writable, or "
+                "give another one with --run."
+            ) from error
         yield
 
 
@@ -114,8 +107,7 @@ def _read(storage: Storage) -> dict[str, Any] | None:
 def _machine() -> str:
     """Identifies this boot of this kernel and this process namespace, in which process ids can be compared."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
-            return f"{f.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
+        return f"{directory_lock.boot_id()}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return uuid.uuid4().hex  # equal to no other, so that only the heartbeat counts
 

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from curation import storage
 from curation.config.stored_pipeline import write_stored_pipeline
-from curation.core.errors import UserError
+from curation.core.errors import DamagedFile, UserError
 from curation.engine.execution.phases import Phases
 from curation.engine.execution.poison_list import FILE as POISON
-from curation.engine.planning import fingerprints
 from curation.engine.planning.plan import Plan
+from curation.engine.results.publish import DECIDED
 from curation.storage import Storage, Written
 
-FORMAT = 2  # of run.json and the files beside it: 1 had other names for keys and for the list of deleted documents
+FORMAT = 3  # of run.json and the files beside it: those of 2 had no checksums, 1 had other names for keys
 
 
 def read_run(store: Storage) -> dict[str, Any]:
     """The run.json of a run directory. Raises UserError where there is none."""
-    made = find_run(store)
+    made = load_run(store)
     if made is None:
         raise UserError(
             f"{store.root} is not a run directory: it has no run.json\n  give the directory that curate wrote"
@@ -31,12 +31,27 @@ def read_run(store: Storage) -> dict[str, Any]:
 
 
 def find_run(store: Storage) -> dict[str, Any] | None:
-    """The run.json of a directory, None where there is none yet. Raises UserError for that of another version."""
+    """The run.json of a directory, None where there is none yet or a damaged one: what was committed is found by its
+    manifests, and run.json is written anew. Raises UserError for that of another version."""
     try:
-        made = dict(store.read_json("run.json")) if store.exists("run.json") else None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return None  # a damaged disk's: what was committed is found by its manifests, and run.json written anew
-    if made is not None and made.get("format") != FORMAT:
+        return load_run(store)
+    except DamagedFile:
+        return None
+
+
+def load_run(store: Storage) -> dict[str, Any] | None:
+    """As `find_run`, but raises DamagedFile for a damaged one."""
+    if not store.exists("run.json"):
+        return None
+    try:
+        made = store.read_json("run.json")
+    except DamagedFile:
+        made = {"format": FORMAT}
+        with contextlib.suppress(ValueError):  # before format 3 the file had no checksum
+            made = dict(store.read_plain_json("run.json"))
+        if "checksum" in made or made.get("format") == FORMAT:
+            raise
+    if made.get("format") != FORMAT:
         raise UserError(
             f"{store.root} was made by another version of gristmill: its run.json has the format "
             f"{made.get('format', 1)}, this version reads {FORMAT}. Curate into a new directory (--run)."
@@ -52,26 +67,29 @@ def run_fingerprint(store: Storage, plan: Plan) -> str:
 
 def write_header(store: Storage, plan: Plan) -> None:
     """Writes the resolved configuration before work starts; run.json says from now on that the run is not done."""
-    write_stored_pipeline(store, plan.pipeline.resolved())
     made = find_run(store)
     if made is None:
         store.write_json(
             "run.json", {"format": FORMAT, "name": plan.pipeline.name, "unread": [], "counts": {}, "done": None}
         )
-    elif made.get("done") is not None:
-        store.write_json("run.json", made | {"done": None})
+    elif made.get("done") is not None or "stopped" in made:
+        kept = {k: v for k, v in made.items() if k not in ("stopped", "undecided")}
+        store.write_json("run.json", kept | {"done": None})
+    write_stored_pipeline(store, plan.pipeline.resolved())  # after run.json, by which the directory is a run's
+    store.remove(DECIDED)
     if store.local:
         os.makedirs(store.full("log"), exist_ok=True)
 
 
 def write_run(
     store: Storage, plan: Plan, phases: Phases, counts: dict[str, Any], unread: list[dict[str, Any]], done: str | None,
-    limit: int | None, sample: float | None, files: Iterable[Written] = (),
+    limit: int | None, sample: float | None, files: Iterable[Written] = (), undecided: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Writes run.json at the end of a run, or where it stopped (`done` is None).
 
-    done    see `run_fingerprint`
-    files   of the result
+    done       see `run_fingerprint`
+    files      of the result
+    undecided  steps that a run that stopped had not come to
     """
     listed = [
         {"source": s.name, "root": s.root, "files": len(files), "bytes": sum(f.size for f in files)}
@@ -92,7 +110,7 @@ def write_run(
             "seed": plan.pipeline.seed,
             "done": done,
             "fingerprint": plan.fingerprint,
-            "versions": fingerprints.environment(),
+            "versions": plan.environment,
             "steps": plan.step_fingerprints,
             "inputs": listed,
             "quantiles": [
@@ -101,6 +119,8 @@ def write_run(
             ],
             "counts": counts,
             "unread": unread,
+            "left_out": phases.poison.left_out(),
+            "undecided": list(undecided),
             "phases": costs,
             "files": sorted((w.as_dict() for w in files), key=lambda w: w["path"]),
             "stages": {name: joined.stage_fingerprints for name, joined in phases.joins.items()},
@@ -114,12 +134,12 @@ def _absolute(file: str) -> str:
 
 
 def total_cost(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds and CPU seconds of tasks, summed, and the largest peak memory in bytes."""
+    """Seconds and CPU seconds of tasks, summed, and the largest peak memory in bytes; 0 where there is no figure."""
     costs = [m["cost"] for m in manifests if "cost" in m]
     return {
         "seconds": round(sum(c["seconds"] for c in costs), 3),
         "cpu_seconds": round(sum(c["cpu_seconds"] for c in costs), 3),
-        "peak_bytes": max((c["peak_bytes"] for c in costs), default=0),
+        "peak_bytes": max((c["peak_bytes"] or 0 for c in costs), default=0),
     }
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from curation.config.pipeline import Pipeline
+from curation.config.where_condition import one_line
+from curation.engine.execution import first_records
 from curation.engine.planning.plan import PlannedOp, make_plan
 from curation.engine.planning.split_input import split_input
 from curation.engine.results import generations
@@ -13,11 +16,16 @@ from curation.engine.runtime.run_record import find_run, read_run, run_fingerpri
 from curation.storage import Storage
 
 
-def plan_run(pipeline: Pipeline, run_dir: str) -> dict[str, Any]:
-    """Says what `curate` would do: phases, tasks, bytes, disk. Reads nothing but listings and file footers."""
+def plan_run(pipeline: Pipeline, run_dir: str, *, allow_unreadable: bool = False) -> dict[str, Any]:
+    """Says what `curate` would do: phases, tasks, bytes, disk. Reads listings, file footers, and the first records.
+
+    Raises UserError for a source whose first records cannot be read, for the most part, unless that is allowed.
+    """
     store = Storage(run_dir)
     made = make_plan(generations.apply_deletions(store, pipeline))
     specs = split_input(made)
+    if not allow_unreadable:
+        first_records.check_here(made)
     finished = find_run(store)
     phases = []
     for segment in made.segments:
@@ -46,7 +54,14 @@ def plan_run(pipeline: Pipeline, run_dir: str) -> dict[str, Any]:
 
 
 def _shown(op: PlannedOp) -> str:
-    return f"{op.step.name}: " + ("; ".join(r.sql for r in op.rules) or "no rule")
+    return f"{op.step.name}: " + ("; ".join(one_line(r.sql) for r in op.rules) or "no rule")
+
+
+def run_state(made: Mapping[str, Any]) -> str:
+    """done, quarantined (files could not be read), stopped (by an error), or unfinished, by a run's run.json."""
+    if made["done"]:
+        return "done"
+    return "quarantined" if made["unread"] else "stopped" if made.get("stopped") else "unfinished"
 
 
 def run_status(run_dir: str) -> dict[str, Any]:
@@ -62,7 +77,9 @@ def run_status(run_dir: str) -> dict[str, Any]:
     open_ = Counter(p.split("/")[2] for p in store.walk("cache/tasks"))
     return {
         "name": made["name"],
-        "state": "done" if made["done"] else ("quarantined" if made["unread"] else "unfinished"),
+        "state": run_state(made),
+        "stopped": made.get("stopped"),
+        "left_out": made.get("left_out", []),
         "counts": made["counts"],
         "unread": made["unread"],
         "finished": finished,

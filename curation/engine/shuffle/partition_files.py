@@ -4,22 +4,28 @@ A producer writes one file. Its rows are sorted by partition in runs of bounded 
 one Arrow record batch message, and an index at the end has the offset of each. A consumer reads the index and then the
 byte ranges of its partition, so T producers and P consumers make T files, not T times P.
 
-    magic | batch messages ... | schema | index: int64[n, 3] of (partition, offset, length) | footer: offsets, magic
+    magic | batch messages ... | schema | index: int64[n, 4] of (partition, offset, length, checksum) | footer
+
+The footer holds where schema and index are and a checksum of everything from the schema on. Checksums are xxh3-64: each
+is compared before what it covers is parsed.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
+from curation.core.errors import DamagedFile
 from curation.storage import Storage, Written
 
-MAGIC = b"GMXCHG01"
-_FOOTER = struct.Struct("<qqq8s")  # where the schema starts, where the index starts, entries, magic
+MAGIC = b"GMXCHG02"
+_FOOTER = struct.Struct("<qqqQ8s")  # where the schema starts, where the index starts, entries, checksum, magic
+_ENTRY = 4 * 8  # bytes of an entry of the index
 RUN_BYTES = 32 << 20  # rows are held and sorted by so much at a time: what bounds a producer's memory
 
 
@@ -33,7 +39,7 @@ class PartitionWriter:
         self._sink.write(MAGIC)
         self._pending: list[pa.RecordBatch] = []
         self._bytes = 0
-        self._index: list[tuple[int, int, int]] = []
+        self._index: list[tuple[int, int, int, int]] = []
         self.rows = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -64,17 +70,16 @@ class PartitionWriter:
             at = self._sink.tell()
             message = part.serialize()
             self._sink.write(message)
-            self._index.append((int(to[start]), at, message.size))
+            self._index.append((int(to[start]), at, message.size, xxhash.xxh3_64_intdigest(message)))
 
     def close(self) -> Written:
         """Writes index and footer and commits the file."""
         self._flush()
         schema_at = self._sink.tell()
-        self._sink.write(self.schema.serialize())
-        index_at = self._sink.tell()
-        index = np.array(self._index, dtype="<i8").reshape(-1, 3)
-        self._sink.write(index.tobytes())
-        self._sink.write(_FOOTER.pack(schema_at, index_at, len(index), MAGIC))
+        schema = self.schema.serialize().to_pybytes()
+        index = np.array(self._index, dtype="<u8").reshape(-1, 4).tobytes()
+        places = (schema_at, schema_at + len(schema), len(self._index))
+        self._sink.write(schema + index + _FOOTER.pack(*places, _checksum(schema + index, *places), MAGIC))
         self._context.__exit__(None, None, None)
         return self.written
 
@@ -106,27 +111,47 @@ def read_all(storage: Storage, path: str) -> Iterator[pa.RecordBatch]:
 class _PartitionFile:
     def __init__(self, storage: Storage, path: str) -> None:
         self.storage, self.path = storage, path
-        with storage.open(path) as f:
+        with self._open() as f:
             size = f.seek(0, 2)
             if size < _FOOTER.size + len(MAGIC):
-                raise ValueError(f"partition file {path} is truncated")
+                raise DamagedFile(path, "it is cut off", storage.root)
             f.seek(size - _FOOTER.size)
-            schema_at, index_at, entries, magic = _FOOTER.unpack(f.read(_FOOTER.size))
-            if magic != MAGIC or index_at + entries * 24 + _FOOTER.size != size:
-                raise ValueError(f"partition file {path} is damaged")
+            *places, checksum, magic = _FOOTER.unpack(f.read(_FOOTER.size))
+            schema_at, index_at, entries = places
+            end = index_at + entries * _ENTRY
+            if magic != MAGIC or not 0 <= schema_at <= index_at <= end == size - _FOOTER.size:
+                raise DamagedFile(path, "it does not end with a footer of this version", storage.root)
             f.seek(schema_at)
-            tail: Any = f.read(index_at - schema_at + entries * 24)
+            tail: Any = f.read(end - schema_at)
+        if _checksum(tail, *places) != checksum:
+            raise DamagedFile(path, "its index changed after it was written", storage.root)
         self.schema = pa.ipc.read_schema(pa.py_buffer(tail[: index_at - schema_at]))
-        self.index = np.frombuffer(tail, dtype="<i8", offset=index_at - schema_at).reshape(-1, 3)
+        self.index = np.frombuffer(tail, dtype="<u8", offset=index_at - schema_at).reshape(-1, 4)
+
+    def _open(self) -> IO[bytes]:
+        try:
+            return self.storage.open(self.path)
+        except FileNotFoundError as error:
+            raise DamagedFile(self.path, "it is missing", self.storage.root) from error
 
     def batches(self, partition: int) -> Iterator[pa.RecordBatch]:
         mine = self.index[self.index[:, 0] == partition]
         if not len(mine):
             return
-        with self.storage.open(self.path) as f:
-            for _, offset, length in mine:
-                f.seek(int(offset))
-                yield pa.ipc.read_record_batch(pa.py_buffer(f.read(int(length))), self.schema)
+        with self._open() as f:
+            for _, offset, length, checksum in mine.tolist():
+                f.seek(offset)
+                message = f.read(length)
+                if xxhash.xxh3_64_intdigest(message) != checksum:
+                    raise DamagedFile(
+                        self.path, f"bytes {offset} and the following changed after they were written",
+                        self.storage.root,
+                    )  # fmt: skip
+                yield pa.ipc.read_record_batch(pa.py_buffer(message), self.schema)
+
+
+def _checksum(tail: bytes, *places: int) -> int:
+    return xxhash.xxh3_64_intdigest(tail + struct.pack("<qqq", *places))
 
 
 def merge(storage: Storage, files: Sequence[str], path: str) -> Written:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation import checked_parquet
 from curation.storage import Storage, Written
 
 # A row group ends after so many rows or bytes, whichever comes first: a function of the rows alone, so that the size
@@ -33,7 +34,7 @@ class Writer:
         self._rows = 0
         self._bytes = 0
         self._context: Any = None
-        self._writer: pq.ParquetWriter | None = None
+        self._writer: checked_parquet.Writer | None = None
         self.rows = 0
         self.written: Written | None = None
 
@@ -71,7 +72,7 @@ class Writer:
             self._context = self.storage.create(self.path)
             sink, self.written = self._context.__enter__()
             # bounds of the row numbers are for finding rows; those of signals would take more space than the signals
-            self._writer = pq.ParquetWriter(
+            self._writer = checked_parquet.Writer(
                 sink, self.schema, compression="zstd", compression_level=self.level, write_statistics=["row"]
             )
 
@@ -89,6 +90,8 @@ class Writer:
 
     def abort(self, error: BaseException) -> None:
         """Removes what was written, so that nothing appears under the final name."""
+        if self._writer is not None:
+            self._writer.abandon()
         if self._context is not None:
             try:
                 self._context.__exit__(type(error), error, error.__traceback__)
@@ -134,7 +137,7 @@ class Reader:
 
 class _File:
     def __init__(self, storage: Storage, path: str, columns: list[str] | None) -> None:
-        self.handle = storage.open(path)
+        self.handle = checked_parquet.CheckedFile(storage, path)
         self.parquet = pq.ParquetFile(self.handle, pre_buffer=False)
         self.columns = columns if columns is None or "row" in columns else ["row", *columns]
         meta = self.parquet.metadata

@@ -19,6 +19,7 @@ from curation.engine.planning.exclude_list import url_key
 from curation.engine.planning.map_spec import MapPhase, MapSpec
 from curation.engine.tasks import column_store
 from curation.engine.tasks.scrub import Scrubber
+from curation.engine.tasks.source_changes import check_unchanged
 from curation.engine.tasks.task_documents import BASE, CHUNK, TaskDocuments
 from curation.step import UnreadableFile
 from curation.storage import Storage
@@ -54,9 +55,7 @@ class InputRows:
                 rows = table.column("row").to_numpy()
                 self.rows += len(rows)
                 yield rows, table.drop_columns(["row"]).combine_chunks().to_batches()[0], False
-            # What could not be read depends on the input alone: it is kept next to the base store.
-            side = self._unread_path()
-            self.unread = list(self.storage.read_json(side)) if self.storage.exists(side) else []
+            self.unread = [dict(u) for u in self.spec.unread]
         else:
             yield from self._from_input(writer)
 
@@ -84,11 +83,6 @@ class InputRows:
                 arrays = [pa.array(rows), *(batch.column(f.name).cast(f.type) for f in BASE if f.name != "row")]
                 writer.add(pa.RecordBatch.from_arrays(arrays, schema=BASE))
             yield rows, batch, True
-        if self.unread and writer is not None:
-            self.storage.write_json(self._unread_path(), self.unread)
-
-    def _unread_path(self) -> str:
-        return f"{self.phase.base_store}/{self.spec.key}.unread.json"
 
     def read(self) -> Generator[tuple[int, pa.RecordBatch], None, None]:
         """The reader's batches with the number of their first row. What cannot be read goes to `unread`."""
@@ -101,12 +95,16 @@ class InputRows:
                 ):
                     if self.spec.limit is not None and lo + batch.num_rows >= self.spec.limit:
                         yield lo, batch.slice(0, self.spec.limit - lo)
+                        check_unchanged(source.root, split)
                         return
                     if batch.num_rows:
                         yield lo, batch
                         lo += batch.num_rows
+                check_unchanged(source.root, split)
             except (UnreadableFile, PermissionError, FileNotFoundError) as e:
-                if not isinstance(e, UnreadableFile):
+                if isinstance(e, UnreadableFile):
+                    check_unchanged(source.root, split)  # a file that is written anew is cut off for a while
+                else:
                     e = UnreadableFile(split.path, type(e).__name__, 0, split.size)
                 reason = self.scrub.reason(e.reason)
                 self.unread.append({"path": e.path, "reason": reason, "offset": e.offset, "length": e.length})

@@ -8,9 +8,9 @@ get what they lack).
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
-import resource
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,12 +21,13 @@ import pyarrow.compute as pc
 
 from curation import document
 from curation.config import rules
-from curation.engine.planning.map_spec import MapPhase, MapSpec, Op, Poisoned
+from curation.engine.planning.map_spec import FailedRecord, MapPhase, MapSpec, Op, Poisoned
 from curation.engine.shuffle import partition_files
 from curation.engine.tasks import column_store, run_steps
 from curation.engine.tasks.chunk import NO_TEXT, RAW, Chunk, expand_mask, id_checksum, replace_values
 from curation.engine.tasks.input_rows import InputRows
 from curation.engine.tasks.scrub import Scrubber
+from curation.engine.tasks.task_cost import TaskCost
 from curation.engine.tasks.task_documents import BASE, DECISION, TEXT, State, TaskDocuments
 from curation.engine.tasks.top_up import StoredColumns, TextSource
 from curation.step import MapStep
@@ -46,7 +47,8 @@ class _MapTask:
         self.scrub = Scrubber(phase.scrubber, phase.scrub_before)
         self.dropped: Counter[tuple[int, str, str]] = Counter()
         self.computed: Counter[str] = Counter()
-        self.poisoned: list[tuple[str, str, str, str]] = []
+        self.poisoned: list[FailedRecord] = []
+        self.places: set[tuple[str, str, str]] = set()  # in the code, where they fail
         self.input = InputRows(phase, spec, self.storage, self.scrub)
         self.rows_in = self.rows_out = self.text_bytes = 0
         self.sum_in = self.sum_out = 0  # order-independent checksums of the ids that came and that stay
@@ -68,7 +70,7 @@ class _MapTask:
     # -- the task ---------------------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
-        started, cpu = time.monotonic(), time.process_time()
+        cost = TaskCost()
         try:
             named: list[tuple[str, str]] = []
             for rows, batch, has_text in self._input_rows():
@@ -78,9 +80,10 @@ class _MapTask:
                         (d.hex(), s["file"]) for d, s in zip(batch.column("doc_id").to_pylist(), files, strict=True)
                     ]
                     continue
-                self._chunk(rows, batch, has_text)
+                with contextlib.suppress(Poisoned):  # the task ends as poisoned once all its rows have been tried
+                    self._chunk(rows, batch, has_text)
             if self.poisoned:
-                raise Poisoned(self.poisoned)
+                raise Poisoned(self.poisoned, self.input.rows)
             if self.spec.probe is not None:
                 return {"rows": self.input.rows, "ids": named}
             self._writer("decision", DECISION)
@@ -113,11 +116,7 @@ class _MapTask:
             "state": self._state(written).as_dict(),
             "stores": self._stores(written),
             "files": [w.as_dict() for w in written.values()],
-            "cost": {
-                "seconds": round(time.monotonic() - started, 3),
-                "cpu_seconds": round(time.process_time() - cpu, 3),
-                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            },
+            "cost": cost.so_far(),
         }
 
     def _state(self, written: Mapping[str, Any]) -> State:
@@ -219,7 +218,7 @@ class _MapTask:
         if need.any():
             self.text.bring(chunk, need, op.position)
             out, failed = self._apply(op, chunk.batch.filter(pa.array(need)))
-            if failed.any():  # left out now; the task ends as poisoned once all its rows have been tried
+            if failed.any():  # left out now, so that the others are tried
                 keep = ~expand_mask(failed, need)
                 chunk.filter(keep)
                 values, need = values.filter(pa.array(keep)), need[keep]
@@ -310,9 +309,14 @@ class _MapTask:
     def _apply(self, op: Op, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, np.ndarray]:
         """The step's output for the rows that it does not fail on, and a mask of the others, which go to `poisoned`."""
         out, failed = run_steps.run_step(_map(op), (op.store, op.position), batch)
-        for row, reason in failed.items():
+        for row, failure in failed.items():
             doc, file = batch.column("doc_id")[row].as_py().hex(), batch.column("source")[row].as_py()["file"]
-            self.poisoned.append((doc, file, op.step.name, self.scrub.reason(reason)))
+            reason = self.scrub.reason(f"{failure.error}: {failure.message}")
+            record = FailedRecord(doc, file, op.step.name, reason, failure.error, failure.at)
+            if record.place not in self.places:  # one traceback a place: they are long, and equal but for the message
+                self.places.add(record.place)
+                record = dataclasses.replace(record, trace=f"{failure.frames}{reason}")
+            self.poisoned.append(record)
         return out, run_steps.failure_mask(failed, batch.num_rows)
 
     def _write(self, directory: str, rows: np.ndarray, name: str, values: pa.Array) -> None:

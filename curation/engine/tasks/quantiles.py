@@ -7,7 +7,6 @@ on the order of tasks, and a task holds no more than a histogram.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +101,7 @@ def select(
 ) -> dict[Quantile, float | dict[str, float] | None]:
     """The values. `round_(bits, prefixes)` runs one counting phase and returns its manifests.
 
-    Nearest rank: the value at position ceil(p * n) of n in ascending order, the first for p = 0.
+    Nearest rank: the value at the position `Quantile.rank` in ascending order.
     """
     prefixes: list[dict[str, int]] = [{} for _ in quantiles]
     ranks: list[dict[str, int]] = [{} for _ in quantiles]
@@ -118,7 +117,7 @@ def select(
             for group, histogram in sorted(total.items()):
                 if bits == 0:
                     n = sum(histogram.values())
-                    ranks[i][group] = max(1, math.ceil(q.p * n))
+                    ranks[i][group] = q.rank(n)
                 rank = ranks[i][group]
                 for k in sorted(histogram):
                     if rank <= histogram[k]:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import sysconfig
 import threading
+import traceback
 from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+import curation
 from curation import document
+from curation.core.errors import UserError
 from curation.step import MapStep
 
 OPEN_STEPS = 64  # kept with their models: more than any pipeline has, so only those of old phases are dropped
@@ -67,14 +73,32 @@ def without_sockets(step: str) -> Iterator[None]:
             raise SocketOpened(opened)
 
 
-def run_step(step: MapStep, key: Hashable, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
-    """The step's output for the rows it can do, and for each row on which it fails the reason.
+# What says nothing about the record but about the machine (memory, packages, files, network) or the configuration.
+# A record left out for one of these would be left out on one machine and not on another.
+NOT_THE_RECORDS = (MemoryError, ImportError, OSError, SocketOpened, UserError)
 
-    Rows are independent, so a failing one does not change the others. Errors that are not about a record (memory,
-    files, sockets) are raised.
+_INSTALLED = tuple({sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purelib", "platlib")})
+_OURS = os.path.join(os.path.dirname(os.path.abspath(curation.__file__)), "")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a step fails on a row."""
+
+    error: str  # type of the exception
+    message: str
+    at: str  # file and line: the innermost of the user's own code, else of any
+    frames: str  # the traceback without the message
+
+
+def run_step(step: MapStep, key: Hashable, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, Failure]]:
+    """The step's output for the rows it can do, and for each row on which it fails how.
+
+    Rows are independent, so a failing one does not change the others. Errors that are not about a record (see
+    `NOT_THE_RECORDS`) are raised.
     """
     ready = open_step(step, key)
-    failed: dict[int, str] = {}
+    failed: dict[int, Failure] = {}
     outs: list[pa.RecordBatch] = []
 
     def attempt(lo: int, hi: int) -> None:
@@ -84,11 +108,11 @@ def run_step(step: MapStep, key: Hashable, batch: pa.RecordBatch) -> tuple[pa.Re
             if out.num_rows != part.num_rows:
                 raise ValueError(f"step {step.name} returned {out.num_rows} rows for {part.num_rows}")
             outs.append(out)
-        except (MemoryError, OSError, SocketOpened):
+        except NOT_THE_RECORDS:
             raise
-        except Exception as e:
+        except Exception as e:  # the code of a step may raise anything; too many of the same end the run
             if hi - lo == 1:
-                failed[lo] = f"{type(e).__name__}: {e}"
+                failed[lo] = _failure(e)
                 return
             mid = (lo + hi) // 2
             attempt(lo, mid)
@@ -103,7 +127,19 @@ def run_step(step: MapStep, key: Hashable, batch: pa.RecordBatch) -> tuple[pa.Re
     return pa.Table.from_batches(outs).combine_chunks().to_batches()[0], failed
 
 
-def failure_mask(failed: dict[int, str], rows: int) -> np.ndarray:
+def _failure(error: Exception) -> Failure:
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is the call of the step
+    if not frames:  # raised by the call itself, or in compiled code
+        frames = traceback.extract_tb(error.__traceback__)
+    # compiled modules have relative names
+    own = [f for f in frames if os.path.isabs(f.filename) and not f.filename.startswith(_INSTALLED)]
+    users = [f for f in own if not f.filename.startswith(_OURS)]
+    last = (users or own or frames)[-1]
+    shown = "".join(traceback.format_list(frames))
+    return Failure(type(error).__name__, str(error), f"{last.filename}:{last.lineno}", shown)
+
+
+def failure_mask(failed: dict[int, Failure], rows: int) -> np.ndarray:
     """Which of the rows failed."""
     out = np.zeros(rows, dtype=bool)
     out[list(failed)] = True

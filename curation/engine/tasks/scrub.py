@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import document
-from curation.core.errors import UserError
+from curation.core.errors import DamagedFile, UserError
 from curation.engine.planning.map_spec import Poisoned
 from curation.engine.tasks import run_steps
+from curation.engine.tasks.source_changes import SourceChanged
 from curation.step import MapStep, UnreadableFile
 
 # Characters of a reason that are kept. Cut after scrubbing: half of a value would not be recognized.
@@ -110,13 +111,15 @@ class Scrubber:
 
     def _clean(self, error: Exception) -> Exception:
         messages = list(_messages(error))
+        if isinstance(error, DamagedFile):  # names a file of the run alone
+            return error
         if isinstance(error, Poisoned) or self.strings(pa.array(messages, pa.string())).to_pylist() == messages:
             return error
         message = self.text(str(error))
         if isinstance(error, UnreadableFile):
             return UnreadableFile(error.path, self.text(error.reason), error.offset, error.length)
-        if isinstance(error, UserError):
-            return UserError(message)
+        if isinstance(error, (UserError, SourceChanged)):
+            return type(error)(message)
         if isinstance(error, OSError):  # the driver distinguishes these by type and number
             return OSError(message) if error.errno is None else OSError(error.errno, message)
         trace = "".join(traceback.format_tb(error.__traceback__)[-3:])

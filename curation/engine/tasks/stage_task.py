@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.engine.shuffle import partition_files
+from curation.engine.tasks.task_cost import TaskCost
 from curation.engine.tasks.task_documents import State, TaskDocuments
 from curation.step import PriorRun, Stage
 from curation.storage import Storage, Written, failpoint
@@ -71,7 +70,7 @@ class _Output:
 
 def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
     """Runs one task of a stage and returns its manifest."""
-    started, cpu = time.monotonic(), time.process_time()
+    cost = TaskCost()
     storage, stage = Storage(phase.run), phase.stage
     rows: Iterator[pa.RecordBatch] = partition_files.read(storage, spec.files, spec.partitions)
     args: list[Any] = [rows]
@@ -122,11 +121,7 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
     if documents is not None:
         manifest["shown"] = documents.shown
     failpoint(f"stage task {spec.index} before manifest")
-    manifest["cost"] = {
-        "seconds": round(time.monotonic() - started, 3),
-        "cpu_seconds": round(time.process_time() - cpu, 3),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
+    manifest["cost"] = cost.so_far()
     return manifest
 
 

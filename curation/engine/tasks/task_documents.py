@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation import document
+from curation import checked_parquet, document
 from curation.config import rules
 from curation.engine.tasks import column_store
 from curation.storage import Storage
@@ -179,7 +179,9 @@ class TaskDocuments:
                 values, _ = column_store.align(rows, table("base"), head, self.type_of(head))
             else:
                 values, _ = column_store.align(rows, table(head), head, self.type_of(head))
-                unreached = reached < self.state.ops[head] if reached is not None else np.zeros(0, dtype=bool)
+                unreached = np.zeros(0, dtype=bool)
+                if reached is not None and head in self.state.ops:  # a step that no phase has run yet has no signals
+                    unreached = reached < self.state.ops[head]
                 if unreached.any():
                     keep = np.where(unreached, -1, np.arange(len(rows)))
                     values = values.take(pa.array(keep, mask=unreached))
@@ -237,6 +239,6 @@ def _load_decisions(storage: Storage, files: Sequence[str]) -> _Drops:
 
     tables = []
     for path in files:
-        with storage.open(path) as f:
+        with checked_parquet.CheckedFile(storage, path) as f:
             tables.append(pq.read_table(f, schema=DECISION))
     return _Drops(pa.concat_tables(tables) if tables else DECISION.empty_table())

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.engine.planning.map_spec import MapPhase, Op, Poisoned
+from curation.engine.planning.map_spec import FailedRecord, MapPhase, Op, Poisoned
 from curation.engine.tasks import column_store
 from curation.engine.tasks.chunk import NO_TEXT, RAW, Chunk
 from curation.engine.tasks.task_documents import TaskDocuments
@@ -54,7 +54,7 @@ class TextSource:
     def __init__(
         self, phase: MapPhase, stored: StoredColumns, previous: TaskDocuments | None,
         apply: Callable[[Op, pa.RecordBatch], tuple[pa.RecordBatch, np.ndarray]],
-        poisoned: list[tuple[str, str, str, str]],
+        poisoned: list[FailedRecord],
         read_input: Callable[[], Generator[tuple[int, pa.RecordBatch], None, None]],
     ) -> None:  # fmt: skip
         self.phase, self.stored, self.previous = phase, stored, previous
@@ -84,7 +84,7 @@ class TextSource:
                 continue
             out, failed = self.apply(op, rows)
             if failed.any():
-                raise Poisoned(self.poisoned)
+                raise Poisoned(self.poisoned, 0)
             self.replayed[op.step.name] += int(late.sum())
             chunk.set_text(late, out.column("text"), op.position)
 

@@ -81,11 +81,7 @@ def _training_pieces(texts: Iterable[str]) -> Iterator[str]:
 def refuse_empty_corpus(corpus: Corpus) -> None:
     """Raises UserError if no documents are left to tokenize."""
     if corpus.documents == 0:
-        raise UserError(
-            "no documents are left before tokenizing: all were dropped by rules or could not be read. "
-            "`gristmill status` shows how many each rule dropped, `gristmill report` shows samples; loosen the "
-            "rule, or check the paths of the sources"
-        )
+        raise UserError("there are no documents to tokenize")
 
 
 def train_tokenizer_stages(corpus: Corpus, *, vocab: int, sample_bytes: int = 64 << 20) -> StagePlan:

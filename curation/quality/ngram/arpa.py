@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
+from curation.kernels import kernel
 from curation.quality.ngram.disk_arrays import Array
 
 _DECIMALS = 7
@@ -36,7 +36,7 @@ class ArpaWriter:
         return out[:size].data
 
 
-@numba.njit(cache=True)
+@kernel()
 def _render_number(value: float, out: Any, at: int) -> int:
     scaled = np.int64(np.rint(-value * 10.0**_DECIMALS))
     if scaled == 0:
@@ -65,7 +65,7 @@ def _render_number(value: float, out: Any, at: int) -> int:
     return at
 
 
-@numba.njit(cache=True)
+@kernel()
 def _render_rows(ngrams: Any, probability: Any, backoff: Any, letters: Any, ends: Any, out: Any) -> int:
     at = 0
     for row in range(ngrams.shape[0]):

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+from bisect import bisect_right
+from itertools import accumulate
 from typing import Literal
 
 Action = Literal["mask", "pseudonym", "remove"]
@@ -53,12 +55,14 @@ def _is_public_address(value: str) -> bool:
 
 def findings_to_replace(detections: list[Finding], text: str) -> list[Finding]:
     """The findings that are replaced. Digits inside an IP address are not a telephone number."""
-    addresses = [f for f in detections if f[2] == "IP_ADDRESS" and f[3] >= MIN_SCORE]
+    addresses = sorted(f[:2] for f in detections if f[2] == "IP_ADDRESS" and f[3] >= MIN_SCORE)
+    starts = [start for start, _ in addresses]
+    ends = list(accumulate((end for _, end in addresses), max))  # the furthest of all that start up to here
     return [
         f
         for f in detections
         if is_personal(f[2], text[f[0] : f[1]], f[3])
-        and not (f[2] == "PHONE_NUMBER" and any(a[0] <= f[0] and f[1] <= a[1] for a in addresses))
+        and not (f[2] == "PHONE_NUMBER" and (at := bisect_right(starts, f[0])) and f[1] <= ends[at - 1])
     ]
 
 

@@ -21,6 +21,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from curation.core import yaml_lines
 from curation.core.errors import UserError
 from curation.storage import filesystem
 
@@ -46,6 +47,7 @@ def parse_recognizers(text: str, path: str) -> list[dict[str, Any]]:
     import yaml
 
     try:
+        yaml_lines.compose(text, path, yaml.SafeLoader)  # whose aliases have a budget
         tree = yaml.safe_load(text)
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)

@@ -185,14 +185,15 @@ class Pii(MapStep):
         new = []
         for text, reading, detections in zip(strings, readings, raw, strict=True):
             values = {f: text[f[0] : f[1]] for f in detections}
+            seen = set(detections)
             if reading is not None:
                 for f in findings_to_replace(next(found), reading[0]):
                     place = (reading[1][f[0]], reading[1][f[1]], f[2], f[3])
                     values[place] = reading[0][f[0] : f[1]]
             new.append(
-                self._apply(
-                    text, findings_to_replace(detections, text) + [f for f in values if f not in detections], values
-                )[0]
+                self._apply(text, findings_to_replace(detections, text) + [f for f in values if f not in seen], values)[
+                    0
+                ]
             )
         return new
 
@@ -214,7 +215,8 @@ class Pii(MapStep):
             text = texts[i].as_py()
             acted_on = findings_to_replace(detections, text)
             new, spans = self._apply(text, acted_on, {})
-            left = [(e, lo, hi, SPARED) for lo, hi, e, _ in detections if (lo, hi, e) not in {f[:3] for f in acted_on}]
+            acted = {f[:3] for f in acted_on}
+            left = [(e, lo, hi, SPARED) for lo, hi, e, _ in detections if (lo, hi, e) not in acted]
             rows.append(_Replaced(new if spans else None, sorted(spans + left, key=lambda s: (s[1], s[2], s[0]))))
         return rows
 

@@ -27,7 +27,7 @@ def analyzer_engine(language: str, own: tuple[str, ...] = ()) -> Any:
     Raises UserError for a language that spaCy does not have.
     """
     import tldextract
-    from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
+    from presidio_analyzer import AnalyzerEngine, RecognizerRegistry, pattern_recognizer
     from presidio_analyzer.predefined_recognizers.generic import email_recognizer
 
     class PinnedTldextract:
@@ -37,6 +37,8 @@ def analyzer_engine(language: str, own: tuple[str, ...] = ()) -> Any:
 
     recognizer_module: Any = email_recognizer
     recognizer_module.tldextract = PinnedTldextract
+    # it gives a pattern 60 s and then goes on without it: what is found would depend on the machine
+    pattern_recognizer.REGEX_TIMEOUT_SECONDS = None
     # it logs values that it cannot validate, as errors
     logging.getLogger("presidio-analyzer").setLevel(logging.CRITICAL)
     nlp = _blank_nlp_engine(language)

@@ -63,7 +63,8 @@ def _decode_escape(match: re.Match[str]) -> Iterator[tuple[str, int]]:
         data = bytes.fromhex(match["percent"].replace("%", ""))
         at = 0
         while at < len(data):
-            size = next((n for n in (1, 2, 3, 4) if _is_utf8(data[at : at + n])), 0)
+            size = 1 if data[at] < 0x80 else 2 if data[at] < 0xE0 else 3 if data[at] < 0xF0 else 4
+            size = size if _is_utf8(data[at : at + size]) else 0
             yield data[at : at + (size or 1)].decode("utf-8" if size else "latin-1"), match.start() + 3 * at
             at += size or 1
         return
@@ -147,11 +148,13 @@ def _may_be_personal(leaf: Any) -> bool:
 
 def _rebuild(tree: Any, new: Iterator[str]) -> Any:
     if isinstance(tree, dict):
-        made = {}
+        made: dict[str, Any] = {}
+        times: dict[str, int] = {}
         for value in tree.values():
-            name = next(new)
+            name = base = next(new)
             while name in made:  # two e-mail addresses as keys get the same mask
-                name += "'"
+                times[base] = times.get(base, 0) + 1
+                name = f"{base}'" if times[base] == 1 else f"{base}'{times[base]}"
             made[name] = _rebuild(value, new)
         return made
     if isinstance(tree, list):

@@ -10,6 +10,7 @@ import typer
 
 from pipelines.cli.app import (
     Address,
+    AllowUnreadable,
     AsJson,
     Executor,
     File,
@@ -36,6 +37,11 @@ def curate(
         float | None, typer.Option(min=0, max=1, help="Read only this share of the documents, chosen by hash.")
     ] = None,
     allow_missing: Annotated[bool, typer.Option(help="Continue without files that cannot be read.")] = False,
+    allow_unreadable: AllowUnreadable = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Compare the run's files with their checksums; make damaged ones again."),
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -60,11 +66,13 @@ def curate(
             limit=limit,
             sample=sample,
             allow_missing=allow_missing,
+            allow_unreadable=allow_unreadable,
+            check=check,
             progress=display,
         )
     update_cards(run_dir)
     if as_json:
-        fields = ("status", "exit_code", "run_dir", "counts", "quarantined", "seconds")
+        fields = ("status", "exit_code", "run_dir", "counts", "quarantined", "left_out", "seconds")
         print(json.dumps({f: getattr(result, f) for f in fields}, default=str))
     else:
         print_result(console, result)

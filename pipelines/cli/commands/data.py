@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.app import AsJson, TrainingDir, add_group, make_console
+from pipelines.cli.app import AsJson, CheckpointPath, add_group, make_console, print_checkpoint
+
+if TYPE_CHECKING:
+    from pipelines.lookup.training_data import TrainingData
 
 data_app = add_group("data", "Find which documents a training step read, and where its tokens come from.")
 
 STEP_HELP = "A training step, counted from 1 as in metrics.jsonl."
 
 
-@data_app.command("verify-order")
-def verify_order(run: TrainingDir, as_json: AsJson = False) -> None:
-    """Replay everything a training run read and count: sequences, epochs, distance from the mix. Needs no GPU."""
+def _training_data(place: str) -> TrainingData:
+    """What a run read up to a checkpoint; says on stderr which."""
     from pipelines.lookup.training_data import TrainingData
 
-    answer = TrainingData(run).verify()
+    data = TrainingData(place)
+    if data.checkpoint is not None:
+        print_checkpoint(data.checkpoint)
+    return data
+
+
+@data_app.command("verify-order")
+def verify_order(run: CheckpointPath, as_json: AsJson = False) -> None:
+    """Replay everything a training run read and count: sequences, epochs, distance from the mix. Needs no GPU."""
+    answer = _training_data(run).verify()
     if as_json:
         print(json.dumps(answer))
         return
@@ -39,14 +50,12 @@ def verify_order(run: TrainingDir, as_json: AsJson = False) -> None:
 
 @data_app.command("inspect-step")
 def inspect_step(
-    run: TrainingDir,
+    run: CheckpointPath,
     step: Annotated[int, typer.Option(min=1, metavar="N", help=STEP_HELP)],
     as_json: AsJson = False,
 ) -> None:
     """Show the sequences and documents that a training step reads. Computed from the order log; needs no GPU."""
-    from pipelines.lookup.training_data import TrainingData
-
-    answer = TrainingData(run).step(step)
+    answer = _training_data(run).step(step)
     if as_json:
         print(json.dumps(answer))
         return
@@ -78,9 +87,10 @@ def trace_token(
     if step is None:
         traces = [training_data.trace_token(run, shard or "", token or 0)]
     else:
+        data = _training_data(run)
         traces = [
-            training_data.trace_token(run, sequence["shard"], sequence["token"] + first + (first > 0))
-            for sequence in training_data.TrainingData(run).step(step)
+            training_data.trace_token(data.run_dir, sequence["shard"], sequence["token"] + first + (first > 0))
+            for sequence in data.step(step)
             for first in (document["inputs"][0] for document in sequence["documents"])
         ]
     if as_json:
@@ -104,14 +114,12 @@ def trace_token(
 
 @data_app.command("find-document")
 def find_document(
-    run: TrainingDir,
+    run: CheckpointPath,
     document: Annotated[str, typer.Argument(metavar="DOC_ID", help="32 hex digits.")],
     as_json: AsJson = False,
 ) -> None:
     """Show at which steps a training run read a document."""
-    from pipelines.lookup.training_data import TrainingData
-
-    answer = TrainingData(run).document_reads(document)
+    answer = _training_data(run).document_reads(document)
     if as_json:
         print(json.dumps(answer))
         return

@@ -42,6 +42,8 @@ def mix_search(
     folder = out or os.path.join(settings.data, "mix", name)
     console = make_console(quiet or as_json)
 
+    _refuse_foreign_files(folder)
+
     def report_progress(message: str) -> None:
         console.print(message, highlight=False, markup=False)
 
@@ -82,6 +84,7 @@ def mix_fit(
     from pipelines.experiments.mix.regmix_tables import fit_table
     from pipelines.experiments.mix.results import outcome_as_dict
 
+    _refuse_foreign_files(out)
     outcome = fit_table(ratios, metrics, _weights(objective), worst=worst, maximise=maximise, resamples=resamples)
     os.makedirs(out, exist_ok=True)
     _write_results(outcome, out, f"{os.path.basename(ratios)}: mix fit")
@@ -106,6 +109,22 @@ def _weights(objective: list[str] | None) -> dict[str, float] | None:
     return found
 
 
+RESULTS = ("ratios.csv", "metrics.csv", "mix.yaml", "report.html")
+
+
+def _refuse_foreign_files(folder: str) -> None:
+    """Raises UserError for a folder with files that the results would overwrite, and no outcome of an earlier run."""
+    import os
+
+    from curation.core.errors import UserError
+
+    found = [name for name in RESULTS if os.path.exists(os.path.join(folder, name))]
+    if found and not os.path.exists(os.path.join(folder, "outcome.json")):
+        raise UserError(
+            f"{folder} holds {', '.join(found)}, which would be overwritten; give another folder with --out"
+        )
+
+
 def _write_results(outcome: Any, folder: str, title: str) -> None:
     from pathlib import Path
 
@@ -115,8 +134,8 @@ def _write_results(outcome: Any, folder: str, title: str) -> None:
     from pipelines.experiments.mix.results import outcome_as_dict
 
     out = Path(folder)
+    Storage(folder).write_json("outcome.json", outcome_as_dict(outcome))  # first: with it the folder is ours
     regmix_tables.write_tables(out, outcome.domains, outcome.metrics, outcome.mixes, outcome.values)
-    Storage(folder).write_json("outcome.json", outcome_as_dict(outcome))
     (out / "mix.yaml").write_text(outcome.mix_block(), encoding="utf-8")
     (out / "report.html").write_text(render(outcome, title), encoding="utf-8")
 

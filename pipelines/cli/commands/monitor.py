@@ -46,7 +46,7 @@ def watch(
 
     snapshot = take_snapshot(run, time.time())
     with Live(render_snapshot(snapshot), console=console, auto_refresh=False) as live:
-        while snapshot["state"] not in ("done", "quarantined"):
+        while snapshot["state"] not in ("done", "quarantined", "stopped"):
             time.sleep(every)
             snapshot = take_snapshot(run, time.time())
             live.update(render_snapshot(snapshot), refresh=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.app import AsJson, Sets, app, make_console
+from pipelines.cli.app import AllowUnreadable, AsJson, Sets, app, make_console
 
 
 @app.command()
@@ -26,6 +26,7 @@ def plan(
         typer.Option(min=0.01, max=1, help="Training: assumed model FLOPs utilization.", show_default="0.4"),
     ] = None,
     price: Annotated[float | None, typer.Option(min=0, help="Training: price of a device-hour.")] = None,
+    allow_unreadable: AllowUnreadable = False,
     sets: Sets = None,
     as_json: AsJson = False,
 ) -> None:
@@ -40,7 +41,7 @@ def plan(
     from curation.engine.runtime.status import plan_run
 
     pipeline = load_pipeline(file, sets=sets or ())
-    answer = plan_run(pipeline, run or os.path.join("runs", pipeline.name))
+    answer = plan_run(pipeline, run or os.path.join("runs", pipeline.name), allow_unreadable=allow_unreadable)
     if as_json:
         print(json.dumps(answer, default=str))
     else:

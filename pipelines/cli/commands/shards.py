@@ -58,7 +58,7 @@ def inspect(
 ) -> None:
     """Show a shard's metadata and the beginning of its documents, decoded."""
     from curation.core.errors import UserError
-    from curation.shards import open_shard, read_manifest
+    from curation.shards import open_shard, read_manifest, verify_entry
     from pipelines.lookup.training_data import make_decoder
 
     manifest = read_manifest(run)
@@ -66,6 +66,7 @@ def inspect(
     entry = next((e for e in entries if shard is None or e.path == shard), None)
     if entry is None:
         raise UserError(f"{run} has no shard {shard}\n  result/shards/manifest.json lists its shards")
+    verify_entry(manifest, entry)
     opened = open_shard(manifest.path(entry), entry=entry, tokenizer=manifest.tokenizer.sha256)
     console = make_console()
     console.print(
@@ -165,8 +166,13 @@ def export(
 
 @shards_app.command("import")
 def import_shards(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Token files of one format.")],
-    kind: Annotated[str, typer.Option("--from", help="Format: nanogpt, llmc, megatron or datasets.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Token files of one format, or folders of datasets.")
+    ],
+    kind: Annotated[
+        str,
+        typer.Option("--from", help="Format: nanogpt, llmc, megatron or datasets (Parquet, Arrow, save_to_disk)."),
+    ],
     out: Annotated[str, typer.Option(help="Output directory.")],
     tokenizer: Annotated[str, typer.Option(help="Tokenizer file that made these tokens.")],
     domain: Annotated[str, typer.Option(help="Domain to give the documents.")] = "imported",
@@ -176,8 +182,22 @@ def import_shards(
     eos: Annotated[
         str | None, typer.Option(help="End-of-text token of the tokenizer, if it has an unusual name.")
     ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            help="documents: a row, or what is between two EOS, is a document. stream: rows are parts of one text.",
+            show_default="documents, checked",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="nanogpt: uint16 or uint32, the type of the file.", show_default="uint16, checked"),
+    ] = None,
 ) -> None:
-    """Import token files of another trainer as shards of a new run, so that training can read them."""
+    """Import token files of another trainer as shards of a new run, so that training can read them.
+
+    Ids, type and the rate of end-of-text tokens are checked first: these files do not say which tokenizer made them.
+    """
     import itertools
 
     from curation.packing.import_formats import read_token_file
@@ -188,10 +208,23 @@ def import_shards(
     for path in (*files, *(validation or ())):
         if not os.path.exists(path):
             raise typer.BadParameter(f"{path}: no such file")
+    for option, value, known in (("--rows", rows, ("documents", "stream")), ("--dtype", dtype, ("uint16", "uint32"))):
+        if value is not None and value not in known:
+            raise typer.BadParameter(f"{value!r}: expected {' or '.join(known)}", param_hint=option)
+    if dtype is not None and kind != "nanogpt":
+        raise typer.BadParameter(f"{kind} files say their type themselves", param_hint="--dtype")
     data, chosen = load_tokenizer(tokenizer), _format(kind)
-    end = Encoder(data, eos=eos).eos
-    parts = [read_token_file(path, chosen, end, domain) for path in files]
-    parts += [read_token_file(path, chosen, end, domain, "validation") for path in validation or ()]
+    encoder = Encoder(data, eos=eos)
+    # Files of one name in several folders (train/data-00000.arrow) keep the part of their paths that differs
+    given = [(path, "train") for path in files] + [(path, "validation") for path in validation or ()]
+    above = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path, _ in given])
+    options: Any = {"vocab": encoder.vocab, "rows": rows, "dtype": dtype}
+    parts = [
+        read_token_file(
+            p, chosen, encoder.eos, domain, split, name=os.path.relpath(os.path.abspath(p), above), **options
+        )
+        for p, split in given
+    ]
     _show_merge(write_token_documents(out, itertools.chain.from_iterable(parts), data, eos=eos), out)
 
 

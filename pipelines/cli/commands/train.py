@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.app import Address, AsJson, Quiet, Sets, TrainingDir, add_group, app, make_console
+from pipelines.cli.app import (
+    Address,
+    AsJson,
+    CheckpointPath,
+    Quiet,
+    Sets,
+    TrainingDir,
+    add_group,
+    app,
+    make_console,
+    print_checkpoint,
+)  # fmt: skip
 
 checkpoint_app = add_group("checkpoint", "List and verify the checkpoints of a training run.")
 
@@ -20,10 +31,20 @@ def train(
     data: Annotated[list[str], typer.Option(metavar="RUN", help="Curation run whose shards to train on. Repeatable.")],
     run: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Output directory.", show_default="RUN/train/CONFIG, of the first RUN"),
+        typer.Option(
+            "--run",
+            "--run-dir",  # torchrun takes --run for an abbreviation of its own --run-path
+            metavar="DIR",
+            help="Output directory. Under torchrun: --run-dir, or -- before pipelines.cli.",
+            show_default="RUN/train/CONFIG, of the first RUN",
+        ),
     ] = None,
     init_from: Annotated[
         str | None, typer.Option(metavar="DIR", help="Run or checkpoint to take the initial weights from.")
+    ] = None,
+    branch_from: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Run or checkpoint to branch off: weights, optimizer state, data position."),
     ] = None,
     workers: Annotated[
         str | None,
@@ -35,12 +56,14 @@ def train(
 ) -> None:
     """Train a model on the shards of a run. Resumes an interrupted training from its last checkpoint.
 
-    Under torchrun every rank runs this command. SIGTERM saves a checkpoint and exits with code 75: run it again.
+    Under torchrun every rank runs this command: torchrun --nproc-per-node 8 -m -- pipelines.cli train CONFIG ...
+    SIGTERM saves a checkpoint, leaves the file `preempted` in DIR and exits with code 75: run it again.
     """
     from pipelines.monitor.training_progress import TrainingProgress
     from training.config import load
 
-    settings = load(config, [*(sets or []), *([f"init_from={init_from}"] if init_from else [])])
+    parents = {"init_from": init_from, "branch_from": branch_from}
+    settings = load(config, [*(sets or []), *(f"{key}={place}" for key, place in parents.items() if place)])
     name = os.path.basename(config).rsplit(".", 1)[0]
     run_dir = run or os.path.join(data[0], "train", name)
     if "://" in run_dir:
@@ -113,12 +136,12 @@ def list_checkpoints(run: TrainingDir, as_json: AsJson = False) -> None:
 
 
 @checkpoint_app.command("verify")
-def verify_checkpoints(run: TrainingDir, quiet: Quiet = False) -> None:
-    """Read every checkpoint of a run and compare checksums. Exit code 1 if one is damaged."""
-    from training.checkpoint.save_load import CheckpointError, checkpoints, verify
+def verify_checkpoints(run: CheckpointPath, quiet: Quiet = False) -> None:
+    """Read every checkpoint of a run, or the one given, and compare checksums. Exit code 1 if one is damaged."""
+    from training.checkpoint.save_load import CheckpointError, checkpoints, is_checkpoint, verify
 
     console, damaged = make_console(quiet), 0
-    for path in checkpoints(_checkpoints(run)):
+    for path in [Path(run)] if is_checkpoint(Path(run)) else checkpoints(_checkpoints(run)):
         try:
             verify(path)
             console.print(f"{path.name}: intact", highlight=False)
@@ -141,20 +164,23 @@ def _checkpoints(run: str) -> Path:
 
 @app.command()
 def export(
-    run: TrainingDir,
+    run: CheckpointPath,
     out: Annotated[str, typer.Argument(metavar="OUT", help="Output directory; must be empty or not exist.")],
     dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32.")] = "bf16",
 ) -> None:
-    """Export the newest checkpoint in the Hugging Face Llama format, for transformers and vLLM."""
+    """Export the newest checkpoint, or the one given, in the Hugging Face Llama format, for transformers and vLLM."""
     import torch
 
     from curation.core.errors import UserError
     from training.checkpoint.huggingface import export as export_hf
+    from training.checkpoint.load_model import load_model
 
     types = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
     if dtype not in types:
         raise UserError(f"--dtype {dtype}: expected {', '.join(types)}")
-    make_console().print(f"{export_hf(run, out, dtype=types[dtype])}: written", highlight=False)
+    model = load_model(run)
+    print_checkpoint(model.checkpoint)
+    make_console().print(f"{export_hf(model, out, dtype=types[dtype])}: written", highlight=False)
 
 
 @app.command("import")

@@ -7,6 +7,7 @@ early can be trained further."""
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,8 @@ def train(proxy: Proxy) -> dict[int, Scores]:
         if entry["kind"] == "validation" and stop <= entry["step"] < settings.steps:
             raise _StopTraining
 
+    # A proxy is one process; a worker started by srun inherits SLURM_NTASKS, which would have it refused
+    os.environ.setdefault("WORLD_SIZE", "1")
     with contextlib.suppress(_StopTraining):
         run(settings, proxy.data, str(folder), report=stop_at_evaluation)
     return scores(proxy.folder)

@@ -30,7 +30,9 @@ def on_ray(
             quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
             if address is None:
                 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-                ray.init("local", include_dashboard=False, object_store_memory=150 << 20, **quiet)
+                from curation.core.start_ray import start_local_ray
+
+                start_local_ray(ray, include_dashboard=False, object_store_memory=150 << 20, **quiet)
             else:
                 from curation.engine.execution.executors import connect_to_cluster
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from curation import storage
-from curation.core.errors import UserError
+from curation.core.errors import DamagedFile, UserError
 from curation.shards import Manifest, read_manifest
 from curation.storage import Storage
 from pipelines.experiments.mix import mixture_design, model_selection, optimize_mix, proxy_run, regmix_tables
@@ -305,10 +304,9 @@ class _Search:
         self.store.write_json("swarm.json", value)
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        path = self.folder / name
         try:
-            return dict(json.loads(path.read_text())) if path.exists() else None
-        except ValueError:
+            return self.store.read_json(name) if self.store.exists(name) else None
+        except DamagedFile:
             return None
 
     def _named(self, mix: Floats) -> dict[str, float]:

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from curation.core import yaml_lines
+from curation.core.errors import UserError
 from curation.core.schema import Section, validate
 from pipelines.experiments.mix.proxy_run import Proxy
 from pipelines.experiments.scaling import live_run
@@ -44,8 +45,13 @@ def runs(ladder: Ladder, data: str, folder: str) -> list[Proxy]:
     from training import config
     from training.train import model_config
 
-    vocab = read_manifest(data).tokenizer.vocab
     base = (config.load(ladder.base) if isinstance(ladder.base, str) else _parse(ladder.base)).model_dump(mode="json")
+    if base["data"]["changes"]:
+        raise UserError(
+            "the ladder's base has data.changes, whose steps are those of one run; each size of the ladder has its "
+            "own number of steps\n  remove data.changes from the base"
+        )
+    vocab = read_manifest(data).tokenizer.vocab
     made = []
     for size in ladder.sizes:
         settings = base | {"model": {"preset": None, "tie_embeddings": base["model"]["tie_embeddings"], **size}}

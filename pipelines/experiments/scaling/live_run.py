@@ -15,6 +15,7 @@ from pipelines.experiments.scaling.scaling_law import Floats
 from training.metrics.log_format import check_format
 
 if TYPE_CHECKING:
+    from training.config import TrainConfig
     from training.model.transformer import ModelConfig
 
 
@@ -79,11 +80,11 @@ def _config(folder: Path) -> tuple[Any, Point]:
     config = training_config.load(str(folder / "train.yaml"))
     data = json.loads((folder / "data.json").read_text())
     n = float(matmul_parameters(model_config(config, int(data["tokenizer"]["vocab"]))))
-    d = float(config.steps * config.batch.global_size * config.data.seq_len)
-    return config, Point(n, d, min(d, _unique(data["root"], config.data.weights, d)), float("nan"))
+    d = float(sum(steps * global_size * seq_len for steps, global_size, seq_len in config.stages()))
+    return config, Point(n, d, min(d, _unique(data["root"], config, d)), float("nan"))
 
 
-def _unique(root: str, weights: dict[str, float] | None, d: float) -> float:
+def _unique(root: str, config: TrainConfig, d: float) -> float:
     """Unique tokens among the d tokens read: of each domain at most the tokens that it has."""
     from curation.shards import ShardError, read_manifest
 
@@ -92,6 +93,13 @@ def _unique(root: str, weights: dict[str, float] | None, d: float) -> float:
     except ShardError:
         return d  # the shards are gone, so repetition is unknown
     split = {name: float(s.tokens) for name, s in manifest.splits.get("train", {}).items()}
-    shares = dict(weights or manifest.mix.weights or split)
-    total = sum(shares.values())
-    return sum(min(split.get(name, 0.0), d * share / total) for name, share in shares.items())
+    wanted: dict[str, float] = {}
+    step = 0
+    for steps, global_size, seq_len in config.stages():
+        changed = [c.weights for c in config.data.changes if c.at <= step and c.weights is not None]
+        shares = (changed or [config.data.weights or manifest.mix.weights or split])[-1]
+        total = sum(shares.values())
+        for name, share in shares.items():
+            wanted[name] = wanted.get(name, 0.0) + steps * global_size * seq_len * share / total
+        step += steps
+    return sum(min(split.get(name, 0.0), tokens) for name, tokens in wanted.items())

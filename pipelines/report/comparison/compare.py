@@ -115,7 +115,7 @@ def _curation(run: str, store: Storage) -> Side:
             key = ("tokens", domain)
             figures[key] = figures.get(key, 0) + n
     if store.exists("result/shards/manifest.json"):
-        mix = store.read_json("result/shards/manifest.json").get("mix", {})
+        mix = store.read_plain_json("result/shards/manifest.json").get("mix", {})
         figures |= {("mix", d): w for d, w in (mix.get("weights") or {}).items()}
     if store.exists("pipeline.yaml"):
         tree = read_stored_pipeline(store)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.checked_parquet import CheckedFile
 from curation.storage import Storage
 from pipelines.number_format import format_bytes, format_duration
 from pipelines.report.curation.report_data import ReportData
@@ -60,7 +61,7 @@ def gather(report: ReportData) -> Cost:
         phases.append(
             Phase(
                 merged["name"], len(tasks), sum(taken), sum(t["cost"]["cpu_seconds"] for t in tasks),
-                max(t["cost"]["peak_bytes"] for t in tasks), max(taken), float(np.median(taken)),
+                max(t["cost"]["peak_bytes"] or 0 for t in tasks), max(taken), float(np.median(taken)),
             )
         )  # fmt: skip
         slow += [(t["cost"]["seconds"], merged["name"], t) for t in tasks]
@@ -80,7 +81,7 @@ def _files_read(store: Storage, task: dict[str, Any], most: int = 2) -> Iterator
     files = task.get("state", {}).get("base", [])[:1]
     if not files or not store.exists(files[0]):
         return
-    with store.open(files[0]) as f:
+    with CheckedFile(store, files[0]) as f:
         column = pq.read_table(f, columns=["source"], use_threads=False).column("source")
     names = pc.unique(pc.struct_field(column, "file")).to_pylist()
     yield from names[:most]
@@ -103,7 +104,7 @@ def html(report: ReportData, cost: Cost, price: float | None) -> str:
     rows = [
         [escape(p.name), f"{p.tasks:,}", format_duration(p.seconds), f"{p.cpu / p.seconds:.0%}" if p.seconds else "",
          format_duration(p.longest) if p.longest else "", f"{p.longest / p.median:.1f}×" if p.median else "",
-         format_bytes(p.peak)]
+         format_bytes(p.peak) if p.peak else ""]
         for p in cost.phases
     ]  # fmt: skip
     head = ["phase", "tasks", "task time", "CPU", "slowest task", "slowest / median", "peak memory"]
@@ -117,7 +118,7 @@ def html(report: ReportData, cost: Cost, price: float | None) -> str:
         )
     if cost.slowest:
         slow = [[escape(what), escape(phase), format_duration(c["seconds"]), format_duration(c["cpu_seconds"]),
-                 format_bytes(c["peak_bytes"])]
+                 format_bytes(c["peak_bytes"]) if c["peak_bytes"] else ""]
                 for phase, what, c in cost.slowest]  # fmt: skip
         parts.append("<h3>Slowest tasks</h3>" + charts.table(
             ["input", "phase", "time", "CPU", "peak memory"], slow, (2, 3, 4), "slowest tasks"))  # fmt: skip

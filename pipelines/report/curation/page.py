@@ -56,6 +56,8 @@ def render(report: ReportData, price: float | None = None) -> str:
     inputs = sum(i["files"] for i in report.run.get("inputs", []))
     fingerprint = escape(str(report.run.get("fingerprint", ""))[:12])
     subtitle = f"Curation report · {inputs:,} input files · fingerprint <code>{fingerprint}</code>"
+    if stopped := report.run.get("stopped"):
+        subtitle += f" · <b>stopped</b>: {escape(stopped.partition(chr(10))[0])}"
     return page.render(report.name, subtitle, sections, data)
 
 

@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.core.errors import UserError
+from curation.engine.results.publish import newest_tree
 from curation.storage import Storage
 from pipelines.lookup.document_samples import TEXT_LENGTH, Sample, load_texts
 from pipelines.lookup.duplicate_pairs import Cluster, largest_clusters
-from pipelines.lookup.ledger import read_batches
+from pipelines.lookup.ledger import read_batches, read_ledger
 from pipelines.lookup.token_counts import DocumentSizes, measure_documents
 from pipelines.lookup.training_run import Training, trainings_of_run
 
@@ -117,14 +118,16 @@ def gather(run_dir: str) -> ReportData:
 
     store = Storage(run_dir)
     run = read_run(store)
-    if not store.exists("result/ledger"):
+    tree = newest_tree(store)
+    if tree is None:
         raise UserError(f"{run_dir} has no ledger yet\n  let gristmill curate finish first")
     steps = read_stored_pipeline(store)["steps"] if store.exists("pipeline.yaml") else []
+    steps = [s for s in steps if s["name"] not in run.get("undecided", [])]
     counts, dropped = _count(store, run, steps)
     load_texts(store, run, [s for samples in dropped.values() for s in samples], TEXT_LENGTH)
     rows = _first_rows(store)
-    kept, words = _kept(store)
-    has_shards = store.exists("result/shards/manifest.json")
+    kept, words = _kept(store, f"{tree}/documents")
+    has_shards = store.exists(f"{tree}/shards/manifest.json")
     return ReportData(
         name=run["name"],
         run_dir=run_dir,
@@ -139,7 +142,7 @@ def gather(run_dir: str) -> ReportData:
         dropped=dropped,
         clusters=largest_clusters(store, run),
         words=words,
-        manifest=store.read_json("result/shards/manifest.json") if has_shards else None,
+        manifest=store.read_plain_json(f"{tree}/shards/manifest.json") if has_shards else None,
         trainings=trainings_of_run(run_dir),
     )
 
@@ -147,7 +150,7 @@ def gather(run_dir: str) -> ReportData:
 def _first_rows(store: Storage) -> pa.Table:
     taken: list[pa.RecordBatch] = []
     have = 0
-    for batch in read_batches(store, "result/ledger"):
+    for batch in read_ledger(store):
         taken.append(batch.slice(0, ROWS - have).drop_columns(["evidence"]))
         have += taken[-1].num_rows
         if have >= ROWS:
@@ -168,7 +171,7 @@ def _count(
     counts, samples = Counts(), dict[tuple[str, str], list[Sample]]()
     signals = [name for names in of_kind.values() for name in names]
     items: dict[tuple[str, str], set[Any]] = {}
-    for batch in read_batches(store, "result/ledger", [*_SAMPLE, "step", "rule", *signals]):
+    for batch in read_ledger(store, [*_SAMPLE, "step", "rule", *signals]):
         for row in _groups(batch, ["step", "rule", "domain"]):
             counts.documents[row["step"], row["rule"], row["domain"] or ""] += row["n"]
         stays = batch.column("step").is_null()
@@ -232,13 +235,13 @@ def _take_samples(
             samples.setdefault(key, []).append(sample)
 
 
-def _kept(store: Storage) -> tuple[dict[str, list[Sample]], dict[str, float]]:
+def _kept(store: Storage, documents: str) -> tuple[dict[str, list[Sample]], dict[str, float]]:
     """Kept documents to show, by domain, and words per byte of their text, both from about the first 20,000."""
     kept: dict[str, list[Sample]] = {}
     words: Counter[str] = Counter()
     size: Counter[str] = Counter()
     seen = 0
-    for batch in read_batches(store, "result/documents", ["doc_id", "url", "domain", "source", "text"], 1024):
+    for batch in read_batches(store, documents, ["doc_id", "url", "domain", "source", "text"], 1024):
         text = batch.column("text")
         counted = zip(
             batch.column("domain").to_pylist(),

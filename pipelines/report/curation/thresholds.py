@@ -19,7 +19,7 @@ from typing import Any
 
 from curation.config import rules, sql_restrictions
 from curation.config.rules import Quantile
-from curation.config.where_condition import LIMITED_RULE
+from curation.config.where_condition import parts_of_rule
 from curation.core.errors import UserError
 
 _OPS = {
@@ -121,8 +121,7 @@ def _as_written(text: str, constant: Mapping[str, Any]) -> str | None:
     raw = text.encode()
     at = int(constant["query_location"]) - len("SELECT (")
     spliced = (raw[:at] + b"{}" + raw[at + int(constant["query_location_length"]) :]).decode()
-    limited = LIMITED_RULE.fullmatch(spliced)
-    return limited[2] if limited else spliced
+    return parts_of_rule(spliced)[0]
 
 
 def _put(node: dict[str, Any], side: str, truth: dict[str, Any]) -> dict[str, Any]:

@@ -203,17 +203,18 @@ def _tokens_per_step(t: Training) -> int:
 def _quotas(t: Training) -> dict[str, tuple[float, int]]:
     """Domain -> (sequences that the mix asks for, sequences read by the order log).
 
-    {} before the first checkpoint, or if the shards are gone.
+    {} before the first checkpoint, if no checkpoint can be read, or if the shards are gone.
     """
     from curation.core.errors import UserError
     from curation.shards import ShardError
     from pipelines.lookup.training_data import TrainingData
+    from training.checkpoint.save_load import CheckpointError
     from training.data.mix_table import OrderError
 
     try:
         data = TrainingData(t.folder)
         counted = data.verify() if data.sequences_read else {"domains": {}}
-    except (UserError, ShardError, OrderError, OSError):
+    except (UserError, ShardError, OrderError, CheckpointError, OSError):
         return {}
     quota: dict[str, float] = {}
     ends = [s.start for s in data.log.segments[1:]] + [data.sequences_read]

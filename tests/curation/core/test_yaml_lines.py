@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from curation.core import yaml_lines
 from curation.core.errors import UserError
-from curation.core.yaml_lines import YamlTree, dump, parse, set_value
+from curation.core.yaml_lines import MAX_ALIASED, YamlTree, dump, parse, parse_value, set_value
 
 
 def test_scalars_of_yaml_1_2() -> None:
@@ -73,3 +73,50 @@ def test_the_core_needs_pydantic_and_yaml_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)
+)
+
+
+def test_aliases_have_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kilobyte that stands for 10^12 values: refused without making one of them."""
+    monkeypatch.setattr(yaml_lines, "_build", None)
+    assert len(LAUGHS) < 1000
+    with pytest.raises(
+        UserError, match=r"f\.yaml: its aliases \(\*name\) repeat [0-9,]+ values, and may repeat 10,000"
+    ):
+        parse(LAUGHS, "f.yaml")
+    with pytest.raises(UserError, match="aliases"):
+        parse_value("[&a [1, 1], &b [*a, *a], " + "*b, " * MAX_ALIASED + "]", "--set x")
+
+
+def test_every_file_that_a_user_gives_has_the_budget(tmp_path: Any) -> None:
+    from curation.config.load_pipeline import load_pipeline
+    from curation.safety.pii.custom_recognizers import parse_recognizers
+    from training.config import load
+
+    (tmp_path / "p.yaml").write_text(LAUGHS)
+    for reader in (load_pipeline, load, lambda path: parse_recognizers(LAUGHS, path)):
+        with pytest.raises(UserError, match="aliases"):
+            reader(str(tmp_path / "p.yaml"))
+
+
+def test_aliases_within_the_budget_are_values() -> None:
+    text = "a: &a {x: 1, y: [2, 3]}\nb: *a\nc: [*a, *a]"
+    made = {"x": 1, "y": [2, 3]}
+    assert parse(text, "f").root == {"a": made, "b": made, "c": [made, made]}
+    many = parse("a: &a x\nb: [" + "*a, " * MAX_ALIASED + "]", "f").root["b"]
+    assert many == ["x"] * MAX_ALIASED
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 5000, "- " * 5000])
+def test_nesting_without_end_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"^f: (is nested deeper|is not YAML)|^f:1"):
+        parse(text, "f")
+
+
+def test_a_number_of_thousands_of_digits_is_no_number() -> None:
+    assert parse("a: " + "1" * 5000, "f").root == {"a": "1" * 5000}
+    assert parse("a: 1__0", "f").root == {"a": 10}

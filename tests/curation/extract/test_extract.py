@@ -9,6 +9,7 @@ import collections
 import json
 import re
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation import document
-from curation.extract.extract import Extract, extract
+from curation.extract.extract import ENGINES, Extract, ExtractedPage, extract
 
 PARAGRAPH = "This is a paragraph of the article, with commas, and it is long enough to be taken for prose by anybody. "
 
@@ -342,3 +343,26 @@ def test_pages_of_many_kinds(name: str) -> None:
         assert part.strip() in text
     for part in outside:
         assert part not in text
+
+
+@pytest.mark.parametrize("engine", ["auto", "resiliparse", "trafilatura"])
+@pytest.mark.parametrize("error", [MemoryError(), ModuleNotFoundError("no module"), OSError(5, "I/O error")])
+def test_what_the_machine_lacks_is_no_fault_of_the_page(
+    monkeypatch: pytest.MonkeyPatch, engine: Literal["auto", "resiliparse", "trafilatura"], error: Exception
+) -> None:
+    """The page would be dropped on this machine and kept on another."""
+    monkeypatch.setitem(ENGINES, engine, fails_with(error))  # type: ignore[arg-type]
+    with pytest.raises(type(error)):
+        extract("<p>a page", engine)
+
+
+def test_a_parsers_complaint_about_a_page_is_a_drop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "trafilatura", fails_with(AttributeError("no text")))  # type: ignore[arg-type]
+    assert extract("<p>a page", "trafilatura").problem == "AttributeError: no text"
+
+
+def fails_with(error: Exception) -> Callable[[str], ExtractedPage]:
+    def engine(html: str) -> ExtractedPage:
+        raise error
+
+    return engine

@@ -1,6 +1,6 @@
 """Round trips: shards exported to nanoGPT, llm.c, Megatron and datasets, read as those read them, and imported again.
 
-Covers: import_formats.py, merge.py
+Covers: merge.py
 """
 
 from __future__ import annotations
@@ -92,6 +92,18 @@ def test_datasets(run: Path, tmp_path: Path) -> None:
     eos = manifest.tokenizer.eos
     assert loaded["tokens"][:] == [[eos, *d] for d in documents(manifest, "train", "web")]
     assert loaded["url"][0].startswith("http://example.org/")
+
+
+@pytest.mark.parametrize("kind", ["nanogpt", "llmc", "megatron", "datasets"])
+def test_no_file_is_written_over(run: Path, tmp_path: Path, kind: Any) -> None:
+    """Least of all a hard link to a shard that a run still has."""
+    manifest = shards.read_manifest(str(run))
+    out = tmp_path / "out"
+    export_shards(manifest, kind, str(out))
+    files = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match=r"exists already; export to an empty folder"):
+        export_shards(manifest, kind, str(out))
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == files
 
 
 @pytest.mark.parametrize("kind", ["nanogpt", "llmc", "megatron", "datasets"])

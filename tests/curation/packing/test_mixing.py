@@ -35,6 +35,14 @@ def test_without_a_budget_nothing_is_read_twice():
     assert made.quotas == {"code": 100_000, "web": 100_000}
 
 
+def test_without_a_budget_the_cap_still_holds():
+    """It is the cap of trainings on these shards, and one below 1 is the budget."""
+    made = plan_mix(TOKENS, max_epochs=4)
+    assert (made.quotas, made.mix.max_epochs) == (TOKENS, 4)
+    made = plan_mix(TOKENS, max_epochs=0.5)
+    assert made.mix.budget == 500_000 and set(made.mix.epochs.values()) == {0.5}
+
+
 def test_a_budget_that_does_not_fit_says_what_would():
     with pytest.raises(UserError) as error:
         plan_mix(TOKENS, weights={"web": 0.7, "code": 0.3}, budget=2_000_000, max_epochs=4)

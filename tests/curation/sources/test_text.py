@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import datetime
 import gzip
+import io
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curation.sources import parquet_arrow
+from curation.sources.jsonl import FieldMapping
 from curation.sources.text import TextReader
 from curation.step import InputSplit, UnreadableFile
 
@@ -337,3 +341,37 @@ def test_any_damage(tmp_path_factory: pytest.TempPathFactory, name: str, hits: l
         assert error.offset >= 0 and error.offset + error.length <= len(stored)
         return
     assert len({r["doc_id"] for r in got}) == len(got)
+
+
+class Failing(io.BytesIO):
+    """A file whose reads fail from some moment on, as a network's do."""
+
+    error: Exception | None = None
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.error is not None:
+            raise self.error
+        return super().read(size)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "I/O error"), ConnectionError("reset"), TimeoutError(), MemoryError()])
+def test_a_read_that_fails_is_no_damage_of_the_rows(error: Exception) -> None:
+    """The rows of a group would be dropped as unreadable, with exit code 0, for one lost connection."""
+    made = io.BytesIO()
+    texts = [f"row {i} {zlib.crc32(bytes([i % 256])) * 10**90}" for i in range(1000)]
+    pq.write_table(pa.table({"text": texts}), made, row_group_size=100)
+    file = Failing(made.getvalue())
+    piece = InputSplit("a.parquet", len(made.getvalue()), "")
+    fields = FieldMapping("c", piece, "text", "", "url", "date", "text/plain")
+    got = parquet_arrow.read_parquet_rows(file, piece, fields)
+    assert next(got).text is not None
+    file.error = error
+    with pytest.raises(type(error)):
+        list(got)
+
+
+def test_memory_that_damage_asks_for_is_damage() -> None:
+    parquet_arrow._raise_unless_damage(pa.lib.ArrowMemoryError("malloc of size 281474976710656 failed"))
+    parquet_arrow._raise_unless_damage(OSError("Corrupt snappy compressed data."))
+    with pytest.raises(MemoryError):
+        parquet_arrow._raise_unless_damage(pa.lib.ArrowMemoryError("malloc of size 300000000 failed"))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from curation.core.errors import UserError
 from curation.sources.text import TextReader
 from curation.sources.warc import WarcReader
 from curation.step import InputSplit
@@ -87,6 +88,14 @@ def test_a_failed_build_leaves_what_was_there(
         local_corpus.build(folder, **{**SMALL, "pages": 31})
     assert tree(folder) == before
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_folder_of_somebody_else_is_not_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"holds files that the demo did not write .*--dir"):
+        local_corpus.build(tmp_path / "crawl", **SMALL)
+    assert [p.read_text() for p in tmp_path.rglob("*.txt")] == ["mine"] and len(list(tmp_path.iterdir())) == 1
 
 
 def test_nothing_that_acts_on_import_is_visited() -> None:

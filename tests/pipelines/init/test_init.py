@@ -108,7 +108,10 @@ def test_what_init_writes_runs_unchanged(gristmill, inputs, tmp_path, request):
             ("warc", "warc"), ("text", "jsonl"), ("text", "parquet"), ("text", "text")
         }  # fmt: skip
     if kind in ("tree", "mix"):
-        assert {"image/png", "csv, not JSON Lines (one JSON object per line)", "empty"} == set(answer["left_out"])
+        hidden = scan_input.HIDDEN
+        assert {"image/png", "csv, not JSON Lines (one JSON object per line)", "empty", hidden} == set(
+            answer["left_out"]
+        )
     before = file.read_bytes()
     code, out, err = gristmill("curate", file, "--run", tmp_path / "run", "--executor", "inline", "--json")
     assert code == 0, err
@@ -155,11 +158,95 @@ def test_globs_take_what_was_meant_and_nothing_else(tmp_path):
     write_tree(tmp_path / "in")
     (tmp_path / "in" / "a[b].txt").write_text(text(55))
     found = scan_input.scan_inputs([str(tmp_path / "in")])
-    from curation.storage import list_inputs
+    from curation.input_files import list_inputs
 
     for group in found.groups:
         matched = [f.path for p in group.patterns for f in list_inputs(group.root, p)]
         assert sorted(matched) == sorted(f.path for f in group.files)
+
+
+def sources_and_files(gristmill, folder: Path, tmp_path: Path) -> tuple[list[list[str]], dict[str, list[str]], str]:
+    """(patterns of each source, what is left out and why, the console's text) of `init`. No file may be in neither."""
+    from curation.input_files import list_inputs
+
+    code, out, err = gristmill("init", folder, "-o", tmp_path / "a.yaml", "--json", "--force")
+    assert code == 0, err
+    answer = json.loads(out)
+    patterns = [s["patterns"] for s in answer["sources"]]
+    matched = [
+        str(folder / f.path) for s in answer["sources"] for p in s["patterns"] for f in list_inputs(s["root"], p)
+    ]
+    assert len(matched) == len(set(matched))
+    left_out = [path for paths in answer["left_out"].values() for path in paths]
+    there = {str(p) for p in folder.rglob("*") if p.is_file()}
+    assert there == {p for p in there if p in matched or any(p == o or p.startswith(f"{o}/") for o in left_out)}
+    code, console, _ = gristmill("init", folder, "-o", tmp_path / "b.yaml", "--force")
+    assert code == 0 and all(reason in " ".join(console.split()) for reason in answer["left_out"])
+    return patterns, answer["left_out"], console
+
+
+def write_parts(folder: Path, count: int, **fields: str) -> None:
+    folder.mkdir()
+    for i in range(count):
+        (folder / f"part-{i}.jsonl").write_text(json.dumps({"text": text(i), **fields}) + "\n")
+
+
+@pytest.mark.parametrize("content", ["", "\n", "\0\0\0\x01binary\0", "no record at all"])
+@pytest.mark.parametrize("count", [300, 450])  # of more than 400 files some are not opened
+def test_one_file_without_text_loses_no_other(gristmill, tmp_path, content, count):
+    write_parts(tmp_path / "many", count)
+    (tmp_path / "many" / "part-77.jsonl").write_text(content)
+    (tmp_path / "many" / "part-99.jsonl").write_text(content)  # the last by name
+    patterns, left_out, _ = sources_and_files(gristmill, tmp_path / "many", tmp_path)
+    if content == "no record at all":  # a text file, by its suffix JSON Lines: it cannot be told apart
+        assert ["**/*.jsonl"] in patterns or sum(map(len, patterns)) <= 80
+    else:
+        assert patterns == [["**/*.jsonl"]] and sum(map(len, left_out.values())) == 2
+
+
+def test_twins_of_macos_and_marker_files_are_left_out_and_said(gristmill, tmp_path):
+    folder = tmp_path / "many"
+    write_parts(folder, 60)
+    for i in range(60):
+        (folder / f"._part-{i}.jsonl").write_bytes(b"\0\5\x16\7" + bytes(80))
+    (folder / "_SUCCESS").write_text("")
+    (folder / ".git" / "objects").mkdir(parents=True)
+    (folder / ".git" / "objects" / "a.jsonl").write_text("{}")
+    patterns, left_out, console = sources_and_files(gristmill, folder, tmp_path)
+    assert patterns == [["**/*.jsonl"]]
+    assert len(left_out[scan_input.HIDDEN]) == 62 and str(folder / ".git") in left_out[scan_input.HIDDEN]
+    assert f"62 files: {scan_input.HIDDEN}" in " ".join(console.split())
+
+
+def test_files_that_differ_only_in_their_sample_are_one_source(gristmill, tmp_path):
+    """No date in one file, another kind of text in the next: 60 patterns would be needed, and 40 are written."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(120):
+        date = {"published": "2024-03-01"} if i % 2 else {}
+        (folder / f"part-{i}.jsonl").write_text(json.dumps({"text": text(i), **date}) + "\n")
+    patterns, left_out, _ = sources_and_files(gristmill, folder, tmp_path)
+    assert patterns == [["**/*.jsonl"]] and not left_out
+
+
+def test_files_that_no_glob_can_select_are_named(gristmill, tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(120):
+        (folder / f"part-{i}.jsonl").write_text(json.dumps({"body" if i % 2 else "story": text(i)}) + "\n")
+    patterns, left_out, console = sources_and_files(gristmill, folder, tmp_path)
+    assert [len(p) for p in patterns] == [40, 40] and len(left_out[scan_input.MIXED]) == 40
+    assert "left out 40 files" in " ".join(console.split())
+
+
+def test_one_file_named_twice_is_one_source(gristmill, tmp_path):
+    write_parts(tmp_path / "many", 3)
+    code, out, _ = gristmill(
+        "init", tmp_path / "many", tmp_path / "many" / "part-1.jsonl", "-o", tmp_path / "x.yaml", "--json"
+    )
+    answer = json.loads(out)
+    assert code == 0 and [s["files"] for s in answer["sources"]] == [3]
+    assert answer["left_out"] == {"already found through another input": [str(tmp_path / "many" / "part-1.jsonl")]}
 
 
 def test_without_the_language_model_the_step_is_left_out(tmp_path):

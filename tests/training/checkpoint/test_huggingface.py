@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,29 @@ def test_what_is_not_ours_is_refused(tmp_path: Path, change: dict, said: str) ->
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=said):
         load_hf(str(tmp_path))
+
+
+def test_every_file_has_the_mode_that_the_umask_gives(trained: Path, tmp_path: Path) -> None:
+    """What a library writes through a private temporary file too: others of the group must be able to read a model."""
+    tokenizer = next(trained.glob("tokenizer.json"))
+    private = tmp_path / "run"
+    shutil.copytree(trained, private)
+    (private / tokenizer.name).chmod(0o600)
+    before = os.umask(0o027)
+    try:
+        export(str(private), str(tmp_path / "hf"))
+        import_hf(str(tmp_path / "hf"), str(tmp_path / "back"))
+        write(load_model(str(trained)).model, _made(tmp_path / "parts"), eos=0, positions=64, dtype=torch.float32,
+              shard=100_000)  # fmt: skip
+    finally:
+        os.umask(before)
+    files = [p for name in ("hf", "back", "parts") for p in (tmp_path / name).rglob("*") if p.is_file()]
+    assert len([p for p in files if p.suffix == ".safetensors"]) > 2
+    assert {str(p.relative_to(tmp_path)): oct(p.stat().st_mode & 0o777) for p in files} == {
+        str(p.relative_to(tmp_path)): oct(0o640) for p in files
+    }
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

@@ -120,8 +120,8 @@ def test_a_crash_at_every_boundary(tmp_path: Path) -> None:
     put(tmp_path / "count", 1, keep=1)
     put(tmp_path / "count", 2, keep=1, failpoint=seen.append)
     assert seen == [
-        "write tensors", "fsync __0_0.distcp", "write state.json", "fsync state.json", "write manifest.json",
-        "fsync manifest.json", "fsync .metadata", "fsync 00000002.tmp", "rename", "fsync folder", "remove 00000001",
+        "write tensors", "fsync rank-00000.safetensors", "write state.json", "fsync state.json", "write manifest.json",
+        "fsync manifest.json", "fsync tensors.json", "fsync 00000002.tmp", "rename", "fsync folder", "remove 00000001",
     ]  # fmt: skip
     for at, name in enumerate(seen):
         folder = tmp_path / str(at)
@@ -188,7 +188,7 @@ def test_power_lost_at_every_write_flush_and_rename(tmp_path: Path) -> None:
         put(tmp_path / "count", 1, keep=1)
         counting = Machine(patch)
         put(tmp_path / "count", 2, keep=1)
-    assert len(counting.calls) >= 12 and any("distcp" in c for c in counting.calls), counting.calls
+    assert len(counting.calls) >= 12 and any("safetensors" in c for c in counting.calls), counting.calls
     assert sum(c.startswith("write") for c in counting.calls) >= 4
     for at, name in enumerate(counting.calls):
         for torn in (False, True):

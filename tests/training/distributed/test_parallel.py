@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import HANG
+
 ROOT = Path(__file__).parents[3]
 CONFIG = {
     "steps": 8,
@@ -43,7 +45,7 @@ for job in json.loads(sys.argv[1]):
 """
 
 
-def launch(ranks: int, jobs: list[dict[str, Any]]) -> str:
+def launch(ranks: int, jobs: list[dict[str, Any]], script: str = SCRIPT) -> str:
     """Runs the jobs on so many ranks, as torchrun would; what the first one printed."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -51,7 +53,7 @@ def launch(ranks: int, jobs: list[dict[str, Any]]) -> str:
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, json.dumps(jobs)],
+            [sys.executable, "-c", script, json.dumps(jobs)],
             env={**os.environ, **address, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -61,7 +63,7 @@ def launch(ranks: int, jobs: list[dict[str, Any]]) -> str:
         for rank in range(ranks)
     ]
     try:
-        said = [child.communicate(timeout=240) for child in children]
+        said = [child.communicate(timeout=HANG) for child in children]
     finally:
         for child in children:
             child.kill()
@@ -106,8 +108,8 @@ def test_two_ranks_are_one(corpus: Path, tmp_path: Path) -> None:
         assert_close(tmp_path / f"{kind}1", tmp_path / f"{kind}2")
     for ranks in (1, 2):
         assert_close(tmp_path / "adamw1", tmp_path / f"from{ranks}")
-        files = sorted(p.name for p in (tmp_path / f"adamw{ranks}" / "checkpoints" / "00000008").glob("*.distcp"))
-        assert files == [f"__{rank}_0.distcp" for rank in range(ranks)]
+        files = sorted(p.name for p in (tmp_path / f"adamw{ranks}" / "checkpoints" / "00000008").glob("*.safetensors"))
+        assert files == [f"rank-{rank:05d}.safetensors" for rank in range(ranks)]
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from curation.core.errors import UserError
+from tests.ray_cluster import start_cluster
 from training.checkpoint import save_load
 from training.config import parse
 from training.distributed.ray_train import train_on_ray
@@ -43,11 +44,9 @@ def cluster() -> Iterator[Any]:
     """Two nodes of one CPU for workers each; the first has one more for Ray's controller."""
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
     import ray
-    from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 10**8})
-    second = made.add_node(num_cpus=1, object_store_memory=10**8)
-    ray.init(address=made.address, log_to_driver=False)
+    node = {"num_cpus": 1, "object_store_memory": 10**8}
+    made, (second,) = start_cluster(node, node, connect=True)
     yield made, second
     ray.shutdown()
     made.shutdown()

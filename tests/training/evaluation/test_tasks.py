@@ -8,8 +8,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,8 +21,9 @@ from training.checkpoint.load_model import LoadedModel, load_model
 from training.config import parse
 from training.evaluation import humaneval, tasks
 from training.evaluation.likelihood import encode_pair, likelihoods
-from training.evaluation.task_files import Question, detect_kind, final_number, parse_question, read_task
-from training.evaluation.tasks import evaluate_task, read_tasks, score_choice_task
+from training.evaluation.sandbox import explain_no_sandbox
+from training.evaluation.task_files import Question, Task, detect_kind, final_number, parse_question, read_task
+from training.evaluation.tasks import evaluate_task, ignored_options, read_tasks, score_choice_task
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_code_runs_only_when_asked_and_within_limits(
     said = iter(["    return 1\n", "    return 2\n"] * 5)
     monkeypatch.setattr(humaneval, "generate_tokens", lambda *_: [])
     monkeypatch.setattr(LoadedModel, "decode", lambda *_: next(said))
-    result = evaluate_task(model, read_task(str(file)), run_code=True, samples=10)
+    result = evaluate_task(model, read_task(str(file)), run_code=True, sandbox=not explain_no_sandbox(), samples=10)
     assert result.figures == {"pass@1": pytest.approx(0.5), "pass@10": 1.0}
 
 
@@ -150,10 +151,9 @@ OUTSIDE = "/tmp/gristmill-outside"
     ],
 )
 def test_odd_programs(program: str, right: bool) -> None:
-    """Whatever it is: a verdict, soon, and nothing left behind."""
-    begin = time.monotonic()
-    assert humaneval.runs_to_end(program, seconds=1) is right
-    assert time.monotonic() - begin < 20 and not os.path.lexists(OUTSIDE)
+    """Whatever it is: a verdict, and nothing left behind."""
+    assert humaneval.runs_to_end(program, seconds=humaneval.SECONDS if right else 1) is right
+    assert not os.path.lexists(OUTSIDE)
 
 
 def test_long_programs() -> None:
@@ -300,3 +300,25 @@ def test_lm_eval_gives_the_same_accuracy(model: LoadedModel, texts: dict[str, li
     assert found["acc,none"] == ours["accuracy"] and found["acc_norm,none"] == ours["accuracy_norm"]
     assert 0.1 < ours["accuracy"] < 1
     assert isinstance(generate_until(model, "import", {"until": ["\n"], "max_gen_toks": 5}), str)
+
+
+def test_options_that_a_task_does_not_read_are_named() -> None:
+    choice, math_, code = (Task(name, kind) for name, kind in (("arc", "choice"), ("gsm", "math"), ("he", "code")))
+    assert ignored_options([choice, math_, code]) == []
+    assert ignored_options([math_], shots=5, tokens=64) == ignored_options([code], run_code=True, samples=2) == []
+    notes = ignored_options([choice, math_], shots=5, samples=4, tokens=64)
+    assert [n.partition(" has no effect on ")[0] for n in notes] == ["--shots", "--samples", "--tokens"]
+    assert "on arc (choice): its prompt is fixed; only math tasks read it" in notes[0]
+    assert "arc (choice), gsm (math)" in notes[1] and "gsm" not in notes[2]
+    assert "the validation loss" in ignored_options([], shots=2)[0], "perplexity alone"
+
+
+def test_the_command_says_which_options_are_ignored(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "arc.jsonl"
+    file.write_text(json.dumps({"question": "import", "choices": ["os", "x"], "answer": 0}) + "\n")
+    words = [sys.executable, "-m", "pipelines.cli", "evaluate", str(trained), str(file), "--shots", "5"]
+    ran = subprocess.run(words, capture_output=True, text=True)
+    assert ran.returncode == 0 and "--shots has no effect on arc (choice)" in " ".join(ran.stderr.split())
+    ran = subprocess.run([*words[:-2], "--device", "cuda"], capture_output=True, text=True)
+    if not torch.cuda.is_available():
+        assert ran.returncode == 2 and "Traceback" not in ran.stderr and "no CUDA device" in ran.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
@@ -80,3 +81,67 @@ def test_services_by_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ExperimentLoggers(tmp_path, ["mlflow"])
     with pytest.raises(UserError, match="unknown service 'neptune'"):
         ExperimentLoggers(tmp_path, ["neptune"])
+
+
+class Service(types.ModuleType):
+    """A client that stands in for wandb and mlflow, which need an account or a server; it fails where it is told to."""
+
+    def __init__(self, failing: str = "", error: BaseException | None = None) -> None:
+        super().__init__("service")
+        self.failing, self.error = failing, error or RuntimeError("not logged in")
+        self.ids: list[str | None] = []
+        self.info = types.SimpleNamespace(run_id="made-by-mlflow")
+        for name in ("define_metric", "log", "finish", "log_metrics", "log_dict", "end_run"):
+            setattr(self, name, functools.partial(self.act, name))
+
+    def act(self, name: str, *_: object, **__: object) -> None:
+        if name == self.failing:
+            raise self.error
+
+    def init(self, id: str, **_: object) -> Service:
+        self.act("init")
+        self.ids.append(id)
+        return self
+
+    def start_run(self, run_id: str | None, **_: object) -> Service:
+        self.act("start_run")
+        self.ids.append(run_id)
+        return self
+
+
+@pytest.mark.parametrize("error", [RuntimeError("not logged in"), ValueError("invalid id `a:b#c`"), SystemExit(1)])
+def test_whatever_a_service_raises_is_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    calls = {"wandb": ("init", "define_metric", "log", "finish"),
+             "mlflow": ("start_run", "log_dict", "log_metrics", "end_run")}  # fmt: skip
+    for name, failing in ((n, c) for n, all_calls in calls.items() for c in all_calls):
+        monkeypatch.setitem(sys.modules, name, Service(failing, error))
+        said: list[dict] = []
+        with ExperimentLoggers(tmp_path / failing, [name], said.append) as logs:
+            logs(TRAIN)
+            logs(TRAIN)
+        notes = [e["note"] for e in said if e["kind"] == "note"]
+        assert len(notes) == 1 and "training continues without it" in notes[0] and str(error) in notes[0], (
+            failing,
+            notes,
+        )
+        assert [e["kind"] for e in said if e["kind"] != "note"] == ["train", "train"]
+
+
+def test_two_runs_of_one_name_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folders are those of two people; a colon or a hash in a name is no part of an id."""
+    client = Service()
+    for name in ("wandb", "mlflow"):
+        monkeypatch.setitem(sys.modules, name, client)
+    runs = [tmp_path / who / "web" / "train" / "small:#1" for who in ("ada", "bob", "ada")]
+    for run in runs:
+        with ExperimentLoggers(run, ["wandb"], settings={}):
+            pass
+    first, second, again = client.ids
+    assert first == again != second and str(first).isalnum() and (runs[0] / "wandb.id").read_text() == first
+    client.ids.clear()
+    for run in (runs[0], runs[0]):
+        with ExperimentLoggers(run, ["mlflow"], settings={}):
+            pass
+    assert client.ids == [None, "made-by-mlflow"]

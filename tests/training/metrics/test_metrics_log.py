@@ -62,12 +62,12 @@ def test_logs_of_another_version_are_refused(tmp_path: Path) -> None:
 
 
 def test_steps_are_read_from_the_device_together() -> None:
-    """Losses by domain, bits per byte, the ratio of an update to the weights, and a request to stop."""
+    """Losses by domain, bits per byte, and the ratio of an update to the weights."""
     buffer = MetricsBuffer(Ranks(0, 1, torch.device("cpu")), {"code": 4.0, "docs": None})
     targets = torch.tensor([[1, 2], [3, IGNORE_INDEX]])
     batch = Batch(targets, targets, torch.zeros_like(targets), ("code", "docs"))
-    for step, stop in ((1, False), (2, True)):
-        nll = buffer.sum_losses(batch, torch.tensor([6.0, 5.0], dtype=torch.float64), stop)
+    for step in (1, 2):
+        nll = buffer.sum_losses(batch, torch.tensor([6.0, 5.0], dtype=torch.float64))
         update = torch.tensor([1.0, 4.0], dtype=torch.float64) if step == 2 else None
         number = torch.tensor(2.0)
         buffer.add(
@@ -76,10 +76,10 @@ def test_steps_are_read_from_the_device_together() -> None:
                 torch.tensor(0.0), torch.tensor(False), torch.tensor([0.5, math.nan], dtype=torch.float64), update,
             )
         )  # fmt: skip
-    (first, second), stop = buffer.read()
-    assert stop and first.domains == second.domains == {"code": 3.0, "docs": 5.0}
+    first, second = buffer.read()
+    assert first.domains == second.domains == {"code": 3.0, "docs": 5.0}
     assert first.bits_per_byte == {"code": pytest.approx(3 / math.log(2) / 4)}
     assert math.isnan(first.update_ratio) and second.update_ratio == 0.5
     assert "update_ratio" not in first.entry() and second.entry()["update_ratio"] == 0.5
     assert second.entry()["sequences"] == 2 and second.event() is None
-    assert buffer.read() == ([], False)
+    assert buffer.read() == []

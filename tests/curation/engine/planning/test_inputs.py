@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from curation import storage
 from curation.core.errors import UserError
 from curation.engine.results import explain
+from curation.input_files import list_inputs
 from tests.curation.engine import runs
 
 LINE = '{"text": "The brook turns the mill of page %s."}\n'
@@ -25,7 +25,7 @@ def test_links_are_followed_and_dead_ones_are_said_to_be_unread(tmp_path: Path) 
     (root / "linked.jsonl").symlink_to(tmp_path / "store" / "a.jsonl")
     (root / "folder").symlink_to(tmp_path / "store" / "deep")
     (root / "dead.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
-    found = storage.list_inputs(str(root), "**/*.jsonl")
+    found = list_inputs(str(root), "**/*.jsonl")
     assert [f.path for f in found] == ["dead.jsonl", "folder/b.jsonl", "linked.jsonl", "plain.jsonl"]
     done = runs.curate(tmp_path, runs.text_pipeline(tmp_path), allow_missing=True)
     assert (done.exit_code, done.counts["kept"]) == (3, 3)
@@ -45,7 +45,7 @@ def test_names_of_any_kind(tmp_path: Path) -> None:
         b"a\\b.jsonl",
         b"a b\n.jsonl",
         b"[x].jsonl",
-        b".hidden.jsonl",
+        b"_x.jsonl",
         b"\xf0\x9f\x8c\xbe.jsonl",
     ]
     (folder / "texts").mkdir(parents=True)
@@ -69,3 +69,16 @@ def test_a_name_that_is_not_utf8_is_refused_before_work_starts(tmp_path: Path) -
         "source 'texts': the name of the file b'caf\\xe9.jsonl' below HERE/texts is not UTF-8. Rename it, or leave it "
         "out by another pattern than '**/*.jsonl'."
     )
+
+
+def test_links_to_folders_above_and_hidden_files_add_no_documents(tmp_path: Path) -> None:
+    """Two links to a folder above made every file match 2^40 paths, and its record as many documents."""
+    (tmp_path / "texts" / "d").mkdir(parents=True)
+    (tmp_path / "texts" / "d" / "a.jsonl").write_text(LINE % "one")
+    (tmp_path / "texts" / "d" / "up").symlink_to("..")
+    (tmp_path / "texts" / "d" / "again").symlink_to(tmp_path / "texts")
+    (tmp_path / "texts" / "._a.jsonl").write_bytes(bytes(range(60)))  # what macOS writes beside a copied file
+    (tmp_path / "texts" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "texts" / ".ipynb_checkpoints" / "a-checkpoint.jsonl").write_text(LINE % "an old one")
+    done = runs.curate(tmp_path, runs.text_pipeline(tmp_path))
+    assert (done.exit_code, done.counts["read"]["records"], done.counts["kept"]) == (0, 1, 1)

@@ -79,6 +79,14 @@ def test_copies_of_a_document_weigh_what_the_mix_says(texts: Path) -> None:
         assert manifest.mix.epochs[domain] == pytest.approx(10_000 / held.tokens)
 
 
+def test_max_epochs_is_recorded_with_and_without_a_budget(texts: Path) -> None:
+    """Trainings on these shards keep to it: training/data/data_schedule.py."""
+    for mix, cap in (({"max_epochs": 4}, 4), ({"max_epochs": 0.5}, 0.5), ({}, None), ({"budget": 2_000}, 1)):
+        manifest, _, _ = curated(texts, f"cap-{cap}", mix=mix)
+        assert manifest.mix.max_epochs == cap
+    assert set(curated(texts, "cap-0.5", mix={"max_epochs": 0.5})[0].mix.epochs.values()) == {0.5}
+
+
 def test_natural_proportions_and_temperature(texts: Path) -> None:
     groups = {code: f"language.code = '{code}'" for code in ("en", "ru")}
     natural, _, _ = curated(texts, "natural", mix={"groups": groups})

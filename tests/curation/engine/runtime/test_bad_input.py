@@ -173,6 +173,18 @@ def test_a_run_directory_of_another_pipeline(folder: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["pipeline.yaml", "cache/mine.txt", "result/shards/manifest.json", "pinned/mine.txt"])
+def test_a_directory_of_somebody_else(folder: Path, name: str) -> None:
+    """Its files would be overwritten, or removed with a tree of the same name."""
+    theirs = folder / "run" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine\n")
+    message = said(folder, runs.text_pipeline(folder))
+    assert f"HERE/run holds {name.split('/')[0]}, and no run wrote it" in message and "--run" in message
+    assert theirs.read_text() == "mine\n"
+    assert [p for p in (folder / "run").rglob("*") if p.is_file()] == [theirs]
+
+
 def test_two_drivers_on_one_run_directory(folder: Path) -> None:
     import fcntl
 
@@ -208,12 +220,11 @@ def test_sources_that_give_the_same_ids(folder: Path) -> None:
     tree = runs.text_pipeline(folder)
     tree["sources"].append(tree["sources"][0] | {"name": "again", "collection": "texts"})
     found = said(folder, tree)
-    assert re.fullmatch(
-        r"two records have the id [0-9a-f]{32}: a\.jsonl at byte \d+ and a\.jsonl at byte \d+\. Two sources of one "
-        r"collection read the same file, or files that differ only in their compression: give them different "
-        r"`collection` names, or take one out\.",
-        found,
-    ), found
+    assert found == (
+        "source 'again': HERE/texts/a.jsonl and HERE/texts/a.jsonl have the same path in one collection, so "
+        "that their documents would have the same ids. Give the sources 'texts' and 'again' different `collection` "
+        "names, or change one's `path`."
+    )
     del tree["sources"][1]["collection"]
     assert runs.curate(folder, tree).counts["kept"] == 40
 

@@ -29,6 +29,7 @@ from curation import storage
 from curation.core.errors import UserError
 from curation.engine.execution.driver import RunFailed
 from curation.engine.runtime.run import curate
+from tests.conftest import HANG
 from tests.curation.engine import tiny
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -376,7 +377,7 @@ def test_the_second_driver_is_told_who_the_first_is(whole: Whole, tmp_path: Path
             tiny.run(whole.file, run_dir)
         for said in (f"another driver is working in {run_dir}", f"process {first.pid}", "--run"):
             assert said in str(refused.value)
-        out, _ = first.communicate("", timeout=60)
+        out, _ = first.communicate("", timeout=HANG)
         assert out == "done\n"
     finally:
         first.kill()

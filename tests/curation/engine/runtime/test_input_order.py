@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import HANG, ROOT
 from tests.curation.engine import runs
 
 
@@ -120,7 +120,7 @@ def without_network() -> list[str]:
     """A prefix that runs a command in a network namespace of its own, without even a loopback; [] if not permitted."""
     for prefix in (["unshare", "-n"], ["unshare", "-r", "-n"]):
         try:
-            if subprocess.run([*prefix, "true"], capture_output=True, timeout=20, check=False).returncode == 0:
+            if subprocess.run([*prefix, "true"], capture_output=True, timeout=HANG, check=False).returncode == 0:
                 return prefix
         except (OSError, subprocess.TimeoutExpired):
             continue
@@ -142,7 +142,7 @@ def test_place_and_hash_seed_do_not_show(data: Path, mill: tuple[Path, dict[str,
     command = [sys.executable, "-m", "pipelines.cli", "curate", str(folder / "placed.yaml"), "--run", str(to)]
     ended = subprocess.run(
         [*without_network(), *command, "--executor", "inline"],
-        env={**os.environ, **place, "PYTHONPATH": str(ROOT)}, cwd=ROOT, capture_output=True, timeout=300, check=False,
+        env={**os.environ, **place, "PYTHONPATH": str(ROOT)}, cwd=ROOT, capture_output=True, timeout=HANG, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr.decode(errors="replace")
     assert runs.tree_bytes(to) == expected
@@ -155,7 +155,7 @@ def test_another_encoding_than_utf8_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipelines.cli", "curate", str(tmp_path / "pipeline.yaml")]
     ended = subprocess.run(
         [*command, "--run", str(tmp_path / "run"), "--executor", "inline"],
-        env={**os.environ, **place}, cwd=ROOT, capture_output=True, timeout=100, check=False,
+        env={**os.environ, **place}, cwd=ROOT, capture_output=True, timeout=HANG, check=False,
     )  # fmt: skip
     assert ended.returncode == 2
     assert b"files are read as ANSI_X3.4-1968 here by default" in ended.stderr

@@ -128,11 +128,9 @@ def _mill_with_kills(
     """Runs to the end, killing on the way; says what was killed. `moments`: (share of the log's lines, what)."""
     rng = random.Random(len(moments))
     todo, happened, victims = sorted(moments), list[str](), list[Victim]()
-    deadline = time.monotonic() + 400
     try:
         victims.append(Victim(file, run_dir, folder))
         while True:
-            assert time.monotonic() < deadline, (folder / "driver.log").read_text()[-3000:]
             victim = victims[-1]
             code = victim.process.poll()
             if code is not None and code != -signal.SIGKILL:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curation.core.errors import DamagedFile
 from curation.engine.shuffle import partition_files
 from curation.storage import Storage
 
@@ -63,3 +64,24 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         (tmp_path / "a").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"truncated|damaged"):
             list(partition_files.read(storage, ["a"], [0]))
+
+
+def test_every_changed_byte_is_refused(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    _write(storage, "a", [[(0, "x"), (2, "some text"), (1, "y")], [(2, "more"), (0, "z")]], 0)
+    whole = (tmp_path / "a").read_bytes()
+    sent = list(partition_files.read_all(storage, "a"))
+    silent = 0
+    for at in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << at % 8
+        (tmp_path / "a").write_bytes(damaged)
+        try:
+            assert list(partition_files.read_all(storage, "a")) == sent, f"byte {at} is read as another one"
+            silent += 1
+        except DamagedFile as error:
+            assert error.path == "a"
+    assert silent == len(partition_files.MAGIC), "the first bytes are the only ones that nobody reads"
+    (tmp_path / "a").unlink()
+    with pytest.raises(DamagedFile, match="it is missing"):
+        list(partition_files.read(storage, ["a"], [0]))

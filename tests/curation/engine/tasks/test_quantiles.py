@@ -6,6 +6,7 @@ Covers: curation/engine/execution/quantile_rounds.py
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
@@ -53,7 +54,23 @@ def test_nearest_rank(tasks: list[list[float | None]], p: float) -> None:
     if not ordered:
         assert found is None
     else:
-        assert found == ordered[max(1, math.ceil(p * len(ordered))) - 1]
+        assert found == ordered[max(1, math.ceil(Fraction(repr(p)) * len(ordered))) - 1]
+
+
+def test_the_rank_of_every_thousandth_of_up_to_a_thousand_values() -> None:
+    """Against the definition: the first of the values such that so many thousandths of all are not above it."""
+    wanted = [Quantile("a.x", i / 1000) for i in range(1001)]
+    for n in range(1, 1001):
+        rank = 1
+        for i, q in enumerate(wanted):
+            while rank * 1000 < i * n:
+                rank += 1
+            assert q.rank(n) == rank, (q.p, n)
+
+
+def test_seven_percent_of_a_hundred_values() -> None:
+    q = Quantile("a.x", 0.07)
+    assert quantiles.select([q], _rounds([([float(v) for v in range(1, 101)], [None] * 100)], [q])) == {q: 7.0}
 
 
 def test_by_group_and_several_at_once() -> None:

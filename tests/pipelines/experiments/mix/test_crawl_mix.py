@@ -78,9 +78,8 @@ def test_killed_for_real_and_resumed(
     command = [sys.executable, "-m", "pipelines.cli", "mix", "search", str(file), "--out", str(out)]
     with open(tmp_path / "log", "wb") as log:
         search = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-        until = time.monotonic() + 200
         while sum(s[-1:] == ["done"] for s in _sessions(out).values()) < 3:
-            assert search.poll() is None and time.monotonic() < until, (tmp_path / "log").read_text()
+            assert search.poll() is None, (tmp_path / "log").read_text()
             time.sleep(0.1)
         os.killpg(search.pid, signal.SIGKILL)
         search.wait()

@@ -222,6 +222,18 @@ def test_published_swarm_is_fitted_by_the_command(
     assert again.mixes.shape == (12, 2) and again.domains == ("web", "code")
 
 
+def test_a_fit_overwrites_no_tables_of_somebody_else(
+    tmp_path: Path, gristmill: Callable[..., tuple[int, str, str]]
+) -> None:
+    """Above all not the ones that it reads."""
+    rows: list[list[object]] = [[i, 2 + (0.05 + i / 20) ** -0.5, 3 - i / 40] for i in range(1, 13)]
+    ratios, metrics = _tables(tmp_path, rows)
+    before = Path(ratios).read_bytes()
+    code, _, err = gristmill("mix", "fit", ratios, metrics, "--out", str(tmp_path), "--resamples", "5")
+    assert code == 2 and "ratios.csv, metrics.csv, which would be overwritten" in " ".join(err.split())
+    assert Path(ratios).read_bytes() == before and not (tmp_path / "mix.yaml").exists()
+
+
 def test_bad_metrics_are_handled(tmp_path: Path) -> None:
     rows: list[list[object]] = [[i, "nan" if i == 3 else 3 - i / 20, 1.0] for i in range(1, 13)]
     swarm = regmix_tables.read(*_tables(tmp_path, rows))

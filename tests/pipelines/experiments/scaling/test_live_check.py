@@ -182,3 +182,30 @@ def test_shuffled_domain_is_noticed(shards: Path, tmp_path: Path) -> None:
             assert left is None
         else:
             assert left is not None and left.step >= 0.6 * seen.steps and "above" in left.message
+
+
+def test_tokens_are_counted_where_the_data_changes(tmp_path: Path) -> None:
+    """Two steps of 8 x 64, three of 16 x 32 and one of 16 x 128, as the training's own log counts them."""
+    changes = [{"at": 2, "global_size": 16, "seq_len": 32}, {"at": 5, "seq_len": 128}, {"at": 9, "global_size": 64}]
+    run = _written(tmp_path / "run", 32, 6)
+    value = TRAINING | {"steps": 6, "data": {"seq_len": 64, "changes": changes}}
+    (run / "train.yaml").write_text(config.parse(yaml.safe_dump(value)).dump())
+    assert read(str(run)).d.tolist() == [2 * 8 * 64 + 3 * 16 * 32 + 16 * 128]
+    with pytest.raises(UserError, match=r"the ladder's base has data\.changes"):
+        ladder.runs(ladder.Ladder(base=value, sizes=[{"hidden_size": 32}, {"hidden_size": 64}]), "unused", "unused")
+
+
+def test_unique_tokens_follow_a_changed_mix(tmp_path: Path) -> None:
+    """Code is read more often than it is there; the other domain has its half of the last hundred steps."""
+    from curation.shards import read_manifest
+    from tests.curation.packing.test_shard_writer import corpus, pack
+
+    pack(corpus(), tmp_path / "shards" / "result", validation=0.1, tokens_per_shard=2000)
+    sizes = {d: s.tokens for d, s in read_manifest(str(tmp_path / "shards")).splits["train"].items()}
+    data = {"seq_len": 64, "weights": {"code": 1}, "changes": [{"at": 3900, "weights": {"code": 1, "web": 1}}]}
+    value = TRAINING | {"steps": 3901, "data": data, "batch": {"global_size": 2}}
+    run = _written(tmp_path / "run", 32, 3901)
+    (run / "train.yaml").write_text(config.parse(yaml.safe_dump(value)).dump())
+    (run / "data.json").write_text(json.dumps({"tokenizer": {"vocab": 256}, "root": str(tmp_path / "shards")}))
+    table = read(str(run))
+    assert table.unique is not None and table.unique.tolist() == [sizes["code"] + 1 * 2 * 64 / 2]
