@@ -47,8 +47,8 @@ def _first_part(text: str) -> str:
     return " ".join(words[: max(1, int(0.7 * len(words)))])
 
 
-# The step's defaults were chosen on two thirds of the questions with "one in twenty replaced", "every twentieth replaced"
-# (not here), "first 70 %" and "soft hyphens"; the other changes and every third question were not looked at.
+# The step's defaults were chosen on two thirds of the questions, with "1 in 20 replaced", "first 70 %", "soft hyphens";
+# the other changes and every third question were not looked at.
 PERTURBATIONS = {
     "verbatim": lambda t: t,
     "upper case": str.upper,
