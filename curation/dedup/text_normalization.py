@@ -2,11 +2,14 @@
 
     none        the text unchanged
     whitespace  each run of whitespace becomes one space, removed at both ends
-    words       NFKC, case-folded, letters and digits only, one space between words: punctuation and layout are ignored
+    words       NFKC, case-folded, words only (as curation/words.py has them), one space between them: punctuation,
+                layout and characters that nobody sees are ignored
     template    as words, without accents and with every digit as 0: "Seite 12 · Übersicht" becomes "seite 00
                 ubersicht", so numbered lines of one template are equal (as in cc_net: Wenzek et al. 2020, section 3.1)
 
-Each form is coarser than the one before: texts that are equal in one form are equal in all later ones.
+Each form is coarser than the one before: texts that are equal in one form are equal in all later ones. A text without a
+word ("!!!", "—") is compared by its characters in the two last forms: such texts are not all the same text. What
+`template` takes off are the accents of letters; the vowel signs of Indic and other scripts are marks too, and stay.
 """
 
 from __future__ import annotations
@@ -16,23 +19,23 @@ import unicodedata
 from collections.abc import Callable
 from typing import Literal
 
+from curation.words import fold_text, words
+
 NormalForm = Literal["none", "whitespace", "words", "template"]
 
-_WORD = re.compile(r"[^\W_]+")
 _DIGIT = re.compile(r"\d")
 
 
 def _words(text: str) -> str:
-    folded = text.casefold() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(_WORD.findall(folded))
+    return " ".join(words(text)) or "".join(fold_text(text).split())
 
 
 def _template(text: str) -> str:
-    words = _words(text)
-    if not words.isascii():
-        apart = unicodedata.normalize("NFKD", words)
-        words = "".join(c for c in apart if not unicodedata.combining(c))
-    return _DIGIT.sub("0", words)
+    form = _words(text)
+    if not form.isascii():
+        apart = unicodedata.normalize("NFKD", form)
+        form = unicodedata.normalize("NFC", "".join(c for c in apart if not unicodedata.combining(c)))
+    return _DIGIT.sub("0", form)
 
 
 NORMALIZERS: dict[str, Callable[[str], str]] = {

@@ -13,18 +13,25 @@ its language.
 
 from __future__ import annotations
 
+import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from curation import document, models
 from curation.fasttext_classifier import predict_labels
 from curation.step import MapStep
+from curation.words import is_unspaced
 
-_MIN_PARAGRAPH_CHARS = 40  # shorter paragraphs (headings, links, names) are not labelled: the model mostly guesses
+# Shorter paragraphs (headings, links, names) are not labelled: the model mostly guesses. A letter of a script without
+# spaces counts double: a Chinese sentence has about half as many letters as an English one.
+_MIN_PARAGRAPH_CHARS = 40
+_CAPITALS = 0.6  # share of capitals among cased letters from which a text counts as written in capitals
+
+_ASCII_CAPITALS, _ASCII_SMALL = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
 
 _Labels = list[tuple[str, float]]  # labels and probabilities, best first
 
@@ -36,7 +43,10 @@ class Language(MapStep):
 
     model       a name of the model catalogue, or the path of any fastText classifier with one label per language
     second      adds the signals `second_code` and `second_score`: the second best label and its probability
-    paragraphs  adds the signals `paragraphs`, the number of lines of 40 characters or more; `same`, the share of their
+    lowercase   `auto`: a text in capitals goes to the model in lower case, since the models have hardly seen capitals;
+                `never`: as it is
+    paragraphs  adds the signals `paragraphs`, the number of lines of 40 characters or more (20 in scripts without
+                spaces); `same`, the share of their
                 characters in lines whose own label is the document's code; `other_code`, the label of most of the
                 remaining characters, and `other_share`, its share. The last three are null without such a line, the
                 last two also where all lines agree
@@ -44,6 +54,7 @@ class Language(MapStep):
 
     model: str = "lid.176"
     second: bool = False
+    lowercase: Literal["auto", "never"] = "auto"
     paragraphs: bool = False
     name: str = "language"
     _model: Any = field(init=False, repr=False, compare=False, default=None)
@@ -87,14 +98,19 @@ class Language(MapStep):
         """The k best labels of each text (UTF-8); an empty list for a text without a word."""
         worded = [i for i, text in enumerate(texts) if not _is_blank(text)]
         out: list[_Labels] = [[] for _ in texts]
-        found = predict_labels(self._model, [texts[i].replace(b"\n", b" ") for i in worded], k)
+        found = predict_labels(self._model, [self._prepare(texts[i]) for i in worded], k)
         for i, labels in zip(worded, found, strict=True):
             out[i] = labels
         return out
 
+    def _prepare(self, text: bytes) -> bytes:
+        """A text as the model reads it: one line, in lower case if it is written in capitals."""
+        line = text.replace(b"\n", b" ")
+        return line.decode().lower().encode() if self.lowercase == "auto" and _in_capitals(line) else line
+
     def _paragraph_signals(self, texts: Sequence[bytes], codes: Sequence[str | None]) -> list[tuple[Any, ...]]:
         """(paragraphs, same, other_code, other_share) of each text."""
-        lines = [[line for line in text.split(b"\n") if _characters(line) >= _MIN_PARAGRAPH_CHARS] for text in texts]
+        lines = [[line for line in text.split(b"\n") if _width(line) >= _MIN_PARAGRAPH_CHARS] for text in texts]
         found = iter(self._predict([line for of_text in lines for line in of_text], 1))
         rows: list[tuple[Any, ...]] = []
         for of_text, code in zip(lines, codes, strict=True):
@@ -111,6 +127,25 @@ class Language(MapStep):
             share = size[other] / total if other is not None else None
             rows.append((labelled, same / total if total else None, other, share))
         return rows
+
+
+def _in_capitals(text: bytes) -> bool:
+    """Whether most cased letters are capitals."""
+    if text.isascii():
+        capitals = len(text) - len(text.translate(None, _ASCII_CAPITALS))
+        letters = capitals + len(text) - len(text.translate(None, _ASCII_SMALL))
+        return capitals > _CAPITALS * letters
+    decoded = text.decode()
+    capitals = sum(map(str.isupper, decoded))
+    return capitals > 0 and capitals > _CAPITALS * (capitals + sum(map(str.islower, decoded)))
+
+
+def _width(line: bytes) -> int:
+    """Characters, of which letters of scripts without spaces count double."""
+    if line.isascii():
+        return len(line)
+    decoded = line.decode()
+    return len(decoded) + sum(is_unspaced(ord(c)) for c in decoded if c >= "\u0e00")
 
 
 def _characters(line: bytes) -> int:

@@ -1,143 +1,64 @@
 """Hashes the shingles (word or character n-grams) of documents; a document is compared by its set of them.
 
-A *word* is a maximal run of letters, marks, digits and underscores, in lower case. Ideographs, kana and emoji, which
-are written without spaces, are words by themselves; all other characters separate words. (Thai and similar alphabets
-written without spaces have phrases as words.) A *shingle* is n consecutive words, or n consecutive characters of the
-text in lower case with each run of whitespace as one space. So with words, punctuation, case and layout are ignored. A
-document of fewer than n words has one shingle, of all its words, so it equals only documents of the same words; a
-document without words has none, and is similar to nothing.
+A *word* is what curation/words.py says: letters, marks, digits and underscores, folded; a letter of a script without
+spaces, or an emoji, is a word by itself. A *shingle* is n consecutive words, or n consecutive folded characters of the
+text with each run of white space as one space. So with words, punctuation, case and layout are ignored. A document of
+fewer than n words has one shingle, of all its words, so it equals only documents of the same words; a document without
+words has none, and is similar to nothing.
 
 The kernel reads UTF-8 bytes from the Arrow buffer in one pass, without string objects:
 
-    word     w = mix(... (h ^ c) * FNV_PRIME ... over its characters c)            FNV-1a over code points, then mixed
+    word     w = mix(... (h ^ c) * FNV_PRIME ...)                                  curation/word_hashes.py
     shingle  s = mix(w_1 B^(n-1) + w_2 B^(n-2) + ... + w_n)  modulo 2^64           rolling, two multiplications each
 
 Word hashes are mixed before they enter the polynomial, so two different shingles of a corpus have equal hashes with a
-probability of about 2^-64. Character classes and case are from `unicodedata` for the basic plane, and ranges above it.
+probability of about 2^-64.
 """
 
 from __future__ import annotations
-
-import functools
-import unicodedata
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from curation.kernels import kernel
+from curation.word_hashes import decode, hash_words, mix
+from curation.words import CLASS_SHIFT, SKIPPED, SPACE, TABLE_SIZE, character_table
 
 U64 = npt.NDArray[np.uint64]
 
 WORDS, CHARACTERS = 0, 1  # units of an n-gram
 UNITS = {"words": WORDS, "characters": CHARACTERS}
-SEPARATOR, WORD_PART, WORD_ALONE, SPACE = 0, 1, 2, 3  # classes of characters; SPACE separates words too
 
-_FNV = np.uint64(0x100000001B3)
-_START = np.uint64(0xCBF29CE484222325)
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
-@functools.cache
-def character_tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
-    """(class, lower-case) of each code point of the basic plane: arrays of 65536."""
-    kinds = np.zeros(65536, np.uint8)
-    lower = np.arange(65536, dtype=np.uint32)
-    for code in range(65536):
-        char = chr(code)
-        category = unicodedata.category(char)
-        if char.isspace():
-            kinds[code] = SPACE
-        elif category[0] in "LMN" or char == "_":
-            ideograph = category == "Lo" and (0x2E80 <= code < 0xA000 or 0xF900 <= code < 0xFB00)
-            kinds[code] = WORD_ALONE if ideograph else WORD_PART
-        elif category == "So" and code >= 0x2600:
-            kinds[code] = WORD_ALONE  # dingbats and the like
-        small = char.lower()
-        if len(small) == 1:
-            lower[code] = ord(small)
-    kinds[0xFE00:0xFE10] = SEPARATOR  # variation selectors: other renderings of the same character
-    return kinds, lower
-
-
 @kernel()
-def mix(x):  # type: ignore[no-untyped-def]
-    """MurmurHash3's 64-bit finaliser."""
-    x ^= x >> np.uint64(33)
-    x *= np.uint64(0xFF51AFD7ED558CCD)
-    x ^= x >> np.uint64(33)
-    x *= np.uint64(0xC4CEB9FE1A85EC53)
-    return x ^ (x >> np.uint64(33))
-
-
-@kernel()
-def _decode(data, i, end):  # type: ignore[no-untyped-def]
-    """(code point, bytes) of the valid UTF-8 sequence of two or more bytes at i; if truncated, one byte at a time."""
-    first = np.uint32(data[i])
-    if first < 0xE0 and i + 1 < end:
-        return (first & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
-    if first < 0xF0 and i + 2 < end:
-        return (first & 0x0F) << 12 | np.uint32(data[i + 1] & 0x3F) << 6 | (data[i + 2] & 0x3F), 3
-    if i + 3 < end:
-        code = (first & 0x07) << 18 | np.uint32(data[i + 1] & 0x3F) << 12
-        return code | np.uint32(data[i + 2] & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
-    return first, 1
-
-
-@kernel()
-def hash_units(data, start, end, kinds, lower, unit, out):  # type: ignore[no-untyped-def]
-    """Hashes of the words (or characters) of data[start:end] into `out`; returns their number."""
+def hash_characters(data, start, end, table, out):  # type: ignore[no-untyped-def]
+    """Hashes of the folded characters of data[start:end] into `out`; returns their number. White space is one space."""
     count = 0
-    h = _START
-    inside = False  # in a word; for characters: the last one was not a space
+    inside = False  # the last character was not a space
     i = start
     while i < end:
         byte = data[i]
         if byte < 0x80:
-            code = np.uint32(byte)
+            entry = table[byte]
             i += 1
-            kind = kinds[code]
-            code = lower[code]
         else:
-            decoded, size = _decode(data, i, end)
-            code = np.uint32(decoded)
+            code, size = decode(data, i, end)
             i += size
-            if code < 65536:
-                kind = kinds[code]
-                code = lower[code]
-            elif 0x1F000 <= code < 0x20000 or 0x20000 <= code < 0x40000:
-                kind = np.uint8(WORD_ALONE)  # pictographs, ideographs
-            else:
-                kind = np.uint8(WORD_PART)
-        if unit == CHARACTERS:
-            if kind == SPACE:
-                if inside:
-                    out[count] = mix(np.uint64(0x20) * _BASE)
-                    count += 1
-                inside = False
-            else:
-                out[count] = mix(np.uint64(code) * _BASE)
-                count += 1
-                inside = True
-        elif kind == WORD_PART:
-            h = (h ^ np.uint64(code)) * _FNV
-            inside = True
-        else:
+            entry = table[code] if code < TABLE_SIZE else np.uint32(0)
+        kind = entry >> np.uint32(CLASS_SHIFT)
+        if kind == SPACE:
             if inside:
-                out[count] = mix(h)
+                out[count] = mix(np.uint64(0x20) * _BASE)
                 count += 1
-                h = _START
-                inside = False
-            if kind == WORD_ALONE:
-                out[count] = mix((_START ^ np.uint64(code)) * _FNV)
-                count += 1
-    if unit == CHARACTERS:
-        if count > 0 and not inside:
-            count -= 1  # space at the end
-    elif inside:
-        out[count] = mix(h)
-        count += 1
-    return count
+            inside = False
+        elif kind != SKIPPED:
+            out[count] = mix(np.uint64(entry & np.uint32((1 << CLASS_SHIFT) - 1)) * _BASE)
+            count += 1
+            inside = True
+    return count - 1 if count > 0 and not inside else count
 
 
 @kernel()
@@ -179,8 +100,10 @@ def string_buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
 
 
 @kernel()
-def hash_document(data, start, end, kinds, lower, unit, ngram, out):  # type: ignore[no-untyped-def]
-    return hash_shingles(out, hash_units(data, start, end, kinds, lower, unit, out), ngram, out)
+def hash_document(data, start, end, table, unit, ngram, out):  # type: ignore[no-untyped-def]
+    if unit == CHARACTERS:
+        return hash_shingles(out, hash_characters(data, start, end, table, out), ngram, out)
+    return hash_shingles(out, hash_words(data, start, end, table, out, np.empty((0, 2), np.int64)), ngram, out)
 
 
 @kernel()
@@ -222,7 +145,7 @@ def distinct(values, count, slots):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _flat_shingle_sets(data, offsets, kinds, lower, unit, ngram):  # type: ignore[no-untyped-def]
+def _flat_shingle_sets(data, offsets, table, unit, ngram):  # type: ignore[no-untyped-def]
     longest = 0
     for k in range(len(offsets) - 1):
         longest = max(longest, offsets[k + 1] - offsets[k])
@@ -231,7 +154,7 @@ def _flat_shingle_sets(data, offsets, kinds, lower, unit, ngram):  # type: ignor
     at = np.zeros(len(offsets), np.int64)
     values = np.empty(max(64, (offsets[-1] - offsets[0]) // 4), np.uint64)
     for k in range(len(offsets) - 1):
-        n = hash_document(data, offsets[k], offsets[k + 1], kinds, lower, unit, ngram, scratch)
+        n = hash_document(data, offsets[k], offsets[k + 1], table, unit, ngram, scratch)
         if table_size(n) > len(slots):
             slots = np.empty(table_size(n), np.uint64)
         n = distinct(scratch, n, slots)
@@ -246,7 +169,7 @@ def _flat_shingle_sets(data, offsets, kinds, lower, unit, ngram):  # type: ignor
 
 def flat_shingle_sets(texts: pa.Array, ngram: int, unit: int) -> tuple[U64, npt.NDArray[np.int64]]:
     """(values, at): the set of shingles of text k is values[at[k]:at[k + 1]], in order of first appearance."""
-    values, at = _flat_shingle_sets(*string_buffers(texts), *character_tables(), unit, ngram)
+    values, at = _flat_shingle_sets(*string_buffers(texts), character_table(), unit, ngram)
     return values, at
 
 

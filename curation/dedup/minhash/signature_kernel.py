@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from curation.dedup.minhash.shingles import distinct, hash_document, mix, table_size
+from curation.dedup.minhash.shingles import distinct, hash_document, table_size
 from curation.kernels import kernel
+from curation.word_hashes import mix
 
 
 @kernel()
-def sign(data, offsets, kinds, lower, unit, ngram, a, b, out, content):  # type: ignore[no-untyped-def]
+def sign(data, offsets, table, unit, ngram, a, b, out, content):  # type: ignore[no-untyped-def]
     """Fills `out` (texts, lanes), preset to all ones, with the signatures of the texts.
 
     `content` is filled with a hash of each text's set of shingles (0: no shingle), unless it is empty.
@@ -27,7 +28,7 @@ def sign(data, offsets, kinds, lower, unit, ngram, a, b, out, content):  # type:
     slots = np.empty(table_size(0), np.uint64)
     lanes = out.shape[1]
     for k in range(len(offsets) - 1):
-        n = hash_document(data, offsets[k], offsets[k + 1], kinds, lower, unit, ngram, scratch)
+        n = hash_document(data, offsets[k], offsets[k + 1], table, unit, ngram, scratch)
         if len(content) > 0:
             if table_size(n) > len(slots):
                 slots = np.empty(table_size(n), np.uint64)

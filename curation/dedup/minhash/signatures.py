@@ -60,7 +60,7 @@ def _compute(texts: pa.Array, ngram: int, num_perm: int, seed: int, unit: str, c
     a, b = permutations(num_perm, seed)
     # rows of 16 lanes, so that the kernel's inner loop has no remainder; the padding is removed below
     out = np.full((len(texts), len(a)), EMPTY, np.uint32)
-    signature_kernel.sign(data, offsets, *shingles.character_tables(), shingles.UNITS[unit], ngram, a, b, out, contents)
+    signature_kernel.sign(data, offsets, shingles.character_table(), shingles.UNITS[unit], ngram, a, b, out, contents)
     return out[:, :num_perm] if len(a) == num_perm else np.ascontiguousarray(out[:, :num_perm])
 
 

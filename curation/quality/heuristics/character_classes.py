@@ -13,6 +13,7 @@ import numba as nb
 import numpy as np
 
 from curation.kernels import BYTES, kernel
+from curation.words import UNSPACED_SCRIPTS
 
 SPACE, BREAK = 1, 2  # white space; characters at which str.splitlines ends a line
 ALPHA, DIGIT, LOWER, UPPER = 4, 8, 16, 32  # any letter; 0-9; cased letters
@@ -27,21 +28,6 @@ QUOTE = 16384
 ANCHOR = 32768  # j, k, m and v: each of C4's phrases has one of them, but only one letter in 24 of English text is one
 
 _CODE_POINTS = 0x110000
-# Scripts written without spaces between words; only the letters of these blocks count.
-_UNSPACED_BLOCKS = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x2E80, 0x2FDF),  # Han radicals
-    (0x3005, 0x30FF),  # iteration marks, Hiragana, Katakana
-    (0x31F0, 0x31FF),
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0xFF66, 0xFF9F),  # half-width Katakana
-    (0x1B000, 0x1B16F),
-    (0x20000, 0x3FFFF),
-)
 _BREAKS = "\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"
 _QUOTES = "'\"”“`‘´’‚„»«「」『』"
 
@@ -89,7 +75,7 @@ def character_classes() -> np.ndarray[Any, np.dtype[np.uint16]]:
         table[c] = SPACE
     for c in map(ord, _BREAKS):
         table[c] |= BREAK | SPACE
-    for first, last in _UNSPACED_BLOCKS:
+    for first, last, _ in UNSPACED_SCRIPTS:
         span = table[first : last + 1]
         span[(span & ALPHA) != 0] |= UNSPACED
     return table

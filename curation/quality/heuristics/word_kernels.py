@@ -4,8 +4,9 @@ White space separates chunks; each chunk is then split much as spaCy's English t
 that thresholds tuned there keep their meaning):
 
 1. Punctuation is split off at both ends, one character per word (a run of dots stays together); `'s`, `n't`, `'ll`,
-   `'re`, `'ve`, `'d`, `'m` become words; so does a final dot after a lower-case letter, a digit or two capitals, but
-   not in `a.` or `e.g.`. URLs, host and file names (`docs.python.org/3`, `my-file.txt`) stay whole.
+   `'re`, `'ve`, `'d`, `'m` become words; so does a final dot after a lower-case letter, a letter of a
+   script without case, a digit or two capitals, but not in `a.` or `e.g.`. URLs, host and file names
+   (`docs.python.org/3`, `my-file.txt`) stay whole.
 2. The rest is split at runs of dots, at symbols, at hyphens, tildes and commas between letters, at `: < > = /` before a
    letter, at `+ - * ^` between digits, and at a dot between a lower-case and an upper-case letter.
 3. In scripts written without spaces a word ends where the script changes (Han, Hiragana, Katakana, another), and after
@@ -88,7 +89,7 @@ def is_url_or_host(code, flags, lo, hi):  # type: ignore[no-untyped-def]
 def script_word_length(c):  # type: ignore[no-untyped-def]
     """Letters per word in the script of an unspaced letter; also identifies it: Han 2, others 4, Hiragana 8, Katakana
     9."""
-    if c < 0x2E80:
+    if c < 0x2E80 or 0xA980 <= c <= 0xAADF:
         return 4
     if 0x3040 <= c <= 0x309F or 0x1B001 <= c <= 0x1B11F:
         return 8
@@ -144,6 +145,8 @@ def suffix_length(code, flags, lo, hi):  # type: ignore[no-untyped-def]
             if initials:
                 return 0
         if p & (LOWER | DIGIT | PEEL | QUOTE) or code[hi - 2] in (37, 43, 45):
+            return 1
+        if p & WORD and not p & UPPER:  # a letter without case, or a mark: Korean, Arabic, Hebrew, Tamil
             return 1
         if left > 2 and p & UPPER and flags[hi - 3] & UPPER:
             return 1

@@ -7,11 +7,12 @@ kneser_ney.py turns them into probabilities and back-offs, arpa.py writes them.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from curation.quality.ngram.adjusted_counts import Order, adjust_counts
 from curation.quality.ngram.count import Packing, count, read_text
 from curation.quality.ngram.disk_arrays import Array
 from curation.quality.ngram.kneser_ney import FALLBACK_DISCOUNTS, compute_discounts, solve_order, solve_unigrams
-from curation.quality.ngram.tokenize_text import Form, sentences
+from curation.quality.ngram.tokenize_text import Form, facts_path, sentences
 from curation.quality.perplexity import kenlm_binary
 
 MAX_ORDER = 6  # what KenLM reads, as its Python package is built
@@ -127,11 +128,14 @@ def train_ngram(
     The text is split into sentences and words as the perplexity step with the same `form` does (tokenize_text.py);
     `field` is the name of the text in JSONL and Parquet. An `out` that ends in .arpa becomes an ARPA file, any other a
     KenLM binary, which the processes of a machine share; where that cannot be made, an ARPA file with a warning. The
-    other arguments and errors are those of `estimate`.
+    form is stored in OUT.json beside it, where the step that scores with the model looks. The other arguments and
+    errors are those of `estimate`.
     """
     text = sentences(training_texts.read_texts(paths, field), form)
     if out.endswith(".arpa"):
-        return estimate(text, order, out, prune=prune, memory=memory, scratch=scratch, workers=workers)
+        made = estimate(text, order, out, prune=prune, memory=memory, scratch=scratch, workers=workers)
+        _write_facts(made, form)
+        return made
     arpa = out + ".arpa"
     made = estimate(text, order, arpa, prune=prune, memory=memory, scratch=scratch, workers=workers)
     try:
@@ -144,7 +148,14 @@ def train_ngram(
             f"own copy of {os.path.getsize(out) >> 20} MB of text: {e}",
             stacklevel=2,
         )
-    return replace(made, path=out)
+    made = replace(made, path=out)
+    _write_facts(made, form)
+    return made
+
+
+def _write_facts(made: Estimate, form: Form) -> None:
+    facts = {"form": form, **{k: v for k, v in asdict(made).items() if k != "path"}}
+    atomic_files.write(facts_path(made.path), (json.dumps(facts, indent=1) + "\n").encode())
 
 
 def _check_thresholds(prune: Sequence[int] | None, order: int) -> list[int]:

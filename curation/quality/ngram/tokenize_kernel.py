@@ -17,9 +17,11 @@ import numba as nb
 import numpy as np
 
 from curation.kernels import BYTES, OFFSETS, kernel
+from curation.words import is_unspaced
 
-# Classes: part of a word; removed; white space; end of a sentence; a word of its own
-WORD, REMOVED, SPACE, LINE, MARK = range(5)
+# Classes: part of a word; removed; white space; end of a sentence; punctuation, of which a run of the same is one word;
+# a letter of a script without spaces, a word by itself; a combining mark, part of whatever word is before it
+WORD, REMOVED, SPACE, LINE, MARK, LETTER, COMBINING = range(7)
 _CLASS, _LENGTH = 56, 48  # bits at which the class and the length begin
 _LETTER = np.uint64(WORD << 8 | 1)  # the upper bytes of an entry that is part of a word and one byte long
 _PLANES = 0x40000  # code points below have an entry each,
@@ -35,8 +37,10 @@ def normalize_character(character: str) -> tuple[int, str]:
         return REMOVED, ""
     lower = character.lower()
     category = unicodedata.category(lower[0])
-    if category[0] in "LM":
-        return WORD, lower
+    if category[0] == "M":
+        return COMBINING, lower
+    if category[0] == "L":
+        return LETTER if is_unspaced(ord(character)) else WORD, lower
     if category[0] == "N":
         return WORD, "0" if category == "Nd" else lower
     if category[0] in "PS":
@@ -74,6 +78,7 @@ def tokenize_words(data, offsets, character_table, out, ends, tokens):  # type: 
         count = 0
         words = 0  # of this sentence
         start = -1  # of the word that is being written
+        alone = False  # that word is a letter of a script without spaces, with marks at most
         before = np.uint64(0)  # the mark that was the last word, 0 for any other
         i = offsets[row]
         stop = offsets[row + 1]
@@ -99,11 +104,14 @@ def tokenize_words(data, offsets, character_table, out, ends, tokens):  # type: 
                     c = np.int64(_PLANES + c - 0xE0000 if 0xE0000 <= c < 0xE0200 else _UNASSIGNED)
             entry = character_table[c]
             kind = entry >> np.uint64(_CLASS)
-            if kind == WORD or kind == MARK:  # noqa: SIM109 (numba)
+            if kind == WORD or kind >= MARK:
                 if kind == MARK:
                     start = -1
                     if entry == before:
                         continue
+                if kind == LETTER or (alone and kind == WORD):
+                    start = -1
+                alone = kind == LETTER or (alone and kind == COMBINING)
                 if start < 0:  # a word begins
                     if words:
                         out[at] = 32
@@ -138,11 +146,13 @@ def tokenize_words(data, offsets, character_table, out, ends, tokens):  # type: 
                         i += 1
             elif kind == SPACE:
                 start = -1
+                alone = False
             elif kind == LINE:
                 if words:
                     count += words + 1
                     words = 0
                 start = -1
+                alone = False
                 before = np.uint64(0)
         if words:
             count += words + 1

@@ -3,15 +3,17 @@
 A perplexity is meaningful only if the text is split as the model's training text was. Two forms: `words` lowers case
 (each character by itself), writes every digit as 0, makes each punctuation mark or symbol a token of its own (a run of
 the same one counts once, so that a ruler of eighty dashes is not eighty well-predicted words), and keeps letters, marks
-and digits together. `spaces` leaves the text unchanged and splits at white space, as KenLM's lmplz does: for models
-trained elsewhere. In both, a line of the text is a sentence, and lines without a word are ignored. (A third form,
-cc_net's, is in perplexity/ccnet_normalization.py.)
+and digits together; a letter of a script without spaces is a token by itself (curation/words.py), since a run of them
+between two marks of punctuation hardly ever comes twice. `spaces` leaves the text unchanged and splits at white space,
+as KenLM's lmplz does: for models trained elsewhere. In both, a line of the text is a sentence, and lines without a word
+are ignored. (A third form, cc_net's, is in perplexity/ccnet_normalization.py.)
 
 The model's own symbols <unk>, <s> and </s> count as white space, as with lmplz --skip_symbols.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Literal
@@ -71,6 +73,20 @@ def sentences(texts: Iterable[str], form: Form = "words") -> Iterator[bytes]:
     for batch in batches(cleaned):
         for lines, _ in tokenize(pa.array(batch, pa.large_string()), form):
             yield from lines
+
+
+def facts_path(model: str) -> str:
+    """The file beside a model that says how its text was split, and what is in it."""
+    return f"{model}.json"
+
+
+def stored_form(model: str) -> str | None:
+    """The form of the text that a model was trained on; None for a model made elsewhere."""
+    try:
+        with open(facts_path(model), encoding="utf-8") as f:
+            return str(json.load(f)["form"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from curation import models
 from curation.core import atomic_files
 from curation.core.errors import UserError
+from curation.quality.ngram.tokenize_text import facts_path
 
 _MAGIC = b"mmap lm http://kheafield.com/code format version"
 _SMALL_ARPA_BYTES = 8 << 20  # KenLM parses this many bytes of ARPA in about 0.1 s: not worth a file in the cache
@@ -82,6 +83,8 @@ def convert_to_binary(arpa: str, out: str, tool: str | None = None) -> None:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     with open(out + ".sha256", "w") as file:
         file.write(f"{digest}  {os.path.basename(out)}\n")
+    if os.path.isfile(facts_path(arpa)):  # the form that its text had
+        shutil.copyfile(facts_path(arpa), facts_path(out))
 
 
 def find_build_binary() -> str | None:

@@ -13,15 +13,16 @@ language.code)`, its middle ends at 0.6; an absolute cut-off is `perplexity.valu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation import document
+from curation import document, models
 from curation.core.errors import UserError
+from curation.quality.ngram.tokenize_text import stored_form
 from curation.quality.perplexity.kenlm_model import CcnetModel, WordModel, default_tokenizer_path, perplexity
 from curation.step import MapStep
 
@@ -33,7 +34,8 @@ _SHARES = {"paragraph_p10": 0.1, "paragraph_p50": 0.5, "paragraph_p90": 0.9}
 @dataclass
 class Perplexity(MapStep):
     """Signals: `value`, the perplexity per token, null for a text without words or in a language without a model;
-    `tokens`, the number of words and line ends scored.
+    `tokens`, the number of words and line ends scored; `unknown`, the share of words that the model does not know.
+    Where that is most of them, as with a model of another language, the value says little.
 
     model       path of an ARPA file or a KenLM binary (`gristmill models train ngram` trains one)
     languages   language -> model, for documents in that language; all others use `model`, if given
@@ -61,7 +63,7 @@ class Perplexity(MapStep):
 
     @property
     def signals(self) -> pa.Schema:
-        schema = [("value", pa.float64()), ("tokens", pa.int64())]
+        schema = [("value", pa.float64()), ("tokens", pa.int64()), ("unknown", pa.float64())]
         if self.paragraphs:
             schema += [("paragraphs", pa.int64()), *((name, pa.float64()) for name in _SHARES)]
         return pa.schema(schema)
@@ -83,6 +85,14 @@ class Perplexity(MapStep):
             )
         if self.tokenizer and self.form != "ccnet":
             raise UserError(f"{self.name}: option `tokenizer` is only for `form: ccnet`, not for {self.form}")
+        for name in dict.fromkeys(name for name in (self.model, *self.languages.values()) if name):
+            trained = stored_form(models.resolve(name))
+            if trained is not None and trained != self.form:
+                raise UserError(
+                    f"{self.name}: model {name} was trained on text of form {trained}, but the step has form: "
+                    f"{self.form}; perplexities would be meaningless. Set `form: {trained}`, or train the model again "
+                    f"with --form {self.form}"
+                )
 
     def open(self) -> None:
         names = {language: name for language, name in [("", self.model), *self.languages.items()] if name}
@@ -108,6 +118,7 @@ class Perplexity(MapStep):
                     continue
                 scores = list(map(model.kenlm.score, lines))
                 columns["value"][row], columns["tokens"][row] = perplexity(sum(scores), tokens), tokens
+                columns["unknown"][row] = unknown_share(lines, model.known)
                 if self.paragraphs:
                     paragraphs = model.paragraphs(lines, scores, texts[at].as_py())
                     columns["paragraphs"][row] = len(paragraphs)
@@ -133,6 +144,12 @@ class Perplexity(MapStep):
         for language in sorted(rows):
             if language in self._opened:
                 yield self._opened[language], rows[language], texts.take(pa.array(rows[language], pa.int64()))
+
+
+def unknown_share(lines: Sequence[bytes] | Sequence[str], known: Mapping[bytes | str, bool]) -> float:
+    """The share of the words of lines (separated by spaces) that are not known."""
+    seen = [known[word] for line in lines for word in line.split()]
+    return seen.count(False) / len(seen) if seen else 0.0
 
 
 def weighted_quantiles(lines: Sequence[tuple[float, int]], shares: Iterable[float]) -> list[float | None]:

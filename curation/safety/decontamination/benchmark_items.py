@@ -1,11 +1,10 @@
-"""Reads the items of evaluation sets from JSON Lines and Parquet files, and selects their text fields."""
+"""Reads the items of evaluation sets from JSON Lines, JSON and Parquet files, and selects their text fields."""
 
 from __future__ import annotations
 
 import glob
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,15 @@ import pyarrow as pa
 
 from curation.core.errors import UserError
 from curation.storage import filesystem, is_remote
+from curation.words import estimate_words
 
 # Names of the text fields in published evaluation sets.
 ANSWERS = ("answer", "answers", "solution", "canonical_solution", "choices", "options", "completion", "target")
 FIELDS = ("question", "prompt", "text", "problem", "query", "goal", "passage", "context", "sentence", "input", *ANSWERS)
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".parquet")
-SHORTEST = 5  # tokens; shorter fields are searched only together with the item's other fields
+# Words; shorter fields are searched only together with the item's other fields, and shorter answers not at all: "None
+# of the above" is in ordinary text.
+SHORTEST, SHORTEST_ANSWER = 5, 13
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Unit:
 
 
 def read_units(path: str, fields: Sequence[str], required: bool) -> Iterator[Unit]:
-    """The units of a JSONL (plain, gzip, zstd) or Parquet file, in its order; lists of strings are joined by newlines.
+    """The units of a JSONL (plain, gzip, zstd), JSON or Parquet file, in its order; lists of strings become lines.
 
     Raises UserError for a file that is neither or cannot be read, and for records with none of the `fields`; with
     `required`, also for a first record that lacks any of them.
@@ -53,7 +55,7 @@ def read_units(path: str, fields: Sequence[str], required: bool) -> Iterator[Uni
         texts = [_plain(record[f]) for f in present]
         for f, text in zip(present, texts, strict=True):
             yield Unit(name, item, f, text)
-        if len(present) > 1 and len(re.findall(r"\w+", texts[0])) < SHORTEST:
+        if len(present) > 1 and estimate_words(texts[0]) < SHORTEST:
             yield Unit(name, item, "+".join(present), "\n".join(texts))
     if item < 0:
         raise UserError(f"{path}: the evaluation file has no records")
@@ -65,7 +67,11 @@ def _plain(value: Any) -> str:
 
 
 def records(path: str) -> Iterator[dict[str, Any]]:
-    """The records of a JSONL (plain, gzip, zstd) or Parquet file as dicts. Raises UserError."""
+    """The records of a JSONL (plain, gzip, zstd), JSON or Parquet file as dicts. Raises UserError.
+
+    A JSON file is one array of records, or an object with one such array and whatever else, as BIG-Bench-Hard's
+    `{"canary": …, "examples": [{"input": …, "target": …}]}`.
+    """
     fs, inner = filesystem(path)
     try:
         with fs.open(inner, "rb") as f:
@@ -78,7 +84,11 @@ def records(path: str) -> Iterator[dict[str, Any]]:
             codec = {"gz": "gzip", "zst": "zstd"}.get(path.rpartition(".")[2])
             stream = pa.PythonFile(f, "r")
             lines = pa.CompressedInputStream(stream, codec) if codec else stream
-            for number, line in enumerate(lines.read().splitlines(), 1):
+            content = lines.read()
+            if (whole := _whole_file(content)) is not None:
+                yield from whole
+                return
+            for number, line in enumerate(content.splitlines(), 1):
                 if line.strip():
                     record = json.loads(line)
                     if not isinstance(record, dict):
@@ -86,6 +96,18 @@ def records(path: str) -> Iterator[dict[str, Any]]:
                     yield record
     except (OSError, ValueError, pa.ArrowException) as e:
         raise UserError(f"{path}: cannot be read as an evaluation file: {e}") from e
+
+
+def _whole_file(content: bytes) -> list[dict[str, Any]] | None:
+    """The records of a file that is one JSON value: an array of objects, or an object with one array of objects. None
+    for any other, such as JSON Lines."""
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return None
+    lists = [value] if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
+    tables = [v for v in lists if isinstance(v, list) and v and all(isinstance(r, dict) for r in v)]
+    return tables[0] if len(tables) == 1 else None
 
 
 def files(patterns: Sequence[str], what: str) -> list[str]:

@@ -1,12 +1,16 @@
 """The step `decontaminate`: finds documents that contain questions, prompts or answers of evaluation sets.
 
-Each field of each evaluation item is a *unit*. A unit's n-grams (13 whole, normalized tokens, as in GPT-3 and most
-later work) are looked up in each document, and the share of them that is found decides: quoting one sentence is not a
-leak, most of a question is. Fields are separate units, so a question is found without its answer.
+Each field of each evaluation item is a *unit*. A unit's n-grams (4 words) are looked up in each document. What decides
+is the share of the unit's words that the n-grams of one passage cover: quoting one phrase is not a leak, most of a
+question is. A changed word costs only the n-grams that hold it, and leaves the words beside it covered by others, so a
+question with a word in twenty replaced is still found, which 13-grams (as in GPT-3 and much later work) miss; the
+passage, an unbroken series of n-grams close to one another, keeps common phrases from all over a long page from adding
+up. Fields are separate units, so a question is found without its answer.
 
-Short questions use shorter n-grams: those of 8 to 12 tokens their 8-grams, those of 5 to 7 all their tokens, and
-shorter ones ("What is a gene?") are joined with the item's other fields. Short answers ("4", "None of the above") occur
-in ordinary text and are skipped (19 of 4,020 crawled pages had one); `Index.skipped` counts them.
+In scripts without spaces, where each letter is a word to curation/words.py, n-grams are as many letters long as four
+words are. A passage must cover six words or the whole of a shorter unit. Units under five words ("What is a gene?") are
+joined with the item's other fields. Answers under 13 words ("4", "None of the above") occur in ordinary text and are
+skipped; the index counts them.
 
 Phrases that are common in ordinary text ("all rights reserved. no part of ...") can be excluded too: an n-gram that
 more than `max_common` documents of `common` contain does not count.
@@ -26,6 +30,7 @@ from curation.safety.decontamination import benchmark_items, ngram_index
 from curation.safety.decontamination.benchmark_items import FIELDS
 from curation.safety.decontamination.ngram_index import Index
 from curation.step import MapStep
+from curation.words import character_table
 
 
 @dataclass
@@ -33,8 +38,8 @@ class Decontaminate(MapStep):
     """Finds documents that contain items of evaluation sets; drops them, cuts the items out, or only adds signals.
 
     against     files of evaluation items: JSONL (plain, .gz, .zst) or Parquet; globs, also of remote files
-    ngram       tokens per n-gram, 8 to 13 in the literature
-    share       documents that contain this share of a unit's n-grams or more are contaminated
+    ngram       words per n-gram
+    share       documents of which a passage covers this share of a unit's words or more are contaminated
     action      drop the document (a rule), cut the item out of its text, or tag: signals only
     fields      the text fields of an item; default: all of the usual names that a record has
     common      files of ordinary text (JSONL or Parquet, such as documents of an earlier run): n-grams that are common
@@ -44,8 +49,8 @@ class Decontaminate(MapStep):
     """
 
     against: list[str] = field(default_factory=list)
-    ngram: int = 13
-    share: float = 0.5
+    ngram: int = 4
+    share: float = 0.6
     action: Literal["drop", "cut", "tag"] = "drop"
     fields: list[str] | None = None
     common: list[str] = field(default_factory=list)
@@ -64,7 +69,7 @@ class Decontaminate(MapStep):
         return pa.schema(
             [
                 ("overlap", pa.int64()),  # n-grams of the document that any unit has
-                ("share", pa.float64()),  # share of the best unit's n-grams that the document has
+                ("share", pa.float64()),  # share of the best unit's words that one passage covers
                 ("benchmark", pa.string()),  # the best unit: file, record number, field; null without overlap
                 ("item", pa.int64()),
                 ("field", pa.string()),
@@ -90,7 +95,7 @@ class Decontaminate(MapStep):
         if not self.against:
             raise UserError(f"step {self.name}: `against` names no evaluation files")
         if not 1 <= self.ngram <= 100:
-            raise UserError(f"step {self.name}: `ngram` is {self.ngram}; expected 1 to 100 tokens")
+            raise UserError(f"step {self.name}: `ngram` is {self.ngram}; expected 1 to 100 words")
         if not 0 < self.share <= 1:
             raise UserError(f"step {self.name}: `share` is {self.share}; expected a number above 0 and up to 1")
         if self.fields == []:
@@ -134,7 +139,7 @@ class Decontaminate(MapStep):
         """bool[n-grams]: whether more than `max_common` documents of `common` contain the n-gram."""
         import numpy as np
 
-        from curation.safety.decontamination.ngram_kernels import count_documents, folding
+        from curation.safety.decontamination.ngram_kernels import count_documents
 
         counts = np.zeros(len(index.first) - 1, np.int64)
         for texts in self._ordinary_texts():
@@ -142,7 +147,7 @@ class Decontaminate(MapStep):
             where = np.frombuffer(offsets, np.int64)[: len(texts) + 1]
             if data is not None and where[-1]:
                 count_documents(
-                    *(np.frombuffer(data, np.uint8), where, folding(), index.table, index.slot_of, index.sizes),
+                    *(np.frombuffer(data, np.uint8), where, character_table(), index.table, index.slot_of, index.sizes),
                     *(int(np.diff(where).max()), counts),
                 )
         return counts > self.max_common
@@ -165,7 +170,7 @@ class Decontaminate(MapStep):
         """Adds the signals; with action cut also rewrites the text. A null text has no overlap."""
         import numpy as np
 
-        from curation.safety.decontamination.ngram_kernels import folding, search
+        from curation.safety.decontamination.ngram_kernels import search
 
         if self._index is None:
             self.open()
@@ -178,8 +183,8 @@ class Decontaminate(MapStep):
         if len(texts) and data is not None and index.units:
             where = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
             search(
-                *(np.frombuffer(data, np.uint8), where, folding(), index.table, index.slot_of, index.first),
-                *(index.unit_of, index.totals, index.sizes, int(np.diff(where).max()), found),
+                *(np.frombuffer(data, np.uint8), where, character_table(), *index.arrays()),
+                *(int(np.diff(where).max()), found),
             )
         best = [index.units[u] if u >= 0 else None for u in found[:, 1].tolist()]
         shares = [h / int(index.totals[u]) if u >= 0 else 0.0 for _, u, h in found.tolist()]
@@ -212,18 +217,15 @@ class Decontaminate(MapStep):
         """
         import numpy as np
 
-        from curation.safety.decontamination.ngram_kernels import cover, folding
+        from curation.safety.decontamination.ngram_kernels import mark_passages
 
         index = self._index
         assert index is not None
         data = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
-        covered = np.zeros(len(data) + 1, np.bool_)
+        marked = np.zeros(len(data) + 1, np.bool_)
         bounds = np.empty((len(data) + 1, 2), np.int64)
-        count = cover(
-            *(data, folding(), index.table, index.slot_of, index.first, index.unit_of, index.totals, index.sizes),
-            *(self.share, covered, bounds),
-        )
-        places = np.flatnonzero(covered[:count])
+        count = mark_passages(data, character_table(), *index.arrays(), self.share, marked, bounds)
+        places = np.flatnonzero(marked[:count])
         runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
         raw, parts, at = data.tobytes(), [], 0
         for run in runs:

@@ -1,30 +1,32 @@
 """Builds the n-gram index of evaluation sets, once per machine, and maps it in every process.
 
 The index is a few flat arrays: an open-addressing table of 64-bit hashes, and for each n-gram the units that contain
-it. The first process that needs it builds it in the user's temporary directory, in a folder named by a hash of all its
-inputs; the others map the same pages. Names of benchmarks, item numbers and fields are stored beside it, but no
-text.
+it and where. Units of equal words are one, the first. The first process that needs it builds it in the user's temporary
+directory, in a folder named by a hash of all its inputs; the others map the same pages. Names of benchmarks, item
+numbers and fields are stored beside it, but no text.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.resources
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from curation.core.private_directory import temporary_directory
-from curation.safety.decontamination.benchmark_items import ANSWERS, SHORTEST, Unit
+from curation.safety.decontamination.benchmark_items import ANSWERS, SHORTEST, SHORTEST_ANSWER, Unit
 from curation.storage import filesystem
+from curation.words import character_table, estimate_words
 
-MEDIUM = 8  # n-gram length of units too short for the full one
+LEAST = 6  # words that a passage must cover; shorter units must be covered whole
+_FACTORS = (1, 2, 4)  # letters of scripts without spaces per word: n-grams of such units are so many times longer
 
-_ARRAYS = ("table", "slot_of", "first", "unit_of", "totals", "sizes")
+_ARRAYS = ("table", "slot_of", "first", "unit_of", "place", "size_of", "counts", "totals", "least", "sizes")
 
 
 @dataclass
@@ -38,59 +40,92 @@ class Index:
     slot_of: Any  # int32: slot -> n-gram
     first: Any  # int32: n-gram -> where its units begin
     unit_of: Any  # int32
-    totals: Any  # int32: distinct n-grams of each unit
+    place: Any  # int32: where the n-gram begins in the array of all units' words
+    size_of: Any  # int32: length of each unit's n-grams
+    counts: Any  # uint8: 1 for each word that counts, 0 where only n-grams common in ordinary text cover it
+    totals: Any  # int32: words of each unit that count
+    least: Any  # int32: words of each unit that a passage must cover
     sizes: Any  # int32: lengths of n-grams in use
 
     @property
     def bytes(self) -> int:
         """Memory of the arrays that a lookup touches."""
-        return sum(a.nbytes for a in (self.table, self.slot_of, self.first, self.unit_of, self.totals))
+        return sum(getattr(self, name).nbytes for name in _ARRAYS)
+
+    def arrays(self) -> list[Any]:
+        """The arrays as `search` and `mark_passages` take them."""
+        return [getattr(self, name) for name in _ARRAYS]
 
 
 def build_index(units: Sequence[Unit], ngram: int, common: Callable[[Index], Any] | None = None) -> Index:
     """Hashes the units' n-grams. Deterministic in the order of the units.
 
-    common  given the index, returns which of its n-grams (bool[n-grams]) are common in ordinary text: those are left
-            out, and units that have no others
+    ngram   words per n-gram; in scripts without spaces, where a letter is a word, as many letters as so many words have
+    common  given the index, returns which of its n-grams (bool[n-grams]) are common in ordinary text: words that only
+            those cover do not count, and units left with too few are left out
     """
     import numpy as np
 
-    from curation.safety.decontamination.ngram_kernels import folding, ngrams, tokens
+    from curation.safety.decontamination.ngram_kernels import ngrams
+    from curation.word_hashes import hash_words
 
-    kept: list[Unit] = []
+    kept: dict[bytes, tuple[Unit, int, int]] = {}  # words -> unit, length of its n-grams, words that must be covered
     found: list[Any] = []
-    sizes: set[int] = set()
+    skipped = 0
     bounds = np.empty((0, 2), np.int64)
     for unit in units:
         data = np.frombuffer(unit.text.encode("utf-8", "replace"), np.uint8)
-        token = np.empty(len(data) + 1, np.uint64)
-        gram = np.empty(len(data) + 1, np.uint64)
-        count = tokens(data, 0, len(data), folding(), token, bounds)
-        size = ngram if count >= ngram else min(MEDIUM, ngram) if count >= MEDIUM else count
-        if count < min(SHORTEST, ngram) or (size < ngram and unit.field in ANSWERS):
-            continue
-        found.append(np.unique(gram[: ngrams(token, count, size, gram)]))
-        kept.append(unit)
-        sizes.add(size)
-    index = _assemble(kept, found, sizes, len(units) - len(kept), 0)
-    if common is None:
+        word, gram = np.empty(len(data) + 1, np.uint64), np.empty(len(data) + 1, np.uint64)
+        count = hash_words(data, 0, len(data), character_table(), word, bounds)
+        estimated = max(estimate_words(unit.text), 1.0)
+        factor = min(_FACTORS, key=lambda f: abs(f - count / estimated))
+        size, least = min(ngram * factor, count), min(count, max(LEAST, ngram) * factor)
+        if not count or estimated < min(SHORTEST, ngram) or (unit.field in ANSWERS and estimated < SHORTEST_ANSWER):
+            skipped += 1
+        elif (key := word[:count].tobytes()) not in kept:
+            kept[key] = (unit, size, least)
+            found.append(gram[: ngrams(word, count, size, gram)].copy())
+    facts = list(kept.values())
+    lengths = [len(key) // 8 for key in kept]
+    index = _assemble(facts, lengths, found, skipped, None)
+    if common is None or not facts:
         return index
-    grams = np.unique(np.concatenate(found)) if found else np.empty(0, np.uint64)
-    ordinary = grams[common(index)]
-    found = [f[~np.isin(f, ordinary)] for f in found]
-    left = [i for i, f in enumerate(found) if len(f)]
-    skipped = len(units) - len(left)
-    return _assemble([kept[i] for i in left], [found[i] for i in left], sizes, skipped, len(ordinary))
+    grams = np.unique(np.concatenate(found))
+    return _assemble(facts, lengths, found, skipped, grams[common(index)])
 
 
-def _assemble(units: list[Unit], found: list[Any], sizes: set[int], skipped: int, common: int) -> Index:
+def _assemble(
+    facts: list[tuple[Unit, int, int]], lengths: list[int], found: list[Any], skipped: int, ordinary: Any
+) -> Index:
+    """The index of units (each with the length of its n-grams and the words that must be covered).
+
+    lengths   words of each unit
+    found     n-grams of each unit, one for each word but the last ones
+    ordinary  n-grams (sorted) that do not count, or None
+    """
     import numpy as np
 
     from curation.safety.decontamination.ngram_kernels import fill
 
+    size_of = np.array([size for _, size, _ in facts], np.int32)
+    begins = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    counts = np.zeros(begins[-1], np.uint8)
+    owner = np.repeat(np.arange(len(found), dtype=np.int32), [len(f) for f in found])
     every = np.concatenate(found) if found else np.empty(0, np.uint64)
-    totals = np.array([len(f) for f in found], np.int32)
-    owners = np.repeat(np.arange(len(found), dtype=np.int32), totals)
+    place = np.concatenate([begins[i] + np.arange(len(f)) for i, f in enumerate(found)]) if found else np.empty(0)
+    place = place.astype(np.int32)
+    if ordinary is not None:
+        telling = ~np.isin(every, ordinary)
+        every, owner, place = every[telling], owner[telling], place[telling]
+    for size in np.unique(size_of):
+        for i in range(size):
+            counts[place[size_of[owner] == size] + i] = 1
+    totals = np.add.reduceat(counts, begins[:-1], dtype=np.int32) if found else np.empty(0, np.int32)
+    least = np.array([least for _, _, least in facts], np.int32)
+    usable = totals >= least  # too few words are left of the others
+    every, place, owner = every[usable[owner]], place[usable[owner]], owner[usable[owner]]
+    skipped += int((~usable).sum())
+
     order = np.argsort(every, kind="stable")
     grams, starts = np.unique(every[order], return_index=True)
     slots = 16
@@ -99,8 +134,13 @@ def _assemble(units: list[Unit], found: list[Any], sizes: set[int], skipped: int
     table, slot_of = np.zeros(slots, np.uint64), np.zeros(slots, np.int32)
     fill(grams, table, slot_of)
     first = np.append(starts, len(every)).astype(np.int32)
-    ordered = np.array(sorted(sizes), np.int32)
-    return Index(units, skipped, common, table, slot_of, first, owners[order], totals, ordered)
+    sizes = np.unique(size_of).astype(np.int32)
+    units = [unit for unit, _, _ in facts]
+    common = 0 if ordinary is None else len(ordinary)
+    return Index(
+        *(units, skipped, common, table, slot_of, first, owner[order], place[order], size_of, counts, totals, least),
+        sizes,
+    )
 
 
 def once_a_machine(key: str, build: Callable[[], Index]) -> Index:
@@ -156,13 +196,15 @@ def _load(folder: str) -> Index:
 
 def key_of(files: Sequence[Sequence[str]], options: Sequence[Any]) -> str:
     """The key of an index: a hash of all its inputs, files, options and the code that builds it."""
+    from curation import word_hashes, words
+    from curation.safety.decontamination import benchmark_items, ngram_kernels
+
     parts: list[Any] = [*options]
     for listed in files:
         parts.append([(path.rpartition("/")[2], _checksum(path)) for path in listed])
-    for module in ("ngram_index", "benchmark_items", "ngram_kernels"):
-        parts.append(
-            hashlib.sha256(importlib.resources.files(__package__).joinpath(f"{module}.py").read_bytes()).hexdigest()
-        )
+    for module in (ngram_kernels, benchmark_items, words, word_hashes):
+        parts.append(hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest())
+    parts.append(hashlib.sha256(Path(__file__).read_bytes()).hexdigest())
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -43,6 +43,16 @@ def test_what_counts_as_the_same_text(normalise, duplicates):
     assert sum(s["duplicate"] for s in found.values()) == duplicates
 
 
+@pytest.mark.parametrize("normalise", ["words", "template"])
+def test_marks_are_part_of_words_and_what_nobody_sees_is_not(normalise):
+    different = ["दिन", "दान", "दीन", "!!!", "???", "—", "กัน", "กิน", "שָלום", "한국", "水車"]
+    found = decide(documents(different), normalise=normalise)
+    assert not any(s["duplicate"] for s in found.values())
+    same = ["Genossen, 水車", "Ge\u00adnos\u00adsen 水\u200b車", "\ufeffgenossen\u200e 水 車"]
+    found = decide(documents(same), normalise=normalise)
+    assert sum(s["duplicate"] for s in found.values()) == 2
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.text(alphabet="ab \0é😀", max_size=3), max_size=30), st.integers(1, 5), st.integers(0, 9))
 def test_against_a_dictionary_and_any_layout(texts, tasks, shuffle):

@@ -42,6 +42,8 @@ def step() -> Language:
 
 
 def run(step: Language, texts: list[str | None]) -> list[dict[str, object]]:
+    if step._model is None:
+        step.open()
     batch = pa.record_batch({"text": pa.array(texts, pa.large_string())})
     out = step(batch)
     assert out.schema.names == ["text", "language"] and out.column("text") == batch.column("text")
@@ -75,7 +77,7 @@ def test_no_word_no_language(step: Language) -> None:
 def test_equals_bare_fasttext_and_sentences_are_told_apart(step: Language, data: Path) -> None:
     lines = [line.split("\t") for line in (data / "lid/sentences.tsv").read_text(encoding="utf-8").split("\n") if line]
     texts = [text for _, text in lines]
-    rows = run(step, list(texts))
+    rows = run(Language(lowercase="never"), list(texts))
     labels, scores = models.load_fasttext("lid.176").predict([t.replace("\n", " ") for t in texts], k=1)
     assert [r["code"] for r in rows] == [label[0].removeprefix("__label__") for label in labels]
     assert [r["score"] for r in rows] == [min(float(s[0]), 1.0) for s in scores]
@@ -119,6 +121,26 @@ def test_an_absent_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 ENGLISH = "The mill stands by the river and turns slowly all the year."
 FRENCH = "Le moulin se trouve au bord de la rivière et tourne lentement toute l'année."
+
+
+def test_text_in_capitals_is_judged_in_lower_case(step: Language, data: Path) -> None:
+    lines = [line.split("\t") for line in (data / "lid/sentences.tsv").read_text(encoding="utf-8").split("\n") if line]
+    cased = [(code, text) for code, text in lines if text.upper() != text]
+    capitals = [text.upper() for _, text in cased]
+    right = [row["code"] == code for row, (code, _) in zip(run(step, list(capitals)), cased, strict=True)]
+    as_is = [
+        row["code"] == code
+        for row, (code, _) in zip(run(Language(lowercase="never"), list(capitals)), cased, strict=True)
+    ]
+    assert sum(right) / len(cased) > 0.7 and sum(as_is) / len(cased) < 0.3
+    assert run(step, ["DIE MÜHLE steht am Fluss"]) == run(Language(lowercase="never"), ["DIE MÜHLE steht am Fluss"])
+
+
+def test_paragraphs_of_scripts_without_spaces_count(step: Language) -> None:
+    chinese = "水车在河边缓慢地转动，一年四季从不停歇，村民都来磨面。"
+    assert len(chinese) < 40
+    (row,) = run(Language(paragraphs=True), [f"{chinese}\n{chinese}"])
+    assert (row["code"], row["paragraphs"], row["same"]) == ("zh", 2, 1.0)
 
 
 def test_second_label() -> None:

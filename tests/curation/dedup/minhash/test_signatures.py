@@ -12,6 +12,7 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curation import words
 from curation.dedup.minhash import shingles
 from curation.dedup.minhash import signatures as minhash
 from curation.dedup.minhash.signatures import (
@@ -35,8 +36,7 @@ def mix(x):
 
 def reference_shingles(text, ngram, unit="words"):
     """The definition in the module's words, character by character."""
-    kinds, lower = (t.tolist() for t in shingles.character_tables())
-    units, word = [], []
+    units, word, chars = [], [], []
 
     def fnv(codes):
         h = 0xCBF29CE484222325
@@ -44,21 +44,20 @@ def reference_shingles(text, ngram, unit="words"):
             h = (h ^ c) * 0x100000001B3 & M
         return mix(h)
 
-    chars = []
+    table = words.character_table()
+    alone = False
     for char in text:
-        code = ord(char)
-        wide = code >= 65536
-        kind = (2 if 0x1F000 <= code < 0x40000 else 1) if wide else kinds[code]
-        code = code if wide else lower[code]
-        chars.append(" " if kind == 3 else chr(code))
-        if kind == 1:
+        kind, code = words.entry(table, ord(char))
+        if kind == words.SKIPPED:
+            continue
+        chars.append(" " if kind == words.SPACE else chr(code))
+        if kind == words.MARK or (kind == words.PART and not alone):
             word.append(code)
             continue
         if word:
             units.append(fnv(word))
-            word = []
-        if kind == 2:
-            units.append(fnv([code]))
+        alone = kind == words.ALONE
+        word = [code] if alone or kind == words.PART else []
     if word:
         units.append(fnv(word))
     if unit == "characters":
@@ -88,7 +87,9 @@ def reference_signature(found, num_perm, seed):
     return [min(((a[i] * x + b[i]) % 2**32 for x in low), default=2**32 - 1) for i in range(num_perm)]
 
 
-texts = st.text(alphabet=st.sampled_from("ab Zé\u0301ß\n\u3000日本ーけ😀👍🏽_-.1\0Ω\u2028𝒳"), max_size=60)
+texts = st.text(
+    alphabet=st.sampled_from("ab Zé\u0301ß\n\u3000日本ーけがｶﾞ\u00ad\u200bกั😀👍🏽_-.1１٣\0Ω\u2028𝒳"), max_size=60
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -110,6 +111,13 @@ def test_what_a_word_is():
     one, full = sets("same", "same same")
     assert not one & full
     assert sets("one", ngram=1) != sets("one", ngram=2)
+
+
+def test_characters_nobody_sees_and_width_do_not_change_a_set():
+    text = "Die Genossenschaft baut eine neue Mühle, ガラス 水車 한국어 12"
+    hidden = "Die Ge\u00adnos\u00adsen\u00adschaft baut eine\u200b neue Mühle, ｶﾞﾗｽ 水\ufe0f車 한국어 １２\ufeff"
+    one, other = shingles.shingle_sets(pa.array([text, hidden], pa.large_string()))
+    assert one.tolist() == other.tolist()
 
 
 def test_slices_nulls_and_other_string_types():

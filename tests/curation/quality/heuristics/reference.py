@@ -63,9 +63,10 @@ def _script(c: str) -> int:
     blocks = [(0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x2FDF), (0x3005, 0x30FF)]
     blocks += [(0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0xFF66, 0xFF9F)]
     blocks += [(0x1B000, 0x1B16F), (0x20000, 0x3FFFF)]
+    blocks += [(0x1950, 0x19DF), (0x1A20, 0x1AAF), (0x1B00, 0x1B7F), (0xA980, 0xA9FF), (0xAA60, 0xAADF)]
     if not any(lo <= code <= hi for lo, hi in blocks):
         return 0
-    if code < 0x2E80:
+    if code < 0x2E80 or 0xA980 <= code <= 0xAADF:
         return 4
     if 0x3040 <= code <= 0x309F or 0x1B001 <= code <= 0x1B11F:
         return 8
@@ -103,6 +104,8 @@ def _closing(s: str) -> int:
         if len(s) > 3 and len(s) % 2 == 0 and all(map(_letter, s[::2])) and set(s[1::2]) == {"."}:
             return 0
         if _lower(s[-2]) or _digit(s[-2]) or _peels(s[-2]) or s[-2] in QUOTES or s[-2] in "%+-":
+            return 1
+        if _counts(s[-2]) and not _upper(s[-2]):  # letters without case, and marks on them
             return 1
         return int(len(s) > 2 and _upper(s[-2]) and _upper(s[-3]))
     if _peels(s[-1]):

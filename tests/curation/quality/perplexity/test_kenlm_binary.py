@@ -72,7 +72,11 @@ def test_without_tool_and_compiler(data: Path, cache: Path, tmp_path: Path, monk
     out = str(tmp_path / "m.bin")
     with pytest.warns(UserWarning, match=r"is an ARPA file, not a KenLM binary.*no C\+\+ compiler"):
         made = estimate.train_ngram([str(data / "lm/wikitext2_valid.txt")], 2, out)
-    assert made.path == out and os.listdir(tmp_path) == ["m.bin"] and kenlm_model.load_kenlm(out).order == 2
+    assert (
+        made.path == out
+        and sorted(os.listdir(tmp_path)) == ["m.bin", "m.bin.json"]
+        and kenlm_model.load_kenlm(out).order == 2
+    )
 
 
 def test_what_build_binary_refuses(tmp_path: Path, tool: str) -> None:

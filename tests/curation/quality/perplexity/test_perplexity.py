@@ -115,6 +115,36 @@ def test_order_of_words_matters(data: Path, tmp_path: Path) -> None:
     assert 50 < sorted(values[:50])[25] < 1000
 
 
+def test_scripts_without_spaces_have_words(data: Path, tmp_path: Path) -> None:
+    """A Chinese model knows held-out Chinese text, prefers it to another language's, and says what it does not know."""
+    by_language: dict[str, list[str]] = {}
+    for line in (data / "lid/sentences.tsv").read_text(encoding="utf-8").split("\n"):
+        language, _, text = line.partition("\t")
+        by_language.setdefault(language, []).append(text)
+    for language, other in (("zh", "ja"), ("ja", "zh"), ("th", "hi")):
+        texts, out = by_language[language], str(tmp_path / f"{language}.arpa")
+        (tmp_path / "train.txt").write_text("\n".join(texts[:120]), encoding="utf-8")
+        estimate.train_ngram([str(tmp_path / "train.txt")], 3, out)
+        step = Perplexity(model=out)
+        own = run(step, ["\n".join(texts[120:135]), "\n".join(texts[135:])])
+        (strange,) = run(step, ["\n".join(by_language[other][:30])])
+        assert all(float(str(row["unknown"])) < 0.25 < float(str(strange["unknown"])) for row in own), (language, own)
+        shuffled = list("\n".join(texts[:30]).replace("\n", ""))
+        random.Random(0).shuffle(shuffled)
+        plain, mixed = run(step, ["\n".join(texts[:30]), "".join(shuffled)])
+        assert float(str(plain["value"])) < float(str(mixed["value"])) / 2
+
+
+def test_a_model_remembers_its_form(data: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "m.arpa")
+    estimate.train_ngram([str(data / "lm/wikitext2_valid.txt")], 2, out, form="spaces")
+    Perplexity(model=out, form="spaces").check()
+    with pytest.raises(UserError, match="was trained on text of form spaces, but the step has form: words"):
+        Perplexity(model=out).check()
+    Path(tokenize_text.facts_path(out)).unlink()
+    Perplexity(model=out).check()  # a model made elsewhere says nothing
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -127,6 +157,9 @@ def test_order_of_words_matters(data: Path, tmp_path: Path) -> None:
         ("x = a[0] == b", ["x = a [ 0 ] = b"]),
         ("٣٤ ３ Ⅷ ½", ["00 0 ⅷ ½"]),
         ("ha ha ha", ["ha ha ha"]),
+        ("水車は回る。", ["水 車 は 回 る 。"]),
+        ("กันยา 1x水", ["กั น ย า 0x 水"]),
+        ("한국어 문장", ["한국어 문장"]),
         ("\0\ud800", ["\ufffd"]),
         ("", []),
         (" \n\t\n", []),
@@ -142,9 +175,13 @@ def by_character(text: str) -> list[str]:
     for line in text.split("\n"):
         words: list[str] = []
         glued = False  # the next letter goes on with the last word
+        alone = False  # the last word is a letter of a script without spaces: only marks go on with it
         for character in line:
             kind, written = tokenize_kernel.normalize_character(character)
-            if kind == tokenize_kernel.WORD:
+            if kind in (tokenize_kernel.WORD, tokenize_kernel.LETTER, tokenize_kernel.COMBINING):
+                if kind == tokenize_kernel.LETTER or (alone and kind == tokenize_kernel.WORD):
+                    glued = False
+                alone = kind == tokenize_kernel.LETTER or (alone and glued and kind == tokenize_kernel.COMBINING)
                 words[-1:] = [words[-1] + written] if glued else [*words[-1:], written]
                 glued = True
             elif kind == tokenize_kernel.MARK:
@@ -162,6 +199,9 @@ ODD = st.sampled_from(
     [
         *"-..  \n\n\t-=<>0",
         "İ",
+        "水",
+        "กั",
+        "\u0301",
         "Ⱥ",
         "ẞ",
         "Σ",
@@ -275,12 +315,14 @@ def test_ccnets_perplexity_is_ccnets(published: Path) -> None:
         line = Tokenizer().tokenize(plain_ccnet(text))
         if line:
             tokens = len(line.split()) + 1
-            assert row == {"value": pytest.approx(10 ** (-theirs._model.score(line) / tokens)), "tokens": tokens}
+            unknown = sum(piece not in theirs._model for piece in line.split()) / (tokens - 1)
+            value = pytest.approx(10 ** (-theirs._model.score(line) / tokens))
+            assert row == {"value": value, "tokens": tokens, "unknown": pytest.approx(unknown)}
         else:
-            assert row == {"value": None, "tokens": 0}
+            assert row == {"value": None, "tokens": 0, "unknown": None}
         if re.fullmatch(r"[!-/:-~ ]+", text):  # beyond, datatrove's port differs: a number is a single 0, and more
             assert round(float(str(row["value"])), 1) == theirs.get_perplexity(text)
-    assert run(step, ["", None]) == [{"value": None, "tokens": 0}] * 2
+    assert run(step, ["", None]) == [{"value": None, "tokens": 0, "unknown": None}] * 2
 
 
 def plain_ccnet(text: str) -> str:
@@ -333,6 +375,7 @@ def test_paragraphs(form: Literal["words", "ccnet"], arpa: str, published: Path)
     assert none == {
         "value": None,
         "tokens": 0,
+        "unknown": None,
         "paragraphs": 0,
         **dict.fromkeys(("paragraph_p10", "paragraph_p50", "paragraph_p90")),
     }
@@ -342,4 +385,4 @@ def test_paragraphs(form: Literal["words", "ccnet"], arpa: str, published: Path)
     for share, name in ((0.1, "paragraph_p10"), (0.5, "paragraph_p50"), (0.9, "paragraph_p90")):
         assert row[name] == spread[math.ceil(share * len(spread)) - 1]
     if form == "words":
-        assert {k: row[k] for k in ("value", "tokens")} == run(single, ["\n".join(lines)])[0]
+        assert {k: row[k] for k in ("value", "tokens", "unknown")} == run(single, ["\n".join(lines)])[0]

@@ -1,0 +1,112 @@
+"""Hashes the words of UTF-8 text, as curation/words.py cuts and folds them, straight from Arrow's buffer.
+
+word    w = mix(... (h ^ c) * FNV_PRIME ... over its folded characters c)    FNV-1a over code points, then mixed
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from curation.kernels import BYTES, kernel
+from curation.words import ALONE, CLASS_SHIFT, MARK, PART, SKIPPED, TABLE_SIZE
+
+_FNV = np.uint64(0x100000001B3)
+_START = np.uint64(0xCBF29CE484222325)
+_SHIFT, _FOLDED = np.uint32(CLASS_SHIFT), np.uint32((1 << CLASS_SHIFT) - 1)
+
+
+_LETTER = np.uint32(PART << CLASS_SHIFT)
+
+
+@kernel("uint64(uint64)")
+def mix(x):  # type: ignore[no-untyped-def]
+    """MurmurHash3's 64-bit finalizer (Appleby, public domain)."""
+    x ^= x >> np.uint64(33)
+    x *= np.uint64(0xFF51AFD7ED558CCD)
+    x ^= x >> np.uint64(33)
+    x *= np.uint64(0xC4CEB9FE1A85EC53)
+    return x ^ (x >> np.uint64(33))
+
+
+@kernel((BYTES, nb.int64, nb.int64))
+def decode(data, i, end):  # type: ignore[no-untyped-def]
+    """(code point, bytes) of the valid UTF-8 sequence of two or more bytes at i; if truncated, one byte at a time."""
+    first = np.uint32(data[i])
+    if first < 0xE0 and i + 1 < end:
+        return (first & np.uint32(0x1F)) << np.uint32(6) | np.uint32(data[i + 1] & 0x3F), np.int64(2)
+    if first < 0xF0 and i + 2 < end:
+        code = (first & np.uint32(0x0F)) << np.uint32(12) | np.uint32(data[i + 1] & 0x3F) << np.uint32(6)
+        return code | np.uint32(data[i + 2] & 0x3F), np.int64(3)
+    if i + 3 < end:
+        code = (first & np.uint32(0x07)) << np.uint32(18) | np.uint32(data[i + 1] & 0x3F) << np.uint32(12)
+        return code | np.uint32(data[i + 2] & 0x3F) << np.uint32(6) | np.uint32(data[i + 3] & 0x3F), np.int64(4)
+    return first, np.int64(1)
+
+
+@kernel((BYTES, nb.int64, nb.int64, nb.uint32[::1], nb.uint64[::1], nb.int64[:, ::1]))
+def hash_words(data, start, end, table, out, bounds):  # type: ignore[no-untyped-def]
+    """Hashes of the words of data[start:end] into `out`; returns their number.
+
+    table    from curation.words.character_table
+    bounds   filled with (first byte, byte after the last) of each word, unless it has no rows
+    """
+    with_bounds = len(bounds) > 0
+    count = 0
+    h = _START
+    inside = False
+    alone = False  # the word is a letter by itself, which only marks continue
+    i = start
+    while i < end:
+        at = i
+        byte = data[i]
+        if byte < 0x80:
+            entry = table[byte]
+            i += 1
+        else:
+            code, size = decode(data, i, end)
+            i += size
+            entry = table[code] if code < TABLE_SIZE else np.uint32(0)
+        kind = entry >> _SHIFT
+        if kind == SKIPPED:
+            continue
+        if kind == MARK or (kind == PART and not alone):
+            if with_bounds and not inside:
+                bounds[count, 0] = at
+            inside = True
+            h = (h ^ np.uint64(entry & _FOLDED)) * _FNV
+        else:
+            if inside:
+                out[count] = mix(h)
+                if with_bounds:
+                    bounds[count, 1] = at
+                count += 1
+                h = _START
+            alone = kind == ALONE
+            inside = alone or kind == PART
+            if not inside:
+                continue
+            if with_bounds:
+                bounds[count, 0] = at
+            h = (h ^ np.uint64(entry & _FOLDED)) * _FNV
+        if not alone:  # the rest of a word in ASCII, which is most of any text
+            while i < end and data[i] < 0x80:
+                letter = table[data[i]] ^ _LETTER  # the folded letter, if it is one
+                if letter > _FOLDED:
+                    break
+                h = (h ^ np.uint64(letter)) * _FNV
+                i += 1
+            if i < end and data[i] == 32:  # and the space after it
+                out[count] = mix(h)
+                if with_bounds:
+                    bounds[count, 1] = i
+                count += 1
+                h = _START
+                inside = False
+                i += 1
+    if inside:
+        out[count] = mix(h)
+        if with_bounds:
+            bounds[count, 1] = end
+        count += 1
+    return count
