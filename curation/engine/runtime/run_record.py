@@ -11,6 +11,7 @@ from typing import Any
 from curation import storage
 from curation.config.stored_pipeline import write_stored_pipeline
 from curation.core.errors import DamagedFile, UserError
+from curation.core.secrets import mask_secrets
 from curation.engine.execution.phases import Phases
 from curation.engine.execution.poison_list import FILE as POISON
 from curation.engine.planning.plan import Plan
@@ -121,7 +122,7 @@ def write_run(
                 for q, v in sorted(phases.values.items(), key=str)
             ],
             "counts": counts,
-            "unread": unread,
+            "unread": [u | ({"reason": mask_secrets(str(u["reason"]))} if "reason" in u else {}) for u in unread],
             "left_out": phases.poison.left_out(),
             "undecided": list(undecided),
             "phases": costs,
