@@ -24,6 +24,7 @@ from training.checkpoint.parent import Parent, find_parent
 from training.checkpoint.resume import manifest_digest, resolve_config, resolve_device, write_run_files
 from training.checkpoint.run_directory import hold_run_directory, refuse_foreign_files
 from training.checkpoint.save_load import Checkpoint, CheckpointSaver
+from training.checkpoint.tensor_files import CheckpointError
 from training.config import TrainConfig
 from training.cost import device_specs
 from training.cost.cost_model import LiveStats
@@ -137,7 +138,7 @@ def finished_result(run: Path) -> TrainResult:
     """The result of a finished run, from its files."""
     checkpoint = save_load.newest(run / "checkpoints")
     if checkpoint is None:
-        raise save_load.CheckpointError(f"{run}: no checkpoint here")
+        raise CheckpointError(f"{run}: no checkpoint here")
     state, order = checkpoint.state, OrderLog.from_dict(checkpoint.state["order"])
     starts = [e.get("notes", ()) for e in jsonl_log.read(run / SESSIONS) if e["event"] == "start"]
     losses = [e["loss"] for e in jsonl_log.read(run / METRICS) if e["kind"] == "train"]

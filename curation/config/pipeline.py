@@ -177,7 +177,8 @@ class Pipeline:
                 rule = self.tree.references.get((*at, "keep", name))
                 if condition is not None or rule is not None:
                     references[*at, "rules", name] = self._written_rule(i, name, sql, rule, condition)
-        return lay_references(self.resolved(), references)
+        stored: dict[str, Any] = lay_references(self.resolved(), references)
+        return stored
 
     def _written_rule(self, i: int, name: str, sql: str, rule: str | None, condition: str | None) -> str:
         """A rule as it is stored, with `${VAR}` in it. `rule`, `condition`: their texts in the file, where those have

@@ -65,7 +65,7 @@ class SafeStream:
 def guard_streams() -> Iterator[None]:
     """Wraps stdout and stderr for the time of the block."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = SafeStream(sys.stdout, False), SafeStream(sys.stderr, True)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = SafeStream(sys.stdout, False), SafeStream(sys.stderr, True)
     try:
         yield
     finally:

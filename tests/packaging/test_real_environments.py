@@ -31,8 +31,11 @@ TESTS = {
     "eval": (["tests/training/evaluation/test_tasks.py"], []),
     "logs": (["tests/training/metrics/test_experiment_loggers.py"], []),
     "mix": (["tests/pipelines/experiments/mix/test_mixing_laws.py"], []),
-    "ray-train": (["tests/training/distributed/test_ray_train.py"], []),
-    "s3": (["tests/curation/engine", "-k", "s3"], ["moto[server]", "fastwarc", "warcio"]),
+    "ray-train": (["tests/training/distributed/test_ray_train.py", "-m", "slow or not slow"], []),
+    "s3": (
+        ["tests/curation/engine/runtime/test_s3.py", "-m", "slow or not slow"],
+        ["moto[server]", "fastwarc", "warcio"],
+    ),
     "sentencepiece": (
         ["tests/curation/packing", "tests/curation/quality/perplexity", "-k", "sentencepiece or ccnet"],
         [],

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.checkpoint.save_load import CheckpointError
+from training.checkpoint.tensor_files import CheckpointError
 from training.config import TrainConfig
 
 PARAMETER_BYTES = 12  # a weight and AdamW's two moments, fp32

@@ -22,6 +22,7 @@ from curation.shards import Manifest, read_tokenizer
 from training.checkpoint import save_load
 from training.checkpoint.run_directory import CONFIG, read_data_record
 from training.checkpoint.save_load import MANIFEST, Checkpoint
+from training.checkpoint.tensor_files import CheckpointError
 from training.config import TrainConfig, load
 from training.model.transformer import ModelConfig
 
@@ -84,7 +85,7 @@ def is_same_parent(place: str, record: dict[str, Any] | None) -> bool:
     """Whether a path leads to the checkpoint that a run was begun from; False where nothing can be read there."""
     try:
         return record is not None and checkpoint_digest(save_load.find_checkpoint(place).path) == record["sha256"]
-    except save_load.CheckpointError:
+    except CheckpointError:
         return False
 
 

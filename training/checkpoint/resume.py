@@ -20,6 +20,7 @@ from curation.shards import Manifest, read_tokenizer
 from training.checkpoint import run_directory, save_load
 from training.checkpoint.parent import is_same_parent
 from training.checkpoint.run_directory import CONFIG, DATA
+from training.checkpoint.tensor_files import CheckpointError
 from training.config import TrainConfig, load
 from training.cost.device_specs import check_device, has_native
 from training.optim.lr_schedule import learning_rate
@@ -99,7 +100,7 @@ def _same_start(config: TrainConfig, earlier: TrainConfig, run: Path, manifest: 
         return False
     try:
         return save_load.newest(run / "checkpoints") is not None
-    except save_load.CheckpointError:
+    except CheckpointError:
         return False
 
 

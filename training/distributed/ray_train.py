@@ -19,7 +19,7 @@ from curation.core.local_ray import start_local_ray
 from curation.core.packages import require
 from curation.shards import read_manifest
 from training.checkpoint.run_directory import refuse_foreign_files
-from training.checkpoint.save_load import CheckpointError
+from training.checkpoint.tensor_files import CheckpointError
 from training.config import TrainConfig
 from training.train import TrainResult, finished_result, train
 

@@ -18,6 +18,7 @@ from torch import nn
 from curation.core import jsonl_log
 from training.checkpoint import save_load
 from training.checkpoint.save_load import Checkpoint
+from training.checkpoint.tensor_files import CheckpointError
 from training.config import TrainConfig
 from training.data.data_order import OrderLog
 from training.data.dataset import TokenDataset
@@ -46,7 +47,7 @@ def _incidents_seen(path: Path) -> int:
     """How many incidents a checkpoint has seen; a damaged one counts as having seen all: loading will pass over it."""
     try:
         return int(save_load.verify(path)["guard"]["incidents"])
-    except (save_load.CheckpointError, KeyError, TypeError):
+    except (CheckpointError, KeyError, TypeError):
         return 1 << 60
 
 

@@ -53,6 +53,7 @@ def signatures_and_contents(
 
 def _compute(texts: pa.Array, ngram: int, num_perm: int, seed: int, unit: str, contents: U64) -> U32:
     from curation.dedup.minhash import shingles, signature_kernel
+    from curation.words import character_table
 
     if ngram < 1 or num_perm < 1:
         raise ValueError(f"ngram ({ngram}) and num_perm ({num_perm}) must be at least 1")
@@ -60,7 +61,7 @@ def _compute(texts: pa.Array, ngram: int, num_perm: int, seed: int, unit: str, c
     a, b = permutations(num_perm, seed)
     # rows of 16 lanes, so that the kernel's inner loop has no remainder; the padding is removed below
     out = np.full((len(texts), len(a)), EMPTY, np.uint32)
-    signature_kernel.sign(data, offsets, shingles.character_table(), shingles.UNITS[unit], ngram, a, b, out, contents)
+    signature_kernel.sign(data, offsets, character_table(), shingles.UNITS[unit], ngram, a, b, out, contents)
     return out[:, :num_perm] if len(a) == num_perm else np.ascontiguousarray(out[:, :num_perm])
 
 

@@ -15,13 +15,14 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from curation.core import jsonl_log
 from curation.core.errors import DamagedFile, UserError
 from curation.core.local_ray import ray_directory
 from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, InEnvironment, Outcome, WorkerDiffers
 from curation.engine.execution.failure_limit import MAX_RECORDS, FailureLimit
+from curation.engine.execution.progress import Progress
 from curation.engine.planning.map_spec import FailedRecord, MapSpec, Poisoned
 from curation.engine.tasks.source_changes import SourceChanged
 from curation.storage import Storage, failpoint
@@ -56,37 +57,6 @@ class CacheDamaged(Exception):
     def __init__(self, files: Mapping[str, str]) -> None:
         super().__init__(", ".join(f"{path}: {reason}" for path, reason in sorted(files.items())))
         self.files = files
-
-
-class Progress(Protocol):
-    """Receives a run's progress, to display it. All methods are called from the driver's thread.
-
-    phase   a phase begins: its tasks, how many are done, and the sizes of the others in the order in which they start
-    start   a task (its number) was given to one of `slots` slots, or waits for one
-    task    a task is committed
-    note    a line for the user
-    """
-
-    def phase(self, name: str, tasks: int, done: int, sizes: Sequence[int]) -> None: ...
-    def start(self, task: int, size: int, slots: int) -> None: ...
-    def task(self, manifest: dict[str, Any], size: int) -> None: ...
-    def note(self, message: str) -> None: ...
-
-
-class Silent:
-    """Displays nothing."""
-
-    def phase(self, name: str, tasks: int, done: int, sizes: Sequence[int]) -> None:
-        return None
-
-    def start(self, task: int, size: int, slots: int) -> None:
-        return None
-
-    def task(self, manifest: dict[str, Any], size: int) -> None:
-        return None
-
-    def note(self, message: str) -> None:
-        return None
 
 
 @dataclass

@@ -114,7 +114,7 @@ def _phase(plan: Plan, run: str) -> LookPhase:
 
 
 def _specs(plan: Plan, sources: Sequence[int]) -> list[LookSpec]:
-    specs = []
+    specs: list[LookSpec] = []
     for number in sources:
         listed = plan.files[number]
         chosen = sorted({len(listed) * i // FILES for i in range(FILES)})

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from curation.config.load_pipeline import load_stored_pipeline
 from curation.config.stored_pipeline import read_stored_pipeline
 from curation.core.errors import UserError
-from curation.engine.execution.driver import Progress
 from curation.engine.execution.executors import Executor
+from curation.engine.execution.progress import Progress
 from curation.engine.results import erase_tokens, explain, generations
 from curation.engine.runtime import lock
 from curation.engine.runtime.run import RunResult, curate

@@ -16,9 +16,10 @@ from curation.config import rules
 from curation.config.pipeline import Pipeline
 from curation.core.errors import DamagedFile, UserError
 from curation.engine.execution import damaged_files, executors, first_records, split_archives
-from curation.engine.execution.driver import CacheDamaged, Driver, Progress, Silent, disk_full, is_disk_full
+from curation.engine.execution.driver import CacheDamaged, Driver, disk_full, is_disk_full
 from curation.engine.execution.executors import Executor
 from curation.engine.execution.phases import Phases, PoisonFound
+from curation.engine.execution.progress import Progress, Silent
 from curation.engine.planning import fingerprints
 from curation.engine.planning.plan import Plan, make_plan
 from curation.engine.planning.prior_run import load_prior_run, save_prior_run

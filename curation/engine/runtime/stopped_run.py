@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from curation.checked_parquet import CheckedFile
 from curation.core.errors import UserError
-from curation.engine.execution.driver import Silent, is_disk_full
+from curation.engine.execution.driver import is_disk_full
 from curation.engine.execution.phases import Phases
+from curation.engine.execution.progress import Silent
 from curation.engine.planning.plan import Plan
 from curation.engine.results import build_result, publish
 from curation.engine.runtime.run_record import count_documents, find_run, write_run
@@ -130,8 +131,9 @@ def _in_words(values: Counter[str]) -> str:
     if not all(isinstance(v, dict) for v, _ in parsed):
         return "; ".join(f"{v} ({n:,})" if v else f"({n:,})" for v, n in sorted(parsed, key=lambda p: -p[1])[:2])
     parts = []
-    for name in dict.fromkeys(k for v, _ in parsed for k in v):
-        seen = [(v.get(name), n) for v, n in parsed]
+    signals: list[tuple[dict[str, Any], int]] = [(v, n) for v, n in parsed if isinstance(v, dict)]
+    for name in dict.fromkeys(k for v, _ in signals for k in v):
+        seen = [(v.get(name), n) for v, n in signals]
         numbers = sorted(x for x, _ in seen if isinstance(x, (int, float)) and not isinstance(x, bool))
         if numbers and len(numbers) == len(seen):
             low, high = f"{numbers[0]:.4g}", f"{numbers[-1]:.4g}"

@@ -203,7 +203,7 @@ def key_of(files: Sequence[Sequence[str]], options: Sequence[Any]) -> str:
     for listed in files:
         parts.append([(path.rpartition("/")[2], _checksum(path)) for path in listed])
     for module in (ngram_kernels, benchmark_items, words, word_hashes):
-        parts.append(hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest())
+        parts.append(hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest())
     parts.append(hashlib.sha256(Path(__file__).read_bytes()).hexdigest())
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

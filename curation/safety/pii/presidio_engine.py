@@ -38,7 +38,8 @@ def analyzer_engine(language: str, own: tuple[str, ...] = ()) -> Any:
     recognizer_module: Any = email_recognizer
     recognizer_module.tldextract = PinnedTldextract
     # it gives a pattern 60 s and then goes on without it: what is found would depend on the machine
-    pattern_recognizer.REGEX_TIMEOUT_SECONDS = None
+    recognizer_module = pattern_recognizer
+    recognizer_module.REGEX_TIMEOUT_SECONDS = None
     # it logs values that it cannot validate, as errors
     logging.getLogger("presidio-analyzer").setLevel(logging.CRITICAL)
     nlp = _blank_nlp_engine(language)

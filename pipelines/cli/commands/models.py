@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -59,7 +59,7 @@ def models_train_ngram(
     out: Annotated[str, typer.Option(help="Model file to write: X.arpa, or any other name for a KenLM binary.")],
     order: Annotated[int, typer.Option(min=2, max=6, help="Order of the model: the longest n-gram.")] = 5,
     form: Annotated[
-        str,
+        Literal["words", "spaces"],
         typer.Option(
             help="How text is split. words: lower case, digits as 0, each mark and each letter of a script without "
             "spaces by itself. spaces: as it is, at white space, as KenLM's lmplz does. Stored beside the model."
@@ -80,8 +80,6 @@ def models_train_ngram(
     """
     from curation.quality.ngram.estimate import train_ngram
 
-    if form not in ("words", "spaces"):
-        raise typer.BadParameter(f"unknown form {form!r}; expected words or spaces", param_hint="--form")
     cores = workers or len(os.sched_getaffinity(0))
     made = train_ngram(text, order, out, form=form, field=field, prune=prune, memory=memory << 20, workers=cores)
     print(f"{out}: {', '.join(f'{n:,}' for n in made.ngrams)} n-grams of order 1 to {order}")

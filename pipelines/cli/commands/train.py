@@ -138,7 +138,8 @@ def list_checkpoints(run: TrainingDir, as_json: AsJson = False) -> None:
 @checkpoint_app.command("verify")
 def verify_checkpoints(run: CheckpointPath, quiet: Quiet = False) -> None:
     """Read every checkpoint of a run, or the one given, and compare checksums. Exit code 1 if one is damaged."""
-    from training.checkpoint.save_load import CheckpointError, checkpoints, is_checkpoint, verify
+    from training.checkpoint.save_load import checkpoints, is_checkpoint, verify
+    from training.checkpoint.tensor_files import CheckpointError
 
     console, damaged = make_console(quiet), 0
     for path in [Path(run)] if is_checkpoint(Path(run)) else checkpoints(_checkpoints(run)):
@@ -154,7 +155,7 @@ def verify_checkpoints(run: CheckpointPath, quiet: Quiet = False) -> None:
 
 def _checkpoints(run: str) -> Path:
     """The checkpoints folder of a training run. Raises CheckpointError for a directory without one."""
-    from training.checkpoint.save_load import CheckpointError
+    from training.checkpoint.tensor_files import CheckpointError
 
     folder = Path(run) / "checkpoints"
     if not folder.is_dir():

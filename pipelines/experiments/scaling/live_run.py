@@ -96,7 +96,9 @@ def _unique(root: str, config: TrainConfig, d: float) -> float:
     wanted: dict[str, float] = {}
     step = 0
     for steps, global_size, seq_len in config.stages():
-        changed = [c.weights for c in config.data.changes if c.at <= step and c.weights is not None]
+        changed: list[Mapping[str, float]] = [
+            c.weights for c in config.data.changes if c.at <= step and c.weights is not None
+        ]
         shares = (changed or [config.data.weights or manifest.mix.weights or split])[-1]
         total = sum(shares.values())
         for name, share in shares.items():

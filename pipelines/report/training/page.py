@@ -208,7 +208,7 @@ def _quotas(t: Training) -> dict[str, tuple[float, int]]:
     from curation.core.errors import UserError
     from curation.shards import ShardError
     from pipelines.lookup.training_data import TrainingData
-    from training.checkpoint.save_load import CheckpointError
+    from training.checkpoint.tensor_files import CheckpointError
     from training.data.mix_table import OrderError
 
     try:

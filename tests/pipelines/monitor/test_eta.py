@@ -141,7 +141,7 @@ def test_a_real_run_of_skewed_files(tmp_path: Path) -> None:
     """The engine at work on 60 files and one of a hundred times their size. The clock is counted: a task takes three
     seconds a MB of text, whatever the machine; what the engine says of its tasks, and when, is its own."""
     from curation.config.load_pipeline import load_pipeline
-    from curation.engine.execution.driver import Silent
+    from curation.engine.execution.progress import Silent
     from curation.engine.runtime.run import curate
 
     words = [f"word{i}" for i in range(500)]

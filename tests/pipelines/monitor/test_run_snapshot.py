@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from curation.core.errors import UserError
-from curation.engine.execution.driver import Silent
+from curation.engine.execution.progress import Silent
 from pipelines.monitor import terminal_view
 from pipelines.monitor.run_snapshot import take_snapshot
 from pipelines.monitor.training_progress import TrainingProgress
