@@ -146,7 +146,8 @@ def _docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunc
 
 def _package_of(path: str) -> list[str]:
     """The names of the packages that a file is in, outermost first."""
-    folder, names = os.path.dirname(path), []
+    folder = os.path.dirname(path)
+    names: list[str] = []
     while os.path.isfile(os.path.join(folder, "__init__.py")):
         names.insert(0, os.path.basename(folder))
         folder = os.path.dirname(folder)

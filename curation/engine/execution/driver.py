@@ -22,7 +22,7 @@ from curation.core.errors import DamagedFile, UserError
 from curation.core.local_ray import ray_directory
 from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, InEnvironment, Outcome, WorkerDiffers
 from curation.engine.execution.failure_limit import MAX_RECORDS, FailureLimit
-from curation.engine.execution.progress import Progress
+from curation.engine.execution.progress import Progress, Silent
 from curation.engine.planning.map_spec import FailedRecord, MapSpec, Poisoned
 from curation.engine.tasks.source_changes import SourceChanged
 from curation.storage import Storage, failpoint

@@ -96,10 +96,10 @@ def _unique(root: str, config: TrainConfig, d: float) -> float:
     wanted: dict[str, float] = {}
     step = 0
     for steps, global_size, seq_len in config.stages():
-        changed: list[Mapping[str, float]] = [
-            c.weights for c in config.data.changes if c.at <= step and c.weights is not None
-        ]
-        shares = (changed or [config.data.weights or manifest.mix.weights or split])[-1]
+        shares = config.data.weights or manifest.mix.weights or split
+        for change in config.data.changes:
+            if change.at <= step and change.weights is not None:
+                shares = change.weights
         total = sum(shares.values())
         for name, share in shares.items():
             wanted[name] = wanted.get(name, 0.0) + steps * global_size * seq_len * share / total
