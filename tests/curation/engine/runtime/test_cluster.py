@@ -1,6 +1,6 @@
 """Failures on a cluster: a node dies, a record kills its worker, memory runs out, packages differ.
 
-Covers: curation/engine/execution/driver.py, curation/engine/execution/executors.py
+Covers: curation/engine/execution/driver.py, curation/engine/execution/progress.py, curation/engine/execution/executors.py
 Covers: curation/engine/execution/poison_list.py
 """
 
