@@ -1,7 +1,7 @@
 """Failures on a cluster: a node dies, a record kills its worker, memory runs out, packages differ.
 
-Covers: curation/engine/execution/driver.py, curation/engine/execution/progress.py, curation/engine/execution/executors.py
-Covers: curation/engine/execution/poison_list.py
+Covers: curation/engine/execution/driver.py, curation/engine/execution/progress.py
+Covers: curation/engine/execution/executors.py, curation/engine/execution/poison_list.py
 """
 
 from __future__ import annotations
