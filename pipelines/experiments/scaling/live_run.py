@@ -97,7 +97,7 @@ def _unique(root: str, config: TrainConfig, d: float) -> float:
     step = 0
     for steps, global_size, seq_len in config.stages():
         changed = [c.weights for c in config.data.changes if c.at <= step and c.weights is not None]
-        shares = (changed or [config.data.weights or manifest.mix.weights or split])[-1]
+        shares = dict((changed or [config.data.weights or dict(manifest.mix.weights) or split])[-1])
         total = sum(shares.values())
         for name, share in shares.items():
             wanted[name] = wanted.get(name, 0.0) + steps * global_size * seq_len * share / total
