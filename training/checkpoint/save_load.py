@@ -32,7 +32,8 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from curation.core.atomic_files import fsync
 from training.checkpoint import tensor_files
-from training.checkpoint.tensor_files import INDEX, CheckpointError, SafetensorsReader, SafetensorsWriter
+from training.checkpoint.tensor_files import INDEX, SafetensorsReader, SafetensorsWriter
+from training.checkpoint.tensor_files import CheckpointError as CheckpointError  # part of this module's interface
 from training.distributed.parallel import Ranks
 from training.optim.optimizers import Optimizers
 
