@@ -124,9 +124,9 @@ def _run_engine(engine: Callable[[str], ExtractedPage], html: str) -> ExtractedP
         if engine is _extract_auto and not isinstance(error, (ValueError, RecursionError)):
             raise  # our own code: a bug, which the run names, not a fault of the page
         return ExtractedPage("", problem=f"{type(error).__name__}: {error}")
-    return ExtractedPage(
-        found.text, document.clean_text(found.title), document.clean_text(found.language), found.problem
-    )
+    # a soft hyphen is a place where a browser may break a word, and no part of it
+    text, title = found.text.replace("\xad", ""), document.clean_text(found.title).replace("\xad", "")
+    return ExtractedPage(text, title, document.clean_text(found.language), found.problem)
 
 
 def _nested_too_deep(html: str) -> bool:

@@ -93,6 +93,14 @@ def test_structure_is_kept() -> None:
     assert (got.title, got.language) == ("The title", "en-GB")
 
 
+def test_soft_hyphens_are_gone_from_text_and_title() -> None:
+    page = (
+        f"<html><head><title>Die Ge&shy;nossen</title></head><body><p>Ge&shy;nos&shy;sen.</p>{PARAGRAPH}</body></html>"
+    )
+    got = extract(page)
+    assert "\xad" not in got.text + got.title and "Genossen." in got.text and got.title == "Die Genossen"
+
+
 @pytest.mark.parametrize("engine", ["resiliparse", "trafilatura"])
 def test_other_engines(engine: Literal["resiliparse", "trafilatura"]) -> None:
     got = extract(PAGE, engine)
