@@ -94,7 +94,8 @@ def test_structure_is_kept() -> None:
 
 
 def test_soft_hyphens_are_gone_from_text_and_title() -> None:
-    page = (
+    body = f"<p>Ge&shy;nos&shy;sen.</p>{PARAGRAPH}"
+    page = f"<html><head><title>Die Ge&shy;nossen</title></head><body>{body}</body></html>"
         f"<html><head><title>Die Ge&shy;nossen</title></head><body><p>Ge&shy;nos&shy;sen.</p>{PARAGRAPH}</body></html>"
     )
     got = extract(page)
