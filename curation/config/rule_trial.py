@@ -90,7 +90,8 @@ def _in_own_process(sql: str, schema: pa.Schema) -> tuple[str, str]:
         kind, error = json.loads(ended.stdout)
     except ValueError:  # the system ended it
         kind, error = "", "Out of Memory"
-    if "Out of Memory" in error or "Allocation failure" in error or "bad_alloc" in error:
+    # DuckDB has several words for it; "INTERNAL Error" where no memory is left for the message either
+    if any(word in error for word in ("Out of Memory", "Allocation failure", "bad_alloc", "INTERNAL Error")):
         error = f"it takes more than {MEMORY >> 20:,} MB of memory or {CPU_SECONDS} s of CPU time for one row of NULLs"
     return kind, error
 

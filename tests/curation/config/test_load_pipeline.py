@@ -341,9 +341,9 @@ def test_bad_overrides(tmp_path, given, said):
 def test_rules_for_some_documents_only(tmp_path):
     text = BASE + "steps: [{language: {}, keep: {known: null, a: language.code = 'en'}, where: domain = 'web'}]"
     p = load(tmp_path, text)
-    assert p.steps[0].rules["a"] == "NOT coalesce((domain = 'web'), FALSE) OR (language.code = 'en')"
+    assert p.steps[0].rules["a"] == "NOT coalesce((domain = 'web'\n), FALSE) OR (language.code = 'en'\n)"
     p = load(tmp_path, text, sets=["steps.language.where=domain <> 'code'"])
-    assert p.steps[0].rules["score"] == "NOT coalesce((domain <> 'code'), FALSE) OR (language.score >= 0.5)"
+    assert p.steps[0].rules["score"] == "NOT coalesce((domain <> 'code'\n), FALSE) OR (language.score >= 0.5\n)"
     assert "steps[0].where: rule 'where' is not SQL" in refused(tmp_path, text, sets=["steps.language.where=domain <"])
     assert "steps[0].where: is 3" in refused(tmp_path, BASE + "steps: [{language: {}, where: 3}]")
 

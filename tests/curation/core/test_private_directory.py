@@ -58,11 +58,11 @@ def test_a_planted_link_overwrites_no_file(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kernels"))
     (tmp_path / "kernels").mkdir(mode=0o777)
     kernels._cache_directory.cache_clear()
-    made = kernels._cache_directory(os.path.dirname(kernels.__file__))
+    made = kernels._cache_directory(kernels.__file__)
     assert made is not None and os.stat(made).st_mode & 0o777 == 0o700
     os.chmod(made, 0o777)  # anybody could have put machine code there
     kernels._cache_directory.cache_clear()
-    assert kernels._cache_directory(os.path.dirname(kernels.__file__)) is None
+    assert kernels._cache_directory(kernels.__file__) is None
     kernels._cache_directory.cache_clear()
 
     secret = tmp_path / "secret"
