@@ -123,7 +123,8 @@ def _without_effect(config: TrainConfig) -> Iterator[str]:
         rows += [(f"guard.{k}", v, getattr(GuardConfig(), k), "guard.action watch, skip or rollback")
                  for k, v in guard.model_dump().items() if k != "action"]  # fmt: skip
     if guard.action != "rollback":
-        rows += [("exclude_list", config.exclude_list, None, "guard.action: rollback")]
+        # as it is written in the file: a value of a variable goes into no log
+        rows += [("exclude_list", config.written()["exclude_list"], None, "guard.action: rollback")]
     if not config.evaluate.tasks:
         rows += [("evaluate.task_limit", config.evaluate.task_limit, EvaluateConfig().task_limit, "evaluate.tasks")]
     for key, value, default, when in rows:

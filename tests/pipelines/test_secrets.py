@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from curation.config.stored_pipeline import read_stored_pipeline
 from curation.core.secrets import mask_secrets
+from curation.storage import Storage
 from training.config import load
 from training.metrics import experiment_loggers
 from training.train import train
@@ -101,8 +103,10 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_nothing_of_a_run_holds_a_secret(planted: Path) -> None:
     assert (planted / "run" / "report.html").exists() and (planted / "run" / "result" / "shards").is_dir()
     assert planted_in(planted / "run") == []
-    stored = (planted / "run" / "pipeline.yaml").read_text()
-    assert "root: ${ROOM}" in stored and "domain <> '${LABEL}'" in stored and "domain <> '${WORD}'" in stored
+    stored = read_stored_pipeline(Storage(str(planted / "run")))
+    assert stored["sources"][0]["root"] == "${ROOM}"
+    rule = stored["steps"][1]["rules"]["labelled"]
+    assert "domain <> '${LABEL}'" in rule and "domain <> '${WORD}'" in rule
 
 
 def test_a_card_says_nothing_of_where_files_lay(planted: Path) -> None:

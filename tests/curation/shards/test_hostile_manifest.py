@@ -103,7 +103,9 @@ def test_another_tokenizer_than_the_manifest_says_is_refused_wherever_it_is_read
         lambda: shards.verify_tokenizer(manifest),
         lambda: make_decoder(manifest),
         lambda: merge_runs(str(tmp_path / "merged"), [str(run)]),
-        lambda: write_run_files(tmp_path / "training", parse("steps: 1\nmodel: {preset: toy}\n"), manifest),
+        lambda: write_run_files(
+            tmp_path / "training", parse("steps: 1\nmodel: {preset: toy}\n"), manifest, None, resumes=False
+        ),
     ]
     (tmp_path / "training").mkdir()
     for use in uses:

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from curation.storage import Storage
 from pipelines.lookup import training_run
 from pipelines.report.curation import funnel, report_data, signals, sliders, thresholds
 from pipelines.report.curation import page as curation
@@ -240,10 +241,11 @@ def test_without_cache_text_is_read_again_from_the_source(tiny, tmp_path):
 
 def test_without_cache_and_source_samples_have_no_text(tiny, tmp_path):
     shutil.copytree(tiny, tmp_path / "run", ignore=shutil.ignore_patterns("cache"))
-    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    store = Storage(str(tmp_path / "run"))
+    run = store.read_json("run.json")
     for item in run["inputs"]:
         item["root"] = str(tmp_path / "gone")
-    (tmp_path / "run" / "run.json").write_text(json.dumps(run))
+    store.write_json("run.json", run)
     found = gather(str(tmp_path / "run"))
     assert all(s.text is None for samples in found.dropped.values() for s in samples)
     assert "script>x<" not in json.dumps(Page(curation.render(found)).data["samples"])

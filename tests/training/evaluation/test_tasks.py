@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from curation.core.errors import UserError
 from training.checkpoint.load_model import LoadedModel, load_model
 from training.config import parse
-from training.evaluation import humaneval, tasks
+from training.evaluation import humaneval, sandbox, tasks
 from training.evaluation.likelihood import encode_pair, likelihoods
 from training.evaluation.sandbox import explain_no_sandbox
 from training.evaluation.task_files import Question, Task, detect_kind, final_number, parse_question, read_task
@@ -152,7 +152,7 @@ OUTSIDE = "/tmp/gristmill-outside"
 )
 def test_odd_programs(program: str, right: bool) -> None:
     """Whatever it is: a verdict, and nothing left behind."""
-    assert humaneval.runs_to_end(program, seconds=humaneval.SECONDS if right else 1) is right
+    assert humaneval.runs_to_end(program, seconds=sandbox.SECONDS if right else 1) is right
     assert not os.path.lexists(OUTSIDE)
 
 
