@@ -20,7 +20,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation import document, models
+from curation import document
 from curation.core.errors import UserError
 from curation.quality.ngram.tokenize_text import stored_form
 from curation.quality.perplexity.kenlm_model import CcnetModel, WordModel, default_tokenizer_path, perplexity
@@ -86,7 +86,7 @@ class Perplexity(MapStep):
         if self.tokenizer and self.form != "ccnet":
             raise UserError(f"{self.name}: option `tokenizer` is only for `form: ccnet`, not for {self.form}")
         for name in dict.fromkeys(name for name in (self.model, *self.languages.values()) if name):
-            trained = stored_form(models.resolve(name))
+            trained = stored_form(name)
             if trained is not None and trained != self.form:
                 raise UserError(
                     f"{self.name}: model {name} was trained on text of form {trained}, but the step has form: "
