@@ -38,8 +38,9 @@ DONE, UNCHANGED, QUARANTINED = "done", "unchanged", "quarantined"
 # Written over or removed by a run; what else lies in its directory is left alone
 NAMES = (
     "pipeline.yaml", "cache", "result", "result.new", "result.old", "generations", "generation.json", "pinned",
-    "poison.jsonl", "deleted_documents.jsonl",
+    "deleted_documents.jsonl",
 )  # fmt: skip
+# poison.jsonl is not among them: it is an input of a run, so that a replay may be given the list of another
 
 
 @dataclass
