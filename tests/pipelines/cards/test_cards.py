@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from curation.api import run as curated
+from curation.storage import Storage
 from pipelines.cards.write_cards import update_cards, write_cards
 from tests.curation.engine import tiny
 from tests.pipelines.conftest import write_inputs
@@ -132,14 +133,15 @@ def test_several_files_of_documents_are_one_record_set(small: Path) -> None:
     import pyarrow.parquet as pq
 
     whole = pq.read_table(small / "result" / "documents" / "00000.parquet")
-    made = json.loads((small / "run.json").read_text())
+    store = Storage(str(small))
+    made = store.read_json("run.json")
     made["files"] = [f for f in made["files"] if "documents" not in f["path"]]
     for i, part in enumerate((whole.slice(0, 10), whole.slice(10))):
         path = small / "result" / "documents" / f"0000{i}.parquet"
         pq.write_table(part, path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         made["files"].append({"path": f"result/documents/{path.name}", "bytes": path.stat().st_size, "sha256": digest})
-    (small / "run.json").write_text(json.dumps(made))
+    store.write_json("run.json", made)
     write_cards(str(small))
     dataset = mlcroissant.Dataset(jsonld=str(small / "croissant.json"))
     assert len(list(dataset.records("documents"))) == 32

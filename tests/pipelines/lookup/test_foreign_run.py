@@ -10,11 +10,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 import curation
 from curation.config.catalogue import READERS, STEPS
 from curation.config.step_options import find_known_class
+from curation.config.stored_pipeline import read_stored_pipeline, write_stored_pipeline
 from curation.core.errors import UserError
 from curation.engine.runtime.delete import delete_documents
 from curation.storage import Storage
@@ -64,12 +64,12 @@ def test_a_step_that_the_run_names_is_not_imported(
     marker = tmp_path / "ran"
     (run / "evil_step.py").write_text(EVIL.format(marker=str(marker)))
     monkeypatch.syspath_prepend(str(run))
-    record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(record | {"file": str(run / "p.yaml")}))
+    store = Storage(str(run))
+    store.write_json("run.json", store.read_json("run.json") | {"file": str(run / "p.yaml")})
     kind = {"absolute": f"{run}/evil_step.py:Step", "beside": "evil_step.py:Step", "module": "evil_step:Step"}[where]
-    stored = yaml.safe_load((run / "pipeline.yaml").read_text())
+    stored = read_stored_pipeline(store)
     stored["steps"][0] |= {"step": kind, "scrubs": True, "options": {}}
-    (run / "pipeline.yaml").write_text(yaml.safe_dump(stored))
+    write_stored_pipeline(store, stored)
     what_if(str(run), [f"{stored['steps'][1]['name']}.x=pii.total < 9"])
     write_cards(str(run))
     write_report(str(run))
@@ -97,7 +97,7 @@ def test_pins_and_cached_files_of_others_stay_inside(run: Path, made: Path, tmp_
     """generation.json names what a deletion pins, and the phases of the cache the files that the result links to."""
     victim = tmp_path / "victim"
     victim.write_text("the user's own")
-    (run / "generation.json").write_text(json.dumps({"number": 1, "quantiles": {"file": "../victim", "of": ""}}))
+    Storage(str(run)).write_json("generation.json", {"number": 1, "quantiles": {"file": "../victim", "of": ""}})
     with pytest.raises(UserError, match=r"\.\./victim"):
         delete_documents(str(run), urls=["https://x.y/1"], catalogue=STEPS, readers=READERS, executor="inline")
     store = Storage(str(run))

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from curation.core.errors import UserError
 from curation.engine.execution.progress import Silent
+from curation.storage import Storage
 from pipelines.monitor import terminal_view
 from pipelines.monitor.run_snapshot import take_snapshot
 from pipelines.monitor.training_progress import TrainingProgress
@@ -89,10 +90,10 @@ def test_finished_and_quarantined(tmp_path):
     made = json.loads((run / "run.json").read_text())
     counts = {"read": {"records": 123_456_789, "unread_bytes": 7}, "kept": 45_678_901}
     unread = [{"path": f"a/very/long/path/{i:04d}/of/a/file.warc.gz", "reason": "truncated " * 20} for i in range(9)]
-    (run / "run.json").write_text(json.dumps(made | {"counts": counts, "unread": unread}))
+    Storage(str(run)).write_json("run.json", made | {"counts": counts, "unread": unread})
     text = "\n".join(drawn(take_snapshot(str(run), 1002.0)))
     assert "quarantined" in text and "not read: a/very/long" in text and "and 6 more files not read" in text
-    (run / "run.json").write_text(json.dumps(made | {"counts": counts, "done": "x"}))
+    Storage(str(run)).write_json("run.json", made | {"counts": counts, "done": "x"})
     text = "\n".join(drawn(take_snapshot(str(run), 5000.0)))
     assert "done" in text and "123,456,789 records read, 45,678,901 documents kept (37.0%)" in text
 

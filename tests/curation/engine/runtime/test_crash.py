@@ -29,6 +29,7 @@ from curation import storage
 from curation.core.errors import UserError
 from curation.engine.execution.driver import RunFailed
 from curation.engine.runtime.run import curate
+from curation.storage import Storage
 from tests.conftest import HANG
 from tests.curation.engine import tiny
 
@@ -180,7 +181,7 @@ def finished(whole: Whole, fast: Path) -> Iterator[Path]:
 
 def _open_again(run_dir: Path) -> None:
     made = json.loads((run_dir / "run.json").read_text())
-    (run_dir / "run.json").write_text(json.dumps(made | {"done": None}))
+    Storage(str(run_dir)).write_json("run.json", made | {"done": None})
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.6])
