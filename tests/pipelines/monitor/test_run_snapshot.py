@@ -49,8 +49,8 @@ def event(at: float, kind: str, phase: str = LONG, **more: Any) -> str:
 def at_work(folder: Path) -> Path:
     """A run of 1,000 tasks, 400 done, one far over its time, one that failed."""
     (folder / "log").mkdir(parents=True)
-    (folder / "run.json").write_text(
-        json.dumps({"name": "a rather long name of a run of the year 2026", "unread": [], "counts": {}, "done": None})
+    Storage(str(folder)).write_json(
+        "run.json", {"name": "a rather long name of a run of the year 2026", "unread": [], "counts": {}, "done": None}
     )
     size = 256_000_000
     lines = [event(0, "phase", tasks=1000, left=1000, bytes=1000 * size, sizes=[size] * 1000)]

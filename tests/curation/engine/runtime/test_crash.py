@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
 import random
 import shutil
@@ -180,8 +179,8 @@ def finished(whole: Whole, fast: Path) -> Iterator[Path]:
 
 
 def _open_again(run_dir: Path) -> None:
-    made = json.loads((run_dir / "run.json").read_text())
-    Storage(str(run_dir)).write_json("run.json", made | {"done": None})
+    store = Storage(str(run_dir))
+    store.write_json("run.json", store.read_json("run.json") | {"done": None})
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.6])
