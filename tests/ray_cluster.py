@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from curation.core.start_ray import STARTS
+from curation.core.local_ray import STARTS
 
 
 def start_cluster(*nodes: Mapping[str, Any], connect: bool = False) -> tuple[Any, Sequence[Any]]:

@@ -39,8 +39,11 @@ def private_directory(path: str) -> str:
     raise NotPrivateError(f"{path} {problem}; remove it, or set TMPDIR to a directory of your own")
 
 
-def temporary_directory() -> str:
-    """This user's directory for what their processes share on this machine, below the machine's temporary directory."""
-    path = private_directory(os.path.join(tempfile.gettempdir(), f"gristmill-{os.geteuid()}"))
+def temporary_directory(base: str | None = None) -> str:
+    """This user's directory for what their processes share on this machine.
+
+    base  the directory that it is in [default: the machine's temporary directory]
+    """
+    path = private_directory(os.path.join(base or tempfile.gettempdir(), f"gristmill-{os.geteuid()}"))
     os.chmod(path, 0o700)  # nobody else may look into it either, whatever made it
     return path

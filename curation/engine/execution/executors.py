@@ -136,16 +136,17 @@ class Ray:
         self._ray: Any = ray
         self._ours = not ray.is_initialized()
         if self._ours:
-            common: dict[str, Any] = {"logging_level": "ERROR"}
             if address is None:
-                # the object store holds specifications only; its minimum is 75 MB
-                start_local_ray(ray, num_cpus=workers or os.cpu_count(), object_store_memory=150 << 20, **common)
+                start_local_ray(
+                    ray, num_cpus=workers or os.cpu_count(), logging_level="ERROR",
+                    object_store_memory=150 << 20,  # it holds specifications only; its minimum is 75 MB
+                )  # fmt: skip
             else:
                 import curation
 
                 package = os.path.dirname(os.path.abspath(curation.__file__))
-                common["log_to_driver"] = False
-                connect_to_cluster(ray, address, runtime_env={"py_modules": [package]}, **common)
+                code = {"py_modules": [package]}
+                connect_to_cluster(ray, address, runtime_env=code, logging_level="ERROR", log_to_driver=False)
         self._call = ray.remote(num_cpus=1, max_retries=0)(execute)
         self._slots, self._asked = 0, 0.0
 

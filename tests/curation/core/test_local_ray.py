@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from curation.core.errors import UserError
-from curation.core.local_ray import ray_directory
+from curation.core.local_ray import STARTS, init_ray, ray_directory
 
 PROGRAM = """
 import json, os, psutil, ray
@@ -54,3 +55,45 @@ def test_a_taken_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ray_directory()
     monkeypatch.setenv("RAY_TMPDIR", "/mine")
     assert ray_directory() == "/mine/ray"
+
+
+# -- Ray that does not answer in time is started again, a bounded number of times
+
+
+class Ray:
+    """Fails its first starts as Ray does on a machine that is too busy."""
+
+    def __init__(self, failures: int, error: Exception) -> None:
+        self.failures, self.error, self.calls = failures, error, list[Any]()
+
+    def init(self, address: str, **options: Any) -> None:
+        self.calls.append((address, options))
+        if len(self.calls) <= self.failures * 2:
+            raise self.error
+
+    def shutdown(self) -> None:
+        self.calls.append("shutdown")
+
+
+BUSY = Exception("The current node timed out during startup.")
+
+
+@pytest.mark.parametrize("failures", range(STARTS))
+def test_started_again(failures: int) -> None:
+    ray = Ray(failures, BUSY)
+    init_ray(ray, "local", num_cpus=2)
+    assert ray.calls == [("local", {"num_cpus": 2}), "shutdown"] * failures + [("local", {"num_cpus": 2})]
+
+
+def test_not_for_ever() -> None:
+    ray = Ray(STARTS, BUSY)
+    with pytest.raises(Exception, match="timed out during startup"):
+        init_ray(ray, "local")
+    assert len(ray.calls) == 2 * STARTS
+
+
+def test_wrong_options_are_said_at_once() -> None:
+    ray = Ray(1, ValueError("num_cpus must be positive"))
+    with pytest.raises(ValueError, match="num_cpus"):
+        init_ray(ray, "local", num_cpus=-1)
+    assert len(ray.calls) == 1
