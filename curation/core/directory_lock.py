@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TextIO
 
 FILE = ".lock"
@@ -78,7 +78,7 @@ def hold(folder: str | os.PathLike[str], *, patience: float = 0.0) -> Iterator[D
         if not kernel:  # two may have begun at the same moment: the last one to write stays
             time.sleep(CONTEST)
             lock.check()
-        with _heartbeat(descriptor):
+        with heartbeat(HEARTBEAT, lambda: os.utime(descriptor)):
             try:
                 yield lock
             finally:
@@ -132,15 +132,16 @@ def _wait_until_gone(folder: str, holder: str) -> None:
 
 
 @contextlib.contextmanager
-def _heartbeat(descriptor: int) -> Iterator[None]:
+def heartbeat(seconds: float, beat: Callable[[], None]) -> Iterator[None]:
+    """Calls `beat` every so many seconds in a thread, until the block ends."""
     ended = threading.Event()
 
-    def beat() -> None:
-        while not ended.wait(HEARTBEAT):
+    def work() -> None:
+        while not ended.wait(seconds):
             with contextlib.suppress(OSError):  # the server is away for a moment; the next one may succeed
-                os.utime(descriptor)
+                beat()
 
-    thread = threading.Thread(target=beat, daemon=True, name="gristmill-heartbeat")
+    thread = threading.Thread(target=work, daemon=True, name="gristmill-heartbeat")
     thread.start()
     try:
         yield

@@ -13,7 +13,6 @@ import errno
 import json
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -77,21 +76,15 @@ def _hold_remote(storage: Storage) -> Iterator[None]:
     held = _read(storage)
     if held is not None and held["token"] != mine["token"]:
         raise _busy(storage, held["by"])
-    ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(HEARTBEAT):
-            with contextlib.suppress(OSError):  # the store is unreachable for a moment; the next heartbeat may succeed
-                if (_read(storage) or mine)["token"] == mine["token"]:
-                    storage.write_bytes(".lock", json.dumps(mine | {"at": time.time()}).encode())
+        if (_read(storage) or mine)["token"] == mine["token"]:
+            storage.write_bytes(".lock", json.dumps(mine | {"at": time.time()}).encode())
 
-    thread = threading.Thread(target=beat, daemon=True, name="gristmill-heartbeat")
-    thread.start()
     try:
-        yield
+        with directory_lock.heartbeat(HEARTBEAT, beat):
+            yield
     finally:
-        ended.set()
-        thread.join()
         if (_read(storage) or mine)["token"] == mine["token"]:
             storage.remove(".lock")
 
