@@ -15,9 +15,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from curation.core.imported_code import imported_code
 from curation.core.private_directory import temporary_directory
 from curation.safety.decontamination.benchmark_items import ANSWERS, SHORTEST, SHORTEST_ANSWER, Unit
 from curation.storage import filesystem
@@ -196,15 +196,10 @@ def _load(folder: str) -> Index:
 
 def key_of(files: Sequence[Sequence[str]], options: Sequence[Any]) -> str:
     """The key of an index: a hash of all its inputs, files, options and the code that builds it."""
-    from curation import word_hashes, words
-    from curation.safety.decontamination import benchmark_items, ngram_kernels
-
     parts: list[Any] = [*options]
     for listed in files:
         parts.append([(path.rpartition("/")[2], _checksum(path)) for path in listed])
-    for module in (ngram_kernels, benchmark_items, words, word_hashes):
-        parts.append(hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest())
-    parts.append(hashlib.sha256(Path(__file__).read_bytes()).hexdigest())
+    parts.append(imported_code(__file__).sources)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

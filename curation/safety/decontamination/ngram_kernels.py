@@ -74,6 +74,29 @@ def passage_gap(size):  # type: ignore[no-untyped-def]
     return 4 * size
 
 
+@kernel((nb.int64, nb.int64, nb.int64, nb.int64, FLAGS, nb.int64[::1], nb.int64[::1], nb.int64[::1], nb.int64[::1]))
+def extend_passage(unit, k, at, size, counts, covered, passage, last, now):  # type: ignore[no-untyped-def]
+    """Adds a document's n-gram to the passage of a unit; returns whether a new passage begins with it.
+
+    k         the document's word at which the n-gram begins
+    at        the unit's place at which it begins, and `size` its length in words
+    covered   the last passage that covered each place; passage: of each unit, numbered through. The last entry of
+              `passage` is the number of passages so far
+    last      the word at which the unit's last n-gram began, -1: none; now: places covered by its passage
+    """
+    begins = last[unit] < 0 or k - last[unit] > passage_gap(size)
+    if begins:
+        passage[-1] += 1
+        passage[unit] = passage[-1]
+        now[unit] = 0
+    last[unit] = k
+    for p in range(at, at + size):
+        if covered[p] != passage[unit]:
+            covered[p] = passage[unit]
+            now[unit] += counts[p]
+    return begins
+
+
 @kernel((BYTES, OFFSETS, nb.uint32[::1], *INDEX, nb.int64, nb.int64[:, ::1]))
 def search(  # type: ignore[no-untyped-def]
     data, offsets, characters, table, slot_of, first, unit_of, place, size_of, counts, totals, least, sizes,
@@ -95,13 +118,12 @@ def search(  # type: ignore[no-untyped-def]
     word = np.empty(longest + 1, np.uint64)
     gram = np.empty(longest + 1, np.uint64)
     bounds = np.empty((0, 2), np.int64)
-    covered = np.zeros(len(counts), np.int64)  # the last passage that covered the place
-    passage = np.zeros(len(totals), np.int64)  # of each unit, numbered through
-    last = np.full(len(totals), -1, np.int64)  # the document's word at which the unit's last n-gram began
-    now = np.zeros(len(totals), np.int64)  # places covered by the passage, and by the best one of this document
-    most = np.zeros(len(totals), np.int64)
+    covered = np.zeros(len(counts), np.int64)  # these four: see extend_passage
+    passage = np.zeros(len(totals) + 1, np.int64)
+    last = np.full(len(totals), -1, np.int64)
+    now = np.zeros(len(totals), np.int64)
+    most = np.zeros(len(totals), np.int64)  # places covered by the best passage of this document
     touched = np.empty(len(totals), np.int64)
-    passages = 0
     for d in range(len(offsets) - 1):
         count = hash_words(data, offsets[d], offsets[d + 1], characters, word, bounds)
         overlap = 0
@@ -114,20 +136,11 @@ def search(  # type: ignore[no-untyped-def]
                 overlap += 1
                 for e in range(first[g], first[g + 1]):
                     unit = unit_of[e]
-                    n = np.int64(size_of[unit])
                     if last[unit] < 0:
                         touched[units] = unit
                         units += 1
                         most[unit] = 0
-                    if last[unit] < 0 or k - last[unit] > passage_gap(n):
-                        passages += 1
-                        passage[unit] = passages
-                        now[unit] = 0
-                    last[unit] = k
-                    for p in range(place[e], place[e] + n):
-                        if covered[p] != passage[unit]:
-                            covered[p] = passage[unit]
-                            now[unit] += counts[p]
+                    extend_passage(unit, k, place[e], size_of[unit], counts, covered, passage, last, now)
                     most[unit] = max(most[unit], now[unit])
         best: Any = -1
         for t in range(units):
@@ -176,11 +189,10 @@ def mark_passages(  # type: ignore[no-untyped-def]
     word = np.empty(len(data) + 1, np.uint64)
     gram = np.empty(len(data) + 1, np.uint64)
     covered = np.zeros(len(counts), np.int64)
-    passage = np.zeros(len(totals), np.int64)
+    passage = np.zeros(len(totals) + 1, np.int64)
     begin = np.zeros(len(totals), np.int64)
     last = np.full(len(totals), -1, np.int64)
     now = np.zeros(len(totals), np.int64)
-    passages = 0
     count = hash_words(data, 0, len(data), characters, word, bounds)
     for s in range(len(sizes)):
         for k in range(ngrams(word, count, np.int64(sizes[s]), gram)):
@@ -190,16 +202,8 @@ def mark_passages(  # type: ignore[no-untyped-def]
             for e in range(first[g], first[g + 1]):
                 unit = unit_of[e]
                 n = np.int64(size_of[unit])
-                if last[unit] < 0 or k - last[unit] > passage_gap(n):
-                    passages += 1
-                    passage[unit] = passages
-                    now[unit] = 0
+                if extend_passage(unit, k, place[e], n, counts, covered, passage, last, now):
                     begin[unit] = k
-                last[unit] = k
-                for p in range(place[e], place[e] + n):
-                    if covered[p] != passage[unit]:
-                        covered[p] = passage[unit]
-                        now[unit] += counts[p]
                 if now[unit] >= least[unit] and now[unit] >= share * totals[unit]:
                     marked[begin[unit] : k + n] = True
                     begin[unit] = k + 1  # the words before are marked
