@@ -44,6 +44,15 @@ def decode(data, i, end):  # type: ignore[no-untyped-def]
     return first, np.int64(1)
 
 
+@kernel((BYTES, nb.int64, nb.int64, nb.uint32[::1]))
+def look_up(data, i, end, table):  # type: ignore[no-untyped-def]
+    """(table entry, bytes) of the character at i."""
+    if data[i] < 0x80:
+        return table[data[i]], np.int64(1)
+    code, size = decode(data, i, end)
+    return (table[code] if code < TABLE_SIZE else np.uint32(0)), size
+
+
 @kernel((BYTES, nb.int64, nb.int64, nb.uint32[::1], nb.uint64[::1], nb.int64[:, ::1]))
 def hash_words(data, start, end, table, out, bounds):  # type: ignore[no-untyped-def]
     """Hashes of the words of data[start:end] into `out`; returns their number.
@@ -59,14 +68,8 @@ def hash_words(data, start, end, table, out, bounds):  # type: ignore[no-untyped
     i = start
     while i < end:
         at = i
-        byte = data[i]
-        if byte < 0x80:
-            entry = table[byte]
-            i += 1
-        else:
-            code, size = decode(data, i, end)
-            i += size
-            entry = table[code] if code < TABLE_SIZE else np.uint32(0)
+        entry, size = look_up(data, i, end, table)
+        i += size
         kind = entry >> _SHIFT
         if kind == SKIPPED:
             continue

@@ -22,8 +22,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curation.kernels import kernel
-from curation.word_hashes import decode, hash_words, mix
-from curation.words import CLASS_SHIFT, SKIPPED, SPACE, TABLE_SIZE, character_table
+from curation.word_hashes import hash_words, look_up, mix
+from curation.words import CLASS_SHIFT, SKIPPED, SPACE, character_table
 
 U64 = npt.NDArray[np.uint64]
 
@@ -40,14 +40,8 @@ def hash_characters(data, start, end, table, out):  # type: ignore[no-untyped-de
     inside = False  # the last character was not a space
     i = start
     while i < end:
-        byte = data[i]
-        if byte < 0x80:
-            entry = table[byte]
-            i += 1
-        else:
-            code, size = decode(data, i, end)
-            i += size
-            entry = table[code] if code < TABLE_SIZE else np.uint32(0)
+        entry, size = look_up(data, i, end, table)
+        i += size
         kind = entry >> np.uint32(CLASS_SHIFT)
         if kind == SPACE:
             if inside:
