@@ -7,6 +7,7 @@ same, bit for bit.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from curation.core.errors import UserError
 from curation.quality.ngram import tokenize_text
 from curation.quality.perplexity import ccnet_normalization, kenlm_binary
 
-_MOST_WORDS = 1 << 18  # about 25 MB
+_MOST_WORDS = 1 << 18  # remembered as known or not; about 25 MB
 _ENDING = re.compile(r"(\.arpa)?(\.bin|\.binary|\.klm|\.mmap|\.gz)?$")
 
 
@@ -47,26 +48,12 @@ def default_tokenizer_path(name: str) -> str:
     return _ENDING.sub("", name, count=1) + ".sp.model"
 
 
-class KnownWords(dict[Any, bool]):
-    """Word -> whether a model knows it; asked once for each word, and forgotten when there are too many."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self._model = model
-
-    def __missing__(self, word: Any) -> bool:
-        if len(self) >= _MOST_WORDS:
-            self.clear()
-        self[word] = known = word in self._model
-        return known
-
-
 class WordModel:
     """A model over words as tokenize_text.py splits them; a line is a sentence and a paragraph."""
 
     def __init__(self, name: str, form: tokenize_text.Form) -> None:
         self.kenlm, self._form = load_kenlm(name), form
-        self.known = KnownWords(self.kenlm)
+        self.known = functools.lru_cache(_MOST_WORDS)(self.kenlm.__contains__)  # word -> bool
 
     def tokenize(self, texts: pa.Array) -> Iterator[tuple[list[bytes], int]]:
         """For each text the sentences to score, and its number of tokens."""
@@ -83,7 +70,7 @@ class CcnetModel:
 
     def __init__(self, name: str, tokenizer: str) -> None:
         self.kenlm = load_kenlm(name)
-        self.known = KnownWords(self.kenlm)
+        self.known = functools.lru_cache(_MOST_WORDS)(self.kenlm.__contains__)  # word -> bool
         path = models.resolve(tokenizer)
         try:
             self._tokenizer = ccnet_normalization.load_tokenizer(path)

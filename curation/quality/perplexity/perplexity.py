@@ -13,7 +13,7 @@ language.code)`, its middle ends at 0.6; an absolute cut-off is `perplexity.valu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -71,8 +71,11 @@ class Perplexity(MapStep):
     def packages(self) -> Sequence[str]:
         return ("kenlm", "sentencepiece") if self.form == "ccnet" else ("kenlm",)
 
+    def _model_names(self) -> list[str]:
+        return list(dict.fromkeys(name for name in (self.model, *self.languages.values()) if name))
+
     def models(self) -> Sequence[str]:
-        named = [name for name in (self.model, *self.languages.values()) if name]
+        named = self._model_names()
         if self.form == "ccnet":
             named += [self.tokenizer] if self.tokenizer else [default_tokenizer_path(name) for name in named]
         return tuple(dict.fromkeys(named))
@@ -85,7 +88,7 @@ class Perplexity(MapStep):
             )
         if self.tokenizer and self.form != "ccnet":
             raise UserError(f"{self.name}: option `tokenizer` is only for `form: ccnet`, not for {self.form}")
-        for name in dict.fromkeys(name for name in (self.model, *self.languages.values()) if name):
+        for name in self._model_names():
             trained = stored_form(name)
             if trained is not None and trained != self.form:
                 raise UserError(
@@ -96,7 +99,7 @@ class Perplexity(MapStep):
 
     def open(self) -> None:
         names = {language: name for language, name in [("", self.model), *self.languages.items()] if name}
-        opened = {name: self._load_model(name) for name in dict.fromkeys(names.values())}
+        opened = {name: self._load_model(name) for name in self._model_names()}
         self._opened = {language: opened[name] for language, name in names.items()}
 
     def _load_model(self, name: str) -> WordModel | CcnetModel:
@@ -146,9 +149,9 @@ class Perplexity(MapStep):
                 yield self._opened[language], rows[language], texts.take(pa.array(rows[language], pa.int64()))
 
 
-def unknown_share(lines: Sequence[bytes] | Sequence[str], known: Mapping[bytes | str, bool]) -> float:
+def unknown_share(lines: Sequence[bytes] | Sequence[str], known: Callable[[Any], bool]) -> float:
     """The share of the words of lines (separated by spaces) that are not known."""
-    seen = [known[word] for line in lines for word in line.split()]
+    seen = [known(word) for line in lines for word in line.split()]
     return seen.count(False) / len(seen) if seen else 0.0
 
 
