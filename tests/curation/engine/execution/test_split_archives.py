@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from curation.engine.execution.progress import Silent
 from curation.engine.results import explain
 from curation.sources.warc import WarcReader
 from curation.step import InputSplit, UnreadableFile
@@ -91,18 +92,9 @@ def test_it_stops_before_the_next_global_step_unless_told_to_go_on(
 ) -> None:
     phases: list[str] = []
 
-    class Names:
+    class Names(Silent):
         def phase(self, name: str, tasks: int, done: int, sizes: Sequence[int]) -> None:
             phases.append(name)
-
-        def start(self, task: int, size: int, slots: int) -> None:
-            return None
-
-        def task(self, manifest: dict[str, Any], size: int) -> None:
-            return None
-
-        def note(self, message: str) -> None:
-            return None
 
     tree = pipeline("stops", "*.warc")
     rows = sum(n for name, n in by_hand[0].items() if name.endswith(".warc"))
