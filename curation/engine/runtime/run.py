@@ -37,8 +37,8 @@ DONE, UNCHANGED, QUARANTINED = "done", "unchanged", "quarantined"
 
 # Written over or removed by a run; what else lies in its directory is left alone
 NAMES = (
-    "pipeline.yaml", "cache", "result", "result.new", "result.old", "generations", "generation.json", "pinned",
-    "deleted_documents.jsonl",
+    "pipeline.yaml", "cache", "generations", "generation.json", "pinned", "deleted_documents.jsonl",
+    *(f"{tree}{suffix}" for tree in (publish.RESULT, publish.DECIDED) for suffix in ("", ".new", ".old")),
 )  # fmt: skip
 # poison.jsonl is not among them: it is an input of a run, so that a replay may be given the list of another
 

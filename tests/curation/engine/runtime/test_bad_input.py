@@ -173,7 +173,9 @@ def test_a_run_directory_of_another_pipeline(folder: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["pipeline.yaml", "cache/mine.txt", "result/shards/manifest.json", "pinned/mine.txt"])
+@pytest.mark.parametrize(
+    "name", ["pipeline.yaml", "cache/mine.txt", "result/shards/manifest.json", "pinned/mine.txt", "decided/mine.txt"]
+)
 def test_a_directory_of_somebody_else(folder: Path, name: str) -> None:
     """Its files would be overwritten, or removed with a tree of the same name."""
     theirs = folder / "run" / name
