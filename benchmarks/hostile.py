@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hostile_shapes import SHAPES, Shape
+from benchmarks.hostile_files import Shape
+from benchmarks.hostile_shapes import SHAPES
 from benchmarks.hostile_targets import load, prepare
 
 WORST = 2.0  # seconds a MB

@@ -15,7 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from benchmarks.hostile_shapes import EVAL_ITEM, FILES, Shape
+from benchmarks.hostile_files import FILES, Shape
+from benchmarks.hostile_shapes import EVAL_ITEM
 from curation import canonical_url, document
 from curation.step import InputSplit, UnreadableFile
 
