@@ -189,8 +189,9 @@ def _find(module: str, own: set[str]) -> tuple[list[str], list[str]]:
 
 def _top(name: str) -> tuple[str | None, list[str]] | None:
     """(file, folders of submodules) of a top-level module, None without one. Imports nothing."""
+    spec = importlib.machinery.PathFinder.find_spec(name, _search_path())
     try:
-        spec = importlib.util.find_spec(name)
+        spec = spec or importlib.util.find_spec(name)
     except (ImportError, ValueError):  # a finder that refuses it; a module without a spec, such as __main__
         spec = None
     if spec is None:
@@ -212,6 +213,12 @@ def _below(folders: list[str], name: str) -> tuple[str | None, list[str]]:
 
 def _modules_in(folder: str) -> list[str]:
     return [e.path for e in sorted(os.scandir(folder), key=lambda e: e.name) if e.name.endswith(".py") and e.is_file()]
+
+
+def _search_path() -> list[str]:
+    """`sys.path` without folders inside of installed packages. Importing ray prepends one, with its own psutil and
+    colorama: the same code would have another fingerprint in a process that has imported ray."""
+    return [p for p in sys.path if not any(_is_site(str(folder)) for folder in Path(p).parents)]
 
 
 @functools.cache
@@ -237,9 +244,8 @@ def _lists(distribution: metadata.Distribution, top: str) -> bool:
 @functools.cache
 def _distribution(name: str) -> tuple[str, tuple[str, ...]]:
     """(version, names of the distributions that it requires without extras)."""
-    try:
-        found = metadata.distribution(name)
-    except (metadata.PackageNotFoundError, ValueError):
+    found = next(iter(metadata.Distribution.discover(name=name, path=_search_path())), None)
+    if found is None:
         return _ABSENT, ()
     wanted = [r for r in found.requires or () if not re.search(r";.*\bextra\b", r)]
     matches = [re.match(r"[A-Za-z0-9._-]+", r) for r in wanted]

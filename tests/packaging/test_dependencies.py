@@ -25,12 +25,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # What a module may import at its top: needed by every use of the package, and loaded in well under a second.
 LIGHT = {
     "curation": {"fsspec", "numpy", "psutil", "pyarrow", "pydantic", "xxhash", "yaml", "zstandard"},
-    "training": {"numpy", "pyarrow", "pydantic", "torch", "yaml"},
+    "training": {"numpy", "pyarrow", "pydantic", "safetensors", "torch", "yaml"},
     "pipelines": {"numpy", "pyarrow", "pydantic", "rich", "typer", "yaml"},
 }
 # Modules of compiled kernels, imported inside functions of the module that runs them (a second to import numba).
 KERNELS = {
-    "curation/kernels.py",
+    "curation/kernels.py", "curation/word_hashes.py",
     "curation/quality/heuristics/character_classes.py", "curation/safety/pii/candidate_windows.py",
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -85,13 +86,18 @@ def install(folder: Path, name: str, version: str, files: dict[str, str], requir
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
+    forget_installed()
+    yield folder
+    forget_installed()
+
+
+def forget_installed() -> None:
     for cached in (code._is_site, code._providers, code._distribution):
         cached.cache_clear()
-    return folder
 
 
 def test_a_distribution_counts_by_its_version_and_that_of_what_it_requires(site: Path, installed: Path) -> None:
@@ -139,3 +145,18 @@ def _imports_of(distribution: str) -> list[str]:
     return sorted(
         {line for line in lines if line.strip().startswith((f"from {distribution}", f"import {distribution}"))}
     )
+
+
+def test_packages_that_a_package_brings_for_itself_do_not_count(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray prepends a folder of its own to the path when it is imported, and a finished run was no longer unchanged."""
+    install(installed, "gears", "3.0", {"gears.py": ""}, ("belts ; sys_platform == 'win32'",))
+    write(installed, {"step.py": "import gears"})
+    before = imported_code(str(installed / "step.py"))
+    install(installed / "mill" / "vendored", "belts", "0.1", {"belts.py": ""})
+    install(installed / "mill" / "vendored", "gears", "9.9", {"gears.py": ""})
+    monkeypatch.syspath_prepend(installed / "mill" / "vendored")
+    forget_installed()
+    assert imported_code(str(installed / "step.py")) == before
+    assert before.distributions == {"gears": "3.0"}
