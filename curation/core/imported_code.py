@@ -53,8 +53,7 @@ class ImportedCode:
 def imported_code(file: str, skip: Iterable[str] = ()) -> ImportedCode:
     """The code that a source file depends on. Modules named in `skip` are not followed."""
     start = os.path.realpath(file)
-    own, path_state = {*_OWN, *_package_of(start)[:1]}, _search_path()
-    find = functools.cache(lambda name: _find(name, own, path_state))  # most names are imported by many files
+    find = _Finder({*_OWN, *_package_of(start)[:1]}).find
     skipped = [find(name)[0] for name in (*skip, _API)]
     left_out = {paths[-1] for paths in skipped if paths}  # before the module come the packages that it is in
     files: dict[str, str] = {}
@@ -75,8 +74,8 @@ def imported_code(file: str, skip: Iterable[str] = ()) -> ImportedCode:
 
 def providers(modules: Iterable[str]) -> dict[str, str]:
     """Versions of the distributions of modules given by name, and of what these require."""
-    path_state = _search_path()
-    return versions(name for module in modules for name in _find(module, set(_OWN), path_state)[1])
+    find = _Finder(set(_OWN)).find
+    return versions(name for module in modules for name in find(module)[1])
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:
@@ -164,33 +163,52 @@ def _parents(path: str) -> list[str]:
 # -- from names to files and distributions -----------------------------------------------------------------------------
 
 
+class _Finder:
+    """Finds modules for one question, while no file comes or goes: most names are imported by many files."""
+
+    def __init__(self, own: set[str]) -> None:
+        self.own = own  # top-level modules that are followed by their files wherever they are
+        self.path_state = _search_path()
+        self.find = functools.cache(self._find)
+        self._listing = functools.cache(_names_in)
+
+    def _find(self, module: str) -> tuple[list[str], list[str]]:
+        """The files that importing a module runs, or the distributions that it is part of. Neither for the standard
+        library and for names that are no module."""
+        top, *rest = module.split(".")
+        found = _top(top, self.path_state) if top else None
+        if found is None:
+            return [], [] if not top or top in sys.builtin_module_names or top in sys.stdlib_module_names else [top]
+        origin, folders = found
+        if top not in self.own:
+            site = os.path.dirname(folders[0] if folders else str(origin))
+            distributions = _providers(top, site) if _is_site(site) else ()
+            if distributions or (site in _STANDARD and top in sys.stdlib_module_names):
+                return [], list(distributions)
+        files = [origin] if origin else []
+        for name in rest:
+            if name == "*":
+                files += [p for folder in folders for p in _modules_in(folder)]
+                break
+            file, folders = self._below(folders, name)
+            if file is None and not folders:
+                break
+            files += [file] if file else []
+        return [f for f in files if os.path.isfile(f)], []
+
+    def _below(self, folders: list[str], name: str) -> tuple[str | None, list[str]]:
+        """(file, folders of submodules) of the module `name` in a package's folders, found by its place."""
+        inner = [os.path.join(folder, name) for folder in folders if name in self._listing(folder)]
+        inner = [folder for folder in inner if os.path.isdir(folder)]
+        for folder, stem in (*((folder, "__init__") for folder in inner), *((folder, name) for folder in folders)):
+            for suffix in _SUFFIXES:
+                if stem + suffix in self._listing(folder):
+                    return os.path.join(folder, stem + suffix), [folder] if stem == "__init__" else []
+        return None, inner  # a folder without __init__.py is a package too
+
+
 # The folders that modules are looked for in, each with the time when a file last came into it or went.
 PathState = tuple[tuple[str, int], ...]
-
-
-def _find(module: str, own: set[str], path_state: PathState) -> tuple[list[str], list[str]]:
-    """The files that importing a module runs, or the distributions that it is part of. Neither for the standard library
-    and for names that are no module."""
-    top, *rest = module.split(".")
-    found = _top(top, path_state) if top else None
-    if found is None:
-        return [], [] if not top or top in sys.builtin_module_names or top in sys.stdlib_module_names else [top]
-    origin, folders = found
-    if top not in own:
-        site = os.path.dirname(folders[0] if folders else str(origin))
-        distributions = _providers(top, site) if _is_site(site) else ()
-        if distributions or (site in _STANDARD and top in sys.stdlib_module_names):
-            return [], list(distributions)
-    files = [origin] if origin else []
-    for name in rest:
-        if name == "*":
-            files += [p for folder in folders for p in _modules_in(folder)]
-            break
-        file, folders = _below(folders, name)
-        if file is None and not folders:
-            break
-        files += [file] if file else []
-    return [f for f in files if os.path.isfile(f)], []
 
 
 @functools.lru_cache(4096)  # a plan asks for some 300 names 30 times each, which took 2 s
@@ -208,14 +226,8 @@ def _top(name: str, path_state: PathState) -> tuple[str | None, list[str]] | Non
     return (origin, folders) if origin or folders else None
 
 
-def _below(folders: list[str], name: str) -> tuple[str | None, list[str]]:
-    """(file, folders of submodules) of the module `name` in a package's folders, found by its place."""
-    inner = [os.path.join(folder, name) for folder in folders if os.path.isdir(os.path.join(folder, name))]
-    for base in (*(os.path.join(folder, "__init__") for folder in inner), *(os.path.join(f, name) for f in folders)):
-        for suffix in _SUFFIXES:
-            if os.path.isfile(base + suffix):
-                return base + suffix, [os.path.dirname(base)] if os.path.basename(base) == "__init__" else []
-    return None, inner  # a folder without __init__.py is a package too
+def _names_in(folder: str) -> frozenset[str]:
+    return frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
 
 
 def _modules_in(folder: str) -> list[str]:
