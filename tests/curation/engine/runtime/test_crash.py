@@ -156,12 +156,14 @@ def test_a_kill_at_every_5th_state_of_the_disk_is_survived(whole: Whole) -> None
     assert _kills(whole, 5) >= 40
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
 def test_an_exception_at_every_boundary_is_survived(whole: Whole) -> None:
     assert _exceptions(whole, 1) == len(whole.boundaries)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
 def test_a_kill_at_every_state_of_the_disk_is_survived(whole: Whole) -> None:
     assert _kills(whole, 1) >= 200
 
