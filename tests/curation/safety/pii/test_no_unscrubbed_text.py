@@ -230,8 +230,10 @@ def short() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("action", ["mask", "pseudonym"])
+@pytest.mark.parametrize(
+    ("executor", "action"),
+    [("inline", "mask"), ("inline", "pseudonym"), pytest.param("ray", "pseudonym", marks=pytest.mark.slow)],
+)
 def test_nothing_masked_is_left(
     short: Path, executor: str, action: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
