@@ -8,6 +8,7 @@ as they are, else it is a drop. (Python's csv gives no byte offsets, and reads o
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,6 +92,21 @@ def read_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping, dialect:
             yield fields.to_row(table.record(found), where, key, found.size)
     if stream.damage:
         yield row_for_damage(stream, piece, fields, "csv", stream.position, number + 1)
+
+
+def first_rows(head: bytes, delimiter: str) -> list[list[str]]:
+    """The rows that the beginning of a file holds in full, the header too; [] where their fields differ in number."""
+    end = head.rfind(b"\n") + 1 or len(head)
+    piece = InputSplit("", end, "")
+    try:
+        table = _open(io.BytesIO(head[:end]), piece, Dialect(delimiter.encode()))
+    except UnreadableFile:
+        return []
+    rows = list(table.rows(piece, end))
+    bad = sum(bool(row.problem) for row in rows[:-1])  # the last may be cut off
+    if bad * 20 > len(rows):
+        return []
+    return [list(table.names), *(list(table.record(row).values()) for row in rows if not row.problem)]
 
 
 def index_file(file: IO[bytes], piece: InputSplit, target: int, dialect: Dialect) -> list[InputSplit]:

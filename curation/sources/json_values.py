@@ -7,6 +7,8 @@ close, or, if they do not, before the next `}, {`. Large files are split at valu
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -77,6 +79,16 @@ def read_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Itera
             drops.count(value.position + value.size - start, _stored_position(stream))
     if stream.damage:
         yield row_for_damage(stream, piece, fields, "json", stream.position, number + 1)
+
+
+def first_records(head: bytes) -> list[dict[str, Any]]:
+    """The objects that the beginning of a file holds in full."""
+    piece = InputSplit("", len(head), "")
+    records = list[dict[str, Any]]()
+    with contextlib.suppress(RecordError, UnreadableFile):  # the last is cut off
+        for value in _values(_open(io.BytesIO(head), piece), piece, len(head)):
+            records.append(parse_line(value.data))
+    return records
 
 
 def index_file(file: IO[bytes], piece: InputSplit, target: int) -> list[InputSplit]:
