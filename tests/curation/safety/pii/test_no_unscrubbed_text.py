@@ -232,7 +232,12 @@ def short() -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     ("executor", "action"),
-    [("inline", "mask"), ("inline", "pseudonym"), pytest.param("ray", "pseudonym", marks=pytest.mark.slow)],
+    [
+        ("inline", "mask"),
+        ("inline", "pseudonym"),
+        pytest.param("ray", "pseudonym", marks=pytest.mark.slow),  # which masks too, and has a key to keep
+        pytest.param("ray", "mask", marks=pytest.mark.nightly),
+    ],
 )
 def test_nothing_masked_is_left(
     short: Path, executor: str, action: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
