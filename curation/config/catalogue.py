@@ -24,4 +24,5 @@ STEPS: dict[str, str | type] = {
 READERS: dict[str, str | type] = {
     "warc": "curation.sources.warc:WarcReader",
     "text": "curation.sources.text:TextReader",
+    "stackexchange": "curation.sources.stackexchange:StackExchangeReader",
 }

@@ -33,6 +33,11 @@ _CODE = (
     *(".cs", ".swift", ".kt", ".scala", ".sh", ".sql", ".r", ".jl", ".lua", ".pl", ".hs", ".ml", ".el", ".lisp"),
     *(".clj", ".m", ".f90", ".zig", ".vue", ".css", ".cmake", ".toml"),
 )
+# The tables of a Stack Exchange dump; without their declaration of XML, too.
+_DUMP = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^<>]*\?>\s*)?"
+    rb"<(posts|badges|comments|posthistory|postlinks|tags|users|votes)>\s*<row\s"
+)
 _LINK = re.compile(r"https?://\S+\Z")
 _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
 
@@ -41,8 +46,8 @@ _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
 class FileFormat:
     """What one source needs to read files: reader, format, mix domain, fields."""
 
-    read: str  # warc or text
-    form: str  # warc, jsonl, json, csv, tsv, parquet, arrow, text
+    read: str  # warc, text or stackexchange
+    form: str  # warc, stackexchange, jsonl, json, csv, tsv, parquet, arrow, text
     domain: str
     html: bool = False
     text: str = "text"
@@ -83,6 +88,10 @@ def detect_format(root: str, file: InputFile) -> FileFormat | str:
         return "empty"
     if binary := detect_binary_type(head):
         return binary
+    if table := _DUMP.match(head):
+        if table[1] != b"posts":
+            return "another table than Posts.xml of a Stack Exchange dump"
+        return FileFormat("stackexchange", "stackexchange", "stackexchange", html=True)
     if head.lstrip().startswith(b"{") and (rows := _json_rows(head)) is not None:
         return _table(rows, "jsonl")
     if (suffix == ".json" or head.lstrip().startswith(b"[{")) and (rows := json_values.first_records(head)):

@@ -127,3 +127,14 @@ def test_a_readme_without_a_card_is_text(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# Title\n\n" + text(1))
     (tmp_path / "state.json").write_text(json.dumps({"text": text(2)}))
     assert {f.path for g in scan_inputs([str(tmp_path)]).groups for f in g.files} == {"README.md", "state.json"}
+
+
+def test_a_dump_of_stack_exchange(tmp_path: Path) -> None:
+    row = '<row Id="{0}" PostTypeId="1" CreationDate="2020-01-01T00:00:00" Body="&lt;p&gt;{1}&lt;/p&gt;" Title="T" />'
+    rows = "\n".join(row.format(i, text(i)) for i in range(30))
+    (tmp_path / "Posts.xml").write_text(f'\ufeff<?xml version="1.0" encoding="utf-8"?>\n<posts>\n{rows}\n</posts>')
+    (tmp_path / "Votes.xml").write_text('<?xml version="1.0" encoding="utf-8"?>\n<votes>\n<row Id="1" />\n</votes>')
+    scan = scan_inputs([str(tmp_path)])
+    (group,) = scan.groups
+    assert (group.format.read, group.patterns, group.documents) == ("stackexchange", ["Posts.xml"], 30)
+    assert list(scan.left_out) == ["another table than Posts.xml of a Stack Exchange dump"]
