@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from curation import document, storage
 from curation.input_files import InputFile
-from pipelines.init.text_forms import TextTable, documents_of, text_table
+from pipelines.init.text_forms import TextTable, documents_of, starts_as_gutenberg, text_table
 
 HEAD = 1 << 16  # decompressed bytes at the start of a file that are looked at
 RECORDS = 100  # records of a table whose values are looked at
@@ -46,8 +46,8 @@ _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
 class FileFormat:
     """What one source needs to read files: reader, format, mix domain, fields."""
 
-    read: str  # warc, text or stackexchange
-    form: str  # warc, stackexchange, jsonl, json, csv, tsv, parquet, arrow, text
+    read: str  # warc, text, gutenberg or stackexchange
+    form: str  # warc, stackexchange, gutenberg, jsonl, json, csv, tsv, parquet, arrow, text
     domain: str
     html: bool = False
     text: str = "text"
@@ -101,6 +101,8 @@ def detect_format(root: str, file: InputFile) -> FileFormat | str:
     if suffix in (".json", ".csv", ".tsv"):
         return f"{suffix[1:]} without records"
     text = head.decode("utf-8", "replace")
+    if suffix in ("", ".txt") and starts_as_gutenberg(text):
+        return FileFormat("gutenberg", "gutenberg", "books")
     html = suffix in (".html", ".htm", ".xhtml") or len(_TAGS.findall(text[:4096])) > 3
     if html or suffix in _CODE:
         return FileFormat("text", "text", "web" if html else "code", html=html)
