@@ -64,7 +64,7 @@ def _is_header(values: list[str]) -> bool:
 
 def starts_as_gutenberg(text: str) -> bool:
     """Whether a text begins with the header of a book of Project Gutenberg."""
-    from curation.sources.gutenberg import book_text
+    from curation.sources.books.gutenberg import book_text
 
     return "Project Gutenberg" in text[:2000] and not book_text(f"{text}\n*** END OF THE PROJECT GUTENBERG")[1]
 

@@ -147,7 +147,7 @@ def test_a_dump_of_stack_exchange(tmp_path: Path) -> None:
 
 
 def test_books_of_project_gutenberg(tmp_path: Path) -> None:
-    from tests.curation.sources.test_gutenberg import WHOLE
+    from tests.curation.sources.books.test_gutenberg import WHOLE
 
     (tmp_path / "1234-0.txt").write_text(WHOLE)
     (tmp_path / "letter.txt").write_text("A letter about Project Gutenberg.\n\n" + text(1))

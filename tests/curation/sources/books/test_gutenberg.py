@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from curation.sources.gutenberg import GutenbergReader, book_text
+from curation.sources.books.gutenberg import GutenbergReader, book_text
 from curation.step import InputSplit, UnreadableFile
 
 HEADER = """The Project Gutenberg eBook of The Mill, by A. Miller
