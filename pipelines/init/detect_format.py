@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from curation import document, storage
 from curation.input_files import InputFile
-from pipelines.init.text_forms import TextTable, documents_of, text_table
+from pipelines.init.text_forms import TextTable, documents_of, starts_as_gutenberg, text_table
 
 HEAD = 1 << 16  # decompressed bytes at the start of a file that are looked at
 RECORDS = 100  # records of a table whose values are looked at
@@ -33,6 +33,11 @@ _CODE = (
     *(".cs", ".swift", ".kt", ".scala", ".sh", ".sql", ".r", ".jl", ".lua", ".pl", ".hs", ".ml", ".el", ".lisp"),
     *(".clj", ".m", ".f90", ".zig", ".vue", ".css", ".cmake", ".toml"),
 )
+# The tables of a Stack Exchange dump; without their declaration of XML, too.
+_DUMP = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^<>]*\?>\s*)?"
+    rb"<(posts|badges|comments|posthistory|postlinks|tags|users|votes)>\s*<row\s"
+)
 _LINK = re.compile(r"https?://\S+\Z")
 _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
 
@@ -41,8 +46,8 @@ _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
 class FileFormat:
     """What one source needs to read files: reader, format, mix domain, fields."""
 
-    read: str  # warc or text
-    form: str  # warc, jsonl, json, csv, tsv, parquet, arrow, text
+    read: str  # warc, text, gutenberg or stackexchange
+    form: str  # warc, stackexchange, gutenberg, jsonl, json, csv, tsv, parquet, arrow, text
     domain: str
     html: bool = False
     text: str = "text"
@@ -83,6 +88,10 @@ def detect_format(root: str, file: InputFile) -> FileFormat | str:
         return "empty"
     if binary := detect_binary_type(head):
         return binary
+    if table := _DUMP.match(head):
+        if table[1] != b"posts":
+            return "another table than Posts.xml of a Stack Exchange dump"
+        return FileFormat("stackexchange", "stackexchange", "stackexchange", html=True)
     if head.lstrip().startswith(b"{") and (rows := _json_rows(head)) is not None:
         return _table(rows, "jsonl")
     if (suffix == ".json" or head.lstrip().startswith(b"[{")) and (rows := json_values.first_records(head)):
@@ -92,6 +101,8 @@ def detect_format(root: str, file: InputFile) -> FileFormat | str:
     if suffix in (".json", ".csv", ".tsv"):
         return f"{suffix[1:]} without records"
     text = head.decode("utf-8", "replace")
+    if suffix in ("", ".txt") and starts_as_gutenberg(text):
+        return FileFormat("gutenberg", "gutenberg", "books")
     html = suffix in (".html", ".htm", ".xhtml") or len(_TAGS.findall(text[:4096])) > 3
     if html or suffix in _CODE:
         return FileFormat("text", "text", "web" if html else "code", html=html)

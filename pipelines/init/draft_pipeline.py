@@ -65,11 +65,12 @@ def count_files(count: int) -> str:
 def _format_name(group: Group) -> str:
     words = {
         "warc": "crawl archives (WARC)", "jsonl": "JSON Lines", "json": "JSON", "csv": "CSV", "tsv": "TSV",
-        "parquet": "Parquet", "arrow": "Arrow",
+        "parquet": "Parquet", "arrow": "Arrow", "stackexchange": "posts of a Stack Exchange site",
+        "gutenberg": "books of Project Gutenberg",
     }  # fmt: skip
     found = group.format
     if found.form in words:
-        return words[found.form] + (f", text in {found.text!r}" if found.form != "warc" else "")
+        return words[found.form] + (f", text in {found.text!r}" if found.read == "text" else "")
     if found.marker:
         return f"plain text, documents between {found.marker!r}"
     if found.document != "file":

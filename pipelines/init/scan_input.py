@@ -158,8 +158,8 @@ def _by_reader_options(form: FileFormat, files: Sequence[InputFile]) -> dict[tup
     for file in files:
         by_name = format_by_suffix(file.path)
         # a .json file may hold JSON Lines: the reader looks
-        known = form.read == "warc" or by_name == form.form or (by_name == "json" and form.form == "jsonl")
+        known = form.read != "text" or by_name == form.form or (by_name == "json" and form.form == "jsonl")
         read_as = "auto" if known else form.form
-        named = form.read == "warc" or (form.form == "text" and is_html_path(file.path))
+        named = form.read != "text" or (form.form == "text" and is_html_path(file.path))
         parts.setdefault((read_as, "text/html" if form.html and not named else "text/plain"), []).append(file)
     return parts

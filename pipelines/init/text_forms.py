@@ -62,6 +62,13 @@ def _is_header(values: list[str]) -> bool:
     )
 
 
+def starts_as_gutenberg(text: str) -> bool:
+    """Whether a text begins with the header of a book of Project Gutenberg."""
+    from curation.sources.books.gutenberg import book_text
+
+    return "Project Gutenberg" in text[:2000] and not book_text(f"{text}\n*** END OF THE PROJECT GUTENBERG")[1]
+
+
 def documents_of(text: str, size: int) -> dict[str, Any]:
     """The options `document` and `marker` for a text file that begins like this and has `size` bytes: a file is one
     document, unless it has markers, or is larger than any book."""

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from pipelines.init import text_forms
+from pipelines.init.file_groups import make_reader
 from pipelines.init.scan_input import scan_inputs
 from tests.curation.engine import runs
 from tests.curation.sources import hub_stub
@@ -21,11 +22,16 @@ from tests.pipelines.init.test_init import text
 DESCRIPTION = "description of a Hugging Face dataset"
 
 
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Formats alone: what is sampled of documents is tested in test_init.py, and compiles kernels for ten seconds."""
+    monkeypatch.setattr("pipelines.init.scan_input.measure_groups", lambda *_: None)
+
+
 @pytest.mark.slow
 def test_init_and_a_run_over_the_hub_write_no_token(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gristmill: Any
 ) -> None:
-    monkeypatch.setattr("pipelines.init.scan_input.measure_groups", lambda *_: None)
     with hub_stub.serve(monkeypatch) as hub:
         _init_and_curate(hub, tmp_path, gristmill)
     written = [p for p in tmp_path.rglob("*") if p.is_file()]
@@ -89,7 +95,6 @@ def test_each_form_is_recognised_and_its_options_read_it(
     from pipelines.init.file_groups import reader_options
 
     monkeypatch.setattr(text_forms, "MAX_BOOK", 10_000)
-    monkeypatch.setattr("pipelines.init.scan_input.measure_groups", lambda *_: None)
     name, content, options, count = FORMS[form]
     (tmp_path / name).write_text(content)
     scan = scan_inputs([str(tmp_path)])
@@ -127,3 +132,24 @@ def test_a_readme_without_a_card_is_text(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# Title\n\n" + text(1))
     (tmp_path / "state.json").write_text(json.dumps({"text": text(2)}))
     assert {f.path for g in scan_inputs([str(tmp_path)]).groups for f in g.files} == {"README.md", "state.json"}
+
+
+def test_a_dump_of_stack_exchange(tmp_path: Path) -> None:
+    row = '<row Id="{0}" PostTypeId="1" CreationDate="2020-01-01T00:00:00" Body="&lt;p&gt;{1}&lt;/p&gt;" Title="T" />'
+    rows = "\n".join(row.format(i, text(i)) for i in range(30))
+    (tmp_path / "Posts.xml").write_text(f'\ufeff<?xml version="1.0" encoding="utf-8"?>\n<posts>\n{rows}\n</posts>')
+    (tmp_path / "Votes.xml").write_text('<?xml version="1.0" encoding="utf-8"?>\n<votes>\n<row Id="1" />\n</votes>')
+    scan = scan_inputs([str(tmp_path)])
+    (group,) = scan.groups
+    assert (group.format.read, group.patterns) == ("stackexchange", ["Posts.xml"])
+    assert type(make_reader(group)).__name__ == "StackExchangeReader"
+    assert list(scan.left_out) == ["another table than Posts.xml of a Stack Exchange dump"]
+
+
+def test_books_of_project_gutenberg(tmp_path: Path) -> None:
+    from tests.curation.sources.books.test_gutenberg import WHOLE
+
+    (tmp_path / "1234-0.txt").write_text(WHOLE)
+    (tmp_path / "letter.txt").write_text("A letter about Project Gutenberg.\n\n" + text(1))
+    read_as = {g.format.read: g.patterns for g in scan_inputs([str(tmp_path)]).groups}
+    assert read_as == {"gutenberg": ["1234-0.txt"], "text": ["letter.txt"]}
