@@ -20,6 +20,7 @@ import re
 from curation.extract.blocks import PageBlocks, heading_level, subtree_sums
 
 _KEEP_MIN_SHARE = 0.5  # a container with this share of the prose is content whatever it is called
+_WEAK_MAX_PROSE = 60  # characters of prose, list items and cells that a box of an open name may hold and still go
 _KEEP_MIN_CHARS = 140  # ... and this many characters: on a page of two lines a copyright notice is most of the prose
 _MIN_PROSE_OUTSIDE_COMMENTS = 0.1  # share of prose; with less outside of them, comments are the page's content
 _DESCEND_MIN_SHARE = 0.8  # a child with this share of its parent's prose is entered
@@ -37,17 +38,30 @@ _PART_TAGS = frozenset(
 LAYOUT_CELL_CHARS = 200  # a table with a longer block in a cell is there for the page's layout
 _MIN_SENTENCE_CHARS = 25  # shorter blocks are too short to judge
 
-_JUNK_NAME = re.compile(
-    r"(?:^|[\s_-])(?:linenos?|line-?numbers?|lineno|blob-num|gutter|shar(?:e|es|ing)|sharedaddy|addthis\w*|addtoany\w*|"
-    r"socials?|follow-?us|related\w*|recommend\w*|recirc\w*|promos?|promoted|sponsor\w*|adverts?|advertis\w*|ads?|dfp|banner|"
-    r"breadcrumbs?|cookies?|consent|gdpr|newsletter\w*|subscri\w+|signup|sign-up|sidebar\w*|side-bar|rail|widgets?|footer|"
-    r"navigation|navbar|nav|menu|submenu|popup|modal|overlay|lightbox|toolbar|pagination|pager|paging|tags|taglist|tag-list|"
-    r"byline|author-?(?:bio|info|box|card|meta)|bio|post-?meta|entry-?meta|article-?meta|postmetadata|dateline|timestamp|"
-    r"skip-?link|sr-only|visually-?hidden|screen-reader\w*|hidden|print-?only|noprint|copyright|disclaimer|trending|popular|"
-    r"most-?read|more-?(?:stories|news|from|on)|read-?(?:more|next|also)|see-?also|you-?may|teasers?|outbrain\w*|taboola\w*|"
-    r"masthead|site-?header|topbar|utility|search\w*|login|user-?menu|editsection|mw-editsection|catlinks|printfooter|"
-    r"jump-?(?:link|to-nav)|sphinxsidebar\w*|credits?|caption\w*|wp-caption-text|figcaption|image-?meta|slideshow\w*|"
-    r"gallery|carousel|poll|rating\w*|feedback|correction|toc|table-of-contents|donat\w+)(?=$|[\s_-])"
+# A class that names something else than content, as a whole, with words before it that say whose it is and words after
+# it that say its shape. `has-sidebar` and `content-sidebar` are layouts.
+_JUNK_CLASS = re.compile(
+    r"(?!(?:has|no|with|without|content|full|hide|left|right|non)[-_])(?:[a-z0-9]+[-_]+){0,3}?"
+    r"(?:shar(?:e|es|ing)|sharedaddy|addthis\w*|addtoany\w*|socials?|follow-?us|related|related-?(?:posts?|articles?|stories|"
+    r"links?|content)|recommended|recommendations|recirc\w*|sponsored|adverts?|advertis(?:ing|ements?)|ads?|dfp|breadcrumbs?|"
+    r"cookies?|consent|gdpr|newsletter|newsletter-?signup|subscribe|subscription|signup|sign-up|sidebar\d?|side-bar|footer|"
+    r"navigation|navbar|nav|submenu|popup|pagination|pager|paging|tagcloud|taglist|tag-list|byline|"
+    r"author-?(?:bio|info|box|card|meta)|(?:post|entry|article)-?meta|postmetadata|skip-?link|sr-only|visually-?hidden|"
+    r"screen-reader\w*|noprint|trending|most-?read|read-?(?:next|also)|outbrain\w*|taboola\w*|masthead|"
+    r"site-?header|topbar|login|user-?menu|editsection|catlinks|printfooter|jump-?to-nav|sphinxsidebar\w*|toc|"
+    r"table-of-contents)"
+    r"(?:[-_]+(?:links?|buttons?|btns?|bar|box|block|list|items?|container|wrapper|wrap|section|area|widget|icons?|inner|"
+    r"outer|module|region|tools?|group|panel|holder|menu|form|cta|top|bottom|desktop|mobile|\d+))*"
+)
+# A word of a class that leaves it open: the box goes only if it holds no code, table, list or prose
+_WEAK_NAME = re.compile(
+    r"(?:^|[\s_-])(?:shar(?:e|es|ing)|socials?|follow-?us|related\w*|recommend\w*|recirc\w*|promos?|promoted|sponsor\w*|"
+    r"adverts?|advertis\w*|ads?|banner|breadcrumbs?|cookies?|consent|newsletter\w*|subscri\w+|signup|sign-up|sidebar\w*|rail|"
+    r"footer|navigation|navbar|nav|menu|popup|modal|overlay|lightbox|toolbar|pagination|pager|paging|tags|taglist|byline|"
+    r"author-?(?:bio|info|box|card|meta)|bio|post-?meta|entry-?meta|article-?meta|dateline|timestamp|hidden|print-?only|"
+    r"copyright|disclaimer|trending|popular|more-?(?:stories|news|from|on)|read-?(?:more|next|also)|see-?also|you-?may|"
+    r"teasers?|utility|search\w*|login|jump-?(?:link|to-nav)|credits?|caption\w*|wp-caption-text|image-?meta|slideshow\w*|"
+    r"gallery|carousel|poll|rating\w*|feedback|correction|toc|donat\w+|gutter|widgets?)(?=$|[\s_-])"
 )
 _COMMENT_NAME = re.compile(r"(?:^|[\s_-])(?:comments?|commentlist|respond|replies|disqus\w*|livefyre)(?=$|[\s_-])")
 # Han, kana, Hangul: one such letter carries as much as two or three of an alphabet
@@ -56,9 +70,8 @@ _CONTENT_NAME = re.compile(
     r"articlebody|article-?(?:body|content|text|copy)|(?:post|entry|story|page|main|body)-?(?:content|body|text|copy)|"
     r"storytext|post__content|entry__content|blog-?post|(?:^|[\s#])(?:content|body|main|document|article|story|post|entry)(?:$|\s)"
 )
-_JUNK_TAGS = frozenset(
-    ("aside", "footer", "form", "fieldset", "figcaption", "figure", "menu", "address", "legend", "optgroup")
-)
+_JUNK_TAGS = frozenset(("footer", "figcaption", "optgroup"))
+_WEAK_TAGS = frozenset(("aside", "form", "fieldset", "figure", "menu", "address", "legend"))
 _CONTENT_TAGS = frozenset(("article", "main"))
 _SENTENCE = re.compile(r"[.!?;:,。！？、，।۔؟…][\"'”’)\]]*(?:\s|$)|[。！？、，]")
 
@@ -103,10 +116,12 @@ def _junk_containers(page: PageBlocks, prose: list[int]) -> list[bool]:
     Comments are not content, unless the page has hardly anything else: then they are.
     """
     prose_of = subtree_sums(page, prose)
+    code_of = subtree_sums(page, [page.verbatim[n] * len(t) for n, t in zip(page.container, page.text, strict=True)])
+    held_of = subtree_sums(page, [_held_chars(page, i, p) for i, p in enumerate(prose)])
     whole = max(1, prose_of[0])
     verdicts: dict[tuple[str, str], int] = {}
     out: list[bool] = []
-    said: list[int] = []  # the kind of junk that the container is in: 1 a comment, 2 other
+    said: list[int] = []  # the kind of junk that the container is in
     for node, tag in enumerate(page.tag):
         up = page.parent[node]
         if up >= 0 and out[up]:
@@ -116,9 +131,11 @@ def _junk_containers(page: PageBlocks, prose: list[int]) -> list[bool]:
         key = (tag, page.names[node])
         if key not in verdicts:
             verdicts[key] = _junk_kind(*key)
+        kind = verdicts[key]
         kept = prose_of[node] >= max(_KEEP_MIN_SHARE * whole, _KEEP_MIN_CHARS)
-        out.append(verdicts[key] > 0 and tag != "body" and not kept)
-        said.append(verdicts[key])
+        kept = kept or code_of[node] > 0 or (kind == 3 and held_of[node] > _WEAK_MAX_PROSE)
+        out.append(kind > 0 and tag != "body" and not kept)
+        said.append(kind)
     if 1 in verdicts.values():
         comments = sum(p for p, node in zip(prose, page.container, strict=True) if out[node] and said[node] == 1)
         others = sum(p for p, node in zip(prose, page.container, strict=True) if not out[node])
@@ -128,17 +145,26 @@ def _junk_containers(page: PageBlocks, prose: list[int]) -> list[bool]:
 
 
 def _junk_kind(tag: str, names: str) -> int:
-    """1 for comments, 2 for other junk, 0 for neither, by tag and classes. The id counts only where it starts with such
-    a word, and not in a section, whose id is its subject (`comments`)."""
+    """1 for comments, 2 for other junk, 3 for what is junk if it holds no content, 0 for content, by tag and classes. The
+    id counts only where it starts with such a word, and not in a section, whose id is its subject (`comments`)."""
     if tag in _JUNK_TAGS:
         return 2
     words = names.split()
-    classes = " ".join(w for w in words if w[0] != "#")
-    section = tag == "section" or "sect" in classes
+    classes = [w for w in words if w[0] != "#"]
+    section = tag == "section" or any("sect" in w for w in classes)
     ids = [] if section else [w[1:] for w in words if w[0] == "#"]
-    if _JUNK_NAME.search(classes) or any(map(_JUNK_NAME.match, ids)):
+    if any(map(_JUNK_CLASS.fullmatch, classes)) or any(map(_JUNK_CLASS.fullmatch, ids)):
         return 2
-    return 1 if _COMMENT_NAME.search(classes) or any(map(_COMMENT_NAME.match, ids)) else 0
+    text = " ".join(classes)
+    if _COMMENT_NAME.search(text) or any(map(_COMMENT_NAME.match, ids)):
+        return 1
+    return 3 if tag in _WEAK_TAGS or _WEAK_NAME.search(text) or any(map(_WEAK_NAME.match, ids)) else 0
+
+
+def _held_chars(page: PageBlocks, i: int, prose: int) -> int:
+    """Characters of a block that are prose, or text of a list or a table without a link."""
+    tag = page.tag[page.container[i]]
+    return max(prose, len(page.text[i]) - page.link_chars[i] if tag in ("li", "td", "th", "dd") else 0)
 
 
 def _main_container(page: PageBlocks, prose_of: list[int]) -> int:
