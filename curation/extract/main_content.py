@@ -48,7 +48,7 @@ _JUNK_CLASS = re.compile(
     r"navigation|navbar|nav|submenu|popup|pagination|pager|paging|tagcloud|taglist|tag-list|byline|"
     r"author-?(?:bio|info|box|card|meta)|(?:post|entry|article)-?meta|postmetadata|skip-?link|sr-only|visually-?hidden|"
     r"screen-reader\w*|noprint|trending|most-?read|read-?(?:next|also)|outbrain\w*|taboola\w*|masthead|"
-    r"site-?header|topbar|login|user-?menu|editsection|catlinks|printfooter|jump-?to-nav|sphinxsidebar\w*|toc|"
+    r"site-?header|topbar|login|register|registration|user-?menu|wp-caption-text|(?:image|photo|img|media)-?(?:captions?|credits?)|captions?|figcaption|signature|(?:user|poster|member)-?(?:info|profile|details)|userdetails|postprofile|cauthorpane|cauthorpane_\w+|ipscomment_author|editsection|catlinks|printfooter|jump-?to-nav|sphinxsidebar\w*|toc|"
     r"table-of-contents)"
     r"(?:[-_]+(?:links?|buttons?|btns?|bar|box|block|list|items?|container|wrapper|wrap|section|area|widget|icons?|inner|"
     r"outer|module|region|tools?|group|panel|holder|menu|form|cta|top|bottom|desktop|mobile|\d+))*"
@@ -63,6 +63,7 @@ _WEAK_NAME = re.compile(
     r"teasers?|utility|search\w*|login|jump-?(?:link|to-nav)|credits?|caption\w*|wp-caption-text|image-?meta|slideshow\w*|"
     r"gallery|carousel|poll|rating\w*|feedback|correction|toc|donat\w+|gutter|widgets?)(?=$|[\s_-])"
 )
+_REVIEW_NAME = re.compile(r"(?:^|[\s_-])(?:customer-?)?(?:reviews?|ratings?)(?=$|[\s_-])")  # of a product
 _COMMENT_NAME = re.compile(r"(?:^|[\s_-])(?:comments?|commentlist|respond|replies|disqus\w*|livefyre)(?=$|[\s_-])")
 # Han, kana, Hangul: one such letter carries as much as two or three of an alphabet
 _WIDE_LETTERS = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
@@ -70,26 +71,32 @@ _CONTENT_NAME = re.compile(
     r"articlebody|article-?(?:body|content|text|copy)|(?:post|entry|story|page|main|body)-?(?:content|body|text|copy)|"
     r"storytext|post__content|entry__content|blog-?post|(?:^|[\s#])(?:content|body|main|document|article|story|post|entry)(?:$|\s)"
 )
-_JUNK_TAGS = frozenset(("footer", "figcaption", "optgroup"))
-_WEAK_TAGS = frozenset(("aside", "form", "fieldset", "figure", "menu", "address", "legend"))
+_JUNK_TAGS = frozenset(("footer", "figure", "figcaption", "optgroup", "form"))
+_WEAK_TAGS = frozenset(("aside", "fieldset", "menu", "address", "legend"))
 _CONTENT_TAGS = frozenset(("article", "main"))
+_STAYS_NAME = re.compile(r"(?:^|[\s#])(?:articlebody|question|mainentity|post-?cell)(?:$|\s)")
+_STAYS_MIN_SHARE = 0.05
 _SENTENCE = re.compile(r"[.!?;:,。！？、，।۔؟…][\"'”’)\]]*(?:\s|$)|[。！？、，]")
 
 
-def main_content_blocks(page: PageBlocks) -> list[int]:
+def main_content_blocks(page: PageBlocks, kind: str = "article") -> list[int]:
     """Indices of the blocks that are the page's main content, in page order. Empty for a page without text."""
     if not page.text:
         return []
     sizes = [len(t) for t in page.text]
     prose = [_prose_chars(page, i, sizes[i]) for i in range(len(sizes))]
-    dropped = _junk_containers(page, prose)
+    dropped = _junk_containers(page, prose, kind)
     for i, node in enumerate(page.container):
         if dropped[node]:
             prose[i] = sizes[i] = 0
+        elif kind == "listing":
+            prose[i] = sizes[i]
     linked = [0 if dropped[n] else c for n, c in zip(page.container, page.link_chars, strict=True)]
     size_of, linked_of, prose_of = subtree_sums(page, sizes), subtree_sums(page, linked), subtree_sums(page, prose)
     top = _main_container(page, prose_of)
     inside = _descendants(page, top)
+    if kind == "listing":
+        return [i for i, node in enumerate(page.container) if inside[node] and not dropped[node]]
     return _select_blocks(page, inside, dropped, size_of, linked_of, prose_of)
 
 
@@ -110,13 +117,18 @@ def _prose_chars(page: PageBlocks, i: int, size: int) -> int:
     return own if sentence and size > 80 else own // 3
 
 
-def _junk_containers(page: PageBlocks, prose: list[int]) -> list[bool]:
+def _junk_containers(page: PageBlocks, prose: list[int], kind: str = "article") -> list[bool]:
     """For each container whether it is, or is inside, something that is not content by its name or tag.
 
     Comments are not content, unless the page has hardly anything else: then they are.
     """
     prose_of = subtree_sums(page, prose)
-    code_of = subtree_sums(page, [page.verbatim[n] * len(t) for n, t in zip(page.container, page.text, strict=True)])
+    layout = layout_table_rows(page)
+    solid = [
+        len(text) if page.verbatim[n] or (page.tag[n] in ("td", "th") and page.parent[n] not in layout) else 0
+        for n, text in zip(page.container, page.text, strict=True)
+    ]
+    solid_of = subtree_sums(page, solid)  # code and tables
     held_of = subtree_sums(page, [_held_chars(page, i, p) for i, p in enumerate(prose)])
     whole = max(1, prose_of[0])
     verdicts: dict[tuple[str, str], int] = {}
@@ -131,11 +143,13 @@ def _junk_containers(page: PageBlocks, prose: list[int]) -> list[bool]:
         key = (tag, page.names[node])
         if key not in verdicts:
             verdicts[key] = _junk_kind(*key)
-        kind = verdicts[key]
+            if kind == "product" and not verdicts[key] and _REVIEW_NAME.search(page.names[node]):
+                verdicts[key] = 1
+        junk = verdicts[key] if verdicts[key] != 1 or kind != "forum" else 0  # a forum's comments are its content
         kept = prose_of[node] >= max(_KEEP_MIN_SHARE * whole, _KEEP_MIN_CHARS)
-        kept = kept or code_of[node] > 0 or (kind == 3 and held_of[node] > _WEAK_MAX_PROSE)
-        out.append(kind > 0 and tag != "body" and not kept)
-        said.append(kind)
+        kept = kept or solid_of[node] > 0 or (junk == 3 and held_of[node] > _WEAK_MAX_PROSE)
+        out.append(junk > 0 and tag != "body" and not kept)
+        said.append(junk)
     if 1 in verdicts.values():
         comments = sum(p for p, node in zip(prose, page.container, strict=True) if out[node] and said[node] == 1)
         others = sum(p for p, node in zip(prose, page.container, strict=True) if not out[node])
@@ -177,6 +191,7 @@ def _main_container(page: PageBlocks, prose_of: list[int]) -> int:
     for node, up in enumerate(page.parent):
         if page.tag[node] in ("h1", "h2"):
             headings.setdefault(up, node)
+    says_of = _named_prose(page, prose_of)
     top, says = 0, False
     while below := children.get(top):
         best = max(below, key=lambda n: (prose_of[n], -n))
@@ -190,10 +205,28 @@ def _main_container(page: PageBlocks, prose_of: list[int]) -> int:
         )
         if not named and headings.get(top, best) < best:  # the title is right here
             break
+        if any(n < best and says_of[n] > _STAYS_MIN_SHARE * prose_of[top] for n in below):  # never left outside
+            break
         if page.tag[best] in _NEVER_ENTERED_TAGS or prose_of[best] < (0.99 if alike else needed) * prose_of[top]:
             break
         top, says = best, says or named
     return top
+
+
+def _named_prose(page: PageBlocks, prose_of: list[int]) -> list[int]:
+    """For each container the prose below it that says that it is the article, the question or its text."""
+    own = [0] * len(page.tag)
+    count = [0] * len(page.tag)
+    inside = [False] * len(page.tag)
+    for node, tag in enumerate(page.tag):
+        up = page.parent[node]
+        inside[node] = up >= 0 and inside[up]
+        if not inside[node] and (tag == "article" or _STAYS_NAME.search(page.names[node])):
+            inside[node], own[node], count[node] = True, prose_of[node], 1
+    for node in range(len(own) - 1, 0, -1):
+        own[page.parent[node]] += own[node]
+        count[page.parent[node]] += count[node]
+    return [chars if number == 1 else 0 for chars, number in zip(own, count, strict=True)]  # several are teasers
 
 
 def _look_like_sections(page: PageBlocks, one: int, other: int, names: set[str]) -> bool:
