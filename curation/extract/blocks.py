@@ -33,17 +33,17 @@ small span strike strong sub sup time tt u var wbr output meter progress picture
 canvas svg audio video object template noscript select datalist map
 """
 _VOID_TAGS = """
-area base br col embed hr img input link meta param source track wbr
+area base basefont bgsound br col embed frame hr img input keygen link meta param source track wbr
 """
-_INLINE = frozenset(_INLINE_TAGS.split())
 _VOID = frozenset(_VOID_TAGS.split())
+_INLINE = frozenset(_INLINE_TAGS.split()) | _VOID - {"br", "hr"}
 _HEADINGS = {f"h{i}": i for i in range(1, 7)}
 # Elements whose content the parser takes verbatim: tags inside are not tags.
 _RAW_TEXT = frozenset(("script", "style", "iframe", "textarea", "xmp", "noembed", "noframes", "plaintext"))
 _BLOCK_TAG_NAMES = """
 body div p ul ol li dl dt dd table caption colgroup thead tbody tfoot tr td th pre blockquote section article main aside
 header footer figure figcaption form fieldset legend address details summary center hgroup optgroup option menu dir
-listing search frame isindex
+listing search isindex
 """
 _BLOCK_TAGS = frozenset(_BLOCK_TAG_NAMES.split())
 _TAG_NAMES: list[str] = []

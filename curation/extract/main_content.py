@@ -58,10 +58,10 @@ _WEAK_NAME = re.compile(
     r"(?:^|[\s_-])(?:shar(?:e|es|ing)|socials?|follow-?us|related\w*|recommend\w*|recirc\w*|promos?|promoted|sponsor\w*|"
     r"adverts?|advertis\w*|ads?|banner|breadcrumbs?|cookies?|consent|newsletter\w*|subscri\w+|signup|sign-up|sidebar\w*|rail|"
     r"footer|navigation|navbar|nav|menu|popup|modal|overlay|lightbox|toolbar|pagination|pager|paging|tags|taglist|byline|"
-    r"author-?(?:bio|info|box|card|meta)|bio|post-?meta|entry-?meta|article-?meta|dateline|timestamp|hidden|print-?only|"
+    r"author-?(?:bio|info|box|card|meta)|bio|post-?meta|entry-?meta|article-?meta|dateline|timestamp|print-?only|"
     r"copyright|disclaimer|trending|popular|more-?(?:stories|news|from|on)|read-?(?:more|next|also)|see-?also|you-?may|"
     r"teasers?|utility|search\w*|login|jump-?(?:link|to-nav)|credits?|caption\w*|wp-caption-text|image-?meta|slideshow\w*|"
-    r"gallery|carousel|poll|rating\w*|feedback|correction|toc|donat\w+|gutter|widgets?)(?=$|[\s_-])"
+    r"gallery|carousel|poll|rating\w*|feedback|correction|toc|donat\w+)(?=$|[\s_-])"
 )
 _REVIEW_NAME = re.compile(r"(?:^|[\s_-])(?:customer-?)?(?:reviews?|ratings?)(?=$|[\s_-])")  # of a product
 _COMMENT_NAME = re.compile(r"(?:^|[\s_-])(?:comments?|commentlist|respond|replies|disqus\w*|livefyre)(?=$|[\s_-])")
@@ -254,6 +254,7 @@ def _select_blocks(
 ) -> list[int]:
     """The blocks inside the main container that are not mostly links."""
     layout = layout_table_rows(page)
+    in_text = _lists_in_text(page, prose_of, linked_of, size_of)
     out = [False] * len(page.tag)
     for node, tag in enumerate(page.tag):
         if not inside[node] or dropped[node]:
@@ -262,7 +263,7 @@ def _select_blocks(
         if up >= 0 and inside[up] and not out[up]:
             continue
         dense = linked_of[node] > _MAX_LINK_SHARE * size_of[node] and prose_of[node] < 0.2 * size_of[node]
-        out[node] = not dense or (tag in _PART_TAGS and up not in layout)
+        out[node] = not dense or node in in_text or (tag in _PART_TAGS and up not in layout)
     chosen = []
     for i, node in enumerate(page.container):
         if out[node] and (
@@ -270,6 +271,28 @@ def _select_blocks(
         ):
             chosen.append(i)
     return _without_trailing_headings(page, chosen)
+
+
+def _lists_in_text(
+    page: PageBlocks, prose_of: list[int], linked_of: list[int], size_of: list[int]
+) -> set[int]:
+    """Lists of links that are part of a text: a paragraph directly before and directly after, or before it and text
+    beside the links."""
+    found = set()
+    last: dict[int, tuple[int, int]] = {}  # container -> its last child, and the list that waits for a paragraph
+    for node, tag in enumerate(page.tag):
+        up = page.parent[node]
+        before, waiting = last.get(up, (-1, -1))
+        paragraph = tag == "p" and prose_of[node] > 0
+        if waiting >= 0 and paragraph:
+            found.add(waiting)
+        waiting = -1
+        if tag in ("ul", "ol") and before >= 0 and page.tag[before] == "p" and prose_of[before] > 0:
+            if linked_of[node] <= _MAX_BLOCK_LINK_SHARE * size_of[node]:
+                found.add(node)
+            waiting = node
+        last[up] = (node, waiting)
+    return found
 
 
 def layout_table_rows(page: PageBlocks) -> set[int]:

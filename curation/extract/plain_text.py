@@ -6,10 +6,13 @@ list; a table row is a line of cells separated by ` | `, with nothing in an empt
 
 from __future__ import annotations
 
+import re
+
 from curation.extract.blocks import PageBlocks
 from curation.extract.main_content import layout_table_rows
 
 _MAX_SPAN = 100  # columns or rows that a cell covers at most: pages ask for thousands
+_LINE_NUMBERS = re.compile(r"[\d\s]+")
 _LINE_CLASSES = frozenset(("line", "code-line", "token-line", "ace_line", "crayon-line"))
 
 
@@ -59,7 +62,6 @@ class _Tables:
     """Writes table rows with each cell in its column: an empty cell, and what a span covers, keep their place."""
 
     def __init__(self, page: PageBlocks, chosen: list[int], ancestors: _Ancestors, layout: set[int]) -> None:
-        self._verbatim = page.verbatim
         self._numbers = page.numbers
         self._cells: dict[int, list[int]] = {}  # row -> its cells
         self._text: dict[int, list[str]] = {}  # cell -> the texts of its chosen blocks
@@ -84,6 +86,8 @@ class _Tables:
         """One row as a line; code alone in its row is written as it is."""
         cells = self._cells.get(row, [])
         full = [cell for cell in cells if cell in self._text]
+        if len(full) > 1 and self._code.issuperset(full):  # the numbers of its lines beside code
+            full = [cell for cell in full if not _LINE_NUMBERS.fullmatch("".join(self._text[cell]))] or full
         if len(full) == 1 and full[0] in self._code:
             return "\n".join(self._text[full[0]])
         covered = self._covered.setdefault(self._ancestors.table(row), {})
