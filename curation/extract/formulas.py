@@ -73,7 +73,11 @@ def _replace_formulas(source: str) -> str:
             end = _element_end(source, name, match.end())
             tex = "" if _SCRIPT.search(source, end, end + (1 << 16)) else None
             end = end if tex is not None else match.end()
-        elif name in ("math", "mjx-container") or classes & _RENDERED or not attributes.keys().isdisjoint(_CARRIES_TEX[:2]):
+        elif (
+            name in ("math", "mjx-container")
+            or classes & _RENDERED
+            or not attributes.keys().isdisjoint(_CARRIES_TEX[:2])
+        ):
             end = _element_end(source, name, match.end())
             inner = source[match.start() : end]
             if "MathJax" in inner[:200] and _SCRIPT.match(source, _skip_blank(source, end)):

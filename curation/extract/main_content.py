@@ -273,9 +273,7 @@ def _select_blocks(
     return _without_trailing_headings(page, chosen)
 
 
-def _lists_in_text(
-    page: PageBlocks, prose_of: list[int], linked_of: list[int], size_of: list[int]
-) -> set[int]:
+def _lists_in_text(page: PageBlocks, prose_of: list[int], linked_of: list[int], size_of: list[int]) -> set[int]:
     """Lists of links that are part of a text: a paragraph directly before and directly after, or before it and text
     beside the links."""
     found = set()

@@ -21,7 +21,9 @@ _KINDS = {
     "listing": re.compile(r"CollectionPage|ItemList|SearchResultsPage|OfferCatalog"),
 }
 _FORUM = re.compile(r"discourse|phpbb|vbulletin|xenforo|mybb|simple machines|invision|flarum|nodebb|vanilla", re.I)
-_DOCUMENTATION = re.compile(r"sphinx|docusaurus|mkdocs|vitepress|docfx|mdbook|gitbook|javadoc|doxygen|hugo-book|asciidoc", re.I)
+_DOCUMENTATION = re.compile(
+    r"sphinx|docusaurus|mkdocs|vitepress|docfx|mdbook|gitbook|javadoc|doxygen|hugo-book|asciidoc", re.I
+)
 _POST = re.compile(r"(?:^|[\s_-])(?:post|message|reply|comment|answer|topic-?post)s?(?:$|[\s_-])")
 _MIN_POSTS = 3
 _MAX_LINKED = 0.5  # share of a page's text in links; with more it is a listing

@@ -23,7 +23,7 @@ from tests.curation.extract.test_extract import MARKUP, ODD, PAGE
 
 ATTRIBUTES = r'(?:(?<!\s)="[^"]*"|[^>])*+'  # a quote opens a value only after the `=` of a name
 RAW = re.compile(
-    rf'<(script|style|iframe|textarea|xmp|noembed|noframes|plaintext)(?=[\s>]){ATTRIBUTES}>.*?</\1>|<!--.*?-->|'
+    rf"<(script|style|iframe|textarea|xmp|noembed|noframes|plaintext)(?=[\s>]){ATTRIBUTES}>.*?</\1>|<!--.*?-->|"
     r"<![^>]*>|<\?[^>]*>",
     re.S,
 )
