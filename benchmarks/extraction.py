@@ -4,10 +4,10 @@
 
 Three sets, every engine in one run, seconds are CPU time:
 
-- html_pages: 689 pages of seven kinds (WCXB's development half). A fixed hash of the host halves them: thresholds may be
-  set on the half `worked` on, and the half `kept` back says whether they hold elsewhere. F1 is the mean over pages.
-  `cells`, `pre`, `items`, `heads`: of the table cells, code blocks, list items and headings of a page whose words are in
-  the gold text, the share whose words are in the engine's text in the same order. `with` and `without`: the snippets
+- html_pages: 689 pages of seven kinds (WCXB's development half). A fixed hash of the host halves them: thresholds may
+  be set on the half `worked` on, and the half `kept` back says whether they hold elsewhere. F1 is the mean over pages.
+  `cells`, `pre`, `items`, `heads`: of the table cells, code blocks, list items and headings of a page whose words are
+  in the gold text, the share whose words are in the engine's text in the same order. `with` and `without`: the snippets
   that must and must not be there.
 - html_gold: 90 news and blog pages. F1 is of mean precision and mean recall, as in article-extraction-benchmark.
 - builder pages: invented text in the mark-up of page builders and documentation tools (tests/curation/extract).

@@ -54,9 +54,10 @@ class Extract(MapStep):
     """Rewrites `text` of rows whose `read.mime` is HTML to plain text; other rows keep theirs.
 
     Signals: `title` and `language` (what the page declares; null where it declares none), `html_chars` and `chars`
-    (Unicode characters before and after), `problem` (why no text was found, else null), `kind` (article, forum, product,
-    listing or documentation, by the page's structure) and `lost` (the share of the page's text, menus and hidden parts
-    included, that was not written; near 1 on a long page, the text may be wrong). Other engines leave both null.
+    (Unicode characters before and after), `problem` (why no text was found, else null), `kind` (article, forum,
+    product, listing or documentation, by the page's structure) and `lost` (the share of the page's text, menus and
+    hidden parts included, that was not written: near 1 on a long page, the text may be wrong). Other engines leave
+    both null.
     """
 
     engine: Literal["auto", "resiliparse", "trafilatura"] = "auto"

@@ -1,9 +1,9 @@
 """Writes the formulas of a page as TeX between dollar signs, inside their sentences.
 
 A page carries a formula in one of many encodings: MathML, with its TeX in an annotation or in `alttext`; what KaTeX and
-MathJax make of it; a script of type math/tex; a picture whose `alt` is the TeX. Each becomes `$TeX$`, or `$$TeX$$` where
-the page displays it on a line of its own. MathML that carries no TeX is converted (mathml.py). The class of Wikipedia's
-formulas wraps the author's TeX in `{\\displaystyle …}`, which is taken off.
+MathJax make of it; a script of type math/tex; a picture whose `alt` is the TeX. Each becomes `$TeX$`, or `$$TeX$$`
+where the page displays it on a line of its own. MathML that carries no TeX is converted (mathml.py).
+Wikipedia wraps the author's TeX in `{\\displaystyle …}`, which is taken off.
 
 Exponents and indices outside formulas get their sign where the value would change without it: 10<sup>6</sup> is 10^6.
 """

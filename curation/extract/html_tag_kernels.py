@@ -91,7 +91,7 @@ def tag_end(data, i, n):  # type: ignore[no-untyped-def]
 
 @kernel((BYTES, nb.int64, nb.int64))
 def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
-    """Flags of the attributes in [i, hi): HAS_HREF, IS_HIDDEN, HAS_NAME (a class, id, role or the like), IS_VERBATIM."""
+    """Flags of the attributes in [i, hi): HAS_HREF, IS_HIDDEN, HAS_NAME (a class, id or the like), IS_VERBATIM."""
     attribute_flags = 0
     while i < hi:
         if data[i] == 32 or 9 <= data[i] <= 13:

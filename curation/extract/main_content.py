@@ -20,7 +20,7 @@ import re
 from curation.extract.blocks import PageBlocks, heading_level, subtree_sums
 
 _KEEP_MIN_SHARE = 0.5  # a container with this share of the prose is content whatever it is called
-_WEAK_MAX_PROSE = 60  # characters of prose, list items and cells that a box of an open name may hold and still go
+_WEAK_MAX_PROSE = 30  # characters of prose, list items and cells that a box of an open name may hold and still go
 _KEEP_MIN_CHARS = 140  # ... and this many characters: on a page of two lines a copyright notice is most of the prose
 _MIN_PROSE_OUTSIDE_COMMENTS = 0.1  # share of prose; with less outside of them, comments are the page's content
 _DESCEND_MIN_SHARE = 0.8  # a child with this share of its parent's prose is entered
@@ -45,11 +45,13 @@ _JUNK_CLASS = re.compile(
     r"(?:shar(?:e|es|ing)|sharedaddy|addthis\w*|addtoany\w*|socials?|follow-?us|related|related-?(?:posts?|articles?|stories|"
     r"links?|content)|recommended|recommendations|recirc\w*|sponsored|adverts?|advertis(?:ing|ements?)|ads?|dfp|breadcrumbs?|"
     r"cookies?|consent|gdpr|newsletter|newsletter-?signup|subscribe|subscription|signup|sign-up|sidebar\d?|side-bar|footer|"
-    r"navigation|navbar|nav|submenu|popup|pagination|pager|paging|tagcloud|taglist|tag-list|byline|"
+    r"navigation|navbar|nav|submenu|popup|tagcloud|taglist|tag-list|byline|"
     r"author-?(?:bio|info|box|card|meta)|(?:post|entry|article)-?meta|postmetadata|skip-?link|sr-only|visually-?hidden|"
     r"screen-reader\w*|noprint|trending|most-?read|read-?(?:next|also)|outbrain\w*|taboola\w*|masthead|"
-    r"site-?header|topbar|login|register|registration|user-?menu|wp-caption-text|(?:image|photo|img|media)-?(?:captions?|credits?)|captions?|figcaption|signature|(?:user|poster|member)-?(?:info|profile|details)|userdetails|postprofile|cauthorpane|cauthorpane_\w+|ipscomment_author|editsection|catlinks|printfooter|jump-?to-nav|sphinxsidebar\w*|toc|"
-    r"table-of-contents)"
+    r"site-?header|topbar|login|register|registration|user-?menu|wp-caption-text|"
+    r"(?:image|photo|img|media)-?(?:captions?|credits?)|captions?|figcaption|signature|"
+    r"(?:user|poster|member)-?(?:info|profile|details)|userdetails|postprofile|cauthorpane|cauthorpane_\w+|"
+    r"ipscomment_author|editsection|catlinks|printfooter|jump-?to-nav|sphinxsidebar\w*)"
     r"(?:[-_]+(?:links?|buttons?|btns?|bar|box|block|list|items?|container|wrapper|wrap|section|area|widget|icons?|inner|"
     r"outer|module|region|tools?|group|panel|holder|menu|form|cta|top|bottom|desktop|mobile|\d+))*"
 )
@@ -61,7 +63,7 @@ _WEAK_NAME = re.compile(
     r"author-?(?:bio|info|box|card|meta)|bio|post-?meta|entry-?meta|article-?meta|dateline|timestamp|print-?only|"
     r"copyright|disclaimer|trending|popular|more-?(?:stories|news|from|on)|read-?(?:more|next|also)|see-?also|you-?may|"
     r"teasers?|utility|search\w*|login|jump-?(?:link|to-nav)|credits?|caption\w*|wp-caption-text|image-?meta|slideshow\w*|"
-    r"gallery|carousel|poll|rating\w*|feedback|correction|toc|donat\w+)(?=$|[\s_-])"
+    r"gallery|carousel|poll|rating\w*|feedback|correction|toc|table-of-contents|donat\w+)(?=$|[\s_-])"
 )
 _REVIEW_NAME = re.compile(r"(?:^|[\s_-])(?:customer-?)?(?:reviews?|ratings?)(?=$|[\s_-])")  # of a product
 _COMMENT_NAME = re.compile(r"(?:^|[\s_-])(?:comments?|commentlist|respond|replies|disqus\w*|livefyre)(?=$|[\s_-])")
@@ -75,7 +77,7 @@ _JUNK_TAGS = frozenset(("footer", "figure", "figcaption", "optgroup", "form"))
 _WEAK_TAGS = frozenset(("aside", "fieldset", "menu", "address", "legend"))
 _CONTENT_TAGS = frozenset(("article", "main"))
 _STAYS_NAME = re.compile(r"(?:^|[\s#])(?:articlebody|question|mainentity|post-?cell)(?:$|\s)")
-_STAYS_MIN_SHARE = 0.05
+_STAYS_MIN_SHARE = 0.02
 _SENTENCE = re.compile(r"[.!?;:,。！？、，।۔؟…][\"'”’)\]]*(?:\s|$)|[。！？、，]")
 
 
@@ -159,8 +161,8 @@ def _junk_containers(page: PageBlocks, prose: list[int], kind: str = "article") 
 
 
 def _junk_kind(tag: str, names: str) -> int:
-    """1 for comments, 2 for other junk, 3 for what is junk if it holds no content, 0 for content, by tag and classes. The
-    id counts only where it starts with such a word, and not in a section, whose id is its subject (`comments`)."""
+    """1 for comments, 2 for other junk, 3 for what is junk if it holds no content, 0 for content, by tag and classes.
+    The id counts only where it starts with such a word, and not in a section, whose id is its subject (`comments`)."""
     if tag in _JUNK_TAGS:
         return 2
     words = names.split()

@@ -1,8 +1,8 @@
 """Recognises what kind of page a page is, by its structure: article, forum, product, listing, documentation.
 
-What a page says of itself decides first: the types of its JSON-LD and microdata (schema.org), `og:type`, and the program
-that made it (`generator`). Else its tree does: many posts with the same class are a forum, more than half its text in
-links is a listing.
+What a page says of itself decides first: the types of its JSON-LD and microdata (schema.org), `og:type`, and the
+program that made it (`generator`). Else its tree does: many posts with the same class are a forum, more than half its
+text in links is a listing.
 """
 
 from __future__ import annotations
