@@ -26,6 +26,7 @@ frameset applet
 """
 _NEVER_TEXT = frozenset(_NEVER_TAGS.split())
 _NAMING_ATTRIBUTES = re.compile(r'\s(?:class|(id)|role|itemprop|data-component|data-testid)="([^"]*)"')
+_NUMBERED_TAGS = frozenset(("td", "th", "ol", "li"))
 _NUMBERS = re.compile(r'\s(colspan|rowspan|start|value)="\s*(-?[0-9]{1,6})')
 _INLINE_TAGS = """
 a abbr acronym b bdi bdo big button cite code data del dfn em font i ins kbd label mark nobr q rb rp rt rtc ruby s samp
@@ -47,7 +48,8 @@ listing search isindex
 """
 _BLOCK_TAGS = frozenset(_BLOCK_TAG_NAMES.split())
 _TAG_NAMES: list[str] = []
-_TYPESETS = re.compile(r"mathjax|katex|arithmatex|class=\"math", re.IGNORECASE)  # sets formulas written in the text
+# Programs that set formulas written in the text, and classes of Sphinx, MkDocs and pandoc for them
+_TYPESETTERS = ("mathjax", "MathJax", "katex", "KaTeX", "arithmatex", 'class="math')
 
 
 @dataclass
@@ -81,9 +83,10 @@ def parse_page(html: str) -> PageBlocks:
         return page
     if not _fill_blocks(formulas.write_inline(body.html), page):  # the rest of the page is lost: count it as such
         page.visible_chars = max(page.visible_chars, len("".join(body.text.split())))
-    if ("\\(" in html or "\\[" in html) and _TYPESETS.search(html):
-        for i, node in enumerate(page.container):
-            if not page.verbatim[node]:
+    delimited = [i for i, text in enumerate(page.text) if "\\(" in text or "\\[" in text]
+    if delimited and any(name in html for name in _TYPESETTERS):
+        for i in delimited:
+            if not page.verbatim[page.container[i]]:
                 page.text[i] = formulas.write_delimiters(page.text[i])
     return page
 
@@ -112,25 +115,22 @@ def _fill_blocks(source: str, page: PageBlocks) -> bool:
     text = out[:size].tobytes().decode("utf-8", "replace")
     tag, lows, highs, page.parent, page.verbatim = nodes[:containers].T.tolist()
     page.tag = [_TAG_NAMES[number] for number in tag]
-    read: dict[bytes, tuple[str, dict[str, int]]] = {b"": ("", {})}
+    names_of: dict[bytes, str] = {b"": ""}
     for node, (lo, hi) in enumerate(zip(lows, highs, strict=True)):
         attributes = data[lo:hi]
-        if attributes not in read:
-            read[attributes] = _read_attributes(attributes.decode("utf-8", "replace"))
-        names, numbers = read[attributes]
+        names = names_of.get(attributes)
+        if names is None:
+            said = _NAMING_ATTRIBUTES.findall(attributes.decode("utf-8", "replace"))
+            names = names_of[attributes] = " ".join("#" + value if is_id else value for is_id, value in said).lower()
         page.names.append(names)
-        if numbers:
-            page.numbers[node] = numbers
+        if attributes and page.tag[node] in _NUMBERED_TAGS:
+            numbers = _NUMBERS.findall(attributes.decode("utf-8", "replace"))
+            if numbers:
+                page.numbers[node] = {name: int(number) for name, number in numbers}
     starts, ends, page.link_chars, page.container = blocks[:found].T.tolist()
     page.text = [text[lo:hi] for lo, hi in zip(starts, ends, strict=True)]
     page.visible_chars = len(text) + unseen
     return bool(complete)
-
-
-def _read_attributes(attributes: str) -> tuple[str, dict[str, int]]:
-    found = _NAMING_ATTRIBUTES.findall(attributes)
-    names = " ".join("#" + value if is_id else value for is_id, value in found).lower()
-    return names, {name: int(number) for name, number in _NUMBERS.findall(attributes)}
 
 
 @functools.cache

@@ -15,6 +15,7 @@ languages and on news pages.
 
 from __future__ import annotations
 
+import functools
 import re
 
 from curation.extract.blocks import PageBlocks, heading_level, subtree_sums
@@ -169,12 +170,17 @@ def _junk_kind(tag: str, names: str) -> int:
     classes = [w for w in words if w[0] != "#"]
     section = tag == "section" or any("sect" in w for w in classes)
     ids = [] if section else [w[1:] for w in words if w[0] == "#"]
-    if any(map(_JUNK_CLASS.fullmatch, classes)) or any(map(_JUNK_CLASS.fullmatch, ids)):
+    if any(map(_is_junk_class, classes)) or any(map(_is_junk_class, ids)):
         return 2
     text = " ".join(classes)
     if _COMMENT_NAME.search(text) or any(map(_COMMENT_NAME.match, ids)):
         return 1
     return 3 if tag in _WEAK_TAGS or _WEAK_NAME.search(text) or any(map(_WEAK_NAME.match, ids)) else 0
+
+
+@functools.lru_cache(1 << 14)
+def _is_junk_class(name: str) -> bool:
+    return _JUNK_CLASS.fullmatch(name) is not None
 
 
 def _held_chars(page: PageBlocks, i: int, prose: int) -> int:
@@ -220,10 +226,11 @@ def _named_prose(page: PageBlocks, prose_of: list[int]) -> list[int]:
     own = [0] * len(page.tag)
     count = [0] * len(page.tag)
     inside = [False] * len(page.tag)
+    stays = {name for name in set(page.names) if _STAYS_NAME.search(name)}
     for node, tag in enumerate(page.tag):
         up = page.parent[node]
         inside[node] = up >= 0 and inside[up]
-        if not inside[node] and (tag == "article" or _STAYS_NAME.search(page.names[node])):
+        if not inside[node] and (tag == "article" or page.names[node] in stays):
             inside[node], own[node], count[node] = True, prose_of[node], 1
     for node in range(len(own) - 1, 0, -1):
         own[page.parent[node]] += own[node]
