@@ -18,7 +18,7 @@ import posixpath
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -202,6 +202,13 @@ class Storage:
             return bytes(self._fs.cat_file(self.full(path)))  # one request; `open` asks for the size first
         with self.open(path) as f:
             return f.read()
+
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int | None]]) -> list[bytes | Exception]:
+        """Byte ranges (path, first, end; a negative first counts from the end of the file) of files on an object store:
+        one request each, many at a time, nothing read ahead. An exception stands for a range that cannot be read."""
+        paths, starts, stops = ([r[i] for r in ranges] for i in range(3))
+        found = self._fs.cat_ranges([self.full(p) for p in paths], starts, stops, on_error="return")
+        return list(found)
 
     def read_json(self, path: str) -> dict[str, Any]:
         """What `write_json` wrote. Raises DamagedFile if its bytes changed since, or if there is no such file."""

@@ -88,6 +88,7 @@ class Driver:
         self.environment = environment or {}  # what workers must have, see fingerprints.environment
         self.storage, self._start, self.progress = storage, start, progress or Silent()
         self._executor: Executor | None = None
+        self._events: jsonl_log.Appender | None = None
         self.executed = 0  # tasks run by this driver
         self.computed: Counter[str] = Counter()  # rows whose signals they computed, by step
         self.finished: dict[str, dict[str, Any]] = {}  # finished map tasks of any plan, by id
@@ -103,6 +104,9 @@ class Driver:
         if self._executor is not None:
             self._executor.close()
             self._executor = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
 
     def load_finished_tasks(self) -> None:
         """Reads the manifests of all finished map tasks, so that a changed plan can use their files."""
@@ -343,7 +347,9 @@ class Driver:
         line: dict[str, Any] = {"at": round(time.time(), 3), "event": event, "phase": phase.name}
         line |= {} if i is None else {"task": phase.ids[i]}
         line |= more
-        jsonl_log.append(self.storage.full("log/events.jsonl"), line)
+        if self._events is None:
+            self._events = jsonl_log.Appender(self.storage.full("log/events.jsonl"))
+        self._events.add(line)
 
 
 @dataclass

@@ -87,7 +87,7 @@ class Phases:
             specs = [
                 MapSpec(
                     m["index"], m["key"], storage.fingerprint([common, m["decision"]]), state=m["state"],
-                    joins={op.step.name: self.joins[op.step.name].files for op in ops if op.kind == "join"},
+                    joins={op.step.name: self._join_files(op, m["index"]) for op in ops if op.kind == "join"},
                     numbers={n: m["index"] + joined.first_task for n, joined in self.joins.items()},
                 )
                 for m in self.manifests
@@ -194,6 +194,12 @@ class Phases:
 
     def _join_store(self, name: str) -> str:
         return f"cache/signals/{name}-{self.joins[name].fingerprint[:16]}"
+
+    def _join_files(self, op: Op, task: int) -> Sequence[str]:
+        """The files in which a task of this run finds what a global step found out about its documents."""
+        made = self.joins[op.step.name]
+        assert made.joins is not None
+        return made.joins.of(task + made.first_task)
 
     def documents_fingerprint(self) -> str:
         """A fingerprint of which documents are left, with which signals, after the latest map phase."""

@@ -42,7 +42,7 @@ def test_every_row_reaches_its_partition_in_order(tmp_path_factory, one, two, ru
         rows = _write(storage, "a", one, 0) + _write(storage, "b", two, 1000)
     finally:
         partition_files.RUN_BYTES = saved
-    partition_files.merge(storage, ["a", "b"], "merged")
+    partition_files.merge(storage, ["a", "b"], "merged", range(6))
     for partition in range(6):
         expected = [(n, t) for to, n, t in rows if to == partition]
         for files in (["a", "b"], ["merged"]):

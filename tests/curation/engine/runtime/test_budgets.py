@@ -1,0 +1,176 @@
+"""What a run opens, requests and fetches, counted: budgets that hold on any machine. Each prints its figure (`-s`).
+
+A cluster of a hundred nodes breaks where a count grows with the square of tasks, with documents in the driver, or with
+the block size of a file system; small runs show all three.
+
+Covers: curation/engine/shuffle/byte_ranges.py
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curation.engine.shuffle import exchange, partition_files
+from curation.storage import Storage
+from tests.curation.engine import runs
+from tests.curation.engine.runtime.test_s3 import bucket, server
+
+__all__ = ["bucket", "server"]  # fixtures
+
+# -- opens -------------------------------------------------------------------------------------------------------------
+
+_watched: list[tuple[str, Counter[str]]] = []  # (directory, opens by folder below it)
+
+
+def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and _watched and isinstance(arguments[0], str):
+        for root, count in _watched:
+            if arguments[0].startswith(root):
+                count["/".join(Path(arguments[0][len(root) :]).parts[:2])] += 1
+
+
+sys.addaudithook(_on_event)  # once a process: it cannot be removed
+
+
+@pytest.fixture
+def opens() -> Iterator[Callable[[Path], Counter[str]]]:
+    """Starts counting the opens of files below a directory, by all code of this process."""
+
+    def watch(folder: Path) -> Counter[str]:
+        count: Counter[str] = Counter()
+        _watched.append((f"{folder}{os.sep}", count))
+        return count
+
+    yield watch
+    _watched.clear()
+
+
+WORDS = "mill stone grain wheel water flour sack miller rye wheat oat bran river bridge wind sail".split()
+STEPS: list[Any] = [
+    "exact_dedup",
+    {"line_dedup": {"span": 1}},
+    {"minhash_dedup": {"num_bands": 4, "rows_per_band": 4}},
+]
+
+
+def corpus(folder: Path, tasks: int) -> None:
+    """Files of two documents and a task each, some of them duplicates of others."""
+    rng = random.Random(tasks)
+    for i in range(tasks):
+        texts = [" ".join(rng.choice(WORDS) for _ in range(110)) for _ in range(2)]
+        if i % 5 == 0:
+            texts[0] = "the same words in many places " * 19 + f"{i % 2}"
+        rows = [{"text": t, "url": f"http://e.org/{i}/{k}"} for k, t in enumerate(texts)]
+        runs.write_jsonl(folder / "texts" / f"{i:05d}.jsonl", rows)
+
+
+def pipeline(folder: Path, **more: Any) -> dict[str, Any]:
+    shape = {"steps": STEPS, "engine": {"task_bytes": 1 << 10}, "tokenizer": {"train": {"vocab": 300}}}
+    return runs.text_pipeline(folder, **(shape | more))
+
+
+def test_opens_of_a_run_grow_with_its_tasks(
+    tmp_path: Path, opens: Callable[[Path], Counter[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All opens below the run's directory, for twice the tasks; exchanges are merged from 64 pairs on, in fours."""
+    monkeypatch.setattr(exchange, "DIRECT_PAIRS", 1 << 6)
+    monkeypatch.setattr(exchange, "FANS", ((1 << 62, 4),))
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    totals = []
+    for tasks in (12, 24):
+        folder = tmp_path / str(tasks)
+        corpus(folder, tasks)
+        count = opens(folder / "run")
+        made = runs.curate(folder, pipeline(folder))
+        assert made.status == "done" and made.counts["read"]["records"] == 2 * tasks
+        totals.append(count.total())
+        print(f"{tasks} tasks: {count.total():,} opens, {count.total() / tasks:.0f} a task: {dict(count.most_common(4))}")
+        assert count.total() < 300 * tasks
+    assert totals[1] <= 2.2 * totals[0]
+
+
+# -- partition files ---------------------------------------------------------------------------------------------------
+
+SCHEMA = pa.schema([("to", pa.uint32()), ("n", pa.int64()), ("text", pa.binary(300))])
+
+
+def partitioned(storage: Storage, path: str, rows: int, partitions: int) -> int:
+    """Writes a partition file of random rows; returns the bytes of its batches."""
+    rng = np.random.default_rng(rows)
+    writer = partition_files.PartitionWriter(storage, path, SCHEMA)
+    columns = [rng.integers(0, partitions, rows).astype(np.uint32), np.arange(rows), pa.array([b"x" * 300] * rows)]
+    writer.add(pa.RecordBatch.from_arrays([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)],
+                                          schema=SCHEMA))  # fmt: skip
+    writer.close()
+    return sum(length for *_, length in index(storage, path))
+
+
+def index(storage: Storage, path: str) -> list[tuple[int, int]]:
+    with partition_files.ByteRanges(storage) as ranges:
+        (head,) = partition_files._read_heads(ranges, [path], None)
+    return [(e[0], e[2]) for e in head.entries.tolist()]
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """(method, bytes of the answer's object) of every request to S3."""
+    s3fs = pytest.importorskip("s3fs")
+    made: list[tuple[str, int]] = []
+    call = s3fs.S3FileSystem._call_s3
+
+    async def counted(self: Any, method: str, *args: Any, **more: Any) -> Any:
+        answer = await call(self, method, *args, **more)
+        made.append((method, answer.get("ContentLength", 0) if method == "get_object" else 0))
+        return answer
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counted)
+    return made
+
+
+def test_a_consumer_fetches_its_partition_and_hardly_more(bucket: str, requests: list[tuple[str, int]]) -> None:
+    store, consumers = Storage(f"{bucket}/run"), 32
+    needed = partitioned(store, "a.part", 38_000, consumers)
+    assert needed > 11_000_000
+    requests.clear()
+    rows = sum(b.num_rows for c in range(consumers) for b in partition_files.read(store, ["a.part"], [c]))
+    assert rows == 38_000
+    fetched = sum(size for _, size in requests)
+    print(f"{fetched / needed:.3f} x the bytes needed, {len(requests) / consumers:.2f} requests a consumer")
+    assert fetched <= 1.15 * needed and len(requests) <= 3 * consumers
+    assert {method for method, _ in requests} == {"get_object"}
+
+
+def test_a_writer_of_many_buckets_reads_each_file_once(bucket: str, requests: list[tuple[str, int]]) -> None:
+    """1,000 buckets of 10 shards from 3 producers: an index is not read again for each bucket."""
+    store, files = Storage(f"{bucket}/run"), [f"{i}.part" for i in range(3)]
+    needed = sum(partitioned(store, f, 9_000, 1000) for f in files)
+    requests.clear()
+    rows = 0
+    for shard in range(10):
+        buckets = range(100 * shard, 100 * shard + 100)
+        rows += sum(b.num_rows for b in partition_files.read(store, files, buckets, by_file=True))
+    assert rows == 27_000
+    fetched = sum(size for _, size in requests)
+    print(f"{fetched / needed:.3f} x the bytes needed, {len(requests) / 30:.2f} requests a (shard x producer)")
+    assert fetched <= 1.15 * needed and len(requests) <= 3 * 30
+
+
+def test_on_a_disk_a_consumer_opens_each_file_once(tmp_path: Path, opens: Callable[[Path], Counter[str]]) -> None:
+    store, files = Storage(str(tmp_path)), [f"{i}.part" for i in range(200)]
+    for file in files:
+        partitioned(store, file, 50, 8)
+    count = opens(tmp_path)
+    assert sum(b.num_rows for b in partition_files.read(store, files, [3])) > 0
+    assert count.total() == 200
+    assert sum(b.num_rows for b in partition_files.read(store, files[:100], range(8))) == 5000
+    assert count.total() == 300
