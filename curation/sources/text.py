@@ -63,13 +63,18 @@ class TextReader:
     def packages(self) -> Sequence[str]:
         return ("resiliparse",)  # its detector of encodings
 
+    def may_split(self, piece: InputSplit, target: int) -> bool:
+        """Whether `split` may cut a file, by its name and size."""
+        smallest = {"jsonl": 2 * target, "parquet": target + 1}.get(self._kind(piece.path))
+        return smallest is not None and not self.id and piece.start is None and piece.size >= smallest
+
     def split(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
         """Splits uncompressed JSON Lines by byte ranges and Parquet by row groups. With `id` a file is a single split:
         whether an id repeats is known only after reading all of it."""
         kind = self._kind(piece.path)
-        if self.id or kind not in ("jsonl", "parquet") or piece.start is not None:
+        if not self.may_split(piece, target):
             return [piece]
-        with storage.open_input(root, piece.path) as file:
+        with storage.open_input(root, piece.path, read_ahead=False) as file:
             return (
                 jsonl.split_file(file, piece, target)
                 if kind == "jsonl"

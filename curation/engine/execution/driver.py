@@ -7,9 +7,10 @@ finished phase and one a task of the phase that was open.
 
 from __future__ import annotations
 
-import dataclasses
 import errno
+import heapq
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
@@ -20,8 +21,17 @@ from typing import Any
 from curation.core import jsonl_log
 from curation.core.errors import DamagedFile, UserError
 from curation.core.local_ray import ray_directory
-from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, InEnvironment, Outcome, WorkerDiffers
+from curation.engine.execution.executors import (
+    TASK_MEMORY,
+    Executor,
+    Function,
+    InEnvironment,
+    Outcome,
+    RunFailed,
+    WorkerDiffers,
+)
 from curation.engine.execution.failure_limit import MAX_RECORDS, FailureLimit
+from curation.engine.execution.fatal_record import find_fatal_record
 from curation.engine.execution.progress import Progress, Silent
 from curation.engine.planning.map_spec import FailedRecord, MapSpec, Poisoned
 from curation.engine.tasks.source_changes import SourceChanged
@@ -32,10 +42,6 @@ MAX_NODE_DEATHS = 20  # machines under one task: spot nodes go in waves
 MAX_ERRORS = 3  # transient errors (network, object store) of one task
 MEMORY_GROWTH = 4
 MAX_LOGGED_SIZES = 1000  # tasks of a phase whose sizes are logged one by one
-
-
-class RunFailed(Exception):
-    """The run cannot continue: exit code 1. The message says what, where and what to do."""
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -88,7 +94,9 @@ class Driver:
         self.environment = environment or {}  # what workers must have, see fingerprints.environment
         self.storage, self._start, self.progress = storage, start, progress or Silent()
         self._executor: Executor | None = None
+        self._left_out: set[str] = set()  # machines that differ
         self._events: jsonl_log.Appender | None = None
+        self.used: set[str] = set()  # manifests of phases, and records, that the run has come to
         self.executed = 0  # tasks run by this driver
         self.computed: Counter[str] = Counter()  # rows whose signals they computed, by step
         self.finished: dict[str, dict[str, Any]] = {}  # finished map tasks of any plan, by id
@@ -139,6 +147,7 @@ class Driver:
     def run(self, phase: Phase) -> list[dict[str, Any]]:
         """Runs the tasks of the phase that are not committed yet; returns the manifests of all, in order."""
         merged_path, directory = f"cache/phases/{phase.fingerprint}.json", f"cache/tasks/{phase.fingerprint}"
+        self.used.add(merged_path)
         done: dict[str, dict[str, Any]] = {}
         merged = self.read_manifest(merged_path) if self.storage.exists(merged_path) else None
         if merged is not None:
@@ -181,11 +190,17 @@ class Driver:
         attempts = {i: _Attempts() for i in todo}
         damaged: dict[str, str] = {}
         poisoned: dict[int, list[FailedRecord]] = {}  # by task; set aside until all tasks are tried
+        later: list[tuple[float, int]] = []  # a heap: when a task may be tried again, and the task
         if phase.limit is not None:
             for i, name in enumerate(phase.ids):
                 if name in done:
                     phase.limit.tried(i, done[name]["in"])
-        while queued or in_flight or poisoned:
+        while queued or in_flight or later or poisoned:
+            while later and later[0][0] <= time.monotonic():
+                queued.append(heapq.heappop(later)[1])
+            if not queued and not in_flight and later:
+                _pause(later[0][0] - time.monotonic())
+                continue
             if not queued and not in_flight:
                 queued = self._leave_out(phase, poisoned)
                 poisoned = {}
@@ -201,7 +216,8 @@ class Driver:
                 in_flight[executor.submit(self._checked(phase.function), shared, phase.specs[i], commit, memory)] = i
                 if slots == 1:
                     break
-            for handle, outcome in executor.wait(list(in_flight), 1.0):
+            wait = min([1.0, *(max(0.0, when - time.monotonic()) for when, _ in later[:1])])
+            for handle, outcome in executor.wait(list(in_flight), wait):
                 i = in_flight.pop(handle)
                 if outcome.value is not None:
                     done[phase.ids[i]] = outcome.value
@@ -221,8 +237,8 @@ class Driver:
                     poisoned[i] = outcome.error.records
                     _end_if(phase.limit.tried(i, outcome.error.rows, poisoned[i]))
                     continue
-                self._after_failure(phase, i, outcome, attempts[i], shared)
-                queued.append(i)
+                delay = self._after_failure(phase, i, outcome, attempts[i], shared)
+                heapq.heappush(later, (time.monotonic() + delay, i)) if delay else queued.append(i)
 
         if damaged:
             raise CacheDamaged(damaged)
@@ -240,11 +256,14 @@ class Driver:
         _replace(phase, poisoned)
         return sorted(poisoned, reverse=True)
 
-    def _after_failure(self, phase: Phase, i: int, outcome: Outcome, attempts: _Attempts, shared: Any) -> None:
-        """Returns if the task may be tried again, perhaps with another specification; raises if not."""
+    def _after_failure(self, phase: Phase, i: int, outcome: Outcome, attempts: _Attempts, shared: Any) -> float:
+        """After how many seconds the task may be tried again, perhaps with another specification; raises if never."""
         error = outcome.error
         if error is not None:
-            if isinstance(error, (WorkerDiffers, SourceChanged)):
+            if isinstance(error, WorkerDiffers):
+                self._leave_out_node(error)
+                return 0.0
+            if isinstance(error, SourceChanged):
                 raise RunFailed(str(error)) from error
             if isinstance(error, (UserError, RunFailed)):
                 raise error
@@ -253,8 +272,7 @@ class Driver:
             if isinstance(error, (OSError, EOFError)) or type(error).__module__.startswith(("botocore", "aiohttp")):
                 attempts.errors += 1
                 if attempts.errors < MAX_ERRORS:
-                    time.sleep(0.5 * 2**attempts.errors)
-                    return
+                    return 0.5 * 2.0**attempts.errors
             trace = "".join(traceback.format_exception(error))[-4000:]
             raise RunFailed(
                 f"a task of phase {phase.name!r} fails: {type(error).__name__}: {error}\n{trace}"
@@ -262,12 +280,12 @@ class Driver:
         if outcome.node:
             attempts.nodes += 1
             if attempts.nodes < MAX_NODE_DEATHS:
-                return
+                return 0.0
             raise RunFailed(f"{attempts.nodes} machines died under one task of phase {phase.name!r}: {outcome.death}")
         attempts.deaths += 1
         attempts.out_of_memory += outcome.memory
         if attempts.deaths < MAX_DEATHS:
-            return
+            return 0.0
         if phase.without is None or not isinstance(phase.specs[i], MapSpec):
             raise RunFailed(
                 f"the worker died {attempts.deaths} times under one task of phase {phase.name!r}: {outcome.death}. "
@@ -280,7 +298,9 @@ class Driver:
         self.progress.note(
             f"a worker died {attempts.deaths} times under task {phase.ids[i]}: searching for the record that kills it"
         )
-        found = self._find_fatal_record(phase, phase.specs[i], shared)
+        found = find_fatal_record(
+            lambda part: self.wait_for(phase.function, shared, part), phase.specs[i], phase.name, MAX_NODE_DEATHS
+        )
         attempts.fatal += len(found)
         if attempts.fatal > MAX_RECORDS:
             raise RunFailed(
@@ -290,53 +310,26 @@ class Driver:
             )
         _replace(phase, {i: found})
         attempts.deaths = attempts.out_of_memory = 0
-
-    def _find_fatal_record(self, phase: Phase, spec: MapSpec, shared: Any) -> list[FailedRecord]:
-        """Finds the record that kills its worker by bisection: runs parts of the task without writing anything."""
-
-        def probe(lo: int, hi: int, dry: bool) -> dict[str, Any] | None:
-            # None if the worker dies twice: dying once may have another cause, and the wrong record would be left out
-            part = dataclasses.replace(spec, probe=(lo, hi), dry=dry)
-            deaths = nodes = 0
-            while deaths < 2:
-                outcome = self.wait_for(phase.function, shared, part)
-                if isinstance(outcome.error, Poisoned):
-                    return {}  # a step fails on some of these records, but the worker survives
-                if outcome.error is not None:
-                    raise RunFailed(f"failed while searching for a record that kills workers: {outcome.error!r}")
-                if outcome.value is not None:
-                    return outcome.value
-                deaths, nodes = deaths + (not outcome.node), nodes + outcome.node
-                if nodes >= MAX_NODE_DEATHS:
-                    raise RunFailed(f"{nodes} machines died under one task of phase {phase.name!r}: {outcome.death}")
-            return None
-
-        whole = probe(0, 0, True)
-        if whole is None:
-            files = ", ".join(p.path for p in spec.splits)
-            raise RunFailed(
-                f"reading one of these files kills its worker: {files}. Remove the file from the source's folder, "
-                "or change the source's `path` so that it does not match, and run again."
-            )
-        lo, hi = 0, int(whole["rows"])
-        while hi - lo > 1:
-            mid = (lo + hi) // 2
-            lo, hi = (lo, mid) if probe(lo, mid, False) is None else (mid, hi)
-        if probe(lo, hi, False) is not None:  # no single record kills it
-            raise RunFailed(
-                f"the workers of task {spec.key} die, but no single record kills a worker: most likely there is too "
-                "little memory for the task. Lower engine.task_bytes or give the nodes more memory."
-            )
-        named = probe(lo, hi, True)
-        assert named is not None
-        return [FailedRecord(doc, file, "", "its worker dies") for doc, file in named["ids"]]
+        return 0.0
 
     def wait_for(self, function: Function, shared: Any, spec: Any) -> Outcome:
         """Runs a call that commits nothing and is no task of the run."""
         handle = self.executor.submit(self._checked(function), shared, spec, None, TASK_MEMORY * MEMORY_GROWTH)
         while True:
             for _, outcome in self.executor.wait([handle], 10.0):
-                return outcome
+                if not isinstance(outcome.error, WorkerDiffers):
+                    return outcome
+                self._leave_out_node(outcome.error)
+                handle = self.executor.submit(self._checked(function), shared, spec, None, TASK_MEMORY * MEMORY_GROWTH)
+
+    def _leave_out_node(self, error: WorkerDiffers) -> None:
+        """No task goes to this machine from now on. Raises RunFailed if there is no other."""
+        if error.node in self._left_out:
+            return  # it had several tasks
+        self._left_out.add(error.node)
+        if not self.executor.leave_out(error.node):
+            raise RunFailed(f"{error} Give all nodes one environment.") from error
+        self.progress.note(f"{error} It is left out; the run goes on without it.")
 
     def _checked(self, function: Function) -> Function:
         return InEnvironment(function, self.environment)
@@ -360,6 +353,11 @@ class _Attempts:
     out_of_memory: int = 0
     errors: int = 0
     fatal: int = 0  # records that kill the worker
+
+
+def _pause(seconds: float) -> None:
+    """Waits where every task left is to be tried again later."""
+    threading.Event().wait(max(0.0, seconds))
 
 
 def _end_if(message: str | None) -> None:

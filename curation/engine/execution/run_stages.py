@@ -69,7 +69,9 @@ def run_stages(
             everyone = [[i] for i in range(len(done.tasks))]
             join = storage.fingerprint([done.fingerprint, "join"])
             done.joins = _exchange(driver, label, join, done, everyone, one_file=True)
-        reusable.save(driver.storage, done.reusable)
+        if done.reusable:
+            reusable.save(driver.storage, done.reusable)
+            driver.used.add(reusable.path)
         return done
 
 
@@ -94,9 +96,7 @@ def _run_stage(
             fingerprint = storage.fingerprint([fingerprint, reusable.fingerprint])
         outputs = [*prior["outputs"], *[None] * (len(specs) - len(prior["outputs"]))]  # none of tasks that are new
         before = Inputs.from_dict(prior["inputs"])
-        specs = [
-            dataclasses.replace(s, prior_inputs=before.of(s.index), prior_output=outputs[s.index]) for s in specs
-        ]
+        specs = [dataclasses.replace(s, prior_inputs=before.of(s.index), prior_output=outputs[s.index]) for s in specs]
     shared = StagePhase(driver.storage.root, fingerprint, stage, types, expressions)
     ids = [f"{i:06d}" for i in range(len(specs))]
     manifests = driver.run(Phase(f"{label}: {stage.name}", fingerprint, run_stage, shared, specs, ids))

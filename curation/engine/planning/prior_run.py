@@ -55,8 +55,7 @@ class Reusable:
     def save(self, store: Storage, made: StageFiles) -> None:
         """Records the files of this execution. Once for all stages: recorded one by one, a run that dies between two
         would leave pairs noted as compared whose results were never written."""
-        if made:
-            store.write_json(self.path, {"execution": self.execution, "used": self.stages, "stages": made})
+        store.write_json(self.path, {"execution": self.execution, "used": self.stages, "stages": made})
 
 
 def find_reusable(

@@ -9,7 +9,6 @@ read, up to a number of files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import IO, Self
 
 from curation.core.errors import DamagedFile
@@ -30,7 +29,7 @@ class ByteRanges:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         for file in self._open.values():
             file.close()
         self._open.clear()

@@ -274,7 +274,9 @@ class _End:
         entries: Index = np.frombuffer(data, "<u8").reshape(-1, 5)
         if wanted is not None:
             entries = entries[np.isin(entries[:, 0], wanted)]
-        schema = pa.ipc.read_schema(pa.py_buffer(self.tail[self.schema_at - self.start : self.directory_at - self.start]))
+        schema = pa.ipc.read_schema(
+            pa.py_buffer(self.tail[self.schema_at - self.start : self.directory_at - self.start])
+        )
         return _Head(self.path, schema, entries)
 
 

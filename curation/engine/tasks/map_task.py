@@ -3,7 +3,8 @@
 It stores columns and a decision for each dropped row. Signals are computed only for rows that are left when their step
 comes and that no store has yet (top_up.py). So the same code does a first run (everything is missing), a run after a
 tightened rule (nothing is missing: the input is not even opened) and one after a loosened rule (the rows that come back
-get what they lack).
+get what they lack). The file of decisions is named after its content: a rule that is changed without effect leaves the
+same file, and nothing that reads it runs again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from curation.engine.tasks.task_cost import TaskCost
 from curation.engine.tasks.task_documents import BASE, DECISION, TEXT, State, TaskDocuments
 from curation.engine.tasks.top_up import StoredColumns, TextSource
 from curation.step import MapStep
-from curation.storage import Storage, failpoint
+from curation.storage import ContentNamed, Storage, failpoint
 
 
 def run_map(phase: MapPhase, spec: MapSpec) -> dict[str, Any]:
@@ -54,6 +55,7 @@ class _MapTask:
         self.sum_in = self.sum_out = 0  # order-independent checksums of the ids that came and that stay
         self.domains: Counter[str] = Counter()
         self.writers: dict[str, column_store.Writer] = {}
+        self.decisions = ContentNamed()
         self.stored = StoredColumns(self.storage, spec.known)
         self.deciders: dict[int, rules.Decider] = {}
         self.previous: TaskDocuments | None = None
@@ -89,6 +91,7 @@ class _MapTask:
             self._writer("decision", DECISION)
             empty = ("decision", self.phase.base_store)  # these say something even without rows
             files = {name: w.close(empty=name in empty) for name, w in sorted(self.writers.items())}
+            files["decision"] = self.decisions.store(self.storage, f"cache/decisions/{self.spec.key}")
         except BaseException as error:
             for writer in self.writers.values():
                 writer.abort(error)
@@ -150,9 +153,8 @@ class _MapTask:
         if directory not in self.writers:
             # named for the decision, since joined signals depend on which documents it left
             path = f"{directory}/{self.spec.key}.{self.spec.decision[:12]}.parquet"
-            if directory == "decision":
-                path = f"cache/decisions/{self.spec.key}.{self.spec.decision}.parquet"
-            self.writers[directory] = column_store.Writer(self.storage, path, schema)
+            storage = self.decisions if directory == "decision" else self.storage
+            self.writers[directory] = column_store.Writer(storage, path, schema)
         return self.writers[directory]
 
     def _input_rows(self) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:

@@ -72,9 +72,7 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
     """Runs one task of a stage and returns its manifest."""
     cost = TaskCost()
     storage, stage = Storage(phase.run), phase.stage
-    rows: Iterator[pa.RecordBatch] = partition_files.read(
-        storage, spec.files, spec.partitions, by_file=stage.sink
-    )
+    rows: Iterator[pa.RecordBatch] = partition_files.read(storage, spec.files, spec.partitions, by_file=stage.sink)
     args: list[Any] = [rows]
     documents = None
     if stage.at == "documents":

@@ -18,11 +18,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from curation import storage
+from curation.engine.execution.executors import Inline
 from curation.engine.shuffle import exchange, partition_files
+from curation.sources.text import TextReader
+from curation.step import InputSplit
 from curation.storage import Storage
-from tests.curation.engine import runs
+from tests.curation.engine import runs, tiny
 from tests.curation.engine.runtime.test_s3 import bucket, server
 
 __all__ = ["bucket", "server"]  # fixtures
@@ -55,7 +60,7 @@ def opens() -> Iterator[Callable[[Path], Counter[str]]]:
     _watched.clear()
 
 
-WORDS = "mill stone grain wheel water flour sack miller rye wheat oat bran river bridge wind sail".split()
+WORDS = ("mill", "stone", "grain", "wheel", "water", "flour", "sack", "rye", "wheat", "oat", "bran", "river", "wind")
 STEPS: list[Any] = [
     "exact_dedup",
     {"line_dedup": {"span": 1}},
@@ -94,9 +99,104 @@ def test_opens_of_a_run_grow_with_its_tasks(
         made = runs.curate(folder, pipeline(folder))
         assert made.status == "done" and made.counts["read"]["records"] == 2 * tasks
         totals.append(count.total())
-        print(f"{tasks} tasks: {count.total():,} opens, {count.total() / tasks:.0f} a task: {dict(count.most_common(4))}")
+        print(
+            f"{tasks} tasks: {count.total():,} opens, {count.total() / tasks:.0f} a task: {dict(count.most_common(4))}"
+        )
         assert count.total() < 300 * tasks
     assert totals[1] <= 2.2 * totals[0]
+
+
+# -- input -------------------------------------------------------------------------------------------------------------
+
+
+class Apart(Inline):
+    """Knows when a task runs: all else that this process does is the driver's."""
+
+    def __init__(self) -> None:
+        self.in_task = False
+
+    def submit(self, function: Any, shared: Any, spec: Any, commit: str | None, memory: int) -> Any:
+        self.in_task = True
+        try:
+            return super().submit(function, shared, spec, commit, memory)
+        finally:
+            self.in_task = False
+
+
+def large_files(folder: Path) -> None:
+    """JSON Lines and Parquet that are cut, and small files that are not."""
+    rng = random.Random(3)
+    rows = [{"text": " ".join(rng.choice(WORDS) for _ in range(40)), "url": f"http://e.org/{i}"} for i in range(60)]
+    for name in ("a", "b"):
+        runs.write_jsonl(folder / f"{name}.jsonl", [r | {"url": f"{r['url']}/{name}"} for r in rows])
+    pq.write_table(pa.Table.from_pylist(rows), folder / "c.parquet", row_group_size=10)
+    runs.write_jsonl(folder / "d.jsonl", rows[:2])
+
+
+def test_the_driver_reads_no_input(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing is all it does: a phase of tasks cuts the files, on a disk and on an object store."""
+    large_files(tmp_path / "texts")
+    fs, inner = storage.filesystem(f"{bucket}/texts")
+    fs.put(str(tmp_path / "texts"), inner, recursive=True)
+    opened: dict[bool, list[str]] = {False: [], True: []}
+    open_input = storage.open_input
+    apart = Apart()
+
+    def watched(root: str, path: str, **more: Any) -> Any:
+        opened[apart.in_task].append(path)
+        return open_input(root, path, **more)
+
+    monkeypatch.setattr(storage, "open_input", watched)
+    trees = []
+    for root in (str(tmp_path / "texts"), f"{bucket}/texts"):
+        source = {"name": "texts", "domain": "web", "read": "text", "root": root, "path": "*"}
+        tree = runs.text_pipeline(tmp_path, sources=[source], steps=[], engine={"task_bytes": 2048})
+        to = f"run{len(trees)}"
+        runs.curate(tmp_path, tree, to, executor=lambda: apart)
+        trees.append(runs.tree_bytes(tmp_path / to))
+        print(f"opened by the driver: {len(opened[False])}, by tasks: {len(opened[True])}")
+        assert opened[False] == [] and set(opened[True]) == {"a.jsonl", "b.jsonl", "c.parquet", "d.jsonl"}
+        assert len(opened[True]) > 10 * len(trees), "files were cut"
+    assert trees[0] == trees[1]
+
+
+def test_cutting_a_file_fetches_a_few_bytes_of_it(bucket: str, requests: list[tuple[str, int]], tmp_path: Path) -> None:
+    store = Storage(bucket)
+    store.write_bytes("a.jsonl", b'{"text": "' + b"x" * 8_000_000 + b'"}\n')
+    table = pa.table({"text": [os.urandom(1000) for _ in range(8_000)]})
+    pq.write_table(table, tmp_path / "b.parquet", row_group_size=1000, compression="none")
+    store.write_bytes("b.parquet", (tmp_path / "b.parquet").read_bytes())
+    requests.clear()
+    for name in ("a.jsonl", "b.parquet"):
+        splits = TextReader().split(InputSplit(name, store.size(name), ""), bucket, 2 << 20)
+        assert len(splits) >= 3
+    fetched = sum(size for _, size in requests)
+    print(f"{fetched:,} bytes of 16 MB in {len(requests)} requests")
+    assert fetched < 80_000
+
+
+# -- changes without effect --------------------------------------------------------------------------------------------
+
+
+def test_rule_edits_without_effect_run_no_task_of_a_later_phase(tmp_path: Path) -> None:
+    tiny.write_input(tmp_path / "in", files=3)
+    file = tiny.write_pipeline(tmp_path)
+    rule = "words.count >= quantile(words.count, 0.2)"
+    first = tiny.run(file, tmp_path / "run")
+    tree, text = tiny.tree(tmp_path / "run"), file.read_text()
+    before = {p for p in (tmp_path / "run" / "cache").rglob("*") if p.is_file()}
+    for edit in range(5):
+        file.write_text(text.replace(rule, f"{rule} AND words.count > {edit - 3}"))
+        again = tiny.run(file, tmp_path / "run")
+        print(f"edit {edit + 1}: {again.executed} of {first.executed} tasks, those that apply the rule")
+        assert (again.status, again.executed, again.computed) == ("done", 3, {})
+        assert tiny.tree(tmp_path / "run") == tree
+    made = {p.parent.name for p in (tmp_path / "run" / "cache").rglob("*") if p.is_file() and p not in before}
+    assert made == {"phases"}, "nothing but manifests was added"
+    file.write_text(text.replace("0.2)", "0.5)"))  # and one that has an effect
+    assert tiny.run(file, tmp_path / "run").executed > 3
+    tiny.run(file, tmp_path / "fresh")
+    assert tiny.tree(tmp_path / "run") == tiny.tree(tmp_path / "fresh") != tree
 
 
 # -- partition files ---------------------------------------------------------------------------------------------------
