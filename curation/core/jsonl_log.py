@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from curation.core.atomic_files import no_link
+from curation.core.secrets import mask_secrets
 
 
 def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
@@ -42,6 +43,8 @@ class Appender:
                 self._file.truncate(self._file.read().rfind(b"\n") + 1)
 
     def add(self, entry: Mapping[str, Any]) -> None:
+        """Adds an entry, secrets in its texts masked."""
+        entry = {name: mask_secrets(value) if isinstance(value, str) else value for name, value in entry.items()}
         self._file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
     def close(self) -> None:
@@ -49,7 +52,8 @@ class Appender:
 
 
 def append(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> None:
-    """Adds an entry; makes the file if there is none. Not flushed to the disk: a crash may lose it.
+    """Adds an entry, secrets in its texts masked; makes the file if there is none. Not flushed to the disk: a crash may
+    lose it.
 
     Raises OSError where the file is a symbolic link.
     """
