@@ -119,7 +119,8 @@ class Documents(Protocol):
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All of them, in reading order, with a column `address` (int64: task << 32 | row) before `columns`: base
-        columns, structs of earlier steps, or names of the step's `expressions`."""
+        columns, structs of earlier steps, or names of the step's `expressions`; `bytes` and `text_hash`, the size and
+        the xxh3-128 of the text, which is then not read."""
         ...
 
     def take(self, addresses: pa.Array, columns: Sequence[str]) -> pa.RecordBatch:

@@ -1,8 +1,8 @@
 """Runs the tasks of a phase: a bounded number in flight, each committed once, finished ones never run again.
 
 The driver holds one manifest a task and nothing a document. A task commits by writing its manifest; when all tasks
-of a phase have, their manifests are merged into one file and the single ones go. So resuming reads one file a
-finished phase and one a task of the phase that was open.
+of a phase have, their manifests are merged into one file, of very many tasks into a few, and the single ones go. So
+resuming reads little for a finished phase and one file a task of the phase that was open.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ MAX_DEATHS = 3  # of the worker under one task before its records are searched f
 MAX_NODE_DEATHS = 20  # machines under one task: spot nodes go in waves
 MAX_ERRORS = 3  # transient errors (network, object store) of one task
 MEMORY_GROWTH = 4
+MERGED_TASKS = 4096  # manifests in one file, about 5 MB: what is encoded at a time
 MAX_LOGGED_SIZES = 1000  # tasks of a phase whose sizes are logged one by one
 
 
@@ -120,8 +121,11 @@ class Driver:
         """Reads the manifests of all finished map tasks, so that a changed plan can use their files."""
         self.finished = {}
         for name in self.storage.names("cache/phases"):
+            # sorted keys: the kind stands at the beginning, and most files are of stages, whose manifests `run` reads
+            if b'"kind": "run_map"' not in self.storage.read_bytes(f"cache/phases/{name}")[:256]:
+                continue
             merged = self.read_manifest(f"cache/phases/{name}")
-            if merged is not None and merged["kind"] == "run_map":
+            if merged is not None:
                 self.finished.update(merged["tasks"])
         for directory in self._open_phases():
             for name in self.storage.names(directory):
@@ -146,12 +150,15 @@ class Driver:
 
     def run(self, phase: Phase) -> list[dict[str, Any]]:
         """Runs the tasks of the phase that are not committed yet; returns the manifests of all, in order."""
-        merged_path, directory = f"cache/phases/{phase.fingerprint}.json", f"cache/tasks/{phase.fingerprint}"
-        self.used.add(merged_path)
+        directory, paths = f"cache/tasks/{phase.fingerprint}", _merged_paths(phase)
+        self.used.update(paths)
         done: dict[str, dict[str, Any]] = {}
-        merged = self.read_manifest(merged_path) if self.storage.exists(merged_path) else None
-        if merged is not None:
-            done.update(merged["tasks"])
+        merged: dict[str, Set[str]] = {}  # the tasks in each file
+        for path in paths:
+            found = self.read_manifest(path) if self.storage.exists(path) else None
+            if found is not None:
+                merged[path] = found["tasks"].keys()
+                done.update(found["tasks"])
         if any(i not in done for i in phase.ids):
             done.update({i: self.finished[i] for i in phase.ids if i in self.finished})
             for name in self.storage.names(directory):
@@ -172,9 +179,13 @@ class Driver:
             self._run_tasks(phase, todo, done, directory, sizes)
         if phase.limit is not None:
             _end_if(phase.limit.all_tried(phase.listed()))
-        tasks = {name: done[name] | {"index": i} for i, name in enumerate(phase.ids)}
-        if merged is None or merged["tasks"].keys() != tasks.keys():
-            self.storage.write_json(merged_path, {"kind": phase.function.__name__, "name": phase.name, "tasks": tasks})
+        tasks: dict[str, dict[str, Any]] = {}
+        for i, name in enumerate(phase.ids):  # one that another plan numbered otherwise is copied
+            tasks[name] = done[name] if done[name].get("index") == i else done[name] | {"index": i}
+        for path, at in zip(paths, range(0, len(paths) * MERGED_TASKS, MERGED_TASKS), strict=True):
+            mine = {name: tasks[name] for name in phase.ids[at : at + MERGED_TASKS]}
+            if merged.get(path) != mine.keys():
+                self.storage.write_json(path, {"kind": phase.function.__name__, "name": phase.name, "tasks": mine})
         failpoint(f"phase {phase.name} merged")
         if self.storage.names(directory):
             self.storage.remove(directory)
@@ -329,7 +340,7 @@ class Driver:
         self._left_out.add(error.node)
         if not self.executor.leave_out(error.node):
             raise RunFailed(f"{error} Give all nodes one environment.") from error
-        self.progress.note(f"{error} It is left out; the run goes on without it.")
+        self.progress.note(f"{error} It is left out; the run continues without it.")
 
     def _checked(self, function: Function) -> Function:
         return InEnvironment(function, self.environment)
@@ -343,6 +354,12 @@ class Driver:
         if self._events is None:
             self._events = jsonl_log.Appender(self.storage.full("log/events.jsonl"))
         self._events.add(line)
+
+
+def _merged_paths(phase: Phase) -> list[str]:
+    """The files that the manifests of a phase are merged into."""
+    more = range(1, -(-len(phase.ids) // MERGED_TASKS))
+    return [f"cache/phases/{phase.fingerprint}{number}.json" for number in ("", *(f".{n:04d}" for n in more))]
 
 
 @dataclass

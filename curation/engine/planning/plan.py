@@ -27,6 +27,7 @@ from curation.engine.planning import fingerprints, prior_run
 from curation.engine.planning.duplicate_files import refuse_duplicate_files
 from curation.engine.planning.exclude_list import ExcludeList, read_exclude_lists
 from curation.engine.planning.map_spec import Op, Source
+from curation.engine.tasks.task_documents import TEXT_FORMAT
 from curation.input_files import InputFile, list_inputs
 from curation.packing import mixing, shard_writer
 from curation.step import GlobalStep, MapStep, Step
@@ -232,7 +233,7 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
 
     def close(then: GlobalStep | None = None, quantiles: tuple[Quantile, ...] = ()) -> None:
         nonlocal ops, rewritten
-        stored = storage.fingerprint([text, "text"]) if rewritten else None
+        stored = storage.fingerprint([text, "text", TEXT_FORMAT]) if rewritten else None
         segments.append(Segment(len(segments), tuple(ops), stored, then, quantiles, tuple(sorted(text_depends_on))))
         ops, rewritten = [], False
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from curation import document
 from curation.config import rules
@@ -67,7 +68,7 @@ class _MapTask:
         )  # fmt: skip
         self.joined = {name: _signals_by_row(self.storage, files, spec.numbers[name], phase.types[name], name)
                        for name, files in spec.joins.items()}  # fmt: skip
-        self.pending_text: list[tuple[np.ndarray, pa.Array, pa.Array]] = []
+        self.pending_text: list[tuple[np.ndarray, pa.Array, pa.Array, pa.Array]] = []
 
     # -- the task ---------------------------------------------------------------------------------------------------
 
@@ -168,7 +169,7 @@ class _MapTask:
     def _chunk(self, rows: np.ndarray, batch: pa.RecordBatch, has_text: bool) -> None:
         self._steps(rows, batch, has_text)
         if self.pending_text:  # of kept and dropped rows together, in order of rows, as stores are
-            order = np.argsort(np.concatenate([r for r, _, _ in self.pending_text]), kind="stable")
+            order = np.argsort(np.concatenate([r for r, *_ in self.pending_text]), kind="stable")
             parts = [pa.RecordBatch.from_arrays([pa.array(r), *a], schema=TEXT) for r, *a in self.pending_text]
             assert self.phase.text_store is not None
             table = pa.Table.from_batches(parts).take(pa.array(order)).combine_chunks()
@@ -303,7 +304,8 @@ class _MapTask:
         texts = chunk.batch.column("text").filter(pa.array(which))
         lengths = pc.binary_length(texts).cast(pa.int64())
         if which.any() and self.spec.probe is None:
-            self.pending_text.append((chunk.rows[which], texts, lengths))
+            hashes = [xxhash.xxh3_128_digest((t or "").encode()) for t in texts.to_pylist()]
+            self.pending_text.append((chunk.rows[which], texts, lengths, pa.array(hashes, pa.binary(16))))
         return lengths
 
     # -- steps ------------------------------------------------------------------------------------------------------

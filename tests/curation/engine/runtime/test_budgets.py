@@ -8,6 +8,7 @@ Covers: curation/engine/shuffle/byte_ranges.py
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sys
@@ -24,6 +25,7 @@ import pytest
 from curation import storage
 from curation.engine.execution.executors import Inline
 from curation.engine.shuffle import exchange, partition_files
+from curation.engine.tasks import column_store
 from curation.sources.text import TextReader
 from curation.step import InputSplit
 from curation.storage import Storage
@@ -197,6 +199,47 @@ def test_rule_edits_without_effect_run_no_task_of_a_later_phase(tmp_path: Path) 
     assert tiny.run(file, tmp_path / "run").executed > 3
     tiny.run(file, tmp_path / "fresh")
     assert tiny.tree(tmp_path / "run") == tiny.tree(tmp_path / "fresh") != tree
+
+
+# -- what the driver keeps, and how often text is read -----------------------------------------------------------------
+
+
+def test_the_driver_keeps_nothing_a_document(tmp_path: Path) -> None:
+    """Manifests of two corpora in as many tasks, one of ten times the documents in small shards: buckets of shards grow
+    with documents, and what is counted by bucket is in files."""
+    kept: list[tuple[int, int, int]] = []
+    for documents in (60, 600):
+        folder = tmp_path / str(documents)
+        tiny.write_input(folder / "in", files=2, documents=documents)
+        file = tiny.write_pipeline(folder)
+        file.write_text(file.read_text().replace("task_bytes: 2048", "task_bytes: 1048576"))
+        tiny.run(file, folder / "run")
+        phases = [json.loads(p.read_text()) for p in (folder / "run" / "cache" / "phases").iterdir()]
+        # a shard is a task; the others are as many whatever the documents
+        manifests = [json.dumps(m) for p in phases if p["name"] != "shards: shards" for m in p["tasks"].values()]
+        kept.append((2 * documents, len(manifests), sum(map(len, manifests))))
+    (few, tasks, small), (many, same, large) = kept
+    print(f"{few} and {many:,} documents, {tasks} tasks: {small:,} and {large:,} bytes: "
+          f"{(large - small) / (many - few):.2f} a document, {large / tasks:,.0f} a task")  # fmt: skip
+    assert tasks == same and large - small < 0.5 * (many - few), "more than the digits of larger counts"
+    assert large <= 1000 * tasks
+
+
+def test_how_often_text_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By exact, line and near deduplication and the tokenizer together, in numbers of the corpus."""
+    corpus(tmp_path, 4)
+    load, read = column_store._File._load, [0]
+
+    def counted(file: Any, group: int) -> Any:
+        if group not in file._cache and "text" in (file.columns or file.parquet.schema_arrow.names):
+            read[0] += file.parquet.metadata.row_group(group).num_rows
+        return load(file, group)
+
+    monkeypatch.setattr(column_store._File, "_load", counted)
+    made = runs.curate(tmp_path, pipeline(tmp_path))
+    times = read[0] / made.counts["read"]["records"]
+    print(f"text is read {times:.2f} times")
+    assert times <= 8
 
 
 # -- partition files ---------------------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def test_nodes_with_other_packages_or_cpu_features_are_left_out_and_named_once(c
             cluster.remove_node(node)
     assert (result.status, result.counts) == ("done", expected.counts)
     assert tiny.tree(tmp_path / "run") == tiny.tree(tmp_path / "inline")
-    assert all("the run goes on without it" in line for line in notes.lines)
+    assert all("the run continues without it" in line for line in notes.lines)
     odd = 1 + ("X86_V3" in fingerprints.machine()["cpu"])
     assert len(notes.lines) == odd and sum("'xxhash': '99.1'" in line for line in notes.lines) == 1, notes.lines
 
