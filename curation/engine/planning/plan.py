@@ -27,7 +27,6 @@ from curation.engine.planning import fingerprints, prior_run
 from curation.engine.planning.duplicate_files import refuse_duplicate_files
 from curation.engine.planning.exclude_list import ExcludeList, read_exclude_lists
 from curation.engine.planning.map_spec import Op, Source
-from curation.engine.tasks.task_documents import TEXT_FORMAT
 from curation.input_files import InputFile, list_inputs
 from curation.packing import mixing, shard_writer
 from curation.step import GlobalStep, MapStep, Step
@@ -42,6 +41,9 @@ _WRITERS = (
     "curation.packing.shard_writer",
     "curation.packing.tokenizer.train_tokenizer",
 )
+
+
+TEXT_FORMAT = 2  # of stored texts (tasks/task_documents.py), part of their name: those of 1 had no hash beside them
 
 
 @dataclass(frozen=True)

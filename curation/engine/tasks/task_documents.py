@@ -31,10 +31,10 @@ BASE = pa.schema(
     ]
 )
 # The text store. Size and hash (xxh3-128) lie beside the text, so that stages that need no more do not read it.
+# Its version is TEXT_FORMAT in planning/plan.py.
 TEXT = pa.schema(
     [("row", pa.int64()), ("text", pa.large_string()), ("bytes", pa.int64()), ("text_hash", pa.binary(16))]
 )
-TEXT_FORMAT = 2  # part of its name: files of 1 had no hash
 DECISION = pa.schema(
     [
         ("row", pa.int64()),
