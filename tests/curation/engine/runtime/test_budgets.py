@@ -94,7 +94,7 @@ def test_opens_of_a_run_grow_with_its_tasks(
     monkeypatch.setattr(exchange, "FANS", ((1 << 62, 4),))
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     totals = []
-    for tasks in (12, 24):
+    for tasks in (10, 20):
         folder = tmp_path / str(tasks)
         corpus(folder, tasks)
         count = opens(folder / "run")
