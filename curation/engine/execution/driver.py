@@ -273,7 +273,12 @@ class Driver:
         if error is not None:
             if isinstance(error, WorkerDiffers):
                 self._leave_out_node(error)
-                return 0.0
+                attempts.nodes += 1
+                if attempts.nodes < MAX_NODE_DEATHS:
+                    return 0.0
+                raise RunFailed(
+                    f"{attempts.nodes} machines refused one task of phase {phase.name!r}: {error}"
+                ) from error
             if isinstance(error, SourceChanged):
                 raise RunFailed(str(error)) from error
             if isinstance(error, (UserError, RunFailed)):

@@ -38,7 +38,7 @@ class ByteRanges:
         """The bytes of each range, fewer where the file ends before. Raises DamagedFile for a file that is missing."""
         if self.storage.local:
             return [self._read_local(*r) for r in ranges]
-        found = self.storage.read_ranges(ranges)
+        found = self.storage.read_ranges(ranges) if ranges else []
         for (path, _, _), data in zip(ranges, found, strict=True):
             if isinstance(data, FileNotFoundError):
                 raise DamagedFile(path, "it is missing", self.storage.root) from data
