@@ -274,11 +274,9 @@ class Driver:
             if isinstance(error, WorkerDiffers):
                 self._leave_out_node(error)
                 attempts.nodes += 1
-                if attempts.nodes < MAX_NODE_DEATHS:
-                    return 0.0
-                raise RunFailed(
-                    f"{attempts.nodes} machines refused one task of phase {phase.name!r}: {error}"
-                ) from error
+                if attempts.nodes >= MAX_NODE_DEATHS:
+                    raise RunFailed(f"{attempts.nodes} machines refused one task: {error}") from error
+                return 0.0
             if isinstance(error, SourceChanged):
                 raise RunFailed(str(error)) from error
             if isinstance(error, (UserError, RunFailed)):
