@@ -12,7 +12,7 @@ import re
 MASK = "***"
 
 _NAMES = (
-    r"(?:[\w-]*(?:password|passwd|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|signature|credential)[\w-]*"
+    r"(?:[\w-]*(?:password|passwd|secret|token(?!iz)|api[_-]?key|access[_-]?key|account[_-]?key|signature|credential)[\w-]*"
     r"|pwd|sig|auth|key)"
 )
 _SHAPES = (
