@@ -1,7 +1,7 @@
 """Splits input files in phases of tasks: the driver lists input and reads none of it.
 
-Large archives have a task each: where their records begin is not known without reading them, and one large file would
-keep one worker busy while others wait. Of other formats a footer or a few bytes say how a file is cut, so one task
+Large archives, JSON arrays and CSV files have a task each: where their records begin is not known without reading them,
+and one large file would keep one worker busy while others wait. Of other formats a footer or a few bytes say how a file is cut, so one task
 looks at many files. Splits are exact: each begins at a record and carries what its reader must know of those before.
 """
 
@@ -16,7 +16,7 @@ from curation.engine.execution.driver import Driver, Phase
 from curation.engine.planning import fingerprints
 from curation.engine.planning.map_spec import Source
 from curation.engine.planning.plan import Plan
-from curation.engine.planning.split_input import may_split, split_file, target_bytes
+from curation.engine.planning.split_input import may_split, needs_index, split_file, target_bytes
 from curation.step import InputSplit, UnreadableFile
 
 # A file of fewer bytes than so many tasks read stays whole.
@@ -71,11 +71,11 @@ def split_files(driver: Driver, plan: Plan) -> Cuts:
     others: list[tuple[int, tuple[InputSplit, ...]]] = []
     for number, (source, listed) in enumerate(zip(plan.sources, plan.files, strict=True)):
         whole = [InputSplit(f.path, f.size, f.version) for f in listed]
-        if hasattr(source.reader, "index"):
-            archives += [(number, (w,)) for w in whole if w.size >= MIN_TASKS * target]
-        else:
-            some = [w for w in whole if may_split(source.reader, w, target)]
-            others += [(number, tuple(some[i : i + FILES_PER_TASK])) for i in range(0, len(some), FILES_PER_TASK)]
+        indexed = [w for w in whole if w.size >= MIN_TASKS * target and needs_index(source.reader, w)]
+        known = {w.path for w in indexed}
+        some = [w for w in whole if w.path not in known and may_split(source.reader, w, target)]
+        archives += [(number, (w,)) for w in indexed]
+        others += [(number, tuple(some[i : i + FILES_PER_TASK])) for i in range(0, len(some), FILES_PER_TASK)]
     cuts = _run(driver, plan, "cut large archives", run_index, archives, target)
     return cuts | _run(driver, plan, "split files", run_split, others, target)
 

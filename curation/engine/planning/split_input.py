@@ -77,10 +77,16 @@ def split_input(
     return specs
 
 
+def needs_index(reader: Reader, whole: InputSplit) -> bool:
+    """Whether ranges of a file are known only after all of it is read (execution/split_archives.py)."""
+    asked = getattr(reader, "needs_index", None)
+    return asked is not None and bool(asked(whole.path))
+
+
 def may_split(reader: Reader, whole: InputSplit, target: int) -> bool:
     """Whether a file has to be looked at to be cut."""
     asked = getattr(reader, "may_split", None)
-    return bool(whole.size > target if asked is None else asked(whole, target))
+    return bool(asked(whole, target)) if asked is not None else whole.size > target and not needs_index(reader, whole)
 
 
 def split_file(source: Source, whole: InputSplit, target: int) -> list[InputSplit]:
