@@ -256,9 +256,9 @@ class InputSplit:
 class Reader(Protocol):
     """How files of one kind become documents. A dataclass, like a step: its fields are the source's options.
 
-    It may have a method `packages`, which is to a reader what `Step.packages` is to a step; a method `index`, which is as
-    `split` but may read the whole file: it is called for large files for which `needs_index(path)` is true; and a method
-    `may_split(whole, target)`: False for a file that `split` would return as it is, which is then not opened.
+    It may have a method `packages`, which is to a reader what `Step.packages` is to a step; a method `index`, which is
+    as `split` but may read the whole file: it is called for large files for which `needs_index(path)` is true; and a
+    method `may_split(whole, target)`: False for a file that `split` would return as it is, which is then not opened.
     """
 
     def split(self, whole: InputSplit, /, root: str, target: int) -> list[InputSplit]:

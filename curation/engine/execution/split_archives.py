@@ -1,8 +1,9 @@
 """Splits input files in phases of tasks: the driver lists input and reads none of it.
 
 Large archives, JSON arrays and CSV files have a task each: where their records begin is not known without reading them,
-and one large file would keep one worker busy while others wait. Of other formats a footer or a few bytes say how a file is cut, so one task
-looks at many files. Splits are exact: each begins at a record and carries what its reader must know of those before.
+and one large file would keep one worker busy while others wait. Of other formats a footer or a few bytes say how a file
+is cut, so one task looks at many files. Splits are exact: each begins at a record and carries what its reader must know
+of those before.
 """
 
 from __future__ import annotations
