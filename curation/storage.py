@@ -208,8 +208,9 @@ class Storage:
     def read_ranges(self, ranges: Sequence[tuple[str, int, int | None]]) -> list[bytes | Exception]:
         """Byte ranges (path, first, end; a negative first counts from the end of the file) of files on an object store:
         one request each, many at a time, nothing read ahead. An exception stands for a range that cannot be read."""
-        paths, starts, stops = ([r[i] for r in ranges] for i in range(3))
-        found = self._fs.cat_ranges([self.full(p) for p in paths], starts, stops, on_error="return")
+        paths = [self.full(path) for path, _, _ in ranges]
+        starts, stops = [start for _, start, _ in ranges], [stop for _, _, stop in ranges]
+        found = self._fs.cat_ranges(paths, starts, stops, on_error="return")
         return list(found)
 
     def read_json(self, path: str) -> dict[str, Any]:

@@ -22,8 +22,8 @@ import pytest
 
 from curation.core.errors import UserError
 from curation.engine.execution import driver
-from curation.engine.execution.driver import MAX_DEATHS, MEMORY_GROWTH, RunFailed
-from curation.engine.execution.executors import TASK_MEMORY, Inline, Outcome, WorkerDiffers
+from curation.engine.execution.driver import MAX_DEATHS, MEMORY_GROWTH
+from curation.engine.execution.executors import TASK_MEMORY, Inline, Outcome, RunFailed, WorkerDiffers
 from curation.engine.execution.progress import Silent
 from curation.engine.planning import fingerprints
 from curation.engine.planning.map_spec import MapSpec
