@@ -42,23 +42,21 @@ class IndexSpec:
 
 
 def run_index(phase: IndexPhase, spec: IndexSpec) -> dict[str, Any]:
-    """The splits of archives, which are read from end to end. One that cannot be read stays whole: the task that reads
+    """The splits of one file, which is read from end to end. One that cannot be read stays whole: the task that reads
     it reports the error."""
-    source = phase.sources[spec.source]
-    found = []
-    for whole in spec.splits:
-        try:
-            found.append(source.reader.index(whole, source.root, phase.target))  # type: ignore[attr-defined]
-        except (UnreadableFile, OSError):
-            found.append([whole])
-    return {"index": spec.index, "splits": [[_places(s) for s in splits] for splits in found]}
+    source, (whole,) = phase.sources[spec.source], spec.splits
+    try:
+        splits = source.reader.index(whole, source.root, phase.target)  # type: ignore[attr-defined]
+    except (UnreadableFile, OSError):
+        splits = [whole]
+    return {"index": spec.index, "splits": [_places(s) for s in splits]}
 
 
 def run_split(phase: IndexPhase, spec: IndexSpec) -> dict[str, Any]:
-    """The splits of files whose format says how to cut them."""
+    """The splits of each of some files, whose format says how to cut them."""
     source = phase.sources[spec.source]
     found = [split_file(source, whole, phase.target) for whole in spec.splits]
-    return {"index": spec.index, "splits": [[_places(s) for s in splits] for splits in found]}
+    return {"index": spec.index, "files": [[_places(s) for s in splits] for splits in found]}
 
 
 def _places(split: InputSplit) -> list[Any]:
@@ -98,5 +96,5 @@ def _run(
     return {
         (spec.source, whole.path): [InputSplit(whole.path, whole.size, whole.version, *place) for place in places]
         for spec, manifest in zip(specs, driver.run(phase), strict=True)
-        for whole, places in zip(spec.splits, manifest["splits"], strict=True)
+        for whole, places in zip(spec.splits, manifest.get("files") or [manifest["splits"]], strict=True)
     }
