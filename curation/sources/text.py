@@ -83,14 +83,20 @@ class TextReader:
     def packages(self) -> Sequence[str]:
         return ("resiliparse",)  # its detector of encodings
 
+    def may_split(self, piece: InputSplit, target: int) -> bool:
+        """Whether `split` may cut a file, by its name and size."""
+        by_name, delimiter = self._by_name(piece.path), self._document_delimiter()
+        whole = by_name in ("csv", "tsv", "arrow") or (delimiter is None if by_name == "text" else bool(self.id))
+        enough = piece.size > target if by_name == "parquet" else piece.size >= 2 * target
+        return enough and not whole and piece.start is None
+
     def split(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
         """Splits uncompressed JSON Lines and text of several documents by byte ranges and Parquet by row groups. With
         `id` a file is a single split: whether an id repeats is known only after reading all of it."""
-        by_name, delimiter = self._by_name(piece.path), self._document_delimiter()
-        whole = by_name in ("csv", "tsv", "arrow") or (delimiter is None if by_name == "text" else bool(self.id))
-        if whole or piece.start is not None or (by_name != "parquet" and piece.size < 2 * target):
+        delimiter = self._document_delimiter()
+        if not self.may_split(piece, target):
             return [piece]
-        with storage.open_input(root, piece.path) as file:
+        with storage.open_input(root, piece.path, read_ahead=False) as file:
             kind = self._kind(file, piece.path)
             if kind == "jsonl":
                 return jsonl.split_file(file, piece, target)

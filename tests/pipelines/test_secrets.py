@@ -217,6 +217,7 @@ def test_known_shapes_are_masked(secret: str, around: str) -> None:
         "expected one of: path, tiktoken, sentencepiece", "the tokenizer has 32,768 entries", "user@example.com",
         "9f86d081884c7d659a2feaa0c55ad015", "sha256 8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83",
         "mix.weights: {web: 0.5}", "token 1000 of train/web/00000.arrow", "documents/key=value", "eos_token: </s>",
+        "tokenizer: sample_texts",
     ],
 )  # fmt: skip
 def test_ordinary_messages_stay(text: str) -> None:

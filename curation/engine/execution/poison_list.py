@@ -13,7 +13,7 @@ from typing import Any
 
 from curation.core.errors import UserError
 from curation.core.secrets import mask_secrets
-from curation.engine.execution.driver import RunFailed
+from curation.engine.execution.executors import RunFailed
 from curation.engine.planning.map_spec import FailedRecord
 from curation.storage import Storage
 

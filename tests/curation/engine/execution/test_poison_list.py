@@ -12,8 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from curation.engine.execution.driver import RunFailed
-from curation.engine.execution.executors import Inline, Outcome
+from curation.engine.execution.executors import Inline, Outcome, RunFailed
 from tests.curation.engine import runs
 
 STEP = """

@@ -26,7 +26,7 @@ import pytest
 
 from curation import storage
 from curation.core.errors import UserError
-from curation.engine.execution.driver import RunFailed
+from curation.engine.execution.executors import RunFailed
 from curation.engine.runtime.run import curate
 from curation.storage import Storage
 from tests.conftest import HANG

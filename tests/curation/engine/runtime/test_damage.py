@@ -18,7 +18,7 @@ import pytest
 from curation import storage
 from curation.api import Run
 from curation.core.errors import DamagedFile
-from curation.engine.execution.driver import RunFailed
+from curation.engine.execution.executors import RunFailed
 from curation.engine.execution.progress import Silent
 from curation.engine.results import explain
 from curation.engine.runtime import status
