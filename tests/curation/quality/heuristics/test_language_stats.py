@@ -137,7 +137,7 @@ def test_units_that_may_be_stop_words_are_found_as_the_step_finds_them(tmp_path:
         path.write_text((json.dumps({"text": f"{text} " * 20}) + "\n") * 100, encoding="utf-8")
         made = train_language_stats([str(path)], code, str(out))
         (found,), _ = run(Heuristics(sets=["gopher"], thresholds=str(out)), [(code, text)])
-        assert found["stop_words"] == len(made.stop_words) >= 4, code
+        assert found["stop_words"] == len(made.stop_words) >= 3, code
 
 
 @pytest.mark.parametrize(
