@@ -249,7 +249,8 @@ class InputSplit:
 class Reader(Protocol):
     """How files of one kind become documents. A dataclass, like a step: its fields are the source's options.
 
-    It may have a method `packages`, which is to a reader what `Step.packages` is to a step.
+    It may have a method `packages`, which is to a reader what `Step.packages` is to a step, and a method `index`, which
+    is as `split` but may read the whole file: it is called for large files for which `needs_index(path)` is true.
     """
 
     def split(self, whole: InputSplit, /, root: str, target: int) -> list[InputSplit]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from curation.core.atomic_files import no_link
+from curation.core.secrets import mask_secrets
 
 
 def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
@@ -27,10 +28,12 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
 
 def append(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> None:
-    """Adds an entry; makes the file if there is none. Not flushed to the disk: a crash may lose it.
+    """Adds an entry, secrets in its texts masked; makes the file if there is none. Not flushed to the disk: a crash may
+    lose it.
 
     Raises OSError where the file is a symbolic link.
     """
+    entry = {name: mask_secrets(value) if isinstance(value, str) else value for name, value in entry.items()}
     with open(path, "ab+", opener=no_link) as file:
         end = file.seek(0, os.SEEK_END)
         if end:

@@ -21,6 +21,7 @@ class Group:
     files: list[InputFile]
     read_as: str = "auto"  # the reader's `format` option, where the suffix does not say it
     mime: str = "text/plain"
+    licence: str = ""  # as a dataset card says
     documents: int = 0  # number sampled
     words: int = 0  # median of the sampled documents
     passing: int = 0  # sampled documents that the Gopher rules would keep
@@ -56,6 +57,13 @@ def make_reader(group: Group) -> Any:
 def reader_options(group: Group) -> dict[str, Any]:
     """Options of the text reader that differ from its defaults."""
     fields = group.format
-    given = {"text": fields.text, "url": fields.url, "date": fields.date, "mime": group.mime, "format": group.read_as}
-    defaults = {"text": "text", "url": "url", "date": "date", "mime": "text/plain", "format": "auto"}
+    given = {
+        "text": fields.text, "url": fields.url, "date": fields.date, "mime": group.mime, "format": group.read_as,
+        "delimiter": fields.delimiter, "columns": list(fields.columns), "document": fields.document,
+        "marker": fields.marker,
+    }  # fmt: skip
+    defaults = {
+        "text": "text", "url": "url", "date": "date", "mime": "text/plain", "format": "auto", "delimiter": "",
+        "columns": [], "document": "file", "marker": "",
+    }  # fmt: skip
     return {} if fields.read == "warc" else {k: v for k, v in given.items() if v != defaults[k]}

@@ -1,7 +1,7 @@
-"""Splits large archives in a phase of its own, since record boundaries are not known without reading.
+"""Splits large archives, JSON arrays and CSV files in a phase of its own.
 
-Otherwise one large file would keep one worker busy while others wait. Splits are exact: each begins at a record and
-carries what its reader must know of those before.
+Where their records begin is not known without reading them, and one large file would keep one worker busy while others
+wait. Splits are exact: each begins at a record and carries what its reader must know of those before.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def split_archives(driver: Driver, plan: Plan) -> Mapping[tuple[int, str], list[
         for number, (source, listed) in enumerate(zip(plan.sources, plan.files, strict=True))
         if hasattr(source.reader, "index")
         for f in listed
-        if f.size >= MIN_TASKS * target
+        if f.size >= MIN_TASKS * target and source.reader.needs_index(f.path)
     ]
     if not wanted:
         return {}
     specs = [IndexSpec(i, number, split) for i, (number, split) in enumerate(wanted)]
-    codes = [fingerprints.code_fingerprint(type(s.reader)) for s in plan.sources]
+    codes = [[fingerprints.code_fingerprint(type(s.reader)), fingerprints.options(s.reader)] for s in plan.sources]
     ids = [
         storage.fingerprint([codes[s.source], s.split.path, s.split.size, s.split.version, target, s.source])[:24]
         for s in specs
