@@ -25,6 +25,7 @@ UNKNOWN = -1
 ENDS, ENDS_AT_END, CAPTURED, CAPTURED_AT_END = 1, 2, 4, 8
 
 _ALL = (1 << 10) - 1
+_FEW_PLACES = 24
 # The kinds of node: takes a digit of the set; goes on at each of the nodes, the preferred first; the end of the string;
 # the last group is complete; the pattern with this label is complete.
 _DIGIT, _SPLIT, _AT_END, _GROUP, _MATCH = range(5)
@@ -38,8 +39,10 @@ class DigitAutomata:
         self.value = np.zeros(4096, np.int64)
         self.step[DEAD] = DEAD
         self._nodes: list[tuple[int, Any, Any]] = []
+        self._masks: list[int] = []  # by node: the digits that it takes
         self._states: list[tuple[int, int, Any]] = [(-1, 0, ())]  # machine, digits so far, places
         self._ids: dict[tuple[int, int, Any], int] = {}
+        self._closures: dict[int, frozenset[int]] = {}
         # by machine: the function of the labels and the number of digits; none for a prefix
         self._values: list[Callable[[frozenset[Any], int], int] | None] = []
 
@@ -54,9 +57,10 @@ class DigitAutomata:
                 loop = self._node(_SPLIT, [end], None)
                 self._nodes[loop][1].append(self._node(_DIGIT, _ALL, loop))
                 end = loop
-            starts.append(self._build(parser.parse(pattern), end, 0))
+            start = self._build(parser.parse(pattern), end, 0)
+            starts.append(self._node(_DIGIT, 0, start))  # a place before the pattern, which takes no digit
         self._values.append(value)
-        return self._state(len(self._values) - 1, 0, self._closed(starts))
+        return self._state(len(self._values) - 1, 0, frozenset().union(*map(self._closure, starts)))
 
     def add_prefix(self, pattern: str) -> int:
         """The first state of a machine for `re.match(pattern, digits)`."""
@@ -65,21 +69,17 @@ class DigitAutomata:
         self._values.append(None)
         return self._state(len(self._values) - 1, 0, self._preferred([(start, False)]))
 
-    def extend(self, state: int) -> None:
-        """Computes the ten successors of a state."""
+    def extend(self, state: int, digit: int) -> None:
+        """Computes the successor of a state for a digit; those for all digits where that costs little."""
         machine, length, places = self._states[state]
-        for digit in range(10):
-            bit = 1 << digit
+        for d in range(10) if len(places) <= _FEW_PLACES else (digit,):
             if self._values[machine] is None:
-                on = [(self._nodes[n][2], g) for n, g in places if self._takes(n, bit)]
+                on = [(self._nodes[n][2], g) for n, g in places if self._masks[n] >> d & 1]
                 following: Any = self._preferred(on)
             else:
-                following = self._closed([self._nodes[n][2] for n in places if self._takes(n, bit)])
-            self.step[state, digit] = self._state(machine, length + 1, following) if following else DEAD
-
-    def _takes(self, node: int, bit: int) -> bool:
-        kind, digits, _ = self._nodes[node]
-        return kind == _DIGIT and bool(digits & bit)
+                masks = self._masks
+                following = frozenset().union(*[self._closure(n) for n in places if masks[n] >> d & 1])
+            self.step[state, d] = self._state(machine, length + 1, following) if following else DEAD
 
     def _state(self, machine: int, length: int, places: Any) -> int:
         value = self._values[machine]
@@ -109,20 +109,20 @@ class DigitAutomata:
                 said |= ENDS_AT_END | (CAPTURED_AT_END if group else 0)
         return said
 
-    def _closed(self, starts: Iterable[int]) -> frozenset[int]:
-        seen: set[int] = set()
-        left = list(starts)
-        while left:
-            node = left.pop()
-            if node in seen:
-                continue
-            seen.add(node)
-            kind, what, following = self._nodes[node]
-            if kind == _SPLIT:
-                left.extend(what)
-            elif kind == _GROUP:
-                left.append(following)
-        return frozenset(n for n in seen if self._nodes[n][0] in (_DIGIT, _MATCH))
+    def _closure(self, place: int) -> frozenset[int]:
+        """The places that come after a place."""
+        known = self._closures.get(place)
+        if known is None:
+            seen: set[int] = set()
+            left = [self._nodes[place][2]]
+            while left:
+                node = left.pop()
+                if node not in seen:
+                    seen.add(node)
+                    kind, what, following = self._nodes[node]
+                    left.extend(what if kind == _SPLIT else (following,) if kind == _GROUP else ())
+            known = self._closures[place] = frozenset(n for n in seen if self._nodes[n][0] in (_DIGIT, _MATCH))
+        return known
 
     def _preferred(self, starts: list[tuple[int, bool]]) -> tuple[tuple[int, bool], ...]:
         """The places that can be reached, the preferred ones first, up to the first that completes the pattern."""
@@ -147,6 +147,7 @@ class DigitAutomata:
 
     def _node(self, kind: int, what: Any, following: Any) -> int:
         self._nodes.append((kind, what, following))
+        self._masks.append(what if kind == _DIGIT else 0)
         return len(self._nodes) - 1
 
     def _build(self, items: Any, following: int, group: int) -> int:

@@ -40,12 +40,16 @@ class NumberingPlans:
         self.numbers = np.zeros(1000, np.int64)  # by calling code: first state of the machine of valid numbers
         for code in COUNTRY_CODE_TO_REGION_CODE:
             self.main_plan[code] = NOT_ADDED
+        self.possible: dict[int, set[int]] = {}  # by calling code: the lengths of numbers of its regions
         self._known: dict[tuple[int, str], int] = {}
         self.region_plans = np.array([self._add_plan(*_calling_code(r)) for r in regions], np.int64)
         # brackets of a candidate, as digits: 0 opens, 1 closes, 2 is anything else (phonenumbers' _MATCHING_BRACKETS)
         self.brackets = self.automata.add_language([("0?(?:2+1)?2+(?:02+1){0,3}2*", "match", False)], _any)
         for code in {int(c) for c in self.plans[:, CALLING_CODE]}:
             self.add_calling_code(code)
+        # By region and number of digits: a bit for each first digit that a number without a + may have. Most candidates
+        # of a table of numbers end here.
+        self.first_digits = np.array([self._first_digits(int(p)) for p in self.region_plans], np.int64)
 
     def add_calling_code(self, code: int) -> None:
         """Adds the plan of the code's main region, and the machine for the numbers of all its regions."""
@@ -69,7 +73,21 @@ class NumberingPlans:
             leading = form.leading_digits_pattern[-1] if form.leading_digits_pattern else ""
             patterns += [(leading, ("leading", i), True), (form.pattern, ("format", i), False)]
             formats.append(_requires_prefix(form))
+        self.possible[code] = {n for _, m in metadata for n in m.general_desc.possible_length}
         self.numbers[code] = self.automata.add_language(patterns, _number_value(sets, formats))
+
+    def _first_digits(self, plan: int) -> list[int]:
+        code = int(self.plans[plan, CALLING_CODE])
+
+        def goes_on(start: int) -> int:
+            for digit in range(10) if start else ():
+                self.automata.extend(start, digit)
+            return sum(1 << d for d in range(10) if start and self.automata.step[start, d])
+
+        prefixes = goes_on(int(self.plans[plan, NATIONAL_PREFIX])) | goes_on(int(self.plans[plan, INTERNATIONAL_PREFIX]))
+        prefixes |= 1 << int(str(code)[0])
+        bare = goes_on(int(self.numbers[code]))
+        return [prefixes | (bare if n == MAX_LENGTH or n in self.possible[code] else 0) for n in range(MAX_LENGTH + 1)]
 
     def _add_plan(self, code: int, region: str) -> int:
         key = (code, region)

@@ -30,7 +30,7 @@ from curation.safety.pii.numbering_plans import (
 )
 
 NO, YES, ASK, YES_WITH_PREFIX = 0, 1, 2, 3
-MISSING_STATE = -2  # and below: -2 - state
+MISSING_STATE = -2  # and below: -2 - (state * 10 + digit)
 MISSING_CODE = -(1 << 40)  # and above: -(1 << 40) + calling code
 _MAX_NATIONAL_DIGITS = 17
 
@@ -45,7 +45,7 @@ def walk(step, state, digits, first, end):  # type: ignore[no-untyped-def]
     for i in range(first, end):
         following = np.int64(step[state, digits[i]])
         if following < 0:
-            return MISSING_STATE - state
+            return MISSING_STATE - (state * 10 + digits[i])
         if following == 0:
             return following
         state = following
@@ -69,7 +69,7 @@ def prefix_end(step, value, state, digits, first, end):  # type: ignore[no-untyp
             return stop, captured
         following = np.int64(step[state, digits[i]])
         if following < 0:
-            return MISSING_STATE - state, 0
+            return MISSING_STATE - (state * 10 + digits[i]), 0
         if following == 0:
             return stop, captured
         state = following
@@ -103,7 +103,7 @@ def strip_national_prefix(step, value, plans, plan, digits, first, end):  # type
 
 
 @kernel(nb.types.UniTuple(nb.int64, 2)(CODES, DIGITS, nb.int64, nb.int64))
-def _calling_code(main_plan, digits, first, end):  # type: ignore[no-untyped-def]
+def calling_code(main_plan, digits, first, end):  # type: ignore[no-untyped-def]
     """(calling code, its digits), or (0, 0). (_extract_country_code)"""
     if first >= end or digits[first] == 0:
         return 0, 0
@@ -153,7 +153,7 @@ def decide(step, value, plans, lengths, main_plan, numbers, plan, plus, digits, 
     if plus:
         if end <= 2:
             return NO
-        code, size = _calling_code(main_plan, digits, 0, end)
+        code, size = calling_code(main_plan, digits, 0, end)
         first = size
     if code == 0:
         stop = -1
@@ -166,7 +166,7 @@ def decide(step, value, plans, lengths, main_plan, numbers, plan, plus, digits, 
         if stop >= 0:
             if end - stop <= 2:
                 return NO
-            code, size = _calling_code(main_plan, digits, stop, end)
+            code, size = calling_code(main_plan, digits, stop, end)
             if code == 0:
                 return NO
             first = stop + size

@@ -18,7 +18,8 @@ import numba as nb
 import numpy as np
 
 from curation.kernels import BYTES, kernel
-from curation.safety.pii.phone_decision import ASK, CODES, DIGITS, LENGTHS, PLANS, STEP, VALUE, YES, decide
+from curation.safety.pii.numbering_plans import MAX_LENGTH
+from curation.safety.pii.phone_decision import ASK, CODES, DIGITS, LENGTHS, MISSING_STATE, PLANS, STEP, VALUE, YES, calling_code, decide
 
 # What a character is to phonenumbers. A digit's value is in the bits from _VALUE on.
 _PUNCTUATION, _LEAD, _PLUS, _OPENS, _CLOSES, _BLANK = 1, 2, 4, 8, 16, 32
@@ -38,7 +39,7 @@ WINDOW, _DECODED, CHARACTERS, FOUND, START, END, REGIONS, MISSING = range(8)
 
 
 _CHARS, _KINDS, _SPANS = nb.int32[::1], nb.int32[::1], nb.int64[:, ::1]
-_TABLES = nb.types.Tuple((STEP, VALUE, PLANS, LENGTHS, CODES, CODES, CODES, nb.int64))
+_TABLES = nb.types.Tuple((STEP, VALUE, PLANS, LENGTHS, CODES, CODES, CODES, PLANS, nb.int64))
 
 
 @functools.cache
@@ -218,7 +219,7 @@ def _is_reference(chars, kinds, first, end):  # type: ignore[no-untyped-def]
 def _regions_of_piece(chars, kinds, n, first, end, brackets, mask, tables, digits):  # type: ignore[no-untyped-def]
     """A bit for each region of `mask` in which chars[first:end] is a number; negative if a table lacks something, and
     -1 if the library has to be asked. (_parse_and_verify)"""
-    step, value, plans, lengths, main_plan, numbers, region_plans, bracket_start = tables
+    step, value, plans, lengths, main_plan, numbers, region_plans, first_digits, bracket_start = tables
     size = 0
     begin = -1
     plus = False
@@ -239,20 +240,31 @@ def _regions_of_piece(chars, kinds, n, first, end, brackets, mask, tables, digit
                 return 0
     if size < 3 or end - first > _MAX_PIECE:
         return 0
-    if brackets:
-        state = bracket_start
-        for i in range(first, end):
-            k = kinds[chars[i]]
-            following = np.int64(step[state, 0 if k & _OPENS else 1 if k & _CLOSES else 2])
-            if following < 0:
-                return -2 - state
-            state = following
-        if not value[state] or _is_reference(chars, kinds, first, end):
-            return 0
     if first > 0 and not kinds[chars[first]] & _LEAD and kinds[chars[first - 1]] & _REFUSED:
         return 0
     if end < n and kinds[chars[end]] & _REFUSED:
         return 0
+    if not plus:
+        possible = 0
+        for r in range(len(region_plans)):
+            possible |= (first_digits[r, min(size, MAX_LENGTH)] >> digits[0] & 1) << r
+        mask &= possible
+        if not mask:
+            return 0
+    if brackets:
+        state = bracket_start
+        for i in range(first, end):
+            k = kinds[chars[i]]
+            bracket = 0 if k & _OPENS else 1 if k & _CLOSES else 2
+            following = np.int64(step[state, bracket])
+            if following < 0:
+                return MISSING_STATE - (state * 10 + bracket)
+            state = following
+        if not value[state] or _is_reference(chars, kinds, first, end):
+            return 0
+    if plus and calling_code(main_plan, digits, 0, size)[0]:  # the same for all regions
+        said = decide(step, value, plans, lengths, main_plan, numbers, region_plans[0], plus, digits, size)
+        return said if said < 0 else -1 if said == ASK else mask if said == YES else 0
     found = 0
     for r in range(len(region_plans)):
         if mask >> r & 1:
@@ -450,11 +462,14 @@ def search(data, windows, kinds, tables, limit, state, chars, positions, budgets
                     budgets[r] -= tries[r]
                     positions[r] = end
                     if got >> r & 1:
-                        positions[r] = spans[r, 1]
-                        found[state[3], 0] = w
-                        found[state[3], 1] = spans[r, 0]
-                        found[state[3], 2] = spans[r, 1]
-                        state[3] += 1
+                        stop = spans[r, 1]
+                        positions[r] = stop
+                        last = state[3] - 1
+                        if last < 0 or found[last, 0] != w or found[last, 1] != spans[r, 0] or found[last, 2] != stop:
+                            found[last + 1, 0] = w
+                            found[last + 1, 1] = spans[r, 0]
+                            found[last + 1, 2] = stop
+                            state[3] += 1
         state[1] = 0
     state[0] = len(windows)
     return DONE

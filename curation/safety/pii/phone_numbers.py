@@ -39,7 +39,7 @@ def find_phone_numbers(
     why = kernel.IS_MISSING
     while why != kernel.DONE:
         add = plans.automata
-        tables = (add.step, add.value, plans.plans, plans.lengths, plans.main_plan, plans.numbers, plans.region_plans, plans.brackets)  # fmt: skip
+        tables = (add.step, add.value, plans.plans, plans.lengths, plans.main_plan, plans.numbers, plans.region_plans, plans.first_digits, plans.brackets)  # fmt: skip
         why = kernel.search(
             data, windows, kernel.character_table(), tables, limit, state, chars, positions, budgets, spans, tries,
             digits, found,
@@ -54,8 +54,8 @@ def find_phone_numbers(
 
 
 def _add_missing(plans: NumberingPlans, missing: int) -> None:
-    if missing <= MISSING_STATE and missing > MISSING_CODE + 1000:
-        plans.automata.extend(MISSING_STATE - missing)
+    if missing <= MISSING_STATE and missing > MISSING_CODE + 1_000:
+        plans.automata.extend(*divmod(MISSING_STATE - missing, 10))
     else:
         plans.add_calling_code(missing - MISSING_CODE)
 
@@ -64,7 +64,6 @@ def _without_contained(found: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The spans that no other of their window contains, sorted."""
     if not len(found):
         return found
-    found = np.unique(found, axis=0)
     found = found[np.lexsort((-found[:, 2], found[:, 1], found[:, 0]))]
     # ends of all windows in one sequence, so that a running maximum never reaches into the next window
     shift = found[:, 0] * (int(found[:, 2].max()) + 1)
