@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from curation.safety.pii import presidio_engine
+from curation.safety.pii.number_context import find_nobodys, word_hashes
 from curation.safety.pii.phone_numbers import MAX_TRIES, find_phone_numbers
 from curation.safety.pii.window_kernel import ENTITIES, character_classes, find_windows
 
@@ -109,34 +110,57 @@ def find_in_windows(
     offsets: np.ndarray[Any, Any],
     entities: list[str],
     language: str,
-) -> list[list[tuple[int, int, str, float]]]:
-    """For each text (data[offsets[d]:offsets[d + 1]], UTF-8) its findings (start, end, entity, score), sorted.
+    regions: tuple[str, ...] = (),
+    context: bool = False,
+) -> tuple[list[list[tuple[int, int, str, float]]], list[int]]:
+    """For each text (data[offsets[d]:offsets[d + 1]], UTF-8) its findings (start, end, entity, score), sorted; and how
+    many numbers of it are nobody's.
 
     `entities` are some of `supported_entities`. Positions are in characters. On a blank pipeline presidio's context
     words never raise a score, because there are no lemmas to compare them with; so a window needs no words around it.
+    regions  of telephone numbers; none: presidio's
+    context  leaves out numbers that are nobody's (number_context.py), and sets no limit to the search for telephone
+             numbers; without it the findings are presidio's
     """
-    found: list[list[tuple[int, int, str, float]]] = [[] for _ in range(len(offsets) - 1)]
     wanted = sum(1 << ENTITIES.index(e) for e in entities)
     windows = np.empty((1024, 5), np.int64)
-    groups = np.empty(len(found), np.int64)
+    groups = np.empty(len(offsets) - 1, np.int64)
     total = find_windows(data, offsets, character_classes(), wanted, windows, groups)
     if total > len(windows):
         windows = np.empty((total, 5), np.int64)
         find_windows(data, offsets, character_classes(), wanted, windows, groups)
     windows = windows[:total]
-    if "PHONE_NUMBER" in entities:
-        score = _recognizers(language)["PHONE_NUMBER"].SCORE
-        for d, start, end in _phone_numbers(data, offsets, windows[windows[:, 1] == _PHONE], groups, language):
-            found[d].append((start, end, "PHONE_NUMBER", score))
+    # rows (text, kind, first byte of the window, its first character, start and end in the window)
+    rows: list[tuple[int, int, int, int, int, int]] = []
+    scores: list[float] = []
     for d, kind, lo, hi, first in windows[windows[:, 1] != _PHONE].tolist():
         window = bytes(data[lo:hi]).decode()
-        entity = ENTITIES[kind]
         for piece, skipped in (
             _around_at_signs(window) if kind == _EMAIL and hi - lo > _LONG_CHUNK_BYTES else ((window, 0),)
         ):
-            for start, end, score in _findings_in_window(entity, language, piece):
-                found[d].append((first + skipped + start, first + skipped + end, entity, score))
-    return [sorted(set(f)) for f in found]
+            for start, end, score in _findings_in_window(ENTITIES[kind], language, piece):
+                rows.append((d, kind, lo, first, skipped + start, skipped + end))
+                scores.append(score)
+    all_rows = np.array(rows, np.int64).reshape(-1, 6)
+    all_scores = np.array(scores)
+    if "PHONE_NUMBER" in entities:
+        recognizer = _recognizers(language)["PHONE_NUMBER"]
+        regions = regions or tuple(recognizer.supported_regions)
+        phones = _phone_numbers(
+            data, offsets, windows[windows[:, 1] == _PHONE], groups, regions, 0 if context else MAX_TRIES
+        )
+        all_rows = np.concatenate([all_rows, phones])
+        all_scores = np.concatenate([all_scores, np.full(len(phones), recognizer.SCORE)])
+    left_out = [0] * len(groups)
+    if context and len(all_rows):
+        nobodys = np.zeros(len(all_rows), np.uint8)
+        find_nobodys(data, offsets, np.ascontiguousarray(all_rows[:, [0, 1, 2, 4, 5]]), word_hashes(), nobodys)
+        left_out = np.bincount(all_rows[nobodys != 0, 0], minlength=len(groups)).tolist()
+        all_rows, all_scores = all_rows[nobodys == 0], all_scores[nobodys == 0]
+    found: list[list[tuple[int, int, str, float]]] = [[] for _ in range(len(groups))]
+    for (d, kind, _, first, start, end), score in zip(all_rows.tolist(), all_scores.tolist(), strict=True):
+        found[d].append((first + start, first + end, ENTITIES[kind], score))
+    return [sorted(set(f)) for f in found], left_out
 
 
 def _phone_numbers(
@@ -144,22 +168,18 @@ def _phone_numbers(
     offsets: np.ndarray[Any, Any],
     windows: np.ndarray[Any, Any],
     groups: np.ndarray[Any, Any],
-    language: str,
-) -> list[tuple[int, int, int]]:
-    """(text, start, end) of each telephone number."""
-    regions = tuple(_recognizers(language)["PHONE_NUMBER"].supported_regions)
-    dense = np.flatnonzero(groups > _MAX_GROUPS)
-    found: list[tuple[int, int, int]] = []
+    regions: tuple[str, ...],
+    limit: int,
+) -> np.ndarray[Any, Any]:
+    """Rows as in find_in_windows. A text that could come near the limit of tries is one window."""
+    dense = np.flatnonzero(groups > _MAX_GROUPS) if limit else np.zeros(0, np.int64)
     windows = windows[~np.isin(windows[:, 0], dense)]
-    for texts, bytes_, firsts, limit in (
-        (windows[:, 0], windows[:, 2:4], windows[:, 4], 0),
-        (dense, np.stack([offsets[dense], offsets[dense + 1]], 1), np.zeros(len(dense), np.int64), MAX_TRIES),
-    ):
-        if len(texts):
-            rows = find_phone_numbers(data, np.ascontiguousarray(bytes_), regions, limit)
-            places = firsts[rows[:, 0], None] + rows[:, 1:]
-            found += zip(texts[rows[:, 0]].tolist(), *places.T.tolist(), strict=True)
-    return found
+    whole = np.stack([dense, np.full_like(dense, _PHONE), offsets[dense], offsets[dense + 1], np.zeros_like(dense)], 1)
+    found = []
+    for some, tries in ((windows, 0), (whole, limit)):
+        numbers = find_phone_numbers(data, np.ascontiguousarray(some[:, 2:4]), regions, tries)
+        found.append(np.concatenate([some[numbers[:, 0]][:, [0, 1, 2, 4]], numbers[:, 1:]], 1))
+    return np.concatenate(found)
 
 
 def _around_at_signs(chunk: str) -> list[tuple[str, int]]:
