@@ -33,7 +33,7 @@ _NUMBER_OF = """isbn issn eissn doi pmid pmc pmcid arxiv oclc lccn ean upc asin 
     values code port seq sequence timestamp time epoch date year years total count sum zip postcode postal siret siren
     vat cusip vin ref reference case docket account acct number_ population"""
 _TELEPHONE = """tel telephone telephones phone phones fax telefax telefon telefono telefone tlf mobile mob cell cellphone
-    call calls dial hotline sms text whatsapp handy ruf office home work contact ph"""
+    call calls dial hotline sms text whatsapp handy ruf office home work contact ph desk direct"""
 _NUMBER = "no nr num number numbers nos"  # the word before it decides
 _NETWORK = """ip ips ipv address addresses addr host hosts server servers dns nameserver nameservers gateway router
     client ping from at on to and or via subnet network proxy inet peer peers node login connect connected trace
@@ -66,6 +66,7 @@ def _word_before(data, first, at, words):  # type: ignore[no-untyped-def]
     while i > first and at - i < 6 and (
         data[i - 1] == 32 or data[i - 1] == 9 or data[i - 1] == 58 or data[i - 1] == 46 or data[i - 1] == 35
         or data[i - 1] == 40 or data[i - 1] == 45 or data[i - 1] == 61 or data[i - 1] == 34 or data[i - 1] == 39
+        or data[i - 1] == 0xA0 or data[i - 1] == 0xC2
     ):  # fmt: skip
         i -= 1
     if i - 3 > first and data[i - 3] == 45 and data[i - 2] == 49 and (data[i - 1] == 48 or data[i - 1] == 51):
@@ -99,6 +100,8 @@ def _groups(data, first, end, sizes, separators):  # type: ignore[no-untyped-def
         c = data[i]
         if c >= 0x80:
             return -1
+        if (c | 32) >= 97 or c == 59 or c == 35:  # an extension
+            return count if c != 126 else _MAX_GROUPS + 1
         if 48 <= c <= 57:
             if not inside:
                 if count == _MAX_GROUPS:
@@ -122,10 +125,14 @@ def _in_a_row(data, first, end, lo, hi):  # type: ignore[no-untyped-def]
     i = lo - 1
     while i >= first and (data[i] == 32 or data[i] == 9 or data[i] == 124 or data[i] == 40 or data[i] == 44):
         i -= 1
-    if i >= first and (48 <= data[i] <= 57 or ((data[i] == 41 or data[i] == 37) and i > first and 48 <= data[i - 1] <= 57)):
+    if i >= first and (
+        48 <= data[i] <= 57 or ((data[i] == 41 or data[i] == 37) and i > first and 48 <= data[i - 1] <= 57)
+    ):
         return True
     i = hi
-    while i < end and (data[i] == 32 or data[i] == 9 or data[i] == 124 or data[i] == 40 or data[i] == 41 or data[i] == 44):
+    while i < end and (
+        data[i] == 32 or data[i] == 9 or data[i] == 124 or data[i] == 40 or data[i] == 41 or data[i] == 44
+    ):
         i += 1
     return i > hi and i < end and 48 <= data[i] <= 57
 
@@ -138,11 +145,24 @@ def _number(data, first, size):  # type: ignore[no-untyped-def]
     return found
 
 
+@kernel(nb.boolean(BYTES, nb.int64, nb.int64))
+def _closes(data, lo, hi):  # type: ignore[no-untyped-def]
+    for i in range(lo, hi):
+        if data[i] == 41:
+            return True
+    return False
+
+
 @kernel(nb.boolean(BYTES, nb.int64, nb.int64, nb.int64, nb.int64, nb.int64[:, ::1], nb.int64[::1], nb.uint8[::1]))
 def _is_nobodys_phone(data, first, end, lo, hi, words, sizes, separators):  # type: ignore[no-untyped-def]
     kind, start, _ = _word_before(data, first, lo, words)
     if kind == 3:
         kind, start, _ = _word_before(data, first, start, words)
+    i = lo
+    while i > first and lo - i < 8 and (40 <= data[i - 1] <= 57 or data[i - 1] == 32):  # +41 (0)96 471 07 95
+        i -= 1
+        if data[i] == 43:
+            return False
     if kind == 2 or data[lo] == 43:
         return False
     n = _groups(data, lo, hi, sizes, separators)
@@ -153,8 +173,11 @@ def _is_nobodys_phone(data, first, end, lo, hi, words, sizes, separators):  # ty
     digit = lo
     while not 48 <= data[digit] <= 57:
         digit += 1
+    if n == 1 or digit > lo + 1 or data[lo] == 91 or (data[lo] == 40 and not _closes(data, lo, hi)):
+        return True  # bare digits are a key, a size, a time in seconds, a date
     dots = 0
     blanks = 0
+    slashes = 0
     others = digit - lo  # an opening bracket
     single = 0
     threes = 0
@@ -164,28 +187,33 @@ def _is_nobodys_phone(data, first, end, lo, hi, words, sizes, separators):  # ty
         if g < n - 1:
             dots += separators[g] == 46
             blanks += separators[g] == 32
+            slashes += separators[g] == 47
             others += separators[g] != 46 and separators[g] != 32
-    if single > 1 or (dots and n == 2) or (dots and blanks and not others):
+    if single > 1 or (dots and n == 2) or (dots and blanks and others == slashes):
         return True
     zero = data[digit] == 48
     if n >= 3 and threes == n - 1 and sizes[0] <= 3 and not zero and not others:
         return True  # 12 345 678
-    if sizes[0] == 4 and others == 0 or (sizes[0] == 4 and digit == lo):
+    if (sizes[0] == 4 and others == 0) or (sizes[0] == 4 and digit == lo):
         year = _number(data, digit, 4)
         if n > 1 and 1000 <= year <= 2100:
             return True
     table = _in_a_row(data, first, end, lo, hi)
     if zero:
-        return table or (n == 1 and sizes[0] < 9)
-    if n == 1:
-        # without a word for it: ten digits or more are a time in seconds, a date, a key; shorter ones anything
-        if sizes[0] != 10 or table:
-            return True
-        return data[digit] == 49 or (data[digit] == 50 and data[digit + 1] == 48)
+        total = 0
+        for g in range(n):
+            total += sizes[g]
+        return table or total < 9 or (n == 2 and sizes[0] == 5 and sizes[1] == 4)  # a ZIP code of Massachusetts
     a, b, c, d = sizes[0], sizes[1], sizes[2] if n > 2 else 0, sizes[3] if n > 3 else 0
-    usual = n == 3 and ((a == 3 and b == 3 and c == 4) or (a == 3 and b == 4 and c == 4) or (a == 2 and b >= 4 and c == 4))
+    usual = n == 3 and (
+        (a == 3 and b == 3 and c == 4) or (a == 3 and b == 4 and c == 4) or (a == 2 and b >= 4 and c == 4)
+    )
     usual = usual or (n == 4 and a == 1 and b == 3 and c == 3 and d == 4) or (n == 2 and a == 3 and b == 7)
-    usual = usual or (n == 2 and a == 5 and b == 5) or (n == 4 and a == 3 and b == 3 and c == 2 and d == 2)
+    usual = (
+        usual
+        or (n == 2 and a == 5 and b == 5 and separators[0] == 32)
+        or (n == 4 and a == 3 and b == 3 and c == 2 and d == 2)
+    )
     usual = usual or (n == 5 and a == 1 and b == 3 and c == 3 and d == 2) or (n == 2 and a == 6 and b == 4)
     return not usual or (table and not others)
 
@@ -214,7 +242,11 @@ def _is_nobodys_ip(data, first, end, lo, hi, words):  # type: ignore[no-untyped-
         else:
             value = value * 10 + (np.int64(c) - 48)
     after = data[hi] if hi < end else np.uint8(10)
-    if after == 45 or after == 95 or (after == 46 and hi + 1 < end and (data[hi + 1] | 32) >= 97 and (data[hi + 1] | 32) <= 122):
+    if (
+        after == 45
+        or after == 95
+        or (after == 46 and hi + 1 < end and (data[hi + 1] | 32) >= 97 and (data[hi + 1] | 32) <= 122)
+    ):
         return True  # 1.2.3.4-rc1, 1.2.3.4.tar
     if lo > first:
         c = data[lo - 1]
@@ -225,7 +257,11 @@ def _is_nobodys_ip(data, first, end, lo, hi, words):  # type: ignore[no-untyped-
     if after == 58 and hi + 1 < end and 48 <= data[hi + 1] <= 57:
         return False  # with a port
     line = lo
-    while line > first and data[line - 1] != 10 and (data[line - 1] == 32 or data[line - 1] == 9 or data[line - 1] == 35 or data[line - 1] == 42):
+    while (
+        line > first
+        and data[line - 1] != 10
+        and (data[line - 1] == 32 or data[line - 1] == 9 or data[line - 1] == 35 or data[line - 1] == 42)
+    ):
         line -= 1
     if line == first or data[line - 1] == 10:
         i = hi
@@ -237,11 +273,15 @@ def _is_nobodys_ip(data, first, end, lo, hi, words):  # type: ignore[no-untyped-
         return True
     if kind == 4 or kind == 2:
         return False
-    # a version after the name of its product: lib3 12.7.45.67
+    # a version after the name of its product or a date: lib3 12.7.45.67, 2011-06-28 (3.7.7.1), Abschnitt 6.3.4.2
     before = data[lo - 1]
-    if before == 32 and a <= 30 and b <= 30:
-        c = data[lo - 2] if lo - 2 >= first else np.uint8(10)
-        return word == 1 and c < 0x80 and c != 58 or 48 <= c <= 57
+    if before == 46:
+        return True
+    if (before == 32 or before == 9 or before == 40 or before >= 0x80) and a <= 30 and b <= 30:
+        i = lo - 1
+        while i > first and (data[i] == 32 or data[i] == 9 or data[i] == 40 or data[i] == 0xA0 or data[i] == 0xC2):
+            i -= 1
+        return (word == 1 and data[i] != 58) or 48 <= data[i] <= 57
     return False
 
 
@@ -266,7 +306,7 @@ def _is_nobodys_card(data, first, end, lo, hi, words, sizes, separators):  # typ
         return size != 13 and size != 16
     if two // 10 == 1:
         return size != 15 or _number(data, lo, 4) != 1800
-    return two < 50 and two != 35 or (two != 50 and two < 56 and size != 16)
+    return (two < 50 and two != 35) or (two != 50 and two < 56 and size != 16)
 
 
 @kernel((BYTES, OFFSETS, nb.int64[:, ::1], nb.int64[:, ::1], nb.uint8[::1]))
@@ -313,8 +353,9 @@ def find_nobodys(data, offsets, rows, words, nobodys):  # type: ignore[no-untype
             said = said or ((a == 46 or a == 44) and 48 <= a2 <= 57)
             if not said and kind != _IP and data[lo] != 43:
                 letter = 97 <= (b2 | 32) <= 122 or 48 <= b2 <= 57
-                said = b == 95 or b == 35 or ((b == 45 or b == 47 or b == 61) and letter) or b == 36
-                said = said or a == 95 or ((a == 45 or a == 61) and (97 <= (a2 | 32) <= 122 or 48 <= a2 <= 57))
+                said = b == 58 and 48 <= b2 <= 57  # 11:59:44 2008
+                said = said or b == 95 or b == 35 or ((b == 45 or b == 47 or b == 61) and letter) or b == 36
+                said = said or a == 95 or ((a == 45 or a == 61) and 48 <= a2 <= 57)
             if said and kind == _PHONE and b != 46 and b != 44:  # tel=..., phone-212...
                 said = _word_before(data, first, lo, words)[0] != 2
             if not said:

@@ -60,7 +60,12 @@ class NumberingPlans:
         metadata = [(r, _metadata(code, r)) for r in regions]
         patterns, sets = [], []
         for region, m in metadata:
-            named = ("general_desc", *_KINDS, "fixed_line", *(() if m.same_mobile_and_fixed_line_pattern else ("mobile",)))
+            named = (
+                "general_desc",
+                *_KINDS,
+                "fixed_line",
+                *(() if m.same_mobile_and_fixed_line_pattern else ("mobile",)),
+            )
             there = [(k, getattr(m, k)) for k in named if getattr(m, k) is not None]
             for kind, desc in there:
                 if desc.national_number_pattern:
@@ -84,7 +89,9 @@ class NumberingPlans:
                 self.automata.extend(start, digit)
             return sum(1 << d for d in range(10) if start and self.automata.step[start, d])
 
-        prefixes = goes_on(int(self.plans[plan, NATIONAL_PREFIX])) | goes_on(int(self.plans[plan, INTERNATIONAL_PREFIX]))
+        prefixes = goes_on(int(self.plans[plan, NATIONAL_PREFIX])) | goes_on(
+            int(self.plans[plan, INTERNATIONAL_PREFIX])
+        )
         prefixes |= 1 << int(str(code)[0])
         bare = goes_on(int(self.numbers[code]))
         return [prefixes | (bare if n == MAX_LENGTH or n in self.possible[code] else 0) for n in range(MAX_LENGTH + 1)]
@@ -149,7 +156,9 @@ def _number_value(
 ) -> Callable[[frozenset[Any], int], int]:
     def matches(labels: frozenset[Any], length: int, region: str, lengths: dict[str, frozenset[int]]) -> bool:
         """Whether the number is of a known kind: phonenumbers' _number_type_helper."""
-        fitting = {k for k, possible in lengths.items() if (region, k) in labels and (not possible or length in possible)}
+        fitting = {
+            k for k, possible in lengths.items() if (region, k) in labels and (not possible or length in possible)
+        }
         return "general_desc" in fitting and len(fitting) > 1
 
     def value(labels: frozenset[Any], length: int) -> int:

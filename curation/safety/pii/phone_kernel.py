@@ -19,13 +19,37 @@ import numpy as np
 
 from curation.kernels import BYTES, kernel
 from curation.safety.pii.numbering_plans import MAX_LENGTH
-from curation.safety.pii.phone_decision import ASK, CODES, DIGITS, LENGTHS, MISSING_STATE, PLANS, STEP, VALUE, YES, calling_code, decide
+from curation.safety.pii.phone_decision import (
+    ASK,
+    CODES,
+    DIGITS,
+    LENGTHS,
+    MISSING_STATE,
+    PLANS,
+    STEP,
+    VALUE,
+    YES,
+    calling_code,
+    decide,
+)
 
 # What a character is to phonenumbers. A digit's value is in the bits from _VALUE on.
 _PUNCTUATION, _LEAD, _PLUS, _OPENS, _CLOSES, _BLANK = 1, 2, 4, 8, 16, 32
 _ASKED, _REFUSED, _DIGIT, _VALUE = 64, 128, 256, 9  # left to the library; not allowed beside a number
 _SEPARATOR, _LABEL = 1 << 13, 14  # before the word for an extension; from this bit on, a letter of such a word
-_LABEL_LETTERS = ("eEｅＥ", "xXｘＸ", "tTｔＴ", "nNｎＮ", "iIıİｉＩ", "aA", "дД", "оО", "#＃~～", ";", ":.．")  # 1 to 11
+_LABEL_LETTERS = (
+    "eEｅＥ",
+    "xXｘＸ",
+    "tTｔＴ",
+    "nNｎＮ",
+    "iIıİｉＩ",
+    "aA",
+    "дД",
+    "оО",
+    "#＃~～",
+    ";",
+    ":.．",
+)  # 1 to 11
 
 _MAX_BLOCK, _MAX_BLOCKS, _MAX_PUNCTUATION = 20, 20, 4
 _MAX_PIECE = 250  # characters that phonenumbers parses
@@ -44,11 +68,11 @@ _TABLES = nb.types.Tuple((STEP, VALUE, PLANS, LENGTHS, CODES, CODES, CODES, PLAN
 
 @functools.cache
 def character_table() -> np.ndarray[Any, np.dtype[np.int32]]:
+    import re
     import sys
     import unicodedata
 
     from phonenumbers import PhoneNumberMatcher, phonenumberutil
-    import re
 
     table = np.zeros(sys.maxunicode + 1, np.int32)
     punctuation = re.compile(f"[{phonenumberutil._VALID_PUNCTUATION}]")
@@ -65,7 +89,7 @@ def character_table() -> np.ndarray[Any, np.dtype[np.int32]]:
                     table[code] |= _ASKED
             if c.isspace():
                 table[code] |= _BLANK
-            if category == "Sc" or code < 0x2000 and latin(c) or refused(c):
+            if category == "Sc" or (code < 0x2000 and latin(c)) or refused(c):
                 table[code] |= _REFUSED
     for c in "([（［":
         table[ord(c)] |= _LEAD | _OPENS

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -223,7 +223,9 @@ class Pii(MapStep):
         if self._recognizers is None:
             self.open()
         assert self._recognizers is not None
-        return find(pa.array(texts, pa.large_string()), self.entities, self._recognizers)[0]
+        # a string beside a text has no line around it that could say what a number is: presidio decides
+        by = replace(self._recognizers, context=False)
+        return find(pa.array(texts, pa.large_string()), self.entities, by)[0]
 
     def _replace_in_texts(self, texts: pa.Array) -> list[_Replaced]:
         if self._recognizers is None:
@@ -239,7 +241,9 @@ class Pii(MapStep):
             new, spans = self._apply(text, acted_on, {})
             acted = {f[:3] for f in acted_on}
             left = [(e, lo, hi, SPARED) for lo, hi, e, _ in detections if (lo, hi, e) not in acted]
-            rows.append(_Replaced(new if spans else None, sorted(spans + left, key=lambda s: (s[1], s[2], s[0])), left_out))
+            rows.append(
+                _Replaced(new if spans else None, sorted(spans + left, key=lambda s: (s[1], s[2], s[0])), left_out)
+            )
         return rows
 
     def _apply(
