@@ -32,8 +32,8 @@ _NUMBER_OF = """isbn issn eissn doi pmid pmc pmcid arxiv oclc lccn ean upc asin 
     note example step test tests size bytes byte length offset address_ id ids uid gid pid oids xid hash key seed value
     values code port seq sequence timestamp time epoch date year years total count sum zip postcode postal siret siren
     vat cusip vin ref reference case docket account acct number_ population"""
-_TELEPHONE = """tel telephone telephones phone phones fax telefax telefon telefono telefone tlf mobile mob cell cellphone
-    call calls dial hotline sms text whatsapp handy ruf office home work contact ph desk direct"""
+_TELEPHONE = """tel telephone telephones phone phones fax telefax telefon telefono telefone tlf mobile mob cell
+    cellphone call calls dial hotline sms text whatsapp handy ruf office home work contact ph desk direct"""
 _NUMBER = "no nr num number numbers nos"  # the word before it decides
 _NETWORK = """ip ips ipv address addresses addr host hosts server servers dns nameserver nameservers gateway router
     client ping from at on to and or via subnet network proxy inet peer peers node login connect connected trace
@@ -60,8 +60,10 @@ def _hash_word(word: str) -> int:
 
 @kernel(nb.types.UniTuple(nb.int64, 3)(BYTES, nb.int64, nb.int64, nb.int64[:, ::1]))
 def _word_before(data, first, at, words):  # type: ignore[no-untyped-def]
-    """(kind of the word that ends before `at`, its start, 1 if there is any word). Blanks, `:`, `.`, `#`, `(` and `-10` or `-13` of
-    an ISBN may be between them."""
+    """(kind of the word that ends before `at`, its start, 1 if there is any word).
+
+    Blanks, `:`, `.`, `#`, `(` and `-10` or `-13` of an ISBN may be between them.
+    """
     i = at
     while i > first and at - i < 6 and (
         data[i - 1] == 32 or data[i - 1] == 9 or data[i - 1] == 58 or data[i - 1] == 46 or data[i - 1] == 35
@@ -147,10 +149,10 @@ def _number(data, first, size):  # type: ignore[no-untyped-def]
 
 @kernel(nb.boolean(BYTES, nb.int64, nb.int64))
 def _closes(data, lo, hi):  # type: ignore[no-untyped-def]
+    closed = False
     for i in range(lo, hi):
-        if data[i] == 41:
-            return True
-    return False
+        closed = closed or data[i] == 41
+    return closed
 
 
 @kernel(nb.boolean(BYTES, nb.int64, nb.int64, nb.int64, nb.int64, nb.int64[:, ::1], nb.int64[::1], nb.uint8[::1]))
@@ -344,7 +346,7 @@ def find_nobodys(data, offsets, rows, words, nobodys):  # type: ignore[no-untype
             # git@host:path; of a mail address only a blank or the end of a sentence follows a colon
             said = hi + 1 < end and data[hi] == 58 and (data[hi + 1] > 32 and data[hi + 1] < 0x80)
             said = said and hi - lo > 4 and data[lo + 3] == 64 and data[lo] == 103 and data[lo + 1] == 105
-        elif kind == _IP or kind == _CARD or kind == _SSN or kind == _PHONE:
+        elif kind in (_IP, _CARD, _SSN, _PHONE):
             b = data[lo - 1] if lo > first else np.uint8(10)
             b2 = data[lo - 2] if lo - 1 > first else np.uint8(10)
             a = data[hi] if hi < end else np.uint8(10)

@@ -129,7 +129,7 @@ def _is_valid(step, value, plans, lengths, numbers, plan, code, digits, first, e
     if stop < 0:
         return stop
     fits = lengths[plan, min(end - stop, MAX_LENGTH)]
-    if fits == POSSIBLE or fits == TOO_LONG:
+    if fits in (POSSIBLE, TOO_LONG):
         first = stop
     if end - first < 2 or end - first > _MAX_NATIONAL_DIGITS:
         return NO

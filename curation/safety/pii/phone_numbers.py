@@ -39,7 +39,10 @@ def find_phone_numbers(
     why = kernel.IS_MISSING
     while why != kernel.DONE:
         add = plans.automata
-        tables = (add.step, add.value, plans.plans, plans.lengths, plans.main_plan, plans.numbers, plans.region_plans, plans.first_digits, plans.brackets)  # fmt: skip
+        tables = (
+            *(add.step, add.value, plans.plans, plans.lengths, plans.main_plan, plans.numbers),
+            *(plans.region_plans, plans.first_digits, plans.brackets),
+        )
         why = kernel.search(
             data, windows, kernel.character_table(), tables, limit, state, chars, positions, budgets, spans, tries,
             digits, found,

@@ -36,8 +36,8 @@ class Pii(MapStep):
     key           name of the environment variable with the key of the pseudonyms; its value is never written
     max_findings  drop documents with more replaced values than this (Dolma: 5); None: keep them all
     max_by_entity  the same for single entities: {EMAIL_ADDRESS: 5}
-    decisions     corpus: numbers that are nobody's (versions, section numbers, ISBNs, rows of tables; number_context.py)
-                  are left out; presidio: whatever presidio finds
+    decisions     corpus: numbers that are nobody's (versions, section numbers, ISBNs, tables) are left out; presidio:
+                  whatever presidio finds
     regions       whose telephone numbers are found, as [US, CN, JP]; none: presidio's US, GB, DE, FR, IL, IN, CA, BR.
                   Numbers with a + are found of all countries
     language      use presidio's recognizers for this language
@@ -267,7 +267,7 @@ SPARED = "spared"
 
 @dataclass(frozen=True)
 class _Replaced:
-    """One new text (None: unchanged), (entity, start, end, action) of each finding, and how many numbers are nobody's."""
+    """One new text (None: unchanged), (entity, start, end, action) of each finding, and numbers that are nobody's."""
 
     text: str | None
     spans: list[tuple[str, int, int, str]]
