@@ -49,6 +49,7 @@ def list_inputs(root: str, pattern: str, *, hidden: bool = False) -> list[InputF
         found = (_describe(path, full) for path, full in _match_local(base, pattern, hidden))
         return sorted(file for file in found if file is not None)
     base = base.rstrip("/")
+    fs.invalidate_cache(base)  # the hub's filesystem keeps listings, whatever it is told
     files = []
     for name, info in fs.glob(posixpath.join(base, pattern), detail=True).items():
         path = posixpath.relpath(name, base)
@@ -62,14 +63,17 @@ def describe_input(root: str, path: str) -> InputFile | None:
     fs, base = filesystem(root)
     if not is_remote(root):
         return _describe(path, os.path.join(base, path))
+    full = posixpath.join(base.rstrip("/"), path)
+    fs.invalidate_cache(posixpath.dirname(full))
     try:
-        return _describe_remote(path, fs.info(posixpath.join(base.rstrip("/"), path)))
+        return _describe_remote(path, fs.info(full))
     except FileNotFoundError:
         return None
 
 
 def _describe_remote(path: str, info: Mapping[str, Any]) -> InputFile:
-    version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
+    names = ("ETag", "etag", "blob_id", "xet_hash", "mtime", "LastModified")  # blob_id, xet_hash: Hugging Face's hub
+    version = next((info[name] for name in names if info.get(name)), "")
     return InputFile(path, int(info["size"]), str(version).strip('"'))
 
 

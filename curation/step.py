@@ -13,6 +13,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 
@@ -117,7 +119,8 @@ class Documents(Protocol):
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All of them, in reading order, with a column `address` (int64: task << 32 | row) before `columns`: base
-        columns, structs of earlier steps, or names of the step's `expressions`."""
+        columns, structs of earlier steps, or names of the step's `expressions`; `bytes` and `text_hash`, the size and
+        the xxh3-128 of the text, which is then not read."""
         ...
 
     def take(self, addresses: pa.Array, columns: Sequence[str]) -> pa.RecordBatch:
@@ -137,8 +140,10 @@ class Stage:
                  sent to this task, in the order of the tasks that sent them (so the same on every run); it is empty
                  for the first stage. Yields batches of `schema`.
     schema       schema of what it yields; includes `to: uint32`, unless it is the last stage or a sink.
-    groups       which partitions each task of *this* stage takes together; default: each by itself.
+    groups       which partitions each task of *this* stage takes together; default: each by itself. Its rows come by
+                 partition; those of a sink by the task that sent them, so that each file is read once.
     counters     counts of one yielded batch, by name; the sums over all batches come back from the stage's `yield`.
+    weigh        a whole number (int64) for each row of a yielded batch, summed by partition: `StageResult.weights`.
     sink         the stage writes files of the result: run takes a further argument `out` (see `Output`), yields
                  nothing, and returns through `out.outputs`.
     reuse        what an earlier execution of this stage left that may be used again, where code, options and the
@@ -160,6 +165,7 @@ class Stage:
     at: str = "partition"
     groups: Sequence[Sequence[int]] | None = None
     counters: Callable[[pa.RecordBatch], Mapping[str, int]] | None = None
+    weigh: Callable[[pa.RecordBatch], npt.NDArray[np.int64]] | None = None
     sink: bool = False
     reuse: Literal["rows", "prior_run"] | None = None
     repartition: Callable[[pa.RecordBatch], pa.Array] | None = None
@@ -196,6 +202,7 @@ class StageResult:
 
     counters: Mapping[str, int]
     outputs: Sequence[Mapping[str, Any]]  # of sinks: one a task, in order
+    weights: npt.NDArray[np.int64] | None = None  # of the partitions, for a stage that weighs its rows
 
 
 StagePlan = Generator[Stage, StageResult, None]
@@ -249,7 +256,9 @@ class InputSplit:
 class Reader(Protocol):
     """How files of one kind become documents. A dataclass, like a step: its fields are the source's options.
 
-    It may have a method `packages`, which is to a reader what `Step.packages` is to a step.
+    It may have a method `packages`, which is to a reader what `Step.packages` is to a step; a method `index`, which is
+    as `split` but may read the whole file: it is called for large files for which `needs_index(path)` is true; and a
+    method `may_split(whole, target)`: False for a file that `split` would return as it is, which is then not opened.
     """
 
     def split(self, whole: InputSplit, /, root: str, target: int) -> list[InputSplit]:

@@ -18,7 +18,7 @@ import posixpath
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -80,13 +80,15 @@ def path_beside(file: str, path: str) -> str:
     return posixpath.normpath(posixpath.join(os.path.dirname(os.path.abspath(file)), path))
 
 
-def open_input(root: str, path: str) -> IO[bytes]:
-    """Opens `path` below `root` for reading, as stored (compressed files stay compressed)."""
+def open_input(root: str, path: str, *, read_ahead: bool = True) -> IO[bytes]:
+    """Opens `path` below `root` for reading, as stored (compressed files stay compressed).
+
+    read_ahead   False for a few bytes here and there: s3fs would fetch 50 MiB at each place"""
     full = join(root, path)
     if not is_remote(full):
         return open(full.removeprefix("file://"), "rb")
     fs, inner = filesystem(full)
-    handle: IO[bytes] = fs.open(inner, "rb")
+    handle: IO[bytes] = fs.open(inner, "rb") if read_ahead else fs.open(inner, "rb", cache_type="none")
     return handle
 
 
@@ -203,6 +205,14 @@ class Storage:
         with self.open(path) as f:
             return f.read()
 
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int | None]]) -> list[bytes | Exception]:
+        """Byte ranges (path, first, end; a negative first counts from the end of the file) of files on an object store:
+        one request each, many at a time, nothing read ahead. An exception stands for a range that cannot be read."""
+        paths = [self.full(path) for path, _, _ in ranges]
+        starts, stops = [start for _, start, _ in ranges], [stop for _, _, stop in ranges]
+        found = self._fs.cat_ranges(paths, starts, stops, on_error="return")
+        return list(found)
+
     def read_json(self, path: str) -> dict[str, Any]:
         """What `write_json` wrote. Raises DamagedFile if its bytes changed since, or if there is no such file."""
         try:
@@ -236,6 +246,12 @@ class Storage:
             return []
         start = len(self._base) + 1
         return sorted(p[start:] for p in self._fs.find(base) if not _TEMPORARY.search(p))
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """Bytes of all files below a directory, by path below the storage root; temporaries left out."""
+        start = len(self._base) + 1
+        found = self._fs.find(self.full(path), detail=True)
+        return {p[start:]: int(info["size"]) for p, info in found.items() if not _TEMPORARY.search(p)}
 
     @contextlib.contextmanager
     def create(self, path: str) -> Iterator[tuple[Checksummed, Written]]:
@@ -346,6 +362,23 @@ class Storage:
             return None
         os.makedirs(self._base, exist_ok=True)
         return shutil.disk_usage(self._base).free
+
+
+class ContentNamed:
+    """One file, held in memory until its bytes are known, which then name it: what is equal is the same file."""
+
+    def __init__(self) -> None:
+        self._data = io.BytesIO()
+
+    @contextlib.contextmanager
+    def create(self, path: str) -> Iterator[tuple[Checksummed, Written]]:
+        """As `Storage.create`; the path is not used."""
+        yield Checksummed(self._data), Written(path)
+
+    def store(self, storage: Storage, stem: str) -> Written:
+        """Writes the file as `<stem>.<hash of its bytes>.parquet`."""
+        data = self._data.getvalue()
+        return storage.write_bytes(f"{stem}.{digest(data)[:32]}.parquet", data)
 
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp$")

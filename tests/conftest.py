@@ -18,6 +18,12 @@ HANG = 1500
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: of what is left to several workers at the end, the pieces should be short."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real test data beside the checkout (or GRISTMILL_TEST_DATA); a test that needs it skips without."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,14 +145,19 @@ def _strings(path: Path) -> Iterator[tuple[str, int]]:
             yield node.value, node.lineno
 
 
+@functools.cache
+def _shown() -> list[tuple[Path, str, int]]:
+    """The strings of several words, which users may see: found once for all banned words."""
+    return [(path, text, line) for path in _files() for text, line in _strings(path) if " " in text.strip()]
+
+
 @pytest.mark.parametrize("word", sorted(BANNED))
 def test_user_facing_text_is_plain(word: str) -> None:
     pattern = re.compile(BANNED[word], re.I)
     found = [
         f"{path.relative_to(ROOT)}:{line}: {text.strip()[:100]!r}"
-        for path in _files()
-        for text, line in _strings(path)
-        if " " in text.strip() and pattern.search(text)
+        for path, text, line in _shown()
+        if pattern.search(text)
     ]
     found += [f"help of {path!r}: {m.group()}" for path, c in _commands() for m in pattern.finditer(c.help or "")]
     assert not found, "\n".join(found)

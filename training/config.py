@@ -297,6 +297,11 @@ class TrainConfig(Section):
         """Whether all values are equal, however the files had them."""
         return isinstance(other, TrainConfig) and self.model_dump() == other.model_dump()
 
+    @property
+    def references(self) -> Mapping[Path, str]:
+        """The strings of the file that have `${VAR}` in them, as written, by path."""
+        return self._references
+
     def written(self) -> dict[str, Any]:
         """All values as plain data, for files and logging services: strings have `${VAR}` where the file has it."""
         made: dict[str, Any] = yaml_lines.lay_references(self.model_dump(mode="json"), self._references)
@@ -315,9 +320,17 @@ def load(path: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> TrainC
     return _check(yaml_lines.load(path), overrides)
 
 
-def parse(text: str, name: str = "<config>", overrides: Mapping[str, Any] | Sequence[str] = ()) -> TrainConfig:
-    """As `load`, from a string; `name` is the file that errors name."""
-    return _check(yaml_lines.parse(text, name), overrides)
+def parse(
+    text: str,
+    name: str = "<config>",
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    references: Mapping[Path, str] | None = None,
+) -> TrainConfig:
+    """As `load`, from a string; `name` is the file that errors name. references: by path, what `written` has instead of
+    a string of the text, for a text that holds the values of `${VAR}` (see `references` of TrainConfig)."""
+    tree = yaml_lines.parse(text, name)
+    tree.references.update(references or {})
+    return _check(tree, overrides)
 
 
 def _check(tree: YamlTree, overrides: Mapping[str, Any] | Sequence[str]) -> TrainConfig:

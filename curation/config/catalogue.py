@@ -24,4 +24,6 @@ STEPS: dict[str, str | type] = {
 READERS: dict[str, str | type] = {
     "warc": "curation.sources.warc:WarcReader",
     "text": "curation.sources.text:TextReader",
+    "gutenberg": "curation.sources.books.gutenberg:GutenbergReader",
+    "stackexchange": "curation.sources.stackexchange:StackExchangeReader",
 }

@@ -2,7 +2,7 @@
 
 Steps and readers are dataclasses whose fields are their options. A catalogue maps words to classes, or to
 "module:Class" imported when the word is used. A user's own step is written as `my_steps.py:ShoutStep` (a file beside
-the pipeline file) or `package.module:Class`.
+the pipeline file) or `package.module:Class`, or names a function, of which a step is made (function_step.py).
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import dataclasses
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, get_type_hints
 
@@ -37,8 +38,8 @@ def find_class(kind: str, catalogue: Mapping[str, str | type], tree: YamlTree, p
         return load_class(user_target(kind, tree.file), where)
     if target is None:
         hint = nearest(kind, catalogue)
-        own = "\n  a step of your own is written file.py:Class or package.module:Class" if what == "step" else ""
-        raise UserError(f"{where}: unknown {what} {kind!r}\n  {hint}{own}")
+        own = "\n  a step of your own is written file.py:name or package.module:name, of a function or class"
+        raise UserError(f"{where}: unknown {what} {kind!r}\n  {hint}{own if what == 'step' else ''}")
     return load_class(target, where) if isinstance(target, str) else target
 
 
@@ -55,6 +56,8 @@ def find_known_class(kind: str, catalogue: Mapping[str, str | type], file: str) 
     if module.endswith(".py"):
         module = _module_name(module) if os.path.isfile(module) else ""
     found = getattr(sys.modules.get(module), name, None)
+    if inspect.isfunction(found):
+        return _function_step(found)
     if not isinstance(found, type) or not issubclass(found, (MapStep, GlobalStep)):
         raise UserError(f"{kind} is code that the run names; looking at a run does not import it")
     return found
@@ -67,8 +70,8 @@ def user_target(kind: str, file: str) -> str:
 
 
 def load_class(target: str, where: str = "") -> type:
-    """Imports "package.module:Class" or "/path/file.py:Class". The same file gives the same module every time, on every
-    machine that has it; an edited one another."""
+    """Imports "package.module:Class" or "/path/file.py:Class"; of a function gives the step that is made of it. The
+    same file gives the same module every time, on every machine that has it; an edited one another."""
     module_name, _, class_name = target.rpartition(":")
     prefix = f"{where}: " if where else ""
     if module_name.endswith(".py"):
@@ -95,9 +98,20 @@ def load_class(target: str, where: str = "") -> type:
             raise UserError(f"{prefix}{module_name}{reason}") from error
     _check_current(sys.modules[module_name], prefix)
     found = getattr(sys.modules[module_name], class_name, None)
+    if inspect.isfunction(found):
+        return _function_step(found, prefix)
     if not isinstance(found, type):
-        raise UserError(f"{prefix}{target.rpartition(':')[0]} has no class {class_name}")
+        raise UserError(f"{prefix}{target.rpartition(':')[0]} has no class or function {class_name}")
     return found
+
+
+def _function_step(function: Callable[..., Any], prefix: str = "") -> type:
+    from curation.function_step import step_class
+
+    try:
+        return step_class(function)
+    except UserError as error:
+        raise UserError(f"{prefix}{error}") from None
 
 
 _imported: dict[str, tuple[int, int]] = {}  # the user's files when this process imported them: mtime and size

@@ -53,8 +53,8 @@ class ImportedCode:
 def imported_code(file: str, skip: Iterable[str] = ()) -> ImportedCode:
     """The code that a source file depends on. Modules named in `skip` are not followed."""
     start = os.path.realpath(file)
-    own = {*_OWN, *_package_of(start)[:1]}
-    skipped = [_find(name, own)[0] for name in (*skip, _API)]
+    find = _Finder({*_OWN, *_package_of(start)[:1]}).find
+    skipped = [find(name)[0] for name in (*skip, _API)]
     left_out = {paths[-1] for paths in skipped if paths}  # before the module come the packages that it is in
     files: dict[str, str] = {}
     named: set[str] = set()
@@ -66,7 +66,7 @@ def imported_code(file: str, skip: Iterable[str] = ()) -> ImportedCode:
         stat = os.stat(path)
         files[path], imports = _read(path, stat.st_mtime_ns, stat.st_size)
         for name in imports:
-            found, distributions = _find(name, own)
+            found, distributions = find(name)
             pending.extend(found)
             named.update(distributions)
     return ImportedCode(files, versions(named))
@@ -74,7 +74,8 @@ def imported_code(file: str, skip: Iterable[str] = ()) -> ImportedCode:
 
 def providers(modules: Iterable[str]) -> dict[str, str]:
     """Versions of the distributions of modules given by name, and of what these require."""
-    return versions(name for module in modules for name in _find(module, set(_OWN))[1])
+    find = _Finder(set(_OWN)).find
+    return versions(name for module in modules for name in find(module)[1])
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:
@@ -162,34 +163,58 @@ def _parents(path: str) -> list[str]:
 # -- from names to files and distributions -----------------------------------------------------------------------------
 
 
-def _find(module: str, own: set[str]) -> tuple[list[str], list[str]]:
-    """The files that importing a module runs, or the distributions that it is part of. Neither for the standard library
-    and for names that are no module."""
-    top, *rest = module.split(".")
-    found = _top(top) if top else None
-    if found is None:
-        return [], [] if not top or top in sys.builtin_module_names or top in sys.stdlib_module_names else [top]
-    origin, folders = found
-    if top not in own:
-        site = os.path.dirname(folders[0] if folders else str(origin))
-        distributions = _providers(top, site) if _is_site(site) else ()
-        if distributions or (site in _STANDARD and top in sys.stdlib_module_names):
-            return [], list(distributions)
-    files = [origin] if origin else []
-    for name in rest:
-        if name == "*":
-            files += [p for folder in folders for p in _modules_in(folder)]
-            break
-        file, folders = _below(folders, name)
-        if file is None and not folders:
-            break
-        files += [file] if file else []
-    return [f for f in files if os.path.isfile(f)], []
+class _Finder:
+    """Finds modules for one question, while no file comes or goes: most names are imported by many files."""
+
+    def __init__(self, own: set[str]) -> None:
+        self.own = own  # top-level modules that are followed by their files wherever they are
+        self.path_state = _search_path()
+        self.find = functools.cache(self._find)
+        self._listing = functools.cache(_names_in)
+
+    def _find(self, module: str) -> tuple[list[str], list[str]]:
+        """The files that importing a module runs, or the distributions that it is part of. Neither for the standard
+        library and for names that are no module."""
+        top, *rest = module.split(".")
+        found = _top(top, self.path_state) if top else None
+        if found is None:
+            return [], [] if not top or top in sys.builtin_module_names or top in sys.stdlib_module_names else [top]
+        origin, folders = found
+        if top not in self.own:
+            site = os.path.dirname(folders[0] if folders else str(origin))
+            distributions = _providers(top, site) if _is_site(site) else ()
+            if distributions or (site in _STANDARD and top in sys.stdlib_module_names):
+                return [], list(distributions)
+        files = [origin] if origin else []
+        for name in rest:
+            if name == "*":
+                files += [p for folder in folders for p in _modules_in(folder)]
+                break
+            file, folders = self._below(folders, name)
+            if file is None and not folders:
+                break
+            files += [file] if file else []
+        return [f for f in files if os.path.isfile(f)], []
+
+    def _below(self, folders: list[str], name: str) -> tuple[str | None, list[str]]:
+        """(file, folders of submodules) of the module `name` in a package's folders, found by its place."""
+        inner = [os.path.join(folder, name) for folder in folders if name in self._listing(folder)]
+        inner = [folder for folder in inner if os.path.isdir(folder)]
+        for folder, stem in (*((folder, "__init__") for folder in inner), *((folder, name) for folder in folders)):
+            for suffix in _SUFFIXES:
+                if stem + suffix in self._listing(folder):
+                    return os.path.join(folder, stem + suffix), [folder] if stem == "__init__" else []
+        return None, inner  # a folder without __init__.py is a package too
 
 
-def _top(name: str) -> tuple[str | None, list[str]] | None:
+# The folders that modules are looked for in, each with the time when a file last came into it or went.
+PathState = tuple[tuple[str, int], ...]
+
+
+@functools.lru_cache(4096)  # a plan asks for some 300 names 30 times each, which took 2 s
+def _top(name: str, path_state: PathState) -> tuple[str | None, list[str]] | None:
     """(file, folders of submodules) of a top-level module, None without one. Imports nothing."""
-    spec = importlib.machinery.PathFinder.find_spec(name, _search_path())
+    spec = importlib.machinery.PathFinder.find_spec(name, [folder for folder, _ in path_state])
     try:
         spec = spec or importlib.util.find_spec(name)
     except (ImportError, ValueError):  # a finder that refuses it; a module without a spec, such as __main__
@@ -201,24 +226,24 @@ def _top(name: str) -> tuple[str | None, list[str]] | None:
     return (origin, folders) if origin or folders else None
 
 
-def _below(folders: list[str], name: str) -> tuple[str | None, list[str]]:
-    """(file, folders of submodules) of the module `name` in a package's folders, found by its place."""
-    inner = [os.path.join(folder, name) for folder in folders if os.path.isdir(os.path.join(folder, name))]
-    for base in (*(os.path.join(folder, "__init__") for folder in inner), *(os.path.join(f, name) for f in folders)):
-        for suffix in _SUFFIXES:
-            if os.path.isfile(base + suffix):
-                return base + suffix, [os.path.dirname(base)] if os.path.basename(base) == "__init__" else []
-    return None, inner  # a folder without __init__.py is a package too
+def _names_in(folder: str) -> frozenset[str]:
+    return frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
 
 
 def _modules_in(folder: str) -> list[str]:
     return [e.path for e in sorted(os.scandir(folder), key=lambda e: e.name) if e.name.endswith(".py") and e.is_file()]
 
 
-def _search_path() -> list[str]:
+def _search_path() -> PathState:
     """`sys.path` without folders inside of installed packages. Importing ray prepends one, with its own psutil and
     colorama: the same code would have another fingerprint in a process that has imported ray."""
-    return [p for p in sys.path if not any(_is_site(str(folder)) for folder in Path(p).parents)]
+    folders = [os.path.abspath(p) for p in sys.path if not _in_site(p)]
+    return tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders if os.path.exists(folder))
+
+
+@functools.cache
+def _in_site(folder: str) -> bool:
+    return any(_is_site(str(parent)) for parent in Path(folder).parents)
 
 
 @functools.cache
@@ -244,7 +269,7 @@ def _lists(distribution: metadata.Distribution, top: str) -> bool:
 @functools.cache
 def _distribution(name: str) -> tuple[str, tuple[str, ...]]:
     """(version, names of the distributions that it requires without extras)."""
-    found = next(iter(metadata.Distribution.discover(name=name, path=_search_path())), None)
+    found = next(iter(metadata.Distribution.discover(name=name, path=[f for f, _ in _search_path()])), None)
     if found is None:
         return _ABSENT, ()
     wanted = [r for r in found.requires or () if not re.search(r";.*\bextra\b", r)]

@@ -12,8 +12,8 @@ import re
 MASK = "***"
 
 _NAMES = (
-    r"(?:[\w-]*(?:password|passwd|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|signature|credential)[\w-]*"
-    r"|pwd|sig|auth|key)"
+    r"(?:[\w-]*(?:password|passwd|secret|token(?!iz)|api[_-]?key|access[_-]?key|account[_-]?key|signature|credential)"
+    r"[\w-]*|pwd|sig|auth|key)"  # a phase of the tokenizer is none
 )
 _SHAPES = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), MASK),

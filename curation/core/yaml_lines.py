@@ -87,6 +87,10 @@ class YamlTree:
         shown = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in known).lstrip(".")
         return f"{place}: {shown}" if shown else place
 
+    def references_below(self, key: str) -> dict[Path, str]:
+        """The references inside of one value of the root, by their paths in it: of a file that holds another inline."""
+        return {path[1:]: text for path, text in self.references.items() if path[0] == key and len(path) > 1}
+
 
 def open_local(path: str) -> IO[bytes]:
     """Opens a local file for reading: what `load` does unless it is given another opener."""

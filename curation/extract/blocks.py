@@ -14,34 +14,42 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from curation.extract import formulas
+
 MAX_HTML = 1 << 24  # characters of a page that are read: 16 Mi, more than any page written by hand has
 MAX_NODES = 1 << 20  # containers; a page with more is cut off there
 
-# Never text: code, media, controls, and what the author hid or marked as not content.
+# Never text: code, media, controls, readings beside characters (ruby), and what is marked as not content.
 _NEVER_TAGS = """
-noscript template object audio video canvas svg map select button dialog nav datalist annotation annotation-xml rp
+noscript template object audio video canvas svg map select dialog nav datalist annotation annotation-xml rp rt rtc
 frameset applet
 """
 _NEVER_TEXT = frozenset(_NEVER_TAGS.split())
 _NAMING_ATTRIBUTES = re.compile(r'\s(?:class|(id)|role|itemprop|data-component|data-testid)="([^"]*)"')
+_NUMBERED_TAGS = frozenset(("td", "th", "ol", "li"))
+_NUMBERS = re.compile(r'\s(colspan|rowspan|start|value)="\s*(-?[0-9]{1,6})')
 _INLINE_TAGS = """
-a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark nobr q rb rp rt ruby s samp small
-span strike strong sub sup time tt u var wbr output meter progress picture img slot math mi mn mo mrow msup msub
+a abbr acronym b bdi bdo big button cite code data del dfn em font i ins kbd label mark nobr q rb rp rt rtc ruby s samp
+small span strike strong sub sup time tt u var wbr output meter progress picture img slot annotation annotation-xml
+canvas svg audio video object template noscript select datalist map
 """
 _VOID_TAGS = """
-area base br col embed hr img input link meta param source track wbr
+area base basefont bgsound br col embed frame hr img input keygen link meta param source track wbr
 """
-_INLINE = frozenset(_INLINE_TAGS.split())
 _VOID = frozenset(_VOID_TAGS.split())
+_INLINE = frozenset(_INLINE_TAGS.split()) | _VOID - {"br", "hr"}
 _HEADINGS = {f"h{i}": i for i in range(1, 7)}
 # Elements whose content the parser takes verbatim: tags inside are not tags.
 _RAW_TEXT = frozenset(("script", "style", "iframe", "textarea", "xmp", "noembed", "noframes", "plaintext"))
-_OTHERS_TAGS = """
+_BLOCK_TAG_NAMES = """
 body div p ul ol li dl dt dd table caption colgroup thead tbody tfoot tr td th pre blockquote section article main aside
-header footer figure figcaption form fieldset legend address details summary center hgroup optgroup option menu font
+header footer figure figcaption form fieldset legend address details summary center hgroup optgroup option menu dir
+listing search isindex
 """
-_OTHER_TAGS = frozenset(_OTHERS_TAGS.split())
+_BLOCK_TAGS = frozenset(_BLOCK_TAG_NAMES.split())
 _TAG_NAMES: list[str] = []
+# Programs that set formulas written in the text, and classes of Sphinx, MkDocs and pandoc for them
+_TYPESETTERS = ("mathjax", "MathJax", "katex", "KaTeX", "arithmatex", 'class="math')
 
 
 @dataclass
@@ -54,10 +62,13 @@ class PageBlocks:
     tag: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)  # class, role, itemprop, #id; lower case
     parent: list[int] = field(default_factory=list)
+    verbatim: list[int] = field(default_factory=list)  # 1: its white space is code
+    numbers: dict[int, dict[str, int]] = field(default_factory=dict)  # colspan, rowspan, start, value: where one is
     # blocks
     text: list[str] = field(default_factory=list)
     link_chars: list[int] = field(default_factory=list)  # how many of its characters are link text
     container: list[int] = field(default_factory=list)  # the container it belongs to
+    visible_chars: int = 0  # of the whole page, without scripts; also of what is never text
 
 
 def parse_page(html: str) -> PageBlocks:
@@ -70,7 +81,13 @@ def parse_page(html: str) -> PageBlocks:
     body = tree.body
     if body is None:
         return page
-    _fill_blocks(body.html, page)
+    if not _fill_blocks(formulas.write_inline(body.html), page):  # the rest of the page is lost: count it as such
+        page.visible_chars = max(page.visible_chars, len("".join(body.text.split())))
+    delimited = [i for i, text in enumerate(page.text) if "\\(" in text or "\\[" in text]
+    if delimited and any(name in html for name in _TYPESETTERS):
+        for i in delimited:
+            if not page.verbatim[page.container[i]]:
+                page.text[i] = formulas.write_delimiters(page.text[i])
     return page
 
 
@@ -81,7 +98,8 @@ def title_and_language(tree: Any) -> tuple[str, str]:
     return " ".join((tree.title or "").split()), language
 
 
-def _fill_blocks(source: str, page: PageBlocks) -> None:
+def _fill_blocks(source: str, page: PageBlocks) -> bool:
+    """Whether the walk ended where the page ends."""
     import numpy as np
 
     from curation.extract.html_walk_kernel import walk_html
@@ -90,28 +108,29 @@ def _fill_blocks(source: str, page: PageBlocks) -> None:
     known, kinds = _tag_table()
     tags = data.count(b"<") + 1
     out = np.empty(len(data) + 1, np.uint8)
-    nodes, blocks = np.empty((min(tags, MAX_NODES), 6), np.int64), np.empty((tags + 1, 4), np.int64)
-    containers, found, size = walk_html(
+    nodes, blocks = np.empty((min(tags, MAX_NODES), 5), np.int64), np.empty((tags + 1, 4), np.int64)
+    containers, found, size, unseen, complete = walk_html(
         np.frombuffer(data, np.uint8), len(data), known, kinds, MAX_NODES, out, nodes, blocks
     )
     text = out[:size].tobytes().decode("utf-8", "replace")
-    rows = nodes[:containers].T.tolist()
-    page.parent = rows[5]
-    page.tag = [
-        _TAG_NAMES[tag] if tag >= 0 else data[lo:hi].decode("utf-8", "replace")
-        for tag, lo, hi in zip(rows[0], rows[1], rows[2], strict=True)
-    ]
+    tag, lows, highs, page.parent, page.verbatim = nodes[:containers].T.tolist()
+    page.tag = [_TAG_NAMES[number] for number in tag]
     names_of: dict[bytes, str] = {b"": ""}
-    for lo, hi in zip(rows[3], rows[4], strict=True):
+    for node, (lo, hi) in enumerate(zip(lows, highs, strict=True)):
         attributes = data[lo:hi]
         names = names_of.get(attributes)
         if names is None:
-            found_ = _NAMING_ATTRIBUTES.findall(attributes.decode("utf-8", "replace"))
-            names = names_of[attributes] = " ".join("#" + v if is_id else v for is_id, v in found_).lower()
+            said = _NAMING_ATTRIBUTES.findall(attributes.decode("utf-8", "replace"))
+            names = names_of[attributes] = " ".join("#" + value if is_id else value for is_id, value in said).lower()
         page.names.append(names)
-    columns = blocks[:found].T.tolist()
-    page.text = [text[lo:hi] for lo, hi in zip(columns[0], columns[1], strict=True)]
-    page.link_chars, page.container = columns[2], columns[3]
+        if attributes and page.tag[node] in _NUMBERED_TAGS:
+            numbers = _NUMBERS.findall(attributes.decode("utf-8", "replace"))
+            if numbers:
+                page.numbers[node] = {name: int(number) for name, number in numbers}
+    starts, ends, page.link_chars, page.container = blocks[:found].T.tolist()
+    page.text = [text[lo:hi] for lo, hi in zip(starts, ends, strict=True)]
+    page.visible_chars = len(text) + unseen
+    return bool(complete)
 
 
 @functools.cache
@@ -121,11 +140,14 @@ def _tag_table() -> tuple[Any, Any]:
 
     from curation.extract import html_tag_kernels as w
 
-    kinds = dict.fromkeys((*_OTHER_TAGS, *_HEADINGS), 0)
+    kinds = dict.fromkeys((*_BLOCK_TAGS, *_HEADINGS), 0)
     for names, kind in ((_INLINE, w.INLINE), (_VOID, w.VOID), (_NEVER_TEXT, w.NEVER), (_RAW_TEXT, w.RAW)):
         for name in names:
             kinds[name] = kinds.get(name, 0) | kind
-    for name, kind in (("a", w.ANCHOR), ("br", w.BR), ("pre", w.PRE), ("body", w.BODY)):
+    for name in _HEADINGS:
+        kinds[name] |= w.HEADING
+    special = {"a": w.ANCHOR, "br": w.BR, "pre": w.PRE, "listing": w.PRE, "body": w.BODY, "button": w.BUTTON}
+    for name, kind in (special | {"td": w.CELL, "th": w.CELL}).items():
         kinds[name] |= kind
     _TAG_NAMES[:] = sorted(kinds, key=w.fnv1a)
     return np.array([w.fnv1a(n) for n in _TAG_NAMES], np.uint64), np.array([kinds[n] for n in _TAG_NAMES], np.int64)

@@ -20,11 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import document
-from curation.extract import blocks, hostile_pages, main_content, plain_text
+from curation.extract import blocks, embedded_text, hostile_pages, main_content, page_kind, plain_text
 from curation.step import MapStep
 
 HTML = ("text/html", "application/xhtml+xml")
 _MIN_MAIN_TEXT_CHARS = 25  # with less, `auto` takes the text of the whole page
+_MIN_WHOLE_TEXT_CHARS = 500  # with less, what the page holds for browsers without scripts is looked at
+_MIN_GAIN = 2  # ... and taken if it is so many times as long
+_MIN_CARRIED_CHARS, _SAME_CHARS = 60, 60  # shorter text in JSON-LD is a slogan; text that begins alike is the same
 _MAX_TITLE_CHARS = 1000
 _MAX_NESTING = 512  # as in Chromium; resiliparse takes 35 ns times the square of it
 NOT_THE_PAGES = (MemoryError, ImportError, OSError)
@@ -42,6 +45,8 @@ class ExtractedPage:
     title: str = ""
     language: str = ""
     problem: str = ""
+    kind: str = ""
+    lost: float = 0.0
 
 
 @dataclass
@@ -49,7 +54,10 @@ class Extract(MapStep):
     """Rewrites `text` of rows whose `read.mime` is HTML to plain text; other rows keep theirs.
 
     Signals: `title` and `language` (what the page declares; null where it declares none), `html_chars` and `chars`
-    (Unicode characters before and after), `problem` (why no text was found, else null).
+    (Unicode characters before and after), `problem` (why no text was found, else null), `kind` (article, forum,
+    product, listing or documentation, by the page's structure) and `lost` (the share of the page's text, menus and
+    hidden parts included, that was not written: near 1 on a long page, the text may be wrong). Other engines leave
+    both null.
     """
 
     engine: Literal["auto", "resiliparse", "trafilatura"] = "auto"
@@ -57,7 +65,7 @@ class Extract(MapStep):
 
     reads: ClassVar[tuple[str, ...]] = ("text", "read")
     rewrites: ClassVar[bool] = True
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     @property
     def signals(self) -> pa.Schema:
@@ -69,6 +77,8 @@ class Extract(MapStep):
                 ("html_chars", pa.int64()),
                 ("chars", pa.int64()),
                 ("problem", pa.string()),
+                ("kind", pa.string()),
+                ("lost", pa.float64()),
             ]
         )
 
@@ -86,7 +96,7 @@ class Extract(MapStep):
         mimes = pc.struct_field(batch.column("read"), "mime").to_pylist()
         texts = batch.column("text").to_pylist()
         none: list[Any] = [None] * len(texts)
-        titles, languages, before, problems = none.copy(), none.copy(), none.copy(), none
+        titles, languages, before, problems, kinds, lost = (none.copy() for _ in range(6))
         for i, (text, mime) in enumerate(zip(texts, mimes, strict=True)):
             if text is None or mime not in HTML:
                 continue
@@ -96,8 +106,10 @@ class Extract(MapStep):
             languages[i] = found.language[:35] or None  # the longest language tag that BCP 47 asks software to support
             before[i] = len(text)
             problems[i] = found.problem or None
+            if found.kind:
+                kinds[i], lost[i] = found.kind, round(found.lost, 3)
         plain = pa.array(texts, pa.large_string())
-        columns = [titles, languages, before, pc.utf8_length(plain), problems]
+        columns = [titles, languages, before, pc.utf8_length(plain), problems, kinds, lost]
         fields = list(self.signals)
         arrays = [pa.array(c, f.type) if isinstance(c, list) else c for c, f in zip(columns, fields, strict=True)]
         batch = document.with_column(batch, "text", plain)
@@ -126,7 +138,8 @@ def _run_engine(engine: Callable[[str], ExtractedPage], html: str) -> ExtractedP
         return ExtractedPage("", problem=f"{type(error).__name__}: {error}")
     # a soft hyphen is a place where a browser may break a word, and no part of it
     text, title = found.text.replace("\xad", ""), document.clean_text(found.title).replace("\xad", "")
-    return ExtractedPage(text, title, document.clean_text(found.language), found.problem)
+    language = document.clean_text(found.language)
+    return ExtractedPage(text, title, language, found.problem, found.kind, found.lost)
 
 
 def _nested_too_deep(html: str) -> bool:
@@ -154,10 +167,41 @@ def _extract_auto(html: str) -> ExtractedPage:
     title, language = page.title, page.language
     if not page.text and (frames := _noframes(html)):  # all the text that a page of frames has
         page = blocks.parse_page(frames)
-    text = plain_text.render(page, main_content.main_content_blocks(page))
+    kind = page_kind.page_kind(html, page)
+    text = _main_text(page, kind)
+    if len(text) < _MIN_WHOLE_TEXT_CHARS:  # a script may build the page
+        for other in embedded_text.without_scripts(html):
+            found = _main_text(blocks.parse_page(other), kind)
+            text = found if len(found) > _MIN_GAIN * len(text) + _MIN_MAIN_TEXT_CHARS else text
+    text = _with_json_ld(html, text, kind)
     if len(text) < _MIN_MAIN_TEXT_CHARS:
         text = max(text, plain_text.render(page, list(range(len(page.text)))), key=len)
-    return ExtractedPage(text, title, language)
+    lost = 1 - min(1.0, len(text) / page.visible_chars) if page.visible_chars else 0.0
+    return ExtractedPage(text, title, language, kind=kind, lost=lost)
+
+
+def _main_text(page: blocks.PageBlocks, kind: str) -> str:
+    return plain_text.render(page, main_content.main_content_blocks(page, kind))
+
+
+def _with_json_ld(html: str, text: str, kind: str) -> str:
+    """The text, with or as what the page's JSON-LD carries of it."""
+    if "ld+json" not in html or (len(text) >= _MIN_WHOLE_TEXT_CHARS and kind != "product"):
+        return text
+    flat = " ".join(text.split())
+    for item in embedded_text.json_ld(html):
+        carried = embedded_text.written_text(item)
+        if len(carried) < _MIN_CARRIED_CHARS:
+            continue
+        page = blocks.parse_page(embedded_text.as_page(carried))
+        body = plain_text.render(page, list(range(len(page.text))))
+        if " ".join(body.split())[:_SAME_CHARS] in flat:
+            continue
+        if "Product" in embedded_text.types(item):
+            return f"{text}\n\n{body}" if text else body
+        if len(body) > _MIN_GAIN * len(text):
+            return body
+    return text
 
 
 def _noframes(html: str) -> str:

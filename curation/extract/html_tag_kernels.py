@@ -2,7 +2,8 @@
 
 Names are compared by their 64-bit FNV-1a hash (Fowler, Noll and Vo), computed while the bytes are read: from
 14695981039346656037 on, h = (h xor byte) * 1099511628211 mod 2^64. An element is hidden when an attribute says so:
-`hidden`, `aria-hidden="true"`, `style="display: none"`, class `headerlink`, or a role that is not content.
+`hidden`, `aria-hidden="true"`, `style="display: none"`, a class for the sign of a link or for line numbers, or a role
+that is not content.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import numpy as np
 
 from curation.kernels import BYTES, kernel
 
-INLINE, VOID, NEVER, RAW, ANCHOR, BR, PRE, BODY = 1, 2, 4, 8, 16, 32, 64, 128  # what a tag is
+# What a tag is
+INLINE, VOID, NEVER, RAW, ANCHOR, BR, PRE, BODY, CELL, HEADING, BUTTON = (1 << bit for bit in range(11))
 
 _FNV_OFFSET_BASIS, _FNV_PRIME = 14695981039346656037, 1099511628211  # FNV-1a, 64 bits
 
@@ -30,14 +32,28 @@ FNV_START, FNV_PRIME = np.uint64(_FNV_OFFSET_BASIS), np.uint64(_FNV_PRIME)
 _HIDDEN_ATTRIBUTE, _ARIA, _STYLE, _ROLE, _CLASS = (
     np.uint64(fnv1a(n)) for n in ("hidden", "aria-hidden", "style", "role", "class")
 )
-_HREF, _TRUE, _HEADERLINK = (np.uint64(fnv1a(n)) for n in ("href", "true", "headerlink"))
-_NAMING_ATTRIBUTES = np.array(sorted(fnv1a(n) for n in ("id", "itemprop", "data-component", "data-testid")), np.uint64)
+_HREF, _TRUE = (np.uint64(fnv1a(n)) for n in ("href", "true"))
+# Attributes besides class and role that blocks.py reads
+_NAMING_NAMES = """
+id itemprop data-component data-testid colspan rowspan start value
+"""
+_NAMING_ATTRIBUTES = np.array(sorted(fnv1a(n) for n in _NAMING_NAMES.split()), np.uint64)
+# Classes of what a page shows beside its text: the sign of a heading's link, numbers of code lines (Pygments, GitHub)
+_HIDDEN_NAMES = """
+headerlink anchor-link hash-link linenos lineno linenodiv linenumber line-number blob-num lnt
+"""
+# Classes of elements whose white space is code: a line of GitHub's, CodeMirror's and Monaco's code views
+_VERBATIM_NAMES = """
+blob-code blob-code-inner react-code-text codemirror-line cm-line view-line
+"""
+_HIDDEN_CLASSES = np.array(sorted(fnv1a(n) for n in _HIDDEN_NAMES.split()), np.uint64)
+_VERBATIM_CLASSES = np.array(sorted(fnv1a(n) for n in _VERBATIM_NAMES.split()), np.uint64)
 _ASIDE_NAMES = """
 navigation search dialog menu menubar toolbar tablist alert banner contentinfo
 """
 _ASIDE_ROLES = np.array(sorted(fnv1a(n) for n in _ASIDE_NAMES.split()), np.uint64)
 
-HAS_HREF, IS_HIDDEN, HAS_NAME = 1, 2, 4
+HAS_HREF, IS_HIDDEN, HAS_NAME, IS_VERBATIM = 1, 2, 4, 8
 
 
 @kernel((BYTES, nb.int64, nb.int64))
@@ -61,14 +77,28 @@ def is_display_none(data, i, hi):  # type: ignore[no-untyped-def]
 
 
 @kernel((BYTES, nb.int64, nb.int64))
+def tag_end(data, i, n):  # type: ignore[no-untyped-def]
+    """Position of the `>` that ends the tag at i, or n. A quote opens a value only after `=`: names of attributes can
+    hold quotes (`<img alt="5" screen">` has one named `screen"`). A `=` that begins a name belongs to the name."""
+    while i < n and data[i] != 62:
+        if data[i] == 61 and i + 1 < n and data[i + 1] == 34 and not (data[i - 1] == 32 or 9 <= data[i - 1] <= 13):
+            i += 2
+            while i < n and data[i] != 34:
+                i += 1
+        i += 1
+    return min(i, n)
+
+
+@kernel((BYTES, nb.int64, nb.int64))
 def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
-    """Flags of the attributes in [i, hi): HAS_HREF, IS_HIDDEN, HAS_NAME (a class, id, role or the like)."""
+    """Flags of the attributes in [i, hi): HAS_HREF, IS_HIDDEN, HAS_NAME (a class, id or the like), IS_VERBATIM."""
     attribute_flags = 0
     while i < hi:
         if data[i] == 32 or 9 <= data[i] <= 13:
             i += 1
             continue
-        name = FNV_START
+        name = (FNV_START ^ np.uint64(data[i])) * FNV_PRIME
+        i += 1
         while i < hi and data[i] != 61 and data[i] != 32:
             name = (name ^ np.uint64(data[i])) * FNV_PRIME
             i += 1
@@ -90,7 +120,22 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
         elif name == _STYLE:
             if is_display_none(data, lo, end):
                 attribute_flags |= IS_HIDDEN
-        elif name == _ARIA or name == _CLASS or name == _ROLE:  # noqa: SIM109
+        elif name == _CLASS:
+            attribute_flags |= HAS_NAME
+            value = FNV_START
+            for k in range(lo, end + 1):
+                c = data[k] if k < end else 32
+                if c != 32 and not 9 <= c <= 13:
+                    value = (value ^ np.uint64(c | 32 if 65 <= c <= 90 else c)) * FNV_PRIME
+                    continue
+                for m in range(len(_HIDDEN_CLASSES)):
+                    if _HIDDEN_CLASSES[m] == value:
+                        attribute_flags |= IS_HIDDEN
+                for m in range(len(_VERBATIM_CLASSES)):
+                    if _VERBATIM_CLASSES[m] == value:
+                        attribute_flags |= IS_VERBATIM
+                value = FNV_START
+        elif name == _ARIA or name == _ROLE:  # noqa: SIM109
             value = FNV_START
             for k in range(lo, end):
                 c = data[k]
@@ -100,12 +145,9 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
                     attribute_flags |= IS_HIDDEN
             else:
                 attribute_flags |= HAS_NAME
-                if name == _CLASS and value == _HEADERLINK:
-                    attribute_flags |= IS_HIDDEN
-                if name == _ROLE:
-                    for k in range(len(_ASIDE_ROLES)):
-                        if _ASIDE_ROLES[k] == value:
-                            attribute_flags |= IS_HIDDEN
+                for k in range(len(_ASIDE_ROLES)):
+                    if _ASIDE_ROLES[k] == value:
+                        attribute_flags |= IS_HIDDEN
         else:
             for k in range(len(_NAMING_ATTRIBUTES)):
                 if _NAMING_ATTRIBUTES[k] == name:

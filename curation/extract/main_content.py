@@ -15,11 +15,13 @@ languages and on news pages.
 
 from __future__ import annotations
 
+import functools
 import re
 
 from curation.extract.blocks import PageBlocks, heading_level, subtree_sums
 
 _KEEP_MIN_SHARE = 0.5  # a container with this share of the prose is content whatever it is called
+_WEAK_MAX_PROSE = 30  # characters of prose, list items and cells that a box of an open name may hold and still go
 _KEEP_MIN_CHARS = 140  # ... and this many characters: on a page of two lines a copyright notice is most of the prose
 _MIN_PROSE_OUTSIDE_COMMENTS = 0.1  # share of prose; with less outside of them, comments are the page's content
 _DESCEND_MIN_SHARE = 0.8  # a child with this share of its parent's prose is entered
@@ -37,18 +39,34 @@ _PART_TAGS = frozenset(
 LAYOUT_CELL_CHARS = 200  # a table with a longer block in a cell is there for the page's layout
 _MIN_SENTENCE_CHARS = 25  # shorter blocks are too short to judge
 
-_JUNK_NAME = re.compile(
-    r"(?:^|[\s_-])(?:linenos?|line-?numbers?|lineno|blob-num|gutter|shar(?:e|es|ing)|sharedaddy|addthis\w*|addtoany\w*|"
-    r"socials?|follow-?us|related\w*|recommend\w*|recirc\w*|promos?|promoted|sponsor\w*|adverts?|advertis\w*|ads?|dfp|banner|"
-    r"breadcrumbs?|cookies?|consent|gdpr|newsletter\w*|subscri\w+|signup|sign-up|sidebar\w*|side-bar|rail|widgets?|footer|"
-    r"navigation|navbar|nav|menu|submenu|popup|modal|overlay|lightbox|toolbar|pagination|pager|paging|tags|taglist|tag-list|"
-    r"byline|author-?(?:bio|info|box|card|meta)|bio|post-?meta|entry-?meta|article-?meta|postmetadata|dateline|timestamp|"
-    r"skip-?link|sr-only|visually-?hidden|screen-reader\w*|hidden|print-?only|noprint|copyright|disclaimer|trending|popular|"
-    r"most-?read|more-?(?:stories|news|from|on)|read-?(?:more|next|also)|see-?also|you-?may|teasers?|outbrain\w*|taboola\w*|"
-    r"masthead|site-?header|topbar|utility|search\w*|login|user-?menu|editsection|mw-editsection|catlinks|printfooter|"
-    r"jump-?(?:link|to-nav)|sphinxsidebar\w*|credits?|caption\w*|wp-caption-text|figcaption|image-?meta|slideshow\w*|"
+# A class that names something else than content, as a whole, with words before it that say whose it is and words after
+# it that say its shape. `has-sidebar` and `content-sidebar` are layouts.
+_JUNK_CLASS = re.compile(
+    r"(?!(?:has|no|with|without|content|full|hide|left|right|non)[-_])(?:[a-z0-9]+[-_]+){0,3}?"
+    r"(?:shar(?:e|es|ing)|sharedaddy|addthis\w*|addtoany\w*|socials?|follow-?us|related|related-?(?:posts?|articles?|stories|"
+    r"links?|content)|recommended|recommendations|recirc\w*|sponsored|adverts?|advertis(?:ing|ements?)|ads?|dfp|breadcrumbs?|"
+    r"cookies?|consent|gdpr|newsletter|newsletter-?signup|subscribe|subscription|signup|sign-up|sidebar\d?|side-bar|footer|"
+    r"navigation|navbar|nav|submenu|popup|tagcloud|taglist|tag-list|byline|"
+    r"author-?(?:bio|info|box|card|meta)|(?:post|entry|article)-?meta|postmetadata|skip-?link|sr-only|visually-?hidden|"
+    r"screen-reader\w*|noprint|trending|most-?read|read-?(?:next|also)|outbrain\w*|taboola\w*|masthead|"
+    r"site-?header|topbar|login|register|registration|user-?menu|wp-caption-text|"
+    r"(?:image|photo|img|media)-?(?:captions?|credits?)|captions?|figcaption|signature|"
+    r"(?:user|poster|member)-?(?:info|profile|details)|userdetails|postprofile|cauthorpane|cauthorpane_\w+|"
+    r"ipscomment_author|editsection|catlinks|printfooter|jump-?to-nav|sphinxsidebar\w*)"
+    r"(?:[-_]+(?:links?|buttons?|btns?|bar|box|block|list|items?|container|wrapper|wrap|section|area|widget|icons?|inner|"
+    r"outer|module|region|tools?|group|panel|holder|menu|form|cta|top|bottom|desktop|mobile|\d+))*"
+)
+# A word of a class that leaves it open: the box goes only if it holds no code, table, list or prose
+_WEAK_NAME = re.compile(
+    r"(?:^|[\s_-])(?:shar(?:e|es|ing)|socials?|follow-?us|related\w*|recommend\w*|recirc\w*|promos?|promoted|sponsor\w*|"
+    r"adverts?|advertis\w*|ads?|banner|breadcrumbs?|cookies?|consent|newsletter\w*|subscri\w+|signup|sign-up|sidebar\w*|rail|"
+    r"footer|navigation|navbar|nav|menu|popup|modal|overlay|lightbox|toolbar|pagination|pager|paging|tags|taglist|byline|"
+    r"author-?(?:bio|info|box|card|meta)|bio|post-?meta|entry-?meta|article-?meta|dateline|timestamp|print-?only|"
+    r"copyright|disclaimer|trending|popular|more-?(?:stories|news|from|on)|read-?(?:more|next|also)|see-?also|you-?may|"
+    r"teasers?|utility|search\w*|login|jump-?(?:link|to-nav)|credits?|caption\w*|wp-caption-text|image-?meta|slideshow\w*|"
     r"gallery|carousel|poll|rating\w*|feedback|correction|toc|table-of-contents|donat\w+)(?=$|[\s_-])"
 )
+_REVIEW_NAME = re.compile(r"(?:^|[\s_-])(?:customer-?)?(?:reviews?|ratings?)(?=$|[\s_-])")  # of a product
 _COMMENT_NAME = re.compile(r"(?:^|[\s_-])(?:comments?|commentlist|respond|replies|disqus\w*|livefyre)(?=$|[\s_-])")
 # Han, kana, Hangul: one such letter carries as much as two or three of an alphabet
 _WIDE_LETTERS = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
@@ -56,27 +74,32 @@ _CONTENT_NAME = re.compile(
     r"articlebody|article-?(?:body|content|text|copy)|(?:post|entry|story|page|main|body)-?(?:content|body|text|copy)|"
     r"storytext|post__content|entry__content|blog-?post|(?:^|[\s#])(?:content|body|main|document|article|story|post|entry)(?:$|\s)"
 )
-_JUNK_TAGS = frozenset(
-    ("aside", "footer", "form", "fieldset", "figcaption", "figure", "menu", "address", "legend", "optgroup")
-)
+_JUNK_TAGS = frozenset(("footer", "figure", "figcaption", "optgroup", "form"))
+_WEAK_TAGS = frozenset(("aside", "fieldset", "menu", "address", "legend"))
 _CONTENT_TAGS = frozenset(("article", "main"))
+_STAYS_NAME = re.compile(r"(?:^|[\s#])(?:articlebody|question|mainentity|post-?cell)(?:$|\s)")
+_STAYS_MIN_SHARE = 0.02
 _SENTENCE = re.compile(r"[.!?;:,。！？、，।۔؟…][\"'”’)\]]*(?:\s|$)|[。！？、，]")
 
 
-def main_content_blocks(page: PageBlocks) -> list[int]:
+def main_content_blocks(page: PageBlocks, kind: str = "article") -> list[int]:
     """Indices of the blocks that are the page's main content, in page order. Empty for a page without text."""
     if not page.text:
         return []
     sizes = [len(t) for t in page.text]
     prose = [_prose_chars(page, i, sizes[i]) for i in range(len(sizes))]
-    dropped = _junk_containers(page, prose)
+    dropped = _junk_containers(page, prose, kind)
     for i, node in enumerate(page.container):
         if dropped[node]:
             prose[i] = sizes[i] = 0
+        elif kind == "listing":
+            prose[i] = sizes[i]
     linked = [0 if dropped[n] else c for n, c in zip(page.container, page.link_chars, strict=True)]
     size_of, linked_of, prose_of = subtree_sums(page, sizes), subtree_sums(page, linked), subtree_sums(page, prose)
     top = _main_container(page, prose_of)
     inside = _descendants(page, top)
+    if kind == "listing":
+        return [i for i, node in enumerate(page.container) if inside[node] and not dropped[node]]
     return _select_blocks(page, inside, dropped, size_of, linked_of, prose_of)
 
 
@@ -97,16 +120,23 @@ def _prose_chars(page: PageBlocks, i: int, size: int) -> int:
     return own if sentence and size > 80 else own // 3
 
 
-def _junk_containers(page: PageBlocks, prose: list[int]) -> list[bool]:
+def _junk_containers(page: PageBlocks, prose: list[int], kind: str = "article") -> list[bool]:
     """For each container whether it is, or is inside, something that is not content by its name or tag.
 
     Comments are not content, unless the page has hardly anything else: then they are.
     """
     prose_of = subtree_sums(page, prose)
+    layout = layout_table_rows(page)
+    solid = [
+        len(text) if page.verbatim[n] or (page.tag[n] in ("td", "th") and page.parent[n] not in layout) else 0
+        for n, text in zip(page.container, page.text, strict=True)
+    ]
+    solid_of = subtree_sums(page, solid)  # code and tables
+    held_of = subtree_sums(page, [_held_chars(page, i, p) for i, p in enumerate(prose)])
     whole = max(1, prose_of[0])
     verdicts: dict[tuple[str, str], int] = {}
     out: list[bool] = []
-    said: list[int] = []  # the kind of junk that the container is in: 1 a comment, 2 other
+    said: list[int] = []  # the kind of junk that the container is in
     for node, tag in enumerate(page.tag):
         up = page.parent[node]
         if up >= 0 and out[up]:
@@ -116,9 +146,13 @@ def _junk_containers(page: PageBlocks, prose: list[int]) -> list[bool]:
         key = (tag, page.names[node])
         if key not in verdicts:
             verdicts[key] = _junk_kind(*key)
+            if kind == "product" and not verdicts[key] and _REVIEW_NAME.search(page.names[node]):
+                verdicts[key] = 1
+        junk = verdicts[key] if verdicts[key] != 1 or kind != "forum" else 0  # a forum's comments are its content
         kept = prose_of[node] >= max(_KEEP_MIN_SHARE * whole, _KEEP_MIN_CHARS)
-        out.append(verdicts[key] > 0 and tag != "body" and not kept)
-        said.append(verdicts[key])
+        kept = kept or solid_of[node] > 0 or (junk == 3 and held_of[node] > _WEAK_MAX_PROSE)
+        out.append(junk > 0 and tag != "body" and not kept)
+        said.append(junk)
     if 1 in verdicts.values():
         comments = sum(p for p, node in zip(prose, page.container, strict=True) if out[node] and said[node] == 1)
         others = sum(p for p, node in zip(prose, page.container, strict=True) if not out[node])
@@ -128,17 +162,31 @@ def _junk_containers(page: PageBlocks, prose: list[int]) -> list[bool]:
 
 
 def _junk_kind(tag: str, names: str) -> int:
-    """1 for comments, 2 for other junk, 0 for neither, by tag and classes. The id counts only where it starts with such
-    a word, and not in a section, whose id is its subject (`comments`)."""
+    """1 for comments, 2 for other junk, 3 for what is junk if it holds no content, 0 for content, by tag and classes.
+    The id counts only where it starts with such a word, and not in a section, whose id is its subject (`comments`)."""
     if tag in _JUNK_TAGS:
         return 2
     words = names.split()
-    classes = " ".join(w for w in words if w[0] != "#")
-    section = tag == "section" or "sect" in classes
+    classes = [w for w in words if w[0] != "#"]
+    section = tag == "section" or any("sect" in w for w in classes)
     ids = [] if section else [w[1:] for w in words if w[0] == "#"]
-    if _JUNK_NAME.search(classes) or any(map(_JUNK_NAME.match, ids)):
+    if any(map(_is_junk_class, classes)) or any(map(_is_junk_class, ids)):
         return 2
-    return 1 if _COMMENT_NAME.search(classes) or any(map(_COMMENT_NAME.match, ids)) else 0
+    text = " ".join(classes)
+    if _COMMENT_NAME.search(text) or any(map(_COMMENT_NAME.match, ids)):
+        return 1
+    return 3 if tag in _WEAK_TAGS or _WEAK_NAME.search(text) or any(map(_WEAK_NAME.match, ids)) else 0
+
+
+@functools.lru_cache(1 << 14)
+def _is_junk_class(name: str) -> bool:
+    return _JUNK_CLASS.fullmatch(name) is not None
+
+
+def _held_chars(page: PageBlocks, i: int, prose: int) -> int:
+    """Characters of a block that are prose, or text of a list or a table without a link."""
+    tag = page.tag[page.container[i]]
+    return max(prose, len(page.text[i]) - page.link_chars[i] if tag in ("li", "td", "th", "dd") else 0)
 
 
 def _main_container(page: PageBlocks, prose_of: list[int]) -> int:
@@ -151,6 +199,7 @@ def _main_container(page: PageBlocks, prose_of: list[int]) -> int:
     for node, up in enumerate(page.parent):
         if page.tag[node] in ("h1", "h2"):
             headings.setdefault(up, node)
+    says_of = _named_prose(page, prose_of)
     top, says = 0, False
     while below := children.get(top):
         best = max(below, key=lambda n: (prose_of[n], -n))
@@ -164,10 +213,29 @@ def _main_container(page: PageBlocks, prose_of: list[int]) -> int:
         )
         if not named and headings.get(top, best) < best:  # the title is right here
             break
+        if any(n < best and says_of[n] > _STAYS_MIN_SHARE * prose_of[top] for n in below):  # never left outside
+            break
         if page.tag[best] in _NEVER_ENTERED_TAGS or prose_of[best] < (0.99 if alike else needed) * prose_of[top]:
             break
         top, says = best, says or named
     return top
+
+
+def _named_prose(page: PageBlocks, prose_of: list[int]) -> list[int]:
+    """For each container the prose below it that says that it is the article, the question or its text."""
+    own = [0] * len(page.tag)
+    count = [0] * len(page.tag)
+    inside = [False] * len(page.tag)
+    stays = {name for name in set(page.names) if _STAYS_NAME.search(name)}
+    for node, tag in enumerate(page.tag):
+        up = page.parent[node]
+        inside[node] = up >= 0 and inside[up]
+        if not inside[node] and (tag == "article" or page.names[node] in stays):
+            inside[node], own[node], count[node] = True, prose_of[node], 1
+    for node in range(len(own) - 1, 0, -1):
+        own[page.parent[node]] += own[node]
+        count[page.parent[node]] += count[node]
+    return [chars if number == 1 else 0 for chars, number in zip(own, count, strict=True)]  # several are teasers
 
 
 def _look_like_sections(page: PageBlocks, one: int, other: int, names: set[str]) -> bool:
@@ -195,6 +263,7 @@ def _select_blocks(
 ) -> list[int]:
     """The blocks inside the main container that are not mostly links."""
     layout = layout_table_rows(page)
+    in_text = _lists_in_text(page, prose_of, linked_of, size_of)
     out = [False] * len(page.tag)
     for node, tag in enumerate(page.tag):
         if not inside[node] or dropped[node]:
@@ -203,7 +272,7 @@ def _select_blocks(
         if up >= 0 and inside[up] and not out[up]:
             continue
         dense = linked_of[node] > _MAX_LINK_SHARE * size_of[node] and prose_of[node] < 0.2 * size_of[node]
-        out[node] = not dense or (tag in _PART_TAGS and up not in layout)
+        out[node] = not dense or node in in_text or (tag in _PART_TAGS and up not in layout)
     chosen = []
     for i, node in enumerate(page.container):
         if out[node] and (
@@ -211,6 +280,26 @@ def _select_blocks(
         ):
             chosen.append(i)
     return _without_trailing_headings(page, chosen)
+
+
+def _lists_in_text(page: PageBlocks, prose_of: list[int], linked_of: list[int], size_of: list[int]) -> set[int]:
+    """Lists of links that are part of a text: a paragraph directly before and directly after, or before it and text
+    beside the links."""
+    found = set()
+    last: dict[int, tuple[int, int]] = {}  # container -> its last child, and the list that waits for a paragraph
+    for node, tag in enumerate(page.tag):
+        up = page.parent[node]
+        before, waiting = last.get(up, (-1, -1))
+        paragraph = tag == "p" and prose_of[node] > 0
+        if waiting >= 0 and paragraph:
+            found.add(waiting)
+        waiting = -1
+        if tag in ("ul", "ol") and before >= 0 and page.tag[before] == "p" and prose_of[before] > 0:
+            if linked_of[node] <= _MAX_BLOCK_LINK_SHARE * size_of[node]:
+                found.add(node)
+            waiting = node
+        last[up] = (node, waiting)
+    return found
 
 
 def layout_table_rows(page: PageBlocks) -> set[int]:

@@ -1,36 +1,39 @@
 """Writes blocks as plain text with their line structure.
 
 Blank lines separate paragraphs and headings; list items begin with `- ` or their number, indented by the depth of their
-list; a table row is a line of cells separated by ` | `; code keeps every space.
+list; a table row is a line of cells separated by ` | `, with nothing in an empty one; code keeps every space.
 """
 
 from __future__ import annotations
 
+import re
+
 from curation.extract.blocks import PageBlocks
 from curation.extract.main_content import layout_table_rows
+
+_MAX_SPAN = 100  # columns or rows that a cell covers at most: pages ask for thousands
+_LINE_NUMBERS = re.compile(r"[\d\s]+")
+_LINE_CLASSES = frozenset(("line", "code-line", "token-line", "ace_line", "crayon-line"))
 
 
 def render(page: PageBlocks, chosen: list[int]) -> str:
     """The text of the chosen blocks (indices in page order)."""
     ancestors = _Ancestors(page)
     layout = layout_table_rows(page)
+    tables = _Tables(page, chosen, ancestors, layout)
     out: list[str] = []
     items: set[int] = set()
-    last_row = last_cell = last_item = -1
+    last_row = last_item = last_node = -1
     for i in chosen:
         node, text = page.container[i], page.text[i]
-        row, cell, item = ancestors.row(node), ancestors.cell(node), ancestors.item(node)
+        row, item = ancestors.row(node), ancestors.item(node)
         if row >= 0 and row not in layout:
-            text = " ".join(text.split()) if page.tag[node] != "pre" else text
-            if row == last_row:
-                out.append((" " if cell == last_cell else " | ") + text)
-            else:
-                out.append(
-                    ("\n" if last_row >= 0 and ancestors.table(row) == ancestors.table(last_row) else "\n\n") + text
-                )
-            last_row, last_cell, last_item = row, cell, -1
+            if row != last_row:
+                same = last_row >= 0 and ancestors.table(row) == ancestors.table(last_row)
+                out.append(("\n" if same else "\n\n") + tables.row(row))
+            last_row, last_item, last_node = row, -1, node
             continue
-        last_row = last_cell = -1
+        code = page.verbatim[node]
         if item >= 0 and item not in items:
             items.add(item)
             indent = "  " * (ancestors.depth(item) - 1)
@@ -38,11 +41,73 @@ def render(page: PageBlocks, chosen: list[int]) -> str:
             same_list = last_item >= 0 and ancestors.outermost(item) == ancestors.outermost(last_item)
             out.append(("\n" if same_list else "\n\n") + text)
         elif item >= 0 and item == last_item:
-            out.append("\n" + "  " * ancestors.depth(item) + text if page.tag[node] != "pre" else "\n" + text)
+            out.append("\n" + text if code else "\n" + "  " * ancestors.depth(item) + text)
         else:
-            out.append("\n\n" + text)
-        last_item = item
+            line = last_node >= 0 and last_row < 0 and _lines_of_code(page, last_node, node)
+            out.append(("\n" if line else "\n\n") + text)
+        last_row, last_item, last_node = -1, item, node
     return "".join(out).strip("\n")
+
+
+def _lines_of_code(page: PageBlocks, one: int, other: int) -> bool:
+    """Whether two containers are lines of one code view."""
+    if page.parent[one] != page.parent[other] or page.tag[one] != page.tag[other]:
+        return False
+    if page.verbatim[one] and page.verbatim[other]:
+        return page.tag[one] != "pre"
+    return not _LINE_CLASSES.isdisjoint(page.names[one].split()) and one != other
+
+
+class _Tables:
+    """Writes table rows with each cell in its column: an empty cell, and what a span covers, keep their place."""
+
+    def __init__(self, page: PageBlocks, chosen: list[int], ancestors: _Ancestors, layout: set[int]) -> None:
+        self._numbers = page.numbers
+        self._cells: dict[int, list[int]] = {}  # row -> its cells
+        self._text: dict[int, list[str]] = {}  # cell -> the texts of its chosen blocks
+        self._code: set[int] = set()  # cells that hold code
+        self._covered: dict[int, dict[int, int]] = {}  # table -> column -> rows that a cell above still covers
+        self._ancestors = ancestors
+        cells = []
+        for node, tag in enumerate(page.tag):
+            if tag in ("td", "th") and ancestors.row(node) >= 0:
+                cells.append(node)
+                self._cells.setdefault(ancestors.row(node), []).append(node)
+        if not cells:
+            return
+        for i in chosen:
+            node = page.container[i]
+            if (cell := ancestors.cell(node)) >= 0:
+                code = page.verbatim[node]
+                self._text.setdefault(cell, []).append(page.text[i] if code else " ".join(page.text[i].split()))
+                self._code |= {cell} if code else set()
+
+    def row(self, row: int) -> str:
+        """One row as a line; code alone in its row is written as it is."""
+        cells = self._cells.get(row, [])
+        full = [cell for cell in cells if cell in self._text]
+        if len(full) > 1 and self._code.issuperset(full):  # the numbers of its lines beside code
+            full = [cell for cell in full if not _LINE_NUMBERS.fullmatch("".join(self._text[cell]))] or full
+        if len(full) == 1 and full[0] in self._code:
+            return "\n".join(self._text[full[0]])
+        covered = self._covered.setdefault(self._ancestors.table(row), {})
+        line: list[str] = []
+        for cell in cells:
+            self._fill_covered(line, covered)
+            numbers = self._numbers.get(cell, {})
+            columns = min(max(1, numbers.get("colspan", 1)), _MAX_SPAN)
+            if (rows := min(numbers.get("rowspan", 1), _MAX_SPAN)) > 1:
+                covered |= dict.fromkeys(range(len(line), len(line) + columns), rows - 1)
+            line += [" ".join(self._text.get(cell, [])), *[""] * (columns - 1)]
+        self._fill_covered(line, covered)
+        return " | ".join(line).rstrip(" ") if any(line) else ""
+
+    @staticmethod
+    def _fill_covered(line: list[str], covered: dict[int, int]) -> None:
+        while (rows := covered.pop(len(line), 0)) > 0:
+            if rows > 1:
+                covered[len(line)] = rows - 1
+            line.append("")
 
 
 class _Ancestors:
@@ -55,7 +120,7 @@ class _Ancestors:
         self._table: list[int] = []
         self._depth: list[int] = []
         self._outermost: list[int] = []
-        self._number: list[int] = []
+        self._number: dict[int, int] = {}
         count: dict[int, int] = {}
         for node, tag in enumerate(page.tag):
             up = page.parent[node]
@@ -69,10 +134,10 @@ class _Ancestors:
             self._depth.append((self._depth[up] if above else 0) + (tag in ("ul", "ol", "menu")))
             outer = self._outermost[up] if above else -1
             self._outermost.append(node if outer < 0 and tag in ("ul", "ol", "menu") else outer)
-            number = 0
             if tag == "li" and above and page.tag[up] == "ol":
-                number = count[up] = count.get(up, 0) + 1
-            self._number.append(number)
+                before = count.get(up, page.numbers.get(up, {}).get("start", 1) - 1)
+                count[up] = page.numbers.get(node, {}).get("value", before + 1)
+                self._number[node] = count[up]
 
     def item(self, node: int) -> int:
         return self._item[node]
@@ -94,4 +159,4 @@ class _Ancestors:
         return self._outermost[item]
 
     def bullet(self, item: int) -> str:
-        return f"{self._number[item]}. " if self._number[item] else "- "
+        return f"{self._number[item]}. " if item in self._number else "- "

@@ -57,7 +57,13 @@ def leakage_group_stages(corpus: Corpus, max_texts: int, clusters: Sequence[str]
 def split_hashes(texts: pa.Array, seed: int) -> U64:
     """The split hash of each text: the keyed hash of its xxh3-128, so equal texts have equal ones. uint64 [n]."""
     hashes = [xxhash.xxh3_128_digest((t or "").encode()) for t in texts.to_pylist()]
-    return hash_with_seed(pa.array(hashes, pa.binary(16)), seed, "split")
+    return keyed_split_hashes(pa.array(hashes, pa.binary(16)), seed)
+
+
+def keyed_split_hashes(text_hashes: pa.Array, seed: int) -> U64:
+    """The split hashes of texts with these hashes (`text_hash`; null: no text). uint64 [n]."""
+    none = pa.scalar(xxhash.xxh3_128_digest(b""), pa.binary(16))
+    return hash_with_seed(text_hashes.fill_null(none) if text_hashes.null_count else text_hashes, seed, "split")
 
 
 def _count(batch: pa.RecordBatch) -> Mapping[str, int]:
@@ -67,8 +73,8 @@ def _count(batch: pa.RecordBatch) -> Mapping[str, int]:
 def _document_keys(
     seed: int, clusters: Sequence[str], partitions: int, rows: Iterator[pa.RecordBatch], documents: Documents
 ) -> Iterator[pa.RecordBatch]:
-    for batch in documents.batches(["doc_id", "url", "text", *clusters]):
-        text = split_hashes(batch.column("text"), seed)
+    for batch in documents.batches(["doc_id", "url", "text_hash", *clusters]):
+        text = keyed_split_hashes(batch.column("text_hash"), seed)
         keys, key_rows = text.tolist(), list(range(len(text)))
         for row, url in enumerate(batch.column("url").to_pylist()):
             if url and url.strip():

@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,7 +33,7 @@ from curation.document import SOURCE
 from curation.packing import leakage_groups, mixing, train_validation_split
 from curation.packing.external_sort import ExternalSorter
 from curation.packing.tokenizer.encode import Encoder, open_encoder
-from curation.packing.tokenizer.fertility import COUNTED, LanguageCounts
+from curation.packing.tokenizer.fertility import LanguageCounts
 from curation.packing.tokenizer.load_tokenizer import load_tokenizer
 from curation.packing.tokenizer.train_tokenizer import refuse_empty_corpus
 from curation.seeded_hash import hash_with_seed, prefix
@@ -108,8 +109,10 @@ def shard_stages(
             buckets += 1 << bucket_bits
     schema = _rows_schema(encoder.vocab)
     run = partial(_tokenize, corpus.seed, tokenizer, encoder.sha256, eos, validation, layout, route, language)
-    counted = yield Stage("tokenize", run, schema, buckets, at="documents", counters=_count_tokens)
-    places = _assign_buckets(layout, counted.counters, tokens_per_shard)
+    counters = LanguageCounts.from_metadata
+    counted = yield Stage("tokenize", run, schema, buckets, at="documents", counters=counters, weigh=_tokens)
+    assert counted.weights is not None
+    places = _assign_buckets(layout, counted.weights.tolist(), tokens_per_shard)
     groups = [sorted(group) for _, group in sorted(_buckets_by_shard(places).items())]
     write = partial(_write_shard, schema, encoder.vocab, encoder.eos, encoder.sha256, places)
     yield Stage("shards", write, pa.schema([]), groups=groups, sink=True)
@@ -129,12 +132,12 @@ ShardPlace = tuple[str, str, int]  # split, domain, index of the shard
 
 
 def _assign_buckets(
-    layout: Mapping[tuple[str, str], tuple[int, int]], counters: Mapping[str, int], tokens_per_shard: int
+    layout: Mapping[tuple[str, str], tuple[int, int]], counts: Sequence[int], tokens_per_shard: int
 ) -> dict[int, ShardPlace]:
-    """The shard of each non-empty bucket."""
+    """The shard of each non-empty bucket, by the tokens of all buckets."""
     places: dict[int, ShardPlace] = {}
     for (name, domain), (first, bucket_bits) in layout.items():
-        tokens = [counters.get(f"tokens/{first + i}", 0) for i in range(1 << bucket_bits)]
+        tokens = counts[first : first + (1 << bucket_bits)]
         shard_bits = min(bucket_bits, hash_prefix_bits(sum(tokens), tokens_per_shard))
         while shard_bits < bucket_bits and max(_sum_neighbours(tokens, shard_bits)) > shards.MAX_TOKENS:
             shard_bits += 1  # an average of 2^30 with one above it
@@ -208,19 +211,10 @@ def _tokenize(
     yield pa.RecordBatch.from_pylist([], schema=schema.with_metadata(languages.to_metadata()))
 
 
-def _count_tokens(batch: pa.RecordBatch) -> Mapping[str, int]:
-    """Counts documents, tokens and text_bytes of each bucket (EOS included) and of each language (without EOS)."""
-    if batch.num_rows == 0:
-        return LanguageCounts.from_metadata(batch)
-    buckets, where = np.unique(batch.column("to").to_numpy(), return_inverse=True)
-    counters: dict[str, int] = {}
-    tokens = pc.list_value_length(batch.column("tokens")).to_numpy() + 1
-    text = batch.column("text_bytes").to_numpy()
-    for what, values in zip(COUNTED, (np.ones_like(tokens), tokens, text), strict=True):
-        sums = np.zeros(len(buckets), np.int64)
-        np.add.at(sums, where, values)
-        counters.update((f"{what}/{bucket}", int(n)) for bucket, n in zip(buckets, sums, strict=True))
-    return counters
+def _tokens(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """Tokens of each document, EOS included."""
+    lengths: npt.NDArray[np.int64] = pc.list_value_length(batch.column("tokens")).to_numpy() + 1
+    return lengths
 
 
 def _write_shard(

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.packing.leakage_groups import LEAKAGE_GROUPS, split_hashes
+from curation.packing.leakage_groups import LEAKAGE_GROUPS, keyed_split_hashes, split_hashes
 from curation.seeded_hash import U64
 from curation.step import Corpus, Documents, Stage
 
@@ -113,10 +113,10 @@ def _survey(
     grouped = pa.Table.from_batches(rows, LEAKAGE_GROUPS)
     texts, shared = _sort_by_text(grouped)
     found: dict[str, list[int]] = {}
-    more = [c for c in route.columns if c != "text"] if route else []
-    for batch in documents.batches(["domain", "text", *more]):
-        own = replace_by_group(split_hashes(batch.column("text"), seed), texts, shared).tolist()
-        sizes = pc.binary_length(batch.column("text")).fill_null(0).to_pylist()
+    more = list(route.columns) if route else []
+    for batch in documents.batches(["domain", "text_hash", "bytes", *more]):
+        own = replace_by_group(keyed_split_hashes(batch.column("text_hash"), seed), texts, shared).tolist()
+        sizes = batch.column("bytes").fill_null(0).to_pylist()
         for domain, size, split_hash in zip(document_domains(batch, route), sizes, own, strict=True):
             _add_to_domain(found, domain, 1, size, split_hash, split_hash)
     yield _domain_rows(found, 0)

@@ -102,7 +102,7 @@ def meta_json(fields: Mapping[str, Any]) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON can hold it: no NaN, bytes or dates."""
+    """The value as JSON can hold it: no NaN or dates, and of bytes (an image) only those that are text."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):
@@ -112,7 +112,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return None
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 

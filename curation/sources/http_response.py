@@ -80,24 +80,35 @@ def parse_response(block: bytes) -> Response:
 
 
 def unchunk(body: bytes) -> tuple[bytes, str]:
-    """(body without the chunked transfer encoding of RFC 9112, section 7.1, a note). A body that is not chunked
-    stays."""
+    """(body without the chunked transfer encoding of RFC 9112, section 7.1, a note). A body that is not chunked stays:
+    also plain text whose first line only looks like the size of a chunk (a year, a number in a list)."""
     parts: list[bytes] = []
     at = 0
     while match := _CHUNK_SIZE.match(body, at):
         size = int(match[1], 16)
         if size == 0:
-            return b"".join(parts), ""
+            plain = not parts and body[match.end() :].strip()
+            return (body, "") if plain else (b"".join(parts), "")
         part = body[match.end() : match.end() + size]
         parts.append(part)
         at = match.end() + size
         if len(part) < size:
-            return b"".join(parts), "chunked body ends early"
+            return (
+                (body, "") if len(parts) == 1 and _reads_as_text(part) else (b"".join(parts), "chunked body ends early")
+            )
     if not parts:
         return body, ""  # not chunked, whatever the header says
     if body[at:].strip():
+        if len(parts) == 1 and not body.startswith((b"\r", b"\n"), at) and _reads_as_text(parts[0]):
+            return body, ""
         raise RecordError("chunked body: no chunk size where one must be")
     return b"".join(parts), "chunked body ends early"
+
+
+def _reads_as_text(part: bytes) -> bool:
+    """Whether bytes are neither markup, which follows a chunk's size at once, nor compressed: then a line before them
+    that looks like a size may be text too."""
+    return not part.lstrip().startswith((b"<", b"\xef\xbb\xbf")) and _PRINTABLE.match(part) is not None
 
 
 def decompress(body: bytes, coding: str) -> tuple[bytes, str]:

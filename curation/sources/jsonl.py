@@ -9,75 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import IO, Any
 
-from curation import document
-from curation.sources.batch_builder import RecordKeys, SourceRow, meta_json, parse_date, position_key, provenance
+from curation.sources.batch_builder import SourceRow, position_key, provenance
 from curation.sources.compressed_stream import CompressedStream
 from curation.sources.decoders import detect_compression
+from curation.sources.field_mapping import FieldMapping
 from curation.sources.limits import DropLimit
 from curation.step import InputSplit, RecordError, UnreadableFile
 
 MAX_LINE = 1 << 28  # 256 MiB: a longer line becomes a drop and is never held in memory
 MAX_DEPTH = 200  # levels of JSON; datasets have five
 _TOO_DEEP = "nested too deep"
-_FIELDS_SHOWN = 8
-
-
-@dataclass
-class FieldMapping:
-    """Names of the fields or columns that hold text, id, URL and date. `id` empty: the position in the file is the
-    key."""
-
-    collection: str
-    piece: InputSplit
-    text: str
-    id: str
-    url: str
-    date: str
-    mime: str
-
-    def __post_init__(self) -> None:
-        self.keys = RecordKeys((self.piece.extra or {}).get("seen"))
-
-    def to_row(self, value: dict[str, Any], where: dict[str, Any], at: str, size: int | None) -> SourceRow:
-        """Makes a row of one record of any format. `at`: its key if it has no id; `size`: its bytes."""
-        value = dict(value)
-        key = value.get(self.id) if self.id else None
-        if key is None or key == "":
-            key = at
-        else:
-            key = self.keys.unique(key if isinstance(key, str) else json.dumps(key, sort_keys=True, default=str))
-        row = SourceRow(self._doc_id(key), where, mime=self.mime, charset="utf-8", bytes=size)
-        url = value.get(self.url)
-        if isinstance(url, str):
-            row.url = url
-            del value[self.url]
-        if date := parse_date(value.get(self.date)):
-            row.date = date
-            del value[self.date]
-        if self.text not in value:
-            names = ", ".join(sorted(map(str, value))[:_FIELDS_SHOWN])
-            row.drop = ("unreadable", f"no field {self.text!r}; it has {names or 'none'}")
-        else:
-            text = value.pop(self.text)
-            if text is None:
-                row.drop = ("empty", "null")
-            elif not isinstance(text, str):
-                row.drop = ("unreadable", f"field {self.text!r} is no string but {type(text).__name__}")
-            else:
-                row.text = text
-        row.meta = meta_json(value)
-        return row
-
-    def unreadable_row(self, where: dict[str, Any], at: str, reason: str) -> SourceRow:
-        """Makes a dropped row for a record that cannot be read."""
-        return SourceRow(self._doc_id(at), where, drop=("unreadable", reason))
-
-    def _doc_id(self, key: str) -> bytes:
-        return document.doc_id(self.collection, self.piece.path, key)
 
 
 def read_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Iterator[SourceRow]:
@@ -100,7 +44,7 @@ def read_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Itera
         else:
             line = stream.readline(MAX_LINE)
         if stream.damage and not problem and not line.endswith(b"\n"):
-            yield _row_for_damage(stream, piece, fields, at, number + 1)
+            yield row_for_damage(stream, piece, fields, "jsonl", at, number + 1)
             return
         if not line and not problem:
             return
@@ -158,16 +102,16 @@ def _open(file: IO[bytes], piece: InputSplit, start: int) -> CompressedStream:
     return stream
 
 
-def _row_for_damage(
-    stream: CompressedStream, piece: InputSplit, fields: FieldMapping, at: int, number: int
+def row_for_damage(
+    stream: CompressedStream, piece: InputSplit, fields: FieldMapping, kind: str, at: int, number: int
 ) -> SourceRow:
-    """A row for a line cut off by the end of a truncated file. Raises UnreadableFile for other damage: it may hide
+    """A row for a record cut off by the end of a truncated file. Raises UnreadableFile for other damage: it may hide
     many."""
     damage = stream.damage
     assert damage is not None
     if not damage.truncated:
         raise UnreadableFile(piece.path, damage.reason, damage.offset, piece.size - damage.offset)
-    return fields.unreadable_row(provenance(piece.path, "jsonl", None, None, number), f"lost@{at}", damage.reason)
+    return fields.unreadable_row(provenance(piece.path, kind, None, None, number), f"lost@{at}", damage.reason)
 
 
 def parse_line(line: bytes) -> dict[str, Any]:

@@ -18,6 +18,7 @@ EXPANDS_TOO_FAR = (
     f"expands to more than {MAX_EXPANSION:,} times its stored size, as no real file does; the rest is not read"
 )
 FREE_DROPS, BYTES_A_DROP = 2_000, 64
+FREE_SCANS, SCANS_A_BYTE = 1 << 26, 4
 
 
 def max_expanded(stored: int) -> int:
@@ -39,4 +40,19 @@ class DropLimit:
                 f"{self._drops:,} records without a document in {position:,} bytes, more than one in {BYTES_A_DROP} "
                 f"bytes; the rest is not read"
             )
+            raise UnreadableFile(self._path, reason, offset, max(0, self._stored - offset))
+
+
+class ScanLimit:
+    """Counts bytes that were searched in vain for the end of a record: of quotes or brackets that never close, each
+    may be searched for to the end of the file. Raises UnreadableFile where they exceed the file several times."""
+
+    def __init__(self, path: str, stored: int) -> None:
+        self._path, self._stored, self._scanned = path, stored, 0
+
+    def count(self, scanned: int, position: int, offset: int) -> None:
+        """As `DropLimit.count`, for `scanned` bytes."""
+        self._scanned += scanned
+        if self._scanned > FREE_SCANS + SCANS_A_BYTE * position:
+            reason = "many records whose quotes or brackets do not close; the rest is not read"
             raise UnreadableFile(self._path, reason, offset, max(0, self._stored - offset))

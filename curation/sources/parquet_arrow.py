@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.sources.batch_builder import SourceRow, meta_json, position_key, provenance
-from curation.sources.jsonl import FieldMapping
+from curation.sources.field_mapping import FieldMapping
 from curation.sources.limits import EXPANDS_TOO_FAR, DropLimit, max_expanded
 from curation.step import InputSplit, RecordError, UnreadableFile
 
@@ -43,12 +43,13 @@ def read_parquet_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) 
     first, stop = piece.start or 0, table.num_row_groups if piece.stop is None else piece.stop
     groups = [table.metadata.row_group(i) for i in range(table.num_row_groups)]
     ends = list(accumulate(g.num_rows for g in groups))
+    columns = fields.columns(table.schema_arrow.names)
     budget, drops = _Budget(piece), DropLimit(piece.path, piece.size)
     budget.count_rows(ends[-1] if ends else 0)  # as the footer says, before any is read
     for group in range(first, stop):
         number = ends[group] - groups[group].num_rows
         try:
-            for batch in _batches(file, table, group, groups[group].total_byte_size):
+            for batch in _batches(file, table, group, groups[group].total_byte_size, columns):
                 for part in _by_size(batch, budget):
                     for value in _to_dicts(part):
                         where = provenance(piece.path, "parquet", None, None, number)
@@ -81,13 +82,15 @@ class _Budget:
             raise UnreadableFile(self._piece.path, EXPANDS_TOO_FAR, 0, self._piece.size)
 
 
-def _batches(file: IO[bytes], table: pq.ParquetFile, group: int, size: int) -> Iterator[pa.RecordBatch]:
-    """The rows of a row group. Strings of all but small groups stay in their dictionary, of which one value may stand
-    in every row, until `_by_size` knows how much that is (7 ms a MB where there is no dictionary)."""
+def _batches(
+    file: IO[bytes], table: pq.ParquetFile, group: int, size: int, columns: list[str] | None
+) -> Iterator[pa.RecordBatch]:
+    """These columns of a row group (None: all). Strings of all but small groups stay in their dictionary, of which one
+    value may stand in every row, until `_by_size` knows how much that is (7 ms a MB where there is no dictionary)."""
     if size > _SMALL_GROUP:
         strings = [f.name for f in table.schema_arrow if pa.types.is_string(f.type) or pa.types.is_binary(f.type)]
         table = pq.ParquetFile(file, metadata=table.metadata, read_dictionary=strings)
-    yield from table.iter_batches(_ROWS_AT_ONCE, row_groups=[group])
+    yield from table.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=columns)
 
 
 def _by_size(batch: pa.RecordBatch, budget: _Budget) -> Iterator[pa.RecordBatch]:
@@ -114,6 +117,11 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary))
 
 
+def _is_string(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def read_arrow_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) -> Iterator[SourceRow]:
     """Rows of an Arrow IPC file or stream."""
     number, budget, drops = 0, _Budget(piece), DropLimit(piece.path, piece.size)
@@ -121,6 +129,8 @@ def read_arrow_rows(file: IO[bytes], piece: InputSplit, fields: FieldMapping) ->
         if number == 0:
             _require_text_column(batch.schema, piece, fields)
         budget.count_rows(number + batch.num_rows)
+        columns = fields.columns(batch.schema.names)
+        batch = batch if columns is None else batch.select(columns)
         slices = (batch.slice(start, _ROWS_AT_ONCE) for start in range(0, batch.num_rows, _ROWS_AT_ONCE))
         for part in (small for rows in slices for small in _by_size(rows, budget)):
             values: list[dict[str, Any]] = [{}] * part.num_rows
@@ -236,19 +246,19 @@ def _validate_batch(batch: pa.RecordBatch) -> None:
 
 
 def _require_text_column(schema: pa.Schema, piece: InputSplit, fields: FieldMapping) -> None:
-    if fields.text not in schema.names:
-        has = ", ".join(schema.names)
-        raise UnreadableFile(piece.path, f"no column {fields.text!r}; it has {has}", 0, piece.size)
+    if reason := fields.missing_text(schema.names):
+        raise UnreadableFile(piece.path, reason, 0, piece.size)
 
 
 def _to_dicts(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """Rows as dicts; invalid UTF-8 in strings (writers do not always check) becomes U+FFFD. Raises ArrowInvalid where a
     damaged file has offsets outside its buffers: pyarrow would follow them."""
     arrays = []
-    for column in map(_readable, batch.columns):
+    for stored in batch.columns:
+        column = _readable(stored)
         column.validate(full=True)
         values = _to_python(column)
-        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        if _is_string(stored.type):
             values = [None if v is None else v.decode("utf-8", "replace") for v in values]
         arrays.append(values)
     names = batch.schema.names

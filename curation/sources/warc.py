@@ -65,6 +65,9 @@ class WarcReader:
         """A single split: where members start is not known without reading the whole file (see `index`)."""
         return [piece]
 
+    def needs_index(self, path: str) -> bool:
+        return True
+
     def index(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
         """Splits an archive into pieces of about `target` stored bytes, each starting at a record and its member.
 

@@ -32,6 +32,7 @@ HELP_MAP: dict[str, dict[str, str]] = {
     "Change": {
         "what-if": "what other rules would keep, without a new run",
         "delete": "delete documents from a finished run",
+        "gc": "remove cached files that the result does not need",
     },
     "Train": {
         "train": "train a model on shards; resumes where it stopped",
@@ -67,6 +68,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "models train ensemble": (
         "models train ensemble good=runs/reference crawl=runs/sample --label good --signal classifier.hq --out q.json",
     ),
+    "gc": ("gc runs/web --dry-run", "gc runs/web"),
     "status": ("status runs/web", "status runs/web --json"),
     "watch": ("watch runs/web", "watch runs/web/train/small --once"),
     "report": ("report runs/web", "report runs/web --out web.html --price 0.04"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +11,9 @@ from rich.text import Text
 
 from pipelines.monitor.run_result import funnel_table, print_left_out
 from pipelines.number_format import format_bytes, format_duration
+
+if TYPE_CHECKING:
+    from curation.engine.runtime.prune_cache import FolderSizes
 
 
 def is_training_file(path: str) -> bool:
@@ -126,6 +129,20 @@ def show_status(console: Console, answer: dict[str, Any]) -> None:
     print_left_out(console, answer.get("left_out", []))
     if answer.get("counts"):
         console.print(funnel_table(answer["counts"]))
+
+
+def show_cache_sizes(console: Console, sizes: Mapping[str, FolderSizes], dry_run: bool) -> None:
+    """Prints by folder of a run's cache what is kept, and what was or would be removed."""
+    table = Table("folder", box=None, pad_edge=False)
+    for column in ("kept", "to remove" if dry_run else "removed", "files"):
+        table.add_column(column, justify="right")
+    for folder, s in sizes.items():
+        table.add_row(folder, format_bytes(s.kept_bytes), format_bytes(s.removed_bytes), f"{s.removed_files:,}")
+    every = sizes.values()
+    kept, removed = sum(s.kept_bytes for s in every), sum(s.removed_bytes for s in every)
+    files = sum(s.removed_files for s in every)
+    table.add_row("all", format_bytes(kept), format_bytes(removed), f"{files:,}", style="bold")
+    console.print(table)
 
 
 def show_explain(console: Console, answer: dict[str, Any]) -> None:

@@ -6,11 +6,12 @@ first bytes decide, and for tables the values of the first records.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from curation import document, storage
 from curation.input_files import InputFile
+from pipelines.init.text_forms import TextTable, documents_of, starts_as_gutenberg, text_table
 
 HEAD = 1 << 16  # decompressed bytes at the start of a file that are looked at
 RECORDS = 100  # records of a table whose values are looked at
@@ -31,6 +33,11 @@ _CODE = (
     *(".cs", ".swift", ".kt", ".scala", ".sh", ".sql", ".r", ".jl", ".lua", ".pl", ".hs", ".ml", ".el", ".lisp"),
     *(".clj", ".m", ".f90", ".zig", ".vue", ".css", ".cmake", ".toml"),
 )
+# The tables of a Stack Exchange dump; without their declaration of XML, too.
+_DUMP = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^<>]*\?>\s*)?"
+    rb"<(posts|badges|comments|posthistory|postlinks|tags|users|votes)>\s*<row\s"
+)
 _LINK = re.compile(r"https?://\S+\Z")
 _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
 
@@ -39,18 +46,23 @@ _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
 class FileFormat:
     """What one source needs to read files: reader, format, mix domain, fields."""
 
-    read: str  # warc or text
-    form: str  # warc, jsonl, parquet, arrow, text
+    read: str  # warc, text, gutenberg or stackexchange
+    form: str  # warc, stackexchange, gutenberg, jsonl, json, csv, tsv, parquet, arrow, text
     domain: str
     html: bool = False
     text: str = "text"
     url: str = "url"
     date: str = "date"
     id: str = ""
+    delimiter: str = ""  # of CSV, where it is not the usual one
+    columns: tuple[str, ...] = ()  # names made up for a CSV file without a header
+    document: str = "file"  # of plain text
+    marker: str = ""
 
 
 def detect_format(root: str, file: InputFile) -> FileFormat | str:
     """The format of a file, or the reason why it cannot be read as text."""
+    from curation.sources import json_values
     from curation.sources.compressed_stream import CompressedStream
     from curation.sources.warc import detect_binary_type
     from curation.sources.warc_records import archive_format
@@ -76,13 +88,25 @@ def detect_format(root: str, file: InputFile) -> FileFormat | str:
         return "empty"
     if binary := detect_binary_type(head):
         return binary
+    if table := _DUMP.match(head):
+        if table[1] != b"posts":
+            return "another table than Posts.xml of a Stack Exchange dump"
+        return FileFormat("stackexchange", "stackexchange", "stackexchange", html=True)
     if head.lstrip().startswith(b"{") and (rows := _json_rows(head)) is not None:
         return _table(rows, "jsonl")
+    if (suffix == ".json" or head.lstrip().startswith(b"[{")) and (rows := json_values.first_records(head)):
+        return _table(rows[:RECORDS], "json")
+    if (found := text_table(head, suffix)) is not None:
+        return _of_text_table(found)
     if suffix in (".json", ".csv", ".tsv"):
-        return f"{suffix[1:]}, not JSON Lines (one JSON object per line)"
+        return f"{suffix[1:]} without records"
     text = head.decode("utf-8", "replace")
+    if suffix in ("", ".txt") and starts_as_gutenberg(text):
+        return FileFormat("gutenberg", "gutenberg", "books")
     html = suffix in (".html", ".htm", ".xhtml") or len(_TAGS.findall(text[:4096])) > 3
-    return FileFormat("text", "text", "web" if html else "code" if suffix in _CODE else "text", html=html)
+    if html or suffix in _CODE:
+        return FileFormat("text", "text", "web" if html else "code", html=html)
+    return FileFormat("text", "text", "text", **documents_of(text, file.size))
 
 
 def _json_rows(head: bytes) -> list[dict[str, Any]] | None:
@@ -101,6 +125,13 @@ def _json_rows(head: bytes) -> list[dict[str, Any]] | None:
             if isinstance(value, dict):
                 rows.append(value)
     return rows or None
+
+
+def _of_text_table(found: TextTable) -> FileFormat | str:
+    form = _table(found.records[:RECORDS], found.form)
+    if isinstance(form, str):
+        return form
+    return dataclasses.replace(form, delimiter=found.delimiter, columns=found.columns)
 
 
 def _parquet_rows(stored: Any) -> list[dict[str, Any]]:
@@ -122,6 +153,7 @@ def _arrow_rows(stored: Any) -> list[dict[str, Any]]:
 
 def _table(rows: Sequence[dict[str, Any]], form: str) -> FileFormat | str:
     """The fields of text, URL, date and id in these records."""
+    rows = [_flat(row) for row in rows]
     names = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
     values = {n: [r[n] for r in rows if r.get(n) is not None] for n in names}
     strings = {n: v for n, v in values.items() if v and all(isinstance(x, str) for x in v)}
@@ -139,6 +171,17 @@ def _table(rows: Sequence[dict[str, Any]], form: str) -> FileFormat | str:
         date=_best(dates, _DATE) or "date",
         id=_best(ids, _ID),
     )
+
+
+def _flat(row: Mapping[str, Any], depth: int = 4) -> dict[str, Any]:
+    """The record with the fields inside its fields under their paths: `article.body`."""
+    flat = dict[str, Any]()
+    for name, value in row.items():
+        if isinstance(value, dict) and depth:
+            flat |= {f"{name}.{inner}": v for inner, v in _flat(value, depth - 1).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _text_score(values: Sequence[str]) -> float:

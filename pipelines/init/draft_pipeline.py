@@ -63,10 +63,20 @@ def count_files(count: int) -> str:
 
 
 def _format_name(group: Group) -> str:
-    words = {"warc": "crawl archives (WARC)", "jsonl": "JSON Lines", "parquet": "Parquet", "arrow": "Arrow"}
-    form = words.get(group.format.form, "HTML pages" if group.format.html else "one document per file")
-    named = f", text in {group.format.text!r}" if group.format.form in ("jsonl", "parquet", "arrow") else ""
-    return form + named
+    words = {
+        "warc": "crawl archives (WARC)", "jsonl": "JSON Lines", "json": "JSON", "csv": "CSV", "tsv": "TSV",
+        "parquet": "Parquet", "arrow": "Arrow", "stackexchange": "posts of a Stack Exchange site",
+        "gutenberg": "books of Project Gutenberg",
+    }  # fmt: skip
+    found = group.format
+    if found.form in words:
+        return words[found.form] + (f", text in {found.text!r}" if found.read == "text" else "")
+    if found.marker:
+        return f"plain text, documents between {found.marker!r}"
+    if found.document != "file":
+        between = {"line": "a document per line", "blank_lines": "documents between blank lines"}
+        return f"plain text, {between[found.document]} (files larger than any book)"
+    return "HTML pages" if found.html else "one document per file"
 
 
 def _languages(group: Group) -> str:
@@ -85,7 +95,8 @@ def _sources(scan: InputScan, folder: str) -> list[str]:
             number = used[g.format.domain] = used.get(g.format.domain, 0) + 1
             name = g.format.domain if number == 1 else f"{g.format.domain}-{number}"
             keys = {"name": name, "domain": g.format.domain, "read": g.format.read, "root": root, "path": pattern}
-            lines.append("  - {" + ", ".join(f"{k}: {_value(v)}" for k, v in (keys | reader_options(g)).items()) + "}")
+            options = reader_options(g) | ({"licence": g.licence} if g.licence else {})
+            lines.append("  - {" + ", ".join(f"{k}: {_value(v)}" for k, v in (keys | options).items()) + "}")
         if g.format.id:
             lines.append(
                 f"    # `id: {_value(g.format.id)}` would make document ids from that field; files are then not split"
@@ -94,6 +105,8 @@ def _sources(scan: InputScan, folder: str) -> list[str]:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
     text = str(value)
     plain = PLAIN.fullmatch(text) and text.lower() not in ("null", "true", "false", "yes", "no", "on", "off")
     return text if plain else json.dumps(text, ensure_ascii=False).replace("${", "$${")

@@ -21,6 +21,7 @@ class Group:
     files: list[InputFile]
     read_as: str = "auto"  # the reader's `format` option, where the suffix does not say it
     mime: str = "text/plain"
+    licence: str = ""  # as a dataset card says
     documents: int = 0  # number sampled
     words: int = 0  # median of the sampled documents
     passing: int = 0  # sampled documents that the Gopher rules would keep
@@ -47,15 +48,22 @@ class InputScan:
 
 def make_reader(group: Group) -> Any:
     """The reader of the group, with its options."""
-    from curation.sources.text import TextReader
-    from curation.sources.warc import WarcReader
+    from curation.config.catalogue import READERS
+    from curation.config.step_options import load_class
 
-    return WarcReader() if group.format.read == "warc" else TextReader(**reader_options(group))
+    return load_class(str(READERS[group.format.read]))(**reader_options(group))
 
 
 def reader_options(group: Group) -> dict[str, Any]:
-    """Options of the text reader that differ from its defaults."""
+    """Options of the reader that differ from its defaults; only that of texts has some."""
     fields = group.format
-    given = {"text": fields.text, "url": fields.url, "date": fields.date, "mime": group.mime, "format": group.read_as}
-    defaults = {"text": "text", "url": "url", "date": "date", "mime": "text/plain", "format": "auto"}
-    return {} if fields.read == "warc" else {k: v for k, v in given.items() if v != defaults[k]}
+    given = {
+        "text": fields.text, "url": fields.url, "date": fields.date, "mime": group.mime, "format": group.read_as,
+        "delimiter": fields.delimiter, "columns": list(fields.columns), "document": fields.document,
+        "marker": fields.marker,
+    }  # fmt: skip
+    defaults = {
+        "text": "text", "url": "url", "date": "date", "mime": "text/plain", "format": "auto", "delimiter": "",
+        "columns": [], "document": "file", "marker": "",
+    }  # fmt: skip
+    return {} if fields.read != "text" else {k: v for k, v in given.items() if v != defaults[k]}

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from curation import storage
 from curation.core.errors import UserError
 from curation.input_files import InputFile, is_housekeeping, list_inputs
+from pipelines.init.dataset_card import find_dataset_card
 from pipelines.init.detect_format import FileFormat, detect_format
 from pipelines.init.file_groups import Group, InputScan
 from pipelines.init.globs import MAX_PATTERNS, find_globs, suffix_of
@@ -18,6 +19,7 @@ from pipelines.init.sample_documents import measure_groups
 
 MAX_OPENED = 400  # files whose content is looked at; of more, some of every folder and suffix
 HIDDEN = "hidden, or another program's file beside the data"
+DESCRIPTION = "description of a Hugging Face dataset"
 MIXED = f"no {MAX_PATTERNS} globs select them; sort them into folders by format"
 
 
@@ -30,7 +32,7 @@ def scan_inputs(inputs: Sequence[str], language_model: str = "lid.176") -> Input
         reasons = "; ".join(f"{reason}: {', '.join(paths[:3])}" for reason, paths in scan.left_out.items())
         raise UserError(
             f"no text found in {', '.join(inputs)}: {reasons or 'no files'}\n"
-            "  expected WARC, WET, ARC, JSON Lines, Parquet, Arrow, HTML or plain text"
+            "  expected WARC, WET, ARC, JSON Lines, JSON, CSV, TSV, Parquet, Arrow, HTML or plain text"
         )
     scan.groups.sort(key=lambda g: -g.bytes)
     measure_groups(scan, language_model)
@@ -52,6 +54,10 @@ def _scan_input(given: str, scan: InputScan) -> None:
     hidden = [f.path.split("/") for f in list_inputs(root, pattern, hidden=True) if f.path not in matched]
     for path in dict.fromkeys(_up_to_housekeeping(parts) for parts in hidden):
         scan.leave_out(HIDDEN, root, path)
+    card = find_dataset_card(root, files)
+    for path in card.files:
+        scan.leave_out(DESCRIPTION, root, path)
+    files = [file for file in files if file.path not in card.files]
     formats = _detect_formats(root, files)
     members: dict[FileFormat, list[InputFile]] = {}
     harmless: list[str] = []
@@ -64,8 +70,9 @@ def _scan_input(given: str, scan: InputScan) -> None:
             scan.leave_out("already found through another input", root, file.path)
         else:
             members.setdefault(form, []).append(file)
-    for group in _group(root, members, harmless, scan):
+    for group in _group(root, members, [*harmless, *card.files], scan):
         if group.patterns:
+            group.licence = card.licence
             scan.groups.append(group)
 
 
@@ -144,11 +151,15 @@ def _chosen(files: Sequence[InputFile]) -> Iterable[InputFile]:
 
 def _by_reader_options(form: FileFormat, files: Sequence[InputFile]) -> dict[tuple[str, str], list[InputFile]]:
     """Files by (format, media type): the options that their reader needs because the suffix does not say it."""
-    from curation.sources.text import format_by_suffix, is_html_path
+    from curation.sources.plain_text import is_html_path
+    from curation.sources.text import format_by_suffix
 
     parts: dict[tuple[str, str], list[InputFile]] = {}
     for file in files:
-        read_as = "auto" if form.read == "warc" or format_by_suffix(file.path) == form.form else form.form
-        named = form.read == "warc" or (form.form == "text" and is_html_path(file.path))
+        by_name = format_by_suffix(file.path)
+        # a .json file may hold JSON Lines: the reader looks
+        known = form.read != "text" or by_name == form.form or (by_name == "json" and form.form == "jsonl")
+        read_as = "auto" if known else form.form
+        named = form.read != "text" or (form.form == "text" and is_html_path(file.path))
         parts.setdefault((read_as, "text/html" if form.html and not named else "text/plain"), []).append(file)
     return parts

@@ -20,6 +20,7 @@ from curation.config.stored_pipeline import read_stored_pipeline
 from curation.core.errors import UserError
 from curation.core.relative_paths import check_relative
 from curation.core.yaml_lines import YamlTree
+from curation.sources.field_mapping import find_field
 from curation.step import RecordError, UnreadableFile
 from curation.storage import Storage, is_remote, path_beside
 
@@ -83,7 +84,8 @@ class OriginalTexts:
                 data = self._readers[i].original(source, root)
             except (OSError, EOFError, ValueError, RecordError, UnreadableFile, UserError):
                 continue
-            return record_text(data, str(source["kind"]), options.get("text", "text"))[:length]
+            fields = options.get("text", "text")
+            return record_text(data, str(source["kind"]), fields, options.get("join", "\n\n"))[:length]
         return None
 
     def _scrub(self, texts: list[str | None]) -> list[str | None]:
@@ -99,8 +101,8 @@ class OriginalTexts:
         return scrubbed
 
 
-def record_text(data: bytes, kind: str, field: str = "text") -> str:
-    """The text of a record: without WARC and HTTP headers, the text field of a JSON line, HTML as plain text."""
+def record_text(data: bytes, kind: str, fields: str | Sequence[str] = "text", join: str = "\n\n") -> str:
+    """The text of a record: without WARC and HTTP headers, the text fields of a JSON object, HTML as plain text."""
     if kind in ("warc", "wet", "arc"):
         body = data.split(b"\r\n\r\n", 2)[-1]
         head = data[: len(data) - len(body)].lower()
@@ -111,10 +113,12 @@ def record_text(data: bytes, kind: str, field: str = "text") -> str:
             text = extract(text, "resiliparse").text or text
         return text
     text = data.decode("utf-8", "replace")
-    if kind in ("jsonl", "parquet", "arrow"):
+    if kind in ("jsonl", "json", "csv", "parquet", "arrow"):
         try:
             row = json.loads(text)
-            text = str(row.get(field, text)) if isinstance(row, dict) else text
+            if isinstance(row, dict):
+                found = [find_field(row, name) for name in ([fields] if isinstance(fields, str) else fields)]
+                text = join.join(str(part) for part in found if part) or text
         except ValueError:
             pass  # not JSON, which is why it was dropped: shown as it is
     return text

@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from curation.config import rules
 from curation.document import BASE
@@ -28,8 +30,6 @@ from curation.step import Corpus, PriorRun, Stage, StagePlan, StageResult
 
 def documents(texts: Sequence[str], **columns: Sequence[Any]) -> pa.Table:
     """A table of documents: doc_ids hashed from the position, other base columns null unless given."""
-    import xxhash
-
     n = len(texts)
     data: dict[str, Any] = {
         "doc_id": [xxhash.xxh3_128_digest(b"document %d" % i) for i in range(n)],
@@ -71,6 +71,11 @@ class TaskDocuments:
     def _select(self, columns: Sequence[str]) -> pa.Table:
         asked = {c: self.expressions[c] for c in columns if c in self.expressions}
         table = self.table
+        if {"bytes", "text_hash"} & set(columns):  # stored beside the text
+            texts = ["" if t is None else t for t in table["text"].to_pylist()]
+            table = table.append_column("bytes", pa.array([len(t.encode()) for t in texts], pa.int64()))
+            hashes = [xxhash.xxh3_128_digest(t.encode()) for t in texts]
+            table = table.append_column("text_hash", pa.array(hashes, pa.binary(16)))
         if asked and table.num_rows:
             computer = rules.Expressions(asked, rules.flatten(table.schema))
             values = computer.compute(table.combine_chunks().to_batches()[0])
@@ -175,6 +180,7 @@ def run(
             takes = [list(g) for g in stage.groups] if stage.groups is not None else [[p] for p in range(partitions)]
         yielded, outputs = [], []
         counters: Counter[str] = Counter()
+        weights = np.zeros(stage.partitions, np.int64) if stage.weigh is not None else None
         for index, group in enumerate(takes):
             given = [t.filter(pc.is_in(t["to"], pa.array(group, pa.uint32()))) for t in sent]
             rows = [b for t in given for b in t.to_batches(max_chunksize=11)]
@@ -197,6 +203,8 @@ def run(
                 batches.append(batch)
                 if stage.counters is not None:
                     counters.update(stage.counters(batch))
+                if stage.weigh is not None and batch.num_rows:
+                    np.add.at(weights, batch.column("to").to_numpy(), stage.weigh(batch))
             table = pa.Table.from_batches(batches, stage.schema)
             if "to" in stage.schema.names and table.num_rows:
                 assert pc.max(table["to"]).as_py() < stage.partitions, f"{stage.name}: beyond its partitions"
@@ -211,7 +219,7 @@ def run(
             )
             assert left == 0, "rows that no task takes"
         ran.names.append(stage.name)
-        ran.results.append(StageResult(dict(counters), outputs))
+        ran.results.append(StageResult(dict(counters), outputs, weights))
         ran.rows = None if stage.sink else pa.concat_tables(yielded) if yielded else stage.schema.empty_table()
         sent, partitions = yielded, stage.partitions
         try:

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import pytest
 from curation.config.stored_pipeline import read_stored_pipeline
 from curation.core.secrets import mask_secrets
 from curation.storage import Storage
+from pipelines.experiments.mix import proxy_run, search, search_config
+from pipelines.experiments.scaling import ladder
 from training.config import load
 from training.metrics import experiment_loggers
 from training.train import train
@@ -167,6 +170,35 @@ def test_nothing_of_a_training_holds_a_secret(planted: Path, monkeypatch: pytest
     train(config, "run/result/shards", "trained")  # it resumes with the values of the environment
 
 
+@pytest.mark.parametrize("inline", [False, True], ids=["a file", "inline"])
+def test_nothing_of_a_small_run_for_an_experiment_holds_a_secret(
+    planted: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, inline: bool
+) -> None:
+    """Scaling ladders and mix searches write the training files of their runs."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(planted)
+    (planted / SECRETS["TASKS"] / "t.jsonl").write_text(
+        '{"ctx": "the mill", "endings": [" turns", " sings"], "label": 0}\n'
+    )
+    (planted / SECRETS["VALIDATION"]).unlink(missing_ok=True)
+    (planted / SECRETS["VALIDATION"]).symlink_to("run")
+    (planted / "t.yaml").write_text(TRAINING)
+    body = "t.yaml" if not inline else "\n" + textwrap.indent(TRAINING, "  ")
+    size = "{num_layers: 1, hidden_size: 16, num_heads: 1, num_kv_heads: 1, intermediate_size: 32}"
+    (planted / "ladder.yaml").write_text(f"base: {body}\nsizes: [{size}, {size}]\ntokens_per_param: [0.001]\n")
+    (planted / "search.yaml").write_text(f"data: run/result/shards\nproxy: {body}\nruns: 4\n")
+    ladder_run = ladder.runs(ladder.load("ladder.yaml"), "run/result/shards", str(tmp_path))[0]
+    settings, references = search._proxy_settings(search_config.load("search.yaml"))
+    search_run = proxy_run.Proxy(settings, "run/result/shards", str(tmp_path / "proxy"), None, references)
+    for proxy in (ladder_run, search_run):
+        assert SECRETS["SLACK"] in proxy.settings["exclude_list"]  # workers need no variables
+        proxy_run.train(proxy)
+        written = (Path(proxy.folder) / "train.yaml").read_text()
+        assert "exclude_list: ${BLAME}/${SLACK}/${JWT}.jsonl" in written
+    assert planted_in(tmp_path) == []
+
+
 @pytest.mark.parametrize("secret", SHAPES.values())
 @pytest.mark.parametrize(
     "around",
@@ -185,6 +217,7 @@ def test_known_shapes_are_masked(secret: str, around: str) -> None:
         "expected one of: path, tiktoken, sentencepiece", "the tokenizer has 32,768 entries", "user@example.com",
         "9f86d081884c7d659a2feaa0c55ad015", "sha256 8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83",
         "mix.weights: {web: 0.5}", "token 1000 of train/web/00000.arrow", "documents/key=value", "eos_token: </s>",
+        "tokenizer: sample_texts",
     ],
 )  # fmt: skip
 def test_ordinary_messages_stay(text: str) -> None:

@@ -146,7 +146,7 @@ def ended(child: subprocess.Popen[str]) -> tuple[int, str, str]:
     return child.returncode, out, errors
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.nightly)])
 def test_killed_at_random_moments(corpus: Path, uninterrupted: Path, tmp_path: Path, kills: int) -> None:
     """SIGKILL a few milliseconds after a random step; every time no more than one interval is lost."""
     rng = random.Random(int(os.environ.get("GRISTMILL_TEST_SEED", "20")))

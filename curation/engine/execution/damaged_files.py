@@ -14,7 +14,8 @@ from typing import Any
 
 from curation import storage as stores
 from curation.core.errors import DamagedFile
-from curation.engine.execution.driver import CacheDamaged, Driver, RunFailed
+from curation.engine.execution.driver import CacheDamaged, Driver
+from curation.engine.execution.executors import RunFailed
 from curation.engine.tasks.check_files import CheckPhase, run_check
 from curation.storage import Storage
 

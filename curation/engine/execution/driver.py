@@ -1,27 +1,37 @@
 """Runs the tasks of a phase: a bounded number in flight, each committed once, finished ones never run again.
 
 The driver holds one manifest a task and nothing a document. A task commits by writing its manifest; when all tasks
-of a phase have, their manifests are merged into one file and the single ones go. So resuming reads one file a
-finished phase and one a task of the phase that was open.
+of a phase have, their manifests are merged into one file, of very many tasks into a few, and the single ones go. So
+resuming reads little for a finished phase and one file a task of the phase that was open.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import errno
+import heapq
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from curation.core import jsonl_log
 from curation.core.errors import DamagedFile, UserError
 from curation.core.local_ray import ray_directory
-from curation.engine.execution.executors import TASK_MEMORY, Executor, Function, InEnvironment, Outcome, WorkerDiffers
+from curation.engine.execution.executors import (
+    TASK_MEMORY,
+    Executor,
+    Function,
+    InEnvironment,
+    Outcome,
+    RunFailed,
+    WorkerDiffers,
+)
 from curation.engine.execution.failure_limit import MAX_RECORDS, FailureLimit
+from curation.engine.execution.fatal_record import find_fatal_record
 from curation.engine.execution.progress import Progress, Silent
 from curation.engine.planning.map_spec import FailedRecord, MapSpec, Poisoned
 from curation.engine.tasks.source_changes import SourceChanged
@@ -31,11 +41,8 @@ MAX_DEATHS = 3  # of the worker under one task before its records are searched f
 MAX_NODE_DEATHS = 20  # machines under one task: spot nodes go in waves
 MAX_ERRORS = 3  # transient errors (network, object store) of one task
 MEMORY_GROWTH = 4
+MERGED_TASKS = 4096  # manifests in one file, about 5 MB: what is encoded at a time
 MAX_LOGGED_SIZES = 1000  # tasks of a phase whose sizes are logged one by one
-
-
-class RunFailed(Exception):
-    """The run cannot continue: exit code 1. The message says what, where and what to do."""
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -88,6 +95,9 @@ class Driver:
         self.environment = environment or {}  # what workers must have, see fingerprints.environment
         self.storage, self._start, self.progress = storage, start, progress or Silent()
         self._executor: Executor | None = None
+        self._left_out: set[str] = set()  # machines that differ
+        self._events: jsonl_log.Appender | None = None
+        self.used: set[str] = set()  # manifests of phases, and records, that the run has come to
         self.executed = 0  # tasks run by this driver
         self.computed: Counter[str] = Counter()  # rows whose signals they computed, by step
         self.finished: dict[str, dict[str, Any]] = {}  # finished map tasks of any plan, by id
@@ -103,13 +113,19 @@ class Driver:
         if self._executor is not None:
             self._executor.close()
             self._executor = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
 
     def load_finished_tasks(self) -> None:
         """Reads the manifests of all finished map tasks, so that a changed plan can use their files."""
         self.finished = {}
         for name in self.storage.names("cache/phases"):
+            # sorted keys: the kind stands at the beginning, and most files are of stages, whose manifests `run` reads
+            if b'"kind": "run_map"' not in self.storage.read_bytes(f"cache/phases/{name}")[:256]:
+                continue
             merged = self.read_manifest(f"cache/phases/{name}")
-            if merged is not None and merged["kind"] == "run_map":
+            if merged is not None:
                 self.finished.update(merged["tasks"])
         for directory in self._open_phases():
             for name in self.storage.names(directory):
@@ -134,11 +150,15 @@ class Driver:
 
     def run(self, phase: Phase) -> list[dict[str, Any]]:
         """Runs the tasks of the phase that are not committed yet; returns the manifests of all, in order."""
-        merged_path, directory = f"cache/phases/{phase.fingerprint}.json", f"cache/tasks/{phase.fingerprint}"
+        directory, paths = f"cache/tasks/{phase.fingerprint}", _merged_paths(phase)
+        self.used.update(paths)
         done: dict[str, dict[str, Any]] = {}
-        merged = self.read_manifest(merged_path) if self.storage.exists(merged_path) else None
-        if merged is not None:
-            done.update(merged["tasks"])
+        merged: dict[str, Set[str]] = {}  # the tasks in each file
+        for path in paths:
+            found = self.read_manifest(path) if self.storage.exists(path) else None
+            if found is not None:
+                merged[path] = found["tasks"].keys()
+                done.update(found["tasks"])
         if any(i not in done for i in phase.ids):
             done.update({i: self.finished[i] for i in phase.ids if i in self.finished})
             for name in self.storage.names(directory):
@@ -159,9 +179,13 @@ class Driver:
             self._run_tasks(phase, todo, done, directory, sizes)
         if phase.limit is not None:
             _end_if(phase.limit.all_tried(phase.listed()))
-        tasks = {name: done[name] | {"index": i} for i, name in enumerate(phase.ids)}
-        if merged is None or merged["tasks"].keys() != tasks.keys():
-            self.storage.write_json(merged_path, {"kind": phase.function.__name__, "name": phase.name, "tasks": tasks})
+        tasks: dict[str, dict[str, Any]] = {}
+        for i, name in enumerate(phase.ids):  # one that another plan numbered otherwise is copied
+            tasks[name] = done[name] if done[name].get("index") == i else done[name] | {"index": i}
+        for path, at in zip(paths, range(0, len(paths) * MERGED_TASKS, MERGED_TASKS), strict=True):
+            mine = {name: tasks[name] for name in phase.ids[at : at + MERGED_TASKS]}
+            if merged.get(path) != mine.keys():
+                self.storage.write_json(path, {"kind": phase.function.__name__, "name": phase.name, "tasks": mine})
         failpoint(f"phase {phase.name} merged")
         if self.storage.names(directory):
             self.storage.remove(directory)
@@ -177,11 +201,17 @@ class Driver:
         attempts = {i: _Attempts() for i in todo}
         damaged: dict[str, str] = {}
         poisoned: dict[int, list[FailedRecord]] = {}  # by task; set aside until all tasks are tried
+        later: list[tuple[float, int]] = []  # a heap: when a task may be tried again, and the task
         if phase.limit is not None:
             for i, name in enumerate(phase.ids):
                 if name in done:
                     phase.limit.tried(i, done[name]["in"])
-        while queued or in_flight or poisoned:
+        while queued or in_flight or later or poisoned:
+            while later and later[0][0] <= time.monotonic():
+                queued.append(heapq.heappop(later)[1])
+            if not queued and not in_flight and later:
+                _pause(later[0][0] - time.monotonic())
+                continue
             if not queued and not in_flight:
                 queued = self._leave_out(phase, poisoned)
                 poisoned = {}
@@ -197,7 +227,8 @@ class Driver:
                 in_flight[executor.submit(self._checked(phase.function), shared, phase.specs[i], commit, memory)] = i
                 if slots == 1:
                     break
-            for handle, outcome in executor.wait(list(in_flight), 1.0):
+            wait = min([1.0, *(max(0.0, when - time.monotonic()) for when, _ in later[:1])])
+            for handle, outcome in executor.wait(list(in_flight), wait):
                 i = in_flight.pop(handle)
                 if outcome.value is not None:
                     done[phase.ids[i]] = outcome.value
@@ -217,8 +248,8 @@ class Driver:
                     poisoned[i] = outcome.error.records
                     _end_if(phase.limit.tried(i, outcome.error.rows, poisoned[i]))
                     continue
-                self._after_failure(phase, i, outcome, attempts[i], shared)
-                queued.append(i)
+                delay = self._after_failure(phase, i, outcome, attempts[i], shared)
+                heapq.heappush(later, (time.monotonic() + delay, i)) if delay else queued.append(i)
 
         if damaged:
             raise CacheDamaged(damaged)
@@ -236,11 +267,17 @@ class Driver:
         _replace(phase, poisoned)
         return sorted(poisoned, reverse=True)
 
-    def _after_failure(self, phase: Phase, i: int, outcome: Outcome, attempts: _Attempts, shared: Any) -> None:
-        """Returns if the task may be tried again, perhaps with another specification; raises if not."""
+    def _after_failure(self, phase: Phase, i: int, outcome: Outcome, attempts: _Attempts, shared: Any) -> float:
+        """After how many seconds the task may be tried again, perhaps with another specification; raises if never."""
         error = outcome.error
         if error is not None:
-            if isinstance(error, (WorkerDiffers, SourceChanged)):
+            if isinstance(error, WorkerDiffers):
+                self._leave_out_node(error)
+                attempts.nodes += 1
+                if attempts.nodes >= MAX_NODE_DEATHS:
+                    raise RunFailed(f"{attempts.nodes} machines refused one task: {error}") from error
+                return 0.0
+            if isinstance(error, SourceChanged):
                 raise RunFailed(str(error)) from error
             if isinstance(error, (UserError, RunFailed)):
                 raise error
@@ -249,8 +286,7 @@ class Driver:
             if isinstance(error, (OSError, EOFError)) or type(error).__module__.startswith(("botocore", "aiohttp")):
                 attempts.errors += 1
                 if attempts.errors < MAX_ERRORS:
-                    time.sleep(0.5 * 2**attempts.errors)
-                    return
+                    return 0.5 * 2.0**attempts.errors
             trace = "".join(traceback.format_exception(error))[-4000:]
             raise RunFailed(
                 f"a task of phase {phase.name!r} fails: {type(error).__name__}: {error}\n{trace}"
@@ -258,12 +294,12 @@ class Driver:
         if outcome.node:
             attempts.nodes += 1
             if attempts.nodes < MAX_NODE_DEATHS:
-                return
+                return 0.0
             raise RunFailed(f"{attempts.nodes} machines died under one task of phase {phase.name!r}: {outcome.death}")
         attempts.deaths += 1
         attempts.out_of_memory += outcome.memory
         if attempts.deaths < MAX_DEATHS:
-            return
+            return 0.0
         if phase.without is None or not isinstance(phase.specs[i], MapSpec):
             raise RunFailed(
                 f"the worker died {attempts.deaths} times under one task of phase {phase.name!r}: {outcome.death}. "
@@ -276,7 +312,9 @@ class Driver:
         self.progress.note(
             f"a worker died {attempts.deaths} times under task {phase.ids[i]}: searching for the record that kills it"
         )
-        found = self._find_fatal_record(phase, phase.specs[i], shared)
+        found = find_fatal_record(
+            lambda part: self.wait_for(phase.function, shared, part), phase.specs[i], phase.name, MAX_NODE_DEATHS
+        )
         attempts.fatal += len(found)
         if attempts.fatal > MAX_RECORDS:
             raise RunFailed(
@@ -286,53 +324,26 @@ class Driver:
             )
         _replace(phase, {i: found})
         attempts.deaths = attempts.out_of_memory = 0
-
-    def _find_fatal_record(self, phase: Phase, spec: MapSpec, shared: Any) -> list[FailedRecord]:
-        """Finds the record that kills its worker by bisection: runs parts of the task without writing anything."""
-
-        def probe(lo: int, hi: int, dry: bool) -> dict[str, Any] | None:
-            # None if the worker dies twice: dying once may have another cause, and the wrong record would be left out
-            part = dataclasses.replace(spec, probe=(lo, hi), dry=dry)
-            deaths = nodes = 0
-            while deaths < 2:
-                outcome = self.wait_for(phase.function, shared, part)
-                if isinstance(outcome.error, Poisoned):
-                    return {}  # a step fails on some of these records, but the worker survives
-                if outcome.error is not None:
-                    raise RunFailed(f"failed while searching for a record that kills workers: {outcome.error!r}")
-                if outcome.value is not None:
-                    return outcome.value
-                deaths, nodes = deaths + (not outcome.node), nodes + outcome.node
-                if nodes >= MAX_NODE_DEATHS:
-                    raise RunFailed(f"{nodes} machines died under one task of phase {phase.name!r}: {outcome.death}")
-            return None
-
-        whole = probe(0, 0, True)
-        if whole is None:
-            files = ", ".join(p.path for p in spec.splits)
-            raise RunFailed(
-                f"reading one of these files kills its worker: {files}. Remove the file from the source's folder, "
-                "or change the source's `path` so that it does not match, and run again."
-            )
-        lo, hi = 0, int(whole["rows"])
-        while hi - lo > 1:
-            mid = (lo + hi) // 2
-            lo, hi = (lo, mid) if probe(lo, mid, False) is None else (mid, hi)
-        if probe(lo, hi, False) is not None:  # no single record kills it
-            raise RunFailed(
-                f"the workers of task {spec.key} die, but no single record kills a worker: most likely there is too "
-                "little memory for the task. Lower engine.task_bytes or give the nodes more memory."
-            )
-        named = probe(lo, hi, True)
-        assert named is not None
-        return [FailedRecord(doc, file, "", "its worker dies") for doc, file in named["ids"]]
+        return 0.0
 
     def wait_for(self, function: Function, shared: Any, spec: Any) -> Outcome:
         """Runs a call that commits nothing and is no task of the run."""
         handle = self.executor.submit(self._checked(function), shared, spec, None, TASK_MEMORY * MEMORY_GROWTH)
         while True:
             for _, outcome in self.executor.wait([handle], 10.0):
-                return outcome
+                if not isinstance(outcome.error, WorkerDiffers):
+                    return outcome
+                self._leave_out_node(outcome.error)
+                handle = self.executor.submit(self._checked(function), shared, spec, None, TASK_MEMORY * MEMORY_GROWTH)
+
+    def _leave_out_node(self, error: WorkerDiffers) -> None:
+        """No task goes to this machine from now on. Raises RunFailed if there is no other."""
+        if error.node in self._left_out:
+            return  # it had several tasks
+        self._left_out.add(error.node)
+        if not self.executor.leave_out(error.node):
+            raise RunFailed(f"{error} Give all nodes one environment.") from error
+        self.progress.note(f"{error} It is left out; the run continues without it.")
 
     def _checked(self, function: Function) -> Function:
         return InEnvironment(function, self.environment)
@@ -343,7 +354,15 @@ class Driver:
         line: dict[str, Any] = {"at": round(time.time(), 3), "event": event, "phase": phase.name}
         line |= {} if i is None else {"task": phase.ids[i]}
         line |= more
-        jsonl_log.append(self.storage.full("log/events.jsonl"), line)
+        if self._events is None:
+            self._events = jsonl_log.Appender(self.storage.full("log/events.jsonl"))
+        self._events.add(line)
+
+
+def _merged_paths(phase: Phase) -> list[str]:
+    """The files that the manifests of a phase are merged into."""
+    more = range(1, -(-len(phase.ids) // MERGED_TASKS))
+    return [f"cache/phases/{phase.fingerprint}{number}.json" for number in ("", *(f".{n:04d}" for n in more))]
 
 
 @dataclass
@@ -354,6 +373,11 @@ class _Attempts:
     out_of_memory: int = 0
     errors: int = 0
     fatal: int = 0  # records that kill the worker
+
+
+def _pause(seconds: float) -> None:
+    """Waits where every task left is to be tried again later."""
+    threading.Event().wait(max(0.0, seconds))
 
 
 def _end_if(message: str | None) -> None:

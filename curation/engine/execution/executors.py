@@ -26,8 +26,19 @@ Function = Callable[[Any, Any], dict[str, Any]]
 TASK_MEMORY = 1 << 30
 
 
+class RunFailed(Exception):
+    """The run cannot continue: exit code 1. The message says what, where and what to do."""
+
+
 class WorkerDiffers(Exception):
     """A worker has other packages or CPU features than the driver: its output could differ, so it runs no task."""
+
+    def __init__(self, message: str, node: str) -> None:
+        super().__init__(message)
+        self.node = node  # as the executor knows the machine
+
+    def __reduce__(self) -> Any:
+        return WorkerDiffers, (str(self), self.node)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +69,10 @@ class Executor(Protocol):
         """The calls that have ended; waits at most `seconds` for the first."""
         ...
 
+    def leave_out(self, node: str) -> bool:
+        """Gives a machine no more tasks; whether there are others."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -81,10 +96,17 @@ class InEnvironment:
         if differing:
             expected = {name: self.environment[name] for name in differing}
             raise WorkerDiffers(
-                f"the worker on {os.uname().nodename} has other packages or CPU features than the driver: {differing}, "
-                f"where the driver has {expected}. Give all nodes one environment."
+                f"The worker on {os.uname().nodename} has other packages or CPU features than the driver: {differing}, "
+                f"where the driver has {expected}.",
+                _this_node(),
             )
         return self.function(shared, spec)
+
+
+def _this_node() -> str:
+    """Ray's id of this machine; empty in a process without Ray."""
+    ray = sys.modules.get("ray")
+    return str(ray.get_runtime_context().get_node_id()) if ray is not None and ray.is_initialized() else ""
 
 
 class Inline:
@@ -104,6 +126,9 @@ class Inline:
 
     def wait(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, Outcome]]:
         return [(h, h) for h in handles]
+
+    def leave_out(self, node: str) -> bool:
+        return False
 
     def close(self) -> None:
         return None
@@ -149,18 +174,24 @@ class Ray:
                 connect_to_cluster(ray, address, runtime_env=code, logging_level="ERROR", log_to_driver=False)
         self._call = ray.remote(num_cpus=1, max_retries=0)(execute)
         self._slots, self._asked = 0, 0.0
+        self._left_out: list[str] = []  # ids of nodes
 
     def slots(self) -> int:
         now = time.monotonic()
         if now - self._asked > 5 or not self._slots:
-            self._slots = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-            self._largest = self._largest_node()
+            nodes = self._nodes()
+            self._slots = max(1, int(sum(n["Resources"].get("CPU", 0) for n in nodes)))
+            self._largest = int(max((n["Resources"].get("memory", 0) for n in nodes), default=0))
             self._asked = now
         return self._slots
 
-    def _largest_node(self) -> int:
-        sizes = [n["Resources"].get("memory", 0) for n in self._ray.nodes() if n["Alive"]]
-        return int(max(sizes, default=0))
+    def _nodes(self) -> list[Any]:
+        return [n for n in self._ray.nodes() if n["Alive"] and n["NodeID"] not in self._left_out]
+
+    def leave_out(self, node: str) -> bool:
+        self._left_out.append(node)
+        self._slots = 0  # counted anew
+        return any(n["Resources"].get("CPU", 0) for n in self._nodes())
 
     def share(self, value: Any) -> Any:
         # a user's step comes from a file that workers cannot import by name: its code travels with it
@@ -174,7 +205,10 @@ class Ray:
         memory = (
             min(memory, self._largest) if self._largest else memory
         )  # a request above the largest node would never be scheduled
-        return self._call.options(memory=memory).remote(function, shared, spec, commit)
+        options: dict[str, Any] = {"memory": memory}
+        if self._left_out:
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(self._left_out)})"}
+        return self._call.options(**options).remote(function, shared, spec, commit)
 
     def wait(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, Outcome]]:
         ready, _ = self._ray.wait(list(handles), num_returns=1, timeout=seconds)

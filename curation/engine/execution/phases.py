@@ -49,6 +49,7 @@ class Phases:
         by_step = {s: [f for step, f in counts if step == s] for s, _ in counts}
         self.poison = PoisonList(self.storage, by_step, versions)
         self.manifests: list[dict[str, Any]] = []  # of the latest map phase
+        self._columns = ""  # fingerprint of what all phases so far computed
         self._running: list[MapSpec] = []  # tasks of the map phase that runs
         self.history: list[tuple[Segment, list[dict[str, Any]]]] = []
         self.values: dict[Quantile, Any] = {}
@@ -81,13 +82,17 @@ class Phases:
             sample=self.sample, seed=plan.pipeline.seed,
         )  # fmt: skip
         common = self._decision(segment, ops, text_store, base_store)
+        without_rules = [dataclasses.replace(op, rules={}) for op in ops]
+        self._columns = storage.fingerprint(
+            [self._columns, self._decision(segment, without_rules, text_store, base_store)]
+        )
         if first:
             specs = [self._with_poison(s, common) for s in self.specs]
         else:
             specs = [
                 MapSpec(
-                    m["index"], m["key"], storage.fingerprint([common, m["decision"]]), state=m["state"],
-                    joins={op.step.name: self.joins[op.step.name].files for op in ops if op.kind == "join"},
+                    m["index"], m["key"], storage.fingerprint([common, m["content"]]), state=m["state"],
+                    joins={op.step.name: self._join_files(op, m["index"]) for op in ops if op.kind == "join"},
                     numbers={n: m["index"] + joined.first_task for n, joined in self.joins.items()},
                 )
                 for m in self.manifests
@@ -113,7 +118,9 @@ class Phases:
         )
         manifests = self.driver.run(phase)
         for spec, manifest in zip(phase.specs, manifests, strict=True):
-            manifest["decision"] = spec.decision
+            # What later phases depend on: which columns there are, and which documents rules dropped. Not the rules
+            # themselves, so a change of one that drops the same documents ends here.
+            manifest["content"] = storage.fingerprint([self._columns, manifest["state"]["decisions"]])
             self.driver.finished[_task_id(spec)] = manifest
         self._check_conserved(segment, manifests)
         self.manifests = manifests
@@ -195,9 +202,15 @@ class Phases:
     def _join_store(self, name: str) -> str:
         return f"cache/signals/{name}-{self.joins[name].fingerprint[:16]}"
 
+    def _join_files(self, op: Op, task: int) -> Sequence[str]:
+        """The files in which a task of this run finds what a global step found out about its documents."""
+        made = self.joins[op.step.name]
+        assert made.joins is not None
+        return made.joins.of(task + made.first_task)
+
     def documents_fingerprint(self) -> str:
         """A fingerprint of which documents are left, with which signals, after the latest map phase."""
-        return storage.fingerprint([(m["key"], m["decision"]) for m in self.manifests])
+        return storage.fingerprint([(m["key"], m["content"]) for m in self.manifests])
 
     def stages(
         self, label: str, fingerprint: str, plan: StagePlan, expressions: Mapping[str, str] | None = None,

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from curation.core.errors import UserError
-from curation.engine.execution.driver import RunFailed
+from curation.core.secrets import mask_secrets
+from curation.engine.execution.executors import RunFailed
 from curation.engine.planning.map_spec import FailedRecord
 from curation.storage import Storage
 
@@ -56,7 +57,7 @@ class PoisonList:
                 {
                     "doc_id": r.doc_id, "source": source, "file": r.file, "version": self.versions[source, r.file],
                     "step": r.step, "error": r.error, "at": r.at,
-                    "reason": f"{r.step}: {r.reason}" if r.step else r.reason,
+                    "reason": mask_secrets(f"{r.step}: {r.reason}" if r.step else r.reason),  # an error repeats URLs
                     "fingerprint": fingerprints[r.step],
                 }
             )  # fmt: skip

@@ -6,19 +6,32 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise, product
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from curation import storage
 from curation.engine.execution import damaged_files
 from curation.engine.execution.driver import Driver, Phase
+from curation.engine.execution.executors import Function
 from curation.engine.planning.prior_run import Reusable, Task
-from curation.engine.tasks.stage_task import MergePhase, MergeSpec, StagePhase, StageSpec, run_merge, run_stage
+from curation.engine.shuffle import exchange, partition_files
+from curation.engine.shuffle.exchange import Inputs
+from curation.engine.tasks.stage_task import (
+    MergePhase,
+    MergeSpec,
+    StagePhase,
+    StageSpec,
+    run_merge,
+    run_stage,
+    run_sum,
+)
 from curation.step import Stage, StagePlan, StageResult
 
-# Above so many pairs of producers and consumers, the producers' files are merged first: each consumer opens each file.
-MAX_PAIRS = 1_000_000
+FILES_PER_SUM = 256  # files whose weights one task sums; the driver itself sums those of so many
 
 
 @dataclass
@@ -28,10 +41,12 @@ class FinishedStages:
     tasks: Sequence[Task]  # of prior runs and of this one
     first_task: int  # number of this run's first task
     fingerprint: str
-    files: list[str] = field(default_factory=list)  # partition files of the last stage
+    files: list[str] = field(default_factory=list)  # partition files of the latest stage
+    by_task: bool = False  # whether each of these goes to the task of its own number alone
+    joins: Inputs | None = None  # where each task finds its documents' signals
     outputs: list[Mapping[str, Any]] = field(default_factory=list)  # of sinks, in order of tasks
     staged: list[dict[str, Any]] = field(default_factory=list)  # result files of sinks: path, bytes, sha256
-    reusable: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # see planning/prior_run.py
+    reusable: dict[str, dict[str, Any]] = field(default_factory=dict)  # see planning/prior_run.py
     # stage, fingerprint, partitions, counters, shown: a dict for each stage
     stage_fingerprints: list[dict[str, Any]] = field(default_factory=list)
 
@@ -50,7 +65,13 @@ def run_stages(
             partitions = stage.partitions
             stage = plan.send(result)
     except StopIteration:
-        reusable.save(driver.storage, done.reusable)
+        if done.files:
+            everyone = [[i] for i in range(len(done.tasks))]
+            join = storage.fingerprint([done.fingerprint, "join"])
+            done.joins = _exchange(driver, label, join, done, everyone, one_file=True)
+        if done.reusable:
+            reusable.save(driver.storage, done.reusable)
+            driver.used.add(reusable.path)
         return done
 
 
@@ -67,16 +88,15 @@ def _run_stage(
     states: list[Mapping[str, Any] | None] = [None] * len(groups)
     if stage.at == "documents":
         groups, states = [[i] for i in range(len(done.tasks))], [t.state for t in done.tasks]
-    files = done.files
-    if len(files) * len(groups) > MAX_PAIRS:
-        files = _merge(driver, label, fingerprint, files, len(groups))
-    specs = [StageSpec(i, files, list(g), s) for i, (g, s) in enumerate(zip(groups, states, strict=True))]
+    inputs = _exchange(driver, label, fingerprint, done, groups)
+    specs = [StageSpec(i, inputs.of(i), list(g), s) for i, (g, s) in enumerate(zip(groups, states, strict=True))]
     prior = reusable.stages.get(stage.name) if stage.reuse else None
     if prior is not None:
         if stage.reuse == "prior_run":
             fingerprint = storage.fingerprint([fingerprint, reusable.fingerprint])
         outputs = [*prior["outputs"], *[None] * (len(specs) - len(prior["outputs"]))]  # none of tasks that are new
-        specs = [dataclasses.replace(s, prior_inputs=prior["inputs"], prior_output=outputs[s.index]) for s in specs]
+        before = Inputs.from_dict(prior["inputs"])
+        specs = [dataclasses.replace(s, prior_inputs=before.of(s.index), prior_output=outputs[s.index]) for s in specs]
     shared = StagePhase(driver.storage.root, fingerprint, stage, types, expressions)
     ids = [f"{i:06d}" for i in range(len(specs))]
     manifests = driver.run(Phase(f"{label}: {stage.name}", fingerprint, run_stage, shared, specs, ids))
@@ -91,8 +111,10 @@ def _run_stage(
         done.staged += [f | {"directory": f"cache/out/{fingerprint}"} for m in manifests for f in m["files"]]
     else:
         done.files = [m["files"][0]["path"] for m in manifests]
+        # rows of the last stage go back to the task of their document
+        done.by_task = stage.at == "documents" and "to" not in stage.schema.names
     if stage.reuse:
-        done.reusable[stage.name] = {"inputs": list(files), "outputs": done.files}
+        done.reusable[stage.name] = {"inputs": inputs.as_dict(), "outputs": done.files}
     totals = dict(sorted(counters.items()))
     done.stage_fingerprints.append(
         {
@@ -103,15 +125,44 @@ def _run_stage(
             "shown": sum(m.get("shown", 0) for m in manifests),
         }
     )
-    return StageResult(totals, done.outputs)
+    weights = None
+    if stage.weigh is not None:
+        weights = _sum_weights(driver, label, fingerprint, done.files, stage.partitions)
+    return StageResult(totals, done.outputs, weights)
 
 
-def _merge(driver: Driver, label: str, fingerprint: str, files: Sequence[str], consumers: int) -> list[str]:
-    """Merges the producers' files into so few that all consumers together open at most MAX_PAIRS."""
-    size = -(-len(files) * consumers // MAX_PAIRS)
-    parts = [list(files[i : i + size]) for i in range(0, len(files), size)]
-    merged = storage.fingerprint([fingerprint, "merge", size])
-    specs = [MergeSpec(i, p) for i, p in enumerate(parts)]
-    ids = [f"{i:06d}" for i in range(len(parts))]
-    phase = Phase(f"{label}: merge", merged, run_merge, MergePhase(driver.storage.root, merged), specs, ids)
+def _exchange(
+    driver: Driver, label: str, fingerprint: str, done: FinishedStages, groups: Sequence[Sequence[int]], *,
+    one_file: bool = False,
+) -> Inputs:  # fmt: skip
+    """The files that consumers of these partitions read: those of the latest stage, or of tasks that merge them."""
+    files = done.files
+    if done.by_task:
+        return exchange.addressed(files)
+    plan = exchange.plan_merge(len(files), len(groups), one_file=one_file)
+    if plan is None:
+        return exchange.direct(files, len(groups))
+    specs = [
+        MergeSpec(number, files[first:end], sorted(p for g in groups[begin:stop] for p in g))
+        for number, ((begin, stop), (first, end)) in enumerate(product(pairwise(plan.ranges), pairwise(plan.groups)))
+    ]
+    return plan.inputs(_merge(driver, f"{label}: merge", [fingerprint, plan.groups, plan.ranges], run_merge, specs))
+
+
+def _merge(driver: Driver, name: str, of: Sequence[Any], run: Function, specs: Sequence[MergeSpec]) -> list[str]:
+    """Runs a phase of merging tasks; returns the file of each."""
+    fingerprint = storage.fingerprint(["merge", *of])
+    ids = [f"{s.index:06d}" for s in specs]
+    phase = Phase(name, fingerprint, run, MergePhase(driver.storage.root, fingerprint), list(specs), ids)
     return [m["files"][0]["path"] for m in driver.run(phase)]
+
+
+def _sum_weights(
+    driver: Driver, label: str, fingerprint: str, files: Sequence[str], partitions: int
+) -> npt.NDArray[np.int64]:
+    """The weights of partitions, summed over all files: by tasks, round by round, until few files are left."""
+    while len(files) > FILES_PER_SUM:
+        parts = [files[i : i + FILES_PER_SUM] for i in range(0, len(files), FILES_PER_SUM)]
+        specs = [MergeSpec(i, part, range(partitions)) for i, part in enumerate(parts)]
+        files = _merge(driver, f"{label}: sum weights", [fingerprint, len(files)], run_sum, specs)
+    return partition_files.read_weights(driver.storage, files, partitions)

@@ -69,7 +69,9 @@ def _cpu_features() -> list[str]:
     # They decide which vectorised kernels numpy and arrow use, on which the last bits of a float can depend.
     from numpy._core._multiarray_umath import __cpu_features__  # type: ignore[attr-defined,unused-ignore]
 
-    return sorted(k for k in ("AVX2", "FMA3", "AVX512F", "AVX512_SKX", "ASIMD", "SVE") if __cpu_features__.get(k))
+    # X86_V3 and V4 are what numpy 2.4 chooses by: an operator may switch them off where the CPU has them.
+    names = ("AVX2", "FMA3", "AVX512F", "AVX512_SKX", "X86_V3", "X86_V4", "ASIMD", "SVE")
+    return sorted(k for k in names if __cpu_features__.get(k))
 
 
 def code_of(cls: type) -> ImportedCode:

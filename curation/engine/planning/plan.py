@@ -43,6 +43,9 @@ _WRITERS = (
 )
 
 
+TEXT_FORMAT = 2  # of stored texts (tasks/task_documents.py), part of their name: those of 1 had no hash beside them
+
+
 @dataclass(frozen=True)
 class PlannedOp:
     """A step of a phase, whose rules may contain quantiles that are not computed yet."""
@@ -232,7 +235,7 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
 
     def close(then: GlobalStep | None = None, quantiles: tuple[Quantile, ...] = ()) -> None:
         nonlocal ops, rewritten
-        stored = storage.fingerprint([text, "text"]) if rewritten else None
+        stored = storage.fingerprint([text, "text", TEXT_FORMAT]) if rewritten else None
         segments.append(Segment(len(segments), tuple(ops), stored, then, quantiles, tuple(sorted(text_depends_on))))
         ops, rewritten = [], False
 

@@ -26,7 +26,10 @@ from curation.engine.planning import fingerprints
 from curation.step import Corpus, GlobalStep
 from curation.storage import Storage
 
-StageFiles = Mapping[str, Mapping[str, Sequence[str]]]  # stage -> {"inputs": files, "outputs": a file for each task}
+# stage -> {"inputs": which files each of its tasks read (shuffle/exchange.py), "outputs": a file for each task}
+StageFiles = Mapping[str, Mapping[str, Any]]
+
+FORMAT = 2  # of the records: those of 1 had other inputs
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,7 @@ class Reusable:
     def save(self, store: Storage, made: StageFiles) -> None:
         """Records the files of this execution. Once for all stages: recorded one by one, a run that dies between two
         would leave pairs noted as compared whose results were never written."""
-        if made:
-            store.write_json(self.path, {"execution": self.execution, "used": self.stages, "stages": made})
+        store.write_json(self.path, {"execution": self.execution, "used": self.stages, "stages": made})
 
 
 def find_reusable(
@@ -103,6 +105,7 @@ def save_prior_run(store: Storage, step: GlobalStep, corpus: Corpus, tasks: Sequ
     """Saves what a later run needs to have this one as its prior run. Steps without reusable stages save nothing."""
     if made:
         record = {
+            "format": FORMAT,
             "step": _same_step(step),
             "seed": corpus.seed,
             "documents": corpus.documents,
@@ -129,14 +132,17 @@ def load_prior_run(step: GlobalStep, seed: int) -> PriorRunRecord | None:
             "Name the directory of a finished run whose pipeline has that step and whose `retention` is not none"
         )
     record = store.read_json(path)
-    if (record["step"], record["seed"]) != (_same_step(step), seed):
+    if (record.get("format"), record["step"], record["seed"]) != (FORMAT, _same_step(step), seed):
         raise UserError(
             f"{step.name}: in prior_run {step.prior_run} the step had other options, another seed or another version "
             "of the code, so the two cannot be compared: curate that run again, or change this one's options"
         )
     tasks = [Task(t["key"], _absolute(store, t["state"])) for t in record["tasks"]]
     stages = {
-        name: {kind: [store.url(f) for f in paths] for kind, paths in files.items()}
+        name: {
+            "inputs": files["inputs"] | {"files": [[store.url(f) for f in some] for some in files["inputs"]["files"]]},
+            "outputs": [store.url(f) for f in files["outputs"]],
+        }
         for name, files in record["stages"].items()
     }
     return PriorRunRecord(

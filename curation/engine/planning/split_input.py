@@ -16,7 +16,7 @@ from curation import storage
 from curation.engine.planning import fingerprints
 from curation.engine.planning.map_spec import MapSpec, Source
 from curation.engine.planning.plan import Plan
-from curation.step import InputSplit
+from curation.step import InputSplit, Reader
 
 # Bytes of input a task reads unless the pipeline sets `engine.task_bytes`: small enough that 2 cores share a laptop's
 # crawl evenly, large enough that 4,096 tasks read 8 GB. For larger input tasks grow by factors of four, so that they
@@ -36,7 +36,7 @@ def split_input(
 ) -> list[MapSpec]:
     """The tasks of the first phase, in order of source and path. A task's splits are of one source.
 
-    cuts    splits of large archives by (source number, path), see execution/split_archives.py
+    cuts    splits of files by (source number, path), see execution/split_archives.py; None: files are looked at here
     limit   a number of records, spread over the tasks, so that a first look sees all of the input
     """
     target = target_bytes(plan)
@@ -58,7 +58,11 @@ def split_input(
 
         for file in listed:
             whole = InputSplit(file.path, file.size, file.version)
-            for split in (cuts or {}).get((number, file.path)) or _split(source, whole, target):
+            if cuts is None:
+                splits = split_file(source, whole, target) if may_split(source.reader, whole, target) else [whole]
+            else:
+                splits = cuts.get((number, file.path), [whole])
+            for split in splits:
                 length = (split.stop or file.size) - (split.start or 0) if split.stop or split.start else file.size
                 if group and size + length > 2 * target:
                     end()
@@ -73,7 +77,20 @@ def split_input(
     return specs
 
 
-def _split(source: Source, whole: InputSplit, target: int) -> list[InputSplit]:
+def needs_index(reader: Reader, whole: InputSplit) -> bool:
+    """Whether ranges of a file are known only after all of it is read (execution/split_archives.py)."""
+    asked = getattr(reader, "needs_index", None)
+    return asked is not None and bool(asked(whole.path))
+
+
+def may_split(reader: Reader, whole: InputSplit, target: int) -> bool:
+    """Whether a file has to be looked at to be cut."""
+    asked = getattr(reader, "may_split", None)
+    return bool(asked(whole, target)) if asked is not None else whole.size > target and not needs_index(reader, whole)
+
+
+def split_file(source: Source, whole: InputSplit, target: int) -> list[InputSplit]:
+    """The splits of a file; reads a footer or a few bytes of it."""
     try:
         return source.reader.split(whole, source.root, target)
     except (PermissionError, FileNotFoundError):

@@ -25,7 +25,7 @@ from curation.engine.planning.plan import Plan, make_plan
 from curation.engine.planning.prior_run import load_prior_run, save_prior_run
 from curation.engine.planning.split_input import split_input
 from curation.engine.results import build_result, generations, publish
-from curation.engine.runtime import lock, stopped_run
+from curation.engine.runtime import lock, prune_cache, stopped_run
 from curation.engine.runtime.run_record import count_documents, find_run, run_fingerprint, write_header, write_run
 from curation.engine.tasks.check_files import CheckPhase, run_check
 from curation.step import Corpus, GlobalStep
@@ -162,7 +162,7 @@ def _run(
     phases: Phases | None = None
     unread: list[dict[str, Any]] = []
     try:
-        specs = split_input(plan, limit=limit, cuts=split_archives.split_archives(driver, plan))
+        specs = split_input(plan, limit=limit, cuts=split_archives.split_files(driver, plan))
         if not allow_unreadable:
             first_records.check_in_tasks(driver, plan, specs)
         while True:
@@ -195,6 +195,7 @@ def _run(
         generations.keep_previous_shards(store)
         files = publish.publish(store, made)
         failpoint("published")
+        prune_cache.write_used(store, driver.used)
         write_run(store, plan, phases, counts, unread, run_fingerprint(store, plan), limit, sample, files)
     except Exception as error:
         if phases is None:

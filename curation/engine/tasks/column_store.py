@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation import checked_parquet
-from curation.storage import Storage, Written
+from curation.storage import ContentNamed, Storage, Written
 
 # A row group ends after so many rows or bytes, whichever comes first: a function of the rows alone, so that the size
 # of batches never shows in the file. 1,024 rows of web text are about 3 MB; the byte limit keeps huge documents from
@@ -28,7 +28,7 @@ GROUP_BYTES = 8 << 20
 class Writer:
     """Writes one Parquet file, re-chunked, created on the first row. Deterministic for the same rows."""
 
-    def __init__(self, storage: Storage, path: str, schema: pa.Schema, *, level: int = 1) -> None:
+    def __init__(self, storage: Storage | ContentNamed, path: str, schema: pa.Schema, *, level: int = 1) -> None:
         self.storage, self.path, self.schema, self.level = storage, path, schema, level
         self._pending: list[pa.RecordBatch] = []
         self._rows = 0

@@ -3,7 +3,8 @@
 It stores columns and a decision for each dropped row. Signals are computed only for rows that are left when their step
 comes and that no store has yet (top_up.py). So the same code does a first run (everything is missing), a run after a
 tightened rule (nothing is missing: the input is not even opened) and one after a loosened rule (the rows that come back
-get what they lack).
+get what they lack). The file of decisions is named after its content: a rule that is changed without effect leaves the
+same file, and nothing that reads it runs again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from curation import document
 from curation.config import rules
@@ -31,7 +33,7 @@ from curation.engine.tasks.task_cost import TaskCost
 from curation.engine.tasks.task_documents import BASE, DECISION, TEXT, State, TaskDocuments
 from curation.engine.tasks.top_up import StoredColumns, TextSource
 from curation.step import MapStep
-from curation.storage import Storage, failpoint
+from curation.storage import ContentNamed, Storage, failpoint
 
 
 def run_map(phase: MapPhase, spec: MapSpec) -> dict[str, Any]:
@@ -54,6 +56,7 @@ class _MapTask:
         self.sum_in = self.sum_out = 0  # order-independent checksums of the ids that came and that stay
         self.domains: Counter[str] = Counter()
         self.writers: dict[str, column_store.Writer] = {}
+        self.decisions = ContentNamed()
         self.stored = StoredColumns(self.storage, spec.known)
         self.deciders: dict[int, rules.Decider] = {}
         self.previous: TaskDocuments | None = None
@@ -65,7 +68,7 @@ class _MapTask:
         )  # fmt: skip
         self.joined = {name: _signals_by_row(self.storage, files, spec.numbers[name], phase.types[name], name)
                        for name, files in spec.joins.items()}  # fmt: skip
-        self.pending_text: list[tuple[np.ndarray, pa.Array, pa.Array]] = []
+        self.pending_text: list[tuple[np.ndarray, pa.Array, pa.Array, pa.Array]] = []
 
     # -- the task ---------------------------------------------------------------------------------------------------
 
@@ -89,6 +92,7 @@ class _MapTask:
             self._writer("decision", DECISION)
             empty = ("decision", self.phase.base_store)  # these say something even without rows
             files = {name: w.close(empty=name in empty) for name, w in sorted(self.writers.items())}
+            files["decision"] = self.decisions.store(self.storage, f"cache/decisions/{self.spec.key}")
         except BaseException as error:
             for writer in self.writers.values():
                 writer.abort(error)
@@ -150,9 +154,8 @@ class _MapTask:
         if directory not in self.writers:
             # named for the decision, since joined signals depend on which documents it left
             path = f"{directory}/{self.spec.key}.{self.spec.decision[:12]}.parquet"
-            if directory == "decision":
-                path = f"cache/decisions/{self.spec.key}.{self.spec.decision}.parquet"
-            self.writers[directory] = column_store.Writer(self.storage, path, schema)
+            storage = self.decisions if directory == "decision" else self.storage
+            self.writers[directory] = column_store.Writer(storage, path, schema)
         return self.writers[directory]
 
     def _input_rows(self) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
@@ -166,7 +169,7 @@ class _MapTask:
     def _chunk(self, rows: np.ndarray, batch: pa.RecordBatch, has_text: bool) -> None:
         self._steps(rows, batch, has_text)
         if self.pending_text:  # of kept and dropped rows together, in order of rows, as stores are
-            order = np.argsort(np.concatenate([r for r, _, _ in self.pending_text]), kind="stable")
+            order = np.argsort(np.concatenate([r for r, *_ in self.pending_text]), kind="stable")
             parts = [pa.RecordBatch.from_arrays([pa.array(r), *a], schema=TEXT) for r, *a in self.pending_text]
             assert self.phase.text_store is not None
             table = pa.Table.from_batches(parts).take(pa.array(order)).combine_chunks()
@@ -301,7 +304,8 @@ class _MapTask:
         texts = chunk.batch.column("text").filter(pa.array(which))
         lengths = pc.binary_length(texts).cast(pa.int64())
         if which.any() and self.spec.probe is None:
-            self.pending_text.append((chunk.rows[which], texts, lengths))
+            hashes = [xxhash.xxh3_128_digest((t or "").encode()) for t in texts.to_pylist()]
+            self.pending_text.append((chunk.rows[which], texts, lengths, pa.array(hashes, pa.binary(16))))
         return lengths
 
     # -- steps ------------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
     """Runs one task of a stage and returns its manifest."""
     cost = TaskCost()
     storage, stage = Storage(phase.run), phase.stage
-    rows: Iterator[pa.RecordBatch] = partition_files.read(storage, spec.files, spec.partitions)
+    rows: Iterator[pa.RecordBatch] = partition_files.read(storage, spec.files, spec.partitions, by_file=stage.sink)
     args: list[Any] = [rows]
     documents = None
     if stage.at == "documents":
@@ -97,7 +97,7 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
         if last:  # a global step's signals go back to the tasks of the documents
             schema = schema.insert(0, pa.field("to", pa.uint32()))
         writer = partition_files.PartitionWriter(
-            storage, f"cache/stages/{phase.fingerprint}/{spec.index:06d}.part", schema
+            storage, f"cache/stages/{phase.fingerprint}/{spec.index:06d}.part", schema, stage.weigh
         )
         try:
             if stage.reuse == "rows" and spec.prior_output is not None:
@@ -150,19 +150,33 @@ def _reused_rows(storage: Storage, stage: Stage, path: str, documents: TaskDocum
 
 @dataclass(frozen=True)
 class MergePhase:
-    """Merges files between producers and consumers when there are too many pairs of them."""
+    """Merges files between producers and consumers where there are too many pairs of them (shuffle/exchange.py)."""
 
     run: str
     fingerprint: str
 
+    def path(self, index: int) -> str:
+        return f"cache/stages/{self.fingerprint}/{index:06d}.part"
+
 
 @dataclass(frozen=True)
 class MergeSpec:
+    """One merging task: the files it merges, and which of their partitions."""
+
     index: int
     files: Sequence[str]
+    partitions: Sequence[int]
 
 
 def run_merge(phase: MergePhase, spec: MergeSpec) -> dict[str, Any]:
     """Merges several producers' files into one with the same rows, in the same order in each partition."""
-    path = f"cache/stages/{phase.fingerprint}/{spec.index:06d}.part"
-    return {"index": spec.index, "files": [partition_files.merge(Storage(phase.run), spec.files, path).as_dict()]}
+    written = partition_files.merge(Storage(phase.run), spec.files, phase.path(spec.index), spec.partitions)
+    return {"index": spec.index, "files": [written.as_dict()]}
+
+
+def run_sum(phase: MergePhase, spec: MergeSpec) -> dict[str, Any]:
+    """Writes a file without rows that has the summed weights of several."""
+    storage = Storage(phase.run)
+    weights = partition_files.read_weights(storage, spec.files, len(spec.partitions))
+    written = partition_files.write_weights(storage, phase.path(spec.index), weights)
+    return {"index": spec.index, "files": [written.as_dict()]}

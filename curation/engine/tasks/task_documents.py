@@ -30,7 +30,11 @@ BASE = pa.schema(
         pa.field("drop", document.DROP),
     ]
 )
-TEXT = pa.schema([("row", pa.int64()), ("text", pa.large_string()), ("bytes", pa.int64())])
+# The text store. Size and hash (xxh3-128) lie beside the text, so that stages that need no more do not read it.
+# Its version is TEXT_FORMAT in planning/plan.py.
+TEXT = pa.schema(
+    [("row", pa.int64()), ("text", pa.large_string()), ("bytes", pa.int64()), ("text_hash", pa.binary(16))]
+)
 DECISION = pa.schema(
     [
         ("row", pa.int64()),
@@ -77,28 +81,23 @@ class TaskDocuments:
         self.storage, self.task, self.state, self.types = storage, task, state, types
         self.expressions = expressions or {}
         self._computers: dict[tuple[str, ...], rules.Expressions] = {}
-        self._readers: dict[str, column_store.Reader] = {}
+        self._readers: dict[tuple[str, ...], column_store.Reader] = {}
         self.shown = 0  # documents that `batches` gave
         self._skipped = np.zeros(0, dtype=np.int64)
         self._drops = _load_decisions(storage, state.decisions)
 
-    def _reader(self, name: str) -> column_store.Reader:
-        if name not in self._readers:
-            if name == "text":
-                files, cols = self.state.text, None
-            elif name == "base":
-                files, cols = self.state.base, None
-            else:
-                files, cols = self.state.signals.get(name, []), None
-            self._readers[name] = column_store.Reader(self.storage, files, cols)
-        return self._readers[name]
+    def _reader(self, name: str, columns: Sequence[str]) -> column_store.Reader:
+        key = (name, *columns)
+        if key not in self._readers:
+            stores = {"text": self.state.text, "base": self.state.base}
+            files = stores[name] if name in stores else self.state.signals.get(name, [])
+            self._readers[key] = column_store.Reader(self.storage, files, columns)
+        return self._readers[key]
 
     def type_of(self, column: str) -> pa.DataType:
         """The Arrow type of a base column, a step's struct, or a dotted signal of one."""
-        if column == "text":
-            return pa.large_string()
-        if column == "bytes":
-            return pa.int64()
+        if column in TEXT.names:
+            return TEXT.field(column).type
         if column == "outcome":
             return OUTCOME
         head, _, tail = column.partition(".")
@@ -161,10 +160,15 @@ class TaskDocuments:
         out: dict[str, pa.Array] = {"address": pa.array((np.int64(self.task) << 32) | rows)}
         lo, hi = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
         cache: dict[str, pa.Table | None] = {}
+        wanted: dict[str, list[str]] = {}  # of each store, only the columns asked for
+        for column in columns:
+            head = column.partition(".")[0]
+            mine = wanted.setdefault(_store_of(head), [])
+            mine += [head] if head not in mine else []
 
         def table(name: str) -> pa.Table | None:
             if name not in cache:
-                cache[name] = self._read(name, rows, lo, hi)
+                cache[name] = self._read(name, wanted[name], rows, lo, hi)
             return cache[name]
 
         reached = self._drops.reached(rows) if any(self._step_of(c) for c in columns) or "outcome" in columns else None
@@ -173,7 +177,7 @@ class TaskDocuments:
             if column == "outcome":
                 out[column] = self._drops.outcome(rows)
                 continue
-            if column in ("text", "bytes"):
+            if column in TEXT.names:
                 values, _ = column_store.align(rows, table("text"), column, self.type_of(column))
             elif head in BASE.names:
                 values, _ = column_store.align(rows, table("base"), head, self.type_of(head))
@@ -193,18 +197,24 @@ class TaskDocuments:
     def _step_of(self, column: str) -> bool:
         return column.partition(".")[0] in self.state.ops
 
-    def _read(self, name: str, rows: np.ndarray, lo: int, hi: int) -> pa.Table | None:
+    def _read(self, name: str, columns: Sequence[str], rows: np.ndarray, lo: int, hi: int) -> pa.Table | None:
+        reader = self._reader(name, columns)
         if hi - lo <= 4 * CHUNK:
-            return self._reader(name).read(lo, hi)
+            return reader.read(lo, hi)
         # scattered rows: only the chunks that hold some of them
         parts = []
         for chunk in np.unique(rows // CHUNK):
-            part = self._reader(name).read(int(chunk) * CHUNK, (int(chunk) + 1) * CHUNK)
+            part = reader.read(int(chunk) * CHUNK, (int(chunk) + 1) * CHUNK)
             if part is not None:
                 inside = rows[(rows >= chunk * CHUNK) & (rows < (chunk + 1) * CHUNK)]
                 have = part.column("row").to_numpy()
                 parts.append(part.filter(pa.array(np.isin(have, inside))))
         return pa.concat_tables(parts) if parts else None
+
+
+def _store_of(column: str) -> str:
+    """The store of a column; a step's signals have one of its name."""
+    return "text" if column in TEXT.names else "base" if column in BASE.names else column
 
 
 class _Drops:

@@ -111,10 +111,12 @@ def _sample_texts(
     seed: int, share: float, rows: Iterator[pa.RecordBatch], documents: Documents
 ) -> Iterator[pa.RecordBatch]:
     below = np.uint64(min(int(share * 2.0**64), 2**64 - 1))
-    for batch in documents.batches(["doc_id", "text"]):
+    for batch in documents.batches(["doc_id"]):
         key = hash_with_seed(batch.column("doc_id"), seed, "tokenizer")
         chosen = np.flatnonzero(key <= below)
-        taken = batch.take(pa.array(chosen))
+        if not len(chosen):
+            continue  # where documents are few in a sample, most texts are never read
+        taken = documents.take(batch.column("address").take(pa.array(chosen)), ["doc_id", "text"])
         texts = [(t or "")[:MAX_CHARS_PER_DOCUMENT] for t in taken.column("text").to_pylist()]
         columns = [
             pa.array(np.zeros(len(chosen), np.uint32)),

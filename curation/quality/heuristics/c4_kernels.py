@@ -69,6 +69,34 @@ LONG_WORD, NO_TERMINAL, FEW_WORDS, JAVASCRIPT, POLICY, KEPT = 0, 1, 2, 3, 4, 5  
 _HAS_LOREM_IPSUM, _HAS_BRACKET, _HAS_TERMINAL = 8, 16, 32  # flags of a line
 
 
+@kernel("boolean(int32[::1], uint16[::1], int64, int64)")
+def has_bracket_outside_formulas(code, flags, a, b):  # type: ignore[no-untyped-def]
+    """Whether { occurs in [a, b) outside `$…$` and `$$…$$`: brackets of TeX are no program code. As in pandoc, the sign
+    that opens has no space after it, and the one that closes none before it and no digit after it; nor a {, as
+    `${a}${b}` is code."""
+    i = a
+    while i < b:
+        if code[i] == 123:
+            return True
+        if code[i] == 36:
+            while i + 1 < b and code[i + 1] == 36:
+                i += 1
+            if i + 1 < b and not flags[i + 1] & SPACE:
+                j = i + 2
+                while j < b:
+                    follows = code[j + 1] if j + 1 < b else 32
+                    opens = follows == 123 or 48 <= follows <= 57
+                    if code[j] == 36 and code[j - 1] != 92 and not flags[j - 1] & SPACE and not opens:
+                        break
+                    j += 1
+                if j < b:
+                    i = j
+                    while i + 1 < b and code[i + 1] == 36:
+                        i += 1
+        i += 1
+    return False
+
+
 @kernel("int64(int32[::1], uint16[::1], int64, int64, boolean)")
 def classify_c4_line(code, flags, a, b, any_end):  # type: ignore[no-untyped-def]
     """C4's decision about one line [a, b), given without surrounding white space, plus flags.
@@ -104,7 +132,7 @@ def classify_c4_line(code, flags, a, b, any_end):  # type: ignore[no-untyped-def
         said |= _HAS_LOREM_IPSUM
     if phrases >> _JAVASCRIPT & 1:
         return JAVASCRIPT | said
-    if bracket:
+    if bracket and has_bracket_outside_formulas(code, flags, a, b):
         said |= _HAS_BRACKET
     if phrases >> _FIRST_POLICY:
         return POLICY | said

@@ -12,14 +12,15 @@ Differences from datatrove's filters of the same names: words (word_kernels.py: 
 of scripts without spaces are cut into words); a word counts if it has a letter, mark or number, where datatrove has a
 list of punctuation; blank lines before and after a text are not counted. C4 as published also removes the lines that
 fail from the text; here the text stays, statistics count the lines that C4 would keep (`sentences`, `terminal_lines`),
-and only C4's decision about the whole document is a rule (the step `c4_line_filter` removes lines).
+and only C4's decision about the whole document is a rule (the step `c4_line_filter` removes lines). Curly brackets
+inside `$…$` and `$$…$$` are a formula's and do not count as code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -118,6 +119,8 @@ class Heuristics(MapStep):
     sets: list[Set] = field(default_factory=lambda: ["gopher", "c4", "fineweb"])
     c4_terminal: bool = True
     name: str = "heuristics"
+
+    version: ClassVar[str] = "2"
 
     _classes: Any = field(init=False, repr=False, compare=False, default=None)
 

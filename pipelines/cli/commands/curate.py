@@ -1,4 +1,4 @@
-"""Commands that curate text and that delete documents from a finished run: curate, delete."""
+"""Commands that curate text and that change a finished run: curate, delete, gc."""
 
 from __future__ import annotations
 
@@ -132,3 +132,24 @@ def delete(
             )
         console.print(f"{run}: generation {done.generation}", highlight=False)
     raise typer.Exit(done.run.exit_code if done.run is not None else 0)
+
+
+@app.command()
+def gc(
+    run: RunDir,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the sizes; remove nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove files of a run's cache that its newest result does not refer to, left by earlier rules and input.
+
+    The result, earlier generations and what a later run reads with prior_run stay. A rule that is changed back
+    afterwards is computed again.
+    """
+    from curation.engine.runtime.prune_cache import prune_cache
+    from pipelines.cli.text_output import show_cache_sizes
+
+    sizes = prune_cache(run, dry_run=dry_run)
+    if as_json:
+        print(json.dumps({folder: vars(s) for folder, s in sizes.items()}))
+    else:
+        show_cache_sizes(make_console(), sizes, dry_run)

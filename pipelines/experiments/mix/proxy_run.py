@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from curation import storage
-from curation.core import jsonl_log
+from curation.core import jsonl_log, yaml_lines
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,9 @@ class Proxy:
     data: str
     folder: str
     stop: int | None = None  # step at whose evaluation training may stop
+    # Of the training file's strings with `${VAR}`. The settings hold their values, so that the fingerprint follows them
+    # and workers need no variables; what a run writes has the references.
+    references: Mapping[yaml_lines.Path, str] = field(default_factory=dict)
 
 
 class Scores(NamedTuple):
@@ -59,14 +62,13 @@ def finished(folder: str, stop: int) -> bool:
 
 def train(proxy: Proxy) -> dict[int, Scores]:
     """Trains a proxy up to `stop` (or its end) and returns its scores. Runs in its own worker process."""
-    from curation.core import yaml_lines
     from training import config
     from training.train import train as run
 
     folder = Path(proxy.folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml_lines.dump(dict(proxy.settings))
-    settings = config.parse(text, str(folder / "proxy.yaml"))
+    settings = config.parse(text, str(folder / "proxy.yaml"), references=proxy.references)
     stop = proxy.stop if proxy.stop is not None else settings.steps
     if finished(proxy.folder, stop):
         return scores(proxy.folder)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from curation import storage
+from curation.core import yaml_lines
 from curation.core.errors import DamagedFile, UserError
 from curation.shards import Manifest, read_manifest
 from curation.storage import Storage
@@ -67,7 +68,7 @@ class _Search:
         mixture_design.check_caps(self.domains, self.largest, settings.budget, settings.max_epochs)
         self.prior = self._prior()
         self.given = {n: self._shares(mix, f"confirm.mixes.{n}") for n, mix in settings.confirm.mixes.items()}
-        self.base = _proxy_settings(settings)
+        self.base, self.references = _proxy_settings(settings)
         self.digest = _digest(self.manifest, self.base)
         self.steps = int(self.base["steps"])
         self.trained = 0
@@ -103,7 +104,7 @@ class _Search:
             n: round(float(r), 6) for n, r in zip(self.domains, mix, strict=True) if r >= 5e-7
         }
         name = proxy_run.name(made, self.digest)
-        return Proxy(made, self.settings.data, str(self.folder / "proxies" / name), stop)
+        return Proxy(made, self.settings.data, str(self.folder / "proxies" / name), stop, self.references)
 
     def _seeds(self, runs: int) -> list[int]:
         """One seed per proxy of the swarm. With one seed, all would share one initialization, which favours some
@@ -313,21 +314,21 @@ class _Search:
         return dict(zip(self.domains, map(float, mix), strict=True))
 
 
-def _proxy_settings(settings: Settings) -> dict[str, Any]:
-    """The resolved training file of the proxy, with every default, so that its fingerprint covers all settings."""
-    from curation.core import yaml_lines
+def _proxy_settings(settings: Settings) -> tuple[dict[str, Any], Mapping[yaml_lines.Path, str]]:
+    """The resolved training file of the proxy, with every default, so that its fingerprint covers all settings; and its
+    strings that have `${VAR}`."""
     from training import config
 
     if isinstance(settings.proxy, str):
         loaded = config.load(settings.proxy)
     else:
-        loaded = config.parse(yaml_lines.dump(settings.proxy), "proxy")
+        loaded = config.parse(yaml_lines.dump(settings.proxy), "proxy", references=settings._references)
     made: dict[str, Any] = loaded.model_dump(mode="json")
     if "guard" not in loaded.model_fields_set:  # rollbacks and masked documents would change the training data
         made["guard"]["action"] = "watch"
     if made.get("threads") is None:
         made["threads"] = max(1, int(settings.cpus))
-    return made
+    return made, loaded.references
 
 
 def _digest(manifest: Manifest, base: dict[str, Any]) -> str:

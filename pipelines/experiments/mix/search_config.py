@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from curation.core import yaml_lines
 from curation.core.schema import Section, validate
@@ -84,6 +84,7 @@ class Settings(Section):
     cpus: Annotated[float, Field(gt=0)] = 1.0  # Ray CPUs per proxy
     gpus: Annotated[float, Field(ge=0)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
+    _references: dict[yaml_lines.Path, str] = PrivateAttr(default_factory=dict)  # of an inline proxy
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:
@@ -103,5 +104,6 @@ def load(path: str) -> Settings:
         if isinstance(tree.root, dict) and isinstance(tree.root.get(key), str) and "://" not in tree.root[key]:
             tree.root[key] = os.path.join(folder, tree.root[key])
     settings = validate(Settings, tree.root, tree)
+    settings._references.update(tree.references_below("proxy"))
     require_packages(settings.families)
     return settings

@@ -10,17 +10,20 @@ Runs are named by size and tokens and are ordinary training runs, so an interrup
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from curation.core import yaml_lines
 from curation.core.errors import UserError
 from curation.core.schema import Section, validate
 from pipelines.experiments.mix.proxy_run import Proxy
 from pipelines.experiments.scaling import live_run
+
+if TYPE_CHECKING:
+    from training.config import TrainConfig
 
 
 class Ladder(Section):
@@ -29,6 +32,7 @@ class Ladder(Section):
     base: dict[str, Any] | str
     sizes: Annotated[tuple[dict[str, Any], ...], Field(min_length=2)]
     tokens_per_param: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (10.0, 20.0, 40.0)
+    _references: dict[yaml_lines.Path, str] = PrivateAttr(default_factory=dict)  # of an inline base
 
 
 def load(path: str) -> Ladder:
@@ -36,7 +40,9 @@ def load(path: str) -> Ladder:
     tree = yaml_lines.load(path)
     if isinstance(tree.root, dict) and isinstance(tree.root.get("base"), str):
         tree.root["base"] = os.path.join(os.path.dirname(os.path.abspath(path)), tree.root["base"])
-    return validate(Ladder, tree.root, tree)
+    ladder = validate(Ladder, tree.root, tree)
+    ladder._references.update(tree.references_below("base"))
+    return ladder
 
 
 def runs(ladder: Ladder, data: str, folder: str) -> list[Proxy]:
@@ -45,7 +51,8 @@ def runs(ladder: Ladder, data: str, folder: str) -> list[Proxy]:
     from training import config
     from training.train import model_config
 
-    base = (config.load(ladder.base) if isinstance(ladder.base, str) else _parse(ladder.base)).model_dump(mode="json")
+    loaded = config.load(ladder.base) if isinstance(ladder.base, str) else _parse(ladder.base, ladder._references)
+    base = loaded.model_dump(mode="json")
     if base["data"]["changes"]:
         raise UserError(
             "the ladder's base has data.changes, whose steps are those of one run; each size of the ladder has its "
@@ -66,7 +73,7 @@ def runs(ladder: Ladder, data: str, folder: str) -> list[Proxy]:
                 "checkpoint": base["checkpoint"] | every,
             }
             name = f"n{n:09d}-d{steps * tokens_per_step:011d}"
-            made.append(Proxy(mine, data, str(Path(folder) / name)))
+            made.append(Proxy(mine, data, str(Path(folder) / name), references=loaded.references))
     return sorted(made, key=lambda p: p.folder)
 
 
@@ -80,7 +87,7 @@ def train(proxies: Sequence[Proxy], workers: Callable[[Sequence[Proxy]], None]) 
     return len(todo)
 
 
-def _parse(value: dict[str, Any]) -> Any:
+def _parse(value: dict[str, Any], references: Mapping[yaml_lines.Path, str] | None = None) -> TrainConfig:
     from training import config
 
-    return config.parse(yaml_lines.dump(value), "base")
+    return config.parse(yaml_lines.dump(value), "base", references=references)

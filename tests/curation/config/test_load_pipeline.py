@@ -381,7 +381,7 @@ def test_a_step_of_ones_own_and_two_of_a_kind(tmp_path):
     assert type(p.steps[0].step) is type(p.steps[1].step)
     (tmp_path / "broken.py").write_text("import nothing_like_it\n")
     assert "cannot be imported: ModuleNotFoundError" in refused(tmp_path, BASE + "steps: [broken.py:X]")
-    assert "has no class Y" in refused(tmp_path, BASE + "steps: [own.py:Y]")
+    assert "has no class or function Y" in refused(tmp_path, BASE + "steps: [own.py:Y]")
     assert "is not a step" in refused(tmp_path, BASE + "steps: [pathlib:Path]")
 
 

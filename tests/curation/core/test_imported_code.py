@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import os
 import subprocess
 import sys
@@ -77,6 +78,23 @@ def test_prose_does_not_count_and_code_does(site: Path) -> None:
     assert sources("BAD = 2\n") != first
 
 
+def test_a_name_is_looked_for_once_until_a_folder_of_the_path_changes(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan asks for the code of some thirty files, which import the same few hundred names."""
+    write(site, {"step.py": "import json, numpy, later_one", "other.py": "import json, numpy, later_one"})
+    assert names(site, "step.py") == {"step.py"}
+    asked: list[str] = []
+    find_spec = importlib.machinery.PathFinder.find_spec
+    monkeypatch.setattr(
+        importlib.machinery.PathFinder, "find_spec", lambda name, *rest: asked.append(name) or find_spec(name, *rest)
+    )
+    assert names(site, "other.py") == {"other.py"} and asked == []
+    write(site, {"later_one.py": "import json"})
+    os.utime(site, ns=(0, 1))  # however coarse the clock of the file system is
+    assert names(site, "other.py") == {"other.py", "later_one.py"}
+
+
 def install(folder: Path, name: str, version: str, files: dict[str, str], requires: tuple[str, ...] = ()) -> None:
     write(folder, files)
     info = f"{name.replace('-', '_')}-{version}.dist-info"
@@ -96,7 +114,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def forget_installed() -> None:
-    for cached in (code._is_site, code._providers, code._distribution):
+    for cached in (code._is_site, code._in_site, code._providers, code._distribution):
         cached.cache_clear()
 
 

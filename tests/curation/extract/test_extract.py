@@ -151,7 +151,10 @@ def test_step() -> None:
         "html_chars": len(PAGE),
         "chars": len(EXPECTED),
         "problem": None,
+        "kind": "article",
+        "lost": signals[0]["lost"],
     }
+    assert 0.2 < signals[0]["lost"] < 0.4  # header, aside, comments and footer
     assert [s["chars"] for s in signals] == [len(EXPECTED), 15, 0, None]
     for i in range(given_.num_rows):
         one = step(given_.slice(i, 1))

@@ -17,17 +17,19 @@ from resiliparse.parse.html import HTMLTree
 
 from benchmarks import crawl
 from curation.extract import blocks
-from curation.extract.blocks import _INLINE, _NEVER_TEXT, _VOID, PageBlocks, _fill_blocks
+from curation.extract.blocks import _BLOCK_TAGS, _HEADINGS, _NEVER_TEXT, _VOID, PageBlocks, _fill_blocks
 from curation.extract.html_tag_kernels import max_open_tags
 from tests.curation.extract.test_extract import MARKUP, ODD, PAGE
 
+ATTRIBUTES = r'(?:(?<!\s)="[^"]*"|[^>])*+'  # a quote opens a value only after the `=` of a name
 RAW = re.compile(
-    r'<(script|style|iframe|textarea|xmp|noembed|noframes|plaintext)(?=[\s>])(?:[^>"]|"[^"]*")*>.*?</\1>|<!--.*?-->|'
+    rf"<(script|style|iframe|textarea|xmp|noembed|noframes|plaintext)(?=[\s>]){ATTRIBUTES}>.*?</\1>|<!--.*?-->|"
     r"<![^>]*>|<\?[^>]*>",
     re.S,
 )
-TAG = re.compile(r'([^<]*)<(/?)([^\s/>]*)((?:[^">]|"[^"]*")*)>')
-ATTRIBUTE = re.compile(r'\s([^\s=">]+)(?:="([^"]*)")?')
+TAG = re.compile(rf"([^<]*)<(/?)([^\s/>]*)({ATTRIBUTES})>")
+ATTRIBUTE = re.compile(r'\s([^\s>][^\s=>]*)(?:="([^"]*)")?')
+BLOCK_LEVEL = {*_BLOCK_TAGS, *_HEADINGS, "hr", "nav", "dialog", "frameset", "applet"}
 ASIDE = ("navigation", "search", "dialog", "menu", "menubar", "toolbar", "tablist", "alert", "banner", "contentinfo")
 NAMING = ("class", "id", "role", "itemprop", "data-component", "data-testid")
 
@@ -37,7 +39,7 @@ def hidden(attributes: dict[str, str]) -> bool:
         "hidden" in attributes
         or attributes.get("aria-hidden", "").lower() == "true"
         or re.search(r"display:[ \t\n\f\r\v]*none", attributes.get("style", ""), re.I) is not None
-        or attributes.get("class", "").lower() == "headerlink"
+        or not set(attributes.get("class", "").lower().split()).isdisjoint(("headerlink", "linenos"))
         or attributes.get("role", "").lower() in ASIDE
     )
 
@@ -48,10 +50,35 @@ def plain(text: str) -> str:
     return text
 
 
-def block(parts: list[str], verbatim: int) -> str:
-    text = "".join(parts)
+OPENS, CLOSES, BREAK = "\0opens", "\0closes", "\0break"  # of block-level elements and br in code
+
+
+def code(parts: list[str]) -> str:
+    """Code: what a block-level element in it holds is a line, and a newline just after one is the same end of line."""
+    out = []
+    opened = text = closed = False
+    for part in parts:
+        if part == OPENS:
+            out.append("\n" * text)
+            opened, text, closed = True, False, False
+        elif part == CLOSES:
+            out.append("\n" * opened)
+            opened, text, closed = False, False, opened or closed
+        elif part == BREAK:
+            out.append("\n")
+            opened = text = closed = False
+        else:
+            for character in part:
+                newline = character == "\n"
+                out.append("" if newline and closed else character)
+                opened, text, closed = not newline, not newline, False
+    return plain("".join(out).replace("&nbsp;", " ").strip("\n"))
+
+
+def block(parts: list[str], verbatim: bool) -> str:
     if verbatim:
-        return plain(text.replace("&nbsp;", " ").strip("\n"))
+        return code(parts)
+    text = "".join("\n" if part == BREAK else part for part in parts)
     text = re.sub(r" ?\n ?", "\n", re.sub(r"[^\S\n]+", " ", text)).strip().replace("&nbsp;", " ")
     text = re.sub(r" +$", "", re.sub(r"(?<=\S) {2,}(?=\S)", " ", text), flags=re.M)
     return plain(text.lstrip("\n").rstrip())
@@ -60,8 +87,9 @@ def block(parts: list[str], verbatim: int) -> str:
 def reference(source: str) -> PageBlocks:
     page = PageBlocks()
     parts: list[str] = []
-    linked = verbatim = skipped = 0
-    link, current = False, -1
+    linked = skipped = inner = 0
+    link = verbatim = False
+    current = -1
 
     def flush() -> None:
         nonlocal linked
@@ -78,24 +106,32 @@ def reference(source: str) -> PageBlocks:
         if skipped:
             skipped += 0 if name in _VOID else -1 if closing else 1
             continue
-        parts.append(text if verbatim else text.replace("\n", " "))
+        if text:
+            parts.append(text if verbatim else text.replace("\n", " "))
         linked += len(text.strip()) if link else 0
         attributes = {} if closing else dict(ATTRIBUTE.findall(rest))
-        if not closing and (hidden(attributes) or name in _NEVER_TEXT) and name not in _VOID and name != "body":
-            if name not in _INLINE:
-                flush()
+        dropped = not closing and (hidden(attributes) or name in _NEVER_TEXT) and name not in _VOID and name != "body"
+        if name == "button" and not closing:
+            dropped = hidden(attributes) or current < 0 or page.tag[current] not in _HEADINGS
+        if dropped:
             skipped = 1
-        elif name in _INLINE:
+            if name in BLOCK_LEVEL and not verbatim:
+                flush()
+        elif name == "br":
+            parts.append(BREAK)
+        elif name not in BLOCK_LEVEL:
             if name == "a":
                 link = "href" in attributes
-        elif name == "br":
-            parts.append("\n")
+        elif verbatim and not (closing and not inner):
+            inner += 0 if name in _VOID else -1 if closing else 1
+            if name not in ("td", "th"):
+                parts.append(CLOSES if closing or name in _VOID else OPENS)
         else:
             flush()
             if name in _VOID:
                 continue
             if closing:
-                verbatim -= name == "pre"
+                verbatim = False
                 current = page.parent[current] if current >= 0 else -1
                 continue
             said = [("#" if k == "id" else "") + v for k, v in ATTRIBUTE.findall(rest) if k in NAMING]
@@ -103,7 +139,7 @@ def reference(source: str) -> PageBlocks:
             page.names.append(" ".join(said).lower())
             page.parent.append(current)
             current = len(page.tag) - 1
-            verbatim += name == "pre"
+            verbatim = name in ("pre", "listing")
     flush()
     return page
 

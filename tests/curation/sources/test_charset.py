@@ -120,3 +120,33 @@ def test_any_bytes(data: bytes, header: str | None) -> None:
     got = charset.decode(data, header)
     assert got == charset.decode(data, header)
     got.text.encode("utf-8", "surrogatepass")
+
+
+_DEFAULT_HEADER = {  # charset of the bytes -> text, in sentences as long as a page has
+    "windows-1251": "Мельница на реке была восстановлена весной после наводнения, и новое колесо повернулось утром.",
+    "koi8-r": "Мельница на реке была восстановлена весной после наводнения, и новое колесо повернулось утром.",
+    "shift_jis": "水車小屋は洪水のあと春に建て直された。新しい水車が初めて回った朝は寒かった。村の人が見に来た。",
+    "gb18030": "磨坊在春天洪水之后重建，新的水车在一个寒冷的早晨第一次转动，村里大多数人都来观看。",
+    "euc-kr": "물레방아는 홍수가 지나간 봄에 다시 지어졌고, 새 바퀴는 추운 아침에 처음으로 돌았다.",
+    "windows-1253": "Ο μύλος ξαναχτίστηκε την άνοιξη μετά την πλημμύρα και ο νέος τροχός γύρισε το πρωί.",
+}
+
+
+@pytest.mark.parametrize("name", sorted(_DEFAULT_HEADER))
+@pytest.mark.parametrize("declares", [True, False])
+def test_a_default_latin1_header_yields_to_the_page(name: str, declares: bool) -> None:
+    """Servers write ISO-8859-1 into the header of every page (AddDefaultCharset)."""
+    meta = f'<meta charset="{name}">' if declares else ""
+    page = f"<html><head>{meta}</head><body><p>{_DEFAULT_HEADER[name] * 3}</p></body></html>"
+    got = charset.decode(page.encode(charset._CHARSETS[name][0]), "ISO-8859-1")
+    assert got.text == page and got.decided_by == ("meta" if declares else "content")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Die Mühle am Fluß wurde im Frühling für alle geöffnet, größer als je.", "Årets øl på Ærø: sådan gør de på øen, "
+     "når båden går.", "“Smart quotes” – naïve façade, 20 €", "ÉTÉ À LA FORÊT: ÇA, C'ÉTAIT L'ÉTÉ.", "ASCII"],
+)  # fmt: skip
+def test_a_latin1_header_holds_where_the_bytes_agree(text: str) -> None:
+    data = f"<html><body>{text}</body></html>".encode("cp1252")
+    assert charset.decode(data, "ISO-8859-1").text == data.decode("cp1252")

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.sources import parquet_arrow
-from curation.sources.jsonl import FieldMapping
+from curation.sources.field_mapping import FieldMapping
 from curation.sources.text import TextReader
 from curation.step import InputSplit, UnreadableFile
 

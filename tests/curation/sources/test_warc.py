@@ -368,6 +368,13 @@ def test_bodies(tmp_path: Path) -> None:
         "zstd": ("Content-Encoding: zstd", zstandard.compress(page), page),
         "chunked": ("Transfer-Encoding: chunked", chunked, page),
         "not chunked": ("Transfer-Encoding: chunked", page, page),
+        "a year": ("Transfer-Encoding: chunked", b"2024\r\nwas the year.\r\n", b"2024\r\nwas the year.\r\n"),
+        "a number": (
+            "Transfer-Encoding: chunked",
+            b"10\r\nsacks of flour, and more\r\n",
+            b"10\r\nsacks of flour, and more\r\n",
+        ),
+        "nought": ("Transfer-Encoding: chunked", b"0\r\nsacks are left\r\n", b"0\r\nsacks are left\r\n"),
         "both": ("Transfer-Encoding: chunked\r\nContent-Encoding: gzip", b"", page),
         "cut gzip": ("Content-Encoding: gzip", gzip.compress(page)[:-8], page),
         "broken gzip": ("Content-Encoding: gzip", gzip.compress(page)[:-8] + b"\0" * 8, None),
@@ -390,7 +397,7 @@ def test_bodies(tmp_path: Path) -> None:
             assert outcome(row) == "unreadable", name
         else:
             assert row["text"] == expected.decode(), name
-            assert row["read"] == {"mime": "text/html", "charset": "utf-8", "status": 200, "bytes": len(page)}, name
+            assert row["read"] == {"mime": "text/html", "charset": "utf-8", "status": 200, "bytes": len(expected)}, name
 
 
 @pytest.mark.parametrize("compress", [True, False])

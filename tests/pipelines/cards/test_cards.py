@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CRAWL = """
 name: crawl
 sources:
-  - {{name: docs, domain: web, read: warc, root: "{root}", path: "docs-0[01].warc.gz", licence: CC-BY-SA-4.0, origin: "https://docs.example"}}
+  - {{name: docs, domain: web, read: warc, root: "{root}", path: "docs-00.warc.gz", licence: CC-BY-SA-4.0, origin: "https://docs.example"}}
   - {{name: texts, read: text, path: "*.jsonl"}}
 steps:
   - extract: {{}}

@@ -1,4 +1,5 @@
-"""A step of twenty lines in a file outside of the package: it runs, on Ray too, and shows wherever others do."""
+"""Steps in files outside of the package, a class of twenty lines and two functions: they run, on Ray too, and show
+wherever others do."""
 
 from __future__ import annotations
 
@@ -69,8 +70,54 @@ def test_an_edited_file_is_another_step_in_the_same_session(file: Path) -> None:
     assert curation.run(str(file), str(file.parent / "run"), executor="inline").info["steps"] == run.info["steps"]
 
 
+@pytest.fixture
+def functions(file: Path) -> Path:
+    """As `file`, with the functions of the page."""
+    page = blocks(ROOT / "docs" / "step.md")
+    (file.parent / "my_functions.py").write_text(next(b for b in page if b.file == "my_functions.py").text)
+    steps = """
+  - my_functions.py:capitals: {}
+    keep: {shouting: "capitals.capitals < 0.4"}
+  - my_functions.py:long_enough: {words: 3, name: long}
+"""
+    file.write_text(PIPELINE.partition("steps:")[0] + "steps:" + steps)
+    return file
+
+
+def test_functions_show_in_ledger_report_card_and_explain(functions: Path, gristmill) -> None:
+    run = curation.run(str(functions), str(functions.parent / "run"), executor="inline")
+    rows = {
+        r["url"]: r for r in run.ledger(["url", "step", "rule", "value", "evidence", "capitals", "long"]).to_pylist()
+    }
+    assert [rows[f"https://x.y/{i}"]["rule"] for i in range(4)] == [None, "shouting", "keep", None]
+    assert json.loads(rows["https://x.y/1"]["value"]) == {"capitals.capitals": 14 / 16}
+    assert rows["https://x.y/2"]["long"] == {"keep": False, "reason": "2 words"}
+    assert json.loads(rows["https://x.y/2"]["evidence"]) == {"reason": "2 words"}
+    write_cards(run.path)
+    card = (functions.parent / "run" / "card.md").read_text()
+    assert "| capitals (my_functions.py:capitals) | shouting | `capitals.capitals < 0.4` | 1 | 3 |" in card
+    assert "| long (my_functions.py:long_enough) | keep | `long.keep` | 1 | 2 |" in card
+    assert gristmill("report", run.path)[0] == 0
+    report = (functions.parent / "run" / "report.html").read_text()
+    assert "VERY LOUD INDEED" in report and "Some Capitals" in report and "long_enough" in report
+    code, out, _ = gristmill("explain", run.path, "https://x.y/2")
+    assert code == 0 and "dropped by long, rule keep" in out and "2 words" in out
+
+
+def test_an_exception_in_a_function_names_its_line(functions: Path, gristmill) -> None:
+    code = functions.parent / "my_functions.py"
+    code.write_text(code.read_text().replace("    found =", "    assert 'LOUD' not in text\n    found ="))
+    functions.write_text(functions.read_text().replace('{shouting: "capitals.capitals < 0.4"}', "{}"))
+    line = 1 + code.read_text().splitlines().index("    assert 'LOUD' not in text")
+    status, told, _ = gristmill("curate", functions, "--run", functions.parent / "run", "--executor", "inline")
+    assert status == 3 and f"my_functions.py:{line}" in told and "AssertionError" in told
+
+
 @pytest.mark.slow
-def test_it_runs_on_ray_as_in_one_process(file: Path) -> None:
+def test_they_run_on_ray_as_in_one_process(file: Path, request: pytest.FixtureRequest) -> None:
+    own = file.read_text()
+    functions = request.getfixturevalue("functions").read_text()
+    file.write_text(own.replace("  - exact_dedup: {}\n", "") + functions.partition("steps:\n")[2])
     curation.run(str(file), str(file.parent / "inline"), executor="inline")
     curation.run(str(file), str(file.parent / "ray"), executor="ray", workers=2)
     assert tiny.tree(file.parent / "ray") == tiny.tree(file.parent / "inline")

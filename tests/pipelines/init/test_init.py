@@ -109,9 +109,7 @@ def test_what_init_writes_runs_unchanged(gristmill, inputs, tmp_path, request):
         }  # fmt: skip
     if kind in ("tree", "mix"):
         hidden = scan_input.HIDDEN
-        assert {"image/png", "csv, not JSON Lines (one JSON object per line)", "empty", hidden} == set(
-            answer["left_out"]
-        )
+        assert {"image/png", "csv without a text field (fields: a, b)", "empty", hidden} == set(answer["left_out"])
     before = file.read_bytes()
     code, out, err = gristmill("curate", file, "--run", tmp_path / "run", "--executor", "inline", "--json")
     assert code == 0, err

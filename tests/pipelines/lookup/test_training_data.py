@@ -108,7 +108,7 @@ def test_every_token_of_a_crawl_traces_to_its_record(run: Path) -> None:
     assert check_every_document(run) > 30
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_token_of_the_whole_crawl_traces_to_its_record(data: Path, tmp_path: Path) -> None:
     whole = curated(data, tmp_path, None)
     assert check_every_document(whole) > 1000

@@ -129,7 +129,7 @@ def test_quotas_hold_at_every_prefix_of_a_million_sequences() -> None:
         check_mix(rng, 1_000_000)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_quotas_hold_at_every_prefix_of_a_million_sequences_for_a_hundred_mixes() -> None:
     rng = random.Random(2)
     for _ in range(100):

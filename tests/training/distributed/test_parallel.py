@@ -117,7 +117,7 @@ def test_a_hundred_steps_over_one_two_and_four_ranks(corpus: Path, tmp_path: Pat
     """The promise of the design: losses within 1e-5 over 100 steps in fp32, whoever goes on for whom."""
     base = {"schedule.kind": "constant", "schedule.warmup_steps": 4, "checkpoint.every": 20, "evaluate.every": 50}
     launch(1, [job(corpus, tmp_path / "one", **base, steps=100)])
-    for end, ranks in ((20, 1), (40, 2), (60, 4), (80, 2), (100, 1)):
+    for end, ranks in ((30, 1), (60, 4), (100, 2)):
         launch(ranks, [job(corpus, tmp_path / "many", **base, steps=end)])
     steps = [
         {

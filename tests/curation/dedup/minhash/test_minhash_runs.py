@@ -119,7 +119,7 @@ class Dead(BaseException):
     """What the fail-point raises: nothing in the engine may catch it."""
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.nightly)])
 def test_a_death_in_any_phase_of_the_shuffles_is_survived(
     mill: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from curation.engine.execution.driver import RunFailed
-from curation.engine.execution.executors import Inline, Outcome
+from curation.engine.execution.executors import Inline, Outcome, RunFailed
 from tests.curation.engine import runs
 
 STEP = """
@@ -114,6 +114,16 @@ def test_what_a_bug_hits_is_named_and_comes_back_when_the_step_is_repaired(tmp_p
     fresh = runs.curate(tmp_path, write(tmp_path, FINE), "fresh")
     assert fresh.counts == repaired.counts | {"computed": fresh.counts["computed"]}
     assert runs.tree_bytes(tmp_path / "run") == runs.tree_bytes(tmp_path / "fresh")
+
+
+def test_credentials_in_the_message_of_an_error_are_masked(tmp_path: Path) -> None:
+    documents(tmp_path, 40, [3])
+    bug = "if 'mill odd' in text: raise ValueError('refused by https://me:correct-horse@x.test')"
+    (item,) = runs.curate(tmp_path, write(tmp_path, bug)).left_out
+    assert item["reason"] == "size: ValueError: refused by https://***@x.test"
+    ledger = pq.read_table(tmp_path / "run" / "result" / "ledger").to_pylist()
+    assert "x.test" in str(ledger) and "correct-horse" not in str(ledger)
+    assert not [p for p in (tmp_path / "run").rglob("*") if p.is_file() and b"correct-horse" in p.read_bytes()]
 
 
 def test_entries_fall_away_when_the_text_before_the_step_changes(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -110,3 +112,24 @@ def test_it_stops_before_the_next_global_step_unless_told_to_go_on(
     (folder / "edge" / "valid.warc").unlink()  # the archive that is none is taken away: all is well
     mended = runs.curate(folder, tree, "stops")
     assert (mended.status, mended.exit_code, mended.counts["read"]["records"]) == ("done", 0, rows)
+
+
+def test_arrays_and_tables_give_the_same_documents_for_any_task_size(tmp_path: Path) -> None:
+    """Their ranges are found by the phase that cuts large files; other files of the same reader do not pass it."""
+    texts = [f'text {i}, "quoted"\nand {{"a second": [line' for i in range(120)]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.json").write_text(json.dumps([{"text": t} for t in texts]))
+    (tmp_path / "in" / "b.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    with open(tmp_path / "in" / "c.csv", "w", encoding="utf-8", newline="") as f:
+        csv.writer(f).writerows([["text"], *([t] for t in texts)])
+    ledgers = []
+    for name, size in (("one", 1 << 24), ("many", 1 << 10)):
+        source = {"name": "forms", "read": "text", "root": "in", "path": "*"}
+        made = {"name": name, "sources": [source], "steps": [], "engine": {"task_bytes": size}}
+        done = runs.curate(tmp_path, made, name)
+        assert done.counts["read"]["records"] == done.counts["kept"] == 360
+        ledgers.append(explain.ledger(str(tmp_path / name), ["doc_id", "source"]).sort_by("doc_id").to_pylist())
+    assert ledgers[0] == ledgers[1]
+    cut = [json.loads(p.read_bytes()) for p in (tmp_path / "many" / "cache" / "phases").glob("*.json")]
+    (index,) = [phase for phase in cut if phase.get("kind") == "run_index"]
+    assert len(index["tasks"]) == 2 and all(len(task["splits"]) > 2 for task in index["tasks"].values())

@@ -98,7 +98,7 @@ def table_of(run_dir: Path, rows: list[dict[str, Any]]) -> pa.Table:
     return stages.documents([texts[u] for u in urls], doc_id=[r["doc_id"] for r in ledger], url=urls)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 3), st.sampled_from([{}, {"priority": "length(url)"}]))
 def test_crawl_after_crawl_keeps_what_all_at_once_keep(seed: int, count: int, near: dict[str, Any]) -> None:
     base = "/dev/shm" if Path("/dev/shm").is_dir() else None

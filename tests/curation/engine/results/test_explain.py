@@ -153,7 +153,7 @@ def grown(run_dir: Path, to: Path, rows: int) -> list[tuple[bytes, str]]:
     return known
 
 
-@pytest.mark.parametrize("rows", [300_000, pytest.param(10_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rows", [300_000, pytest.param(10_000_000, marks=pytest.mark.nightly)])
 def test_a_few_range_reads_however_large_the_ledger_is(
     folder: Path, tmp_path: Path, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,7 +61,7 @@ WRITTEN = {
     "unknown step": (
         HEAD + "steps:\n  - langauge: {}\n",
         "HERE/pipeline.yaml:4: steps[0].langauge: unknown step 'langauge'\n  did you mean language?\n"
-        "  a step of your own is written file.py:Class or package.module:Class",
+        "  a step of your own is written file.py:name or package.module:name, of a function or class",
     ),
     "unknown reader": (
         'sources:\n  - {name: a, read: wrac, path: "*"}\n',

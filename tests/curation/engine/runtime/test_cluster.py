@@ -2,6 +2,7 @@
 
 Covers: curation/engine/execution/driver.py, curation/engine/execution/progress.py
 Covers: curation/engine/execution/executors.py, curation/engine/execution/poison_list.py
+Covers: curation/engine/execution/fatal_record.py
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ import psutil
 import pytest
 
 from curation.core.errors import UserError
-from curation.engine.execution.driver import MAX_DEATHS, MEMORY_GROWTH, RunFailed
-from curation.engine.execution.executors import TASK_MEMORY, Inline, Outcome
+from curation.engine.execution import driver
+from curation.engine.execution.driver import MAX_DEATHS, MEMORY_GROWTH
+from curation.engine.execution.executors import TASK_MEMORY, Inline, Outcome, RunFailed, WorkerDiffers
+from curation.engine.execution.progress import Silent
+from curation.engine.planning import fingerprints
+from curation.engine.planning.map_spec import MapSpec
 from tests.curation.engine import tiny
 from tests.ray_cluster import start_cluster
 
@@ -86,26 +91,43 @@ def test_a_node_dies_while_it_works(cluster: Any, tmp_path: Path) -> None:
     assert tiny.restarted(run_dir) == []
 
 
-def test_a_node_with_other_packages_is_refused(cluster: Any, tmp_path: Path) -> None:
-    """It has the metadata of another xxhash on its path; everything else is the same."""
+def test_nodes_with_other_packages_or_cpu_features_are_left_out_and_named_once(cluster: Any, tmp_path: Path) -> None:
+    """One has the metadata of another xxhash on its path, numpy of the other uses fewer CPU features."""
     tiny.write_input(tmp_path / "in", files=9)
     file = tiny.write_pipeline(tmp_path, pause=0.4)
+    expected = tiny.run(file, tmp_path / "inline")
     other = tmp_path / "site" / "xxhash-99.1.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: xxhash\nVersion: 99.1\n")
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = f"{other.parent}{os.pathsep}{before}"
+    nodes = []
+    for name, value in (("PYTHONPATH", f"{other.parent}{os.pathsep}"), ("NPY_DISABLE_CPU_FEATURES", "X86_V3")):
+        before = os.environ.get(name, "")
+        os.environ[name] = value + before
+        try:
+            nodes.append(cluster.add_node(num_cpus=1))
+        finally:
+            os.environ[name] = before
+    notes = Notes()
     try:
-        node = cluster.add_node(num_cpus=1)
+        result = tiny.run(file, tmp_path / "run", executor="ray", address=cluster.address, progress=notes)
     finally:
-        os.environ["PYTHONPATH"] = before
-    try:
-        with pytest.raises(RunFailed, match="other packages or CPU features") as refused:
-            tiny.run(file, tmp_path / "run", executor="ray", address=cluster.address)
-        assert "'xxhash': '99.1'" in str(refused.value)
-        assert "Give all nodes one environment" in str(refused.value)
-    finally:
-        cluster.remove_node(node)
+        for node in nodes:
+            cluster.remove_node(node)
+    assert (result.status, result.counts) == ("done", expected.counts)
+    assert tiny.tree(tmp_path / "run") == tiny.tree(tmp_path / "inline")
+    assert all("the run continues without it" in line for line in notes.lines)
+    odd = 1 + ("X86_V3" in fingerprints.machine()["cpu"])
+    assert len(notes.lines) == odd and sum("'xxhash': '99.1'" in line for line in notes.lines) == 1, notes.lines
+
+
+class Notes(Silent):
+    """Keeps what the run said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.lines.append(message)
 
 
 # -- bad records -------------------------------------------------------------------------------------------------------
@@ -263,6 +285,53 @@ def test_a_task_of_a_global_step_whose_worker_dies_every_time_ends_the_run(small
     with pytest.raises(RunFailed, match=r"the worker died 3 times under one task of phase 'exact_dedup: hash'"):
         tiny.run(small, tmp_path / "run", executor=lambda: Deadly(death))
     assert tiny.run(small, tmp_path / "run").status == "done"
+
+
+def test_a_cluster_on_which_every_machine_differs_ends_the_run(small: Path, tmp_path: Path) -> None:
+    differs = WorkerDiffers("The worker on n1 has other packages or CPU features than the driver: {'cpu': ''}.", "n1")
+    with pytest.raises(RunFailed, match=r"The worker on n1 has other packages.*Give all nodes one environment"):
+        tiny.run(small, tmp_path / "run", executor=lambda: Deadly(lambda spec, memory: Outcome(error=differs)))
+
+
+# -- errors that pass --------------------------------------------------------------------------------------------------
+
+
+class Slowed(Inline):
+    """32 slots; the first attempt of every other task of documents meets an object store that asks for a pause."""
+
+    def __init__(self) -> None:
+        self.order: list[tuple[int, bool]] = []  # task, whether it failed
+
+    def slots(self) -> int:
+        return 32
+
+    def submit(self, function: Any, shared: Any, spec: Any, commit: str | None, memory: int) -> Any:
+        reads = isinstance(spec, MapSpec) and bool(spec.splits)
+        first = reads and spec.index % 2 == 0 and (spec.index, True) not in self.order
+        if reads:
+            self.order.append((spec.index, first))
+        error = OSError("SlowDown: Please reduce your request rate")
+        return Outcome(error=error) if first else super().submit(function, shared, spec, commit, memory)
+
+
+def test_errors_that_pass_hold_up_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the tasks fail once. Each waited for its pause alone: a second a task, and nothing was submitted."""
+    clock, pauses = [0.0], []
+    monkeypatch.setattr(driver.time, "monotonic", lambda: clock[0])
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        clock[0] += seconds
+
+    monkeypatch.setattr(driver, "_pause", pause)
+    tiny.write_input(tmp_path / "in", files=24, documents=8)
+    mine = Slowed()
+    assert tiny.run(tiny.write_pipeline(tmp_path), tmp_path / "run", executor=lambda: mine).status == "done"
+    failed = [i for i, (_, failed) in enumerate(mine.order) if failed]
+    tasks = len({index for index, _ in mine.order})
+    assert len(failed) == (tasks + 1) // 2 and max(failed) < tasks, "a task was tried again before all were tried"
+    print(f"{len(failed)} of {tasks} tasks failed once: {len(pauses)} pause of {sum(pauses):.1f} s")
+    assert len(pauses) == 1
 
 
 class Shuffled(Inline):

@@ -26,7 +26,7 @@ import pytest
 
 from curation import storage
 from curation.core.errors import UserError
-from curation.engine.execution.driver import RunFailed
+from curation.engine.execution.executors import RunFailed
 from curation.engine.runtime.run import curate
 from curation.storage import Storage
 from tests.conftest import HANG
@@ -156,12 +156,14 @@ def test_a_kill_at_every_5th_state_of_the_disk_is_survived(whole: Whole) -> None
     assert _kills(whole, 5) >= 40
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
 def test_an_exception_at_every_boundary_is_survived(whole: Whole) -> None:
     assert _exceptions(whole, 1) == len(whole.boundaries)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
 def test_a_kill_at_every_state_of_the_disk_is_survived(whole: Whole) -> None:
     assert _kills(whole, 1) >= 200
 

@@ -18,7 +18,7 @@ import pytest
 from curation import storage
 from curation.api import Run
 from curation.core.errors import DamagedFile
-from curation.engine.execution.driver import RunFailed
+from curation.engine.execution.executors import RunFailed
 from curation.engine.execution.progress import Silent
 from curation.engine.results import explain
 from curation.engine.runtime import status
@@ -103,12 +103,7 @@ def drill(finished: Finished, flips: int, seed: int = 1) -> dict[str, int]:
 
 
 def test_a_few_flipped_bytes_below_the_cache_change_nothing(finished: Finished) -> None:
-    drill(finished, 6)
-
-
-@pytest.mark.slow
-def test_sixty_flipped_bytes_below_the_cache_change_nothing(finished: Finished) -> None:
-    drill(finished, 60, seed=2)
+    drill(finished, 9)
 
 
 @pytest.mark.nightly

@@ -105,7 +105,7 @@ def test_batch_and_task_sizes_do_not_show(
     assert runs.tree_bytes(folder / f"inline-{rows}") == expected
 
 
-@pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))])
+@pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.nightly) for n in (1, 4))])
 def test_workers_do_not_show(
     data: Path, mill: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:

@@ -190,8 +190,8 @@ def test_five_kills_of_drivers_and_workers(data: Path, folder: Path) -> None:
     _check(file, folder, 5, seed=5)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
 def test_twenty_kills_over_the_whole_crawl(data: Path, folder: Path) -> None:
     file = folder / "all.yaml"
     file.write_text(PIPELINE.format(root=data / "crawl", task_bytes=4 << 20))

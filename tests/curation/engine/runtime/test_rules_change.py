@@ -124,7 +124,7 @@ class Follower:
 CASES = [(1, "extract", "all", 256), (2, "language", "kept", 7)]
 MORE = [
     pytest.param(s, ("extract", "language")[s % 2], ("all", "kept")[s // 2 % 2], (1, 7, 64, 1024)[s % 4],
-                 marks=pytest.mark.slow)
+                 marks=pytest.mark.slow if s in (4, 6) else pytest.mark.nightly)
     for s in range(3, 11)
 ]  # fmt: skip
 

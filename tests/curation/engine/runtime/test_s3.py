@@ -158,7 +158,7 @@ def test_a_source_changed_on_s3_is_noticed_and_never_half_published(bucket: str,
 
 
 @pytest.mark.parametrize(
-    ("first", "every"), [(41, 131), pytest.param(3, 13, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
+    ("first", "every"), [(41, 97), pytest.param(3, 13, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])]
 )
 def test_dying_at_boundaries_of_a_run_on_s3(bucket: str, local: Path, first: int, every: int) -> None:
     """Uploads before they are complete, copies, removals, manifests."""

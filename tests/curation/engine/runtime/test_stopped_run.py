@@ -13,7 +13,7 @@ import pytest
 
 from curation.api import Run
 from curation.core.errors import UserError
-from curation.engine.execution.driver import RunFailed
+from curation.engine.execution.executors import RunFailed
 from curation.engine.results import explain
 from curation.engine.runtime import stopped_run
 from curation.engine.runtime.status import run_status

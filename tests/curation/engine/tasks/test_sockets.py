@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.engine.execution.driver import RunFailed
+from curation.engine.execution.executors import RunFailed
 from tests.curation.engine import runs
 
 STEP = '''

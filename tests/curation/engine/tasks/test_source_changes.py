@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.engine.execution.driver import RunFailed
+from curation.engine.execution.executors import RunFailed
 from curation.engine.tasks.source_changes import check_unchanged
 from curation.step import InputSplit
 from tests.curation.engine import tiny

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from curation.document import clean_text
 from curation.quality.heuristics.heuristics import Heuristics
 
+FORMULA = re.compile(r"\$+(?=[^\s$]).+?(?<![\s\\])\$(?![\d{])\$*", re.S)  # as TeX is written in text
+
 
 def _letter(c: str) -> bool:
     return unicodedata.category(c)[0] == "L"
@@ -283,7 +285,7 @@ def reference(text: str, any_end: bool = False) -> dict[str, float]:
         if "javascript" in low:
             out["javascript_lines"] += 1
             continue
-        out["curly_bracket"] |= "{" in s
+        out["curly_bracket"] |= "{" in FORMULA.sub("", s)
         if any(p in low for p in POLICIES):
             out["policy_lines"] += 1
             continue

@@ -67,6 +67,13 @@ def test_rules_by_the_papers_thresholds() -> None:
         assert not verdicts([text])[0][rule], rule
 
 
+def test_brackets_of_formulas_are_no_code() -> None:
+    for formula in (r"the sum $x_{1}^{2}$ holds.", r"and $$\frac{a}{b}<{c}$$ is right."):
+        assert verdicts([PROSE + "\nSo we see that " + formula])[0]["c4_curly_bracket"]
+    for code in ("the call `${a}${b}` is here.", "costs $5 {x} and $6 now.", r"so $a$ or {b} or $c$ holds."):
+        assert not verdicts([PROSE + "\nSo we see that " + code])[0]["c4_curly_bracket"]
+
+
 def test_sets_choose_signals_and_rules() -> None:
     assert all(not r.startswith("gopher") for r in Heuristics(sets=["c4", "fineweb"]).rules())
     repetition = Heuristics(sets=["gopher_repetition"], name="h")

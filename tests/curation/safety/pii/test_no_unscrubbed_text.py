@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curation.engine.execution.driver import RunFailed
+from curation.engine.execution.executors import RunFailed
 from curation.engine.results import explain
 from curation.storage import Storage
 from pipelines.report.write_report import write_report
@@ -230,8 +230,15 @@ def short() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("action", ["mask", "pseudonym"])
+@pytest.mark.parametrize(
+    ("executor", "action"),
+    [
+        ("inline", "mask"),
+        ("inline", "pseudonym"),
+        pytest.param("ray", "pseudonym", marks=pytest.mark.slow),  # which masks too, and has a key to keep
+        pytest.param("ray", "mask", marks=pytest.mark.nightly),
+    ],
+)
 def test_nothing_masked_is_left(
     short: Path, executor: str, action: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

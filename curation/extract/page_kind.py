@@ -1,0 +1,50 @@
+"""Recognises what kind of page a page is, by its structure: article, forum, product, listing, documentation.
+
+What a page says of itself decides first: the types of its JSON-LD and microdata (schema.org), `og:type`, and the
+program that made it (`generator`). Else its tree does: many posts with the same class are a forum, more than half its
+text in links is a listing.
+"""
+
+from __future__ import annotations
+
+import collections
+import re
+
+from curation.extract.blocks import PageBlocks
+
+_TYPES = (re.compile(r'"@type"\s*:\s*\[?\s*"(\w+)'), re.compile(r"itemtype=[\"']?https?://schema\.org/(\w+)"))
+_META = re.compile(r"<meta\s[^>]*(?:og:type|[\"']generator[\"'])[^>]*>", re.I)
+_KINDS = {
+    "forum": re.compile(r"DiscussionForumPosting|QAPage|Question|Comment(?!Action)"),
+    "product": re.compile(r"Product|ProductGroup|ItemPage"),
+    "article": re.compile(r"\w*Article|BlogPosting|Recipe|Report"),
+    "listing": re.compile(r"CollectionPage|ItemList|SearchResultsPage|OfferCatalog"),
+}
+_FORUM = re.compile(r"discourse|phpbb|vbulletin|xenforo|mybb|simple machines|invision|flarum|nodebb|vanilla", re.I)
+_DOCUMENTATION = re.compile(
+    r"sphinx|docusaurus|mkdocs|vitepress|docfx|mdbook|gitbook|javadoc|doxygen|hugo-book|asciidoc", re.I
+)
+_POST = re.compile(r"(?:^|[\s_-])(?:post|message|reply|comment|answer|topic-?post)s?(?:$|[\s_-])")
+_MIN_POSTS = 3
+_MAX_LINKED = 0.5  # share of a page's text in links; with more it is a listing
+
+
+def page_kind(html: str, page: PageBlocks) -> str:
+    """The kind of a page."""
+    said = collections.Counter(found for pattern in _TYPES for found in pattern.findall(html))
+    meta = " ".join(_META.findall(html[: 1 << 16]))
+    if _FORUM.search(meta) or any(_KINDS["forum"].fullmatch(t) for t in said if t != "Comment"):
+        return "forum"
+    if _DOCUMENTATION.search(meta):
+        return "documentation"
+    products = sum(n for t, n in said.items() if _KINDS["product"].fullmatch(t))
+    if products and (products <= 2 or "product" in meta):
+        return "product"
+    for kind in ("article", "listing"):
+        if any(_KINDS[kind].fullmatch(t) for t in said) or (kind == "article" and 'content="article"' in meta):
+            return kind
+    posts = collections.Counter(n for n in page.names if n and _POST.search(n))
+    if posts and max(posts.values()) >= _MIN_POSTS:
+        return "forum"
+    chars = sum(map(len, page.text))
+    return "listing" if sum(page.link_chars) > _MAX_LINKED * chars else "article"
