@@ -94,7 +94,7 @@ def vanilla() -> Any:
 def cold() -> None:
     """Empties the caches of earlier findings: a crawl repeats itself, but no text is read twice."""
     candidate_windows._findings_in_window.cache_clear()
-    phone_numbers._numbers_in_candidate.cache_clear()
+    phone_numbers._numbers_in_candidate.cache_clear()  # asked of the library
 
 
 def ours(texts: list[str]) -> list[list[dict[str, object]]]:

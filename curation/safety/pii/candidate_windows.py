@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from curation.safety.pii import phone_numbers, presidio_engine
+from curation.safety.pii import presidio_engine
+from curation.safety.pii.number_context import find_nobodys, word_hashes
+from curation.safety.pii.phone_numbers import MAX_TRIES, find_phone_numbers
 from curation.safety.pii.window_kernel import ENTITIES, character_classes, find_windows
 
 _EMAIL, _PHONE = ENTITIES.index("EMAIL_ADDRESS"), ENTITIES.index("PHONE_NUMBER")
@@ -58,53 +60,126 @@ def supported_entities(entities: list[str], language: str, own: tuple[str, ...] 
 def _findings_in_window(entity: str, language: str, window: str) -> tuple[tuple[int, int, float], ...]:
     """(start, end, score) of each finding of presidio's recognizer in a window."""
     recognizer = _recognizers(language)[entity]
-    results: Any = None
-    if entity == "PHONE_NUMBER":
-        from presidio_analyzer import RecognizerResult
+    if entity == "IBAN_CODE":  # has a search of its own
+        results = recognizer.remove_duplicates(recognizer.analyze(window, [entity], None) or [])
+        return tuple(sorted((r.start, r.end, r.score) for r in results))
+    return _pattern_findings(recognizer, window)
 
-        spans = phone_numbers.find_phone_numbers(window, tuple(recognizer.supported_regions), recognizer.leniency)
-        if spans is not None:
-            results = [RecognizerResult(entity, start, end, recognizer.SCORE) for start, end in sorted(spans)]
-    if results is None:
-        results = recognizer.analyze(window, [entity], None) or []
-    results = recognizer.remove_duplicates(results)
-    return tuple(sorted((r.start, r.end, r.score) for r in results))
+
+def _pattern_findings(recognizer: Any, window: str) -> tuple[tuple[int, int, float], ...]:
+    """What PatternRecognizer.analyze finds, without its explanations of each finding (some 30 us)."""
+    found: list[tuple[int, int, float]] = []
+    for pattern in _compiled(recognizer):
+        if pattern.name in _NEED_COLONS and "::" not in window and window.count(":") < 6:
+            continue
+        for match in pattern.compiled_regex.finditer(window):
+            value = match.group()
+            valid = recognizer.validate_result(value)
+            score = pattern.score if valid is None else float(bool(valid))
+            if value and score > 0 and not recognizer.invalidate_result(value):
+                found.append((*match.span(), score))
+    if len(found) < 2:
+        return tuple(found)
+    kept: list[tuple[int, int, float]] = []
+    active: list[tuple[int, int, float]] = []
+    for start, end, score in sorted(set(found), key=lambda f: (f[0], -f[1], -f[2])):
+        active = [f for f in active if f[1] >= start]
+        if not any(f[1] >= end and f[2] >= score for f in active):
+            kept.append((start, end, score))
+            active.append((start, end, score))
+    return tuple(sorted(kept))
+
+
+_NEED_COLONS = ("IPv4_mapped", "IPv4_embedded", "IPv6", "IPv6_unspecified")
+
+
+@functools.cache
+def _compiled(recognizer: Any) -> list[Any]:
+    """The recognizer's patterns, compiled as its `analyze` does."""
+    import regex
+
+    for pattern in recognizer.patterns:
+        if not pattern.compiled_regex or pattern.compiled_with_flags != recognizer.global_regex_flags:
+            pattern.compiled_with_flags = recognizer.global_regex_flags
+            pattern.compiled_regex = regex.compile(pattern.regex, flags=recognizer.global_regex_flags)
+    return list(recognizer.patterns)
 
 
 def find_in_windows(
-    data: np.ndarray[Any, Any], offsets: np.ndarray[Any, Any], entities: list[str], language: str
-) -> list[list[tuple[int, int, str, float]]]:
-    """For each text (data[offsets[d]:offsets[d + 1]], UTF-8) its findings (start, end, entity, score), sorted.
+    data: np.ndarray[Any, Any],
+    offsets: np.ndarray[Any, Any],
+    entities: list[str],
+    language: str,
+    regions: tuple[str, ...] = (),
+    context: bool = False,
+) -> tuple[list[list[tuple[int, int, str, float]]], list[int]]:
+    """For each text (data[offsets[d]:offsets[d + 1]], UTF-8) its findings (start, end, entity, score), sorted; and how
+    many numbers of it are nobody's.
 
     `entities` are some of `supported_entities`. Positions are in characters. On a blank pipeline presidio's context
     words never raise a score, because there are no lemmas to compare them with; so a window needs no words around it.
+    regions  of telephone numbers; none: presidio's
+    context  leaves out numbers that are nobody's (number_context.py), and sets no limit to the search for telephone
+             numbers; without it the findings are presidio's
     """
-    found: list[list[tuple[int, int, str, float]]] = [[] for _ in range(len(offsets) - 1)]
     wanted = sum(1 << ENTITIES.index(e) for e in entities)
     windows = np.empty((1024, 5), np.int64)
-    groups = np.empty(len(found), np.int64)
+    groups = np.empty(len(offsets) - 1, np.int64)
     total = find_windows(data, offsets, character_classes(), wanted, windows, groups)
     if total > len(windows):
         windows = np.empty((total, 5), np.int64)
         find_windows(data, offsets, character_classes(), wanted, windows, groups)
-    dense = set()
-    if "PHONE_NUMBER" in entities:
-        dense = set(np.flatnonzero(groups > _MAX_GROUPS).tolist())
-        for d in sorted(dense):
-            whole = bytes(data[offsets[d] : offsets[d + 1]]).decode()
-            for start, end, score in _findings_in_window.__wrapped__("PHONE_NUMBER", language, whole):
-                found[d].append((start, end, "PHONE_NUMBER", score))
-    for d, kind, lo, hi, first in windows[:total].tolist():
-        if kind == _PHONE and d in dense:
-            continue
+    windows = windows[:total]
+    # rows (text, kind, first byte of the window, its first character, start and end in the window)
+    rows: list[tuple[int, int, int, int, int, int]] = []
+    scores: list[float] = []
+    for d, kind, lo, hi, first in windows[windows[:, 1] != _PHONE].tolist():
         window = bytes(data[lo:hi]).decode()
-        entity = ENTITIES[kind]
         for piece, skipped in (
             _around_at_signs(window) if kind == _EMAIL and hi - lo > _LONG_CHUNK_BYTES else ((window, 0),)
         ):
-            for start, end, score in _findings_in_window(entity, language, piece):
-                found[d].append((first + skipped + start, first + skipped + end, entity, score))
-    return [sorted(set(f)) for f in found]
+            for start, end, score in _findings_in_window(ENTITIES[kind], language, piece):
+                rows.append((d, kind, lo, first, skipped + start, skipped + end))
+                scores.append(score)
+    all_rows = np.array(rows, np.int64).reshape(-1, 6)
+    all_scores = np.array(scores)
+    if "PHONE_NUMBER" in entities:
+        recognizer = _recognizers(language)["PHONE_NUMBER"]
+        regions = regions or tuple(recognizer.supported_regions)
+        phones = _phone_numbers(
+            data, offsets, windows[windows[:, 1] == _PHONE], groups, regions, 0 if context else MAX_TRIES
+        )
+        all_rows = np.concatenate([all_rows, phones])
+        all_scores = np.concatenate([all_scores, np.full(len(phones), recognizer.SCORE)])
+    left_out = [0] * len(groups)
+    if context and len(all_rows):
+        nobodys = np.zeros(len(all_rows), np.uint8)
+        find_nobodys(data, offsets, np.ascontiguousarray(all_rows[:, [0, 1, 2, 4, 5]]), word_hashes(), nobodys)
+        left_out = np.bincount(all_rows[nobodys != 0, 0], minlength=len(groups)).tolist()
+        all_rows, all_scores = all_rows[nobodys == 0], all_scores[nobodys == 0]
+    found: list[list[tuple[int, int, str, float]]] = [[] for _ in range(len(groups))]
+    for (d, kind, _, first, start, end), score in zip(all_rows.tolist(), all_scores.tolist(), strict=True):
+        found[d].append((first + start, first + end, ENTITIES[kind], score))
+    return [sorted(set(f)) for f in found], left_out
+
+
+def _phone_numbers(
+    data: np.ndarray[Any, Any],
+    offsets: np.ndarray[Any, Any],
+    windows: np.ndarray[Any, Any],
+    groups: np.ndarray[Any, Any],
+    regions: tuple[str, ...],
+    limit: int,
+) -> np.ndarray[Any, Any]:
+    """Rows as in find_in_windows. A text that could come near the limit of tries is one window."""
+    dense = np.flatnonzero(groups > _MAX_GROUPS) if limit else np.zeros(0, np.int64)
+    windows = windows[~np.isin(windows[:, 0], dense)]
+    whole = np.stack([dense, np.full_like(dense, _PHONE), offsets[dense], offsets[dense + 1], np.zeros_like(dense)], 1)
+    found = []
+    for some, tries in ((windows, 0), (whole, limit)):
+        numbers = find_phone_numbers(data, np.ascontiguousarray(some[:, 2:4]), regions, tries)
+        found.append(np.concatenate([some[numbers[:, 0]][:, [0, 1, 2, 4]], numbers[:, 1:]], 1))
+    return np.concatenate(found)
 
 
 def _around_at_signs(chunk: str) -> list[tuple[str, int]]:

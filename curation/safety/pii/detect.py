@@ -32,7 +32,7 @@ def analyze(texts: pa.Array, entities: Sequence[str], language: str = "en") -> p
     meet in the middle of each overlap).
     Raises UserError for an entity that presidio has no recognizer for in this language.
     """
-    found = find(texts, list(dict.fromkeys(entities)), Recognizers(language))
+    found, _ = find(texts, list(dict.fromkeys(entities)), Recognizers(language))
     offsets = [0]
     flat: list[Finding] = []
     for detections in found:
@@ -57,6 +57,8 @@ class Recognizers:
     language: str
     custom: tuple[str, ...] = ()  # contents of users' recognizer files
     ner: str | None = None
+    regions: tuple[str, ...] = ()  # of telephone numbers; none: presidio's eight
+    context: bool = False  # leaves out numbers that are nobody's (number_context.py)
 
     def pattern_entities(self) -> list[str]:
         """Entities that presidio's and custom recognizers find, sorted."""
@@ -89,8 +91,11 @@ class Recognizers:
         raise UserError(message)
 
 
-def find(texts: pa.Array, entities: list[str], by: Recognizers) -> list[list[Finding]]:
-    """The findings in each text, sorted. Raises UserError for an entity without a recognizer."""
+def find(texts: pa.Array, entities: list[str], by: Recognizers) -> tuple[list[list[Finding]], list[int]]:
+    """The findings in each text, sorted; and how many numbers of each were left out as nobody's.
+
+    Raises UserError for an entity without a recognizer.
+    """
     import numpy as np
 
     from curation.safety.pii import candidate_windows
@@ -101,17 +106,20 @@ def find(texts: pa.Array, entities: list[str], by: Recognizers) -> list[list[Fin
         by.check_entities(slow)
     texts = texts.fill_null("").cast(pa.large_string())
     found: list[list[Finding]] = [[] for _ in range(len(texts))]
+    left_out = [0] * len(texts)
     _, offsets, data = texts.buffers()
     if fast and len(texts) and data is not None:
         where = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-        found = candidate_windows.find_in_windows(np.frombuffer(data, np.uint8), where, fast, by.language)
+        found, left_out = candidate_windows.find_in_windows(
+            np.frombuffer(data, np.uint8), where, fast, by.language, by.regions, by.context
+        )
     if slow:
         patterns = tuple(e for e in slow if e in by.pattern_entities())
         model = tuple(e for e in slow if e in by.ner_entities())
         for detections, text in zip(found, texts.to_pylist(), strict=True):
             detections.extend(_find_in_whole_text(text, patterns, model, by))
             detections.sort()
-    return found
+    return found, left_out
 
 
 def _find_in_whole_text(text: str, patterns: tuple[str, ...], model: tuple[str, ...], by: Recognizers) -> list[Finding]:

@@ -1,17 +1,7 @@
-"""Finds telephone numbers as presidio does, but searches for all of its eight countries in one pass.
+"""Finds telephone numbers as phonenumbers does, for several regions at once: the kernel's driver.
 
-presidio runs phonenumbers' search once for each of eight countries. phonenumbers finds *candidates* (digits and
-punctuation, perhaps an extension) by one pattern, tries each, and continues after it, or after the number that it found
-in it. So the searches are identical up to where one finds a number. Here they run together as long as they are at the
-same position, and a candidate is tried once, with the one character before it and the three after it, which is all that
-phonenumbers reads around it (is it a letter, a currency sign, the minutes of a time?).
-
-On the crawl 37,311 candidates are 20,902 different ones. Most of those need no parsing: without an extension or a plus
-sign, a candidate must have
-- at least four digits for Germany and seven for the other countries, as no valid number is shorter (`1640` is German);
-- at most 31: phonenumbers refuses more than 17 digits after what it strips, which is at most an international prefix (4
-  digits in these countries), a country code (3) and a national prefix (7, Japan's 0037680).
-The tests derive these numbers from phonenumbers' own metadata.
+phone_kernel.py decides by itself; this module adds to its tables what a text needs, and asks the library about the few
+candidates that the kernel leaves to it. The findings equal those of the library for each region; tests compare.
 """
 
 from __future__ import annotations
@@ -20,48 +10,128 @@ import functools
 import re
 from typing import Any
 
-MIN_DIGITS_DE, MIN_DIGITS, MAX_DIGITS = 4, 7, 31
-_SHORT_NUMBER_REGION = "DE"
+import numpy as np
+
+from curation.safety.pii import phone_kernel as kernel
+from curation.safety.pii.numbering_plans import NumberingPlans
+from curation.safety.pii.phone_decision import MISSING_CODE, MISSING_STATE
+
 MAX_TRIES = 65_535  # phonenumbers' own default of max_tries
 
-# Without any of these a candidate has neither a plus sign nor an extension (`x12`, `#3`, `;ext=4`, `~5`).
-_NO_EXTENSION = re.compile(r"[\d\-.()/\[\] ]*")
-_NOT_DIGITS = re.compile(r"\D+")
 
+def find_phone_numbers(
+    data: np.ndarray[Any, Any], windows: np.ndarray[Any, Any], regions: tuple[str, ...], limit: int = 0
+) -> np.ndarray[Any, Any]:
+    """Rows (window, first character, character after the last), sorted, of the numbers in parts of texts.
 
-def find_phone_numbers(text: str, regions: tuple[str, ...], leniency: int) -> set[tuple[int, int]] | None:
-    """(start, end) of the numbers that phonenumbers finds in a text for any of the regions, in characters.
-
-    None if it might stop before the end: it stops after 65,535 failed tries. Here the tries of all regions are counted
-    together, so this errs on the safe side.
+    data     bytes, UTF-8
+    windows  rows (first byte, byte after the last) of the parts; a number is found as if its window were a text
+    limit    failed tries in a window after which phonenumbers gives up (MAX_TRIES); 0: it never does
+    A number that lies in another is left out.
     """
-    pattern, second = _patterns()
-    found: set[tuple[int, int]] = set()
-    tries = 0
-    searches = {0: regions}  # position -> regions that continue there
-    while searches:
-        index = min(searches)
-        searching = searches.pop(index)
-        match = pattern.search(text, index)
-        if match is None:
-            continue
-        start, end = match.span()
-        another = second.search(match.group())
-        if another:
-            end = start + another.start()
-        before, after = text[max(0, start - 1) : start], text[end : end + 3]
-        numbers, failed_tries = _numbers_in_candidate(before, text[start:end], after, regions, leniency)
-        tries += failed_tries
-        if tries >= MAX_TRIES:
-            return None
-        for region in searching:
-            on = end
-            if region in numbers:
-                lo, hi = numbers[region]
-                found.add((start + lo, start + hi))
-                on = start + hi
-            searches[on] = (*searches.get(on, ()), region)
-    return found
+    plans = _numbering_plans(regions)
+    size = int((windows[:, 1] - windows[:, 0]).max(initial=0)) + 1
+    chars = np.empty(size, np.int32)
+    state = np.zeros(8, np.int64)
+    positions, budgets, tries = (np.zeros(len(regions), np.int64) for _ in range(3))
+    spans, digits = np.zeros((len(regions), 2), np.int64), np.zeros(64, np.int8)
+    found = np.empty((1024 + len(regions), 3), np.int64)
+    why = kernel.IS_MISSING
+    while why != kernel.DONE:
+        add = plans.automata
+        tables = (
+            *(add.step, add.value, plans.plans, plans.lengths, plans.main_plan, plans.numbers),
+            *(plans.region_plans, plans.first_digits, plans.brackets),
+        )
+        why = kernel.search(
+            data, windows, kernel.character_table(), tables, limit, state, chars, positions, budgets, spans, tries,
+            digits, found,
+        )  # fmt: skip
+        if why == kernel.IS_MISSING:
+            _add_missing(plans, int(state[kernel.MISSING]))
+        elif why == kernel.IS_FULL:
+            found = np.concatenate([found, np.empty_like(found)])
+        elif why == kernel.ASKS:
+            _ask_library(chars, regions, limit, state, positions, budgets, found)
+    return _without_contained(found[: state[kernel.FOUND]])
+
+
+def _add_missing(plans: NumberingPlans, missing: int) -> None:
+    if missing <= MISSING_STATE and missing > MISSING_CODE + 1_000:
+        plans.automata.extend(*divmod(MISSING_STATE - missing, 10))
+    else:
+        plans.add_calling_code(missing - MISSING_CODE)
+
+
+def _without_contained(found: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The spans that no other of their window contains, sorted."""
+    if not len(found):
+        return found
+    found = found[np.lexsort((-found[:, 2], found[:, 1], found[:, 0]))]
+    # ends of all windows in one sequence, so that a running maximum never reaches into the next window
+    shift = found[:, 0] * (int(found[:, 2].max()) + 1)
+    ends = np.maximum.accumulate(found[:, 2] + shift)
+    keep = np.ones(len(found), bool)
+    keep[1:] = found[1:, 2] + shift[1:] > ends[:-1]
+    kept: np.ndarray[Any, Any] = found[keep]
+    return kept
+
+
+@functools.cache
+def _numbering_plans(regions: tuple[str, ...]) -> NumberingPlans:
+    return NumberingPlans(regions)
+
+
+# -- what the kernel leaves to the library ----------------------------------------------------------------------------
+
+
+def _ask_library(
+    chars: np.ndarray[Any, Any],
+    regions: tuple[str, ...],
+    limit: int,
+    state: np.ndarray[Any, Any],
+    positions: np.ndarray[Any, Any],
+    budgets: np.ndarray[Any, Any],
+    found: np.ndarray[Any, Any],
+) -> None:
+    """Has the library look at a candidate, and writes into the kernel's arrays what the kernel would have written."""
+    start, end, n = int(state[kernel.START]), int(state[kernel.END]), int(state[kernel.CHARACTERS])
+    mask = int(state[kernel.REGIONS])
+    # what phonenumbers reads around a candidate: the character before; the minutes of a time after it; an extension is
+    # part of the candidate, and has 20 digits at most after any number of blanks
+    text = _decoded(chars, max(0, start - 1), n, end)
+    before = min(start, 1)
+    match = _patterns()[0].search(text, before)
+    assert match is not None
+    candidate, after = match.group(), text[match.end() : match.end() + 3]
+    another = _patterns()[1].search(candidate)
+    if another:
+        after = (candidate[another.start() :] + after)[:3]
+        candidate = candidate[: another.start()]
+    asked = tuple(r for i, r in enumerate(regions) if mask >> i & 1)
+    left = int(budgets[[i for i in range(len(regions)) if mask >> i & 1]].min())
+    numbers = (
+        _numbers_in_candidate(text[:before], candidate, after, asked)
+        if left > kernel.MAX_TRIES_OF_CANDIDATE
+        else _numbers_in_candidate.__wrapped__(text[:before], candidate, after, asked, left)
+    )
+    for i, region in enumerate(regions):
+        if region in asked:
+            span, failed = numbers[region]
+            budgets[i] -= failed
+            positions[i] = start + len(candidate)
+            if span:
+                positions[i] = start + span[1]
+                found[state[kernel.FOUND]] = state[kernel.WINDOW], start + span[0], start + span[1]
+                state[kernel.FOUND] += 1
+
+
+def _decoded(chars: np.ndarray[Any, Any], start: int, n: int, end: int) -> str:
+    """The characters from `start` to well after `end`: as far as an extension may go."""
+    stop = min(n, end + 64)
+    while stop < n and chr(chars[stop - 1]) in " \xa0\t,-":
+        stop = min(n, stop + 64)
+    return chars[start : min(n, stop + 64)].tobytes().decode("utf-32-le")
 
 
 @functools.cache
@@ -71,45 +141,20 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
     return phonenumbermatcher._PATTERN, phonenumberutil._SECOND_NUMBER_START_PATTERN
 
 
-@functools.lru_cache(maxsize=262_144)
+@functools.lru_cache(maxsize=65_536)
 def _numbers_in_candidate(
-    before: str, candidate: str, after: str, regions: tuple[str, ...], leniency: int
-) -> tuple[dict[str, tuple[int, int]], int]:
-    """(region -> position of the number in the candidate, the largest number of failed tries of a region)."""
-    found: dict[str, tuple[int, int]] = {}
-    failed_tries = 0
-    # the region with the shortest numbers first
-    for region in sorted(regions, key=lambda r: r != _SHORT_NUMBER_REGION):
-        matcher = _matcher_class()(before + candidate + after, region, leniency=leniency, max_tries=MAX_TRIES)
-        match = matcher._extract_match(candidate, len(before))
-        if match is not None:
-            found[region] = (match.start - len(before), match.end - len(before))
-        failed_tries = max(failed_tries, MAX_TRIES - matcher._max_tries + 1)
-        if not matcher.parsed:  # no part has enough digits for the first region, so for no other either
-            break
-        short = len(_NOT_DIGITS.sub("", candidate)) < MIN_DIGITS
-        if match is None and short and _NO_EXTENSION.fullmatch(candidate):  # too short for the other regions
-            break
-    return found, failed_tries
-
-
-@functools.cache
-def _matcher_class() -> Any:
+    before: str, candidate: str, after: str, regions: tuple[str, ...], max_tries: int = MAX_TRIES
+) -> dict[str, tuple[tuple[int, int] | None, int]]:
+    """By region: the position of the number in the candidate, if there is one, and the failed tries."""
     from phonenumbers import PhoneNumberMatcher
 
-    class PrecheckedMatcher(PhoneNumberMatcher):  # type: ignore[misc, unused-ignore]
-        """phonenumbers' matcher without parsing candidates that have too few or too many digits."""
-
-        parsed = False
-
-        def _parse_and_verify(self, candidate: str, offset: int) -> Any:
-            digits = len(_NOT_DIGITS.sub("", candidate))
-            if digits < MIN_DIGITS_DE:
-                return None
-            shortest = MIN_DIGITS_DE if self.preferred_region == _SHORT_NUMBER_REGION else MIN_DIGITS
-            if not shortest <= digits <= MAX_DIGITS and _NO_EXTENSION.fullmatch(candidate):
-                return None
-            self.parsed = True
-            return super()._parse_and_verify(candidate, offset)
-
-    return PrecheckedMatcher
+    found: dict[str, tuple[tuple[int, int] | None, int]] = {}
+    for region in regions:
+        matcher = PhoneNumberMatcher(before + candidate + after, region, max_tries=max_tries)
+        match = matcher._extract_match(candidate, len(before))
+        failed = max_tries - matcher._max_tries
+        if match is None:
+            found[region] = None, failed + 1
+        else:
+            found[region] = (match.start - len(before), match.end - len(before)), failed
+    return found

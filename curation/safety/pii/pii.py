@@ -13,8 +13,8 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -36,6 +36,10 @@ class Pii(MapStep):
     key           name of the environment variable with the key of the pseudonyms; its value is never written
     max_findings  drop documents with more replaced values than this (Dolma: 5); None: keep them all
     max_by_entity  the same for single entities: {EMAIL_ADDRESS: 5}
+    decisions     corpus: numbers that are nobody's (versions, section numbers, ISBNs, tables) are left out; presidio:
+                  whatever presidio finds
+    regions       whose telephone numbers are found, as [US, CN, JP]; none: presidio's US, GB, DE, FR, IL, IN, CA, BR.
+                  Numbers with a + are found of all countries
     language      use presidio's recognizers for this language
     recognizers   YAML files of custom recognizers, in presidio's format; name their entities in `entities`
     ner           an installed spaCy pipeline, or the folder of one, for PERSON, LOCATION and others that it finds
@@ -49,6 +53,8 @@ class Pii(MapStep):
     key: str = "GRISTMILL_PII_KEY"
     max_findings: int | None = None
     max_by_entity: dict[str, int] = field(default_factory=dict)
+    decisions: Literal["corpus", "presidio"] = "corpus"
+    regions: list[str] = field(default_factory=list)
     language: str = "en"
     recognizers: list[str] = field(default_factory=list)
     ner: str | None = None
@@ -62,12 +68,13 @@ class Pii(MapStep):
         """Part of the fingerprint, which another key or another installed pipeline changes."""
         secret = self._read_key()
         mark = hmac.new(secret, b"fingerprint of the key", hashlib.sha256).hexdigest() if secret else ""
-        return f"2 {mark} {named_entities.pipeline_version(self.ner) if self.ner else ''}"
+        return f"3 {mark} {named_entities.pipeline_version(self.ner) if self.ner else ''}"
 
     @property
     def signals(self) -> pa.Schema:
         counts = [(entity.lower(), pa.int64()) for entity in self.entities]
-        # total: values replaced; spared: findings that are not personal; spans: JSON of [entity, start, end, action],
+        # total: values replaced; spared: findings that are not personal, and numbers that are nobody's, which have no
+        # span (a table has thousands); spans: JSON of [entity, start, end, action],
         # in characters of the original text
         return pa.schema([("total", pa.int64()), ("spared", pa.int64()), ("spans", pa.string()), *counts])
 
@@ -105,6 +112,7 @@ class Pii(MapStep):
             raise UserError(
                 f"step {self.name}: an entity cannot be named {', '.join(taken)}, because the name is used for a signal"
             )
+        self._check_regions()
         if (
             any(e not in DEFAULT_ENTITIES for e in self.entities)
             or self.language != "en"
@@ -117,11 +125,25 @@ class Pii(MapStep):
                 raise UserError(f"step {self.name}: {e}") from None
         self._read_key()
 
+    def _check_regions(self) -> None:
+        if not self.regions:
+            return
+        import phonenumbers
+
+        unknown = [r for r in self.regions if r not in phonenumbers.SUPPORTED_REGIONS]
+        if unknown or len(self.regions) > 60:
+            raise UserError(
+                f"step {self.name}: `regions` names {', '.join(unknown) or 'more than 60 regions'}; expected up to 60 "
+                "countries by their two letters (ISO 3166), such as US, CN or JP"
+            )
+
     def _load_recognizers(self) -> Recognizers:
         texts = [custom_recognizers.read_file(path) for path in self.recognizers]
         for text, path in zip(texts, self.recognizers, strict=True):
             custom_recognizers.parse_recognizers(text, path)
-        return Recognizers(self.language, tuple(texts), self.ner)
+        return Recognizers(
+            self.language, tuple(texts), self.ner, tuple(sorted(set(self.regions))), self.decisions == "corpus"
+        )
 
     def _read_key(self) -> bytes:
         if "pseudonym" not in self.actions.values():
@@ -158,7 +180,7 @@ class Pii(MapStep):
         for row in rows:
             done = [entity for entity, *_, what in row.spans if what != SPARED]
             columns["total"].append(len(done))
-            columns["spared"].append(len(row.spans) - len(done))
+            columns["spared"].append(len(row.spans) - len(done) + row.left_out)
             columns["spans"].append(json.dumps(row.spans, separators=(",", ":")) if row.spans else None)
             for entity in self.entities:
                 columns[entity.lower()].append(done.count(entity))
@@ -201,23 +223,27 @@ class Pii(MapStep):
         if self._recognizers is None:
             self.open()
         assert self._recognizers is not None
-        return find(pa.array(texts, pa.large_string()), self.entities, self._recognizers)
+        # a string beside a text has no line around it that could say what a number is: presidio decides
+        by = replace(self._recognizers, context=False)
+        return find(pa.array(texts, pa.large_string()), self.entities, by)[0]
 
     def _replace_in_texts(self, texts: pa.Array) -> list[_Replaced]:
         if self._recognizers is None:
             self.open()
         assert self._recognizers is not None
         rows: list[_Replaced] = []
-        for i, detections in enumerate(find(texts, self.entities, self._recognizers)):
+        for i, (detections, left_out) in enumerate(zip(*find(texts, self.entities, self._recognizers), strict=True)):
             if not detections:
-                rows.append(_Replaced(None, []))
+                rows.append(_Replaced(None, [], left_out))
                 continue
             text = texts[i].as_py()
             acted_on = findings_to_replace(detections, text)
             new, spans = self._apply(text, acted_on, {})
             acted = {f[:3] for f in acted_on}
             left = [(e, lo, hi, SPARED) for lo, hi, e, _ in detections if (lo, hi, e) not in acted]
-            rows.append(_Replaced(new if spans else None, sorted(spans + left, key=lambda s: (s[1], s[2], s[0]))))
+            rows.append(
+                _Replaced(new if spans else None, sorted(spans + left, key=lambda s: (s[1], s[2], s[0])), left_out)
+            )
         return rows
 
     def _apply(
@@ -241,7 +267,8 @@ SPARED = "spared"
 
 @dataclass(frozen=True)
 class _Replaced:
-    """One new text (None: unchanged), and (entity, start, end, action) of each finding."""
+    """One new text (None: unchanged), (entity, start, end, action) of each finding, and numbers that are nobody's."""
 
     text: str | None
     spans: list[tuple[str, int, int, str]]
+    left_out: int

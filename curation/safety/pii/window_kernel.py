@@ -7,8 +7,9 @@ presidio:
 EMAIL_ADDRESS, IP_ADDRESS  no pattern matches white space, and around a match white space counts as the end of the text.
         Window: a chunk between white space that has an `@`; for IP addresses `::`, six colons, or three dots with
         a digit. (`::` and digits alone would miss `fe:ed:be:ef:ca:fe:ba:be`.)
-CREDIT_CARD  decimal digits of any script, `-` and space. Window: a run of those with 13 digits or more.
-US_SSN  ASCII digits, `-`, `.` and space. Window: a run with 9 digits or more.
+CREDIT_CARD  decimal digits of any script, `-` and space. Window: a run of those that has 13 to 17 digits whose check
+        digit is right.
+US_SSN  ASCII digits, `-`, `.` and space. Window: a run with groups of 9, 5-4, 3-6 or 3-2-4 digits.
 IBAN_CODE  letters A to Z of either case, 0-9, `-` and space. Window: a run of 12 letters and digits or more that has
         two letters followed by two digits.
 PHONE_NUMBER  phonenumbers' pattern has digits, punctuation and the words for "extension". Window: a run without
@@ -73,6 +74,69 @@ def character_classes() -> np.ndarray[Any, np.dtype[np.uint8]]:
     for c in _PHONE_PUNCTUATION:
         table[ord(c)] |= _NUMBER
     return table
+
+
+@kernel(nb.boolean(BYTES, nb.int64, nb.int64))
+def _may_hold_ssn(data, first, end):  # type: ignore[no-untyped-def]
+    """Whether a run of digits, `-`, `.` and blanks has groups of 9, 5-4, 3-6 or 3-2-4 digits."""
+    before = 0  # lengths of the two groups before, where one character separates them
+    last = 0
+    size = 0
+    separators = 2
+    for i in range(first, end + 1):
+        if i < end and 48 <= data[i] <= 57:
+            if size == 0 and separators != 1:
+                before = last = 0
+            size += 1
+            separators = 0
+        else:
+            if size:
+                if size == 9 or (last == 5 and size == 4) or (last == 3 and size == 6):
+                    return True
+                if before == 3 and last == 2 and size == 4:
+                    return True
+                before = last
+                last = size
+                size = 0
+            separators += 1
+    return False
+
+
+@kernel(nb.boolean(BYTES, nb.int64, nb.int64))
+def _may_hold_card(data, first, end):  # type: ignore[no-untyped-def]
+    """Whether a run of digits, `-` and blanks has 13 to 17 digits in up to four groups whose check digit is right.
+
+    True for digits of other scripts, which this does not read.
+    """
+    for start in range(first, end):
+        if data[start] >= 0x80:
+            return True
+        if not 48 <= data[start] <= 57 or (start > first and 48 <= data[start - 1] <= 57):
+            continue
+        if data[start] != 49 and not 51 <= data[start] <= 54:  # cards begin with 1, 3, 4, 5 or 6
+            continue
+        size = 0
+        groups = 1
+        even = 0  # Luhn's sum, where the last digit is doubled, and where it is not
+        odd = 0
+        i = start
+        while i < end and size <= 17:
+            if 48 <= data[i] <= 57:
+                digit = np.int64(data[i]) - 48
+                twice = 2 * digit - (9 if digit > 4 else 0)
+                even, odd = odd + twice, even + digit
+                size += 1
+                ends = i + 1 == end or not 48 <= data[i + 1] <= 57
+                if 13 <= size <= 17 and ends and odd % 10 == 0:
+                    return True
+            elif data[i] >= 0x80:
+                return True
+            else:
+                groups += 1
+                if groups > 4 or i + 1 == end or not 48 <= data[i + 1] <= 57:
+                    break
+            i += 1
+    return False
 
 
 @kernel((BYTES, OFFSETS, nb.uint8[::1], nb.int64, nb.int64[:, ::1], nb.int64[::1]))
@@ -174,7 +238,7 @@ def find_windows(data, offsets, table, wanted, windows, groups):  # type: ignore
                     if not (last < 1114112 and table[last] & 64):
                         groups[d] += 1
             else:
-                if cards >= 13 and wanted & 4:
+                if cards >= 13 and wanted & 4 and _may_hold_card(data, card, after):
                     if total < len(windows):
                         windows[total, 0] = d
                         windows[total, 1] = 2
@@ -189,7 +253,7 @@ def find_windows(data, offsets, table, wanted, windows, groups):  # type: ignore
                 if f & 128:
                     ssns += 1
             else:
-                if ssns >= 9 and wanted & 8:
+                if ssns >= 9 and wanted & 8 and _may_hold_ssn(data, ssn, after):
                     if total < len(windows):
                         windows[total, 0] = d
                         windows[total, 1] = 3

@@ -1,76 +1,83 @@
-"""The digit counts by which telephone candidates are skipped hold for phonenumbers' own metadata."""
+"""The kernel's telephone numbers are those of phonenumbers, for any text, region and limit of tries.
+
+Covers: digit_automata.py, numbering_plans.py, phone_decision.py, phone_kernel.py
+"""
 
 from __future__ import annotations
 
-import re
+import random
 
-KINDS = ("fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost")
+import numpy as np
+import phonenumbers
+import pytest
 
+from curation.safety.pii.phone_numbers import MAX_TRIES, find_phone_numbers
 
-KINDS += ("personal_number", "voip", "pager", "uan", "voicemail")
-
-
-def test_how_few_digits_a_number_has() -> None:
-    """What lets candidates of under seven digits be tried as German numbers alone."""
-    import phonenumbers
-    from phonenumbers.phonenumberutil import COUNTRY_CODE_TO_REGION_CODE
-    from presidio_analyzer.predefined_recognizers import PhoneRecognizer
-
-    from curation.safety.pii.phone_numbers import MIN_DIGITS, MIN_DIGITS_DE
-
-    def shortest(region: str) -> int:
-        descriptions = [getattr(phonenumbers.PhoneMetadata.metadata_for_region(region), k) for k in KINDS]
-        return min(min(d.possible_length) for d in descriptions if d is not None and d.possible_length)
-
-    regions = set(PhoneRecognizer.DEFAULT_SUPPORTED_REGIONS) - {"DE"}
-    codes = {phonenumbers.country_code_for_region(r) for r in regions}
-    assert min(shortest(r) for c in codes for r in COUNTRY_CODE_TO_REGION_CODE[c]) >= MIN_DIGITS
-    abroad = (shortest(r) + len(str(phonenumbers.country_code_for_region(r))) for r in phonenumbers.SUPPORTED_REGIONS)
-    assert 2 + min(abroad) >= MIN_DIGITS  # 2: the shortest international prefix
-    assert min(map(shortest, phonenumbers.SUPPORTED_REGIONS)) >= MIN_DIGITS_DE
+PRESIDIO = ("US", "GB", "DE", "FR", "IL", "IN", "CA", "BR")
+ALPHABET = "0123456789" * 4 + "  --..()/+[]x~:,%$a\u2013\xa0é#;"
 
 
-def test_how_many_digits_a_number_has() -> None:
-    """What lets candidates of more digits than MAX_DIGITS be left unparsed."""
-    import re._parser as patterns
+def ours(text: str, regions: tuple[str, ...], limit: int = 0) -> list[tuple[int, int]]:
+    data = text.encode()
+    windows = np.array([[0, len(data)]], np.int64)
+    rows = find_phone_numbers(np.frombuffer(data, np.uint8), windows, regions, limit)
+    return [(start, end) for _, start, end in rows.tolist()]
 
-    import phonenumbers
-    from phonenumbers import phonenumberutil
-    from presidio_analyzer.predefined_recognizers import PhoneRecognizer
 
-    from curation.safety.pii.phone_numbers import MAX_DIGITS
+def theirs(text: str, regions: tuple[str, ...], limit: int = 1 << 40) -> list[tuple[int, int]]:
+    """Of the library, one region after the other; without numbers inside others."""
+    found = {(m.start, m.end) for r in regions for m in phonenumbers.PhoneNumberMatcher(text, r, max_tries=limit)}
+    kept: list[tuple[int, int]] = []
+    for start, end in sorted(found, key=lambda f: (f[0], -f[1])):
+        if not kept or end > max(e for _, e in kept):
+            kept.append((start, end))
+    return kept
 
-    def width(pattern: str, without: int | None = None) -> int:
-        """The most characters that the pattern matches, those of one group not counted."""
 
-        def walk(parsed: object) -> None:
-            if not isinstance(parsed, patterns.SubPattern):
-                return
-            for i, (op, value) in enumerate(parsed.data):
-                if op is patterns.SUBPATTERN and value[0] == without:
-                    parsed.data[i] = (patterns.MIN_REPEAT, (0, 0, value[3]))
-                else:
-                    for v in value if isinstance(value, tuple) else ():
-                        for w in v if isinstance(v, list) else [v]:
-                            walk(w)
-            parsed.width = None
+@pytest.mark.parametrize(
+    "regions",
+    [PRESIDIO, ("CN", "JP", "RU", "AR", "MX"), ("GG", "AG", "GA", "SM", "AU", "IT")],
+    ids=["presidio", "rewritten prefixes", "several regions with one calling code"],
+)
+def test_numbers_are_those_of_the_library(regions: tuple[str, ...]) -> None:
+    """Random digits and punctuation, and real numbers of all regions with a character changed."""
+    rng = random.Random(7)
+    examples = [e for r in sorted(phonenumbers.SUPPORTED_REGIONS) if (e := phonenumbers.example_number(r))]
+    for _ in range(250):
+        if rng.random() < 0.4:
+            text = "".join(rng.choice(ALPHABET) for _ in range(rng.randint(4, 60)))
+        else:
+            written = list(phonenumbers.format_number(rng.choice(examples), rng.choice([0, 1, 2])))
+            if rng.random() < 0.5:
+                written[rng.randrange(len(written))] = rng.choice(ALPHABET)
+            text = rng.choice(["", "a", "(", "0", "00", "011", "1 "]) + "".join(written) + rng.choice(["", " 5", "/12"])
+        assert ours(text, regions) == theirs(text, regions), text
 
-        tree = patterns.parse(pattern)
-        walk(tree)
-        return int(tree.getwidth()[1])
 
-    of = phonenumbers.PhoneMetadata
-    everywhere = [of.metadata_for_region(r) for r in phonenumbers.SUPPORTED_REGIONS]
-    everywhere += [of.metadata_for_nongeo_region(c) for c in phonenumbers.COUNTRY_CODES_FOR_NON_GEO_REGIONS]
-    stripped = 0
-    for m in everywhere:
-        if m.national_prefix_for_parsing:
-            kept = [int(g) for g in re.findall(r"\\(\d)", m.national_prefix_transform_rule or "")]
-            stripped = max(stripped, width(m.national_prefix_for_parsing, kept[0] if kept else None))
-    assert stripped == 7
-    abroad = max(
-        width(of.metadata_for_region(r).international_prefix) for r in PhoneRecognizer.DEFAULT_SUPPORTED_REGIONS
+def test_the_limit_of_tries_is_the_librarys() -> None:
+    text = "".join(f"{i % 97} {i % 7}-" for i in range(300)) + " 212-555-5555"
+    for limit in (1, 50, 400, 5_000):
+        assert ours(text, ("US", "GB"), limit) == theirs(text, ("US", "GB"), limit)
+    assert MAX_TRIES == 65_535
+
+
+def test_dates_pages_and_neighbours_as_the_library_has_them() -> None:
+    for text in (
+        "2012-01-02 08:00", "3/10/2011 212-555-5555", "211-227 (2003) 212-555-5555", "€2125555555 2125555555%",
+        "a2125555555", "+1+1 212 555 5555", "++1 212 555 5555", "(212 555 5555", "2125555555 ext. 12", "12345678#12",
+    ):  # fmt: skip
+        assert ours(text, PRESIDIO) == theirs(text, PRESIDIO), text
+
+
+def test_tables_of_numbers_do_not_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(1)
+    text = "\n".join(
+        f"+1 212 555 {rng.randint(1000, 9999)} {rng.random() * 99:.3f} ({rng.randint(1, 99)})" for _ in range(200)
     )
-    assert (
-        phonenumberutil._MAX_LENGTH_FOR_NSN + phonenumberutil._MAX_LENGTH_COUNTRY_CODE + abroad + stripped == MAX_DIGITS
-    )
+    expected = theirs(text, PRESIDIO)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the library was asked")
+
+    monkeypatch.setattr(phonenumbers, "PhoneNumberMatcher", refuse)
+    assert ours(text, PRESIDIO) == expected
