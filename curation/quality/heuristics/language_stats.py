@@ -43,7 +43,7 @@ class LanguageStats:
 
     codes       labels of other models -> a label of the other two
     thresholds  label -> threshold name -> value
-    stop_words  label -> words, exactly as they stand in a text
+    stop_words  label -> words, exactly as they are written in a text
     """
 
     codes: Mapping[str, str]

@@ -1,7 +1,7 @@
 """Counts how many different stop words of its language a document has.
 
 A stop word counts where it is a word of the text, exactly as it is written. One of a script without spaces counts
-wherever its letters stand together: word_kernels.py cuts such scripts without a dictionary, so 的 is seldom a word. One
+wherever its letters occur together: word_kernels.py cuts such scripts without a dictionary, so 的 is seldom a word. One
 in Hangul also counts as the end of a word, because Korean's most frequent words are particles written with the noun.
 """
 
