@@ -195,6 +195,6 @@ def test_what_is_logged(corpus: Path, plain: Path) -> None:
     names = set(told.Tags()["scalars"])
     assert {
         "train/loss", "train/perplexity", "train/code/loss", "train/code/perplexity", "train/code/bits_per_byte",
-        "train/code/tokens", "train/update_ratio", "train/grad_norm", "train/lr", "speed/mfu", "speed/memory",
+        "train/code/tokens", "train/update_ratio", "train/grad_norm", "train/lr", "speed/memory",
         "validation/perplexity", "validation/code/bits_per_byte",
     } <= names  # fmt: skip
