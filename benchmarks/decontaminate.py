@@ -6,17 +6,21 @@ python -m benchmarks.decontaminate ../shared/data
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import re
+import tempfile
 import time
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
 
 from benchmarks.toxicity import crawled
 from curation.document import clean_text
-from curation.safety.decontamination.benchmark_items import FIELDS, read_units
+from curation.safety.decontamination.benchmark_items import FIELDS, SHORTEST, read_units
 from curation.safety.decontamination.decontaminate import Decontaminate
+from curation.words import estimate_words
 
 _random = random.Random(11)
 _OTHER_WORDS = ["river", "stone", "quickly", "because", "seven", "blue", "under", "carry", "window", "almost"]
@@ -63,6 +67,46 @@ PERTURBATIONS = {
 }
 
 
+# Changes that leave the words: another date or number for one in ten digits, other punctuation, half or full width.
+LIGHT = {
+    "verbatim": lambda t: t,
+    "digits": lambda t: re.sub(r"\d", lambda m: str(_random.randrange(10)) if _random.random() < 0.1 else m[0], t),
+    "punctuation": lambda t: "".join("; " if unicodedata.category(c)[0] == "P" else c for c in t),
+    "full width": PERTURBATIONS["full width"],
+    "half width": lambda t: "".join(unicodedata.normalize("NFKC", c) if "\uff00" <= c <= "\uffef" else c for c in t),
+}
+
+
+def by_language(data: Path, pages: list[str], codes: tuple[str, ...] = ("zh", "ja", "th", "ko", "hi", "ar")) -> None:
+    """Every second sentence of a language as an item, planted between other sentences; false alarms on all the rest."""
+    sentences: dict[str, list[str]] = {}
+    for row in (data / "lid" / "sentences.tsv").read_text(encoding="utf-8").strip("\n").split("\n"):
+        code, sentence = row.split("\t", 1)
+        sentences.setdefault(code, []).append(clean_text(sentence))
+    with tempfile.TemporaryDirectory() as folder:
+        for code in codes:
+            lines = [json.dumps({"question": text}) for text in sentences[code][::2]]
+            (Path(folder) / f"{code}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        step = Decontaminate(against=[f"{folder}/*.jsonl"])
+        step.open()
+        for code in codes:
+            every, others = sentences[code][::2], sentences[code][1::2]
+            items = [text for text in every if estimate_words(text) >= SHORTEST]  # what the index holds
+            recall = []
+            for how, change in LIGHT.items():
+                planted = [f"{others[i - 1]}\n{change(text)}\n{others[i]}" for i, text in enumerate(items)]
+                batch = pa.record_batch({"text": pa.array(map(clean_text, planted), pa.large_string())})
+                shares = step(batch).column("decontaminate").field("share").to_pylist()
+                recall.append(f"{how} {sum(s >= step.share for s in shares) / len(items):.3f}")
+            print(f"  {code}, {len(items)} items, {len(every) - len(items)} too short: {', '.join(recall)}")
+        clean = [text for code, every in sentences.items() for text in (every[1::2] if code in codes else every)]
+        clean += ["\n".join(every[1::2]) for every in sentences.values()] + pages
+        batch = pa.record_batch({"text": pa.array(clean, pa.large_string())})
+        flagged = sum(s >= step.share for s in step(batch).column("decontaminate").field("share").to_pylist())
+        size = sum(len(text.encode()) for text in clean) / 1e6
+        print(f"  clean text in {len(sentences)} languages, {len(clean)} texts, {size:.0f} MB: {flagged} flagged")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", help="the folder of test data")
@@ -99,6 +143,7 @@ def main() -> None:
             ]
             found = sum(s >= step.share for s in shares(planted)) / len(units)
             print(f"  {units[0].benchmark:18} {len(units):5} held-out questions, {how:16} recall {found:.4f}")
+    by_language(data, pages)
     paragraphs = [
         line
         for name in ("wikitext2_valid.txt", "wikitext2_test.txt")

@@ -6,7 +6,12 @@ and text in a wrong encoding. For each seed a clean run, an unguarded run on the
 spike it?) and a guarded one (does it name exactly the poisoned, and end where the clean one ends?).
 
 `python -m benchmarks.guard rules`: our rule beside a plain 6-sigma rule and OLMo-core's published one on series with
-injected NaN, a double spike, a slow drift and a restart: bad steps that each misses, good ones that it skips.
+injected NaN, a double spike, a slow drift and a restart, and with changes of the level that were planned (an anneal on
+a flat loss, a doubled batch, longer sequences) or not: bad steps that each misses, good ones that it skips.
+
+`python -m benchmarks.guard clean --text FILE...`: 4,000 steps of each of five small models with small batches on clean
+text: steps with a z above the threshold, and those that the guard calls anomalies. Then each series five times over
+with new noise: its slow part, and the rest of it drawn anew.
 """
 
 from __future__ import annotations
@@ -198,16 +203,21 @@ def spiked(data: Path, seed: int, log: list[dict[str, Any]], bad: set[str]) -> d
 # --- rules on series
 
 Rule = Callable[[float, float], bool]  # loss, gradient norm of the next step -> whether its update is left out
+# Steps at which the training file changes something; our guard knows them
+PLANNED = {"planned: anneal": 500, "planned: batch doubled": 500, "planned: longer sequences": 500}
 
 
-def ours(state: dict[str, Any] | None = None) -> tuple[Rule, Callable[[], dict[str, Any]]]:
+def ours(state: dict[str, Any] | None = None, planned: int | None = None) -> tuple[Rule, Callable[[], dict[str, Any]]]:
     guard = SpikeGuard(GuardConfig(action="skip"), torch.device("cpu"))
     if state:
         guard.load_state_dict(state)
     count = iter(range(1, 10**9))
 
     def rule(loss: float, norm: float) -> bool:
-        skip, _, _ = guard.judge(next(count), torch.tensor(loss), torch.tensor(norm))
+        step = next(count)
+        if planned is not None and step - 1 == planned:
+            guard.start_baseline()
+        skip = guard.judge(step, torch.tensor(loss), torch.tensor(norm))[0]
         return bool(skip)
 
     return rule, guard.state_dict
@@ -259,18 +269,31 @@ def series(kind: str, seed: int) -> tuple[list[tuple[float, float]], set[int], i
     elif kind == "restart":
         bad, restart = {510, 540}, 500
         loss[510], norm[510], loss[540], norm[540] = 4.0, 6.0, 3.0, 4.0
+    elif kind in PLANNED or kind == "norm doubles, unplanned":  # a lasting change at 500, and a real spike after it
+        bad = {600}
+        if kind == "planned: anneal":
+            loss[500:] += 0.2
+        elif kind == "planned: batch doubled":
+            loss[500:] = 1.65 + (loss[500:] - 1.65) / math.sqrt(2)
+            norm[500:] /= math.sqrt(2)
+        elif kind == "planned: longer sequences":
+            loss[500:] -= 0.1
+            norm[500:] *= 1.5
+        else:
+            norm[500:] *= 2
+        loss[600], norm[600] = loss[600] + 1.0, norm[600] * 6
     return list(zip(loss.tolist(), norm.tolist(), strict=True)), bad, restart
 
 
 def rules(seeds: Sequence[int]) -> dict[str, dict[str, tuple[int, int]]]:
     """Misses and false skips, summed over the seeds, by series and rule."""
     table: dict[str, dict[str, tuple[int, int]]] = {}
-    for kind in ("NaN", "double spike", "slow drift", "restart"):
+    for kind in ("NaN", "double spike", "slow drift", "restart", *PLANNED, "norm doubles, unplanned"):
         for name in ("ours", "plain 6 sigma", "OLMo-core"):
             misses = false = 0
             for seed in seeds:
                 values, bad, restart = series(kind, seed)
-                rule, state = ours()
+                rule, state = ours(planned=PLANNED.get(kind))
                 if name != "ours":
                     rule = six_sigma(finite_only=name.startswith("plain"))
                 for i, (loss, norm) in enumerate(values):
@@ -283,24 +306,83 @@ def rules(seeds: Sequence[int]) -> dict[str, dict[str, tuple[int, int]]]:
     return table
 
 
+# --- clean runs
+
+SIZES = ((8, 1, 4, 64), (16, 1, 2, 64), (32, 1, 8, 32), (64, 1, 4, 32), (64, 2, 2, 64))  # width, layers, batch, length
+
+
+def clean(files: Sequence[Path], steps: int) -> None:
+    """Prints, for each size, how many clean steps are above the z alone, and how many are anomalies."""
+    everything = documents(files, 8_000)
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        write(root / "clean", everything[:7_800], everything[7_800:])
+        head = f"{'width':>6}{'layers':>7}{'batch':>6}{'length':>7}"
+        print(head + f"{'steps':>7}{'z > 8':>7}{'skips':>6}{'again with new noise':>22}")
+        total = [0, 0, 0, 0]
+        for k, (width, layers, batch, length) in enumerate(SIZES):
+            config: dict[str, Any] = json.loads(json.dumps(CONFIG))
+            config |= {"steps": steps, "guard": {"action": "off"}, "batch": {"global_size": batch}, "log_every": 100}
+            config["model"] |= {"hidden_size": width, "num_layers": layers, "intermediate_size": 2 * width}
+            config["data"] = {"seq_len": length, "weights": {"text": 1.0}, "max_epochs": 100}
+            config["checkpoint"] = {"every": 10**6, "background": False}
+            where = root / f"{k}"
+            train(parse(json.dumps(config)), str(root / "clean"), str(where))
+            lines = [json.loads(line) for line in (where / "metrics.jsonl").read_text().splitlines()]
+            found = np.array([(e["loss"], e["grad_norm"]) for e in lines if e["kind"] == "train"])
+            by_z, skips = replay(found)
+            again = sum(replay(new_noise(found, seed))[1] for seed in range(5))
+            row = [len(found), by_z, skips, again]
+            total = [a + b for a, b in zip(total, row, strict=True)]
+            print(f"{width:>6}{layers:>7}{batch:>6}{length:>7}", _counts(row), flush=True)
+        print(f"{'all':26}", _counts(total))
+
+
+def _counts(row: Sequence[int]) -> str:
+    return f"{row[0]:>6}{row[1]:>7}{row[2]:>6}{row[3]:>12} of {5 * row[0]:,}"
+
+
+def replay(values: np.ndarray[Any, Any]) -> tuple[int, int]:
+    """Steps of a series with a z above the guard's threshold, and its anomalies."""
+    guard = SpikeGuard(GuardConfig(action="skip"), torch.device("cpu"))
+    by_z = skips = 0
+    for i, (loss, norm) in enumerate(values.tolist(), 1):
+        skip, _, z, _ = guard.judge(i, torch.tensor(loss), torch.tensor(norm))
+        by_z += bool((z > guard.config.z_threshold).any())
+        skips += bool(skip)
+    return by_z, skips
+
+
+def new_noise(values: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, Any]:
+    """The series' running median over 51 steps, times quotients drawn with replacement from 500 steps around."""
+    padded = np.pad(values, ((25, 25), (0, 0)), mode="edge")
+    slow = np.median(np.lib.stride_tricks.sliding_window_view(padded, 51, axis=0), axis=-1)
+    rng, at = np.random.default_rng(seed), np.arange(len(values))
+    drawn = np.clip(at + rng.integers(-250, 251, len(values)), 0, len(values) - 1)
+    return slow * (values / slow)[drawn]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["experiment", "rules"])
+    parser.add_argument("what", choices=["experiment", "rules", "clean"])
     parser.add_argument("--text", nargs="+", type=Path, default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--documents", type=int, default=DOCUMENTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.what == "clean":
+        clean(arguments.text, 4_000)
+        return
     if arguments.what == "experiment":
         rows = experiment(arguments.text, arguments.seeds, arguments.steps, arguments.documents)
         gaps = [r["guarded"] - r["clean"] for r in rows]
         print(f"guarded - clean: {statistics.mean(gaps):+.5f} mean over {len(gaps)} seeds")
         return
-    print(f"{'series':14}{'rule':16}{'missed':>8}{'false skips':>13}   (sums over {len(arguments.seeds)} seeds)")
+    print(f"{'series':26}{'rule':16}{'missed':>8}{'false skips':>13}   (sums over {len(arguments.seeds)} seeds)")
     for kind, by_rule in rules(arguments.seeds).items():
         for name, (misses, false) in by_rule.items():
-            print(f"{kind:14}{name:16}{misses:>8}{false:>13}")
+            print(f"{kind:26}{name:16}{misses:>8}{false:>13}")
 
 
 if __name__ == "__main__":

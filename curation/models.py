@@ -47,6 +47,8 @@ class Model:
 
 
 _FASTTEXT = "https://dl.fbaipublicfiles.com/fasttext/supervised-models/"
+_DOLMA = "https://dolma-artifacts.org/fasttext_models/jigsaw_fasttext_bigrams_20230515/jigsaw_fasttext_bigrams_"
+_DOLMA_HUB = "https://huggingface.co/allenai/dolma-jigsaw-fasttext-bigrams-{}/resolve/main/model.bin"
 
 CATALOGUE: dict[str, Model] = {
     "lid.176": Model(
@@ -65,11 +67,26 @@ CATALOGUE: dict[str, Model] = {
         "176 languages, fastText, full size: slightly more accurate, 140 times larger",
     ),
     "toxicity-en": Model(
-        ("package:curation/safety/toxicity/toxicity-en.ftz",),
-        428_376,
-        "a882f8d67b6a336193427cb00fa2c279873b8a002f6526d65203f32fbfa187d1",
-        "MIT (data: Davidson et al. 2017)",
-        "English toxicity, fastText, quantised; comes with the package",
+        ("package:curation/safety/toxicity/toxicity-en.bin",),
+        601_670,
+        "99e3b0a179902054ad831ef600e40d639e5a57163587fa716158006c25c24704",
+        "MIT (data: Davidson et al. 2017, MIT; Civil Comments, CC0)",
+        "English toxicity, fastText; comes with the package",
+    ),
+    # Wikipedia talk pages labelled by Jigsaw; their labels are toxic, non-toxic and nsfw, non-nsfw
+    "dolma-toxic": Model(
+        (_DOLMA + "hatespeech_final.bin", _DOLMA_HUB.format("hatespeech")),
+        992_245_824,
+        "3b4b994163f5ec6955a722c0c93cbadd6828a023249b1fdffeaf681659607452",
+        "CC-BY-SA-3.0",
+        "English toxicity, fastText, as in Dolma (Soldaini et al. 2024); label: toxic",
+    ),
+    "dolma-nsfw": Model(
+        (_DOLMA + "nsfw_final.bin", _DOLMA_HUB.format("nsfw")),
+        991_753_734,
+        "dad02e9a612b85643d8f9acfcf810dcc26abb3df111b3ccb51619e5d3626ac27",
+        "CC-BY-SA-3.0",
+        "English obscenity, fastText, as in Dolma (Soldaini et al. 2024); label: nsfw",
     ),
 }
 

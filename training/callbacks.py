@@ -11,6 +11,7 @@ from curation.core.errors import UserError
 from training.checkpoint.save_load import Checkpoint
 from training.cost import device_specs
 from training.cost.cost_model import LiveStats
+from training.data.data_order import OrderLog
 from training.distributed.parallel import eager
 from training.distributed.watchdog import Watchdog
 from training.evaluation.validation_loss import ValidationScore, mean_loss
@@ -18,6 +19,7 @@ from training.metrics.metrics_log import MetricsLog
 from training.metrics.step_metrics import StepMetrics, StepTensors
 from training.stability import find_spike_documents, rollback
 from training.stability.spike_detection import SpikeGuard
+from training.stability.stages import stage_starts
 from training.trainer import Callback, Trainer
 
 
@@ -81,9 +83,14 @@ class SpikeGuardCallback(Callback):
 
     def __init__(self, guard: SpikeGuard, log: MetricsLog) -> None:
         self.guard, self.log = guard, log
+        self._stages: tuple[OrderLog, list[int]] | None = None  # an order, and the steps that begin its stages
 
     def on_gradients(self, trainer: Trainer, step: StepTensors) -> None:
-        step.skip, step.anomaly, step.z = self.guard.judge(step.step, step.loss, step.grad_norm)
+        if self._stages is None or self._stages[0] is not trainer.state.order:
+            self._stages = trainer.state.order, stage_starts(trainer.config, trainer.state.order)
+        if step.step - 1 in self._stages[1]:
+            self.guard.start_baseline()
+        step.skip, step.anomaly, step.z, step.usual = self.guard.judge(step.step, step.loss, step.grad_norm)
 
     def on_log(self, trainer: Trainer, metrics: Sequence[StepMetrics]) -> None:
         if trainer.config.guard.action == "off" and metrics and not math.isfinite(metrics[-1].loss):

@@ -212,9 +212,11 @@ class GuardConfig(Section):
     # watch: log anomalies; skip: also leave their updates out; rollback: also roll back from a confirmed spike and mask
     # the documents that caused it
     action: Literal["off", "watch", "skip", "rollback"] = "rollback"
+    # Both count from the start of the run, and anew from each planned change
     window: Annotated[int, Field(ge=16)] = 128  # accepted steps over which median and MAD are computed
     warmup_steps: Annotated[int, Field(ge=8)] = 32  # accepted steps before anything but NaN is an anomaly
     z_threshold: Annotated[float, Field(gt=0)] = 8.0  # robust standard deviations above the median
+    max_skips: Count = 20  # anomalies in a row after which the new level is accepted as usual
     spike_count: Count = 3  # anomalies ...
     spike_window: Count = 10  # ... within so many steps are a loss spike
     good_after: Count = 20  # accepted steps after which a checkpoint is good

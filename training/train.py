@@ -109,7 +109,7 @@ def train(
         tasks = ranks.broadcast_from_rank0(lambda: read_tasks(resolved))
         if ranks.first:
             unfinished = checkpoint is None or checkpoint.state["step"] < resolved.steps
-            for note in [*(notes if unfinished else ()), *origin]:
+            for note in [*origin, *(notes if unfinished else ())]:  # first of all where the run goes on
                 if report is not None:
                     report({"kind": "note", "note": note})
             write_run_files(run, resolved, manifest, parent.record if parent else None, resumes=checkpoint is not None)

@@ -65,6 +65,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "models binary": ("models binary reference.arpa --out reference.bin",),
     "models train ngram": ("models train ngram wiki.txt --order 3 --out reference.bin",),
     "models train classifier": ("models train classifier hq=good/*.jsonl crawl=sample/*.parquet --out hq.bin",),
+    "models train language-stats": ("models train language-stats gazette.jsonl --language gsw --out languages.json",),
     "models train ensemble": (
         "models train ensemble good=runs/reference crawl=runs/sample --label good --signal classifier.hq --out q.json",
     ),

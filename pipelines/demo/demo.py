@@ -153,8 +153,9 @@ def _curate(file: str, run: str, executor: str, console: Any) -> None:
 
 def _train(file: str, run: str, console: Any) -> None:
     from pipelines.monitor.training_progress import TrainingProgress
+    from training.checkpoint.load_model import load_model
     from training.config import load
-    from training.evaluation.generate import generate
+    from training.evaluation.generate import describe_expectation, generate
     from training.train import train
 
     config = load(file)
@@ -163,8 +164,9 @@ def _train(file: str, run: str, console: Any) -> None:
         result = train(config, run, folder, report=progress)
     for domain, score in sorted(result.validation.items()):
         console.print(f"        {domain}: validation loss {score.loss:.3f}", highlight=False)
-    sample = generate(folder, PROMPT, tokens=96, temperature=0.7)
+    model = load_model(folder)
+    sample = generate(model, PROMPT, tokens=96, temperature=0.7)
     with open(os.path.join(folder, "sample.txt"), "w", encoding="utf-8") as f:
         f.write(sample)
-    console.print("        sample of generated text:", highlight=False)
+    console.print(f"        sample of generated text ({describe_expectation(model)}):", highlight=False)
     console.print(sample, style="italic", markup=False, highlight=False)

@@ -32,6 +32,7 @@ class Training:
     update_ratio: list[tuple[int, float]] = field(default_factory=list)  # norm of the update over norm of the weights
     speed: list[tuple[int, float]] = field(default_factory=list)  # tokens per second
     mfu: list[tuple[int, float]] = field(default_factory=list)  # counting causal attention
+    efficiency: list[tuple[float, float, float]] = field(default_factory=list)  # mfu, mfu_full, of_plan of each step
     validation: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # domain -> loss
     scores: list[dict[str, Any]] = field(default_factory=list)  # evaluations, as in metrics.jsonl
     tasks: list[dict[str, Any]] = field(default_factory=list)  # evaluations with benchmark tasks
@@ -89,6 +90,7 @@ def read(folder: str) -> Training:
         made.speed.append((entry["step"], entry["tokens_per_s"]))
         if "mfu" in entry:
             made.mfu.append((entry["step"], entry["mfu"]))
+            made.efficiency.append((entry["mfu"], entry["mfu_full"], entry["of_plan"]))
             made.planned_seconds += entry["seconds"] * entry["of_plan"]
         made.latest_speed = entry
     made.sessions = list(jsonl_log.read(os.path.join(folder, "sessions.jsonl")))
@@ -145,6 +147,8 @@ def describe_event(event: Mapping[str, Any]) -> str:
     names = {"skip": "update skipped", "anomaly": "anomaly", "overflow": "fp16 overflow, update skipped"}
     line = f"step {event['step']}: {names.get(event['event'], event['event'])}"
     if "grad_norm" in event:
-        norm = "not finite" if event["grad_norm"] is None else f"{event['grad_norm']:.3g}"
-        line += f", gradient norm {norm}"
+        for name, key in (("loss", "loss"), ("gradient norm", "grad_norm")):
+            value, usual = event[key], event.get(f"usual_{key}")
+            line += f", {name} " + ("not finite" if value is None else f"{value:.3g}")
+            line += f", usual {usual:.3g}" if usual is not None else ""
     return line

@@ -7,7 +7,7 @@ training run its logs. A snapshot is plain data; terminal_view.py draws it. The 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,13 +150,19 @@ def _count_lines(path: str) -> int:
     return sum(1 for _ in jsonl_log.read(path))
 
 
+def _mean_rate(values: Sequence[float]) -> float:
+    """The harmonic mean, which is that of what is done over the time it takes; 0 for none, or where one is 0."""
+    return len(values) / sum(1 / v for v in values) if values and all(values) else 0.0
+
+
 def _snapshot_training(folder: str, now: float) -> dict[str, Any]:
     """The state of a training run."""
     t = training_run.read(folder)
     ended = bool(t.planned) and t.step >= (t.planned or 0)
     recent = [v for _, v in t.speed[-50:]]
-    rate = len(recent) / sum(1 / v for v in recent) if recent else 0.0  # harmonic mean: tokens over time
-    shares = [v for _, v in t.mfu[-50:]]
+    rate = _mean_rate(recent)
+    of = zip(("mfu", "mfu_full", "of_plan"), zip(*t.efficiency[-50:], strict=True), strict=False)
+    efficiency = {key: round(_mean_rate(values), 4) for key, values in of}  # over the same steps as the rate
     each = t.tokens / t.step if t.step else 0
     left = None if not (t.planned and rate) else max(0, t.planned - t.step) * each / rate
     touched = os.path.getmtime(os.path.join(folder, "metrics.jsonl")) if t.train or t.scores else now
@@ -170,8 +176,8 @@ def _snapshot_training(folder: str, now: float) -> dict[str, Any]:
         "planned": t.planned,
         "tokens": t.tokens,
         "tokens_per_s": round(rate, 1),
-        "mfu": round(sum(shares) / len(shares), 4) if shares else None,
-        **{key: t.latest_speed.get(key) for key in ("mfu_full", "of_plan", "memory", "memory_of_plan")},
+        **{key: efficiency.get(key) for key in ("mfu", "mfu_full", "of_plan")},
+        **{key: t.latest_speed.get(key) for key in ("memory", "memory_of_plan")},
         "seconds": round(t.seconds, 3),
         "left": 0.0 if ended else left,
         "curves": {

@@ -64,7 +64,10 @@ class TrainingProgress:
         parts = ["loss " + ("not finite" if entry["loss"] is None else f"{entry['loss']:.3f}")]
         if self._speed:
             left = (self.steps - entry["step"]) * self._speed["seconds"]
-            mfu = f"MFU {self._speed['mfu']:.1%}" if "mfu" in self._speed else ""
-            parts += [f"{self._speed['tokens_per_s']:,.0f} tokens/s", mfu if brief else efficiency_line(self._speed)]
+            known = "mfu" in self._speed  # where the device has a data sheet
+            each = "" if known else f"{self._speed['seconds']:.2g} s a step"
+            mfu = f"MFU {self._speed['mfu']:.1%}" if known else ""
+            parts += [f"{self._speed['tokens_per_s']:,.0f} tokens/s", each]
+            parts.append(mfu if brief else efficiency_line(self._speed))
             parts.append(f"{format_duration(left)} left")
         return ", ".join(p for p in parts if p)

@@ -178,8 +178,8 @@ def test_what_is_logged(corpus: Path, plain: Path) -> None:
     speed = entries(plain, "speed.jsonl")
     assert [e["step"] for e in speed] == list(range(1, 13))
     for e in speed:
-        assert e.keys() == {"step", "seconds", "tokens_per_s", "mfu", "mfu_full", "of_plan", "memory"}
-        assert 0 < e["mfu"] < e["mfu_full"] and e["of_plan"] == pytest.approx(e["mfu"] / 0.4, rel=0.01, abs=1e-3)
+        assert e.keys() == {"step", "seconds", "tokens_per_s", "memory"}, "a CPU has no data sheet, so no MFU"
+        assert e["seconds"] > 0 and e["tokens_per_s"] > 0
     steps = [e for e in entries(plain) if e["kind"] == "train"]
     assert [e["step"] for e in steps if "update_ratio" in e] == [3, 6, 9, 12], "every `log_every`"
     assert not any({"mfu", "seconds", "memory"} & e.keys() for e in steps)

@@ -16,6 +16,8 @@ from curation.core.errors import UserError
 from training.checkpoint.load_model import LoadedModel, load_or_use
 from training.model.transformer import KVCache
 
+SMALL = 50_000_000  # parameters below which nobody should expect sense: GPT-2's smallest has 124 M
+
 
 def generate(
     model: str | LoadedModel,
@@ -42,6 +44,15 @@ def generate(
     ids = [loaded.eos, *loaded.encode(prompt)]
     ids += generate_tokens(loaded, ids, tokens, temperature, top_k, top_p, torch.Generator().manual_seed(seed))
     return loaded.decode(ids[1:])
+
+
+def describe_expectation(model: LoadedModel) -> str | None:
+    """What to expect of a small model's text, by its size and training; None for one of SMALL parameters or more."""
+    size = sum(p.numel() for p in model.model.parameters())
+    if size >= SMALL or model.checkpoint is None:
+        return None
+    step = model.checkpoint.state["step"]
+    return f"a model of {size / 1e6:.1f} M parameters after {step:,} steps: expect word-like noise"
 
 
 def generate_tokens(

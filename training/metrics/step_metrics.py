@@ -38,6 +38,7 @@ class StepTensors:
     anomaly: Tensor  # bool scalar
     z: Tensor  # robust z of loss and gradient norm, float64 [2]; NaN: nothing to compare with yet
     update: Tensor | None = None  # what `Optimizers.step` measured
+    usual: Tensor | None = None  # median loss and gradient norm of the steps before, float64 [2]; NaN likewise
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class StepMetrics:
     skipped: bool
     anomaly: bool
     z: tuple[float, float]
+    usual: tuple[float, float]
     lr: float
     domains: dict[str, float]  # loss
     bits_per_byte: dict[str, float]
@@ -79,6 +81,8 @@ class StepMetrics:
             "grad_norm": finite(self.grad_norm),
             "z_loss": finite(self.z[0]),
             "z_gradient": finite(self.z[1]),
+            "usual_loss": finite(self.usual[0]),
+            "usual_grad_norm": finite(self.usual[1]),
         }
 
 
@@ -117,8 +121,9 @@ class MetricsBuffer:
             loss.new_full((2,), math.nan, dtype=torch.float64) if update is None else self.ranks.all_reduce_sum(update)
         )
         ratio = (squares[0] / squares[1]).sqrt()
+        usual = torch.full_like(step.z, math.nan) if step.usual is None else step.usual
         head = torch.stack((loss.double(), step.grad_norm.double(), step.skip.double(), step.anomaly.double(), ratio))
-        self._rows.append(torch.cat((head, step.z.double(), step.nll, step.targets)))
+        self._rows.append(torch.cat((head, step.z.double(), usual.double(), step.nll, step.targets)))
         self._steps.append(step)
 
     def read(self) -> list[StepMetrics]:
@@ -132,12 +137,13 @@ class MetricsBuffer:
         return [self._metrics(step, row, seconds) for step, row in zip(steps, rows, strict=True)]
 
     def _metrics(self, step: StepTensors, row: list[float], seconds: float) -> StepMetrics:
-        (loss, norm, skipped, anomaly, ratio, z_loss, z_norm), n = row[:7], len(self.domains)
-        sums, counts = row[7 : 7 + n], row[7 + n :]
+        (loss, norm, skipped, anomaly, ratio, z_loss, z_norm, *usual), n = row[:9], len(self.domains)
+        sums, counts = row[9 : 9 + n], row[9 + n :]
         domains = {d: s / c for d, s, c in zip(self.domains, sums, counts, strict=True) if c}
         bits = {d: x / math.log(2) / size for d, x in domains.items() if (size := self._bytes[d])}
         return StepMetrics(
-            step.step, step.span, step.tokens, loss, norm, skipped > 0, anomaly > 0, (z_loss, z_norm), step.lr,
+            step.step, step.span, step.tokens, loss, norm, skipped > 0, anomaly > 0, (z_loss, z_norm),
+            (usual[0], usual[1]), step.lr,
             domains, bits, ratio, seconds,
         )  # fmt: skip
 

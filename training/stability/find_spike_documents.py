@@ -243,10 +243,19 @@ def check_limits(history: Sequence[Incident], fraction: float, limit: float, run
             f"{limit:.2%}. See {run / 'incidents'}; clean the data, or raise guard.max_masked_fraction and run again"
         )
     if len(history) > 1 and not last.blamed and not history[-2].blamed and last.good == history[-2].good:
-        loss = last.anomalies[-1]["loss"] if last.anomalies else None
-        loss_text = "not finite" if loss is None else f"{loss:.4g}"
+        worst = last.anomalies[-1] if last.anomalies else {}
+        loss = describe_level(worst.get("loss"), worst.get("usual_loss"))
+        norm = describe_level(worst.get("grad_norm"), worst.get("usual_grad_norm"))
+        new = f"--branch-from {run / 'checkpoints' / f'{last.good:08d}'}" if last.good else "from the start"
         raise UserError(
-            f"{run}: the loss is {loss_text} in step {last.confirmed}, the second spike after the checkpoint of "
-            f"step {last.good} without a document that caused it; lower optimizer.lr, "
-            "increase schedule.warmup_steps or set guard.action: skip"
+            f"{run}: the loss is {loss} in step {last.confirmed} and the gradient norm {norm}, the second spike after "
+            f"the checkpoint of step {last.good} without a document that caused it. Most often the learning rate is "
+            f"too high: it is fixed in this run, so train in a new directory, {new}, with a lower optimizer.lr; "
+            "or continue this run with --set guard.action=skip, which leaves such updates out"
         )
+
+
+def describe_level(value: float | None, usual: float | None) -> str:
+    """A loss or gradient norm, and what is usual where that is known."""
+    text = "not finite" if value is None else f"{value:.4g}"
+    return text if usual is None else f"{text} (usual {usual:.3g})"

@@ -29,6 +29,7 @@ from training.model.transformer import Model
 from training.stability import find_spike_documents
 from training.stability.find_spike_documents import Incident, ScoreDocument
 from training.stability.spike_detection import SpikeGuard
+from training.stability.stages import stage_of, stage_starts
 
 REFERENCE = 512  # sequences before the first anomaly whose documents are compared with
 
@@ -62,7 +63,9 @@ def apply_incidents(
     new = incidents[guard.incidents :]
     for incident in new:
         log = find_spike_documents.mask_documents(log, incident)
-        guard.cleared = max(guard.cleared, incident.confirmed)
+        # Where nobody is to blame the level may be new: time to accept it before the next rollback
+        patience = 0 if incident.blamed else guard.config.max_skips
+        guard.cleared = max(guard.cleared, incident.confirmed + patience)
     guard.incidents = len(incidents)
     return log, new
 
@@ -105,8 +108,9 @@ def find_cause(
     save_load.restore(scorer.path, model, None, ranks)
     earlier = ranks.broadcast_from_rank0(lambda: find_spike_documents.read_incidents(folder))
     first = flagged[0] - 1  # spans count steps from 0
-    near = list(range(max(0, first - config.guard.spike_window), first))
-    far = [i for i in range(first) if i + 1 not in flagged][-max(1, -(-REFERENCE // config.batch.global_size)) :]
+    stage = stage_of(first, stage_starts(config, log))  # documents of another mix are no measure, and not to blame
+    near = list(range(max(stage, first - config.guard.spike_window), first))
+    far = [i for i in range(stage, first) if i + 1 not in flagged][-max(1, -(-REFERENCE // config.batch.global_size)) :]
     backend = model.attention_backend
     model.attention_backend = "sdpa"  # flex would be compiled for every length of a document
     blamed, suspects, witnesses = find_spike_documents.find_documents(
@@ -142,7 +146,7 @@ def _scoring_checkpoint(config: TrainConfig, run: Path, good: Checkpoint) -> Che
 
 def _skip_events(run: Path, steps: list[int]) -> list[dict[str, Any]]:
     """The anomalies as the log has them."""
-    keys = ("step", "loss", "grad_norm", "z_loss", "z_gradient")
+    keys = ("step", "loss", "grad_norm", "z_loss", "z_gradient", "usual_loss", "usual_grad_norm")
     entries = [e for e in jsonl_log.read(run / METRICS) if e.get("event") == "skip" and e["step"] in steps]
     return [{k: e[k] for k in keys} for e in entries]
 

@@ -8,6 +8,10 @@ computing anything again. Four sets:
 - `c4`: Raffel et al. 2020 (JMLR 21/140), section 2.2, and the tests of its published code;
 - `fineweb`: Penedo et al. 2024 (arXiv 2406.17557), section 3.6.
 
+These thresholds and Gopher's eight stop words are of English. `thresholds: by_language` takes those of each document's
+language (language_stats.py) and adds them as signals, `max_top_2gram` beside `top_2gram`, so that they too can be
+changed in a rule.
+
 Differences from datatrove's filters of the same names: words (word_kernels.py: no lists of abbreviations or units; runs
 of scripts without spaces are cut into words); a word counts if it has a letter, mark or number, where datatrove has a
 list of punctuation; blank lines before and after a text are not counted. C4 as published also removes the lines that
@@ -18,15 +22,20 @@ inside `$…$` and `$$…$$` are a formula's and do not count as code.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.core.errors import UserError
 from curation.document import with_column
+from curation.quality.heuristics.language_stats import LANGUAGE_SCORE, SHIPPED, THRESHOLDS, load_language_stats
 from curation.step import MapStep
+
+_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")  # Gopher's, section A1.1
 
 Set = Literal["gopher", "gopher_repetition", "c4", "fineweb"]
 
@@ -41,7 +50,7 @@ _SIGNALS: dict[str, dict[str, pa.DataType]] = {
         "bullet_lines": pa.float64(),  # share of lines that begin with "-" or "•"
         "ellipsis_lines": pa.float64(),  # share of lines that end with an ellipsis
         "alpha_words": pa.float64(),  # share of words, punctuation included, with a letter
-        "stop_words": pa.int64(),  # how many of these occur: the be to of and that have with
+        "stop_words": pa.int64(),  # how many of these occur: the be to of and that have with; or those of its language
     },
     "gopher_repetition": {
         name: pa.float64()
@@ -104,6 +113,18 @@ _RULES: dict[str, tuple[tuple[str, str], ...]] = {
         ("newline_ratio", "{s}.newline_ratio <= 0.3"),
     ),
 }
+# What a rule becomes where the threshold is of the document's language: a language without it passes.
+_BY_LANGUAGE = {
+    "mean_word_length": "coalesce({s}.mean_word_length BETWEEN {s}.min_mean_word_length"
+    " AND {s}.max_mean_word_length, TRUE)",
+    "stop_words": "coalesce({s}.stop_words >= 2, TRUE)",
+} | {
+    threshold[4:]: f"coalesce({{s}}.{threshold[4:]} {sign} {{s}}.{threshold}, TRUE)"
+    for names in THRESHOLDS.values()
+    for threshold in names
+    for sign in [">=" if threshold.startswith("min") else "<="]
+    if not threshold.endswith("mean_word_length")
+}
 # `gopher` means both parts of the paper's rules; the repetition part can also be used alone.
 _SET_PARTS: dict[str, tuple[str, ...]] = {"gopher": ("gopher", "gopher_repetition")}
 
@@ -114,15 +135,32 @@ class Heuristics(MapStep):
 
     sets         whose rules: gopher (quality and repetition), gopher_repetition (Table A1 only), c4, fineweb
     c4_terminal  whether C4's statistics count only lines that end in terminal punctuation (the paper: yes, FineWeb: no)
+    thresholds   `published`: the papers', of English; `by_language`: FineWeb2's for the document's language; or a file
+                 of `gristmill models train language-stats`, whose languages come before FineWeb2's. By language adds
+                 the signals `language`, under which label they were found (null: no entry, and only the rules that
+                 are alike for all languages judge the document), `min_language_score` and each threshold
+    language     the signal that holds the language of a document
     """
 
     sets: list[Set] = field(default_factory=lambda: ["gopher", "c4", "fineweb"])
     c4_terminal: bool = True
+    thresholds: str = "published"
+    language: str = "language.code"
     name: str = "heuristics"
 
     version: ClassVar[str] = "2"
 
     _classes: Any = field(init=False, repr=False, compare=False, default=None)
+    _stats: Any = field(init=False, repr=False, compare=False, default=None)  # LanguageStats, by language only
+    _stop_words: Any = field(init=False, repr=False, compare=False, default=None)
+
+    @property
+    def _by_language(self) -> bool:
+        return self.thresholds != "published"
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("text", self.language.partition(".")[0]) if self._by_language else ("text",)
 
     @property
     def _selected_sets(self) -> list[str]:
@@ -131,14 +169,20 @@ class Heuristics(MapStep):
 
     @property
     def signals(self) -> pa.Schema:
-        return pa.schema(
-            [*_COMMON_SIGNALS.items(), *(item for s in self._selected_sets for item in _SIGNALS[s].items())]
-        )
+        found = [*_COMMON_SIGNALS.items(), *(item for s in self._selected_sets for item in _SIGNALS[s].items())]
+        if self._by_language:
+            found += [("language", pa.string()), *((name, pa.float64()) for name in self._threshold_names)]
+        return pa.schema(found)
+
+    @property
+    def _threshold_names(self) -> list[str]:
+        return [LANGUAGE_SCORE, *(name for s in self._selected_sets for name in THRESHOLDS[s])]
 
     def rules(self) -> Mapping[str, str]:
         prefix = {"gopher_repetition": "gopher"}
+        laid_over = _BY_LANGUAGE if self._by_language else {}
         return {
-            f"{prefix.get(s, s)}_{rule}": sql.format(s=self.name)
+            f"{prefix.get(s, s)}_{rule}": laid_over.get(rule, sql).format(s=self.name)
             for s in self._selected_sets
             for rule, sql in _RULES[s]
         }
@@ -146,45 +190,89 @@ class Heuristics(MapStep):
     def packages(self) -> Sequence[str]:
         return ("numba", "regex")
 
+    def inputs(self) -> Sequence[str]:
+        """The files with stop words and thresholds: another version of them changes the fingerprint."""
+        return (SHIPPED, *self._own_file) if self._by_language else ()
+
+    @property
+    def _own_file(self) -> tuple[str, ...]:
+        return () if self.thresholds in ("published", "by_language") else (self.thresholds,)
+
     def check(self) -> None:
         if not self.sets:
             raise UserError(f"step {self.name}: `sets` is empty; choose from {', '.join(_SIGNALS)}")
+        for path in self._own_file:
+            if not os.path.isfile(path):
+                raise UserError(
+                    f"step {self.name}: `thresholds` is {path}, which is no file; expected published, by_language, or "
+                    "a file that `gristmill models train language-stats` wrote"
+                )
+            load_language_stats(path)
 
     def open(self) -> None:
-        """Compiles the kernels (about 6 s without numba's cache) and builds the table of character classes."""
+        """Compiles the kernels (about 6 s without numba's cache) and builds the tables of characters and stop words."""
         import curation.quality.heuristics.statistics_kernel  # noqa: F401
         from curation.quality.heuristics.character_classes import character_classes
+        from curation.quality.heuristics.stop_words import build_table
 
         self._classes = character_classes()
+        lists: list[Sequence[str]] = [_STOP_WORDS]
+        if self._by_language:
+            self._stats = load_language_stats(*self._own_file)
+            lists = [self._stats.stop_words[label] for label in self._stats.thresholds]
+        self._stop_words = build_table(lists, self._classes)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_classes": None}
+        return {**self.__dict__, "_classes": None, "_stats": None, "_stop_words": None}
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Adds the signals. A null text counts as an empty one."""
-        measured = self._statistics(batch.column("text"))
+        if self._classes is None:
+            self.open()
+        labels = self._labels(batch) if self._by_language else []
+        measured = self._statistics(batch.column("text"), labels)
+        for name in self._threshold_names if self._by_language else ():
+            thresholds = self._stats.thresholds
+            measured[name] = [None if label is None else thresholds[label].get(name) for label in labels]
+        measured["language"] = labels
         fields = list(self.signals)
         arrays = [pa.array(measured[f.name]).cast(f.type) for f in fields]
         return with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=fields))
 
-    def _statistics(self, texts: pa.Array) -> dict[str, Any]:
+    def _labels(self, batch: pa.RecordBatch) -> list[str | None]:
+        """The label of each document's language in the statistics."""
+        step, _, signal = self.language.partition(".")
+        column = batch.column(step)
+        spoken = pc.struct_field(column, signal) if signal else column
+        return [self._stats.label(language) for language in spoken.to_pylist()]
+
+    def _statistics(self, texts: pa.Array, labels: Sequence[str | None]) -> dict[str, Any]:
+        """The columns of the kernel, and `stop_words` null for documents in a language without them."""
         import numpy as np
 
         from curation.quality.heuristics.statistics_kernel import COLUMNS, compute_statistics
 
-        if self._classes is None:
-            self.open()
         if texts.null_count:
             texts = texts.fill_null("")
         texts = texts.cast(pa.large_string())
         _, offsets, data = texts.buffers()
         rows = len(texts)
         out = np.zeros((rows, len(COLUMNS)))
+        languages = np.zeros(rows, np.int64)
+        if self._by_language:
+            places = {label: i for i, label in enumerate(self._stats.thresholds)}
+            languages = np.array([places.get(label, -1) for label in labels], np.int64)
         if rows and data is not None:
             where = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + rows + 1]
             sets = sum(1 << i for i, s in enumerate(_SIGNALS) if s in self._selected_sets) | (
                 0 if self.c4_terminal else 16
             )
             longest = int(np.diff(where).max())
-            compute_statistics(np.frombuffer(data, np.uint8), where, self._classes, sets, longest, out)
-        return {name: np.ascontiguousarray(out[:, i]) for i, name in enumerate(COLUMNS)}
+            compute_statistics(
+                *(np.frombuffer(data, np.uint8), where, self._classes, sets, longest),
+                *(*self._stop_words, languages, out),
+            )
+        found: dict[str, Any] = {name: np.ascontiguousarray(out[:, i]) for i, name in enumerate(COLUMNS)}
+        if self._by_language:
+            found["stop_words"] = pa.array(found["stop_words"], mask=languages < 0)
+        return found

@@ -14,6 +14,7 @@ from curation.quality.heuristics.c4_kernels import c4_statistics
 from curation.quality.heuristics.character_classes import ALPHA, WORD, decode, strip_range
 from curation.quality.heuristics.line_kernels import fineweb_statistics, line_ends, line_hashes
 from curation.quality.heuristics.repetition_kernels import repeated_lines, repeated_ngrams
+from curation.quality.heuristics.stop_words import count_stop_words
 from curation.quality.heuristics.word_kernels import split_words
 
 # What `compute_statistics` fills in for each document, in this order.
@@ -51,24 +52,17 @@ COLUMNS = (
     "dup_char_ratio",
     "newline_ratio",
 )
+_STOP_WORDS = COLUMNS.index("stop_words")
 _C4 = COLUMNS.index("sentences")
 _FINEWEB = COLUMNS.index("punct_line_ratio")
 
 
-def _pack_word(word: str) -> np.uint64:
-    return np.uint64(int.from_bytes(word.encode(), "big"))
-
-
-_STOP_WORDS = np.array([_pack_word(w) for w in ("the", "be", "to", "of", "and", "that", "have", "with")], np.uint64)
-
-
 @kernel("void(int32[::1], uint16[::1], int64, int32[::1], int32[::1], int64, int32[::1], int64, float64[::1])")
 def gopher_quality(code, flags, n, start, end, count, breaks, lines_at_most, out):  # type: ignore[no-untyped-def]
-    """Rae et al. 2021, section A1.1: words, symbols, bullets, alphabetic words, stop words. Lines as str.splitlines."""
+    """Rae et al. 2021, section A1.1: words, symbols, bullets, alphabetic words. Lines as str.splitlines."""
     good = 0
     letters = 0
     alpha = 0
-    stops = 0
     for w in range(count):
         union = np.uint16(0)
         lo = start[w]
@@ -80,16 +74,6 @@ def gopher_quality(code, flags, n, start, end, count, breaks, lines_at_most, out
             letters += hi - lo
             if union & ALPHA:
                 alpha += 1
-            if 2 <= hi - lo <= 4 and code[lo] >= 97:
-                packed = np.uint64(0)
-                for i in range(lo, hi):
-                    packed = (packed << np.uint64(8)) | np.uint64(code[i] & 0xFF)
-                    if code[i] > 127:
-                        packed = np.uint64(0)
-                        break
-                for s in range(len(_STOP_WORDS)):
-                    if _STOP_WORDS[s] == packed:
-                        stops |= 1 << s
     hashes = 0
     dots = 0
     for i in range(n):
@@ -122,10 +106,6 @@ def gopher_quality(code, flags, n, start, end, count, breaks, lines_at_most, out
         lo = hi + 1
         if hi + 1 < n and code[hi] == 13 and code[hi + 1] == 10:
             lo += 1
-    distinct = 0
-    while stops:
-        distinct += stops & 1
-        stops >>= 1
     out[1] = good
     out[2] = letters / good if good else 0.0
     out[3] = hashes / count if count else 0.0
@@ -133,16 +113,22 @@ def gopher_quality(code, flags, n, start, end, count, breaks, lines_at_most, out
     out[5] = bullets / lines if lines else 0.0
     out[6] = trailing / lines if lines else 0.0
     out[7] = alpha / count if count else 0.0
-    out[8] = distinct
 
 
-@kernel((BYTES, OFFSETS, nb.uint16[::1], nb.int64, nb.int64, nb.float64[:, ::1]))
-def compute_statistics(data, offsets, table, sets, longest, out):  # type: ignore[no-untyped-def]
+@kernel(
+    (
+        *(BYTES, OFFSETS, nb.uint16[::1], nb.int64, nb.int64, nb.uint64[::1], nb.int64[:, ::1], nb.int64[::1]),
+        nb.float64[:, ::1],
+    )
+)
+def compute_statistics(data, offsets, table, sets, longest, stop_hashes, stop_words, languages, out):  # type: ignore[no-untyped-def]
     """All statistics of a batch: document d is the bytes offsets[d]..offsets[d + 1] of `data`, row d of `out`.
 
     sets     bit 0: gopher, 1: gopher_repetition, 2: c4, 3: fineweb, 4: C4 without terminal punctuation. Columns of
              other sets are 0
     longest  the longest document in bytes; scratch memory is about 60 times as much
+    stop_hashes, stop_words, languages
+             from stop_words.build_table, and the row of each document's language there, -1 for none
     """
     code = np.empty(longest + 1, np.int32)
     flags = np.empty(longest + 1, np.uint16)
@@ -161,6 +147,7 @@ def compute_statistics(data, offsets, table, sets, longest, out):  # type: ignor
     breaks = np.empty(longest + 1, np.int32)
     newlines = np.empty(longest + 1, np.int32)
     line_hash = np.empty(longest + 1, np.uint64)
+    found = np.empty(len(stop_hashes), np.bool_)
     for d in range(len(offsets) - 1):
         row = out[d]
         row[:] = 0.0
@@ -173,6 +160,10 @@ def compute_statistics(data, offsets, table, sets, longest, out):  # type: ignor
             line_hashes(code, newlines, lines, line_hash)
         if sets & 1:
             gopher_quality(code, flags, n, start, end, count, breaks, ended, row)
+            if languages[d] >= 0:
+                row[_STOP_WORDS] = count_stop_words(
+                    code, flags, n, start, end, count, stop_hashes, stop_words, languages[d], found
+                )
         if sets & 2 and n:
             repeated_lines(code, flags, n, newlines, lines, line_hash, hashes, row)
             repeated_ngrams(code, n, start, end, count, one, gram, hashes, places, same, times, row)

@@ -8,7 +8,9 @@ passage, an unbroken series of n-grams close to one another, keeps common phrase
 up. Fields are separate units, so a question is found without its answer.
 
 In scripts without spaces, where each letter is a word to curation/words.py, n-grams are as many letters long as four
-words are. A passage must cover six words or the whole of a shorter unit. Units under five words ("What is a gene?") are
+words are. A passage must cover six words or the whole of a shorter unit; one of four or five words counts if they are
+the rare ones of the unit ("what is the difference between" are not), which most of a short question's first part is.
+Units under five words ("What is a gene?") are
 joined with the item's other fields. Answers under 13 words ("4", "None of the above") occur in ordinary text and are
 skipped; the index counts them.
 
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -57,6 +59,8 @@ class Decontaminate(MapStep):
     common_text: str = "text"
     max_common: int = 10
     name: str = "decontaminate"
+
+    version: ClassVar[str] = "2"  # short passages of rare words
 
     _index: Index | None = field(init=False, repr=False, compare=False, default=None)
 

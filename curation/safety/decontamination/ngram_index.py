@@ -23,10 +23,22 @@ from curation.safety.decontamination.benchmark_items import ANSWERS, SHORTEST, S
 from curation.storage import filesystem
 from curation.words import character_table, estimate_words
 
-LEAST = 6  # words that a passage must cover; shorter units must be covered whole
+LEAST = 6  # words that a passage must cover unless they are rare ones; shorter units must be covered whole
 _FACTORS = (1, 2, 4)  # letters of scripts without spaces per word: n-grams of such units are so many times longer
 
-_ARRAYS = ("table", "slot_of", "first", "unit_of", "place", "size_of", "counts", "totals", "least", "sizes")
+_ARRAYS = (
+    "table",
+    "slot_of",
+    "first",
+    "unit_of",
+    "place",
+    "size_of",
+    "weights",
+    "totals",
+    "total_weights",
+    "least",
+    "sizes",
+)
 
 
 @dataclass
@@ -42,8 +54,9 @@ class Index:
     unit_of: Any  # int32
     place: Any  # int32: where the n-gram begins in the array of all units' words
     size_of: Any  # int32: length of each unit's n-grams
-    counts: Any  # uint8: 1 for each word that counts, 0 where only n-grams common in ordinary text cover it
+    weights: Any  # uint16: of each word that counts, 0 where only n-grams common in ordinary text cover it
     totals: Any  # int32: words of each unit that count
+    total_weights: Any  # int32: their weight
     least: Any  # int32: words of each unit that a passage must cover
     sizes: Any  # int32: lengths of n-grams in use
 
@@ -87,19 +100,34 @@ def build_index(units: Sequence[Unit], ngram: int, common: Callable[[Index], Any
             found.append(gram[: ngrams(word, count, size, gram)].copy())
     facts = list(kept.values())
     lengths = [len(key) // 8 for key in kept]
-    index = _assemble(facts, lengths, found, skipped, None)
+    weights = _weights(list(kept))
+    index = _assemble(facts, lengths, weights, found, skipped, None)
     if common is None or not facts:
         return index
     grams = np.unique(np.concatenate(found))
-    return _assemble(facts, lengths, found, skipped, grams[common(index)])
+    return _assemble(facts, lengths, weights, found, skipped, grams[common(index)])
+
+
+def _weights(units: Sequence[bytes]) -> Any:
+    """uint16 weight of each word of all units (each given as the bytes of its words' hashes): 100 ln(units / units that
+    have the word) + 1."""
+    import numpy as np
+
+    words = [np.frombuffer(unit, np.uint64) for unit in units]
+    if not words:
+        return np.empty(0, np.uint16)
+    distinct, documents = np.unique(np.concatenate([np.unique(w) for w in words]), return_counts=True)
+    rarity = (100 * np.log(len(words) / documents) + 1).astype(np.uint16)
+    return rarity[np.searchsorted(distinct, np.concatenate(words))]
 
 
 def _assemble(
-    facts: list[tuple[Unit, int, int]], lengths: list[int], found: list[Any], skipped: int, ordinary: Any
+    facts: list[tuple[Unit, int, int]], lengths: list[int], weights: Any, found: list[Any], skipped: int, ordinary: Any
 ) -> Index:
     """The index of units (each with the length of its n-grams and the words that must be covered).
 
     lengths   words of each unit
+    weights   of all words, one unit after the other
     found     n-grams of each unit, one for each word but the last ones
     ordinary  n-grams (sorted) that do not count, or None
     """
@@ -120,7 +148,9 @@ def _assemble(
     for size in np.unique(size_of):
         for i in range(size):
             counts[place[size_of[owner] == size] + i] = 1
+    weights = weights * counts
     totals = np.add.reduceat(counts, begins[:-1], dtype=np.int32) if found else np.empty(0, np.int32)
+    total_weights = np.add.reduceat(weights, begins[:-1], dtype=np.int32) if found else np.empty(0, np.int32)
     least = np.array([least for _, _, least in facts], np.int32)
     usable = totals >= least  # too few words are left of the others
     every, place, owner = every[usable[owner]], place[usable[owner]], owner[usable[owner]]
@@ -138,8 +168,8 @@ def _assemble(
     units = [unit for unit, _, _ in facts]
     common = 0 if ordinary is None else len(ordinary)
     return Index(
-        *(units, skipped, common, table, slot_of, first, owner[order], place[order], size_of, counts, totals, least),
-        sizes,
+        *(units, skipped, common, table, slot_of, first, owner[order], place[order], size_of),
+        *(weights.astype(np.uint16), totals, total_weights, least, sizes),
     )
 
 

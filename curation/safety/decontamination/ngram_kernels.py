@@ -5,7 +5,8 @@ H' = (H - w_old * B^(n-1)) * B + w_new mod 2^64, mixed before use.
 
 A *unit* is a field of an evaluation item; its words have places in one array, one unit after the other. A document's
 n-gram that a unit has covers n of the unit's places. A passage of the document is a series of such n-grams, each at
-most `gap` words after the one before; a unit's score is the number of its places that one passage covers.
+most `gap` words after the one before; a unit's score is the number of its places that one passage covers. Each place
+has a weight, the rarer its word among all units the higher, by which a short passage is judged.
 """
 
 from __future__ import annotations
@@ -23,8 +24,14 @@ _ONE = np.uint64(1)
 
 HASHES = nb.types.Array(nb.uint64, 1, "C", readonly=True)
 ITEMS = nb.types.Array(nb.int32, 1, "C", readonly=True)
-FLAGS = nb.types.Array(nb.uint8, 1, "C", readonly=True)
-INDEX = (HASHES, ITEMS, ITEMS, ITEMS, ITEMS, ITEMS, FLAGS, ITEMS, ITEMS, ITEMS)  # ngram_index.Index.arrays()
+WEIGHTS = nb.types.Array(nb.uint16, 1, "C", readonly=True)
+INDEX = (HASHES, ITEMS, ITEMS, ITEMS, ITEMS, ITEMS, WEIGHTS, ITEMS, ITEMS, ITEMS, ITEMS)  # ngram_index.Index.arrays()
+
+# A passage of two thirds of `least` words or more counts if it covers this share of the unit's weight. On the MMLU
+# questions that defaults were chosen on, the first 70 % of the words are found for .925, .918 and .917 of them at 0.5,
+# 0.55 and 0.6, without a false alarm among 9,367 texts; for .891 without short passages, and for .933 with all of them
+# and five false alarms ("what is the difference between").
+RARE = 0.55
 
 
 @kernel("int64(uint64[::1], int64, int64, uint64[::1])")
@@ -74,42 +81,56 @@ def passage_gap(size):  # type: ignore[no-untyped-def]
     return 4 * size
 
 
-@kernel((nb.int64, nb.int64, nb.int64, nb.int64, FLAGS, nb.int64[::1], nb.int64[::1], nb.int64[::1], nb.int64[::1]))
-def extend_passage(unit, k, at, size, counts, covered, passage, last, now):  # type: ignore[no-untyped-def]
+@kernel("boolean(int64, int64, int64, int64, int64)")
+def is_match(words, weight, least, size, total_weight):  # type: ignore[no-untyped-def]
+    """Whether a passage that covers so many words of a unit, of that weight, is more than a phrase."""
+    return words >= least or (words >= size and 3 * words >= 2 * least and weight >= RARE * total_weight)
+
+
+@kernel(
+    (
+        *(nb.int64, nb.int64, nb.int64, nb.int64, WEIGHTS, nb.int64[::1], nb.int64[::1], nb.int64[::1], nb.int64[::1]),
+        nb.int64[::1],
+    )
+)
+def extend_passage(unit, k, at, size, weights, covered, passage, last, now, heavy):  # type: ignore[no-untyped-def]
     """Adds a document's n-gram to the passage of a unit; returns whether a new passage begins with it.
 
     k         the document's word at which the n-gram begins
     at        the unit's place at which it begins, and `size` its length in words
     covered   the last passage that covered each place; passage: of each unit, numbered through. The last entry of
               `passage` is the number of passages so far
-    last      the word at which the unit's last n-gram began, -1: none; now: places covered by its passage
+    last      the word at which the unit's last n-gram began, -1: none
+    now, heavy  places covered by its passage, and their weight
     """
     begins = last[unit] < 0 or k - last[unit] > passage_gap(size)
     if begins:
         passage[-1] += 1
         passage[unit] = passage[-1]
         now[unit] = 0
+        heavy[unit] = 0
     last[unit] = k
     for p in range(at, at + size):
         if covered[p] != passage[unit]:
             covered[p] = passage[unit]
-            now[unit] += counts[p]
+            now[unit] += weights[p] > 0
+            heavy[unit] += weights[p]
     return begins
 
 
 @kernel((BYTES, OFFSETS, nb.uint32[::1], *INDEX, nb.int64, nb.int64[:, ::1]))
 def search(  # type: ignore[no-untyped-def]
-    data, offsets, characters, table, slot_of, first, unit_of, place, size_of, counts, totals, least, sizes,
-    longest, out,
+    data, offsets, characters, table, slot_of, first, unit_of, place, size_of, weights, totals, total_weights, least,
+    sizes, longest, out,
 ):  # fmt: skip
     """Looks up every n-gram of every document; fills `out`, one row per document.
 
     table, slot_of           from `fill`: the distinct n-grams of all units
     first, unit_of, place    n-gram g is in unit_of[e] from place[e], for e in first[g]:first[g + 1]
     size_of                  length of a unit's n-grams in words
-    counts                   1 for each place whose word counts, 0 where only common phrases cover it
-    totals                   places of each unit that count
-    least                    places of a unit that a passage must cover to be a match
+    weights                  of each place whose word counts, 0 where only common phrases cover it
+    totals, total_weights    places of each unit that count, and their weight
+    least                    places of a unit that a passage must cover to be a match whatever it weighs
     sizes                    the n-gram lengths in use
     longest                  bytes of the longest document
     out                      (n-grams of the document that some unit has; the unit with the largest share of its places
@@ -118,11 +139,13 @@ def search(  # type: ignore[no-untyped-def]
     word = np.empty(longest + 1, np.uint64)
     gram = np.empty(longest + 1, np.uint64)
     bounds = np.empty((0, 2), np.int64)
-    covered = np.zeros(len(counts), np.int64)  # these four: see extend_passage
+    covered = np.zeros(len(weights), np.int64)  # these five: see extend_passage
     passage = np.zeros(len(totals) + 1, np.int64)
     last = np.full(len(totals), -1, np.int64)
     now = np.zeros(len(totals), np.int64)
+    heavy = np.zeros(len(totals), np.int64)
     most = np.zeros(len(totals), np.int64)  # places covered by the best passage of this document
+    weighs = np.zeros(len(totals), np.int64)
     touched = np.empty(len(totals), np.int64)
     for d in range(len(offsets) - 1):
         count = hash_words(data, offsets[d], offsets[d + 1], characters, word, bounds)
@@ -140,13 +163,15 @@ def search(  # type: ignore[no-untyped-def]
                         touched[units] = unit
                         units += 1
                         most[unit] = 0
-                    extend_passage(unit, k, place[e], size_of[unit], counts, covered, passage, last, now)
-                    most[unit] = max(most[unit], now[unit])
+                    extend_passage(unit, k, place[e], size_of[unit], weights, covered, passage, last, now, heavy)
+                    if now[unit] > most[unit]:
+                        most[unit] = now[unit]
+                        weighs[unit] = heavy[unit]
         best: Any = -1
         for t in range(units):
             unit = np.int64(touched[t])
             last[unit] = -1
-            if most[unit] < least[unit]:
+            if not is_match(most[unit], weighs[unit], least[unit], size_of[unit], total_weights[unit]):
                 continue
             if best < 0:
                 best = unit
@@ -179,8 +204,8 @@ def count_documents(data, offsets, characters, table, slot_of, sizes, longest, c
 
 @kernel((BYTES, nb.uint32[::1], *INDEX, nb.float64, nb.boolean[::1], nb.int64[:, ::1]))
 def mark_passages(  # type: ignore[no-untyped-def]
-    data, characters, table, slot_of, first, unit_of, place, size_of, counts, totals, least, sizes,
-    share, marked, bounds,
+    data, characters, table, slot_of, first, unit_of, place, size_of, weights, totals, total_weights, least,
+    sizes, share, marked, bounds,
 ):  # fmt: skip
     """Marks the words of one text that belong to a passage covering `share` of a unit; returns how many words it has.
 
@@ -188,11 +213,12 @@ def mark_passages(  # type: ignore[no-untyped-def]
     zeros, `bounds` is filled as by `hash_words`."""
     word = np.empty(len(data) + 1, np.uint64)
     gram = np.empty(len(data) + 1, np.uint64)
-    covered = np.zeros(len(counts), np.int64)
+    covered = np.zeros(len(weights), np.int64)
     passage = np.zeros(len(totals) + 1, np.int64)
     begin = np.zeros(len(totals), np.int64)
     last = np.full(len(totals), -1, np.int64)
     now = np.zeros(len(totals), np.int64)
+    heavy = np.zeros(len(totals), np.int64)
     count = hash_words(data, 0, len(data), characters, word, bounds)
     for s in range(len(sizes)):
         for k in range(ngrams(word, count, np.int64(sizes[s]), gram)):
@@ -202,9 +228,10 @@ def mark_passages(  # type: ignore[no-untyped-def]
             for e in range(first[g], first[g + 1]):
                 unit = unit_of[e]
                 n = np.int64(size_of[unit])
-                if extend_passage(unit, k, place[e], n, counts, covered, passage, last, now):
+                if extend_passage(unit, k, place[e], n, weights, covered, passage, last, now, heavy):
                     begin[unit] = k
-                if now[unit] >= least[unit] and now[unit] >= share * totals[unit]:
+                found = is_match(now[unit], heavy[unit], least[unit], n, total_weights[unit])
+                if found and now[unit] >= share * totals[unit]:
                     marked[begin[unit] : k + n] = True
                     begin[unit] = k + 1  # the words before are marked
     return count

@@ -45,7 +45,7 @@ def bundled_model() -> tuple[str, dict[str, Any]]:
     """Path of the model in the package, and the facts beside it: sha256, bytes, threshold, labels."""
     folder = importlib.resources.files(__package__)
     facts = json.loads((folder / f"{BUNDLED}.json").read_text())
-    return str(folder / f"{BUNDLED}.ftz"), facts
+    return str(folder / f"{BUNDLED}.bin"), facts
 
 
 @dataclass

@@ -4,8 +4,8 @@
 A document's score averages over all its words, so it finds documents that are toxic throughout; the worst sentence
 finds a single insult in a long page, and is wrong far more often (every page has many sentences). Both are signals; the
 default rule uses the document's score, and `sentences: drop` removes single sentences. The bundled `toxicity-en` was
-trained on English tweets (its card says what it gets wrong: data_cards/toxicity-en.md); any other fastText classifier
-can be named, also one per language. Word lists are a second, cruder signal.
+trained on English tweets and news comments (its card says what it gets wrong: data_cards/toxicity-en.md); any other
+fastText classifier can be named, also one per language. Word lists are a second, cruder signal.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -55,6 +55,7 @@ class Toxicity(MapStep):
     words: list[str] = field(default_factory=list)
     prepare: Literal["words", "line"] | None = None
     name: str = "toxicity"
+    version: ClassVar[str] = "2"
 
     _models: dict[str, ToxicityModel] = field(init=False, repr=False, compare=False, default_factory=dict)
     _list: WordList | None = field(init=False, repr=False, compare=False, default=None)

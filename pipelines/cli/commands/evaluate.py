@@ -94,6 +94,7 @@ def generate(
 ) -> None:
     """Generate text with a trained model."""
     from training.checkpoint.load_model import load_model
+    from training.evaluation.generate import describe_expectation
     from training.evaluation.generate import generate as generate_text
 
     if temperature == 0 and (top_k is not None or top_p != 0.95):
@@ -101,4 +102,6 @@ def generate(
         make_console(stderr=True).print(note, style="yellow", markup=False, highlight=False)
     model = load_model(run)
     print_checkpoint(model.checkpoint)
+    if expected := describe_expectation(model):
+        make_console(stderr=True).print(expected, style="dim", markup=False, highlight=False)
     print(generate_text(model, prompt, tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed))

@@ -1,4 +1,5 @@
-"""Commands on model files: models list, pull, binary, train ngram, train classifier, train ensemble."""
+"""Commands on model files: models list, pull, binary, train ngram, train classifier, train ensemble,
+train language-stats."""
 
 from __future__ import annotations
 
@@ -127,6 +128,24 @@ def models_train_ensemble(
     for name, area in made.alone:
         print(f"  {name} alone: AUC {area:.3f}")
     print(f"card: {made.card}")
+
+
+@train_app.command("language-stats")
+def models_train_language_stats(
+    texts: Annotated[list[str], typer.Argument(help="Good texts in the language: JSONL, Parquet, folders or globs.")],
+    language: Annotated[str, typer.Option(help="The label of the language, as the language step gives it.")],
+    out: Annotated[str, typer.Option(help="JSON file to write; an existing one keeps its other languages.")],
+    field: Annotated[str, typer.Option(help="Name of the text field in JSONL and Parquet.")] = "text",
+    tail: Annotated[float, typer.Option(min=0.0, max=0.5, help="Share of these texts that one rule may drop.")] = 0.05,
+) -> None:
+    """Learn stop words and thresholds of a language for `heuristics: {thresholds: FILE}`."""
+    from curation.quality.heuristics.train_language_stats import train_language_stats
+
+    made = train_language_stats(texts, language, out, field=field, tail=tail)
+    print(f"{out}: {language} from {made.documents:,} documents")
+    print(f"  stop words: {' '.join(made.stop_words)}")
+    changed = {name: value for name, value in made.thresholds.items() if value != made.published[name]}
+    print(f"  other than for English: {', '.join(f'{n} {v:g}' for n, v in changed.items()) or 'no threshold'}")
 
 
 def _by_label(samples: list[str]) -> dict[str, list[str]]:

@@ -8,13 +8,21 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.app import AsJson, RunDir, app, make_console
+from pipelines.cli.app import AsJson, app, make_console
 
 
 @app.command()
-def status(run: RunDir, as_json: AsJson = False) -> None:
-    """Show the state of a curation run: finished phases, open tasks, files that could not be read."""
+def status(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Directory of a curation or training run.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show the state of a run: finished phases, open tasks, files that could not be read; or a training's steps."""
     from curation.engine.runtime.status import run_status
+    from pipelines.lookup.training_run import is_training
+
+    if is_training(run):
+        watch(run, once=True, as_json=as_json)
+        return
     from pipelines.cli.text_output import show_status
 
     answer = run_status(run)

@@ -24,7 +24,8 @@ WITHOUT_JSON = {
     "demo", "report", "card", "completion", "watch", "compare", "train", "generate", "export", "import",
     "shards inspect", "shards merge", "shards export", "shards import",
     "models pull", "models binary", "models train ngram",
-    "models train classifier", "models train ensemble", "checkpoint verify", "scaling ladder",
+    "models train classifier", "models train ensemble", "models train language-stats",
+    "checkpoint verify", "scaling ladder",
 }  # fmt: skip
 
 

@@ -155,6 +155,12 @@ def test_status(gristmill, small_run):
     assert json.loads(gristmill("status", small_run, "--json")[1])["state"] == "done"
 
 
+def test_status_of_a_training(gristmill, tiny):
+    code, out, _ = gristmill("status", tiny / "train" / "tiny")
+    assert code == 0 and out == gristmill("watch", "--once", tiny / "train" / "tiny")[1]
+    assert json.loads(gristmill("status", tiny / "train" / "tiny", "--json")[1])["step"] == 3
+
+
 def test_explain(gristmill, small_run):
     code, out, _ = gristmill("explain", small_run, "http://example.com/0?q=<b>&amp;")
     assert code == 0

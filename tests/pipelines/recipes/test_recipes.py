@@ -12,7 +12,7 @@ from curation.engine.runtime.run import curate
 from tests.curation.engine import runs
 
 ROOT = Path(__file__).resolve().parents[3]
-RECIPES = ("fineweb", "gopher", "dclm", "ccnet")
+RECIPES = ("fineweb", "fineweb2", "gopher", "dclm", "ccnet")
 
 
 def load(name: str, *sets: str) -> Any:
@@ -70,4 +70,5 @@ def test_curates_a_piece_of_the_crawl(
     assert counts["read"]["records"] == counts["kept"] + sum(s["dropped"] for s in counts["steps"])
     steps = {s["step"] for s in counts["steps"]}
     assert steps <= {"read", *(e.name for e in pipeline.steps)}
-    assert {"gopher": "heuristics", "fineweb": "heuristics", "dclm": "classifier", "ccnet": "perplexity"}[name] in steps
+    heuristics = dict.fromkeys(("gopher", "fineweb", "fineweb2"), "heuristics")
+    assert (heuristics | {"dclm": "classifier", "ccnet": "perplexity"})[name] in steps

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.core.errors import UserError
+from training.checkpoint.load_model import load_model
 from training.config import parse
-from training.evaluation.generate import generate, sample_token
+from training.evaluation.generate import describe_expectation, generate, sample_token
 from training.train import train
 
 
@@ -51,6 +52,7 @@ def test_a_trained_run_speaks(corpus: Path, tmp_path: Path) -> None:
         generate(str(tmp_path / "run"), "x")
     train(parse(text), str(corpus), str(tmp_path / "run"))
     run, prompt = str(tmp_path / "run"), "def réad(<|endoftext|>"
+    assert (describe_expectation(load_model(run)) or "").endswith(" steps: expect word-like noise")
     said = generate(run, prompt, tokens=80, seed=1)
     assert said.startswith(prompt) and len(said) > len(prompt) + 20, "longer than its sequences of 32"
     assert generate(run, prompt, tokens=80, seed=1) == said

@@ -17,8 +17,10 @@ import pytest
 import torch
 
 from curation.core.errors import UserError
+from pipelines.lookup.training_run import describe_event
 from training.checkpoint.save_load import Checkpoint
 from training.config import GuardConfig, parse
+from training.data.data_order import OrderLog
 from training.stability import rollback
 from training.stability.find_spike_documents import Incident, append_to_exclude_list, check_limits
 from training.stability.spike_detection import SpikeGuard
@@ -57,7 +59,7 @@ def test_the_z_is_that_of_median_and_mad() -> None:
 def assert_z(values: list[tuple[float, float]], newest: int) -> None:
     guard = made()
     feed(guard, values)
-    _, _, z = guard.judge(len(values) + 1, torch.tensor(2.5), torch.tensor(2.0))
+    _, _, z, _ = guard.judge(len(values) + 1, torch.tensor(2.5), torch.tensor(2.0))
     values, middle_at = values[-newest:], (newest - 1) // 2
     for i, x in enumerate((2.5, math.log(2.0))):
         seen = sorted(torch.tensor([(v[0], math.log(v[1]))[i] for v in values], dtype=torch.float32).tolist())
@@ -137,6 +139,61 @@ def test_beside_other_rules() -> None:
     assert table["double spike"]["plain 6 sigma"][0] == 1 and table["restart"]["OLMo-core"][0] == 2
 
 
+def test_a_ratio_besides_z() -> None:
+    """Where values hardly move, a step can be many deviations high and yet be nothing to leave an update out for."""
+    g = torch.Generator().manual_seed(1)
+    values = [(2 + 0.001 * a, math.exp(0.05 * b)) for a, b in torch.randn(90, 2, generator=g).tolist()]
+    values[60], values[70], values[80] = (2.09, 2.0), (2.3, 1.0), (2.0, 4.0)
+    assert [i for i, skipped in enumerate(feed(made(), values)) if skipped] == [70, 80]
+
+
+def test_an_event_says_what_is_usual() -> None:
+    guard = made()
+    feed(guard, noise(60))
+    _, _, _, usual = guard.judge(61, torch.tensor(9.0), torch.tensor(40.0))
+    assert usual.tolist() == pytest.approx([2.0, 1.0], rel=0.1)
+    event = {"event": "skip", "step": 61, "loss": 9.0, "grad_norm": 2.3, "usual_loss": 2.0, "usual_grad_norm": 1.1}
+    assert describe_event(event) == "step 61: update skipped, loss 9, usual 2, gradient norm 2.3, usual 1.1"
+
+
+@pytest.mark.parametrize(("loss", "norm"), [(0.4, 1.0), (0.0, 4.0), (-0.3, 3.0)], ids=["anneal", "batch", "length"])
+def test_a_planned_change_begins_a_new_baseline(loss: float, norm: float) -> None:
+    """Nothing is skipped after it but a real spike; a change that nobody planned is accepted after 20 skips."""
+    values = noise(200)
+    values[100:] = [(a + loss, b * norm) for a, b in values[100:]]
+    values[150] = (values[150][0] + 2, values[150][1] * 8)
+    guard = made()
+    skipped = feed(guard, values[:100])
+    guard.start_baseline()
+    skipped += feed(guard, values[100:], 101)
+    assert [i for i, s in enumerate(skipped) if s] == [150]
+    assert [i for i, s in enumerate(feed(made(max_skips=5), values)) if s][-1] == 150
+    assert sum(feed(made(max_skips=5), [*noise(100), *[(2 + loss, 4.0)] * 100])) == 5
+
+
+def test_what_is_no_number_is_never_accepted() -> None:
+    assert all(feed(made(max_skips=5), noise(40) + [(math.nan, 1.0)] * 40)[40:])
+
+
+def test_anomalies_before_a_change_count_for_no_spike_after_it() -> None:
+    for boundary in (False, True):
+        guard = made(action="rollback", spike_count=3, spike_window=40)
+        feed(guard, [*noise(50), (9.0, 40.0), (9.0, 40.0)])
+        if boundary:
+            guard.start_baseline()
+        feed(guard, [*noise(20), (9.0, 40.0)], 53)
+        assert guard.spike_confirmed(73, 10) is not boundary
+
+
+def test_an_incident_without_a_culprit_leaves_time_to_accept_the_level(tmp_path: Path) -> None:
+    state = made(action="rollback").state_dict()
+    log = OrderLog.new({"a": 1}, 8, 8, 1)
+    for blamed, cleared in ((0, 105 + 20), (1, 105)):
+        loaded = made(action="rollback")
+        rollback.apply_incidents(Checkpoint(tmp_path, {"guard": state}, ()), loaded, log, [found(1, 100, blamed, 0)])
+        assert loaded.cleared == cleared
+
+
 def found(number: int, good: int, blamed: int, masked: int) -> Incident:
     who = [{"doc_id": str(i)} for i in range(blamed)]
     return Incident(number, good, good + 5, 0, [{"loss": 5.0}], 9, 99, who, [str(i) for i in range(masked)])
@@ -144,8 +201,9 @@ def found(number: int, good: int, blamed: int, masked: int) -> Incident:
 
 def test_when_to_stop(tmp_path: Path) -> None:
     check_limits([found(1, 100, 0, 0), found(2, 150, 0, 0)], 0.0, 0.01, tmp_path)
-    with pytest.raises(UserError, match="the loss is 5 in step 105, the second spike after the checkpoint of"):
+    with pytest.raises(UserError, match=r"the loss is 5 in step 105 .*, the second spike after the checkpoint of") as e:
         check_limits([found(1, 100, 0, 0), found(2, 100, 0, 0)], 0.0, 0.01, tmp_path)
+    assert f"--branch-from {tmp_path}/checkpoints/00000100, with a lower optimizer.lr" in str(e.value)
     with pytest.raises(
         UserError, match=r"20 documents are masked, 2.00% of all, and guard.max_masked_fraction is 1.00%"
     ):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import pickle
 import re
 from pathlib import Path
@@ -137,7 +138,9 @@ def reference(units: list[str], text: str, ngram: int) -> tuple[int, float, int 
         size_of[i], owned[i] = n, (len(own), min(len(own), max(6, ngram) * factor))
         for p in range(len(own) - n + 1):
             known.setdefault((n, *own[p : p + n]), []).append((i, p))
-    overlap, most = 0, {}
+    texts = [folded_words(units[i]) for i in owned]
+    weight = {w: int(100 * math.log(len(texts) / sum(w in t for t in texts)) + 1) for t in texts for w in t}
+    overlap, most, heavy = 0, {}, {}
     for n in sorted(set(size_of.values())):
         places, last = {}, {}
         for k in range(len(document) - n + 1):
@@ -148,8 +151,15 @@ def reference(units: list[str], text: str, ngram: int) -> tuple[int, float, int 
                     places[i] = set()
                 last[i] = k
                 places[i] |= set(range(p, p + n))
-                most[i] = max(most.get(i, 0), len(places[i]))
-    shares = {i: m / owned[i][0] for i, m in sorted(most.items()) if m >= owned[i][1]}
+                if len(places[i]) > most.get(i, 0):
+                    most[i] = len(places[i])
+                    own = folded_words(units[i])
+                    heavy[i] = sum(weight[own[q]] for q in places[i]) / sum(weight[w] for w in own)
+    shares = {
+        i: m / owned[i][0]
+        for i, m in sorted(most.items())
+        if m >= owned[i][1] or (m >= size_of[i] and 3 * m >= 2 * owned[i][1] and heavy[i] >= 0.55)
+    }
     best = max(shares, key=lambda i: (shares[i], -i), default=None)
     return overlap, 0.0 if best is None else shares[best], best
 
@@ -167,6 +177,21 @@ def test_signals_equal_the_reference(units: list[str], text: str, ngram: int) ->
     step._index = build_index([Unit("b", i, "question", u) for i, u in enumerate(units)], ngram)
     (found,) = run(step, [text])
     assert (found["overlap"], pytest.approx(found["share"]), found["item"]) == reference(units, text, ngram)
+
+
+def test_a_short_passage_counts_where_its_words_are_the_rare_ones(tmp_path: Path) -> None:
+    """The first part of a short question is found; a phrase that many texts have, of as many words, is not."""
+    questions = [
+        "What is the difference between xylem and phloem?",
+        "What is the difference between mitosis and meiosis?",
+        "What is the difference between a comet and a meteor?",
+        "Photosynthetic bacteria in hydrothermal vents metabolise sulphur slowly.",
+    ]
+    (tmp_path / "set.jsonl").write_text("".join(json.dumps({"question": q}) + "\n" for q in questions))
+    step = Decontaminate(against=[str(tmp_path / "*.jsonl")])
+    texts = ["They ask what is the difference between us and them", "Photosynthetic bacteria in hydrothermal vents."]
+    phrase, first_part = run(step, texts)
+    assert phrase["share"] == 0 and (first_part["item"], first_part["share"]) == (3, pytest.approx(5 / 8))
 
 
 def test_rows_are_independent(tmp_path: Path) -> None:

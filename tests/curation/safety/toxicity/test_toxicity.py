@@ -1,12 +1,14 @@
 """Toxicity: the bundled model keeps its card's promises, and the step scores what it says it scores.
 
-Covers: fasttext_model.py, word_list.py, train.py
+Covers: fasttext_model.py, identity_terms.py, word_list.py, train.py
 """
 
 from __future__ import annotations
 
 import hashlib
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,10 @@ import pytest
 
 from curation.core.errors import UserError
 from curation.document import clean_text
+from curation.safety.toxicity import identity_terms
 from curation.safety.toxicity.fasttext_model import BUNDLED, bundled_model, cut_words, prepare_words
 from curation.safety.toxicity.toxicity import Toxicity
-from curation.safety.toxicity.train import TOXIC, auc, read_tweets, train
+from curation.safety.toxicity.train import CLASSES, TOXIC, auc, fit, read_comments, read_tweets, save_fasttext
 
 
 def run(texts: list[str | None], **options: object) -> list[dict[str, float]]:
@@ -42,9 +45,48 @@ def test_held_out_tweets(data: Path) -> None:
     scores = [r["score"] for r in run([clean_text(t) for _, t in held_out])]
     toxic = [label in TOXIC for label, _ in held_out]
     assert 4_700 < len(held_out) < 5_200
-    assert auc(scores, toxic) >= 0.95
+    assert auc(scores, toxic) >= 0.97
     flagged = np.array(scores) >= bundled_model()[1]["threshold"]
     assert flagged[np.array(toxic)].mean() >= 0.9
+
+
+def test_held_out_comments(data: Path) -> None:
+    """Beyond tweets: .53 before comments were trained on. What a majority of three says can be known to .74 at most."""
+    held_out = read_comments(data / "toxicity" / "comments.jsonl.gz", held_out=True)
+    rest = read_comments(data / "toxicity" / "comments.jsonl.gz", held_out=False)
+    assert len(held_out) + len(rest) == 8_011 and not {c.text for c in held_out} & {c.text for c in rest}
+    scores = [r["score"] for r in run([clean_text(c.text) for c in held_out])]
+    assert auc(scores, [c.toxicity > 0.5 for c in held_out]) >= 0.60
+    unanimous = [(s, c.toxicity == 1) for s, c in zip(scores, held_out, strict=True) if c.toxicity in (0, 1)]
+    assert auc(*zip(*unanimous, strict=True)) >= 0.70
+
+
+def test_groups_of_people_are_not_flagged() -> None:
+    """Plain sentences that no training saw, also about groups that none saw; and each group in as many attacks."""
+    plain = identity_terms.held_out_sentences()
+    assert not {sentence for _, sentence in plain} & {*identity_terms.plain_sentences(), *identity_terms.attacks()}
+    flagged = [r["score"] >= bundled_model()[1]["threshold"] for r in run([sentence for _, sentence in plain])]
+    assert np.mean(flagged) <= 0.03
+    for group in identity_terms.GROUPS:
+        assert sum(group in s.split() for s in identity_terms.attacks()) >= len(identity_terms.ATTACKS)
+        assert sum(group in s.split() for s in identity_terms.plain_sentences()) >= len(identity_terms.PLAIN) - 3
+
+
+def test_weights_become_a_fasttext_model(tmp_path: Path) -> None:
+    """The stored model's probabilities are those of the logistic regression; unknown words count as `<unk>`."""
+    texts = [(["kind", "word"], {"civil": 1.0}), (["evil", "word"], {"hate": 0.5, "toxic": 0.5})] * 30
+    weights = fit(texts)
+    save_fasttext(tmp_path / "m.bin", weights)
+    found = run(
+        ["evil word", "kind other"], model=str(tmp_path / "m.bin"), labels=list(TOXIC), threshold=0.5, prepare="words"
+    )
+    for words, row in ((("evil", "word"), found[0]), (("kind", "<unk>"), found[1])):
+        logits = np.mean([weights[w] for w in (*words, "</s>")], axis=0)
+        expected = np.exp(logits) / np.exp(logits).sum()
+        assert [row[label] for label in TOXIC] == pytest.approx([expected[CLASSES.index(c)] for c in TOXIC], abs=1e-4)
+    assert found[0]["score"] > 0.5 > found[1]["score"] and found[0]["hate"] == pytest.approx(
+        found[0]["toxic"], abs=1e-3
+    )
 
 
 def test_documentation_is_not_flagged(data: Path) -> None:
@@ -55,7 +97,7 @@ def test_documentation_is_not_flagged(data: Path) -> None:
         records = ArchiveIterator(f, record_types=WarcRecordType.response)
         pages = [r.reader.read().decode("utf-8", "replace") for r in records if "html" in (r.http_content_type or "")]
     scores = [r["score"] for r in run([clean_text(extract_plain_text(p, main_content=True)) for p in pages[::2]])]
-    assert np.mean(np.array(scores) >= bundled_model()[1]["threshold"]) <= 0.005
+    assert np.mean(np.array(scores) >= bundled_model()[1]["threshold"]) <= 0.002
 
 
 def test_sentences_and_rows() -> None:
@@ -65,9 +107,9 @@ def test_sentences_and_rows() -> None:
     found = run(texts)
     assert found[0]["score"] < bundled_model()[1]["threshold"] <= found[1]["score"]
     assert found[2]["worst"] == found[1]["worst"] == found[1]["score"] and found[2]["toxic_sentences"] == 0.25
-    nothing = {"score": 0.0, "worst": 0.0, "toxic_sentences": 0.0, "hate": 0.0, "offensive": 0.0}
+    nothing = {"score": 0.0, "worst": 0.0, "toxic_sentences": 0.0, "hate": 0.0, "offensive": 0.0, "toxic": 0.0}
     assert found[3] == found[4] == found[6] == nothing
-    assert found[1]["hate"] + found[1]["offensive"] == pytest.approx(found[1]["score"], abs=1e-4)
+    assert sum(found[1][label] for label in TOXIC) == pytest.approx(found[1]["score"], abs=1e-4)
     assert found[5]["worst"] == 0.0
     assert [run([t])[0] for t in texts] == found
     assert all(0 <= f["score"] <= 1 for f in found)
@@ -199,11 +241,7 @@ def test_a_step_is_picklable_when_open() -> None:
 
 @pytest.mark.slow
 def test_training_is_reproducible(data: Path, tmp_path: Path) -> None:
-    """In a process of its own: see train_toxicity.main for why."""
-    import subprocess
-    import sys
-
-    command = [sys.executable, "-m", "curation.safety.toxicity.train", str(data / "toxicity" / "labeled_data.csv")]
-    subprocess.run([*command, "--out", str(tmp_path)], check=True, cwd=Path(__file__).parents[4])
-    assert (tmp_path / f"{BUNDLED}.ftz").read_bytes() == Path(bundled_model()[0]).read_bytes()
-    assert train is not None
+    files = [str(data / "toxicity" / name) for name in ("labeled_data.csv", "comments.jsonl.gz")]
+    command = [sys.executable, "-m", "curation.safety.toxicity.train", *files, "--out", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[4])
+    assert (tmp_path / f"{BUNDLED}.bin").read_bytes() == Path(bundled_model()[0]).read_bytes()
