@@ -283,6 +283,10 @@ def _is_nobodys_ip(data, first, end, lo, hi, words):  # type: ignore[no-untyped-
         i = lo - 1
         while i > first and (data[i] == 32 or data[i] == 9 or data[i] == 40 or data[i] == 0xA0 or data[i] == 0xC2):
             i -= 1
+        if before == 32 and 48 <= data[i] <= 57:  # lib3 has a letter, the number before in a list has none
+            while i > first and 48 <= data[i] <= 57:
+                i -= 1
+            return 97 <= (data[i] | 32) <= 122
         return (word == 1 and data[i] != 58) or 48 <= data[i] <= 57
     return False
 

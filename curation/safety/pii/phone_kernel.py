@@ -11,14 +11,26 @@ dash: rules for those are long, and such numbers few.
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 import numba as nb
 import numpy as np
 
 from curation.kernels import BYTES, kernel
 from curation.safety.pii.numbering_plans import MAX_LENGTH
+from curation.safety.pii.phone_candidates import (
+    BLANK,
+    CHARS,
+    CLOSES,
+    DIGIT,
+    DIGIT_VALUE,
+    KINDS,
+    LEAD,
+    OPENS,
+    PLUS,
+    REFUSED,
+    is_date,
+    is_reference,
+    next_candidate,
+)
 from curation.safety.pii.phone_decision import (
     ASK,
     CODES,
@@ -33,25 +45,6 @@ from curation.safety.pii.phone_decision import (
     decide,
 )
 
-# What a character is to phonenumbers. A digit's value is in the bits from _VALUE on.
-_PUNCTUATION, _LEAD, _PLUS, _OPENS, _CLOSES, _BLANK = 1, 2, 4, 8, 16, 32
-_ASKED, _REFUSED, _DIGIT, _VALUE = 64, 128, 256, 9  # left to the library; not allowed beside a number
-_SEPARATOR, _LABEL = 1 << 13, 14  # before the word for an extension; from this bit on, a letter of such a word
-_LABEL_LETTERS = (
-    "eEｅＥ",
-    "xXｘＸ",
-    "tTｔＴ",
-    "nNｎＮ",
-    "iIıİｉＩ",
-    "aA",
-    "дД",
-    "оО",
-    "#＃~～",
-    ";",
-    ":.．",
-)  # 1 to 11
-
-_MAX_BLOCK, _MAX_BLOCKS, _MAX_PUNCTUATION = 20, 20, 4
 _MAX_PIECE = 250  # characters that phonenumbers parses
 _MAX_DIGITS = 64  # no prefixes are so long that fewer than 18 digits of these remain
 MAX_TRIES_OF_CANDIDATE = 1_024  # a candidate has 84 characters of punctuation at most, and six ways to split it
@@ -62,184 +55,11 @@ DONE, ASKS, IS_MISSING, IS_FULL = 0, 1, 2, 3
 WINDOW, _DECODED, CHARACTERS, FOUND, START, END, REGIONS, MISSING = range(8)
 
 
-_CHARS, _KINDS, _SPANS = nb.int32[::1], nb.int32[::1], nb.int64[:, ::1]
+_SPANS = nb.int64[:, ::1]
 _TABLES = nb.types.Tuple((STEP, VALUE, PLANS, LENGTHS, CODES, CODES, CODES, PLANS, nb.int64))
 
 
-@functools.cache
-def character_table() -> np.ndarray[Any, np.dtype[np.int32]]:
-    import re
-    import sys
-    import unicodedata
-
-    from phonenumbers import PhoneNumberMatcher, phonenumberutil
-
-    table = np.zeros(sys.maxunicode + 1, np.int32)
-    punctuation = re.compile(f"[{phonenumberutil._VALID_PUNCTUATION}]")
-    latin, refused = PhoneNumberMatcher._is_latin_letter, PhoneNumberMatcher._is_invalid_punctuation_symbol
-    for code in (*range(0x20000), *range(0xE0000, 0xE0200)):
-        c = chr(code)
-        category = unicodedata.category(c)
-        if category == "Nd":
-            table[code] |= _DIGIT | unicodedata.digit(c) << _VALUE
-        elif code < 0x10000:
-            if punctuation.match(c):
-                table[code] |= _PUNCTUATION
-                if c.isalnum() or c in "~⁓∼～":
-                    table[code] |= _ASKED
-            if c.isspace():
-                table[code] |= _BLANK
-            if category == "Sc" or (code < 0x2000 and latin(c)) or refused(c):
-                table[code] |= _REFUSED
-    for c in "([（［":
-        table[ord(c)] |= _LEAD | _OPENS
-    for c in ")]）］":
-        table[ord(c)] |= _CLOSES
-    for c in "+＋":
-        table[ord(c)] |= _LEAD | _PLUS
-    for c in " \xa0\t,":
-        table[ord(c)] |= _SEPARATOR
-    for number, letters in enumerate(_LABEL_LETTERS, 1):
-        for c in letters:
-            table[ord(c)] |= number << _LABEL
-    return table
-
-
-@kernel(nb.boolean(_CHARS, _KINDS, nb.int64, nb.int64))
-def _leads(chars, kinds, i, j):  # type: ignore[no-untyped-def]
-    """Whether chars[i:j] is one or two brackets or plus signs, each before up to four characters of punctuation."""
-    for second in range(i, min(i + _MAX_PUNCTUATION + 2, j)):
-        if j - second - 1 > _MAX_PUNCTUATION or not kinds[chars[second]] & _LEAD:
-            continue
-        plain = True
-        for k in range(i + 1, j):
-            plain = plain and (k == second or kinds[chars[k]] & _PUNCTUATION != 0)
-        if plain:
-            return True
-    return False
-
-
-@kernel(nb.boolean(_CHARS, _KINDS, nb.int64, nb.int64))
-def _may_be_extended(chars, kinds, n, at):  # type: ignore[no-untyped-def]
-    """Whether an extension may follow: `;ext=`, `ext`, `x 5`, `#5`, `int`, `anexo`, `доб`, ` 503#`."""
-    i = at
-    while i < n and kinds[chars[i]] & _SEPARATOR:
-        i += 1
-    label = 0  # of the next three letters
-    for j in range(i, i + 3):
-        label = label << 4 | (kinds[chars[j]] >> _LABEL if j < n else 0)
-    first = label >> 8
-    if first == 1 or first == 5 or first == 6:  # ext, int, ane(xo)
-        return label == 0x123 or label == 0x543 or label == 0x641
-    if first == 7 or first == 10:  # до(б), and ;e(xt=), which no blank comes before
-        return label >> 4 == 0x78 or (label >> 4 == 0xA1 and i == at)
-    if first == 2 or first == 9:  # x or #, then perhaps a stop, then blanks, then digits; or xt
-        if label >> 4 == 0x23:
-            return True
-        i += 1
-        if i < n and kinds[chars[i]] >> _LABEL == 11:
-            i += 1
-        while i < n and (kinds[chars[i]] & _SEPARATOR or chars[i] == 45):
-            i += 1
-        return i < n and kinds[chars[i]] & _DIGIT != 0
-    i = at
-    while i < n and (chars[i] == 32 or chars[i] == 45):
-        i += 1
-    j = i
-    while j < n and j - i < 7 and kinds[chars[j]] & _DIGIT:
-        j += 1
-    return i > at and i < j < n and chars[j] == 35
-
-
-@kernel(nb.types.Tuple((nb.int64, nb.int64, nb.boolean))(_CHARS, _KINDS, nb.int64, nb.int64))
-def _next_candidate(chars, kinds, n, at):  # type: ignore[no-untyped-def]
-    """(start, end, whether the library has to look at it) of the next match of phonenumbers' _PATTERN, or (-1, ...)."""
-    start = -1
-    first = -1
-    for i in range(at, n):
-        k = kinds[chars[i]]
-        if k & _DIGIT:
-            start = first = i
-            break
-        if k & _LEAD:
-            j = i + 1
-            while j < n and j - i <= 2 * _MAX_PUNCTUATION + 1 and kinds[chars[j]] & (_PUNCTUATION | _LEAD):
-                j += 1
-            if j < n and kinds[chars[j]] & _DIGIT and _leads(chars, kinds, i, j):
-                start = i
-                first = j
-                break
-    if start < 0:
-        return -1, -1, False
-    end = first
-    asked = False
-    for block in range(_MAX_BLOCKS + 1):
-        j = end
-        if block:
-            while j < n and j - end < _MAX_PUNCTUATION and kinds[chars[j]] & _PUNCTUATION:
-                j += 1
-            if j == n or not kinds[chars[j]] & _DIGIT:
-                break
-            for k in range(end, j):
-                asked = asked or kinds[chars[k]] & _ASKED != 0
-        end = j
-        while end < n and end - j < _MAX_BLOCK and kinds[chars[end]] & _DIGIT:
-            end += 1
-    for k in range(start, first):
-        asked = asked or kinds[chars[k]] & _ASKED != 0
-    return start, end, asked or _may_be_extended(chars, kinds, n, end)
-
-
-@kernel(nb.boolean(_CHARS, _KINDS, nb.int64, nb.int64, nb.int64))
-def _is_date(chars, kinds, start, end, n):  # type: ignore[no-untyped-def]
-    """Whether phonenumbers takes a candidate for a date with slashes or for a time stamp."""
-    for i in range(start + 1, end - 3):
-        if chars[i] == 47 and kinds[chars[i - 1]] & _DIGIT and kinds[chars[i + 1]] & _DIGIT:
-            j = i + 2
-            if kinds[chars[j]] & _DIGIT and 48 <= chars[i + 1] <= 51:
-                j += 1
-            if j + 2 < end and chars[j] == 47 and kinds[chars[j + 1]] & _DIGIT and kinds[chars[j + 2]] & _DIGIT:
-                return True
-    # [12]\d{3}[-/]?[01]\d[-/]?[0-3]\d +[0-2]\d, then the minutes
-    if end + 2 >= n or chars[end] != 58 or not 48 <= chars[end + 1] <= 53 or not kinds[chars[end + 2]] & _DIGIT:
-        return False
-    i = end - 2
-    if i <= start or not 48 <= chars[i] <= 50 or chars[i - 1] != 32:
-        return False
-    while i > start and chars[i - 1] == 32:
-        i -= 1
-    for most in (51, 49):  # day and month, which may have a hyphen or slash before them
-        i -= 2
-        if i < start or not 48 <= chars[i] <= most or not kinds[chars[i + 1]] & _DIGIT:
-            return False
-        if i > start and (chars[i - 1] == 45 or chars[i - 1] == 47):
-            i -= 1
-    i -= 4
-    if i < start or not 49 <= chars[i] <= 50:
-        return False
-    return kinds[chars[i + 1]] & kinds[chars[i + 2]] & kinds[chars[i + 3]] & _DIGIT != 0
-
-
-@kernel(nb.boolean(_CHARS, _KINDS, nb.int64, nb.int64))
-def _is_reference(chars, kinds, first, end):  # type: ignore[no-untyped-def]
-    """Whether a piece has the pages of a publication: `211-227 (2003)`. (_PUB_PAGES)"""
-    for i in range(first, end - 1):
-        if chars[i] == 40 and kinds[chars[i + 1]] & _DIGIT:
-            j = i - 1
-            while j > first and i - j <= 4 and kinds[chars[j]] & _BLANK:
-                j -= 1
-            k = j
-            while k > first and j - k < 5 and kinds[chars[k]] & _DIGIT:
-                k -= 1
-            if k < j and chars[k] == 45:
-                while k > first and chars[k] == 45:
-                    k -= 1
-                if kinds[chars[k]] & _DIGIT:
-                    return True
-    return False
-
-
-@kernel(nb.int64(_CHARS, _KINDS, nb.int64, nb.int64, nb.int64, nb.boolean, nb.int64, _TABLES, DIGITS))
+@kernel(nb.int64(CHARS, KINDS, nb.int64, nb.int64, nb.int64, nb.boolean, nb.int64, _TABLES, DIGITS))
 def _regions_of_piece(chars, kinds, n, first, end, brackets, mask, tables, digits):  # type: ignore[no-untyped-def]
     """A bit for each region of `mask` in which chars[first:end] is a number; negative if a table lacks something, and
     -1 if the library has to be asked. (_parse_and_verify)"""
@@ -249,24 +69,24 @@ def _regions_of_piece(chars, kinds, n, first, end, brackets, mask, tables, digit
     plus = False
     for i in range(first, end):
         k = kinds[chars[i]]
-        if k & _DIGIT:
+        if k & DIGIT:
             if size == _MAX_DIGITS:
                 return 0
-            digits[size] = (k >> _VALUE) & 15
+            digits[size] = (k >> DIGIT_VALUE) & 15
             size += 1
             if begin < 0:
                 begin = i
-        elif k & _PLUS:
+        elif k & PLUS:
             if begin < 0:
                 begin = i
                 plus = True
-            elif not kinds[chars[i - 1]] & _PLUS or size:
+            elif not kinds[chars[i - 1]] & PLUS or size:
                 return 0
     if size < 3 or end - first > _MAX_PIECE:
         return 0
-    if first > 0 and not kinds[chars[first]] & _LEAD and kinds[chars[first - 1]] & _REFUSED:
+    if first > 0 and not kinds[chars[first]] & LEAD and kinds[chars[first - 1]] & REFUSED:
         return 0
-    if end < n and kinds[chars[end]] & _REFUSED:
+    if end < n and kinds[chars[end]] & REFUSED:
         return 0
     if not plus:
         possible = 0
@@ -279,12 +99,12 @@ def _regions_of_piece(chars, kinds, n, first, end, brackets, mask, tables, digit
         state = bracket_start
         for i in range(first, end):
             k = kinds[chars[i]]
-            bracket = 0 if k & _OPENS else 1 if k & _CLOSES else 2
+            bracket = 0 if k & OPENS else 1 if k & CLOSES else 2
             following = np.int64(step[state, bracket])
             if following < 0:
                 return MISSING_STATE - (state * 10 + bracket)
             state = following
-        if not value[state] or _is_reference(chars, kinds, first, end):
+        if not value[state] or is_reference(chars, kinds, first, end):
             return 0
     if plus and calling_code(main_plan, digits, 0, size)[0]:  # the same for all regions
         said = decide(step, value, plans, lengths, main_plan, numbers, region_plans[0], plus, digits, size)
@@ -302,14 +122,14 @@ def _regions_of_piece(chars, kinds, n, first, end, brackets, mask, tables, digit
     return found
 
 
-@kernel(nb.int64(_CHARS, _KINDS, nb.int64, nb.int64))
+@kernel(nb.int64(CHARS, KINDS, nb.int64, nb.int64))
 def _trimmed(chars, kinds, first, end):  # type: ignore[no-untyped-def]
-    while end > first and not kinds[chars[end - 1]] & _DIGIT:
+    while end > first and not kinds[chars[end - 1]] & DIGIT:
         end -= 1
     return end
 
 
-@kernel(nb.int64(_CHARS, _KINDS, nb.int64, nb.int64, nb.int64, nb.int64, nb.int64, _TABLES, DIGITS, _SPANS, CODES))
+@kernel(nb.int64(CHARS, KINDS, nb.int64, nb.int64, nb.int64, nb.int64, nb.int64, _TABLES, DIGITS, _SPANS, CODES))
 def _search_candidate(chars, kinds, n, start, end, mask, budget, tables, digits, spans, tries):  # type: ignore[no-untyped-def]
     """Finds the numbers in a candidate: spans[r] and the failed tries before it, for the regions of the mask that is
     returned; negative as _regions_of_piece. (_extract_match, _extract_inner_match)
@@ -319,10 +139,10 @@ def _search_candidate(chars, kinds, n, start, end, mask, budget, tables, digits,
     failed = 0
     found = 0
     left = mask
-    if not _is_date(chars, kinds, start, end, n):
+    if not is_date(chars, kinds, start, end, n):
         brackets = False
         for i in range(start, end):
-            brackets = brackets or kinds[chars[i]] & (_OPENS | _CLOSES) != 0
+            brackets = brackets or kinds[chars[i]] & (OPENS | CLOSES) != 0
         for way in range(7):  # the whole; then the six ways to split
             one = True
             for i in range(start, end):
@@ -348,34 +168,34 @@ def _search_candidate(chars, kinds, n, start, end, mask, budget, tables, digits,
                         stop += 1
                 elif way == 3:
                     after = kinds[chars[i + 1]] if i + 1 < end else np.int32(0)
-                    if not ((k & _BLANK and i + 1 < end and chars[i + 1] == 45) or (c == 45 and after & _BLANK)):
+                    if not ((k & BLANK and i + 1 < end and chars[i + 1] == 45) or (c == 45 and after & BLANK)):
                         continue
                     first = i + 2
-                    while kinds[chars[first]] & _BLANK:
+                    while kinds[chars[first]] & BLANK:
                         first += 1
                 elif way == 4:
                     if not (0x2012 <= c <= 0x2015 or c == 0xFF0D):
                         continue
                     first = i + 1
-                    while kinds[chars[first]] & _BLANK:
+                    while kinds[chars[first]] & BLANK:
                         first += 1
                 elif way == 5:
                     if c != 46:
                         continue
                     while chars[first] == 46:
                         first += 1
-                    while kinds[chars[first]] & _BLANK:
+                    while kinds[chars[first]] & BLANK:
                         first += 1
                     stop = first
                     while stop < end and chars[stop] != 46:
                         stop += 1
                 else:
-                    if not k & _BLANK:
+                    if not k & BLANK:
                         continue
-                    while kinds[chars[first]] & _BLANK:
+                    while kinds[chars[first]] & BLANK:
                         first += 1
                     stop = first
-                    while stop < end and not kinds[chars[stop]] & _BLANK:
+                    while stop < end and not kinds[chars[stop]] & BLANK:
                         stop += 1
                 for before in range(2):
                     if way == 0 and before:
@@ -404,7 +224,7 @@ def _search_candidate(chars, kinds, n, start, end, mask, budget, tables, digits,
     return found
 
 
-@kernel(nb.int64(BYTES, _SPANS, _KINDS, _TABLES, nb.int64, CODES, _CHARS, CODES, CODES, _SPANS, CODES, DIGITS, _SPANS))
+@kernel(nb.int64(BYTES, _SPANS, KINDS, _TABLES, nb.int64, CODES, CHARS, CODES, CODES, _SPANS, CODES, DIGITS, _SPANS))
 def search(data, windows, kinds, tables, limit, state, chars, positions, budgets, spans, tries, digits, found):  # type: ignore[no-untyped-def]
     """Goes through windows of texts and writes the numbers to `found`; says why it stopped.
 
@@ -460,7 +280,7 @@ def search(data, windows, kinds, tables, limit, state, chars, positions, budgets
                 if positions[r] == at and (mask == 0 or min(budget, budgets[r]) > MAX_TRIES_OF_CANDIDATE):
                     mask |= 1 << r
                     budget = min(budget, budgets[r])
-            start, end, asked = _next_candidate(chars, kinds, n, at)
+            start, end, asked = next_candidate(chars, kinds, n, at)
             if start < 0:
                 for r in range(len(positions)):
                     if mask >> r & 1:

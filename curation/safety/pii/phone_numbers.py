@@ -14,6 +14,7 @@ import numpy as np
 
 from curation.safety.pii import phone_kernel as kernel
 from curation.safety.pii.numbering_plans import NumberingPlans
+from curation.safety.pii.phone_candidates import character_table
 from curation.safety.pii.phone_decision import MISSING_CODE, MISSING_STATE
 
 MAX_TRIES = 65_535  # phonenumbers' own default of max_tries
@@ -44,7 +45,7 @@ def find_phone_numbers(
             *(plans.region_plans, plans.first_digits, plans.brackets),
         )
         why = kernel.search(
-            data, windows, kernel.character_table(), tables, limit, state, chars, positions, budgets, spans, tries,
+            data, windows, character_table(), tables, limit, state, chars, positions, budgets, spans, tries,
             digits, found,
         )  # fmt: skip
         if why == kernel.IS_MISSING:

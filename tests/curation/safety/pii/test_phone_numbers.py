@@ -1,6 +1,6 @@
 """The kernel's telephone numbers are those of phonenumbers, for any text, region and limit of tries.
 
-Covers: digit_automata.py, numbering_plans.py, phone_decision.py, phone_kernel.py
+Covers: digit_automata.py, numbering_plans.py, phone_candidates.py, phone_decision.py, phone_kernel.py
 """
 
 from __future__ import annotations
