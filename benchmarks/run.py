@@ -27,6 +27,7 @@ DATA = "DATA"  # stands for the folder of real data
 # name -> arguments of a whole run, and of a quick one; None: there is no quick one
 BENCHMARKS: dict[str, tuple[list[str], list[str] | None]] = {
     "agreement": ([], ["--documents", "100"]),
+    "agreement_by_language": ([], ["--documents", "10"]),
     "decontaminate": ([DATA], None),
     "dedup": ([DATA], [DATA, "--documents", "5000", "--datatrove", "500"]),
     "dedup_quality": ([DATA], [DATA, "articles"]),

@@ -31,9 +31,9 @@ TESTS = {
     "eval": (["tests/training/evaluation/test_tasks.py"], []),
     "logs": (["tests/training/metrics/test_experiment_loggers.py"], []),
     "mix": (["tests/pipelines/experiments/mix/test_mixing_laws.py"], []),
-    "ray-train": (["tests/training/distributed/test_ray_train.py", "-m", "slow or not slow"], []),
+    "ray-train": (["tests/training/distributed/test_ray_train.py", "-m", "not nightly"], []),
     "s3": (
-        ["tests/curation/engine/runtime/test_s3.py", "-m", "slow or not slow"],
+        ["tests/curation/engine/runtime/test_s3.py", "-m", "not nightly"],
         ["moto[server]", "fastwarc", "warcio"],
     ),
     "sentencepiece": (
