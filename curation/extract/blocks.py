@@ -82,7 +82,7 @@ def parse_page(html: str) -> PageBlocks:
     if body is None:
         return page
     if not _fill_blocks(formulas.write_inline(body.html), page):  # the rest of the page is lost: count it as such
-        page.visible_chars = max(page.visible_chars, len("".join(body.text.split())))
+        page.visible_chars = max(page.visible_chars, len("".join((body.text or "").split())))
     delimited = [i for i, text in enumerate(page.text) if "\\(" in text or "\\[" in text]
     if delimited and any(name in html for name in _TYPESETTERS):
         for i in delimited:

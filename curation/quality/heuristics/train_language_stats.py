@@ -71,8 +71,8 @@ def train_language_stats(
             total += 1
         if len(counted) > _CANDIDATES:
             counted = Counter(dict(counted.most_common(_CANDIDATES // 10)))
-    signals = pa.chunked_array(parts, pa.struct(list(step.signals))).combine_chunks() if parts else None
-    long = np.flatnonzero(signals.field("words").to_numpy() >= _WORDS) if signals is not None else np.zeros(0)
+    signals = pa.chunked_array(parts, pa.struct(list(step.signals))).combine_chunks()
+    long = np.flatnonzero(signals.field("words").to_numpy(zero_copy_only=False) >= _WORDS)
     if len(long) < _DOCUMENTS:
         raise UserError(
             f"{', '.join(paths)}: {len(long)} documents of {_WORDS} words or more; thresholds need {_DOCUMENTS}. "

@@ -164,7 +164,8 @@ class DigitAutomata:
             elif name == "BRANCH":
                 following = self._node(_SPLIT, [self._build(b, following, group) for b in what[1]], None)
             elif name == "MAX_REPEAT":
-                following = self._repeat(*what, following, group)
+                least, most, inner = what
+                following = self._repeat(least, most, inner, following, group)
             elif name == "AT" and str(what) == "AT_END":
                 following = self._node(_AT_END, None, None)  # nothing in the metadata comes after `$`
             else:

@@ -58,7 +58,7 @@ def _hash_word(word: str) -> int:
     return h
 
 
-@kernel(nb.types.UniTuple(nb.int64, 3)(BYTES, nb.int64, nb.int64, nb.int64[:, ::1]))
+@kernel(nb.types.UniTuple(nb.int64, 3)(BYTES, nb.int64, nb.int64, nb.int64[:, ::1]))  # type: ignore[no-untyped-call]
 def _word_before(data, first, at, words):  # type: ignore[no-untyped-def]
     """(kind of the word that ends before `at`, its start, 1 if there is any word).
 
@@ -345,7 +345,7 @@ def find_nobodys(data, offsets, rows, words, nobodys):  # type: ignore[no-untype
             hi += 1
             while hi < end and data[hi] & 0xC0 == 0x80:
                 hi += 1
-        said = False
+        said: Any = False
         if kind == _EMAIL:
             # git@host:path; of a mail address only a blank or the end of a sentence follows a colon
             said = hi + 1 < end and data[hi] == 58 and (data[hi + 1] > 32 and data[hi + 1] < 0x80)

@@ -121,7 +121,7 @@ def _may_be_extended(chars, kinds, n, at):  # type: ignore[no-untyped-def]
     return i > at and i < j < n and chars[j] == 35
 
 
-@kernel(nb.types.Tuple((nb.int64, nb.int64, nb.boolean))(CHARS, KINDS, nb.int64, nb.int64))
+@kernel(nb.types.Tuple((nb.int64, nb.int64, nb.boolean))(CHARS, KINDS, nb.int64, nb.int64))  # type: ignore[no-untyped-call]
 def next_candidate(chars, kinds, n, at):  # type: ignore[no-untyped-def]
     """(start, end, whether the library has to look at it) of the next match of phonenumbers' _PATTERN, or (-1, ...)."""
     start = -1

@@ -52,11 +52,11 @@ def walk(step, state, digits, first, end):  # type: ignore[no-untyped-def]
     return state
 
 
-@kernel(nb.types.UniTuple(nb.int64, 2)(STEP, VALUE, nb.int64, DIGITS, nb.int64, nb.int64))
+@kernel(nb.types.UniTuple(nb.int64, 2)(STEP, VALUE, nb.int64, DIGITS, nb.int64, nb.int64))  # type: ignore[no-untyped-call]
 def prefix_end(step, value, state, digits, first, end):  # type: ignore[no-untyped-def]
     """(where re.match of a prefix ends, or -1; not 0 if its last group took part), or (a missing state, 0)."""
     stop = -1
-    captured = 0
+    captured: Any = 0
     i = first
     while True:
         said = value[state]
@@ -102,7 +102,7 @@ def strip_national_prefix(step, value, plans, plan, digits, first, end):  # type
     return stop
 
 
-@kernel(nb.types.UniTuple(nb.int64, 2)(CODES, DIGITS, nb.int64, nb.int64))
+@kernel(nb.types.UniTuple(nb.int64, 2)(CODES, DIGITS, nb.int64, nb.int64))  # type: ignore[no-untyped-call]
 def calling_code(main_plan, digits, first, end):  # type: ignore[no-untyped-def]
     """(calling code, its digits), or (0, 0). (_extract_country_code)"""
     if first >= end or digits[first] == 0:

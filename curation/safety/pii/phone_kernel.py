@@ -56,7 +56,9 @@ WINDOW, _DECODED, CHARACTERS, FOUND, START, END, REGIONS, MISSING = range(8)
 
 
 _SPANS = nb.int64[:, ::1]
-_TABLES = nb.types.Tuple((STEP, VALUE, PLANS, LENGTHS, CODES, CODES, CODES, PLANS, nb.int64))
+_TABLES = nb.types.Tuple(  # type: ignore[no-untyped-call]
+    (STEP, VALUE, PLANS, LENGTHS, CODES, CODES, CODES, PLANS, nb.int64)
+)
 
 
 @kernel(nb.int64(CHARS, KINDS, nb.int64, nb.int64, nb.int64, nb.boolean, nb.int64, _TABLES, DIGITS))

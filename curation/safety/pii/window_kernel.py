@@ -117,8 +117,8 @@ def _may_hold_card(data, first, end):  # type: ignore[no-untyped-def]
             continue
         size = 0
         groups = 1
-        even = 0  # Luhn's sum, where the last digit is doubled, and where it is not
-        odd = 0
+        even: Any = 0  # Luhn's sum, where the last digit is doubled, and where it is not
+        odd: Any = 0
         i = start
         while i < end and size <= 17:
             if 48 <= data[i] <= 57:
