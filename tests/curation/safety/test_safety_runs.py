@@ -45,12 +45,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tree(folder: Path, **engine: Any) -> dict[str, Any]:
     actions = {"EMAIL_ADDRESS": "pseudonym", "US_SSN": "remove"}
+    pii = {"actions": actions, "decisions": "presidio", "max_findings": 9, "max_by_entity": {"CREDIT_CARD": 3}}
     return runs.text_pipeline(
         folder,
         exclude=["bad.jsonl"],
         steps=[
             "language",
-            {"pii": {"actions": actions, "max_findings": 9, "max_by_entity": {"CREDIT_CARD": 3}}},
+            {"pii": pii},
             {"toxicity": {"by_language": {"en": "toxicity-en"}, "sentences": "drop"}},
             {"decontaminate": {"against": ["set.jsonl"], "action": "cut"}},
             {"decontaminate": {"name": "again", "against": ["set.jsonl"]}},
