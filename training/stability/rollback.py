@@ -63,8 +63,10 @@ def apply_incidents(
     new = incidents[guard.incidents :]
     for incident in new:
         log = find_spike_documents.mask_documents(log, incident)
-        # Where nobody is to blame the level may be new: time to accept it before the next rollback
-        patience = 0 if incident.blamed else guard.config.max_skips
+        # Where nobody is to blame the level may be new: time to accept it before the next rollback. What is not finite
+        # is no level.
+        finite = all(a["loss"] is not None and a["grad_norm"] is not None for a in incident.anomalies)
+        patience = guard.config.max_skips if finite and not incident.blamed else 0
         guard.cleared = max(guard.cleared, incident.confirmed + patience)
     guard.incidents = len(incidents)
     return log, new
