@@ -55,13 +55,13 @@ def test_a_wrong_field_name_is_an_error_that_names_the_fields(tmp_path: Path, fi
 def test_a_large_source_is_looked_at_before_anything_is_read(tmp_path: Path) -> None:
     refused(tmp_path, wrong_field(tmp_path, 1800, 40))
     phases = [e["phase"] for e in tiny.events(tmp_path / "run") if e["event"] == "phase"]
-    assert phases == ["first records"]
+    assert phases == ["split files", "first records"]
 
 
 def test_a_small_source_is_just_read(tmp_path: Path) -> None:
     refused(tmp_path, wrong_field(tmp_path, 45, 1))
     phases = [e["phase"] for e in tiny.events(tmp_path / "run") if e["event"] == "phase"]
-    assert phases[0] == "0: read" and "first records" not in phases
+    assert phases[:2] == ["split files", "0: read"] and "first records" not in phases
 
 
 def test_plan_says_so_before_any_work(tmp_path: Path) -> None:
