@@ -1,4 +1,4 @@
-"""Kernel that tells numbers that are nobody's from personal ones, by their form and what is around them.
+"""Kernel that separates numbers that are nobody's from personal ones, by their form and what is around them.
 
 presidio looks at a number alone. In technical text most of what it then finds is a section number, a version, an ISBN,
 a row of a table, a record of a season. The rules here read the bytes of the finding and the line around it:

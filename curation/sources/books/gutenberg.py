@@ -86,12 +86,12 @@ class Book:
 
 
 def book_text(text: str) -> tuple[Book, str]:
-    """The book in a file, and why it cannot be told from its frame."""
+    """The book in a file, and why it cannot be separated from its frame."""
     start = _START.search(text)
     header = text[: start.start()] if start else text[:10_000]
     fields = {m[1].lower().replace(" ", "_"): m[2].strip() for m in reversed(list(_FIELD.finditer(header)))}
     if start is None:
-        return Book("", fields), "no START line of Project Gutenberg, so its licence cannot be told from the book"
+        return Book("", fields), "no START line of Project Gutenberg, so the book cannot be separated from its licence"
     end = next(_END.finditer(text, start.end()), None)
     if end is None:
         return Book("", fields), "no END line of Project Gutenberg: the book is cut off"
