@@ -188,15 +188,17 @@ def test_anomalies_before_a_change_count_for_no_spike_after_it() -> None:
 def test_an_incident_without_a_culprit_leaves_time_to_accept_the_level(tmp_path: Path) -> None:
     state = made(action="rollback").state_dict()
     log = OrderLog.new({"a": 1}, 8, 8, 1)
-    for blamed, cleared in ((0, 105 + 20), (1, 105)):
+    for blamed, norm, cleared in ((0, 3.0, 105 + 20), (1, 3.0, 105), (0, None, 105)):  # not finite: no level to accept
         loaded = made(action="rollback")
-        rollback.apply_incidents(Checkpoint(tmp_path, {"guard": state}, ()), loaded, log, [found(1, 100, blamed, 0)])
+        incident = found(1, 100, blamed, 0, norm)
+        rollback.apply_incidents(Checkpoint(tmp_path, {"guard": state}, ()), loaded, log, [incident])
         assert loaded.cleared == cleared
 
 
-def found(number: int, good: int, blamed: int, masked: int) -> Incident:
+def found(number: int, good: int, blamed: int, masked: int, norm: float | None = 3.0) -> Incident:
     who = [{"doc_id": str(i)} for i in range(blamed)]
-    return Incident(number, good, good + 5, 0, [{"loss": 5.0}], 9, 99, who, [str(i) for i in range(masked)])
+    anomaly = {"loss": 5.0, "grad_norm": norm}
+    return Incident(number, good, good + 5, 0, [anomaly], 9, 99, who, [str(i) for i in range(masked)])
 
 
 def test_when_to_stop(tmp_path: Path) -> None:
