@@ -35,12 +35,6 @@ from curation.sources.warc import WarcReader
 from curation.step import InputSplit, UnreadableFile
 
 SIZES = (4_000, 8_000, 16_000)
-# Linear, but hundreds of calls a byte: phonenumbers tries every part of such a text for eight countries.
-DEAR = {
-    *("sport results", "SSN-like", "different telephone numbers in one line", "different IPv4 addresses", "dates"),
-    *("IPv4 addresses a line", "telephone numbers", "13 digits each", "16 digits in fours", "decimal fractions"),
-    *("IBAN-like", "hexadecimal dump"),
-}
 
 
 def calls(run: Callable[[], Any]) -> int:
@@ -81,8 +75,10 @@ def test_there_are_enough_shapes() -> None:
 def test_work_grows_with_the_input(target: str, tmp_path: Path) -> None:
     load(target)
     wrong = []
-    for shape in (s for s in SHAPES if s.target == target and s.name not in DEAR):
-        prepare(shape, 1_000, tmp_path)()  # what is imported or compiled on first use
+    # What is imported or compiled on first use; the states of PII's automata are built when they are first met.
+    first = SIZES[2] if target.startswith("pii") else 1_000
+    for shape in (s for s in SHAPES if s.target == target):
+        prepare(shape, first, tmp_path)()
         counts = [calls(prepare(shape, size, tmp_path)) for size in SIZES]
         if counts[2] - counts[1] > 3 * max(0, counts[1] - counts[0]) + 8 * SIZES[2]:  # a few calls a byte are no growth
             wrong.append((shape.name, counts))
