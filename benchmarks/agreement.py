@@ -60,6 +60,26 @@ def blocks(terminal: bool = True) -> dict[str, Any]:
     }
 
 
+def compare_filter(
+    block: Any, texts: list[str], ours: list[dict[str, bool]], rules: list[str]
+) -> tuple[Counter[tuple[bool, bool]], list[tuple[list[str], str | None]]]:
+    """How often our rules and a filter of datatrove keep and drop, as (ours keep, it keeps); and for each text our
+    rules that drop it, and datatrove's reason or None."""
+    from datatrove.data import Document
+
+    counts: Counter[tuple[bool, bool]] = Counter()
+    decided: list[tuple[list[str], str | None]] = []
+    for i, text in enumerate(texts):
+        try:
+            reason = verdict(block.filter(Document(text=text, id=str(i))))
+        except ZeroDivisionError:
+            reason = "error"
+        failed = [r for r in rules if not ours[i][r]]
+        counts[not failed, reason is None] += 1
+        decided.append((failed, reason))
+    return counts, decided
+
+
 def verdict(result: bool | tuple[bool, str]) -> str | None:
     """datatrove's answer as a reason, None where it keeps."""
     return None if result is True else result[1] if isinstance(result, tuple) else "dropped"
@@ -67,8 +87,6 @@ def verdict(result: bool | tuple[bool, str]) -> str | None:
 
 def compare(texts: list[str], show: bool = False) -> dict[str, float]:
     """Prints the table of filters and returns the shares of equal decisions."""
-    from datatrove.data import Document
-
     batch = pa.record_batch({"text": pa.array(texts, pa.large_string())})
     ours = decisions(Heuristics(), batch)
     groups = families(list(ours[0]))
@@ -76,20 +94,14 @@ def compare(texts: list[str], show: bool = False) -> dict[str, float]:
     dropped = [False] * len(texts)
     print(f"{'filter':<20} {'agree':>8} {'both keep':>10} {'both drop':>10} {'only we drop':>13} {'only it drops':>14}")
     for name, block in blocks().items():
-        counts: Counter[tuple[bool, bool]] = Counter()
+        counts, decided = compare_filter(block, texts, ours, groups[name])
         kinds: Counter[str] = Counter()
-        for i, text in enumerate(texts):
-            try:
-                reason = verdict(block.filter(Document(text=text, id=str(i))))
-            except ZeroDivisionError:
-                reason = "error"
+        for i, (failed, reason) in enumerate(decided):
             dropped[i] |= reason is not None
-            failed = [r for r in groups[name] if not ours[i][r]]
-            counts[not failed, reason is None] += 1
             if bool(failed) != (reason is not None):
                 kinds[f"ours: {', '.join(failed) or 'keeps'}; datatrove: {reason or 'keeps'}"] += 1
                 if show:
-                    print(f"    {i} {failed or 'keeps'} / {reason or 'keeps'} {text[:60]!r}")
+                    print(f"    {i} {failed or 'keeps'} / {reason or 'keeps'} {texts[i][:60]!r}")
         agree[name] = line(name, counts)
         for kind, n in kinds.most_common():
             print(f"    {n:>4}  {kind}")

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import crawl, crawl_texts
-from benchmarks.agreement import decisions, families, line, verdict
+from benchmarks.agreement import compare_filter, decisions, families, line
 from curation.document import clean_text
 from curation.quality.heuristics.heuristics import Heuristics
 from curation.quality.heuristics.language_stats import load_language_stats
@@ -95,8 +95,6 @@ def blocks(label: str) -> dict[str, Any]:
 
 def compare(code: str, texts: list[str], show: bool) -> tuple[int, int]:
     """Prints the table of one language; returns (documents decided alike, documents)."""
-    from datatrove.data import Document
-
     label = load_language_stats().label(code)
     assert label is not None
     language = pa.StructArray.from_arrays([pa.array([code] * len(texts))], ["code"])
@@ -107,19 +105,13 @@ def compare(code: str, texts: list[str], show: bool) -> tuple[int, int]:
     kinds: Counter[str] = Counter()
     print(f"\n{code} ({label}), {len(texts)} documents")
     for name, block in blocks(label).items():
-        counts: Counter[tuple[bool, bool]] = Counter()
-        for i, text in enumerate(texts):
-            try:
-                reason = verdict(block.filter(Document(text=text, id=str(i))))
-            except ZeroDivisionError:
-                reason = "error"
+        counts, decided = compare_filter(block, texts, ours, groups[name])
+        for i, (failed, reason) in enumerate(decided):
             dropped[i] |= reason is not None
-            failed = [r for r in groups[name] if not ours[i][r]]
-            counts[not failed, reason is None] += 1
             if bool(failed) != (reason is not None):
                 kinds[f"ours: {', '.join(failed) or 'keeps'}; datatrove: {reason or 'keeps'}"] += 1
                 if show:
-                    print(f"    {failed or 'keeps'} / {reason or 'keeps'} {text[:100]!r}")
+                    print(f"    {failed or 'keeps'} / {reason or 'keeps'} {texts[i][:100]!r}")
         line(name, counts)
     counts = Counter((all(v.values()), not d) for v, d in zip(ours, dropped, strict=True))
     line("all", counts)

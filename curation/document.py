@@ -72,6 +72,11 @@ def doc_id(collection: str, path: str, key: str | bytes) -> bytes:
     return h.digest()
 
 
+def text_hashes(texts: pa.Array) -> pa.Array:
+    """xxh3-128 of each text's UTF-8, binary(16): the column `text_hash` beside stored texts. Null counts as empty."""
+    return pa.array([xxhash.xxh3_128_digest((t or "").encode()) for t in texts.to_pylist()], pa.binary(16))
+
+
 def strip_compression(path: str) -> str:
     """`a/b.warc.gz` -> `a/b.warc`; any other path is returned as it is."""
     for suffix in _COMPRESSION:

@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from curation.canonical_url import canonicalize_url
+from curation.document import text_hashes
 from curation.seeded_hash import U64, hash_with_seed, mix64
 from curation.step import Corpus, Documents, Stage, StagePlan
 
@@ -56,8 +57,7 @@ def leakage_group_stages(corpus: Corpus, max_texts: int, clusters: Sequence[str]
 
 def split_hashes(texts: pa.Array, seed: int) -> U64:
     """The split hash of each text: the keyed hash of its xxh3-128, so equal texts have equal ones. uint64 [n]."""
-    hashes = [xxhash.xxh3_128_digest((t or "").encode()) for t in texts.to_pylist()]
-    return keyed_split_hashes(pa.array(hashes, pa.binary(16)), seed)
+    return keyed_split_hashes(text_hashes(texts), seed)
 
 
 def keyed_split_hashes(text_hashes: pa.Array, seed: int) -> U64:

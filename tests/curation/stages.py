@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from curation.config import rules
-from curation.document import BASE
+from curation.document import BASE, text_hashes
 from curation.step import Corpus, PriorRun, Stage, StagePlan, StageResult
 
 
@@ -74,8 +74,7 @@ class TaskDocuments:
         if {"bytes", "text_hash"} & set(columns):  # stored beside the text
             texts = ["" if t is None else t for t in table["text"].to_pylist()]
             table = table.append_column("bytes", pa.array([len(t.encode()) for t in texts], pa.int64()))
-            hashes = [xxhash.xxh3_128_digest(t.encode()) for t in texts]
-            table = table.append_column("text_hash", pa.array(hashes, pa.binary(16)))
+            table = table.append_column("text_hash", text_hashes(table["text"]))
         if asked and table.num_rows:
             computer = rules.Expressions(asked, rules.flatten(table.schema))
             values = computer.compute(table.combine_chunks().to_batches()[0])

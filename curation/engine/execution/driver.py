@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import heapq
 import tempfile
-import threading
 import time
 import traceback
 from collections import Counter
@@ -377,7 +376,7 @@ class _Attempts:
 
 def _pause(seconds: float) -> None:
     """Waits where every task left is to be tried again later."""
-    threading.Event().wait(max(0.0, seconds))
+    time.sleep(max(0.0, seconds))
 
 
 def _end_if(message: str | None) -> None:

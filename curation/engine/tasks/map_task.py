@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from curation import document
 from curation.config import rules
@@ -304,8 +303,7 @@ class _MapTask:
         texts = chunk.batch.column("text").filter(pa.array(which))
         lengths = pc.binary_length(texts).cast(pa.int64())
         if which.any() and self.spec.probe is None:
-            hashes = [xxhash.xxh3_128_digest((t or "").encode()) for t in texts.to_pylist()]
-            self.pending_text.append((chunk.rows[which], texts, lengths, pa.array(hashes, pa.binary(16))))
+            self.pending_text.append((chunk.rows[which], texts, lengths, document.text_hashes(texts)))
         return lengths
 
     # -- steps ------------------------------------------------------------------------------------------------------
