@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from curation import models
 from curation.core.errors import UserError
 from curation.document import clean_text
 from curation.safety.toxicity import identity_terms
@@ -244,4 +245,10 @@ def test_training_is_reproducible(data: Path, tmp_path: Path) -> None:
     files = [str(data / "toxicity" / name) for name in ("labeled_data.csv", "comments.jsonl.gz")]
     command = [sys.executable, "-m", "curation.safety.toxicity.train", *files, "--out", str(tmp_path)]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[4])
-    assert (tmp_path / f"{BUNDLED}.bin").read_bytes() == Path(bundled_model()[0]).read_bytes()
+    made, stored = (models.load_fasttext(str(path)) for path in (tmp_path / f"{BUNDLED}.bin", bundled_model()[0]))
+    assert made.get_words() == stored.get_words() and made.get_labels() == stored.get_labels()
+    # Equal bytes on one machine; on another, numpy and BLAS add in another order. With the texts in reverse, weights of
+    # up to 54 differ by up to 0.011: the minimizer stops at a relative change of the loss of 2e-9.
+    for ours, theirs in zip((made.get_input_matrix(), made.get_output_matrix()),
+                            (stored.get_input_matrix(), stored.get_output_matrix()), strict=True):  # fmt: skip
+        assert np.abs(ours - theirs).max() < 0.05
