@@ -132,7 +132,8 @@ def fit(texts: Sequence[tuple[list[str], dict[str, float]]]) -> dict[str, np.nda
     """Multinomial logistic regression on word frequencies: the weights of each known word, `<unk>` and end of line.
 
     A text's class scores are the mean of its words' weights, as in a fastText model. L-BFGS finds the one minimum of a
-    convex function, so the result depends on no seed, and on the order of the texts only in its last digits (by up to 0.011).
+    convex function, so the result depends on no seed; the order of the texts moves it
+    by up to 0.011, which is where the minimizer stops.
     """
     from scipy.optimize import minimize
     from scipy.sparse import csr_matrix
@@ -164,7 +165,7 @@ def fit(texts: Sequence[tuple[list[str], dict[str, float]]]) -> dict[str, np.nda
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 400}).x
     weights = found.reshape(-1, len(CLASSES))
     bias = weights[-1]  # in every word, and so in their mean
-    rounded = np.round(np.vstack([SCALE * weights[:-1] + bias, bias]), 3)  # more digits depend on the CPU and the order of sums
+    rounded = np.round(np.vstack([SCALE * weights[:-1] + bias, bias]), 3)  # more depend on the CPU
     return dict(zip([*known, END_OF_LINE], rounded, strict=True))
 
 
