@@ -67,8 +67,11 @@ def run(folder: Path, tasks: int, phases: int) -> Driver:
     driver = Driver(Storage(str(folder)), MadeUp)
     driver.load_finished_tasks()
     for number in range(phases):
-        ids = [f"{i:06d}" for i in range(tasks)]
+        ids, began, before = [f"{i:06d}" for i in range(tasks)], time.process_time(), driver.executed
         driver.run(Phase(f"phase {number}", f"{number:032x}", stage, None, list(range(tasks)), ids))
+        seconds = time.process_time() - began
+        print(f"  phase {number}: {driver.executed - before:,} of {tasks:,} tasks run in {seconds:,.1f} CPU seconds, "
+              f"peak {peak() / 2**20:,.0f} MiB", flush=True)  # fmt: skip
     driver.close()
     return driver
 

@@ -298,9 +298,9 @@ class Storage:
             f.write(data)
         return written
 
-    def write_json(self, path: str, value: Mapping[str, Any]) -> Written:
+    def write_json(self, path: str, value: Mapping[str, Any], *, indent: int | None = 1) -> Written:
         """Canonical JSON with a checksum of itself, which `read_json` compares; equal values are equal bytes."""
-        return self.write_bytes(path, checked_json.encode(value, _jsonable))
+        return self.write_bytes(path, checked_json.encode(value, _jsonable, indent=indent))
 
     def remove(self, path: str) -> None:
         """Removes a file or a tree; absent is fine."""

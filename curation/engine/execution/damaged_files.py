@@ -60,7 +60,7 @@ def invalidate(storage: Storage, paths: Collection[str]) -> None:
                 continue
             if folder == "cache/phases":
                 left = {i: m for i, m in record["tasks"].items() if not _mentions(m, paths)}
-                storage.write_json(path, record | {"tasks": left})
+                storage.write_json(path, record | {"tasks": left}, indent=None)
             else:
                 storage.remove(path)
     for path in storage.walk("cache/tasks"):

@@ -184,7 +184,8 @@ class Driver:
         for path, at in zip(paths, range(0, len(paths) * MERGED_TASKS, MERGED_TASKS), strict=True):
             mine = {name: tasks[name] for name in phase.ids[at : at + MERGED_TASKS]}
             if merged.get(path) != mine.keys():
-                self.storage.write_json(path, {"kind": phase.function.__name__, "name": phase.name, "tasks": mine})
+                record = {"kind": phase.function.__name__, "name": phase.name, "tasks": mine}
+                self.storage.write_json(path, record, indent=None)
         failpoint(f"phase {phase.name} merged")
         if self.storage.names(directory):
             self.storage.remove(directory)

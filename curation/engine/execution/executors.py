@@ -80,7 +80,7 @@ def execute(function: Function, shared: Any, spec: Any, commit: str | None) -> d
     """Runs in a worker: runs the function, commits the manifest."""
     result = function(shared, spec)
     if commit is not None:
-        Storage(shared.run).write_json(commit, result)
+        Storage(shared.run).write_json(commit, result, indent=None)
     return result
 
 

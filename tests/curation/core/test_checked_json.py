@@ -17,16 +17,16 @@ VALUES = st.dictionaries(st.text(), st.recursive(LEAVES, lambda v: st.lists(v) |
 
 
 @settings(deadline=None, max_examples=100)
-@given(VALUES.filter(lambda v: "checksum" not in v))
-def test_a_value_comes_back_and_is_ordinary_json(value) -> None:
+@given(VALUES.filter(lambda v: "checksum" not in v), st.sampled_from([1, None]))
+def test_a_value_comes_back_and_is_ordinary_json(value, indent) -> None:
     try:
-        data = checked_json.encode(value)
+        data = checked_json.encode(value, indent=indent)
     except UnicodeEncodeError:  # a lone surrogate that is no undecodable byte
         return
     assert checked_json.decode(data, "f.json") == value
     plain = json.loads(data)
     assert len(plain.pop("checksum")) == 16 and plain == value
-    assert checked_json.encode(dict(reversed(value.items()))) == data
+    assert checked_json.encode(dict(reversed(value.items())), indent=indent) == data
 
 
 def test_every_changed_byte_is_refused_and_the_file_named() -> None:
