@@ -153,9 +153,11 @@ class Stage:
                  shows only the others. "prior_run": `run` takes a further argument, see `PriorRun`. Later stages
                  must not depend on the order of rows.
     repartition  the destination partition (uint32) of each row of a batch that is copied.
+    features     the step's `GlobalStep.features`, for a stage that reads their column (its name is theirs).
 
     The last stage of a GlobalStep yields `address: int64` and the step's signals, one row for each document that the
-    step has a result for; all others have null signals (so write rules accordingly).
+    step has a result for; all others have null signals (so write rules accordingly). Where it runs at="documents" it
+    yields them in reading order; the next map phase runs it, task by task, so that both read texts once.
     """
 
     name: str
@@ -169,6 +171,12 @@ class Stage:
     sink: bool = False
     reuse: Literal["rows", "prior_run"] | None = None
     repartition: Callable[[pa.RecordBatch], pa.Array] | None = None
+    features: MapStep | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it yields a global step's signals."""
+        return "to" not in self.schema.names and not self.sink
 
 
 @dataclass(frozen=True)
@@ -232,6 +240,14 @@ class GlobalStep(Step):
         on which an expression fails has null.
         """
         return {}
+
+    def features(self) -> MapStep | None:
+        """What the stages need of each text and is small beside it: a hash, a signature.
+
+        The phase before the step computes it, while texts are in memory, and keeps it as it keeps signals: under
+        another option texts are read again, and no earlier step runs again. The name has a "-", so it is no step's.
+        """
+        return None
 
     def stages(self, corpus: Corpus) -> StagePlan:
         raise NotImplementedError

@@ -1,6 +1,7 @@
 """Removes exact duplicates: keeps one of the documents with the same normalized text.
 
-The text is compared by its xxh3-128; each document sends 48 bytes to the partition of that hash. keep_one.py decides.
+The text is compared by its xxh3-128, which is computed while the text is in memory; for `normalise: none` it is the
+hash beside the stored text. Each document sends 48 bytes to the partition of its hash. keep_one.py decides.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import xxhash
 
 from curation.dedup import keep_one
 from curation.dedup.text_normalization import NORMALIZERS, NormalForm
-from curation.step import Corpus, Documents, GlobalStep, Stage, StagePlan
+from curation.document import with_column
+from curation.step import Corpus, Documents, GlobalStep, MapStep, Stage, StagePlan
 
 _HASHES = pa.schema(
     [("to", pa.uint32()), ("hash", pa.binary(16)), ("doc_id", pa.binary(16)), ("address", pa.int64())],
@@ -49,23 +51,42 @@ class ExactDedup(GlobalStep):
     def evidence(self) -> Sequence[str]:
         return ["of"]
 
+    def features(self) -> TextHash | None:
+        return TextHash(self.normalise, f"{self.name}-hash") if self.normalise != "none" else None
+
     def stages(self, corpus: Corpus) -> StagePlan:
-        partitions = keep_one.partition_count(corpus.documents)
-        run, repartition = partial(_hash, self.normalise, partitions), partial(keep_one.repartition, partitions)
-        yield Stage("hash", run, _HASHES, partitions, at="documents", reuse="rows", repartition=repartition)
+        partitions, features = keep_one.partition_count(corpus.documents), self.features()
+        column = f"{features.name}.hash" if features is not None else "text_hash"
+        run, repartition = partial(_hash, column, partitions), partial(keep_one.repartition, partitions)
+        yield Stage(
+            "hash", run, _HASHES, partitions, at="documents", reuse="rows", repartition=repartition, features=features
+        )
         yield Stage("decide", partial(_decide, corpus.seed, corpus.prior_run_boundaries), keep_one.DECISIONS)
 
 
-def text_hash(text: str, normalise: str = "none") -> bytes:
-    """xxh3-128 of a normalized text, 16 bytes."""
-    return xxhash.xxh3_128_digest(NORMALIZERS[normalise](text).encode())
+@dataclass(frozen=True)
+class TextHash(MapStep):
+    """The xxh3-128 of each normalized text."""
+
+    normalise: NormalForm
+    name: str
+
+    @property
+    def signals(self) -> pa.Schema:
+        return pa.schema([("hash", pa.binary(16))])
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        form = NORMALIZERS[self.normalise]
+        texts = batch.column("text").to_pylist()
+        hashes = pa.array([xxhash.xxh3_128_digest(form(t or "").encode()) for t in texts], pa.binary(16))
+        return with_column(batch, self.name, pa.StructArray.from_arrays([hashes], fields=list(self.signals)))
 
 
 def _hash(
-    normalise: str, partitions: int, rows: Iterator[pa.RecordBatch], documents: Documents
+    column: str, partitions: int, rows: Iterator[pa.RecordBatch], documents: Documents
 ) -> Iterator[pa.RecordBatch]:
-    for batch in documents.batches(["doc_id", "text"]):
-        hashes = pa.array([text_hash(t or "", normalise) for t in batch.column("text").to_pylist()], pa.binary(16))
+    for batch in documents.batches(["doc_id", column]):
+        hashes = batch.column(column)
         arrays = [keep_one.partition_of(hashes, partitions), hashes, batch.column("doc_id"), batch.column("address")]
         yield pa.RecordBatch.from_arrays(arrays, schema=_HASHES)
 

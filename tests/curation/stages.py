@@ -25,7 +25,7 @@ import xxhash
 
 from curation.config import rules
 from curation.document import BASE, text_hashes
-from curation.step import Corpus, PriorRun, Stage, StagePlan, StageResult
+from curation.step import Corpus, MapStep, PriorRun, Stage, StagePlan, StageResult
 
 
 def documents(texts: Sequence[str], **columns: Sequence[Any]) -> pa.Table:
@@ -67,6 +67,7 @@ class TaskDocuments:
     table: pa.Table
     batch_rows: int = 7
     expressions: dict[str, str] = field(default_factory=dict)
+    features: MapStep | None = None  # run before the step, over the same texts
 
     def _select(self, columns: Sequence[str]) -> pa.Table:
         asked = {c: self.expressions[c] for c in columns if c in self.expressions}
@@ -75,6 +76,11 @@ class TaskDocuments:
             texts = ["" if t is None else t for t in table["text"].to_pylist()]
             table = table.append_column("bytes", pa.array([len(t.encode()) for t in texts], pa.int64()))
             table = table.append_column("text_hash", text_hashes(table["text"]))
+        if self.features is not None:
+            (batch,) = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
+            column = self.features(batch).column(self.features.name)
+            for i, name in enumerate(self.features.signals.names):
+                table = table.append_column(f"{self.features.name}.{name}", column.field(i))
         if asked and table.num_rows:
             computer = rules.Expressions(asked, rules.flatten(table.schema))
             values = computer.compute(table.combine_chunks().to_batches()[0])
@@ -186,7 +192,7 @@ def run(
             ran.widest[stage.name] = max(ran.widest.get(stage.name, 0), sum(b.num_rows for b in rows))
             arguments: list[Any] = [iter(rows)]
             if stage.at == "documents":
-                arguments.append(TaskDocuments(index, tasks[index], batch_rows, expressions or {}))
+                arguments.append(TaskDocuments(index, tasks[index], batch_rows, expressions or {}, stage.features))
             if stage.reuse == "prior_run":  # there was no earlier run
                 arguments.append(PriorRun(lambda: iter(()), lambda: iter(())))
             if stage.sink:

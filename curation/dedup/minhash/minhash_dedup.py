@@ -2,7 +2,7 @@
 
 Stages, each with one partition or one task of documents in memory:
 
-    bands       documents   a key for each band of the signature, to the partition of the key        53 bytes a band
+    bands       documents   the key of each band of the signature, to the partition of the key       53 bytes a band
     pairs       partition   documents with a key in common become candidates (candidate_pairs.py)    20 bytes a pair
     send        documents   the shingle set of the document of higher priority, to the other's task
     edges       documents   pairs whose exact similarity reaches the threshold                       134 bytes an edge
@@ -10,8 +10,9 @@ Stages, each with one partition or one task of documents in memory:
     decisions   partition   the results, to the tasks of the documents
     signals     documents   one row for every document
 
-Texts are never sent, and a shingle set is sent once per task, however many documents there it is compared with. The
-result depends on documents, options and seed, not on tasks, partitions or order.
+Signatures are computed in the phase before, while texts are in memory; texts of candidates are read again to compare
+them. Texts are never sent, and a shingle set is sent once per task, however many documents there it is compared with.
+The result depends on documents, options and seed, not on tasks, partitions or order.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ from curation.dedup.minhash import (
     verify_candidates,
 )
 from curation.dedup.scope import check_scope, scope_expression, scope_salts
+from curation.document import with_column
 from curation.seeded_hash import mix64
-from curation.step import Corpus, Documents, GlobalStep, Stage, StagePlan
+from curation.step import Corpus, Documents, GlobalStep, MapStep, Stage, StagePlan
 
 # Band rows of one partition: 53 bytes each, sorted in memory at two to three times that. Beyond MAX_PARTITIONS (at
 # 3 x 10^8 documents) partitions grow instead, up to 16 times: more of them would get few rows from each of many files.
@@ -150,6 +152,9 @@ class MinHashDedup(GlobalStep):
             self.ngram, self.unit, self.threshold, self.similarity, seed, priority, prior_run_boundaries
         )
 
+    def features(self) -> BandKeys:
+        return BandKeys(*self.lsh_shape(), self.ngram, self.unit, f"{self.name}-bands")
+
     def stages(self, corpus: Corpus) -> StagePlan:
         bands, rows = self.lsh_shape()
         tasks, comparison = corpus.tasks, self.comparison(corpus.seed, corpus.prior_run_boundaries)
@@ -161,7 +166,11 @@ class MinHashDedup(GlobalStep):
             )
         partitions = partition_count(corpus.documents * bands)
         hash_bands, repartition = partial(_hash_bands, self, comparison, partitions), partial(_repartition, partitions)
-        yield Stage("bands", hash_bands, _BANDS, partitions, at="documents", reuse="rows", repartition=repartition)
+        features = self.features()
+        yield Stage(
+            "bands", hash_bands, _BANDS, partitions, at="documents", reuse="rows", repartition=repartition,
+            features=features,
+        )  # fmt: skip
         # for containment, a sketch tells nothing without the sizes of the sets
         max_distance = (
             signatures.max_sketch_distance(self.threshold, bands * rows) if self.similarity == "jaccard" else 64
@@ -186,17 +195,46 @@ def partition_count(rows: int) -> int:
     return max(1, -(-rows // size))
 
 
+@dataclass(frozen=True)
+class BandKeys(MapStep):
+    """What stays of a text's MinHash signature: the keys of its bands, a hash of its shingle set (0: it has none), a
+    sketch. 8 bytes a band and 16 more, beside texts of some thousand."""
+
+    num_bands: int
+    rows_per_band: int
+    ngram: int
+    unit: str
+    name: str
+
+    @property
+    def signals(self) -> pa.Schema:
+        keys = ("keys", pa.binary(8 * self.num_bands))
+        return pa.schema([keys, ("content", pa.uint64()), ("sketch", pa.uint64())])
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        bands, rows, texts = self.num_bands, self.rows_per_band, batch.column("text")
+        signature, content = signatures.signatures_and_contents(
+            texts, ngram=self.ngram, num_perm=bands * rows, unit=self.unit
+        )
+        keys = np.ascontiguousarray(signatures.band_keys(signature, bands, rows))
+        packed = pa.FixedSizeBinaryArray.from_buffers(pa.binary(8 * bands), len(keys), [None, pa.py_buffer(keys)])
+        columns = [packed, pa.array(content), pa.array(signatures.sketches(signature))]
+        return with_column(batch, self.name, pa.StructArray.from_arrays(columns, fields=list(self.signals)))
+
+
 def _hash_bands(
     step: MinHashDedup, comparison: verify_candidates.Comparison, partitions: int, rows: Iterator[pa.RecordBatch],
     documents: Documents,
 ) -> Iterator[pa.RecordBatch]:  # fmt: skip
-    bands, rows_per_band = step.lsh_shape()
-    for batch in documents.batches(["doc_id", "text", *step.expressions()]):
-        signature, content = signatures.signatures_and_contents(
-            batch.column("text"), ngram=step.ngram, num_perm=bands * rows_per_band, unit=step.unit
-        )
+    features = step.features()
+    bands, names = features.num_bands, [f"{features.name}.{f.name}" for f in features.signals]
+    for batch in documents.batches(["doc_id", "bytes", *names, *step.expressions()]):
+        packed, content, sketch = (batch.column(name) for name in names)
+        keys = np.frombuffer(packed.buffers()[1], "<u8", bands * len(packed), 8 * bands * packed.offset)
+        keys, content, sketch = keys.reshape(-1, bands), content.to_numpy(), sketch.to_numpy()
         salt = scope_salts(batch)
-        keys = signatures.band_keys(signature, bands, rows_per_band, salt)
+        if salt is not None:
+            keys = mix64(keys + salt[:, None])
         rank = independent_set.priority_rank(
             comparison.levels(batch, documents.task), batch.column("doc_id"), comparison.seed
         )
@@ -210,7 +248,7 @@ def _hash_bands(
                 pa.array(key),
                 pa.array(np.roll(keys[some], -1, axis=1).reshape(-1)),
                 pa.array(np.repeat(content, bands)),
-                pa.array(np.repeat(signatures.sketches(signature)[some], bands)),
+                pa.array(np.repeat(sketch[some], bands)),
                 pa.array(np.repeat(rank[some], bands)),
                 pa.array(np.repeat(batch.column("address").to_numpy()[some], bands)),
                 pa.array(np.tile(np.arange(bands, dtype=np.uint8), n)),

@@ -105,14 +105,14 @@ def candidate_probability(similarity: float, bands: int, rows: int) -> float:
     return float(1 - (1 - similarity**rows) ** bands)
 
 
-def band_keys(signature: U32, bands: int, rows: int, salt: npt.NDArray[np.uint64] | None = None) -> Any:
-    """A 64-bit key of each band of each signature: uint64 [n, bands]. `salt` (one per text) separates scopes."""
+def band_keys(signature: U32, bands: int, rows: int) -> Any:
+    """A 64-bit key of each band of each signature: uint64 [n, bands]."""
     from curation.seeded_hash import mix64
 
     n = len(signature)
     keys = np.empty((n, bands), np.uint64)
     for band in range(bands):
-        h = np.full(n, band + 1, np.uint64) if salt is None else salt + np.uint64(band + 1)
+        h = np.full(n, band + 1, np.uint64)
         for row in range(rows):
             h = mix64(h * np.uint64(0x9E3779B97F4A7C15) + signature[:, band * rows + row])
         keys[:, band] = h

@@ -55,7 +55,7 @@ class Comparison:
 
     def columns(self) -> list[str]:
         """The columns needed of a document that is compared."""
-        return ["doc_id", "text", *([self.priority] if self.priority else [])]
+        return ["doc_id", "text", "bytes", *([self.priority] if self.priority else [])]
 
     def sets(self, texts: pa.Array) -> ShingleSets:
         """The shingle set of each text."""
@@ -65,13 +65,11 @@ class Comparison:
 
     def levels(self, batch: pa.RecordBatch, task: int) -> npt.NDArray[np.uint8]:
         """The priority level of each document of a batch: uint8 [n]; 32 levels per run, those of earlier runs first."""
-        from curation.dedup.minhash.shingles import string_buffers
-
         run_number = np.uint8(independent_set.LEVELS * sum(task >= first for first in self.prior_run_boundaries))
         if self.priority:
             values = batch.column(self.priority).to_numpy(zero_copy_only=False).astype(np.float64)
             return independent_set.priority_levels(values) + run_number
-        sizes = np.diff(string_buffers(batch.column("text"))[1])
+        sizes = batch.column("bytes").to_numpy()
         return independent_set.priority_levels(independent_set.length_priority(sizes)) + run_number
 
 

@@ -24,7 +24,7 @@ from curation.engine.planning.map_spec import FailedRecord, MapPhase, MapSpec, O
 from curation.engine.planning.plan import Plan, Segment, resolve_ops, store_suffix
 from curation.engine.planning.prior_run import PriorRunRecord, Task, find_reusable
 from curation.engine.tasks import map_task, stage_task
-from curation.step import InputSplit, StagePlan
+from curation.step import GlobalStep, InputSplit, Stage, StagePlan
 
 
 class PoisonFound(Exception):
@@ -79,7 +79,7 @@ class Phases:
             text_store=text_store, types=plan.types, scrubber=plan.scrubber, scrub_before=plan.scrub_before,
             excluded=plan.excluded,
             batch_rows=plan.pipeline.engine.batch_rows, keep_dropped_text=plan.pipeline.retention == "all",
-            sample=self.sample, seed=plan.pipeline.seed,
+            sample=self.sample, seed=plan.pipeline.seed, last_stages=self._last_stages(ops),
         )  # fmt: skip
         common = self._decision(segment, ops, text_store, base_store)
         without_rules = [dataclasses.replace(op, rules={}) for op in ops]
@@ -126,6 +126,12 @@ class Phases:
         self.manifests = manifests
         self.history.append((segment, manifests))
         return manifests
+
+    def _last_stages(self, ops: Sequence[Op]) -> dict[str, tuple[Stage, Mapping[str, str]]]:
+        """The last stages of global steps that the tasks of a phase run themselves."""
+        steps = [op.step for op in ops if op.kind == "join" and isinstance(op.step, GlobalStep)]
+        stages = {step.name: (self.joins[step.name].last_stage, step.expressions()) for step in steps}
+        return {name: (stage, expressions) for name, (stage, expressions) in stages.items() if stage is not None}
 
     def _decision(self, segment: Segment, ops: Sequence[Op], text_store: str | None, base_store: str) -> str:
         """What, beside a task's input, decides what becomes of its documents in this phase."""
@@ -247,7 +253,7 @@ def _same_files(stores_text: bool, spec: MapSpec, manifest: Mapping[str, Any]) -
     return (
         after["base"] == before["base"]
         and (stores_text or after["text"] == before["text"])
-        and all(after["signals"].get(step) == files for step, files in before["signals"].items())
+        and all(before["signals"].get(step, files) == files for step, files in after["signals"].items())
         and after["decisions"][:-1] == before["decisions"]
     )
 
@@ -258,7 +264,7 @@ def _task_id(spec: MapSpec) -> str:
 
 def _step_fingerprints(segment: Segment) -> dict[str, str]:
     """Of the steps that a phase runs, and under "" of all of them: which one kills a worker is not known."""
-    mine = {op.step.name: op.fingerprint for op in segment.ops if op.kind == "map"}
+    mine = {op.step.name: op.fingerprint for op in segment.ops if op.kind in ("map", "features")}
     return mine | {"": storage.fingerprint(sorted(mine.items()))}
 
 

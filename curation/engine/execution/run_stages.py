@@ -42,8 +42,8 @@ class FinishedStages:
     first_task: int  # number of this run's first task
     fingerprint: str
     files: list[str] = field(default_factory=list)  # partition files of the latest stage
-    by_task: bool = False  # whether each of these goes to the task of its own number alone
-    joins: Inputs | None = None  # where each task finds its documents' signals
+    joins: Inputs | None = None  # where each task finds its documents' signals, or the input of `last_stage`
+    last_stage: Stage | None = None  # run by the tasks of the next map phase
     outputs: list[Mapping[str, Any]] = field(default_factory=list)  # of sinks, in order of tasks
     staged: list[dict[str, Any]] = field(default_factory=list)  # result files of sinks: path, bytes, sha256
     reusable: dict[str, dict[str, Any]] = field(default_factory=dict)  # see planning/prior_run.py
@@ -65,7 +65,7 @@ def run_stages(
             partitions = stage.partitions
             stage = plan.send(result)
     except StopIteration:
-        if done.files:
+        if done.files and done.last_stage is None:
             everyone = [[i] for i in range(len(done.tasks))]
             join = storage.fingerprint([done.fingerprint, "join"])
             done.joins = _exchange(driver, label, join, done, everyone, one_file=True)
@@ -89,6 +89,10 @@ def _run_stage(
     if stage.at == "documents":
         groups, states = [[i] for i in range(len(done.tasks))], [t.state for t in done.tasks]
     inputs = _exchange(driver, label, fingerprint, done, groups)
+    if stage.is_last and stage.at == "documents":
+        done.fingerprint, done.joins, done.last_stage = fingerprint, inputs, stage
+        done.stage_fingerprints.append(_stage_record(stage, fingerprint, {}, 0))
+        return StageResult({}, [])
     specs = [StageSpec(i, inputs.of(i), list(g), s) for i, (g, s) in enumerate(zip(groups, states, strict=True))]
     prior = reusable.stages.get(stage.name) if stage.reuse else None
     if prior is not None:
@@ -97,6 +101,8 @@ def _run_stage(
         outputs = [*prior["outputs"], *[None] * (len(specs) - len(prior["outputs"]))]  # none of tasks that are new
         before = Inputs.from_dict(prior["inputs"])
         specs = [dataclasses.replace(s, prior_inputs=before.of(s.index), prior_output=outputs[s.index]) for s in specs]
+    if stage.features is not None:
+        types = {**types, stage.features.name: pa.struct(list(stage.features.signals))}
     shared = StagePhase(driver.storage.root, fingerprint, stage, types, expressions)
     ids = [f"{i:06d}" for i in range(len(specs))]
     manifests = driver.run(Phase(f"{label}: {stage.name}", fingerprint, run_stage, shared, specs, ids))
@@ -111,24 +117,20 @@ def _run_stage(
         done.staged += [f | {"directory": f"cache/out/{fingerprint}"} for m in manifests for f in m["files"]]
     else:
         done.files = [m["files"][0]["path"] for m in manifests]
-        # rows of the last stage go back to the task of their document
-        done.by_task = stage.at == "documents" and "to" not in stage.schema.names
     if stage.reuse:
         done.reusable[stage.name] = {"inputs": inputs.as_dict(), "outputs": done.files}
     totals = dict(sorted(counters.items()))
-    done.stage_fingerprints.append(
-        {
-            "stage": stage.name,
-            "fingerprint": fingerprint,
-            "partitions": stage.partitions,
-            "counters": totals,
-            "shown": sum(m.get("shown", 0) for m in manifests),
-        }
-    )
+    shown = sum(m.get("shown", 0) for m in manifests)
+    done.stage_fingerprints.append(_stage_record(stage, fingerprint, totals, shown))
     weights = None
     if stage.weigh is not None:
         weights = _sum_weights(driver, label, fingerprint, done.files, stage.partitions)
     return StageResult(totals, done.outputs, weights)
+
+
+def _stage_record(stage: Stage, fingerprint: str, counters: Mapping[str, int], shown: int) -> dict[str, Any]:
+    record = {"stage": stage.name, "fingerprint": fingerprint, "partitions": stage.partitions}
+    return record | {"counters": counters, "shown": shown}
 
 
 def _exchange(
@@ -137,8 +139,6 @@ def _exchange(
 ) -> Inputs:  # fmt: skip
     """The files that consumers of these partitions read: those of the latest stage, or of tasks that merge them."""
     files = done.files
-    if done.by_task:
-        return exchange.addressed(files)
     plan = exchange.plan_merge(len(files), len(groups), one_file=one_file)
     if plan is None:
         return exchange.direct(files, len(groups))

@@ -9,14 +9,16 @@ from typing import Any
 import pyarrow as pa
 
 from curation.engine.planning.exclude_list import ExcludeList
-from curation.step import InputSplit, MapStep, Reader, Step
+from curation.step import InputSplit, MapStep, Reader, Stage, Step
 
 
 @dataclass(frozen=True)
 class Op:
     """One entry of a phase: compute (or join) a step's signals, or only decide, then apply rules."""
 
-    kind: str  # "map": compute; "join": take a global step's signals; "rules": signals are stored already
+    # "map": compute; "join": take a global step's signals; "rules": signals are stored already; "features": compute
+    # what the global step after the phase needs of each text (`GlobalStep.features`)
+    kind: str
     step: Step
     position: int  # of the step in the pipeline
     rules: Mapping[str, str]
@@ -51,6 +53,8 @@ class MapPhase:
     keep_dropped_text: bool
     sample: float | None
     seed: int
+    # global step -> its last stage, which tasks run themselves, and the expressions that it reads
+    last_stages: Mapping[str, tuple[Stage, Mapping[str, str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ class MapSpec:
     state: Mapping[str, Any] | None = None  # of the phase before
     known: Mapping[str, Sequence[str]] = field(default_factory=dict)  # store directory -> files of this task
     unread: Sequence[Mapping[str, Any]] = ()  # what the task that wrote the base store could not read
-    joins: Mapping[str, Sequence[str]] = field(default_factory=dict)  # global step -> files with its signals by task
+    # global step -> files with its signals by task, or those that its last stage reads
+    joins: Mapping[str, Sequence[str]] = field(default_factory=dict)
     numbers: Mapping[str, int] = field(default_factory=dict)  # global step -> this task's number in its stages
     probe: tuple[int, int] | None = (
         None  # only rows of this range, without writing: to find the record that kills a worker

@@ -74,8 +74,13 @@ class Segment:
     text_after: tuple[str, ...] = ()  # global steps whose signals went into the text
 
     @property
+    def shown_ops(self) -> list[PlannedOp]:
+        """Those of steps that the pipeline file names for this phase."""
+        return [op for op in self.ops if op.kind != "features"]
+
+    @property
     def name(self) -> str:
-        steps = [op.step.name if op.kind != "rules" else f"{op.step.name} rules" for op in self.ops]
+        steps = [op.step.name if op.kind != "rules" else f"{op.step.name} rules" for op in self.shown_ops]
         return ", ".join(["read", *steps] if self.index == 0 else steps) or "nothing"
 
 
@@ -244,6 +249,11 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
         parsed = tuple(rules.parse(n, sql, f"steps.{step.name}.keep.{n}") for n, sql in entry.rules.items())
         wanted = tuple(dict.fromkeys(q for rule in parsed for q in rule.quantiles))
         if isinstance(step, GlobalStep):
+            features = step.features()
+            if features is not None:
+                own = fingerprints.step_fingerprint(features)
+                after = tuple(sorted(text_depends_on))
+                ops.append(PlannedOp("features", features, position, (), storage.fingerprint([own, text]), after))
             close(then=step)
             print_ = storage.fingerprint([plan.step_fingerprints[step.name], plan.pipeline.seed])
             kind, depends_on[step.name] = "join", {step.name}

@@ -29,7 +29,7 @@ def plan_run(pipeline: Pipeline, run_dir: str, *, allow_unreadable: bool = False
     finished = find_run(store)
     phases = []
     for segment in made.segments:
-        phases.append({"phase": segment.name, "tasks": len(specs), "steps": [_shown(op) for op in segment.ops]})
+        phases.append({"phase": segment.name, "tasks": len(specs), "steps": [*map(_shown, segment.shown_ops)]})
         if segment.quantiles:
             names = ", ".join(f"quantile({q.signal}, {q.p}{', by ' + q.by if q.by else ''})" for q in segment.quantiles)
             phases.append({"phase": names, "tasks": -(-len(specs) // 64) * 4, "steps": []})

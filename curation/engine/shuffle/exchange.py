@@ -42,11 +42,6 @@ def direct(files: Sequence[str], consumers: int) -> Inputs:
     return Inputs([0], [files], consumers)
 
 
-def addressed(files: Sequence[str]) -> Inputs:
-    """Every consumer reads the file of its own number: of producers that send to the task of their documents alone."""
-    return Inputs(range(len(files)), [[f] for f in files], len(files))
-
-
 @dataclass(frozen=True)
 class Merge:
     """Groups of producers and ranges of consumers (their bounds): a merge task for each of one with each of the other,

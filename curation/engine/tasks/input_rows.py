@@ -61,7 +61,8 @@ class InputRows:
 
     def _from_phase_before(self, previous: TaskDocuments) -> Iterator[tuple[np.ndarray, pa.RecordBatch, bool]]:
         self.rows = previous.state.rows
-        columns = [f.name for f in BASE if f.name not in ("row", "drop")] + list(previous.state.signals)
+        steps = [name for name in previous.state.signals if name in self.phase.types]  # no features
+        columns = [f.name for f in BASE if f.name not in ("row", "drop")] + steps
         for lo in range(0, self.rows, CHUNK):
             rows = previous.kept_rows(lo, min(lo + CHUNK, self.rows))
             if self.spec.probe is not None:

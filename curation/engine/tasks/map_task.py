@@ -23,10 +23,10 @@ import pyarrow.compute as pc
 from curation import document
 from curation.config import rules
 from curation.engine.planning.map_spec import FailedRecord, MapPhase, MapSpec, Op, Poisoned
-from curation.engine.shuffle import partition_files
-from curation.engine.tasks import column_store, run_steps
+from curation.engine.tasks import column_store, joined_signals, run_steps
 from curation.engine.tasks.chunk import NO_TEXT, RAW, Chunk, expand_mask, id_checksum, replace_values
 from curation.engine.tasks.input_rows import InputRows
+from curation.engine.tasks.joined_signals import JoinedSignals
 from curation.engine.tasks.scrub import Scrubber
 from curation.engine.tasks.task_cost import TaskCost
 from curation.engine.tasks.task_documents import BASE, DECISION, TEXT, State, TaskDocuments
@@ -65,8 +65,7 @@ class _MapTask:
             phase, self.stored, self.previous, self._apply, self.poisoned,
             lambda: InputRows(phase, spec, self.storage, self.scrub).read(),
         )  # fmt: skip
-        self.joined = {name: _signals_by_row(self.storage, files, spec.numbers[name], phase.types[name], name)
-                       for name, files in spec.joins.items()}  # fmt: skip
+        self.joined = {name: self._joined(name, files) for name, files in spec.joins.items()}
         self.pending_text: list[tuple[np.ndarray, pa.Array, pa.Array, pa.Array]] = []
 
     # -- the task ---------------------------------------------------------------------------------------------------
@@ -122,8 +121,18 @@ class _MapTask:
             "cost": cost.so_far(),
         }
 
+    def _joined(self, name: str, files: Sequence[str]) -> JoinedSignals:
+        task, kind = self.spec.numbers[name], self.phase.types[name]
+        if name not in self.phase.last_stages:
+            return joined_signals.from_files(self.storage, files, task, name, kind)
+        assert self.previous is not None
+        stage, expressions = self.phase.last_stages[name]
+        return joined_signals.from_last_stage(stage, expressions, files, task, name, kind, self.previous)
+
     def _state(self, written: Mapping[str, Any]) -> State:
         state = State.of(self.spec.state) if self.spec.state is not None else State(rows=self.input.rows)
+        for name in [n for n in state.signals if n not in self.phase.types]:  # features of the global step before
+            del state.signals[name], state.ops[name]
         known = self.spec.known
 
         def files(directory: str) -> list[str]:
@@ -187,7 +196,7 @@ class _MapTask:
         for op in self.phase.ops:
             if not len(chunk.rows):
                 return
-            if op.kind == "map":
+            if op.kind in ("map", "features"):
                 self._compute(chunk, op)
             elif op.kind == "join":
                 self._join(chunk, op)
@@ -227,7 +236,8 @@ class _MapTask:
             fresh = self.scrub.signals(out.column(step.name), op.position)
             if not fresh.type.equals(kind):
                 raise TypeError(f"step {step.name} declared {kind} and returned {fresh.type}")
-            self.computed[step.name] += len(fresh)
+            if op.kind == "map":
+                self.computed[step.name] += len(fresh)
             self._write(op.store, chunk.rows[need], step.name, fresh)
             if step.rewrites:
                 chunk.set_text(need, out.column("text"), op.position)
@@ -235,12 +245,11 @@ class _MapTask:
         chunk.batch = document.with_column(chunk.batch, step.name, values)
 
     def _join(self, chunk: Chunk, op: Op) -> None:
-        table = self.joined[op.step.name]
         kind = pa.struct(list(op.step.signals))
-        values, _ = column_store.align(chunk.rows, table, op.step.name, kind)
-        _, have = self.stored.column(op.store, chunk, op.step.name, kind)
-        new = pa.array(~have)
-        self._write(op.store, chunk.rows[~have], op.step.name, values.filter(new))
+        values, have = self.stored.column(op.store, chunk, op.step.name, kind)
+        if not have.all():
+            values = self.joined[op.step.name].of(chunk.rows)
+            self._write(op.store, chunk.rows[~have], op.step.name, values.filter(pa.array(~have)))
         chunk.batch = document.with_column(chunk.batch, op.step.name, values)
 
     def _decide(self, chunk: Chunk, op: Op) -> None:
@@ -330,17 +339,3 @@ class _MapTask:
 def _map(op: Op) -> MapStep:
     assert isinstance(op.step, MapStep)
     return op.step
-
-
-def _signals_by_row(storage: Storage, files: Sequence[str], task: int, kind: pa.DataType, name: str) -> pa.Table:
-    """The signals that a global step's last stage sent to this task: `row` and the step's struct, sorted by row."""
-    rows, structs = [np.zeros(0, dtype=np.int64)], [pa.nulls(0, kind)]
-    for batch in partition_files.read(storage, files, [task]):
-        rows.append(batch.column("address").to_numpy() & 0xFFFFFFFF)
-        fields = [batch.column(f.name).cast(f.type) for f in kind]
-        structs.append(pa.StructArray.from_arrays(fields, fields=list(kind)))
-    table = pa.table({"row": np.concatenate(rows), name: pa.concat_arrays(structs)}).sort_by("row")
-    numbers = table.column("row").to_numpy()
-    if len(numbers) > 1 and (np.diff(numbers) == 0).any():
-        raise AssertionError(f"{name} yielded two rows of signals for one document of task {task}")
-    return table

@@ -93,7 +93,7 @@ def run_stage(phase: StagePhase, spec: StageSpec) -> dict[str, Any]:
         manifest |= {"files": [w.as_dict() for w in sorted(out.written, key=lambda w: w.path)], "outputs": out.outputs}
     else:
         schema = stage.schema
-        last = "to" not in schema.names
+        last = stage.is_last
         if last:  # a global step's signals go back to the tasks of the documents
             schema = schema.insert(0, pa.field("to", pa.uint32()))
         writer = partition_files.PartitionWriter(

@@ -6,6 +6,7 @@ computed here, only joined.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,6 +86,13 @@ class TaskDocuments:
         self.shown = 0  # documents that `batches` gave
         self._skipped = np.zeros(0, dtype=np.int64)
         self._drops = _load_decisions(storage, state.decisions)
+
+    def numbered(self, task: int, expressions: Mapping[str, str]) -> TaskDocuments:
+        """The same documents for a stage that knows the task by this number. Both use the same readers: what is read
+        for the one, chunk by chunk, is in memory for the other."""
+        out = copy.copy(self)
+        out.task, out.expressions, out._computers, out.shown = task, expressions, {}, 0
+        return out
 
     def _reader(self, name: str, columns: Sequence[str]) -> column_store.Reader:
         key = (name, *columns)

@@ -158,7 +158,7 @@ def test_recall_is_that_of_the_theory(changed):
 def test_each_band_carries_the_key_of_another_for_sub_buckets():
     table = documents(planted(4))
     stage = next(MinHashDedup(num_bands=3, rows_per_band=2).stages(corpus_of([table])))
-    rows = pa.Table.from_batches(stage.run(iter(()), TaskDocuments(0, table)))
+    rows = pa.Table.from_batches(stage.run(iter(()), TaskDocuments(0, table, features=stage.features)))
     assert rows.num_rows == 3 * table.num_rows
     for start in range(0, rows.num_rows, 3):
         keys, others, band = (rows[c][start : start + 3].to_pylist() for c in ("key", "other", "band"))

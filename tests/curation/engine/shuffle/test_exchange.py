@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import pairwise, product
 
 import pytest
@@ -37,11 +36,6 @@ def test_every_consumer_gets_every_producer_once_and_in_order(producers: int, co
         assert not one_file or len(merged) == 1
     assert list(inputs.of(consumers)) == [], "a task that the exchange did not know"
     assert Inputs.from_dict(inputs.as_dict()).of(consumers - 1) == inputs.of(consumers - 1)
-
-
-def test_files_by_task_are_opened_by_their_task_alone() -> None:
-    inputs = exchange.addressed([f"f{i}" for i in range(500)])
-    assert Counter(f for i in range(500) for f in inputs.of(i)) == Counter({f"f{i}": 1 for i in range(500)})
 
 
 @pytest.mark.parametrize("tasks", [64, 65, 320, 640, 1024, 4096, 100_000])
