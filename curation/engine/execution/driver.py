@@ -129,7 +129,7 @@ class Driver:
         for directory in self._open_phases():
             for name in self.storage.names(directory):
                 manifest = self.read_manifest(f"{directory}/{name}")
-                if manifest is not None and "stores" in manifest:
+                if manifest is not None and "state" in manifest:
                     self.finished[name.removesuffix(".json")] = manifest
 
     def _open_phases(self) -> list[str]:

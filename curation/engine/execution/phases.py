@@ -24,6 +24,7 @@ from curation.engine.planning.map_spec import FailedRecord, MapPhase, MapSpec, O
 from curation.engine.planning.plan import Plan, Segment, resolve_ops, store_suffix
 from curation.engine.planning.prior_run import PriorRunRecord, Task, find_reusable
 from curation.engine.tasks import map_task, stage_task
+from curation.engine.tasks.task_documents import State
 from curation.step import GlobalStep, InputSplit, Stage, StagePlan
 
 
@@ -154,9 +155,10 @@ class Phases:
             self._by_key = {}
             for manifest in self.driver.finished.values():
                 mine = self._by_key.setdefault(manifest["key"], {})
-                for directory, files in manifest["stores"].items():
-                    into = mine.setdefault(directory, [])
-                    into.extend(f for f in files if f not in into)
+                for file in State.of(manifest["state"]).columns():
+                    into = mine.setdefault(file.rpartition("/")[0], [])
+                    if file not in into:
+                        into.append(file)
                 if manifest["unread"]:  # depends on the input alone, which the key names
                     self._unread[manifest["key"]] = manifest["unread"]
         mine = self._by_key.get(key, {})

@@ -116,7 +116,6 @@ class _MapTask:
             "computed": dict(sorted(self.computed.items())),
             "replayed": dict(sorted(self.text.replayed.items())),
             "state": self._state(written).as_dict(),
-            "stores": self._stores(written),
             "files": [w.as_dict() for w in written.values()],
             "cost": cost.so_far(),
         }
@@ -149,14 +148,6 @@ class _MapTask:
             state.ops[op.step.name] = op.position
         state.decisions.append(written["decision"].path)
         return state
-
-    def _stores(self, written: Mapping[str, Any]) -> dict[str, list[str]]:
-        """Every store this task has files of: what a later plan may reuse."""
-        out = {d: list(f) for d, f in self.spec.known.items()}
-        for name, w in written.items():
-            if name != "decision":
-                out.setdefault(name, []).append(w.path)
-        return out
 
     def _writer(self, directory: str, schema: pa.Schema) -> column_store.Writer:
         if directory not in self.writers:

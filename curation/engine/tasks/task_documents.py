@@ -64,6 +64,10 @@ class State:
     def as_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
 
+    def columns(self) -> list[str]:
+        """The files of all stores: what a later plan may use again."""
+        return [*self.base, *self.text, *(file for files in self.signals.values() for file in files)]
+
     @staticmethod
     def of(data: Mapping[str, Any]) -> State:
         return State(

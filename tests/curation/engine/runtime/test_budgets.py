@@ -239,7 +239,8 @@ def test_how_often_text_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     made = runs.curate(tmp_path, pipeline(tmp_path))
     times = read[0] / made.counts["read"]["records"]
     print(f"text is read {times:.2f} times")
-    assert times <= 8
+    # spans of lines; cut, edit and signatures; the sample (all of so small a corpus); tokens; documents
+    assert times <= 5
 
 
 # -- partition files ---------------------------------------------------------------------------------------------------
