@@ -17,7 +17,7 @@ import numpy as np
 
 from curation.safety.pii import presidio_engine
 from curation.safety.pii.number_context import find_nobodys, word_hashes
-from curation.safety.pii.phone_numbers import MAX_TRIES, find_phone_numbers
+from curation.safety.pii.telephone.phone_numbers import MAX_TRIES, find_phone_numbers
 from curation.safety.pii.window_kernel import ENTITIES, character_classes, find_windows
 
 _EMAIL, _PHONE = ENTITIES.index("EMAIL_ADDRESS"), ENTITIES.index("PHONE_NUMBER")
