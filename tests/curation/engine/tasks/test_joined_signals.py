@@ -1,4 +1,4 @@
-"""A global step's features and its last stage run in the map phases around it: same results, and texts are read less."""
+"""A global step's features and its last stage run in the map phases around it: same results, texts are read less."""
 
 from __future__ import annotations
 
