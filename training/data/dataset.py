@@ -10,8 +10,10 @@ remains for each. None of this is state: another process, or the same one later,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -37,6 +39,11 @@ FIRST_LOCATED, LOCATED_AHEAD = 64, 8192
 Location = tuple[DomainStream, int, int, int, int, int, int, int]
 
 
+def manifest_digest(manifest: Manifest) -> str:
+    """SHA-256 of a manifest, by which a run and a loader's state know their shards again."""
+    return hashlib.sha256(manifest.dumps()).hexdigest()
+
+
 class TokenDataset:
     """The training split under a seed. It holds open files and no reading state: every call is given the order log."""
 
@@ -48,7 +55,7 @@ class TokenDataset:
         Raises UserError for a domain that the shards do not have or that is smaller than a block.
         """
         split = manifest.splits.get("train", {})
-        self.manifest = manifest
+        self.manifest, self.seed = manifest, seed
         self.domains: dict[str, DomainStream] = {}
         self.orders: dict[str, DomainOrder] = {}
         self.cache = ExtentCache(cache_bytes)
@@ -76,6 +83,11 @@ class TokenDataset:
                 domain.by_extents = False
         self._prefetcher = Prefetcher()
         self._located: tuple[OrderLog, int, list[Location]] | None = None
+
+    @cached_property
+    def manifest_digest(self) -> str:
+        """SHA-256 of the manifest: which shards these are."""
+        return manifest_digest(self.manifest)
 
     def _locations(self, log: OrderLog, first: int, last: int) -> list[Location]:
         """Where sequences first..last-1 are."""
