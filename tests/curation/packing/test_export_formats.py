@@ -94,7 +94,7 @@ def test_datasets(run: Path, tmp_path: Path) -> None:
     assert loaded["url"][0].startswith("http://example.org/")
 
 
-@pytest.mark.parametrize("kind", ["nanogpt", "llmc", "megatron", "datasets"])
+@pytest.mark.parametrize("kind", ["nanogpt", "llmc", "megatron", "datasets", "mds", "litdata"])
 def test_no_file_is_written_over(run: Path, tmp_path: Path, kind: Any) -> None:
     """Least of all a hard link to a shard that a run still has."""
     manifest = shards.read_manifest(str(run))
