@@ -155,6 +155,10 @@ def open_reader(name: str, folder: Path) -> Callable[[], Any]:
 
         return random_places
     if name == "gristmill":
+        from training.data.open_dataset import dataset
+
+        return dataset(str(folder / "shards"), seq_len=T, global_batch=BATCH, max_epochs=1e9).__next__
+    if name == "internal":
         from curation.shards import read_manifest
         from training.data.data_order import OrderLog
         from training.data.dataset import TokenDataset
