@@ -6,7 +6,7 @@ already, as those of the loader are. Resuming is `skip_to`: what the Trainer ski
 
 import sys
 
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 import training
 
@@ -44,6 +44,7 @@ def main(run: str, out: str, steps: int = 4, resume: bool = False) -> Trainer:
         logging_steps=1, save_steps=2, save_only_model=False, ignore_data_skip=True, report_to=[], seed=17,
         lr_scheduler_type="constant", disable_tqdm=True,
     )  # fmt: skip
+    set_seed(options.seed)
     loader = training.dataset(
         run, seq_len=64, global_batch=8, accumulation=options.gradient_accumulation_steps,
         rank=options.process_index, world=options.world_size, transform=as_inputs,

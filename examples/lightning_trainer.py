@@ -24,7 +24,7 @@ class Module(pl.LightningModule):
 
     def training_step(self, batch, _):
         loss = self.model(*batch.tensors, batch.position_ids) / (batch.targets != -100).sum()
-        self.losses.append(float(loss))
+        self.losses.append(loss.item())
         self.read.append(batch.step)
         return loss
 
@@ -34,6 +34,7 @@ class Module(pl.LightningModule):
 
 def main(run: str, out: str, steps: int = 4, resume: str | None = None) -> Module:
     """Trains to `steps` and saves OUT/last.ckpt; `resume`: a checkpoint to go on from."""
+    torch.manual_seed(17)
     trainer = pl.Trainer(
         max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,

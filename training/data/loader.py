@@ -113,7 +113,9 @@ class TokenLoader(IterableDataset[Any]):
         first, last = self.log.step_range(step)
         begin, end = rank_slices(last - first, self.world, self.accumulation, self.rank)[number]
         batch = self.data.batch(self.log, first + begin, first + end)
-        batch = replace(batch, step=step, ends_step=number == self.accumulation - 1)
+        # other loops call `targets.view(-1)`, which views of one array, shifted by one, do not allow
+        tokens, targets = batch.tokens.contiguous(), batch.targets.contiguous()
+        batch = replace(batch, tokens=tokens, targets=targets, step=step, ends_step=number == self.accumulation - 1)
         made = batch if self.transform is None else self.transform(batch)
         return _pinned(made) if self.pin_memory else made
 
