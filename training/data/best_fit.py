@@ -12,6 +12,7 @@ a block do not depend on the sequence length.
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.data.batch import IGNORE_INDEX
+from training.data.mix_table import Ints
 from training.data.token_streams import DomainStream
 
 Piece = tuple[int, int]  # a half-open range of a shard's tokens, within one document
@@ -94,6 +97,22 @@ class BestFitPacker:
             return whole
         return pack(whole, length)[offset % order.block // length]
 
+    def read_sequence(
+        self, epoch: int, shard: int, start: int, rows: tuple[Ints, Ints, Ints], masked: frozenset[str]
+    ) -> None:
+        """Writes a sequence into rows of tokens, targets and documents [T]; `masked` documents get no targets."""
+        tokens, targets, documents = rows
+        stream, at = self.domain.shard(shard), 0
+        for number, (begin, end) in enumerate(self.pieces(epoch, shard, start, len(tokens))):
+            read = self.domain.read_tokens(epoch, shard, begin, end - begin + 1)
+            here = slice(at, at + end - begin)
+            tokens[here], targets[here], documents[here] = read[:-1], read[1:], number
+            if masked:
+                row = int(np.searchsorted(stream.offsets, begin, side="right")) - 1
+                if stream.documents.column("doc_id")[row].as_py().hex() in masked:
+                    targets[here] = IGNORE_INDEX
+            at = here.stop
+
     def _range(self, shard: int, first: int, last: int) -> list[list[Piece]]:
         key = (shard, first)
         if key not in self._packed:
@@ -102,7 +121,7 @@ class BestFitPacker:
             offsets = self.domain.shard(shard).offsets
             low, high = np.searchsorted(offsets, (first + 1, last)).tolist()
             edges = [first, *offsets[low:high].tolist(), last]
-            pieces = list(zip(edges[:-1], edges[1:], strict=True))
+            pieces = list(itertools.pairwise(edges))
             self._packed[key] = bins = pack(pieces, size)
             while len(self._packed) > KEPT:
                 self._packed.popitem(last=False)
@@ -112,7 +131,6 @@ class BestFitPacker:
 
     def _count(self, pieces: Sequence[Piece], bins: Sequence[Sequence[Piece]], first: int, size: int) -> None:
         """Adds an extent's documents to the counts."""
-        needed = sum(-(-(end - begin) // size) for begin, end in pieces)
         in_stream = [((end - 1 - first) // size - (begin - first) // size + 1, end - begin) for begin, end in pieces]
         starts = np.array([begin for begin, _ in pieces])
         parts = np.zeros(len(pieces), np.int64)
@@ -120,7 +138,6 @@ class BestFitPacker:
             for begin, _ in content:
                 parts[np.searchsorted(starts, begin, side="right") - 1] += 1
         least = np.array([-(-(end - begin) // size) for begin, end in pieces])
-        assert needed == int(least.sum())
         self.counts.documents += len(pieces)
         self.counts.cut += int((parts > least).sum())
         self.counts.cut_by_stream += sum(n > -(-length // size) for n, length in in_stream)

@@ -21,6 +21,7 @@ import torch
 from curation.core.errors import UserError
 from curation.shards import Manifest
 from training.data.batch import IGNORE_INDEX, Batch, number_documents
+from training.data.best_fit import BestFitPacker
 from training.data.block_order import EXTENT_BYTES, EXTENTS_IN_GROUP, DomainOrder, sorted_unique
 from training.data.data_order import OrderLog
 from training.data.deleted_tokens import DeletedTokens
@@ -81,8 +82,13 @@ class TokenDataset:
             )
             for domain in self.domains.values():
                 domain.by_extents = False
+        self.packers: dict[str, BestFitPacker] = {}
         self._prefetcher = Prefetcher()
         self._located: tuple[OrderLog, int, list[Location]] | None = None
+
+    def pack_best_fit(self) -> None:
+        """From now on `batch` gives documents packed by best fit, where it gave the stream. Other reading stays."""
+        self.packers = {name: BestFitPacker(domain) for name, domain in self.domains.items()}
 
     @cached_property
     def manifest_digest(self) -> str:
@@ -157,6 +163,9 @@ class TokenDataset:
         deleted = self.deleted_tokens.any_deleted()
         places = self._locations(log, first, last)
         length = places[0][4]
+        if self.packers:
+            batch = self._packed_batch(places, frozenset(log.segment_at(first).masked))
+            return self.deleted_tokens.mask_targets(batch) if deleted else batch
         # one copy out of the file for both: targets are the tokens, shifted by one
         stream = np.empty((len(places), length + 1), np.int64)
         documents = np.zeros((len(places), length), np.int64)
@@ -179,6 +188,16 @@ class TokenDataset:
         if masked:
             batch = self._mask(batch, self.sequences(log, first, last), frozenset(masked))
         return self.deleted_tokens.mask_targets(batch) if deleted else batch
+
+    def _packed_batch(self, places: Sequence[Location], masked: frozenset[str]) -> Batch:
+        made = tuple(np.empty((len(places), places[0][4]), np.int64) for _ in range(3))
+        for row, (domain, epoch, shard, start, _, position, _, _) in enumerate(places):
+            if domain.remote:
+                domain.prefetch_group(epoch, position)
+            rows = (made[0][row], made[1][row], made[2][row])
+            self.packers[domain.name].read_sequence(epoch, shard, start, rows, masked)
+        tokens, targets, documents = map(torch.from_numpy, made)
+        return Batch(tokens, targets, documents, tuple(p[0].name for p in places))
 
     def _mask(self, batch: Batch, sequences: Sequence[TokenSequence], masked: frozenset[str]) -> Batch:
         targets = batch.targets.clone()

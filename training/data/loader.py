@@ -26,6 +26,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from curation.core.errors import UserError
 from training.data.batch import Batch
+from training.data.best_fit import PackingCounts
 from training.data.data_order import OrderLog
 from training.data.data_schedule import rank_slices
 from training.data.dataset import TokenDataset
@@ -44,6 +45,7 @@ class LoaderState:
     sequence: int  # the first sequence of that step
     seed: int
     manifest: str  # SHA-256 of the manifest
+    packing: str  # stream or best_fit
     order: dict[str, Any]  # the order log
 
 
@@ -120,6 +122,16 @@ class TokenLoader(IterableDataset[Any]):
         return _pinned(made) if self.pin_memory else made
 
     @property
+    def packing(self) -> str:
+        """`best_fit` or `stream`."""
+        return "best_fit" if self.data.packers else "stream"
+
+    @property
+    def packing_counts(self) -> dict[str, PackingCounts]:
+        """By domain, how many documents best fit has cut so far, and how many the stream would have; {} for stream."""
+        return {name: packer.counts for name, packer in self.data.packers.items()}
+
+    @property
     def step(self) -> int:
         """The optimizer step, from 0, of the next item."""
         return self._item // self.accumulation
@@ -150,7 +162,7 @@ class TokenLoader(IterableDataset[Any]):
         step, taken = divmod(self._item, self.accumulation)
         state = LoaderState(
             step, taken, self.world, self.accumulation, self.log.step_range(step)[0], self.data.seed,
-            self.data.manifest_digest, self.log.as_dict(),
+            self.data.manifest_digest, self.packing, self.log.as_dict(),
         )  # fmt: skip
         return dict(vars(state))
 
@@ -169,6 +181,11 @@ class TokenLoader(IterableDataset[Any]):
             raise UserError(
                 f"load_state_dict: this state is of {what}, and the loader reads {self.data.manifest.root} with seed "
                 f"{self.data.seed}; open the run and seed that it was saved with"
+            )
+        if saved.packing != self.packing:
+            raise UserError(
+                f"load_state_dict: this state is of packing={saved.packing!r} and the loader has {self.packing!r}; "
+                "with the other one an epoch would read some tokens twice and others never"
             )
         log = OrderLog.from_dict(saved.order)
         if self._reschedule is not None:

@@ -7,11 +7,12 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from curation.core import yaml_lines
+from curation.core.errors import UserError
 from curation.core.schema import validate
 from curation.shards import Manifest, read_manifest
 from training.config import DataConfig
@@ -36,6 +37,7 @@ def dataset(
     steps: int | None = None,
     max_epochs: float | None = None,
     shuffle_block: int | None = None,
+    packing: Literal["stream", "best_fit"] = "stream",
     masked: Iterable[str] = (),
     transform: Callable[[Batch], Any] | None = None,
     prefetch: int = 8,
@@ -55,6 +57,7 @@ def dataset(
     steps          where the loader ends [default: after max_epochs]
     max_epochs     how often a domain is read at most [default: the cap of the run's mix; without one there is no end]
     shuffle_block  tokens shuffled as a unit, a multiple of each seq_len [default: the longest seq_len]
+    packing        stream: documents end to end, cut where a sequence ends. best_fit: rearranged so that few are cut
     masked         doc_ids (hex) of documents that are not trained on
     transform      makes an item of a `Batch`, in the thread that reads ahead
     prefetch       items read ahead; 0 reads each when it is asked for
@@ -75,7 +78,11 @@ def dataset(
         config = config.model_copy(update={"max_epochs": math.inf})
     last = sys.maxsize if steps is None else steps
 
+    if packing not in ("stream", "best_fit"):
+        raise UserError(f"training.dataset: packing is {packing!r}, expected stream or best_fit")
     data, log, _ = new_data_order(manifest, config, seed, global_batch, last)
+    if packing == "best_fit":
+        data.pack_best_fit()
     if masked:
         log = log.with_masked(0, sorted(masked))
     if steps is None and cap is not None and math.isfinite(cap):
@@ -91,12 +98,22 @@ def dataset(
         prefetch=prefetch,
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
         transform=transform,
-        reschedule=partial(_reschedule, manifest, config, seed, global_batch, last),
+        reschedule=partial(_reschedule, manifest, config, seed, global_batch, last, packing),
     )
 
 
 def _reschedule(
-    manifest: Manifest, config: DataConfig, seed: int, batch: int, steps: int, log: OrderLog, sequence: int
+    manifest: Manifest,
+    config: DataConfig,
+    seed: int,
+    batch: int,
+    steps: int,
+    packing: str,
+    log: OrderLog,
+    sequence: int,
 ) -> tuple[TokenDataset, OrderLog]:
     """The data, and the log as it goes on from `sequence` under these settings."""
-    return resume_data_order(manifest, config, seed, batch, steps, log, sequence)[:2]
+    data, log, _ = resume_data_order(manifest, config, seed, batch, steps, log, sequence)
+    if packing == "best_fit":
+        data.pack_best_fit()
+    return data, log
