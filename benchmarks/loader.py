@@ -12,9 +12,10 @@ read all of a file there.
     nanogpt    the same with a memmap opened for every batch, as nanoGPT's get_batch does against its memory leak
     litdata    StreamingDataset with TokensLoader, shuffled     streaming   mosaicml's StreamingDataset, shuffled
     datasets   a memory-mapped Dataset of rows, shuffled        gristmill   a run's shards by training.dataset
-    internal   the same batches from TokenDataset.batch, without loader and thread
+    internal   the same batches from TokenDataset.batch       inline      training.dataset without its thread
 
-The goal for gristmill is 0.9 of internal, and 50 ms for the first batch.
+The goal for inline and gristmill is 0.9 of internal, and 50 ms for the first batch. This loop does nothing with a batch,
+so a thread that reads ahead can only cost here.
 
 Peers are in the extra `bench`. litdata and mosaicml-streaming want other versions of what Gristmill needs, so they go
 into an environment of their own, and a peer that is not installed is skipped with a line:
@@ -43,7 +44,7 @@ from benchmarks import loader_formats
 from benchmarks.loader_formats import BATCH, PEERS, T, open_reader, write_shards
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTENDERS = ("plain", "nanogpt", *PEERS, "internal", "gristmill")
+CONTENDERS = ("plain", "nanogpt", *PEERS, "internal", "inline", "gristmill")
 WARM, TIMED, COLD = 300, 3000, 1000  # batches
 WRITERS = {
     "litdata": loader_formats.write_litdata,
@@ -64,7 +65,7 @@ def measure(name: str, folder: Path, cold: bool) -> dict[str, float]:
     import numpy as np
     import torch  # noqa: F401  imported before memory is counted
 
-    if name in ("gristmill", "internal"):
+    if name in ("gristmill", "inline", "internal"):
         import training.data.open_dataset  # noqa: F401
     elif name in PEERS:
         __import__(name)

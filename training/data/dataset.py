@@ -166,24 +166,26 @@ class TokenDataset:
         if self.packers:
             batch = self._packed_batch(places, frozenset(log.segment_at(first).masked))
             return self.deleted_tokens.mask_targets(batch) if deleted else batch
-        # one copy out of the file for both: targets are the tokens, shifted by one
-        stream = np.empty((len(places), length + 1), np.int64)
+        # targets are the tokens, shifted by one; both are copied, since other loops call `targets.view(-1)`
+        inputs = np.empty((len(places), length), np.int64)
+        following = np.empty_like(inputs)
         documents = np.zeros((len(places), length), np.int64)
         for row, (domain, epoch, shard, start, _, position, begin, end) in enumerate(places):
             if domain.remote:
                 domain.prefetch_group(epoch, position)
                 sequence = domain.read_sequence(first + row, epoch, shard, start, length)
-                stream[row] = sequence.tokens
+                inputs[row], following[row] = sequence.tokens[:-1], sequence.tokens[1:]
                 begins = sequence.document_starts[1:].tolist()
                 if begins:
                     number_documents(documents[row], begins)
             else:
                 opened = domain.mapped[shard]  # `_rows` has opened it
-                stream[row] = opened.tokens[start : start + length + 1]
+                inputs[row] = opened.tokens[start : start + length]
+                following[row] = opened.tokens[start + 1 : start + length + 1]
                 if begin < end:
                     number_documents(documents[row], (opened.offsets[begin:end] - start).tolist())
-        tokens, numbers = torch.from_numpy(stream), torch.from_numpy(documents)
-        batch = Batch(tokens[:, :-1], tokens[:, 1:], numbers, tuple([p[0].name for p in places]))
+        tensors = map(torch.from_numpy, (inputs, following, documents))
+        batch = Batch(*tensors, tuple([p[0].name for p in places]))
         masked = log.segment_at(first).masked
         if masked:
             batch = self._mask(batch, self.sequences(log, first, last), frozenset(masked))

@@ -77,6 +77,7 @@ class TokenLoader(IterableDataset[Any]):
         self.prefetch, self.pin_memory, self.transform = prefetch, pin_memory, transform
         self._reschedule = reschedule
         self._item, self._stride = 0, 1  # step × accumulation + pass of the next item; every how many-th is read
+        self._slices: dict[int, list[tuple[int, int]]] = {}  # of this rank, by the size of a global batch
         self._ahead: _ReadAhead | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -113,11 +114,11 @@ class TokenLoader(IterableDataset[Any]):
     def _read(self, item: int) -> Any:
         step, number = divmod(item, self.accumulation)
         first, last = self.log.step_range(step)
-        begin, end = rank_slices(last - first, self.world, self.accumulation, self.rank)[number]
+        if last - first not in self._slices:
+            self._slices[last - first] = rank_slices(last - first, self.world, self.accumulation, self.rank)
+        begin, end = self._slices[last - first][number]
         batch = self.data.batch(self.log, first + begin, first + end)
-        # other loops call `targets.view(-1)`, which views of one array, shifted by one, do not allow
-        tokens, targets = batch.tokens.contiguous(), batch.targets.contiguous()
-        batch = replace(batch, tokens=tokens, targets=targets, step=step, ends_step=number == self.accumulation - 1)
+        batch = replace(batch, step=step, ends_step=number == self.accumulation - 1)
         made = batch if self.transform is None else self.transform(batch)
         return _pinned(made) if self.pin_memory else made
 
