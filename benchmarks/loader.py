@@ -14,8 +14,8 @@ read all of a file there.
     datasets   a memory-mapped Dataset of rows, shuffled        gristmill   a run's shards by training.dataset
     internal   the same batches from TokenDataset.batch       inline      training.dataset without its thread
 
-The goal for inline and gristmill is 0.9 of internal, and 50 ms for the first batch. This loop does nothing with a batch,
-so a thread that reads ahead can only cost here.
+The goal for inline and gristmill is 0.9 of internal, and 50 ms for the first batch. This loop does nothing with a
+batch, so a thread that reads ahead can only cost here.
 
 Peers are in the extra `bench`. litdata and mosaicml-streaming want other versions of what Gristmill needs, so they go
 into an environment of their own, and a peer that is not installed is skipped with a line:
