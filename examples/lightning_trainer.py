@@ -33,7 +33,7 @@ class Module(pl.LightningModule):
 
 
 def main(run: str, out: str, steps: int = 4, resume: str | None = None) -> Module:
-    """Trains to `steps` and saves OUT/last.ckpt; `resume`: a checkpoint to go on from."""
+    """Trains to `steps` and saves OUT/last.ckpt; `resume`: a checkpoint to resume from."""
     torch.manual_seed(17)
     trainer = pl.Trainer(
         max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,

@@ -32,7 +32,7 @@ class GPT(nn.Module):
         self.head = nn.Linear(width, vocab)
 
     def forward(self, tokens, targets, documents, position_ids):
-        """The summed loss of all targets; -100 is none."""
+        """The summed loss of all targets; -100 marks those that are not trained on."""
         rows, length = tokens.shape
         mask = (documents[:, :, None] == documents[:, None, :]).tril()[:, None]
         x = self.tokens(tokens) + self.positions(position_ids)
@@ -63,7 +63,7 @@ def main(run: str, steps: int = 8) -> list[float]:
             optimizer.zero_grad()
             losses.append(total / count)
             total, count = 0.0, 0
-            # all of the data's state; `loader.load_state_dict` goes on from it, with any number of ranks
+            # all of the data's state; `loader.load_state_dict` resumes from it, with any number of ranks
             checkpoint = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "data": loader.state_dict()}
     assert checkpoint["data"]["step"] == steps
     return losses

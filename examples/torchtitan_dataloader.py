@@ -2,7 +2,7 @@
 
     python examples/torchtitan_dataloader.py RUN
 
-torchtitan's own loader asserts that the number of ranks has not changed since a checkpoint; this one goes on with any.
+torchtitan's own loader asserts that the number of ranks has not changed since a checkpoint; this one resumes with any.
 """
 
 import sys
@@ -41,7 +41,7 @@ def main(run: str, steps: int = 4) -> None:
     went_on = torch.cat([next(rank)[0]["input"] for rank in ranks])
     expected = torch.cat([next(iterator)[0]["input"] for _ in range(2)])
     assert torch.equal(went_on, expected)
-    print("three ranks go on where one stopped")
+    print("three ranks resume where one stopped")
 
 
 if __name__ == "__main__":

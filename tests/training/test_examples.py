@@ -36,7 +36,7 @@ def test_a_loop_in_the_manner_of_nanogpt(corpus: Path) -> None:
 
 def test_torchtitan(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     example("torchtitan_dataloader").main(str(corpus))
-    assert "three ranks go on where one stopped" in capsys.readouterr().out
+    assert "three ranks resume where one stopped" in capsys.readouterr().out
 
 
 def test_torchdata_saves_and_loads_it(corpus: Path) -> None:

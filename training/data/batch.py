@@ -58,7 +58,7 @@ class Batch:
 
     @property
     def _starts(self) -> Tensor:
-        """Where a document begins, or goes on in a new sequence: bool [sequences, T]."""
+        """Where a document, or what a new sequence has of one, begins: bool [sequences, T]."""
         starts = torch.ones_like(self.documents, dtype=torch.bool)
         starts[:, 1:] = self.documents[:, 1:] != self.documents[:, :-1]
         return starts

@@ -6,7 +6,7 @@
 
 An item is one accumulation pass of one optimizer step: a `Batch`, or what `transform` makes of it. Which sequences that
 is, is computed from the step (data_order.py), so the state is a position and the order log, and any number of ranks or
-passes goes on from it. Our own trainer reads through the same loader.
+passes resumes from it. Our own trainer reads through the same loader.
 
 It follows the protocol of torchdata's StatefulDataLoader (`state_dict`, `load_state_dict`) and works inside that class
 and inside torch's DataLoader: with `batch_size=None`, each of their workers reads every n-th item.
@@ -168,7 +168,7 @@ class TokenLoader(IterableDataset[Any]):
         return dict(vars(state))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state, which any rank of any number of ranks has saved.
+        """Resumes from a state, which any rank of any number of ranks has saved.
 
         What was read by then stays as it was; from there on the settings of this loader apply (mix, sequence length,
         global batch, changes), and masked documents stay masked. A step whose passes were not all taken is begun again
@@ -196,7 +196,7 @@ class TokenLoader(IterableDataset[Any]):
             raise UserError(
                 f"load_state_dict: this state is of {saved.world} ranks × {saved.accumulation} passes, read by workers "
                 f"that each know their own part, and the loader has {self.world} × {self.accumulation}; with workers "
-                "only a state of one pass a step goes on at another number of ranks"
+                "only a state of one pass a step resumes at another number of ranks"
             )
         self._go(log, saved.step * self.accumulation + (saved.taken if same else 0))
 

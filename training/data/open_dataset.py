@@ -112,7 +112,7 @@ def _reschedule(
     log: OrderLog,
     sequence: int,
 ) -> tuple[TokenDataset, OrderLog]:
-    """The data, and the log as it goes on from `sequence` under these settings."""
+    """The data, and the log, which from `sequence` on follows these settings."""
     data, log, _ = resume_data_order(manifest, config, seed, batch, steps, log, sequence)
     if packing == "best_fit":
         data.pack_best_fit()
