@@ -47,6 +47,11 @@ def set_failpoint(hook: Failpoint | None) -> None:
     _failpoint = hook
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether an error is of the network or of an object store, and the same call may succeed later."""
+    return isinstance(error, (OSError, EOFError)) or type(error).__module__.startswith(("botocore", "aiohttp"))
+
+
 def is_remote(path: str) -> bool:
     """Whether a path names another filesystem than the local disk: s3://, gs://, hf://, memory://, ..."""
     return "://" in path and not path.startswith("file://")

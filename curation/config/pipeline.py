@@ -13,6 +13,7 @@ from pydantic import Field
 
 from curation.config.rules import ParsedRule
 from curation.config.where_condition import limit_rule
+from curation.core.resources import ORDINARY, Resources
 from curation.core.schema import Section
 from curation.core.yaml_lines import Path, YamlTree, escape_variables, lay_references
 from curation.step import GlobalStep, MapStep, Reader
@@ -130,6 +131,7 @@ class StepEntry:
     parsed: tuple[ParsedRule, ...]
     options: Mapping[str, Any]  # as in the file
     line: str  # file:line
+    resources: Resources = ORDINARY  # of a task that runs it
 
     @property
     def name(self) -> str:
@@ -166,6 +168,8 @@ class Pipeline:
                     continue
                 case ("steps", int(), "keep" | "where", *_):
                     continue  # below: a rule is stored with the condition that limits it
+                case ("steps", int(), "resources", *_):
+                    references[path] = text
                 case ("steps", int(i), _, *below):
                     references["steps", i, "options", *below] = text
                 case _:
@@ -207,6 +211,7 @@ class Pipeline:
                     "rules": dict(e.rules),
                     "scrubs": isinstance(e.step, MapStep) and e.step.scrubs,
                 }
+                | ({"resources": e.resources.model_dump(exclude_unset=True)} if e.resources != ORDINARY else {})
                 for e in self.steps
             ],
             "mix": self.mix.model_dump(),

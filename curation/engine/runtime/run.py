@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from curation.config import rules
 from curation.config.pipeline import Pipeline
 from curation.core.errors import DamagedFile, UserError
+from curation.core.resources import Resources
 from curation.engine.execution import damaged_files, executors, first_records, split_archives
 from curation.engine.execution.driver import CacheDamaged, Driver, disk_full, is_disk_full
 from curation.engine.execution.executors import Executor
@@ -96,7 +97,7 @@ def curate(
         with lock.hold(store):
             if not (finished and finished["done"]):
                 store.sweep()
-            start = _executor_factory(executor, address, workers)
+            start = _executor_factory(executor, address, workers, [e.resources for e in pipeline.steps])
             driver = Driver(store, start, progress or Silent(), plan.environment)
             try:
                 outcome = _run(driver, plan, limit, sample, allow_missing, allow_unreadable, check)
@@ -112,14 +113,14 @@ def curate(
 
 
 def _executor_factory(
-    executor: str | Callable[[], Executor], address: str | None, workers: int | None
+    executor: str | Callable[[], Executor], address: str | None, workers: int | None, needs: Sequence[Resources]
 ) -> Callable[[], Executor]:
     if callable(executor):
         return executor
     if executor == "inline":
         return executors.Inline
     if executor == "ray":
-        return lambda: executors.Ray(address, workers)
+        return lambda: executors.Ray(address, workers, needs)
     raise UserError(f"unknown executor {executor!r}: expected ray or inline")
 
 
@@ -246,7 +247,10 @@ def _run_global_step(phases: Phases, step: GlobalStep) -> None:
     )
     fingerprint = fingerprint_of([phases.plan.step_fingerprints[step.name], corpus.seed])
     heads = [c.partition(".")[0] for n, sql in step.expressions().items() for c in rules.parse(n, sql, "").columns]
-    made = phases.stages(step.name, fingerprint, step.stages(corpus), step.expressions(), [*step.reads, *heads], prior)
+    needs = next(e.resources for e in phases.plan.pipeline.steps if e.step is step)
+    made = phases.stages(
+        step.name, fingerprint, step.stages(corpus), step.expressions(), [*step.reads, *heads], prior, needs
+    )
     save_prior_run(phases.storage, step, corpus, made.tasks, made.reusable)
     phases.joins[step.name] = made
 
