@@ -14,6 +14,7 @@ from typing import Any
 
 from curation.config import rules
 from curation.config.pipeline import Pipeline
+from curation.core import published_tree
 from curation.core.errors import DamagedFile, UserError
 from curation.core.resources import Resources
 from curation.engine.execution import damaged_files, executors, first_records, split_archives
@@ -41,6 +42,8 @@ NAMES = (
     "pipeline.yaml", "cache", "generations", "generation.json", "pinned", "deleted_documents.jsonl",
     *(f"{tree}{suffix}" for tree in (publish.RESULT, publish.DECIDED) for suffix in ("", ".new", ".old")),
 )  # fmt: skip
+# On an object store also these (core/published_tree.py)
+REMOTE_NAMES = (published_tree.FOLDER, *map(published_tree.pointer, published_tree.TREES))
 # poison.jsonl is not among them: it is an input of a run, so that a replay may be given the list of another
 
 
@@ -131,7 +134,8 @@ def _check_same_pipeline(store: Storage, pipeline: Pipeline) -> None:
             f"{store.root} is a run of the pipeline {made.get('name')!r}, and this one is {pipeline.name!r}. Give "
             "another directory with --run, or the old name if it is the same pipeline changed."
         )
-    found = [] if store.exists("run.json") else [name for name in NAMES if store.exists(name)]
+    names = NAMES if store.local else (*NAMES, *REMOTE_NAMES)
+    found = [] if store.exists("run.json") else [name for name in names if store.exists(name)]
     if found:  # a run writes run.json first
         raise UserError(
             f"{store.root} holds {', '.join(found)}, and no run wrote {'it' if len(found) == 1 else 'them'}: there is "
