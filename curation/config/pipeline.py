@@ -67,12 +67,14 @@ class Shards(Section):
 
 
 class Engine(Section):
-    """Sizes of tasks and batches; the result does not depend on them."""
+    """Sizes of tasks and batches, on which the result does not depend, and the CPU level, on which it does."""
 
     task_bytes: Annotated[int, Field(ge=1 << 10)] | None = (
         None  # target size of a task, in stored bytes; null: by the input's size
     )
     batch_rows: Annotated[int, Field(gt=0, le=1 << 16)] = 256  # documents a step sees at once
+    # what all machines of the run have and none goes beyond (core/cpu_level.py); null: all must be like the driver's
+    cpu_level: Literal["x86-64-v2", "x86-64-v3", "x86-64-v4"] | None = None
 
 
 class File(Section):

@@ -166,8 +166,13 @@ class Ray:
     Tasks that take GPUs run in long-lived actors (ray_actors.py).
     """
 
-    def __init__(self, address: str | None = None, workers: int | None = None, needs: Sequence[Resources] = ()) -> None:
-        """needs   of all tasks of the run; raises UserError for one that a Ray of this machine alone cannot meet"""
+    def __init__(
+        self, address: str | None = None, workers: int | None = None, needs: Sequence[Resources] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """needs      of all tasks of the run; raises UserError for one that a Ray of this machine alone cannot meet
+        variables  of the environment that workers start with; this process has them
+        """
         import ray
 
         self._ray: Any = ray
@@ -188,8 +193,10 @@ class Ray:
         self._slots, self._asked = 0, 0.0
         self._left_out: list[str] = []  # ids of nodes
         self._needs = ORDINARY
+        own = self._ours and address is None  # its workers inherit what this process has
+        self._variables = {} if own else dict(variables or {})
         self._actors: ActorPool | None = None
-        if self._ours and address is None:
+        if own:
             for wanted in needs:
                 if self._fitting(wanted) == 0:
                     most = self._largest_node()
@@ -249,6 +256,8 @@ class Ray:
         if self._largest and memory > (self._needs.memory_bytes or 0):
             memory = max(min(memory, self._largest), self._needs.memory_bytes or 0)
         options: dict[str, Any] = {"memory": memory, "num_cpus": self._needs.cpus}
+        if self._variables:
+            options["runtime_env"] = {"env_vars": self._variables}
         if self._left_out:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(self._left_out)})"}
         if self._needs.gpus:

@@ -128,14 +128,15 @@ def make_plan(pipeline: Pipeline, *, limit: int | None = None, sample: float | N
             break
     writers = [fingerprints.module_code(fingerprints.module_file(name)) for name in _WRITERS]
     scrub = own[scrubber.name] if scrubber is not None else None
-    base = storage.fingerprint([fingerprints.environment(writers[:1]), scrub])
+    level = pipeline.engine.cpu_level
+    base = storage.fingerprint([fingerprints.environment(writers[:1], level), scrub])
     sources = [Source(s.reader, s.root, s.collection, s.domain) for s in pipeline.sources]
     files = [_files(s.name, s.root, s.path) for s in pipeline.sources]
     refuse_duplicate_files(pipeline.sources, files)
     excluded = read_exclude_lists(pipeline.exclude)
     plan = Plan(
         pipeline, [], {s.name: pa.struct(list(s.signals)) for s in steps}, scrubber, scrub_before, sources, files, "",
-        base, excluded, own, fingerprints.environment([*writers, *_used_code(pipeline)]),
+        base, excluded, own, fingerprints.environment([*writers, *_used_code(pipeline)], level),
     )  # fmt: skip
     plan.segments = _segments(plan, base)
     if pipeline.quantiles:

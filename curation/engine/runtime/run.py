@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from curation.config import rules
 from curation.config.pipeline import Pipeline
-from curation.core import published_tree
+from curation.core import cpu_level, published_tree
 from curation.core.errors import DamagedFile, UserError
 from curation.core.resources import Resources
 from curation.engine.execution import damaged_files, executors, first_records, split_archives
@@ -80,6 +80,9 @@ def curate(
     """
     started = time.monotonic()
     fingerprints.check_utf8()
+    level = pipeline.engine.cpu_level
+    if level is not None:
+        cpu_level.require(level, fingerprints.cpu_features())
     store = Storage(run_dir)
     _check_same_pipeline(store, pipeline)
     pipeline = generations.apply_deletions(store, pipeline)
@@ -100,7 +103,8 @@ def curate(
         with lock.hold(store):
             if not (finished and finished["done"]):
                 store.sweep()
-            start = _executor_factory(executor, address, workers, [e.resources for e in pipeline.steps])
+            needs = [e.resources for e in pipeline.steps]
+            start = _executor_factory(executor, address, workers, needs, cpu_level.variables(level) if level else {})
             driver = Driver(store, start, progress or Silent(), plan.environment)
             try:
                 outcome = _run(driver, plan, limit, sample, allow_missing, allow_unreadable, check)
@@ -116,14 +120,18 @@ def curate(
 
 
 def _executor_factory(
-    executor: str | Callable[[], Executor], address: str | None, workers: int | None, needs: Sequence[Resources]
+    executor: str | Callable[[], Executor],
+    address: str | None,
+    workers: int | None,
+    needs: Sequence[Resources],
+    variables: Mapping[str, str],
 ) -> Callable[[], Executor]:
     if callable(executor):
         return executor
     if executor == "inline":
         return executors.Inline
     if executor == "ray":
-        return lambda: executors.Ray(address, workers, needs)
+        return lambda: executors.Ray(address, workers, needs, variables)
     raise UserError(f"unknown executor {executor!r}: expected ray or inline")
 
 
