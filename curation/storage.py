@@ -24,9 +24,9 @@ from typing import IO, Any
 import fsspec
 from fsspec.core import url_to_fs
 
+from curation.checksummed_file import Checksummed
 from curation.core import checked_json, published_tree
 from curation.core.atomic_files import fsync
-from curation.core.checksummed_file import Checksummed
 from curation.core.errors import DamagedFile, UserError
 from curation.core.packages import describe_missing
 from curation.core.relative_paths import check_relative

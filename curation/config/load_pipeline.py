@@ -20,13 +20,13 @@ from curation.config import rules
 from curation.config.catalogue import READERS, STEPS
 from curation.config.overrides import BESIDE_STEP, apply_overrides
 from curation.config.pipeline import FILES, File, Mix, Pipeline, Source, SourceFile, StepEntry, Tokenizer
+from curation.config.resources import ORDINARY, Resources
 from curation.config.step_options import anchor, build, find_class, user_target
 from curation.config.where_condition import limit_rule
 from curation.core import yaml_lines
 from curation.core.errors import UserError
 from curation.core.packages import require
 from curation.core.renamed_keys import PIPELINE_KEYS, refuse_renamed
-from curation.core.resources import ORDINARY, Resources
 from curation.core.schema import nearest, validate
 from curation.core.yaml_lines import Path, YamlTree
 from curation.step import GlobalStep, MapStep

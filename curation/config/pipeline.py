@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from curation.config.resources import ORDINARY, Resources
 from curation.config.rules import ParsedRule
 from curation.config.where_condition import limit_rule
-from curation.core.resources import ORDINARY, Resources
 from curation.core.schema import Section
 from curation.core.yaml_lines import Path, YamlTree, escape_variables, lay_references
 from curation.step import GlobalStep, MapStep, Reader

@@ -2,7 +2,7 @@
 
 Crashes at every boundary: tests/curation/engine/runtime/test_crash.py. A real S3 protocol server: test_s3.py beside it.
 
-Covers: curation/core/checksummed_file.py
+Covers: curation/checksummed_file.py
 """
 
 from __future__ import annotations

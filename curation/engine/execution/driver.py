@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from curation.config.resources import ORDINARY, Resources
 from curation.core.errors import DamagedFile, UserError
 from curation.core.local_ray import ray_directory
-from curation.core.resources import ORDINARY, Resources
 from curation.engine.execution.event_log import EventLog
 from curation.engine.execution.executors import (
     TASK_MEMORY,

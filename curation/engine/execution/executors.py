@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from curation.config.resources import ORDINARY, Resources
 from curation.core.errors import UserError
 from curation.core.local_ray import start_local_ray
-from curation.core.resources import ORDINARY, Resources
 from curation.engine.execution.ray_actors import ActorPool
 from curation.engine.planning import fingerprints
 from curation.storage import Storage

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from curation import storage
+from curation.config.resources import ORDINARY, Resources
 from curation.config.rules import Quantile
-from curation.core.resources import ORDINARY, Resources
 from curation.engine.execution.driver import Driver, Phase
 from curation.engine.execution.failure_limit import FailureLimit
 from curation.engine.execution.poison_list import PoisonList

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curation import storage
-from curation.core.resources import Resources
+from curation.config.resources import Resources
 from curation.engine.execution import damaged_files
 from curation.engine.execution.driver import Driver, Phase
 from curation.engine.execution.executors import Function

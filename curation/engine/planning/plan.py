@@ -20,11 +20,11 @@ import pyarrow as pa
 from curation import storage
 from curation.config import rules
 from curation.config.pipeline import Pipeline
+from curation.config.resources import ORDINARY, Resources
 from curation.config.rules import ParsedRule, Quantile
 from curation.core import imported_code
 from curation.core.errors import UserError
 from curation.core.imported_code import ImportedCode
-from curation.core.resources import ORDINARY, Resources
 from curation.engine.planning import fingerprints, prior_run
 from curation.engine.planning.duplicate_files import refuse_duplicate_files
 from curation.engine.planning.exclude_list import ExcludeList, read_exclude_lists

@@ -14,9 +14,9 @@ from typing import Any
 
 from curation.config import rules
 from curation.config.pipeline import Pipeline
+from curation.config.resources import Resources
 from curation.core import cpu_level, published_tree
 from curation.core.errors import DamagedFile, UserError
-from curation.core.resources import Resources
 from curation.engine.execution import damaged_files, executors, first_records, split_archives
 from curation.engine.execution.driver import CacheDamaged, Driver, disk_full, is_disk_full
 from curation.engine.execution.executors import Executor

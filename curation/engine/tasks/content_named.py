@@ -6,7 +6,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 
-from curation.core.checksummed_file import Checksummed
+from curation.checksummed_file import Checksummed
 from curation.storage import Storage, Written, digest
 
 

@@ -1,6 +1,6 @@
 """Resources of a step: phases of their own, tasks of that size on Ray, models loaded once an actor.
 
-Covers: curation/core/resources.py
+Covers: curation/config/resources.py
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from curation.config.load_pipeline import load_pipeline, load_stored_pipeline
+from curation.config.resources import Resources
 from curation.config.stored_pipeline import read_stored_pipeline
 from curation.core.errors import UserError
-from curation.core.resources import Resources
 from curation.engine.execution.executors import Ray
 from curation.engine.planning.plan import make_plan
 from curation.engine.runtime.run import curate
