@@ -38,7 +38,7 @@ if [ "${{SLURM_RESTART_COUNT:-0}}" -gt {job.restarts} ]; then
     echo "started again $SLURM_RESTART_COUNT times: the job ends" >&2
     exit 1
 fi
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)  # sed reads all: head would break the pipe
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{{print $1}}')
 port=$((20000 + SLURM_JOB_ID % 20000))   # two jobs on one machine need two
 export RAY_TMPDIR="${{TMPDIR:-/tmp}}/gm-$SLURM_JOB_ID"

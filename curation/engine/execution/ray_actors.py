@@ -80,7 +80,8 @@ class ActorPool:
         except self._ray.exceptions.RayTaskError:  # raised by the call; the actor lives
             return None
         except self._ray.exceptions.RayError as error:
-            return error
+            found: BaseException = error
+            return found
         return None
 
     def _give_up_one(self, ref: Any) -> list[tuple[Call, Any]]:
