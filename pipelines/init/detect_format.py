@@ -19,7 +19,14 @@ import pyarrow as pa
 
 from curation import document, storage
 from curation.input_files import InputFile
-from pipelines.init.text_forms import TextTable, documents_of, kind_of_wiki_dump, starts_as_gutenberg, text_table
+from pipelines.init.text_forms import (
+    TextTable,
+    documents_of,
+    holds_latex,
+    kind_of_wiki_dump,
+    starts_as_gutenberg,
+    text_table,
+)
 
 HEAD = 1 << 16  # decompressed bytes at the start of a file that are looked at
 RECORDS = 100  # records of a table whose values are looked at
@@ -46,8 +53,8 @@ _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
 class FileFormat:
     """What one source needs to read files: reader, format, mix domain, fields."""
 
-    read: str  # warc, text, gutenberg, epub, stackexchange or wikipedia
-    form: str  # warc, stackexchange, wikipedia, gutenberg, epub, jsonl, json, csv, tsv, parquet, arrow, text
+    read: str  # warc, text, gutenberg, epub, latex, stackexchange or wikipedia
+    form: str  # warc, stackexchange, wikipedia, gutenberg, epub, latex, jsonl, json, csv, tsv, parquet, arrow, text
     domain: str
     html: bool = False
     text: str = "text"
@@ -88,6 +95,8 @@ def detect_format(root: str, file: InputFile) -> FileFormat | str:
         return "empty"
     if head[:4] == b"PK\x03\x04" and (b"application/epub+zip" in head[:128] or suffix == ".epub"):
         return FileFormat("epub", "epub", "books", html=True)
+    if suffix in (".tex", ".ltx", ".latex") or holds_latex(head):
+        return FileFormat("latex", "latex", "papers")
     if binary := detect_binary_type(head):
         return binary
     if table := _DUMP.match(head):

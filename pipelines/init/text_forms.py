@@ -15,6 +15,7 @@ MAX_BOOK = 8 << 20
 _NUMBER = re.compile(r"[+-]?[\d.,:/ -]+\Z")
 _MAX_NAME = 64
 _WIKI = re.compile(r"\ufeff?\s*(?:<\?xml[^<>]*\?>\s*)?<mediawiki\s")
+_TEX_MEMBER = re.compile(rb"\.(?:tex|ltx)\x00|\d{7}\.gz\x00|\d{4}\.\d{4,5}\.gz\x00")
 _WIKI_INDEX = re.compile(r"(?:\d+:\d+:[^\n]+\n){2}")  # offset:page:title, of a multistream dump
 
 
@@ -73,6 +74,13 @@ def kind_of_wiki_dump(head: bytes) -> str | None:
     if not _WIKI.match(text):
         return None
     return "" if "<page>" in text else "another dump of MediaWiki than its pages"
+
+
+def holds_latex(head: bytes) -> bool:
+    """Whether a file's first bytes are an archive with LaTeX in it, or LaTeX without a suffix, as arXiv has them."""
+    if head[257:262] == b"ustar" or b"\x00" * 100 in head[:512]:
+        return _TEX_MEMBER.search(head) is not None
+    return head.lstrip()[:1] in (b"%", b"\\") and b"\\documentclass" in head
 
 
 def starts_as_gutenberg(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 A book becomes one HTML page for the step `extract`, which leaves out the readings of ruby and writes formulas in MathML
 as TeX. Each chapter is a record: the first has the document, the others become drops by rule `merged`, whose value is
-the document that they went into. A book that is longer than a page that `extract` reads is continued in another document.
+the document that they went into. A book longer than what `extract` reads of a page is continued in another document.
 
 Format: https://www.w3.org/TR/epub-33/.
 """

@@ -6,6 +6,7 @@ Covers: dataset_card.py, text_forms.py
 from __future__ import annotations
 
 import bz2
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -179,3 +180,18 @@ def test_epub_books(tmp_path: Path) -> None:
     (group,) = scan.groups
     assert (group.format.read, group.patterns, list(scan.left_out)) == ("epub", ["**/*.epub"], ["application/zip"])
     assert type(make_reader(group)).__name__ == "EpubReader"
+
+
+def test_latex_submissions_and_folders(tmp_path: Path) -> None:
+    from tests.curation.sources.latex.test_latex import FILES, SOUND, tar
+
+    (tmp_path / "2401.00001.tar.gz").write_bytes(SOUND)
+    (tmp_path / "arXiv_src_2401_001.tar").write_bytes(tar({"2401/2401.00001.gz": SOUND}))
+    (tmp_path / "2401.00002.gz").write_bytes(gzip.compress(FILES["main.tex"].encode()))
+    (tmp_path / "third.tex").write_text(FILES["third.tex"])
+    (tmp_path / "other.tar").write_bytes(tar({"a.txt": "text"}))
+    scan = scan_inputs([str(tmp_path)])
+    read_as = {g.format.read for g in scan.groups if "other" not in str(g.patterns)}
+    assert "latex" in read_as
+    (group,) = [g for g in scan.groups if g.format.read == "latex"]
+    assert type(make_reader(group)).__name__ == "LatexReader" and len(group.files) == 4

@@ -1,0 +1,119 @@
+"""Puts the files of a LaTeX submission together: finds the main file and follows what it inputs.
+
+Files are looked up by name among those of the submission alone, never on disk. Comments are taken out on the way, since
+a `\\input` in one is none.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass, field
+
+from curation.sources import charset
+from curation.sources.latex.macros import BUILT_IN, Definitions, expand
+from curation.sources.latex.plain_latex import to_text
+from curation.step import RecordError
+
+MAX_SOURCE = 1 << 25  # 32 MiB of text after all inputs
+MAX_INPUTS, MAX_DEPTH = 2000, 16
+_COMMENT = re.compile(r"((?:^|[^\\])(?:\\\\)*)%[^\n]*(?:\n[ \t]*)?", re.M)
+_INPUT = re.compile(
+    r"\\(?:(?:input|include|subfile|subfileinclude|loadglsentries)\s*\{\s*([^{}]{1,300}?)\s*\}|input\s+([^\s{}\\]{1,300})"
+    r"|(?:import|subimport|includefrom)\s*\{([^{}]{0,300})\}\s*\{([^{}]{1,300})\})"
+)
+_PACKAGES = re.compile(r"\\(?:usepackage|RequirePackage)\s*(?:\[[^\]]*\])?\s*\{([^{}]{1,1000})\}")
+_CONTROLS = dict.fromkeys([0, 1, 2, 3])
+_CLASS = re.compile(r"\\document(?:class|style)\b")
+_SUFFIXES = (".tex", ".ltx", ".latex")
+_NAMES = ("main", "ms", "paper", "article", "manuscript", "arxiv", "root")
+
+
+@dataclass
+class Document:
+    text: str
+    title: str
+    inputs: list[str] = field(default_factory=list)  # files that went in, in order, without the main file
+    missing: list[str] = field(default_factory=list)
+
+
+def is_source(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES)
+
+
+def main_file(files: dict[str, bytes]) -> str:
+    """The file that is typeset. Raises RecordError."""
+    sources = {name: _text(data) for name, data in files.items() if is_source(name) or len(files) == 1}
+    mains = [n for n, text in sources.items() if _CLASS.search(text) and r"\begin{document}" in text]
+    mains = mains or [n for n, text in sources.items() if _CLASS.search(text) or r"\begin{document}" in text]
+    if not mains:
+        raise RecordError("no main file: no file with \\documentclass")
+    inputs = {found for text in sources.values() for found in _INPUT.findall(text) for found in found[:2] if found}
+    apart = [n for n in mains if n not in inputs and posixpath.splitext(n)[0] not in inputs] or mains
+    stem = lambda name: posixpath.splitext(posixpath.basename(name))[0].lower()  # noqa: E731
+    return min(apart, key=lambda n: (n.count("/"), stem(n) not in _NAMES, -len(sources[n]), n))
+
+
+def read_document(files: dict[str, bytes], main: str) -> Document:
+    """The text of a submission. Raises RecordError."""
+    found = Document("", "")
+    definitions = Definitions(dict(BUILT_IN), {})
+    source = _follow(files, main, found, 0, [0])
+    if not re.search(r"\\begin\s*\{document\}", source) and not _CLASS.search(source):
+        raise RecordError("no \\begin{document}: it is not in the files of the submission")
+    for name in (n.strip() for names in _PACKAGES.findall(source) for n in names.split(",")):
+        if (path := _find(files, posixpath.dirname(main), name, (".sty",))) is not None:
+            expand(_without_comments(_text(files[path])), definitions)
+    preamble, begin, body = _partition(source, r"\\begin\s*\{document\}")
+    expand(preamble, definitions)
+    body = _partition(body if begin else source, r"\\end\s*\{document\}")[0]
+    body = expand(body, definitions)
+    if title := re.search(r"\\title\s*(?:\[[^\]]*\])?\s*\{((?:[^{}]|\{[^{}]*\}){1,1000})\}", preamble + body):
+        found.title = " ".join(to_text(expand(title[1], definitions), definitions).split())
+    found.text = to_text(body, definitions)
+    return found
+
+
+def _partition(text: str, pattern: str) -> tuple[str, str, str]:
+    found = re.search(pattern, text)
+    return (text[: found.start()], found[0], text[found.end() :]) if found else (text, "", "")
+
+
+def _text(data: bytes) -> str:
+    return charset.decode(data, html=False).text.replace("\r\n", "\n").translate(_CONTROLS)
+
+
+def _without_comments(text: str) -> str:
+    return _COMMENT.sub(r"\1", text)
+
+
+def _follow(files: dict[str, bytes], name: str, found: Document, depth: int, size: list[int]) -> str:
+    """A file with its inputs in their places."""
+    text = _without_comments(_text(files[name]))
+    size[0] += len(text)
+    if size[0] > MAX_SOURCE or len(found.inputs) > MAX_INPUTS or depth > MAX_DEPTH:
+        raise RecordError("inputs without end: a file that inputs itself, or more text than any document has")
+    text = text.partition(r"\endinput")[0]
+
+    def replace(match: re.Match[str]) -> str:
+        wanted = match[1] or match[2] or posixpath.join(match[3], match[4])
+        path = _find(files, posixpath.dirname(name), wanted, ("", ".tex", ".ltx", ".tikz", ".sty"))
+        if path is None:
+            path = _find(files, "", wanted, ("", ".tex", ".ltx", ".tikz", ".sty"))
+        if path is None or path.endswith(".bbl"):
+            if path is None:
+                found.missing.append(wanted)
+            return " "
+        if path not in found.inputs:
+            found.inputs.append(path)
+        return f"\n{_follow(files, path, found, depth + 1, size)}\n"
+
+    return _INPUT.sub(replace, text)
+
+
+def _find(files: dict[str, bytes], folder: str, name: str, suffixes: tuple[str, ...]) -> str | None:
+    for suffix in suffixes:
+        path = posixpath.normpath(posixpath.join(folder, name.strip().strip('"') + suffix))
+        if path in files:
+            return path
+    return None

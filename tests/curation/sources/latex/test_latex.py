@@ -1,0 +1,257 @@
+r"""The reader of LaTeX: macros expanded, every \input in its place, each file of a submission accounted for.
+
+Covers: macros.py, plain_latex.py, submission.py
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curation import document
+from curation.sources.latex import submission
+from curation.sources.latex.latex import LatexReader
+from curation.sources.latex.macros import BUILT_IN, Definitions, expand
+from curation.sources.latex.plain_latex import to_text
+from curation.step import InputSplit, RecordError, UnreadableFile
+
+MAIN = r"""\documentclass{article} % \input{never}
+\newcommand{\mill}[2][grain]{\mathrm{grind}_{#1}(#2)}
+\input{macros}
+\title{On \emph{Mills}}
+\begin{document}
+\maketitle
+\section{First}\label{s}
+A mill~\cite{x} is $\mill{x} < \RR$ (see \ref{s}). % a comment
+\input{sections/second}
+\include{third}
+\input{gone}
+\bibliography{refs}
+\end{document}
+never
+"""
+FILES = {
+    "main.tex": MAIN, "macros.tex": r"\def\RR{\mathbb{R}}", "sections/second.tex": "Second part.",
+    "third.tex": "Third part.",
+    "unused.tex": "Unused.", "refs.bib": "@book{x}", "figure.png": "\x89PNG",
+}  # fmt: skip
+
+
+def tar(files: dict[str, Any]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            data = data if isinstance(data, bytes) else data.encode()
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def read(root: Path, name: str) -> list[Any]:
+    part = InputSplit(name, (root / name).stat().st_size, "")
+    batches = LatexReader().read(part, str(root), collection="c", domain="d", rows=3)
+    return [row for batch in batches for row in batch.to_pylist()]
+
+
+def verdicts(rows: list[Any]) -> list[str]:
+    return ["kept" if r["drop"] is None else r["drop"]["rule"] for r in rows]
+
+
+TEXT = r"""First
+
+A mill is $\mathrm{grind}_{grain}(x) < \mathbb{R}$ (see). Second part.
+
+Third part."""
+
+
+@pytest.mark.parametrize("form", ["plain", "packed", "many", "folder"])
+def test_a_submission_is_a_document(tmp_path: Path, form: str) -> None:
+    if form == "folder":
+        for name, content in FILES.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(content)
+        (book,) = read(tmp_path, "main.tex")
+        assert verdicts(read(tmp_path, "third.tex")) == ["record_type"]
+    else:
+        one = gzip.compress(tar(FILES), mtime=0)
+        many = tar(
+            {
+                "2401/2401.00001.gz": one,
+                "2401/2401.00002.gz": gzip.compress(MAIN.encode()),
+                "2401/2401.00003.pdf": "%PDF-",
+            }
+        )
+        name = "2401.00001.tar"
+        (tmp_path / name).write_bytes({"plain": tar(FILES), "packed": one, "many": many}[form])
+        rows = read(tmp_path, name)
+        kept = [r for r in rows if r["drop"] is None]
+        book = kept[0]
+        merged = [r for r in rows[:5] if r["drop"] and r["drop"]["rule"] == "merged"]
+        assert len(merged) == 3 and {r["drop"]["value"] for r in merged} == {document.hex_id(book["doc_id"])}
+        assert verdicts(rows[:5]).count("record_type") == 1
+        assert verdicts(rows[5:]) == (["kept", "record_type"] if form == "many" else [])
+        assert book["url"] == "https://arxiv.org/abs/2401.00001"
+        assert len({r["doc_id"] for r in rows}) == len(rows)
+        assert LatexReader().original(book["source"], str(tmp_path)).decode() == MAIN
+    assert book["text"] == TEXT
+    meta = json.loads(book["meta"])
+    assert (meta["title"], meta["inputs"]) == ("On Mills", ["macros.tex", "sections/second.tex", "third.tex"])
+    assert meta["missing"] == ["gone"]
+
+
+CASES = {
+    "formulas": (r"a $x$ b \(y\) c \[z\label{e}\] d $$w$$ e", "a $x$ b $y$ c\n\n$$z$$\n\nd\n\n$$w$$\n\ne"),
+    "aligned": ("\\begin{align*}a &= b\\\\ c &= d\\end{align*}", "$$\\begin{aligned}a &= b\\\\ c &= d\\end{aligned}$$"),
+    "equation": (r"\begin{equation}\label{e} x_{1} \nonumber\end{equation}", "$$x_{1}$$"),
+    "text in a formula": (r"$x \text{ if $y$ holds}$ z", r"$x \text{ if $y$ holds}$ z"),
+    "words": (r"\textbf{Bold} \emph{it}, \"o \'{e} \c{c} \ss{} \& \% \$5 ``q'' a---b 1--2 x~y",
+        "Bold it, ö é ç ß & % $5 “q” a—b 1–2 x y"),
+    "lists": ("\\begin{itemize}\\item one\n\\item two\\begin{enumerate}\\item a\\item b\\end{enumerate}\\end{itemize}",
+              "- one\n- two\n  1. a\n  2. b"),
+    "a table": ("\\begin{tabular}{l|r}\\hline a & $b$ \\\\ \\hline c & d \\\\\\end{tabular}", "a | $b$\nc | d"),
+    "captions": ("\\begin{figure}[t]\\includegraphics{x}\\caption{A \\emph{m}.}\\label{f}\\end{figure}", "A m."),
+    "footnotes and links": (r"A\footnote{note} \href{http://x}{link} \url{http://y}", "A (note) link http://y"),
+    "left out": ("A\n\\begin{thebibliography}{9}\\bibitem{x} B\\end{thebibliography}\\vspace{1cm}\\label{x} C",
+        "A C"),
+    "verbatim": ("\\begin{verbatim}\n  if $x$ {\n\\end{verbatim}\\verb|a{b|", "if $x$ {\n\na{b"),
+    "theorems": ("\\newtheorem{thm}[x]{Theorem}\\begin{thm}[Miller] T.\\end{thm}\\begin{proof}P.\\end{proof}",
+                 "Theorem (Miller). T.\n\nProof. P."),
+    "macros": (r"\newcommand\a[1]{(#1)}\def\b#1#2{#2#1}\a{\b xy} \renewcommand{\a}{z}\a{} \a b", "(yx) z z b"),
+    "operators": (r"\DeclareMathOperator{\grind}{grind}$\grind x$", r"$\operatorname{grind} x$"),
+    "in text and formula": (r"\newcommand{\N}{\ensuremath{\mathbb{N}}}The \N{} and $\N$.",
+        r"The $\mathbb{N}$ and ${\mathbb{N}}$."),
+    "programs stay": (r"\def\p{\ifx\a\b c\fi}A \p B", "A B"),
+    "not closed": (r"A $x and \begin{equation} y {", "A $x and y"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_latex_becomes_text(name: str) -> None:
+    source, text = CASES[name]
+    definitions = Definitions(dict(BUILT_IN), {})
+    assert to_text(expand(source, definitions), definitions) == text
+
+
+HOSTILE = {
+    "braces": "{" * 50_000, "dollars": "$" * 50_001, "begin": r"\begin{equation}" * 5000, "items": r"\item[" * 2000,
+    "groups": r"\section{" * 3000, "definitions": r"\newcommand{\a}" * 5000, "accents": "\\'" * 30_000,
+        "tildes": "~" * 30_000,
+    "lists": r"\begin{itemize}" * 5000, "options": r"\x[" * 2000, "tables": r"\begin{tabular}{" * 5000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_sources_end(name: str) -> None:
+    definitions = Definitions({}, {})
+    to_text(expand(HOSTILE[name], definitions), definitions)
+
+
+@pytest.mark.parametrize("source", [r"\def\a{\a\a}\a", r"\def\a#1{\a{#1#1}}\a x", r"\def\a{\b}\def\b{\a}\a"])
+def test_macros_without_end_are_an_error(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curation.sources.latex.macros.FREE_GROWTH", 5000)
+    with pytest.raises(RecordError, match="without end"):
+        expand(source, Definitions({}, {}))
+
+
+def edited(name: str, old: str, new: str) -> Callable[[], bytes]:
+    def make() -> bytes:
+        assert old in FILES[name]
+        return tar(FILES | {name: FILES[name].replace(old, new)})
+
+    return make
+
+
+def without(*names: str) -> Callable[[], bytes]:
+    return lambda: tar({k: v for k, v in FILES.items() if k not in names})
+
+
+SOUND = gzip.compress(tar(FILES), mtime=0)
+KINDS = ("kept", "merged", "record_type", "unreadable", "empty")
+DAMAGED: dict[str, tuple[Callable[[], bytes], tuple[int, ...]]] = {
+    "cut off": (lambda: SOUND[:300], (0, 0, 0, 1, 0)),
+    "cut at its end": (lambda: SOUND[:-5], (0, 0, 0, 1, 0)),
+    "broken bytes": (lambda: SOUND[:80] + b"\x00\xff" * 20 + SOUND[120:], (0, 0, 0, 1, 0)),
+    "a tar that is cut off": (lambda: tar(FILES)[:1300], (0, 0, 0, 1, 0)),
+    "no main file": (without("main.tex"), (0, 0, 0, 4, 0)),
+    "no sources": (without(*(n for n in FILES if n.endswith("tex"))), (0, 0, 0, 1, 0)),
+    "an input missing": (without("third.tex"), (1, 2, 1, 0, 0)),
+    "no macros": (without("macros.tex"), (1, 2, 1, 0, 0)),
+    "an input of itself": (edited("third.tex", "Third", "\\input{third}"), (0, 0, 0, 5, 0)),
+    "inputs in a circle": (edited("third.tex", "Third", "\\input{main}"), (0, 0, 0, 5, 0)),
+    "an input outside": (edited("third.tex", "Third", "\\input{../../etc/passwd}"), (1, 3, 1, 0, 0)),
+    "no end": (edited("main.tex", "\\end{document}", ""), (1, 3, 1, 0, 0)),
+    "no beginning": (edited("main.tex", "\\begin{document}", ""), (1, 3, 1, 0, 0)),
+    "no class": (edited("main.tex", "\\documentclass{article}", ""), (1, 3, 1, 0, 0)),
+    "nothing in it": (edited("main.tex", MAIN, "\\documentclass{a}\\begin{document}\\end{document}"), (0, 0, 4, 0, 1)),
+    "braces not closed": (edited("main.tex", "{First}", "{First"), (1, 3, 1, 0, 0)),
+    "environments nested wrongly": (edited("third.tex", "Third", "\\begin{a}\\begin{b}\\end{a}\\end{b}"),
+        (1, 3, 1, 0, 0)),
+    "another charset": (lambda: tar(FILES | {"third.tex": "Mühle".encode("latin-1")}), (1, 3, 1, 0, 0)),
+    "macros without end": (edited("macros.tex", "\\mathbb{R}", "\\RR\\RR"), (0, 0, 0, 5, 0)),
+    "two main files": (lambda: tar(FILES | {"other.tex": "\\documentclass{a}\\begin{document}B\\end{document}"}),
+        (1, 3, 2, 0, 0)),
+    "a PDF in place of a source": (lambda: tar({"2401/1.gz": gzip.compress(b"%PDF-1.4")}), (0, 0, 1, 0, 0)),
+    "a broken archive among others": (
+        lambda: tar({"2401/1.gz": b"\x1f\x8b\x08broken", "2401/2.gz": SOUND}), (1, 3, 1, 1, 0),
+    ),
+    "binary data": (lambda: bytes(range(256)) * 9, (0, 0, 0, 1, 0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damage_is_a_drop_with_its_reason(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curation.sources.latex.macros.FREE_GROWTH", 10_000)
+    make, wanted = DAMAGED[damage]
+    (tmp_path / "x.tar").write_bytes(make())
+    rows = read(tmp_path, "x.tar")
+    assert tuple(verdicts(rows).count(kind) for kind in KINDS) == wanted
+    assert all(r["drop"]["value"] for r in rows if r["drop"] and r["drop"]["rule"] != "empty")
+    assert len({r["doc_id"] for r in rows}) == len(rows)
+
+
+def test_the_rest_of_a_broken_archive_is_unread(tmp_path: Path) -> None:
+    data = tar({"2401/1.gz": SOUND, "2401/2.gz": SOUND})
+    (tmp_path / "x.tar").write_bytes(data[: 1024 + len(SOUND) // 512 * 512])
+    with pytest.raises(UnreadableFile):
+        read(tmp_path, "x.tar")
+
+
+def test_the_source_of_a_book(data: Path) -> None:
+    r"""Inputs counted by their commands; outside of formulas no command and no brace is left."""
+    root = data / "sources" / "latex"
+    rows = read(root, "book-source.tar.gz")
+    with tarfile.open(root / "book-source.tar.gz") as archive:
+        texts = {m.name.removeprefix("./"): archive.extractfile(m).read().decode() for m in archive if m.isfile()}  # type: ignore[union-attr]
+    sources = {name for name in texts if name.endswith(".tex")}
+    named = {
+        n if n.endswith(".tex") else f"{n}.tex"
+        for name in ("main.tex", "front.tex", "back.tex")
+        for n in re.findall(r"^[^%\n]*?\\(?:input|include)\{([^}]+)\}", texts[name], re.M)
+    }
+    kept = [r for r in rows if r["drop"] is None]
+    meta = json.loads(kept[0]["meta"])
+    assert len(rows) == len(sources) and len(kept) == 1 and meta["main"] == "main.tex"
+    assert set(meta["inputs"]) == named & sources
+    assert {n if n.endswith(".tex") else f"{n}.tex" for n in meta["missing"]} == named - sources
+    assert verdicts(rows).count("merged") == len(meta["inputs"])
+    text = kept[0]["text"]
+    prose, depth, inside = "", 0, False
+    for part in re.split(r"(\\\\.|\$\$|[${}])", text):
+        inside ^= part in ("$", "$$") and depth == 0
+        depth += (part == "{") - (part == "}") if inside else 0
+        prose += "" if inside else part
+    assert len(re.findall(r"\\[A-Za-z]+|[{}]", prose)) < 20 and text.count("$") > 9000
+    titles = [
+        t for name in ("basics.tex", "logic.tex") for t in re.findall(r"^\\section\{([\w ]+)\}", texts[name], re.M)
+    ]
+    assert len(titles) > 9 and all(f"\n\n{title}\n\n" in text for title in titles) and "Proof. " in text
+    assert submission.main_file({k: v.encode() for k, v in texts.items()}) == "main.tex"
