@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import collections
 import re
+from collections.abc import Iterator
 
 from curation.extract.blocks import PageBlocks
 
-_TYPES = (re.compile(r'"@type"\s*:\s*\[?\s*"(\w+)'), re.compile(r"itemtype=[\"']?https?://schema\.org/(\w+)"))
+# What a type begins with, and the rest of it: finding the first takes a tenth of the time of a pattern for both
+_TYPES = (
+    ('"@type"', re.compile(r'"@type"\s*:\s*\[?\s*"(\w+)')),
+    ("itemtype=", re.compile(r"itemtype=[\"']?https?://schema\.org/(\w+)")),
+)
 _META = re.compile(r"<meta\s[^>]*(?:og:type|[\"']generator[\"'])[^>]*>", re.I)
+_META_WORDS = ("og:type", "generator", "Generator", "GENERATOR")
+_HEAD_CHARS = 1 << 16  # in which meta tags are looked for
 _KINDS = {
     "forum": re.compile(r"DiscussionForumPosting|QAPage|Question|Comment(?!Action)"),
     "product": re.compile(r"Product|ProductGroup|ItemPage"),
@@ -31,8 +38,8 @@ _MAX_LINKED = 0.5  # share of a page's text in links; with more it is a listing
 
 def page_kind(html: str, page: PageBlocks) -> str:
     """The kind of a page."""
-    said = collections.Counter(found for pattern in _TYPES for found in pattern.findall(html))
-    meta = " ".join(_META.findall(html[: 1 << 16]))
+    said = collections.Counter(found for start, pattern in _TYPES for found in _find_all(html, start, pattern))
+    meta = " ".join(_meta_tags(html[:_HEAD_CHARS]))
     if _FORUM.search(meta) or any(_KINDS["forum"].fullmatch(t) for t in said if t != "Comment"):
         return "forum"
     if _DOCUMENTATION.search(meta):
@@ -43,8 +50,29 @@ def page_kind(html: str, page: PageBlocks) -> str:
     for kind in ("article", "listing"):
         if any(_KINDS[kind].fullmatch(t) for t in said) or (kind == "article" and 'content="article"' in meta):
             return kind
-    posts = collections.Counter(n for n in page.names if n and _POST.search(n))
-    if posts and max(posts.values()) >= _MIN_POSTS:
+    repeated = [names for names, n in collections.Counter(page.names).items() if n >= _MIN_POSTS]
+    if any(map(_POST.search, repeated)):
         return "forum"
     chars = sum(map(len, page.text))
     return "listing" if sum(page.link_chars) > _MAX_LINKED * chars else "article"
+
+
+def _find_all(text: str, start: str, pattern: re.Pattern[str]) -> Iterator[str]:
+    at = text.find(start)
+    while at >= 0:
+        if found := pattern.match(text, at):
+            yield found[1]
+        at = text.find(start, at + 1)
+
+
+def _meta_tags(head: str) -> Iterator[str]:
+    """The meta tags that name a type or a generator."""
+    starts = set()
+    for word in _META_WORDS:
+        at = head.find(word)
+        while at >= 0:
+            start = max(head.rfind("<meta", 0, at), head.rfind("<META", 0, at))
+            if start >= 0 and start not in starts and (found := _META.match(head, start)) and found.end() > at:
+                starts.add(start)
+                yield found[0]
+            at = head.find(word, at + 1)
