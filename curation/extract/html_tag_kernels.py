@@ -3,7 +3,7 @@
 Names are compared by their 64-bit FNV-1a hash (Fowler, Noll and Vo), computed while the bytes are read: from
 14695981039346656037 on, h = (h xor byte) * 1099511628211 mod 2^64. An element is hidden when an attribute says so:
 `hidden`, `aria-hidden="true"`, `style="display: none"`, a class for the sign of a link or for line numbers, or a role
-that is not content.
+that is not content. A panel of tabs is not hidden: which one shows is a matter of the reader's choice.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ FNV_START, FNV_PRIME = np.uint64(_FNV_OFFSET_BASIS), np.uint64(_FNV_PRIME)
 _HIDDEN_ATTRIBUTE, _ARIA, _STYLE, _ROLE, _CLASS = (
     np.uint64(fnv1a(n)) for n in ("hidden", "aria-hidden", "style", "role", "class")
 )
-_HREF, _TRUE, _TEX, _DATA_TEX, _DATA_LATEX = (
-    np.uint64(fnv1a(n)) for n in ("href", "true", "tex", "data-tex", "data-latex")
+_HREF, _TRUE, _TABPANEL, _TEX, _DATA_TEX, _DATA_LATEX = (
+    np.uint64(fnv1a(n)) for n in ("href", "true", "tabpanel", "tex", "data-tex", "data-latex")
 )
 _ID = np.uint64(fnv1a("id"))
 _NAMING_NAMES = """
@@ -57,7 +57,7 @@ blob-code blob-code-inner react-code-text codemirror-line cm-line view-line
 _HIDDEN_CLASSES = np.array(sorted(fnv1a(n) for n in _HIDDEN_NAMES.split()), np.uint64)
 _VERBATIM_CLASSES = np.array(sorted(fnv1a(n) for n in _VERBATIM_NAMES.split()), np.uint64)
 _ASIDE_NAMES = """
-navigation search dialog menu menubar toolbar tablist alert banner contentinfo
+navigation search dialog menu menubar toolbar alert banner contentinfo
 """
 _ASIDE_ROLES = np.array(sorted(fnv1a(n) for n in _ASIDE_NAMES.split()), np.uint64)
 
@@ -119,6 +119,7 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
     """Flags of the attributes in [i, hi): HAS_HREF, IS_HIDDEN, HAS_NAME (a class, id or the like), IS_VERBATIM,
     HAS_NUMBER (a span of cells or the number of a list item), HAS_MATH (a class or attribute that formulas have)."""
     attribute_flags = 0
+    is_panel = False
     while i < hi:
         if data[i] == 32 or 9 <= data[i] <= 13:
             i += 1
@@ -175,6 +176,7 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
                     attribute_flags |= IS_HIDDEN
             else:
                 attribute_flags |= HAS_NAME
+                is_panel = is_panel or value == _TABPANEL
                 for k in range(len(_ASIDE_ROLES)):
                     if _ASIDE_ROLES[k] == value:
                         attribute_flags |= IS_HIDDEN
@@ -187,7 +189,7 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
                     attribute_flags |= HAS_NUMBER
             if name == _DATA_TEX or name == _DATA_LATEX:  # noqa: SIM109
                 attribute_flags |= HAS_MATH
-    return attribute_flags
+    return attribute_flags & ~IS_HIDDEN if is_panel else attribute_flags
 
 
 @kernel((BYTES, nb.int64, nb.int64, nb.uint8[::1], nb.int64))

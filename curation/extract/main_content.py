@@ -36,6 +36,7 @@ _MAX_BLOCK_LINK_SHARE = 0.8  # a single block with more is a link, not text
 _PART_TAGS = frozenset(
     ["h1", "h2", "h3", "h4", "h5", "h6", "thead", "tbody", "tfoot", "tr", "td", "th", "dt", "dd", "li"]
 )
+_MIN_PARAGRAPHS_BESIDE = 2  # with so many in its container, a list of links is part of the text
 LAYOUT_CELL_CHARS = 200  # a table with a longer block in a cell is there for the page's layout
 _MIN_SENTENCE_CHARS = 25  # shorter blocks are too short to judge
 
@@ -75,8 +76,8 @@ _CONTENT_NAME = re.compile(
     r"storytext|post__content|entry__content|blog-?post|(?:^|[\s#])(?:content|body|main|document|article|story|post|entry)(?:$|\s)"
 )
 _WEAK, _COMMENTS, _JUNK = 1, 2, 3  # what a name says; of several names the highest counts
-_JUNK_TAGS = frozenset(("footer", "figure", "figcaption", "optgroup", "form"))
-_WEAK_TAGS = frozenset(("aside", "fieldset", "menu", "address", "legend"))
+_JUNK_TAGS = frozenset(("footer", "figcaption", "optgroup", "form"))
+_WEAK_TAGS = frozenset(("figure", "aside", "fieldset", "menu", "address", "legend"))
 _CONTENT_TAGS = frozenset(("article", "main"))
 _STAYS_NAMES = frozenset(
     f"{sign}{name}" for sign in ("", "#") for name in ("articlebody", "question", "mainentity", "post-cell", "postcell")
@@ -152,7 +153,10 @@ def _junk_containers(page: PageBlocks, prose: list[int], kind: str = "article") 
             node += 1
             continue
         kept = prose_of[node] >= max(_KEEP_MIN_SHARE * whole, _KEEP_MIN_CHARS)
-        if kept or solid_of[node] > 0 or (junk == _WEAK and held_of[node] > _WEAK_MAX_PROSE):
+        held = held_of[node] if junk == _WEAK else 0
+        if tag == "figure" and held:  # its caption is no prose
+            held -= sum(held_of[n] for n in range(node, end) if page.tag[n] == "figcaption")
+        if kept or solid_of[node] > 0 or held > _WEAK_MAX_PROSE:
             node += 1
             continue
         out[node:end] = [True] * (end - node)
@@ -268,7 +272,7 @@ def _select_blocks(
             continue
         dense = linked_of[node] > _MAX_LINK_SHARE * size_of[node] and prose_of[node] < 0.2 * size_of[node]
         dense = dense and (page.tag[node] not in _PART_TAGS or page.parent[node] in layout)
-        if dense and not _is_list_in_text(page, node, prose_of, linked_of, size_of):
+        if dense and not _is_list_in_text(page, node, prose_of):
             node = page.end[node]
             continue
         out[node] = True
@@ -282,19 +286,19 @@ def _select_blocks(
     return _without_trailing_headings(page, chosen)
 
 
-def _is_list_in_text(
-    page: PageBlocks, node: int, prose_of: list[int], linked_of: list[int], size_of: list[int]
-) -> bool:
-    """Whether a list of links is part of a text: a paragraph directly before and directly after, or before it and text
-    beside the links."""
+def _is_list_in_text(page: PageBlocks, node: int, prose_of: list[int]) -> bool:
+    """Whether a list of links is part of a text: two paragraphs are beside it and text comes after it, or it is in an
+    item of a list that is."""
     if page.tag[node] not in ("ul", "ol"):
         return False
-    before, after = page.previous(node), page.end[node]
-    if before < 0 or page.tag[before] != "p" or not prose_of[before]:
-        return False
-    if linked_of[node] <= _MAX_BLOCK_LINK_SHARE * size_of[node]:
+    up = page.parent[node]
+    if page.tag[up] == "li":
         return True
-    return after < page.end[page.parent[node]] and page.tag[after] == "p" and prose_of[after] > 0
+    if sum(1 for _ in page.children(node)) < 2:  # one link is a hint to read on
+        return False
+    beside = [n for n in page.children(up) if prose_of[n] > 0]
+    paragraphs = sum(page.tag[n] == "p" for n in beside)
+    return paragraphs >= _MIN_PARAGRAPHS_BESIDE and beside[-1] > node
 
 
 def layout_table_rows(page: PageBlocks) -> set[int]:

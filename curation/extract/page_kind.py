@@ -31,30 +31,39 @@ _FORUM = re.compile(r"discourse|phpbb|vbulletin|xenforo|mybb|simple machines|inv
 _DOCUMENTATION = re.compile(
     r"sphinx|docusaurus|mkdocs|vitepress|docfx|mdbook|gitbook|javadoc|doxygen|hugo-book|asciidoc", re.I
 )
-_POST = re.compile(r"(?:^|[\s_-])(?:post|message|reply|comment|answer|topic-?post)s?(?:$|[\s_-])")
+# The class of a post, as a whole: a page of teasers has `post-title`, a page of questions and answers `faq_answer`
+_POST = re.compile(
+    r"(?:^|\s)(?:(?:thread|forum|topic|uix|ips\w*)[_-]+)?(?:post|message|reply|comment|answer|postbody|postbit)(?=$|\s)"
+)
 _MIN_POSTS = 3
+_MAX_ARTICLES = 2  # a page with more of them lists articles
 _MAX_LINKED = 0.5  # share of a page's text in links; with more it is a listing
 
 
-def page_kind(html: str, page: PageBlocks) -> str:
-    """The kind of a page."""
+def page_kind(html: str, page: PageBlocks) -> tuple[str, bool]:
+    """The kind of a page, and whether the page says itself that it is of this kind."""
     said = collections.Counter(found for start, pattern in _TYPES for found in _find_all(html, start, pattern))
     meta = " ".join(_meta_tags(html[:_HEAD_CHARS]))
-    if _FORUM.search(meta) or any(_KINDS["forum"].fullmatch(t) for t in said if t != "Comment"):
-        return "forum"
+    asked = ("Comment",) if "FAQPage" not in said else ("Comment", "Question")  # on a page of another kind
+    if _FORUM.search(meta) or any(_KINDS["forum"].fullmatch(t) for t in said if t not in asked):
+        return "forum", True
     if _DOCUMENTATION.search(meta):
-        return "documentation"
+        return "documentation", True
     products = sum(n for t, n in said.items() if _KINDS["product"].fullmatch(t))
     if products and (products <= 2 or "product" in meta):
-        return "product"
-    for kind in ("article", "listing"):
-        if any(_KINDS[kind].fullmatch(t) for t in said) or (kind == "article" and 'content="article"' in meta):
-            return kind
+        return "product", True
+    articles = sum(n for t, n in said.items() if _KINDS["article"].fullmatch(t))
+    listed = any(_KINDS["listing"].fullmatch(t) for t in said)
+    says_article = 'content="article"' in meta
+    if articles or says_article:
+        return "article", 0 < articles <= _MAX_ARTICLES or (says_article and not listed)
+    if listed:
+        return "listing", True
     repeated = [names for names, n in collections.Counter(page.names).items() if n >= _MIN_POSTS]
     if any(map(_POST.search, repeated)):
-        return "forum"
+        return "forum", False
     chars = sum(map(len, page.text))
-    return "listing" if sum(page.link_chars) > _MAX_LINKED * chars else "article"
+    return "listing" if sum(page.link_chars) > _MAX_LINKED * chars else "article", False
 
 
 def _find_all(text: str, start: str, pattern: re.Pattern[str]) -> Iterator[str]:

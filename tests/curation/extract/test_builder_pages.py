@@ -58,7 +58,7 @@ def test_a_box_with_content_stays_whatever_its_class(name: str) -> None:
     ],
 )
 def test_kinds_of_pages(html: str, kind: str) -> None:
-    assert page_kind.page_kind(html, blocks.parse_page(html)) == kind
+    assert page_kind.page_kind(html, blocks.parse_page(html))[0] == kind
     assert extract(html + "<p>Some words.</p>" * 2).kind in (kind, "article")
 
 
