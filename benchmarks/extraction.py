@@ -10,9 +10,9 @@ Three sets, every engine in one run, seconds are CPU time:
   in the gold text, the share whose words are in the engine's text in the same order. `with` and `without`: the snippets
   that must and must not be there.
 - html_gold: 90 news and blog pages. F1 is of mean precision and mean recall, as in article-extraction-benchmark.
-- builder pages: invented text in the mark-up of page builders and documentation tools (tests/curation/extract). `exact`:
-  the share of snippets (some must be there, some must not) that are right with their lines, bullets and empty cells;
-  `words`: the same by their words in order, since each engine writes tables and lists in its own way.
+- builder pages: invented text in the mark-up of page builders and documentation tools (tests/curation/extract).
+  `exact`: the share of snippets (some must be there, some must not) that are right with their lines, bullets and empty
+  cells; `words`: the same by their words in order, since each engine writes tables and lists in its own way.
 
 `readability` runs where the package readability-lxml is installed.
 """
