@@ -15,9 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from benchmarks.toxicity import crawled
-from curation.safety.pii import candidate_windows, phone_numbers
+from curation.safety.pii import candidate_windows
 from curation.safety.pii.detect import analyze
 from curation.safety.pii.presidio_engine import DEFAULT_ENTITIES
+from curation.safety.pii.telephone import phone_numbers
 
 
 def main() -> None:

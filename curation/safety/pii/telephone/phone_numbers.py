@@ -1,0 +1,161 @@
+"""Finds telephone numbers as phonenumbers does, for several regions at once: the kernel's driver.
+
+phone_kernel.py decides by itself; this module adds to its tables what a text needs, and asks the library about the few
+candidates that the kernel leaves to it. The findings equal those of the library for each region; tests compare.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+import numpy as np
+
+from curation.safety.pii.telephone import phone_kernel as kernel
+from curation.safety.pii.telephone.numbering_plans import NumberingPlans
+from curation.safety.pii.telephone.phone_candidates import character_table
+from curation.safety.pii.telephone.phone_decision import MISSING_CODE, MISSING_STATE
+
+MAX_TRIES = 65_535  # phonenumbers' own default of max_tries
+
+
+def find_phone_numbers(
+    data: np.ndarray[Any, Any], windows: np.ndarray[Any, Any], regions: tuple[str, ...], limit: int = 0
+) -> np.ndarray[Any, Any]:
+    """Rows (window, first character, character after the last), sorted, of the numbers in parts of texts.
+
+    data     bytes, UTF-8
+    windows  rows (first byte, byte after the last) of the parts; a number is found as if its window were a text
+    limit    failed tries in a window after which phonenumbers gives up (MAX_TRIES); 0: it never does
+    A number that lies in another is left out.
+    """
+    plans = _numbering_plans(regions)
+    size = int((windows[:, 1] - windows[:, 0]).max(initial=0)) + 1
+    chars = np.empty(size, np.int32)
+    state = np.zeros(8, np.int64)
+    positions, budgets, tries = (np.zeros(len(regions), np.int64) for _ in range(3))
+    spans, digits = np.zeros((len(regions), 2), np.int64), np.zeros(64, np.int8)
+    found = np.empty((1024 + len(regions), 3), np.int64)
+    why = kernel.IS_MISSING
+    while why != kernel.DONE:
+        add = plans.automata
+        tables = (
+            *(add.step, add.value, plans.plans, plans.lengths, plans.main_plan, plans.numbers),
+            *(plans.region_plans, plans.first_digits, plans.brackets),
+        )
+        why = kernel.search(
+            data, windows, character_table(), tables, limit, state, chars, positions, budgets, spans, tries,
+            digits, found,
+        )  # fmt: skip
+        if why == kernel.IS_MISSING:
+            _add_missing(plans, int(state[kernel.MISSING]))
+        elif why == kernel.IS_FULL:
+            found = np.concatenate([found, np.empty_like(found)])
+        elif why == kernel.ASKS:
+            _ask_library(chars, regions, limit, state, positions, budgets, found)
+    return _without_contained(found[: state[kernel.FOUND]])
+
+
+def _add_missing(plans: NumberingPlans, missing: int) -> None:
+    if missing <= MISSING_STATE and missing > MISSING_CODE + 1_000:
+        plans.automata.extend(*divmod(MISSING_STATE - missing, 10))
+    else:
+        plans.add_calling_code(missing - MISSING_CODE)
+
+
+def _without_contained(found: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The spans that no other of their window contains, sorted."""
+    if not len(found):
+        return found
+    found = found[np.lexsort((-found[:, 2], found[:, 1], found[:, 0]))]
+    # ends of all windows in one sequence, so that a running maximum never reaches into the next window
+    shift = found[:, 0] * (int(found[:, 2].max()) + 1)
+    ends = np.maximum.accumulate(found[:, 2] + shift)
+    keep = np.ones(len(found), bool)
+    keep[1:] = found[1:, 2] + shift[1:] > ends[:-1]
+    kept: np.ndarray[Any, Any] = found[keep]
+    return kept
+
+
+@functools.cache
+def _numbering_plans(regions: tuple[str, ...]) -> NumberingPlans:
+    return NumberingPlans(regions)
+
+
+# -- what the kernel leaves to the library ----------------------------------------------------------------------------
+
+
+def _ask_library(
+    chars: np.ndarray[Any, Any],
+    regions: tuple[str, ...],
+    limit: int,
+    state: np.ndarray[Any, Any],
+    positions: np.ndarray[Any, Any],
+    budgets: np.ndarray[Any, Any],
+    found: np.ndarray[Any, Any],
+) -> None:
+    """Has the library look at a candidate, and writes into the kernel's arrays what the kernel would have written."""
+    start, end, n = int(state[kernel.START]), int(state[kernel.END]), int(state[kernel.CHARACTERS])
+    mask = int(state[kernel.REGIONS])
+    # what phonenumbers reads around a candidate: the character before; the minutes of a time after it; an extension is
+    # part of the candidate, and has 20 digits at most after any number of blanks
+    text = _decoded(chars, max(0, start - 1), n, end)
+    before = min(start, 1)
+    match = _patterns()[0].search(text, before)
+    assert match is not None
+    candidate, after = match.group(), text[match.end() : match.end() + 3]
+    another = _patterns()[1].search(candidate)
+    if another:
+        after = (candidate[another.start() :] + after)[:3]
+        candidate = candidate[: another.start()]
+    asked = tuple(r for i, r in enumerate(regions) if mask >> i & 1)
+    left = int(budgets[[i for i in range(len(regions)) if mask >> i & 1]].min())
+    numbers = (
+        _numbers_in_candidate(text[:before], candidate, after, asked)
+        if left > kernel.MAX_TRIES_OF_CANDIDATE
+        else _numbers_in_candidate.__wrapped__(text[:before], candidate, after, asked, left)
+    )
+    for i, region in enumerate(regions):
+        if region in asked:
+            span, failed = numbers[region]
+            budgets[i] -= failed
+            positions[i] = start + len(candidate)
+            if span:
+                positions[i] = start + span[1]
+                found[state[kernel.FOUND]] = state[kernel.WINDOW], start + span[0], start + span[1]
+                state[kernel.FOUND] += 1
+
+
+def _decoded(chars: np.ndarray[Any, Any], start: int, n: int, end: int) -> str:
+    """The characters from `start` to well after `end`: as far as an extension may go."""
+    stop = min(n, end + 64)
+    while stop < n and chr(chars[stop - 1]) in " \xa0\t,-":
+        stop = min(n, stop + 64)
+    return chars[start : min(n, stop + 64)].tobytes().decode("utf-32-le")
+
+
+@functools.cache
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    from phonenumbers import phonenumbermatcher, phonenumberutil
+
+    return phonenumbermatcher._PATTERN, phonenumberutil._SECOND_NUMBER_START_PATTERN
+
+
+@functools.lru_cache(maxsize=65_536)
+def _numbers_in_candidate(
+    before: str, candidate: str, after: str, regions: tuple[str, ...], max_tries: int = MAX_TRIES
+) -> dict[str, tuple[tuple[int, int] | None, int]]:
+    """By region: the position of the number in the candidate, if there is one, and the failed tries."""
+    from phonenumbers import PhoneNumberMatcher
+
+    found: dict[str, tuple[tuple[int, int] | None, int]] = {}
+    for region in regions:
+        matcher = PhoneNumberMatcher(before + candidate + after, region, max_tries=max_tries)
+        match = matcher._extract_match(candidate, len(before))
+        failed = max_tries - matcher._max_tries
+        if match is None:
+            found[region] = None, failed + 1
+        else:
+            found[region] = (match.start - len(before), match.end - len(before)), failed
+    return found
