@@ -164,9 +164,10 @@ def _tag_table() -> tuple[Any, Any]:
     for names, kind in ((_INLINE, w.INLINE), (_VOID, w.VOID), (_NEVER_TEXT, w.NEVER), (_RAW_TEXT, w.RAW)):
         for name in names:
             kinds[name] = kinds.get(name, 0) | kind
-    for names, kind in ((_HEADINGS, w.HEADING), (("sup", "sub"), w.SCRIPTED), (("math", "mjx-container"), w.MATH)):
-        for name in names:
-            kinds[name] = kinds.get(name, 0 if kind == w.HEADING else w.INLINE) | kind
+    for name in _HEADINGS:
+        kinds[name] |= w.HEADING
+    for name, kind in (("sup", w.SCRIPTED), ("sub", w.SCRIPTED), ("math", w.MATH), ("mjx-container", w.MATH)):
+        kinds[name] = kinds.get(name, w.INLINE) | kind
     for name in ("script", "img"):
         kinds[name] |= w.MAY_BE_MATH
     special = {"a": w.ANCHOR, "br": w.BR, "pre": w.PRE, "listing": w.PRE, "body": w.BODY, "button": w.BUTTON}
