@@ -36,7 +36,8 @@ def write_mds(folder: str, open_shards: Iterator[shards.Shard], itemsize: int) -
     }
     config = {"compression": None, "format": "mds", "hashes": [], "size_limit": FILE_BYTES, "version": 2, **columns}
     head = json.dumps(config, sort_keys=True).encode()
-    written, listed = [], []
+    written: list[str] = []
+    listed: list[dict[str, Any]] = []
     for shard, first, last in _parts(open_shards):
         ids = shard.documents.column("doc_id").slice(first, last - first).to_pylist()
         samples = [
@@ -65,7 +66,8 @@ def _mds_sample(doc_id: bytes, tokens: np.ndarray[Any, Any]) -> bytes:
 def write_litdata(folder: str, open_shards: Iterator[shards.Shard], itemsize: int) -> list[str]:
     """Writes the documents of shards as chunks of litdata's TokensLoader into a new folder; returns the files."""
     os.makedirs(folder, exist_ok=True)
-    written, listed = [], []
+    written: list[str] = []
+    listed: list[dict[str, Any]] = []
     for shard, first, last in _parts(open_shards):
         bounds = shard.offsets[first : last + 1]
         offsets = (bounds - bounds[0]) * itemsize + 4 * (len(bounds) + 1)

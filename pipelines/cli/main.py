@@ -22,7 +22,7 @@ from pipelines.cli.terminal_output import guard_streams
 
 # Modules that add commands to the app
 COMMAND_MODULES = (
-    *("setup", "plan", "curate", "monitor", "inspect", "what_if", "shards"),
+    *("setup", "plan", "curate", "launch", "monitor", "inspect", "what_if", "shards"),
     *("train", "data", "evaluate", "models", "mix", "scaling"),
 )
 for _name in COMMAND_MODULES:

@@ -184,8 +184,8 @@ class TokenDataset:
                 following[row] = opened.tokens[start + 1 : start + length + 1]
                 if begin < end:
                     number_documents(documents[row], (opened.offsets[begin:end] - start).tolist())
-        tensors = map(torch.from_numpy, (inputs, following, documents))
-        batch = Batch(*tensors, tuple([p[0].name for p in places]))
+        tokens, targets, numbers = map(torch.from_numpy, (inputs, following, documents))
+        batch = Batch(tokens, targets, numbers, tuple([p[0].name for p in places]))
         masked = log.segment_at(first).masked
         if masked:
             batch = self._mask(batch, self.sequences(log, first, last), frozenset(masked))

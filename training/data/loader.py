@@ -103,7 +103,11 @@ class TokenLoader(IterableDataset[Any]):
         else:
             if self._ahead is None or self._ahead.process != os.getpid():
                 self._ahead = _ReadAhead(self._read, self._item, self._end, self.prefetch)
-            item = self._ahead.take()
+            try:
+                item = self._ahead.take()
+            except BaseException:
+                self._go(self.log, self._item)  # a second try reads the same item again
+                raise
         self._item += self._stride
         return item
 
@@ -201,6 +205,8 @@ class TokenLoader(IterableDataset[Any]):
         self._go(log, saved.step * self.accumulation + (saved.taken if same else 0))
 
     def _go(self, log: OrderLog, item: int) -> None:
+        if self._ahead is not None:
+            self._ahead.stop()
         self.log, self._item, self._ahead = log, item, None
 
 
@@ -225,7 +231,15 @@ class _ReadAhead:
         half = max(1, self._count // 2)
         while len(self._ready) - 1 + sum(n for n, _ in self._coming) < self._count and self._ask(half):
             pass
-        return self._ready.popleft()
+        item = self._ready.popleft()
+        if isinstance(item, _Failure):
+            raise item.error
+        return item
+
+    def stop(self) -> None:
+        """Drops what was read ahead; the item that is being read is waited for."""
+        if self.process == os.getpid():
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _ask(self, count: int) -> bool:
         last = self._next + count if self._end is None else min(self._next + count, self._end)
@@ -237,7 +251,20 @@ class _ReadAhead:
         return True
 
     def _read_all(self, items: Iterable[int]) -> list[Any]:
-        return [self._read(i) for i in items]
+        read: list[Any] = []
+        for i in items:
+            try:
+                read.append(self._read(i))
+            except Exception as error:  # raised where this item is asked for, and not a few items before
+                return [*read, _Failure(error)]
+        return read
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What reading an item raised."""
+
+    error: Exception
 
 
 def _pinned(value: Any) -> Any:
