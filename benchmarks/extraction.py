@@ -11,6 +11,8 @@ Three sets, every engine in one run, seconds are CPU time:
   that must and must not be there.
 - html_gold: 90 news and blog pages. F1 is of mean precision and mean recall, as in article-extraction-benchmark.
 - builder pages: invented text in the mark-up of page builders and documentation tools (tests/curation/extract).
+  `exact`: the share of snippets (some must be there, some must not) that are right with their lines, bullets and empty
+  cells; `words`: the same by their words in order, since each engine writes tables and lists in its own way.
 
 `readability` runs where the package readability-lxml is installed.
 """
@@ -35,6 +37,7 @@ from urllib.parse import urlsplit
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import crawl
 from curation.extract.extract import extract
+from tests.curation.extract.builder_pages import builder_pages
 
 ELEMENTS = {"cells": ("td", "th"), "pre": ("pre",), "items": ("li",), "heads": ("h1", "h2", "h3", "h4", "h5", "h6")}
 _WORD = re.compile(r"\w+")
@@ -176,12 +179,29 @@ def table(title: str, pages: Sequence[Page], rounds: int) -> None:
         print(f"{name:<12}" + "".join(f"{value:>8.3f}" for value in row.values()) + f"{seconds:>8.2f}{speed:>7.1f}x")
 
 
+def builder_table() -> None:
+    """Snippets of the builder pages that are right."""
+    pages = builder_pages()
+    print(f"\nbuilder pages: {len(pages)} pages\n{'engine':<12}{'exact':>8}{'words':>8}")
+    for name, engine in engines().items():
+        right = collections.Counter[str]()
+        for page in pages:
+            text = engine(page.html)
+            words_of = _in_order(text)
+            for snippets, wanted in ((page.present, True), (page.absent, False)):
+                right["exact"] += sum((snippet in text) is wanted for snippet in snippets)
+                right["words"] += sum((_in_order(snippet) in words_of) is wanted for snippet in snippets)
+                right["all"] += len(snippets)
+        print(f"{name:<12}" + "".join(f"{right[column] / right['all']:>8.3f}" for column in ("exact", "words")))
+
+
 def main() -> None:
     parser = crawl.arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=1, help="rounds of each engine; the fastest counts [%(default)s]")
     parser.add_argument("--half", choices=("worked", "kept", "both"), default="both", help="of html_pages [both]")
     options = parser.parse_args()
-    print(crawl.versions("resiliparse", "trafilatura", "numba"))
+    installed = ["readability-lxml"] if "readability" in engines() else []
+    print(crawl.versions("resiliparse", "trafilatura", "numba", *installed))
     for half in ("worked", "kept"):
         if options.half in (half, "both"):
             table(f"html_pages, {half}", html_pages(options.data, half == "worked"), options.rounds)
@@ -190,6 +210,7 @@ def main() -> None:
     for name, engine in engines().items():
         rates = [precision_recall(engine(page.html), page.main) for page in pages]
         print(f"{name}: F1 of mean precision and recall {f1(*map(statistics.mean, zip(*rates, strict=True))):.3f}")
+    builder_table()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +26,8 @@ noscript template object audio video canvas svg map select dialog nav datalist a
 frameset applet
 """
 _NEVER_TEXT = frozenset(_NEVER_TAGS.split())
-_NAMING_ATTRIBUTES = re.compile(r'\s(?:class|(id)|role|itemprop|data-component|data-testid)="([^"]*)"')
 _NUMBERED_TAGS = frozenset(("td", "th", "ol", "li"))
-_NUMBERS = re.compile(r'\s(colspan|rowspan|start|value)="\s*(-?[0-9]{1,6})')
+_NUMBERS = re.compile(r'\s(colspan|rowspan|start|value|reversed)="\s*(-?[0-9]{1,6}|(?<=reversed="))')
 _INLINE_TAGS = """
 a abbr acronym b bdi bdo big button cite code data del dfn em font i ins kbd label mark nobr q rb rp rt rtc ruby s samp
 small span strike strong sub sup time tt u var wbr output meter progress picture img slot annotation annotation-xml
@@ -62,13 +62,29 @@ class PageBlocks:
     tag: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)  # class, role, itemprop, #id; lower case
     parent: list[int] = field(default_factory=list)
+    end: list[int] = field(default_factory=list)  # the container after the last inside it
     verbatim: list[int] = field(default_factory=list)  # 1: its white space is code
-    numbers: dict[int, dict[str, int]] = field(default_factory=dict)  # colspan, rowspan, start, value: where one is
+    numbers: dict[int, dict[str, int]] = field(default_factory=dict)  # colspan, rowspan, start, value, reversed
     # blocks
     text: list[str] = field(default_factory=list)
     link_chars: list[int] = field(default_factory=list)  # how many of its characters are link text
     container: list[int] = field(default_factory=list)  # the container it belongs to
+    index: tuple[Any, Any] = ((), ())  # `container` and `end` as arrays
     visible_chars: int = 0  # of the whole page, without scripts; also of what is never text
+
+    def children(self, node: int) -> Iterator[int]:
+        """The containers directly in a container."""
+        child, end = node + 1, self.end[node]
+        while child < end:
+            yield child
+            child = self.end[child]
+
+    def previous(self, node: int) -> int:
+        """The container before this one in the same container, or -1."""
+        up, before = self.parent[node], node - 1
+        while before > up and self.parent[before] != up:
+            before = self.parent[before]
+        return before if before > up else -1
 
 
 def parse_page(html: str) -> PageBlocks:
@@ -81,13 +97,17 @@ def parse_page(html: str) -> PageBlocks:
     body = tree.body
     if body is None:
         return page
-    if not _fill_blocks(formulas.write_inline(body.html), page):  # the rest of the page is lost: count it as such
-        page.visible_chars = max(page.visible_chars, len("".join((body.text or "").split())))
+    source = body.html
+    complete, signs = _fill_blocks(source, page)
+    if signs and (written := formulas.write_inline(source)) != source:
+        complete, _ = _fill_blocks(written, page)
     delimited = [i for i, text in enumerate(page.text) if "\\(" in text or "\\[" in text]
     if delimited and any(name in html for name in _TYPESETTERS):
         for i in delimited:
             if not page.verbatim[page.container[i]]:
                 page.text[i] = formulas.write_delimiters(page.text[i])
+    if not complete:  # the rest of the page is lost: count it as such
+        page.visible_chars = max(page.visible_chars, len("".join((body.text or "").split())))
     return page
 
 
@@ -98,8 +118,8 @@ def title_and_language(tree: Any) -> tuple[str, str]:
     return " ".join((tree.title or "").split()), language
 
 
-def _fill_blocks(source: str, page: PageBlocks) -> bool:
-    """Whether the walk ended where the page ends."""
+def _fill_blocks(source: str, page: PageBlocks) -> tuple[bool, int]:
+    """Whether the walk ended where the page ends, and signs of formulas."""
     import numpy as np
 
     from curation.extract.html_walk_kernel import walk_html
@@ -108,29 +128,29 @@ def _fill_blocks(source: str, page: PageBlocks) -> bool:
     known, kinds = _tag_table()
     tags = data.count(b"<") + 1
     out = np.empty(len(data) + 1, np.uint8)
-    nodes, blocks = np.empty((min(tags, MAX_NODES), 5), np.int64), np.empty((tags + 1, 4), np.int64)
-    containers, found, size, unseen, complete = walk_html(
-        np.frombuffer(data, np.uint8), len(data), known, kinds, MAX_NODES, out, nodes, blocks
+    nodes, blocks = np.empty((min(tags, MAX_NODES), 8), np.int64), np.empty((tags + 1, 4), np.int64)
+    names = np.empty(len(data) + 1, np.uint8)
+    containers, found, size, named, unseen, complete, signs = walk_html(
+        np.frombuffer(data, np.uint8), len(data), known, kinds, MAX_NODES, out, names, nodes, blocks
     )
     text = out[:size].tobytes().decode("utf-8", "replace")
-    tag, lows, highs, page.parent, page.verbatim = nodes[:containers].T.tolist()
+    said = names[:named].tobytes()
+    tag, lows, highs, page.parent, page.verbatim, page.end, *_ = nodes[:containers].T.tolist()
     page.tag = [_TAG_NAMES[number] for number in tag]
-    names_of: dict[bytes, str] = {b"": ""}
-    for node, (lo, hi) in enumerate(zip(lows, highs, strict=True)):
-        attributes = data[lo:hi]
-        names = names_of.get(attributes)
-        if names is None:
-            said = _NAMING_ATTRIBUTES.findall(attributes.decode("utf-8", "replace"))
-            names = names_of[attributes] = " ".join("#" + value if is_id else value for is_id, value in said).lower()
-        page.names.append(names)
-        if attributes and page.tag[node] in _NUMBERED_TAGS:
-            numbers = _NUMBERS.findall(attributes.decode("utf-8", "replace"))
-            if numbers:
-                page.numbers[node] = {name: int(number) for name, number in numbers}
+    if said.isascii():
+        all_names = said.decode("ascii")
+        page.names = [all_names[lo:hi] for lo, hi in zip(lows, highs, strict=True)]
+    else:
+        page.names = [said[lo:hi].decode("utf-8", "replace").lower() for lo, hi in zip(lows, highs, strict=True)]
+    for node in np.flatnonzero(nodes[:containers, 7]).tolist():
+        if page.tag[node] in _NUMBERED_TAGS:
+            attributes = data[nodes[node, 6] : nodes[node, 7]].decode("utf-8", "replace")
+            page.numbers[node] = {name: int(number or 1) for name, number in _NUMBERS.findall(attributes)}
     starts, ends, page.link_chars, page.container = blocks[:found].T.tolist()
+    page.index = (blocks[:found, 3].copy(), nodes[:containers, 5].copy())
     page.text = [text[lo:hi] for lo, hi in zip(starts, ends, strict=True)]
     page.visible_chars = len(text) + unseen
-    return bool(complete)
+    return bool(complete), signs
 
 
 @functools.cache
@@ -146,6 +166,10 @@ def _tag_table() -> tuple[Any, Any]:
             kinds[name] = kinds.get(name, 0) | kind
     for name in _HEADINGS:
         kinds[name] |= w.HEADING
+    for name, kind in (("sup", w.SCRIPTED), ("sub", w.SCRIPTED), ("math", w.MATH), ("mjx-container", w.MATH)):
+        kinds[name] = kinds.get(name, w.INLINE) | kind
+    for name in ("script", "img"):
+        kinds[name] |= w.MAY_BE_MATH
     special = {"a": w.ANCHOR, "br": w.BR, "pre": w.PRE, "listing": w.PRE, "body": w.BODY, "button": w.BUTTON}
     for name, kind in (special | {"td": w.CELL, "th": w.CELL}).items():
         kinds[name] |= kind
@@ -153,14 +177,16 @@ def _tag_table() -> tuple[Any, Any]:
     return np.array([w.fnv1a(n) for n in _TAG_NAMES], np.uint64), np.array([kinds[n] for n in _TAG_NAMES], np.int64)
 
 
-def subtree_sums(page: PageBlocks, values: list[Any]) -> list[Any]:
-    """Sums a value of the blocks over containers: for each container, its own blocks and all those below it."""
-    total = [0] * len(page.tag)
-    for node, value in zip(page.container, values, strict=True):
-        total[node] += value
-    for node in range(len(total) - 1, 0, -1):
-        total[page.parent[node]] += total[node]
-    return total
+def subtree_sums(page: PageBlocks, values: list[int]) -> list[int]:
+    """Sums a value of the blocks over containers: for each container, its own blocks and all those below it. Those are
+    the containers from it to its `end`, so two places of one running sum say it."""
+    import numpy as np
+
+    own = np.bincount(page.index[0], values, minlength=len(page.tag))  # exact: below 2^53
+    running = np.zeros(len(own) + 1, np.int64)
+    running[1:] = np.cumsum(own)
+    sums: list[int] = (running[page.index[1]] - running[:-1]).tolist()
+    return sums
 
 
 def heading_level(tag: str) -> int:

@@ -27,10 +27,14 @@ HTML = ("text/html", "application/xhtml+xml")
 _MIN_MAIN_TEXT_CHARS = 25  # with less, `auto` takes the text of the whole page
 _MIN_WHOLE_TEXT_CHARS = 500  # with less, what the page holds for browsers without scripts is looked at
 _MIN_GAIN = 2  # ... and taken if it is so many times as long
-_MIN_CARRIED_CHARS, _SAME_CHARS = 60, 60  # shorter text in JSON-LD is a slogan; text that begins alike is the same
+_MIN_CARRIED_CHARS = 60  # shorter text in JSON-LD is a slogan
+_SAME_WORDS = 0.8  # share of its words that the page's text has too: it is the same text, perhaps set otherwise
+# A page of links: its article would have less than this share of its text, and more than this share is in links
+_LISTING_MAX_MAIN, _LISTING_MIN_LINKED = 0.3, 0.3
 _MAX_TITLE_CHARS = 1000
 _MAX_NESTING = 512  # as in Chromium; resiliparse takes 35 ns times the square of it
 NOT_THE_PAGES = (MemoryError, ImportError, OSError)
+_WORD = re.compile(r"\w+")
 _BODY_START = re.compile(r"</head|<body", re.IGNORECASE)
 _TITLE = re.compile(r"<title", re.IGNORECASE)
 _ROOT = re.compile(r"<html", re.IGNORECASE)
@@ -65,7 +69,7 @@ class Extract(MapStep):
 
     reads: ClassVar[tuple[str, ...]] = ("text", "read")
     rewrites: ClassVar[bool] = True
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     @property
     def signals(self) -> pa.Schema:
@@ -167,8 +171,12 @@ def _extract_auto(html: str) -> ExtractedPage:
     title, language = page.title, page.language
     if not page.text and (frames := _noframes(html)):  # all the text that a page of frames has
         page = blocks.parse_page(frames)
-    kind = page_kind.page_kind(html, page)
+    kind, declared = page_kind.page_kind(html, page)
     text = _main_text(page, kind)
+    chars = sum(map(len, page.text))
+    linked = sum(page.link_chars) > _LISTING_MIN_LINKED * chars
+    if kind == "article" and not declared and linked and len(text) < _LISTING_MAX_MAIN * chars:
+        kind, text = "listing", _main_text(page, "listing")
     if len(text) < _MIN_WHOLE_TEXT_CHARS:  # a script may build the page
         for other in embedded_text.without_scripts(html):
             found = _main_text(blocks.parse_page(other), kind)
@@ -188,14 +196,15 @@ def _with_json_ld(html: str, text: str, kind: str) -> str:
     """The text, with or as what the page's JSON-LD carries of it."""
     if "ld+json" not in html or (len(text) >= _MIN_WHOLE_TEXT_CHARS and kind != "product"):
         return text
-    flat = " ".join(text.split())
+    seen = set(_WORD.findall(text))
     for item in embedded_text.json_ld(html):
         carried = embedded_text.written_text(item)
         if len(carried) < _MIN_CARRIED_CHARS:
             continue
         page = blocks.parse_page(embedded_text.as_page(carried))
         body = plain_text.render(page, list(range(len(page.text))))
-        if " ".join(body.split())[:_SAME_CHARS] in flat:
+        words = set(_WORD.findall(body))
+        if len(words & seen) > _SAME_WORDS * len(words):
             continue
         if "Product" in embedded_text.types(item):
             return f"{text}\n\n{body}" if text else body

@@ -15,9 +15,8 @@ import re
 
 from curation.extract import mathml
 
-# A page without any of these has no formula: "math" is in all that KaTeX, MathJax, MathML and Wikipedia write
-_SIGNS = ("math", "latex", "ql-formula")
-_ATTRIBUTES = r'((?:="[^"]*"|[^>])*+)>'
+_ATTRIBUTES = r'((?:[^>=]++|="[^"]*"|=)*+)>'
+_TAG_SIGN = re.compile("math|tex|ql-formula", re.I)  # in the tags of all elements below but math's own
 _ELEMENT = re.compile(r"<(math|mjx-container|script|span|div|img|p)(?=[\s>])" + _ATTRIBUTES)
 _ATTRIBUTE = re.compile(r'\s([\w-]+)="([^"]*)"')
 _ANNOTATION = re.compile(r'<annotation\s[^>]*encoding="(?:application/x-tex|text/x-tex|TeX|latex)"[^>]*>([^<]*)<', re.I)
@@ -43,9 +42,9 @@ _UNIT = re.compile(r"(?:^|[^A-Za-zÀ-ÿ])[a-zA-Zµμ]{1,3}\Z")
 
 
 def write_inline(source: str) -> str:
-    """The page, as the parser writes it, with formulas and exponents as text."""
-    if any(sign in source for sign in _SIGNS):
-        source = _replace_formulas(source)
+    """The page, as the parser writes it, with formulas and exponents as text. Only for pages that have signs of them
+    (html_walk_kernel.py): the search takes a tenth of the time of a page."""
+    source = _replace_formulas(source)
     return _SCRIPTED.sub(_with_sign, source) if "<sup" in source or "<sub" in source else source
 
 
@@ -58,7 +57,12 @@ def _replace_formulas(source: str) -> str:
     out: list[str] = []
     at = 0
     while match := _ELEMENT.search(source, at):
-        name, attributes = match[1], dict(_ATTRIBUTE.findall(match[2]))
+        name = match[1]
+        if name in ("span", "div", "p", "img") and not _TAG_SIGN.search(match[2]):
+            out.append(source[at : match.end()])
+            at = match.end()
+            continue
+        attributes = dict(_ATTRIBUTE.findall(match[2]))
         classes = set(attributes.get("class", "").lower().split())
         end = match.end()
         tex: str | None = None

@@ -3,7 +3,7 @@
 Names are compared by their 64-bit FNV-1a hash (Fowler, Noll and Vo), computed while the bytes are read: from
 14695981039346656037 on, h = (h xor byte) * 1099511628211 mod 2^64. An element is hidden when an attribute says so:
 `hidden`, `aria-hidden="true"`, `style="display: none"`, a class for the sign of a link or for line numbers, or a role
-that is not content.
+that is not content. A panel of tabs is not hidden: which one shows is a matter of the reader's choice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 from curation.kernels import BYTES, kernel
 
 # What a tag is
-INLINE, VOID, NEVER, RAW, ANCHOR, BR, PRE, BODY, CELL, HEADING, BUTTON = (1 << bit for bit in range(11))
+INLINE, VOID, NEVER, RAW, ANCHOR, BR, PRE, BODY, CELL, HEADING, BUTTON, MATH, MAY_BE_MATH, SCRIPTED = (
+    1 << bit for bit in range(14)
+)
 
 _FNV_OFFSET_BASIS, _FNV_PRIME = 14695981039346656037, 1099511628211  # FNV-1a, 64 bits
 
@@ -32,12 +34,18 @@ FNV_START, FNV_PRIME = np.uint64(_FNV_OFFSET_BASIS), np.uint64(_FNV_PRIME)
 _HIDDEN_ATTRIBUTE, _ARIA, _STYLE, _ROLE, _CLASS = (
     np.uint64(fnv1a(n)) for n in ("hidden", "aria-hidden", "style", "role", "class")
 )
-_HREF, _TRUE = (np.uint64(fnv1a(n)) for n in ("href", "true"))
-# Attributes besides class and role that blocks.py reads
+_HREF, _TRUE, _TABPANEL, _TEX, _DATA_TEX, _DATA_LATEX = (
+    np.uint64(fnv1a(n)) for n in ("href", "true", "tabpanel", "tex", "data-tex", "data-latex")
+)
+_ID = np.uint64(fnv1a("id"))
 _NAMING_NAMES = """
-id itemprop data-component data-testid colspan rowspan start value
+class id role itemprop data-component data-testid
 """
 _NAMING_ATTRIBUTES = np.array(sorted(fnv1a(n) for n in _NAMING_NAMES.split()), np.uint64)
+_NUMBER_NAMES = """
+colspan rowspan start value reversed
+"""
+_NUMBER_ATTRIBUTES = np.array(sorted(fnv1a(n) for n in _NUMBER_NAMES.split()), np.uint64)
 # Classes of what a page shows beside its text: the sign of a heading's link, numbers of code lines (Pygments, GitHub)
 _HIDDEN_NAMES = """
 headerlink anchor-link hash-link linenos lineno linenodiv linenumber line-number blob-num lnt
@@ -49,11 +57,11 @@ blob-code blob-code-inner react-code-text codemirror-line cm-line view-line
 _HIDDEN_CLASSES = np.array(sorted(fnv1a(n) for n in _HIDDEN_NAMES.split()), np.uint64)
 _VERBATIM_CLASSES = np.array(sorted(fnv1a(n) for n in _VERBATIM_NAMES.split()), np.uint64)
 _ASIDE_NAMES = """
-navigation search dialog menu menubar toolbar tablist alert banner contentinfo
+navigation search dialog menu menubar toolbar alert banner contentinfo
 """
 _ASIDE_ROLES = np.array(sorted(fnv1a(n) for n in _ASIDE_NAMES.split()), np.uint64)
 
-HAS_HREF, IS_HIDDEN, HAS_NAME, IS_VERBATIM = 1, 2, 4, 8
+HAS_HREF, IS_HIDDEN, HAS_NAME, IS_VERBATIM, HAS_NUMBER, HAS_MATH = 1, 2, 4, 8, 16, 32
 
 
 @kernel((BYTES, nb.int64, nb.int64))
@@ -90,9 +98,28 @@ def tag_end(data, i, n):  # type: ignore[no-untyped-def]
 
 
 @kernel((BYTES, nb.int64, nb.int64))
+def names_math(data, i, hi):  # type: ignore[no-untyped-def]
+    """Whether [i, hi) holds what programs that set formulas write: `math`, `formula`, `latex`, `katex`, `mimetex`."""
+    while i + 4 <= hi:
+        c = data[i] | 32
+        d = data[i + 1] | 32
+        if c == 109 and d == 97 and data[i + 2] | 32 == 116 and data[i + 3] | 32 == 104:  # math
+            return True
+        tex = (c == 97 or c == 101) and d == 116 and data[i + 2] | 32 == 101 and data[i + 3] | 32 == 120
+        if tex and (i + 4 == hi or data[i + 4] | 32 != 116):  # -atex or -etex, but not of `text`
+            return True
+        if c == 109 and d == 117 and data[i + 2] | 32 == 108 and data[i + 3] | 32 == 97:  # -mula
+            return True
+        i += 1
+    return False
+
+
+@kernel((BYTES, nb.int64, nb.int64))
 def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
-    """Flags of the attributes in [i, hi): HAS_HREF, IS_HIDDEN, HAS_NAME (a class, id or the like), IS_VERBATIM."""
+    """Flags of the attributes in [i, hi): HAS_HREF, IS_HIDDEN, HAS_NAME (a class, id or the like), IS_VERBATIM,
+    HAS_NUMBER (a span of cells or the number of a list item), HAS_MATH (a class or attribute that formulas have)."""
     attribute_flags = 0
+    is_panel = False
     while i < hi:
         if data[i] == 32 or 9 <= data[i] <= 13:
             i += 1
@@ -122,12 +149,16 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
                 attribute_flags |= IS_HIDDEN
         elif name == _CLASS:
             attribute_flags |= HAS_NAME
+            if names_math(data, lo, end):
+                attribute_flags |= HAS_MATH
             value = FNV_START
             for k in range(lo, end + 1):
                 c = data[k] if k < end else 32
                 if c != 32 and not 9 <= c <= 13:
                     value = (value ^ np.uint64(c | 32 if 65 <= c <= 90 else c)) * FNV_PRIME
                     continue
+                if value == _TEX:
+                    attribute_flags |= HAS_MATH
                 for m in range(len(_HIDDEN_CLASSES)):
                     if _HIDDEN_CLASSES[m] == value:
                         attribute_flags |= IS_HIDDEN
@@ -145,6 +176,7 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
                     attribute_flags |= IS_HIDDEN
             else:
                 attribute_flags |= HAS_NAME
+                is_panel = is_panel or value == _TABPANEL
                 for k in range(len(_ASIDE_ROLES)):
                     if _ASIDE_ROLES[k] == value:
                         attribute_flags |= IS_HIDDEN
@@ -152,7 +184,49 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
             for k in range(len(_NAMING_ATTRIBUTES)):
                 if _NAMING_ATTRIBUTES[k] == name:
                     attribute_flags |= HAS_NAME
-    return attribute_flags
+            for k in range(len(_NUMBER_ATTRIBUTES)):
+                if _NUMBER_ATTRIBUTES[k] == name:
+                    attribute_flags |= HAS_NUMBER
+            if name == _DATA_TEX or name == _DATA_LATEX:  # noqa: SIM109
+                attribute_flags |= HAS_MATH
+    return attribute_flags & ~IS_HIDDEN if is_panel else attribute_flags
+
+
+@kernel((BYTES, nb.int64, nb.int64, nb.uint8[::1], nb.int64))
+def write_names(data, i, hi, names, at):  # type: ignore[no-untyped-def]
+    """Writes the values of the naming attributes in [i, hi) to `names` at `at`, in their order, one space between, in
+    ASCII lower case, an id with `#` before it. Returns where they end. They need no more space than the attributes."""
+    start = at
+    while i < hi:
+        if data[i] == 32 or 9 <= data[i] <= 13:
+            i += 1
+            continue
+        name = (FNV_START ^ np.uint64(data[i])) * FNV_PRIME
+        i += 1
+        while i < hi and data[i] != 61 and data[i] != 32:
+            name = (name ^ np.uint64(data[i])) * FNV_PRIME
+            i += 1
+        if i >= hi or data[i] != 61:
+            continue
+        i += 1
+        if i < hi and data[i] == 34:
+            i += 1
+        wanted = False
+        for k in range(len(_NAMING_ATTRIBUTES)):
+            wanted |= _NAMING_ATTRIBUTES[k] == name
+        if wanted and at > start:
+            names[at] = 32
+            at += 1
+        if wanted and name == _ID:
+            names[at] = 35
+            at += 1
+        while i < hi and data[i] != 34:
+            if wanted:
+                names[at] = data[i] | 32 if 65 <= data[i] <= 90 else data[i]
+                at += 1
+            i += 1
+        i += 1
+    return at
 
 
 @kernel((BYTES, nb.int64, nb.int64, nb.int64, nb.int64))

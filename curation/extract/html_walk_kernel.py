@@ -25,18 +25,25 @@ from curation.extract.html_tag_kernels import (
     FNV_PRIME,
     FNV_START,
     HAS_HREF,
+    HAS_MATH,
     HAS_NAME,
+    HAS_NUMBER,
     HEADING,
     INLINE,
     IS_HIDDEN,
     IS_VERBATIM,
+    MATH,
+    MAY_BE_MATH,
     NEVER,
     PRE,
     RAW,
+    SCRIPTED,
     VOID,
+    names_math,
     parse_attributes,
     skip_raw_element,
     tag_end,
+    write_names,
 )
 from curation.kernels import BYTES, kernel
 
@@ -83,22 +90,29 @@ def decode_entity(data, i, n):  # type: ignore[no-untyped-def]
     return 38, 1
 
 
-@kernel((BYTES, nb.int64, TAG_HASHES, TAG_KINDS, nb.int64, nb.uint8[::1], nb.int64[:, ::1], nb.int64[:, ::1]))
-def walk_html(data, n, known, kinds, most, out, nodes, blocks):  # type: ignore[no-untyped-def]
-    """Fills `out`, `nodes` and `blocks`; returns (containers, blocks, bytes of text, characters skipped, whether the
-    walk ended at the end of the page with every element closed).
+OUT, ROWS = nb.uint8[::1], nb.int64[:, ::1]
+
+
+@kernel((BYTES, nb.int64, TAG_HASHES, TAG_KINDS, nb.int64, OUT, OUT, ROWS, ROWS))
+def walk_html(data, n, known, kinds, most, out, names, nodes, blocks):  # type: ignore[no-untyped-def]
+    """Fills `out`, `names`, `nodes` and `blocks`; returns (containers, blocks, bytes of text, bytes of names,
+    characters skipped, whether the walk ended at the end of the page with every element closed, signs). The signs are
+    MATH if the page may have formulas, and SCRIPTED if it has `<sup>` or `<sub>`.
 
     data    the HTML of the body, n bytes of UTF-8
     known   hashes of tag names, ascending; `kinds` holds the flags of each
     most    the largest number of containers; the page is cut off after it
     out     the text of all blocks, one after the other; never longer than `data`
-    nodes   one row per container: index of its tag in `known`, start and end of its attributes (0, 0 without a naming
-            one), its parent, whether its white space is code
+    names   what the attributes of all containers call them, one after the other; never longer than `data`
+    nodes   one row per container: index of its tag in `known`, start and end of its names in `names`, its parent,
+            whether its white space is code, the container after the last inside it, start and end of its attributes
+            (0, 0 without a number)
     blocks  one row per block: start and end in `out`, in characters; how many of them are link text; its container
     """
     containers = 0
     found = 0
     at = 0  # bytes of text written
+    named = 0  # ... of names
     chars = 0  # characters of text written
     begin = 0  # start of the open block in bytes
     first = 0  # ... and in characters
@@ -115,6 +129,7 @@ def walk_html(data, n, known, kinds, most, out, nodes, blocks):  # type: ignore[
     line_text = False  # ... it has text
     line_closed = False  # ... its element has just closed: a newline after it is the same end of a line
     skipped = 0
+    signs = 0
     unseen = 0  # characters that are not white space in skipped elements
     link = False
     stopped = False
@@ -248,6 +263,10 @@ def walk_html(data, n, known, kinds, most, out, nodes, blocks):  # type: ignore[
             else:
                 high = middle - 1
         kind = kinds[tag] if tag >= 0 else INLINE
+        if not closing:
+            signs |= kind & (MATH | SCRIPTED)
+            if kind & MAY_BE_MATH and names_math(data, name_hi, attributes_hi):
+                signs |= MATH
         if kind & RAW:
             if not closing:
                 i = skip_raw_element(data, i, n, name_lo, name_hi)
@@ -259,6 +278,8 @@ def walk_html(data, n, known, kinds, most, out, nodes, blocks):  # type: ignore[
         attribute_flags = (
             parse_attributes(data, name_hi, attributes_hi) if not closing and attributes_hi > name_hi else 0
         )
+        if attribute_flags & HAS_MATH:
+            signs |= MATH
         dropped = not closing and (attribute_flags & IS_HIDDEN or kind & NEVER) and not kind & (VOID | BODY)
         if kind & BUTTON and not attribute_flags & IS_HIDDEN:  # a heading that unfolds its section is a button
             dropped = not closing and not (current >= 0 and kinds[nodes[current, 0]] & HEADING)
@@ -320,17 +341,23 @@ def walk_html(data, n, known, kinds, most, out, nodes, blocks):  # type: ignore[
             continue
         if closing:
             verbatim = False
-            current = nodes[current, 3] if current >= 0 else -1
+            if current >= 0:
+                nodes[current, 5] = containers
+                current = nodes[current, 3]
             continue
         if containers >= most:
             stopped = True
             break
         nodes[containers, 0] = tag
-        nodes[containers, 1] = name_hi if attribute_flags & HAS_NAME else 0
-        nodes[containers, 2] = attributes_hi if attribute_flags & HAS_NAME else 0
+        nodes[containers, 1] = named
+        if attribute_flags & HAS_NAME:
+            named = write_names(data, name_hi, attributes_hi, names, named)
+        nodes[containers, 2] = named
         nodes[containers, 3] = current
         verbatim = kind & PRE != 0 or attribute_flags & IS_VERBATIM != 0
         nodes[containers, 4] = verbatim
+        nodes[containers, 6] = name_hi if attribute_flags & HAS_NUMBER else 0
+        nodes[containers, 7] = attributes_hi if attribute_flags & HAS_NUMBER else 0
         current = containers
         containers += 1
     if solid:
@@ -340,4 +367,7 @@ def walk_html(data, n, known, kinds, most, out, nodes, blocks):  # type: ignore[
         blocks[found, 3] = current
         found += 1
     complete = not stopped and i == n and not skipped and current < 0
-    return containers, found, at, unseen, complete
+    while current >= 0:
+        nodes[current, 5] = containers
+        current = nodes[current, 3]
+    return containers, found, at, named, unseen, complete, signs

@@ -36,6 +36,7 @@ _MAX_BLOCK_LINK_SHARE = 0.8  # a single block with more is a link, not text
 _PART_TAGS = frozenset(
     ["h1", "h2", "h3", "h4", "h5", "h6", "thead", "tbody", "tfoot", "tr", "td", "th", "dt", "dd", "li"]
 )
+_MIN_PARAGRAPHS_BESIDE = 2  # with so many in its container, a list of links is part of the text
 LAYOUT_CELL_CHARS = 200  # a table with a longer block in a cell is there for the page's layout
 _MIN_SENTENCE_CHARS = 25  # shorter blocks are too short to judge
 
@@ -74,10 +75,13 @@ _CONTENT_NAME = re.compile(
     r"articlebody|article-?(?:body|content|text|copy)|(?:post|entry|story|page|main|body)-?(?:content|body|text|copy)|"
     r"storytext|post__content|entry__content|blog-?post|(?:^|[\s#])(?:content|body|main|document|article|story|post|entry)(?:$|\s)"
 )
-_JUNK_TAGS = frozenset(("footer", "figure", "figcaption", "optgroup", "form"))
-_WEAK_TAGS = frozenset(("aside", "fieldset", "menu", "address", "legend"))
+_WEAK, _COMMENTS, _JUNK = 1, 2, 3  # what a name says; of several names the highest counts
+_JUNK_TAGS = frozenset(("footer", "figcaption", "optgroup", "form"))
+_WEAK_TAGS = frozenset(("figure", "aside", "fieldset", "menu", "address", "legend"))
 _CONTENT_TAGS = frozenset(("article", "main"))
-_STAYS_NAME = re.compile(r"(?:^|[\s#])(?:articlebody|question|mainentity|post-?cell)(?:$|\s)")
+_STAYS_NAMES = frozenset(
+    f"{sign}{name}" for sign in ("", "#") for name in ("articlebody", "question", "mainentity", "post-cell", "postcell")
+)
 _STAYS_MIN_SHARE = 0.02
 _SENTENCE = re.compile(r"[.!?;:,。！？、，।۔؟…][\"'”’)\]]*(?:\s|$)|[。！？、，]")
 
@@ -97,10 +101,10 @@ def main_content_blocks(page: PageBlocks, kind: str = "article") -> list[int]:
     linked = [0 if dropped[n] else c for n, c in zip(page.container, page.link_chars, strict=True)]
     size_of, linked_of, prose_of = subtree_sums(page, sizes), subtree_sums(page, linked), subtree_sums(page, prose)
     top = _main_container(page, prose_of)
-    inside = _descendants(page, top)
     if kind == "listing":
-        return [i for i, node in enumerate(page.container) if inside[node] and not dropped[node]]
-    return _select_blocks(page, inside, dropped, size_of, linked_of, prose_of)
+        end = page.end[top]
+        return [i for i, node in enumerate(page.container) if top <= node < end and not dropped[node]]
+    return _select_blocks(page, top, dropped, size_of, linked_of, prose_of)
 
 
 def _prose_chars(page: PageBlocks, i: int, size: int) -> int:
@@ -134,53 +138,58 @@ def _junk_containers(page: PageBlocks, prose: list[int], kind: str = "article") 
     solid_of = subtree_sums(page, solid)  # code and tables
     held_of = subtree_sums(page, [_held_chars(page, i, p) for i, p in enumerate(prose)])
     whole = max(1, prose_of[0])
+    out = [False] * len(page.tag)
     verdicts: dict[tuple[str, str], int] = {}
-    out: list[bool] = []
-    said: list[int] = []  # the kind of junk that the container is in
-    for node, tag in enumerate(page.tag):
-        up = page.parent[node]
-        if up >= 0 and out[up]:
-            out.append(True)
-            said.append(said[up])
+    comments: list[int] = []
+    gone = 0  # prose of what is dropped
+    node = 0
+    while node < len(out):
+        tag, names, end = page.tag[node], page.names[node], page.end[node]
+        if (junk := verdicts.get((tag, names), -1)) < 0:
+            junk = verdicts[tag, names] = _junk_kind(tag, names)
+        if kind == "product" and not junk and _REVIEW_NAME.search(names):
+            junk = _COMMENTS
+        if not junk or tag == "body" or (junk == _COMMENTS and kind == "forum"):  # a forum's comments are its content
+            node += 1
             continue
-        key = (tag, page.names[node])
-        if key not in verdicts:
-            verdicts[key] = _junk_kind(*key)
-            if kind == "product" and not verdicts[key] and _REVIEW_NAME.search(page.names[node]):
-                verdicts[key] = 1
-        junk = verdicts[key] if verdicts[key] != 1 or kind != "forum" else 0  # a forum's comments are its content
         kept = prose_of[node] >= max(_KEEP_MIN_SHARE * whole, _KEEP_MIN_CHARS)
-        kept = kept or solid_of[node] > 0 or (junk == 3 and held_of[node] > _WEAK_MAX_PROSE)
-        out.append(junk > 0 and tag != "body" and not kept)
-        said.append(junk)
-    if 1 in verdicts.values():
-        comments = sum(p for p, node in zip(prose, page.container, strict=True) if out[node] and said[node] == 1)
-        others = sum(p for p, node in zip(prose, page.container, strict=True) if not out[node])
-        if comments >= _KEEP_MIN_CHARS and others < _MIN_PROSE_OUTSIDE_COMMENTS * (comments + others):
-            out = [gone and said[node] != 1 for node, gone in enumerate(out)]
+        held = held_of[node] if junk == _WEAK else 0
+        if tag == "figure" and held:  # its caption is no prose
+            held -= sum(held_of[n] for n in range(node, end) if page.tag[n] == "figcaption")
+        if kept or solid_of[node] > 0 or held > _WEAK_MAX_PROSE:
+            node += 1
+            continue
+        out[node:end] = [True] * (end - node)
+        gone += prose_of[node]
+        if junk == _COMMENTS:
+            comments.append(node)
+        node = end
+    said = sum(prose_of[node] for node in comments)
+    if said >= _KEEP_MIN_CHARS and prose_of[0] - gone < _MIN_PROSE_OUTSIDE_COMMENTS * (said + prose_of[0] - gone):
+        for node in comments:
+            out[node : page.end[node]] = [False] * (page.end[node] - node)
     return out
 
 
 def _junk_kind(tag: str, names: str) -> int:
-    """1 for comments, 2 for other junk, 3 for what is junk if it holds no content, 0 for content, by tag and classes.
+    """What a container is by its tag and classes: `_JUNK`, `_COMMENTS`, `_WEAK` (junk if it holds no content), or 0.
     The id counts only where it starts with such a word, and not in a section, whose id is its subject (`comments`)."""
     if tag in _JUNK_TAGS:
-        return 2
+        return _JUNK
     words = names.split()
-    classes = [w for w in words if w[0] != "#"]
-    section = tag == "section" or any("sect" in w for w in classes)
-    ids = [] if section else [w[1:] for w in words if w[0] == "#"]
-    if any(map(_is_junk_class, classes)) or any(map(_is_junk_class, ids)):
-        return 2
-    text = " ".join(classes)
-    if _COMMENT_NAME.search(text) or any(map(_COMMENT_NAME.match, ids)):
-        return 1
-    return 3 if tag in _WEAK_TAGS or _WEAK_NAME.search(text) or any(map(_WEAK_NAME.match, ids)) else 0
+    if tag == "section" or ("sect" in names and any("sect" in word for word in words if word[0] != "#")):
+        words = [word for word in words if word[0] != "#"]
+    return max(map(_kind_of_name, words), default=0) or (_WEAK if tag in _WEAK_TAGS else 0)
 
 
-@functools.lru_cache(1 << 14)
-def _is_junk_class(name: str) -> bool:
-    return _JUNK_CLASS.fullmatch(name) is not None
+@functools.lru_cache(1 << 15)
+def _kind_of_name(name: str) -> int:
+    is_id = name[0] == "#"
+    if _JUNK_CLASS.fullmatch(name, is_id):
+        return _JUNK
+    found = (_COMMENT_NAME.match(name[1:]), _WEAK_NAME.match(name[1:])) if is_id else ()
+    comment, weak = found or (_COMMENT_NAME.search(name), _WEAK_NAME.search(name))
+    return _COMMENTS if comment else _WEAK if weak else 0
 
 
 def _held_chars(page: PageBlocks, i: int, prose: int) -> int:
@@ -191,17 +200,9 @@ def _held_chars(page: PageBlocks, i: int, prose: int) -> int:
 
 def _main_container(page: PageBlocks, prose_of: list[int]) -> int:
     """The container that holds the content: from the body down while one child has nearly all the prose."""
-    children: dict[int, list[int]] = {}
-    for node, up in enumerate(page.parent):
-        if prose_of[node] and up >= 0:
-            children.setdefault(up, []).append(node)
-    headings: dict[int, int] = {}  # the first h1 or h2 that is a child of a container
-    for node, up in enumerate(page.parent):
-        if page.tag[node] in ("h1", "h2"):
-            headings.setdefault(up, node)
-    says_of = _named_prose(page, prose_of)
+    stays = _articles(page)
     top, says = 0, False
-    while below := children.get(top):
+    while below := [n for n in page.children(top) if prose_of[n]]:
         best = max(below, key=lambda n: (prose_of[n], -n))
         named = page.tag[best] in _CONTENT_TAGS or _CONTENT_NAME.search(page.names[best]) is not None
         needed = _DESCEND_MIN_SHARE_NAMED if named and not says else _DESCEND_MIN_SHARE
@@ -211,31 +212,38 @@ def _main_container(page: PageBlocks, prose_of: list[int]) -> int:
             for n in below
             if prose_of[n] > _SECTION_MIN_SHARE * prose_of[top]
         )
-        if not named and headings.get(top, best) < best:  # the title is right here
+        heading = next((n for n in page.children(top) if page.tag[n] in ("h1", "h2")), best)
+        if not named and heading < best:  # the title is right here
             break
-        if any(n < best and says_of[n] > _STAYS_MIN_SHARE * prose_of[top] for n in below):  # never left outside
-            break
+        least = _STAYS_MIN_SHARE * prose_of[top]
+        if stays and any(_prose_of_article(page, n, stays, prose_of) > least for n in below if n < best):
+            break  # never left outside
         if page.tag[best] in _NEVER_ENTERED_TAGS or prose_of[best] < (0.99 if alike else needed) * prose_of[top]:
             break
         top, says = best, says or named
     return top
 
 
-def _named_prose(page: PageBlocks, prose_of: list[int]) -> list[int]:
-    """For each container the prose below it that says that it is the article, the question or its text."""
-    own = [0] * len(page.tag)
-    count = [0] * len(page.tag)
-    inside = [False] * len(page.tag)
-    stays = {name for name in set(page.names) if _STAYS_NAME.search(name)}
-    for node, tag in enumerate(page.tag):
-        up = page.parent[node]
-        inside[node] = up >= 0 and inside[up]
-        if not inside[node] and (tag == "article" or page.names[node] in stays):
-            inside[node], own[node], count[node] = True, prose_of[node], 1
-    for node in range(len(own) - 1, 0, -1):
-        own[page.parent[node]] += own[node]
-        count[page.parent[node]] += count[node]
-    return [chars if number == 1 else 0 for chars, number in zip(own, count, strict=True)]  # several are teasers
+def _articles(page: PageBlocks) -> list[int]:
+    """The outermost containers that say that they are an article, a question or its text."""
+    found: list[int] = []
+    said = not _STAYS_NAMES.isdisjoint(" ".join(page.names).split())
+    if not said and "article" not in page.tag:
+        return found
+    node = 0
+    while node < len(page.tag):
+        if page.tag[node] == "article" or (said and not _STAYS_NAMES.isdisjoint(page.names[node].split())):
+            found.append(node)
+            node = page.end[node]
+        else:
+            node += 1
+    return found
+
+
+def _prose_of_article(page: PageBlocks, node: int, articles: list[int], prose_of: list[int]) -> int:
+    """The prose of the article in a container, or that it is; none where there are several: those are teasers."""
+    inside = [n for n in articles if node <= n < page.end[node]]
+    return prose_of[inside[0]] if len(inside) == 1 else 0
 
 
 def _look_like_sections(page: PageBlocks, one: int, other: int, names: set[str]) -> bool:
@@ -246,16 +254,9 @@ def _look_like_sections(page: PageBlocks, one: int, other: int, names: set[str])
     return page.tag[one] == "section" or not names.isdisjoint(page.names[one].split())
 
 
-def _descendants(page: PageBlocks, top: int) -> list[bool]:
-    inside = [False] * len(page.tag)
-    for node in range(top, len(page.tag)):
-        inside[node] = node == top or (page.parent[node] >= 0 and inside[page.parent[node]])
-    return inside
-
-
 def _select_blocks(
     page: PageBlocks,
-    inside: list[bool],
+    top: int,
     dropped: list[bool],
     size_of: list[int],
     linked_of: list[int],
@@ -263,16 +264,19 @@ def _select_blocks(
 ) -> list[int]:
     """The blocks inside the main container that are not mostly links."""
     layout = layout_table_rows(page)
-    in_text = _lists_in_text(page, prose_of, linked_of, size_of)
     out = [False] * len(page.tag)
-    for node, tag in enumerate(page.tag):
-        if not inside[node] or dropped[node]:
-            continue
-        up = page.parent[node]
-        if up >= 0 and inside[up] and not out[up]:
+    node = top
+    while node < page.end[top]:
+        if dropped[node]:
+            node = page.end[node]
             continue
         dense = linked_of[node] > _MAX_LINK_SHARE * size_of[node] and prose_of[node] < 0.2 * size_of[node]
-        out[node] = not dense or node in in_text or (tag in _PART_TAGS and up not in layout)
+        dense = dense and (page.tag[node] not in _PART_TAGS or page.parent[node] in layout)
+        if dense and not _is_list_in_text(page, node, prose_of):
+            node = page.end[node]
+            continue
+        out[node] = True
+        node += 1
     chosen = []
     for i, node in enumerate(page.container):
         if out[node] and (
@@ -282,24 +286,19 @@ def _select_blocks(
     return _without_trailing_headings(page, chosen)
 
 
-def _lists_in_text(page: PageBlocks, prose_of: list[int], linked_of: list[int], size_of: list[int]) -> set[int]:
-    """Lists of links that are part of a text: a paragraph directly before and directly after, or before it and text
-    beside the links."""
-    found = set()
-    last: dict[int, tuple[int, int]] = {}  # container -> its last child, and the list that waits for a paragraph
-    for node, tag in enumerate(page.tag):
-        up = page.parent[node]
-        before, waiting = last.get(up, (-1, -1))
-        paragraph = tag == "p" and prose_of[node] > 0
-        if waiting >= 0 and paragraph:
-            found.add(waiting)
-        waiting = -1
-        if tag in ("ul", "ol") and before >= 0 and page.tag[before] == "p" and prose_of[before] > 0:
-            if linked_of[node] <= _MAX_BLOCK_LINK_SHARE * size_of[node]:
-                found.add(node)
-            waiting = node
-        last[up] = (node, waiting)
-    return found
+def _is_list_in_text(page: PageBlocks, node: int, prose_of: list[int]) -> bool:
+    """Whether a list of links is part of a text: two paragraphs are beside it and text comes after it, or it is in an
+    item of a list that is."""
+    if page.tag[node] not in ("ul", "ol"):
+        return False
+    up = page.parent[node]
+    if page.tag[up] == "li":
+        return True
+    if sum(1 for _ in page.children(node)) < 2:  # one link is a hint to read on
+        return False
+    beside = [n for n in page.children(up) if prose_of[n] > 0]
+    paragraphs = sum(page.tag[n] == "p" for n in beside)
+    return paragraphs >= _MIN_PARAGRAPHS_BESIDE and beside[-1] > node
 
 
 def layout_table_rows(page: PageBlocks) -> set[int]:

@@ -7,6 +7,7 @@ list; a table row is a line of cells separated by ` | `, with nothing in an empt
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from curation.extract.blocks import PageBlocks
 from curation.extract.main_content import layout_table_rows
@@ -26,10 +27,11 @@ def render(page: PageBlocks, chosen: list[int]) -> str:
     last_row = last_item = last_node = -1
     for i in chosen:
         node, text = page.container[i], page.text[i]
-        row, item = ancestors.row(node), ancestors.item(node)
+        place = ancestors.of(node)
+        row, item = place.row, place.item
         if row >= 0 and row not in layout:
             if row != last_row:
-                same = last_row >= 0 and ancestors.table(row) == ancestors.table(last_row)
+                same = last_row >= 0 and place.table == ancestors.of(last_row).table
                 out.append(("\n" if same else "\n\n") + tables.row(row))
             last_row, last_item, last_node = row, -1, node
             continue
@@ -38,7 +40,7 @@ def render(page: PageBlocks, chosen: list[int]) -> str:
             items.add(item)
             indent = "  " * (ancestors.depth(item) - 1)
             text = indent + ancestors.bullet(item) + text
-            same_list = last_item >= 0 and ancestors.outermost(item) == ancestors.outermost(last_item)
+            same_list = last_item >= 0 and place.outermost == ancestors.of(last_item).outermost
             out.append(("\n" if same_list else "\n\n") + text)
         elif item >= 0 and item == last_item:
             out.append("\n" + text if code else "\n" + "  " * ancestors.depth(item) + text)
@@ -62,45 +64,46 @@ class _Tables:
     """Writes table rows with each cell in its column: an empty cell, and what a span covers, keep their place."""
 
     def __init__(self, page: PageBlocks, chosen: list[int], ancestors: _Ancestors, layout: set[int]) -> None:
-        self._numbers = page.numbers
-        self._cells: dict[int, list[int]] = {}  # row -> its cells
+        self._page = page
         self._text: dict[int, list[str]] = {}  # cell -> the texts of its chosen blocks
         self._code: set[int] = set()  # cells that hold code
         self._covered: dict[int, dict[int, int]] = {}  # table -> column -> rows that a cell above still covers
         self._ancestors = ancestors
-        cells = []
-        for node, tag in enumerate(page.tag):
-            if tag in ("td", "th") and ancestors.row(node) >= 0:
-                cells.append(node)
-                self._cells.setdefault(ancestors.row(node), []).append(node)
-        if not cells:
-            return
         for i in chosen:
             node = page.container[i]
-            if (cell := ancestors.cell(node)) >= 0:
+            if (cell := ancestors.of(node).cell) >= 0:
                 code = page.verbatim[node]
                 self._text.setdefault(cell, []).append(page.text[i] if code else " ".join(page.text[i].split()))
                 self._code |= {cell} if code else set()
 
     def row(self, row: int) -> str:
         """One row as a line; code alone in its row is written as it is."""
-        cells = self._cells.get(row, [])
+        cells = self._cells(row)
         full = [cell for cell in cells if cell in self._text]
         if len(full) > 1 and self._code.issuperset(full):  # the numbers of its lines beside code
             full = [cell for cell in full if not _LINE_NUMBERS.fullmatch("".join(self._text[cell]))] or full
         if len(full) == 1 and full[0] in self._code:
             return "\n".join(self._text[full[0]])
-        covered = self._covered.setdefault(self._ancestors.table(row), {})
+        covered = self._covered.setdefault(self._ancestors.of(row).table, {})
         line: list[str] = []
         for cell in cells:
             self._fill_covered(line, covered)
-            numbers = self._numbers.get(cell, {})
+            numbers = self._page.numbers.get(cell, {})
             columns = min(max(1, numbers.get("colspan", 1)), _MAX_SPAN)
             if (rows := min(numbers.get("rowspan", 1), _MAX_SPAN)) > 1:
                 covered |= dict.fromkeys(range(len(line), len(line) + columns), rows - 1)
             line += [" ".join(self._text.get(cell, [])), *[""] * (columns - 1)]
         self._fill_covered(line, covered)
         return " | ".join(line).rstrip(" ") if any(line) else ""
+
+    def _cells(self, row: int) -> list[int]:
+        """The cells of a row, without those of tables inside them."""
+        page, out, node = self._page, [], row + 1
+        while node < page.end[row]:
+            if page.tag[node] in ("td", "th"):
+                out.append(node)
+            node = page.end[node] if page.tag[node] in ("td", "th", "table") else node + 1
+        return out
 
     @staticmethod
     def _fill_covered(line: list[str], covered: dict[int, int]) -> None:
@@ -110,53 +113,63 @@ class _Tables:
             line.append("")
 
 
+class _Place(NamedTuple):
+    """What a container is in, the nearest above it or itself, or -1."""
+
+    item: int = -1
+    row: int = -1
+    cell: int = -1
+    table: int = -1
+    outermost: int = -1  # the outermost list
+    depth: int = 0  # lists around it
+
+
 class _Ancestors:
-    """For each container the list item, table row, cell and table it is in: the nearest above it, or -1."""
+    """Where containers are, and the numbers of list items."""
 
     def __init__(self, page: PageBlocks) -> None:
-        self._item: list[int] = []
-        self._row: list[int] = []
-        self._cell: list[int] = []
-        self._table: list[int] = []
-        self._depth: list[int] = []
-        self._outermost: list[int] = []
+        self._page = page
+        self._places = {-1: _Place()}
         self._number: dict[int, int] = {}
-        count: dict[int, int] = {}
         for node, tag in enumerate(page.tag):
-            up = page.parent[node]
-            above = up >= 0
-            table = node if tag == "table" else self._table[up] if above else -1
-            opens = tag == "table"  # rows and cells around a nested table are not those of its own cells
-            self._table.append(table)
-            self._row.append(node if tag == "tr" else -1 if opens else self._row[up] if above else -1)
-            self._cell.append(node if tag in ("td", "th") else -1 if opens else self._cell[up] if above else -1)
-            self._item.append(node if tag == "li" else self._item[up] if above else -1)
-            self._depth.append((self._depth[up] if above else 0) + (tag in ("ul", "ol", "menu")))
-            outer = self._outermost[up] if above else -1
-            self._outermost.append(node if outer < 0 and tag in ("ul", "ol", "menu") else outer)
-            if tag == "li" and above and page.tag[up] == "ol":
-                before = count.get(up, page.numbers.get(up, {}).get("start", 1) - 1)
-                count[up] = page.numbers.get(node, {}).get("value", before + 1)
-                self._number[node] = count[up]
+            if tag == "ol":
+                self._count_items(node)
 
-    def item(self, node: int) -> int:
-        return self._item[node]
-
-    def row(self, node: int) -> int:
-        return self._row[node]
-
-    def cell(self, node: int) -> int:
-        return self._cell[node]
-
-    def table(self, row: int) -> int:
-        return self._table[row]
+    def of(self, node: int) -> _Place:
+        """The place of a container. Only those of the chosen blocks are looked for, and each once."""
+        path = []
+        while node not in self._places:
+            path.append(node)
+            node = self._page.parent[node]
+        place = self._places[node]
+        for at in reversed(path):
+            tag = self._page.tag[at]
+            if tag == "li":
+                place = place._replace(item=at)
+            elif tag == "tr":
+                place = place._replace(row=at)
+            elif tag in ("td", "th"):
+                place = place._replace(cell=at)
+            elif tag == "table":  # rows and cells around a nested table are not those of its own cells
+                place = place._replace(table=at, row=-1, cell=-1)
+            elif tag in ("ul", "ol", "menu"):
+                outermost = place.outermost if place.outermost >= 0 else at
+                place = place._replace(depth=place.depth + 1, outermost=outermost)
+            self._places[at] = place
+        return place
 
     def depth(self, item: int) -> int:
-        return min(8, max(1, self._depth[item]))  # deeper lists are not indented further
-
-    def outermost(self, item: int) -> int:
-        """The outermost list that holds the item."""
-        return self._outermost[item]
+        return min(8, max(1, self.of(item).depth))  # deeper lists are not indented further
 
     def bullet(self, item: int) -> str:
         return f"{self._number[item]}. " if item in self._number else "- "
+
+    def _count_items(self, node: int) -> None:
+        items = [n for n in self._page.children(node) if self._page.tag[n] == "li"]
+        numbers = self._page.numbers
+        step = -1 if "reversed" in numbers.get(node, {}) else 1
+        number = numbers.get(node, {}).get("start", 1 if step > 0 else len(items))
+        for item in items:
+            number = numbers.get(item, {}).get("value", number)
+            self._number[item] = number
+            number += step

@@ -55,10 +55,16 @@ def test_a_box_with_content_stays_whatever_its_class(name: str) -> None:
         ('<div class="post">one</div><div class="post">two</div><div class="post">three</div>', "forum"),
         ('<ul><li><a href="/1">Rye flour, one sack</a></li><li><a href="/2">Wheat flour</a></li></ul> and', "listing"),
         ("<p>A text about a mill.</p>", "article"),
+        (
+            '<script type="application/ld+json">{"@type":"FAQPage","mainEntity":[{"@type":"Question"}]}</script>',
+            "article",
+        ),
+        ('<div class="post-title">a</div><div class="post-title">b</div><div class="post-title">c</div>', "article"),
+        ('<div class="faq_answer">a</div><div class="faq_answer">b</div><div class="faq_answer">c</div>', "article"),
     ],
 )
 def test_kinds_of_pages(html: str, kind: str) -> None:
-    assert page_kind.page_kind(html, blocks.parse_page(html)) == kind
+    assert page_kind.page_kind(html, blocks.parse_page(html))[0] == kind
     assert extract(html + "<p>Some words.</p>" * 2).kind in (kind, "article")
 
 
@@ -126,3 +132,61 @@ def test_readings_and_lists_of_links() -> None:
     items = "".join(f"<li>{n}, <a href=/{n}>use a {n} stone of the best kind</a>.</li>" for n in ("Granite", "Basalt"))
     page = f"<body><article>{paragraphs(0)}<ul>{items}</ul>{paragraphs(1)}</article>"
     assert "- Granite, use a Granite stone of the best kind.\n- Basalt" in extract(page).text
+
+
+def test_lists_of_links_beside_paragraphs_stay_and_one_link_to_read_on_goes() -> None:
+    links = "".join(f"<li><a href=/{n}>{n} mill of the valley</a></li>" for n in ("Upper", "Lower"))
+    nested = f"<ul><li><a href=/all>All mills of the valley</a><ul>{links}</ul></li><li><a href=/b>Bakers</a></li></ul>"
+    start, end = f"<body><article>{paragraphs(0, 1)}<h2>Mills</h2>", f"{paragraphs(2)}</article>"
+    text = extract(f"{start}{nested}{end}").text
+    assert "- All mills of the valley\n  - Upper mill of the valley\n  - Lower mill of the valley\n- Bakers" in text
+    one = "<ul><li><a href=/1>Read also: the flood of last year</a></li></ul>"
+    assert "Read also" not in extract(f"{start}{one}{end}").text
+    assert "Upper" not in extract(f"<body><article>{paragraphs(0, 1, 2)}<ul>{links}</ul></article>").text  # at the end
+
+
+@pytest.mark.parametrize("hidden", ["hidden", "aria-hidden=true", "style='display:none'"])
+def test_every_panel_of_tabs_is_there(hidden: str) -> None:
+    panels = f"<div role=tabpanel><pre>make</pre></div><div role=tabpanel {hidden}><pre>ninja -C build</pre></div>"
+    page = (
+        f"<body><main>{paragraphs(0, 1)}<div role=tablist>{panels}</div><div {hidden}>{PROSE[2]}</div>{paragraphs(3)}"
+    )
+    text = extract(page).text
+    assert "make\n\nninja -C build" in text and PROSE[2] not in text
+
+
+def test_a_page_of_cards_is_a_listing() -> None:
+    cards = "".join(f"<div class=card><h3><a href=/{i}>Loaf number {i} of the mill</a></h3></div>" for i in range(30))
+    page = f"<body><header><p>{PROSE[0]}</p></header><main><div class=intro><p>{PROSE[1]} {PROSE[2]}</p>"
+    page += "<p>Prices are those of the market at Oakford and change with the weather, as they always did.</p></div>"
+    got = extract(f"{page}<section>{cards}</section></main>")
+    assert got.kind == "listing" and "Loaf number 29 of the mill" in got.text
+    news = '<meta property="og:type" content="article">'
+    assert "Loaf number 29" not in extract(f"<head>{news}</head>{page}<section>{cards}</section></main>").text
+
+
+def test_text_of_json_ld_that_is_set_otherwise_on_the_page_is_not_doubled() -> None:
+    product = {"@type": "Product", "name": "Rye", "description": " ".join(PROSE[:3])}
+    script = f'<script type="application/ld+json">{json.dumps(product)}</script>'
+    page = (
+        f"<head>{script}</head><body><main><h1>Rye</h1><p><b>{PROSE[0][:9]}</b>-{PROSE[0][9:]}</p>{paragraphs(1, 2, 3)}"
+    )
+    assert extract(page).text.count(PROSE[1]) == 1
+
+
+def test_a_figure_holds_prose_or_a_caption() -> None:
+    page = "<body><main>{}<figure><img src=a.png>{}</figure>{}</main>"
+    caption = f"<figcaption>{PROSE[3]}</figcaption>"
+    assert PROSE[3] not in extract(page.format(paragraphs(0, 1), caption, paragraphs(2))).text
+    assert PROSE[3] in extract(page.format(paragraphs(0, 1), f"<p>{PROSE[3]}</p>", paragraphs(2))).text
+
+
+@pytest.mark.parametrize(
+    ("tag", "numbers"),
+    [("ol", "1 2 3"), ("ol start=5", "5 6 7"), ("ol reversed", "3 2 1"), ("ol reversed start=9", "9 8 7")],
+)
+def test_numbers_of_lists(tag: str, numbers: str) -> None:
+    items = "".join(f"<li>{name}</li>" for name in ("oak axle", "iron tyre", "millstone"))
+    text = extract(f"<body><main>{paragraphs(0, 1)}<{tag}>{items}</ol>{paragraphs(2)}").text
+    first, second, third = numbers.split()
+    assert f"{first}. oak axle\n{second}. iron tyre\n{third}. millstone" in text

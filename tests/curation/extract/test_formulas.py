@@ -11,7 +11,7 @@ import random
 
 import pytest
 
-from curation.extract import mathml
+from curation.extract import formulas, mathml
 from curation.extract.extract import extract
 
 PROSE = (
@@ -161,3 +161,18 @@ def test_elements_unknown_to_html_are_inline() -> None:
 def test_dollar_signs_and_code_are_left_alone() -> None:
     page = rf"<head><script src=mathjax.js></script></head><body><p>{PROSE}It cost $5 or \(x\).</p><pre>re.compile('\(a\)')</pre>"
     assert extract(page).text.endswith("It cost $5 or $x$.\n\nre.compile('\\(a\\)')")
+
+
+def test_pages_without_formulas_are_not_searched_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work is counted: the search for formulas took 8 of 100 of the time of pages that have none."""
+    searched: list[str] = []
+    monkeypatch.setattr(formulas, "write_inline", lambda source: searched.append(source) or source)
+    for tag in ('<div class="plaintext rich-text context">', '<img alt="a" src="/texture.png">', "<script>1</script>",
+                '<p class="pretext">Mathematics and LaTeX: $5'):  # fmt: skip
+        extract(f"<body><main><p>{PROSE}</p>{tag}<p>{PROSE}</p>")
+    assert not searched
+    for tag in ("<math><mi>x</mi></math>", '<span class="katex">x</span>', '<img class="tex" alt="x" src="x.png">',
+                '<img alt="x" src="/cgi-bin/mathtex.cgi?x">', '<script type="math/tex">x</script>', "10<sup>6</sup>",
+                '<span data-tex="x">x</span>', '<img class="ql-img-inline-formula" alt="x">'):  # fmt: skip
+        extract(f"<body><main><p>{PROSE}{tag}</p>")
+    assert len(searched) == 8
