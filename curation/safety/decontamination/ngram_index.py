@@ -85,11 +85,10 @@ def build_index(units: Sequence[Unit], ngram: int, common: Callable[[Index], Any
     kept: dict[bytes, tuple[Unit, int, int]] = {}  # words -> unit, length of its n-grams, words that must be covered
     found: list[Any] = []
     skipped = 0
-    bounds = np.empty((0, 2), np.int64)
     for unit in units:
         data = np.frombuffer(unit.text.encode("utf-8", "replace"), np.uint8)
         word, gram = np.empty(len(data) + 1, np.uint64), np.empty(len(data) + 1, np.uint64)
-        count = hash_words(data, 0, len(data), character_table(), word, bounds)
+        count = hash_words(data, 0, len(data), character_table(), word, None)
         estimated = max(estimate_words(unit.text), 1.0)
         factor = min(_FACTORS, key=lambda f: abs(f - count / estimated))
         size, least = min(ngram * factor, count), min(count, max(LEAST, ngram) * factor)
