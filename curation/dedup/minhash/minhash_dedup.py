@@ -114,6 +114,9 @@ class MinHashDedup(GlobalStep):
             found["@priority"] = f"CAST(({self.priority}\n) AS DOUBLE)"
         return found
 
+    def not_judged(self) -> Mapping[str, str]:
+        return {"without_words": "documents without a word, which are compared with none"}
+
     def packages(self) -> Sequence[str]:
         return ("datasketch", "numba")
 
@@ -161,7 +164,8 @@ class MinHashDedup(GlobalStep):
             )
         partitions = partition_count(corpus.documents * bands)
         hash_bands, repartition = partial(_hash_bands, self, comparison, partitions), partial(_repartition, partitions)
-        yield Stage("bands", hash_bands, _BANDS, partitions, at="documents", reuse="rows", repartition=repartition)
+        yield Stage("bands", hash_bands, _BANDS, partitions, at="documents", reuse="rows",
+                    repartition=repartition, counters=_counts_in_metadata)  # fmt: skip
         # for containment, a sketch tells nothing without the sizes of the sets
         max_distance = (
             signatures.max_sketch_distance(self.threshold, bands * rows) if self.similarity == "jaccard" else 64
@@ -191,6 +195,7 @@ def _hash_bands(
     documents: Documents,
 ) -> Iterator[pa.RecordBatch]:  # fmt: skip
     bands, rows_per_band = step.lsh_shape()
+    without_words = 0
     for batch in documents.batches(["doc_id", "text", *step.expressions()]):
         signature, content = signatures.signatures_and_contents(
             batch.column("text"), ngram=step.ngram, num_perm=bands * rows_per_band, unit=step.unit
@@ -202,6 +207,7 @@ def _hash_bands(
         )
         some = np.flatnonzero(content != 0)  # documents without shingles are similar to nothing
         n = len(some)
+        without_words += batch.num_rows - n
         content = content[some] if salt is None else mix64(content[some] + salt[some])
         key = keys[some].reshape(-1)
         yield pa.RecordBatch.from_arrays(
@@ -217,6 +223,7 @@ def _hash_bands(
             ],
             schema=_BANDS,
         )
+    yield pa.RecordBatch.from_pylist([], schema=_BANDS.with_metadata({"without_words": str(without_words)}))
 
 
 def _repartition(partitions: int, batch: pa.RecordBatch) -> pa.Array:
@@ -247,5 +254,9 @@ def _find_pairs(max_distance: int, rows: Iterator[pa.RecordBatch]) -> Iterator[p
 
 
 def _count_pairs(batch: pa.RecordBatch) -> Mapping[str, int]:
-    counts = {name.decode(): int(n) for name, n in (batch.schema.metadata or {}).items()}
+    counts = _counts_in_metadata(batch)
     return {"candidates": batch.num_rows, **counts} if batch.num_rows else counts
+
+
+def _counts_in_metadata(batch: pa.RecordBatch) -> dict[str, int]:
+    return {name.decode(): int(n) for name, n in (batch.schema.metadata or {}).items()}

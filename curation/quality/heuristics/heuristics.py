@@ -187,6 +187,9 @@ class Heuristics(MapStep):
             for rule, sql in _RULES[s]
         }
 
+    def not_judged(self) -> Mapping[str, str]:
+        return {"language": "documents in a language without thresholds"} if self._by_language else {}
+
     def packages(self) -> Sequence[str]:
         return ("numba", "regex")
 
