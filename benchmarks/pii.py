@@ -26,10 +26,11 @@ import pyarrow as pa
 from benchmarks.toxicity import crawled
 from curation.document import clean_text
 from curation.extract.extract import extract
-from curation.safety.pii import candidate_windows, phone_numbers
+from curation.safety.pii import candidate_windows
 from curation.safety.pii.detect import analyze
 from curation.safety.pii.pii import Pii
 from curation.safety.pii.presidio_engine import DEFAULT_ENTITIES
+from curation.safety.pii.telephone import phone_numbers
 from curation.sources.charset import decode
 
 

@@ -62,10 +62,10 @@ class FileFormat:
 
 def detect_format(root: str, file: InputFile) -> FileFormat | str:
     """The format of a file, or the reason why it cannot be read as text."""
-    from curation.sources import json_values
     from curation.sources.compressed_stream import CompressedStream
-    from curation.sources.warc import detect_binary_type
-    from curation.sources.warc_records import archive_format
+    from curation.sources.text import json_values
+    from curation.sources.warc.warc import detect_binary_type
+    from curation.sources.warc.warc_records import archive_format
 
     if not file.size:
         return "empty"

@@ -29,7 +29,7 @@ class TextTable:
 
 def text_table(head: bytes, suffix: str) -> TextTable | None:
     """The table that a file's first bytes show; None for what is none."""
-    from curation.sources.csv_tsv import first_rows
+    from curation.sources.text.csv_tsv import first_rows
 
     form = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv"}.get(suffix)
     line = head.partition(b"\n")[0].decode("utf-8", "replace").removeprefix("\ufeff")

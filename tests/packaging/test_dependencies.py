@@ -32,8 +32,8 @@ LIGHT = {
 KERNELS = {
     "curation/kernels.py", "curation/word_hashes.py",
     "curation/quality/heuristics/character_classes.py", "curation/safety/pii/candidate_windows.py",
-    "curation/safety/pii/number_context.py", "curation/safety/pii/phone_candidates.py",
-    "curation/safety/pii/phone_decision.py",
+    "curation/safety/pii/number_context.py", "curation/safety/pii/telephone/phone_candidates.py",
+    "curation/safety/pii/telephone/phone_decision.py",
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from pipelines.init import text_forms
 from pipelines.init.file_groups import make_reader
 from pipelines.init.scan_input import scan_inputs
 from tests.curation.engine import runs
-from tests.curation.sources import hub_stub
+from tests.curation.sources.text import hub_stub
 from tests.pipelines.init.test_init import text
 
 DESCRIPTION = "description of a Hugging Face dataset"
@@ -89,7 +89,7 @@ FORMS: dict[str, tuple[str, str, dict[str, Any], int]] = {
 def test_each_form_is_recognised_and_its_options_read_it(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from curation.sources.text import TextReader
+    from curation.sources.text.text import TextReader
     from curation.step import InputSplit
     from pipelines.init.draft_pipeline import draft_pipeline
     from pipelines.init.file_groups import reader_options

@@ -22,10 +22,11 @@ import numpy as np
 import pyarrow as pa
 
 from curation import document, storage
-from curation.sources import charset, plain_text
+from curation.sources import charset
 from curation.sources.batch_builder import SourceRow, batch_rows, meta_json, parse_date, position_key, provenance
 from curation.sources.compressed_stream import CompressedStream
 from curation.sources.limits import DropLimit
+from curation.sources.text import plain_text
 from curation.step import InputSplit, RecordError, UnreadableFile
 
 MAX_ROW = (

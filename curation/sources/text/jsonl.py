@@ -15,8 +15,8 @@ from typing import IO, Any
 from curation.sources.batch_builder import SourceRow, position_key, provenance
 from curation.sources.compressed_stream import CompressedStream
 from curation.sources.decoders import detect_compression
-from curation.sources.field_mapping import FieldMapping
 from curation.sources.limits import DropLimit
+from curation.sources.text.field_mapping import FieldMapping
 from curation.step import InputSplit, RecordError, UnreadableFile
 
 MAX_LINE = 1 << 28  # 256 MiB: a longer line becomes a drop and is never held in memory

@@ -1,6 +1,6 @@
 """JSON Lines, Parquet, Arrow and folders: a row for every record, whatever is wrong with it.
 
-Covers: jsonl.py, parquet_arrow.py, batch_builder.py
+Covers: jsonl.py, parquet_arrow.py, curation/sources/batch_builder.py
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.sources import parquet_arrow
-from curation.sources.field_mapping import FieldMapping
-from curation.sources.text import TextReader
+from curation.sources.text import parquet_arrow
+from curation.sources.text.field_mapping import FieldMapping
+from curation.sources.text.text import TextReader
 from curation.step import InputSplit, UnreadableFile
 
 
@@ -284,7 +284,7 @@ def test_large_texts_make_small_batches(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_lines_too_long_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
-    from curation.sources import jsonl
+    from curation.sources.text import jsonl
 
     monkeypatch.setattr(jsonl, "MAX_LINE", 1000)
     plain = b'{"text": "a"}\n{"text": "' + b"x" * 5_000_000 + b'"}\n{"text": "b"}\n'

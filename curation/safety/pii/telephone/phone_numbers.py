@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from curation.safety.pii import phone_kernel as kernel
-from curation.safety.pii.numbering_plans import NumberingPlans
-from curation.safety.pii.phone_candidates import character_table
-from curation.safety.pii.phone_decision import MISSING_CODE, MISSING_STATE
+from curation.safety.pii.telephone import phone_kernel as kernel
+from curation.safety.pii.telephone.numbering_plans import NumberingPlans
+from curation.safety.pii.telephone.phone_candidates import character_table
+from curation.safety.pii.telephone.phone_decision import MISSING_CODE, MISSING_STATE
 
 MAX_TRIES = 65_535  # phonenumbers' own default of max_tries
 

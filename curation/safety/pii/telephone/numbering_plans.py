@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from curation.safety.pii.digit_automata import DigitAutomata
+from curation.safety.pii.telephone.digit_automata import DigitAutomata
 
 # Columns of `plans`: the calling code; first states of the machines for the general pattern, for a national prefix and
 # for an international prefix (0: no such prefix); whether a national prefix may be rewritten and not just removed.

@@ -15,8 +15,8 @@ import numba as nb
 import numpy as np
 
 from curation.kernels import BYTES, kernel
-from curation.safety.pii.numbering_plans import MAX_LENGTH
-from curation.safety.pii.phone_candidates import (
+from curation.safety.pii.telephone.numbering_plans import MAX_LENGTH
+from curation.safety.pii.telephone.phone_candidates import (
     BLANK,
     CHARS,
     CLOSES,
@@ -31,7 +31,7 @@ from curation.safety.pii.phone_candidates import (
     is_reference,
     next_candidate,
 )
-from curation.safety.pii.phone_decision import (
+from curation.safety.pii.telephone.phone_decision import (
     ASK,
     CODES,
     DIGITS,

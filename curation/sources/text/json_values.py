@@ -17,9 +17,9 @@ from typing import IO, Any
 
 from curation.sources.batch_builder import SourceRow, position_key, provenance
 from curation.sources.compressed_stream import CompressedStream
-from curation.sources.field_mapping import FieldMapping
-from curation.sources.jsonl import parse_line, row_for_damage
 from curation.sources.limits import DropLimit, ScanLimit
+from curation.sources.text.field_mapping import FieldMapping
+from curation.sources.text.jsonl import parse_line, row_for_damage
 from curation.step import InputSplit, RecordError, UnreadableFile
 
 MAX_VALUE = 1 << 28  # 256 MiB: a longer value becomes a drop and is never held in memory

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from curation.sources.compressed_stream import CompressedStream, Damage
-from curation.sources.http_response import parse_headers
+from curation.sources.warc.http_response import parse_headers
 
 MAX_CONTENT = 1 << 27  # 128 MiB: no page is larger; a larger record becomes a drop and is never held in memory
 _MAX_HEADER = 1 << 20

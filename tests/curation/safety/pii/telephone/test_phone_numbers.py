@@ -11,7 +11,7 @@ import numpy as np
 import phonenumbers
 import pytest
 
-from curation.safety.pii.phone_numbers import MAX_TRIES, find_phone_numbers
+from curation.safety.pii.telephone.phone_numbers import MAX_TRIES, find_phone_numbers
 
 PRESIDIO = ("US", "GB", "DE", "FR", "IL", "IN", "CA", "BR")
 ALPHABET = "0123456789" * 4 + "  --..()/+[]x~:,%$a\u2013\xa0é#;"

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.sources.batch_builder import SourceRow, meta_json, position_key, provenance
-from curation.sources.field_mapping import FieldMapping
 from curation.sources.limits import EXPANDS_TOO_FAR, DropLimit, max_expanded
+from curation.sources.text.field_mapping import FieldMapping
 from curation.step import InputSplit, RecordError, UnreadableFile
 
 _ROWS_AT_ONCE = 256  # rows converted to Python objects at a time

@@ -1,6 +1,6 @@
 """Archives: every record of every awkward file accounted for, the same rows however they are read.
 
-Covers: warc_records.py, compressed_stream.py, http_response.py, batch_builder.py
+Covers: warc_records.py, http_response.py, curation/sources/compressed_stream.py, curation/sources/batch_builder.py
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.sources.warc import WarcReader
+from curation.sources.warc.warc import WarcReader
 from curation.step import InputSplit, UnreadableFile
 
 # What an independent count (warcio where it reads the file, else by hand) and the files' own text say is there.
@@ -402,7 +402,7 @@ def test_bodies(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compress", [True, False])
 def test_records_too_large_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compress: bool) -> None:
-    from curation.sources import warc_records as records
+    from curation.sources.warc import warc_records as records
 
     monkeypatch.setattr(records, "MAX_CONTENT", 1000)
     big = random.Random(1).randbytes(300_000)
@@ -413,7 +413,7 @@ def test_records_too_large_are_passed_over(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_bombs_are_drops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from curation.sources import http_response
+    from curation.sources.warc import http_response
 
     monkeypatch.setattr(http_response, "MAX_PAYLOAD", 10_000)
     block = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from curation.input_files import describe_input, list_inputs
-from curation.sources.text import TextReader
+from curation.sources.text.text import TextReader
 from curation.step import InputSplit
-from tests.curation.sources import hub_stub
+from tests.curation.sources.text import hub_stub
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import numba as nb
 import numpy as np
 
 from curation.kernels import kernel
-from curation.safety.pii.digit_automata import CAPTURED, CAPTURED_AT_END, ENDS, ENDS_AT_END
-from curation.safety.pii.numbering_plans import (
+from curation.safety.pii.telephone.digit_automata import CAPTURED, CAPTURED_AT_END, ENDS, ENDS_AT_END
+from curation.safety.pii.telephone.numbering_plans import (
     CALLING_CODE,
     GENERAL,
     INTERNATIONAL_PREFIX,

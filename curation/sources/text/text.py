@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from curation import document, storage
 from curation.core.errors import UserError
-from curation.sources import csv_tsv, json_values, jsonl, parquet_arrow, plain_text
 from curation.sources.batch_builder import SourceRow, batch_rows
 from curation.sources.compressed_stream import CompressedStream
-from curation.sources.field_mapping import FieldMapping
+from curation.sources.text import csv_tsv, json_values, jsonl, parquet_arrow, plain_text
+from curation.sources.text.field_mapping import FieldMapping
 from curation.step import InputSplit
 
 _SUFFIXES = {

@@ -24,8 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.core.errors import UserError
-from curation.sources import json_values, limits, plain_text
-from curation.sources.text import TextReader
+from curation.sources import limits
+from curation.sources.text import json_values, plain_text
+from curation.sources.text.text import TextReader
 from curation.step import InputSplit, UnreadableFile
 
 

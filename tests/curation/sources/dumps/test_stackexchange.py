@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 import pytest
 
 from curation import document
-from curation.sources import stackexchange
-from curation.sources.stackexchange import StackExchangeReader
+from curation.sources.dumps import stackexchange
+from curation.sources.dumps.stackexchange import StackExchangeReader
 from curation.step import InputSplit, UnreadableFile
 
 HEAD, TAIL = '\ufeff<?xml version="1.0" encoding="utf-8"?>\n<posts>\n', "</posts>"

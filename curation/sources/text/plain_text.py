@@ -18,7 +18,7 @@ from curation.sources import charset
 from curation.sources.batch_builder import SourceRow, position_key, provenance
 from curation.sources.compressed_stream import CompressedStream
 from curation.sources.limits import DropLimit
-from curation.sources.warc import detect_binary_type
+from curation.sources.warc.warc import detect_binary_type
 from curation.step import InputSplit, RecordError, UnreadableFile
 
 MAX_DOCUMENT = 1 << 27  # 128 MiB: a larger document becomes a drop

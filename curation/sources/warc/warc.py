@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from curation import document, storage
-from curation.sources import charset, http_response
+from curation.sources import charset
 from curation.sources.batch_builder import (
     RecordKeys,
     SourceRow,
@@ -28,7 +28,8 @@ from curation.sources.batch_builder import (
 )
 from curation.sources.compressed_stream import CompressedStream
 from curation.sources.limits import DropLimit
-from curation.sources.warc_records import MAX_CONTENT, Record, archive_format, read_records
+from curation.sources.warc import http_response
+from curation.sources.warc.warc_records import MAX_CONTENT, Record, archive_format, read_records
 from curation.step import InputSplit, RecordError, UnreadableFile
 
 DOCUMENT_MIMES = ("text/html", "application/xhtml+xml", "text/plain")

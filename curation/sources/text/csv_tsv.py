@@ -18,9 +18,9 @@ from typing import IO
 from curation.sources import charset
 from curation.sources.batch_builder import SourceRow, meta_json, position_key, provenance
 from curation.sources.compressed_stream import CompressedStream
-from curation.sources.field_mapping import FieldMapping
-from curation.sources.jsonl import row_for_damage
 from curation.sources.limits import DropLimit, ScanLimit
+from curation.sources.text.field_mapping import FieldMapping
+from curation.sources.text.jsonl import row_for_damage
 from curation.step import InputSplit, RecordError, UnreadableFile
 
 MAX_ROW = 1 << 28  # 256 MiB: a longer row becomes a drop and is never held in memory
