@@ -26,4 +26,5 @@ READERS: dict[str, str | type] = {
     "text": "curation.sources.text.text:TextReader",
     "gutenberg": "curation.sources.books.gutenberg:GutenbergReader",
     "stackexchange": "curation.sources.dumps.stackexchange:StackExchangeReader",
+    "wikipedia": "curation.sources.dumps.wikipedia:WikipediaReader",
 }

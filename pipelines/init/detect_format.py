@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from curation import document, storage
 from curation.input_files import InputFile
-from pipelines.init.text_forms import TextTable, documents_of, starts_as_gutenberg, text_table
+from pipelines.init.text_forms import TextTable, documents_of, kind_of_wiki_dump, starts_as_gutenberg, text_table
 
 HEAD = 1 << 16  # decompressed bytes at the start of a file that are looked at
 RECORDS = 100  # records of a table whose values are looked at
@@ -46,8 +46,8 @@ _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
 class FileFormat:
     """What one source needs to read files: reader, format, mix domain, fields."""
 
-    read: str  # warc, text, gutenberg or stackexchange
-    form: str  # warc, stackexchange, gutenberg, jsonl, json, csv, tsv, parquet, arrow, text
+    read: str  # warc, text, gutenberg, stackexchange or wikipedia
+    form: str  # warc, stackexchange, wikipedia, gutenberg, jsonl, json, csv, tsv, parquet, arrow, text
     domain: str
     html: bool = False
     text: str = "text"
@@ -92,6 +92,8 @@ def detect_format(root: str, file: InputFile) -> FileFormat | str:
         if table[1] != b"posts":
             return "another table than Posts.xml of a Stack Exchange dump"
         return FileFormat("stackexchange", "stackexchange", "stackexchange", html=True)
+    if (other := kind_of_wiki_dump(head)) is not None:
+        return other or FileFormat("wikipedia", "wikipedia", "wikipedia")
     if head.lstrip().startswith(b"{") and (rows := _json_rows(head)) is not None:
         return _table(rows, "jsonl")
     if (suffix == ".json" or head.lstrip().startswith(b"[{")) and (rows := json_values.first_records(head)):

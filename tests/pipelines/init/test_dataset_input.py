@@ -5,6 +5,7 @@ Covers: dataset_card.py, text_forms.py
 
 from __future__ import annotations
 
+import bz2
 import json
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,17 @@ def test_books_of_project_gutenberg(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("A letter about Project Gutenberg.\n\n" + text(1))
     read_as = {g.format.read: g.patterns for g in scan_inputs([str(tmp_path)]).groups}
     assert read_as == {"gutenberg": ["1234-0.txt"], "text": ["letter.txt"]}
+
+
+def test_dumps_of_a_wiki(tmp_path: Path) -> None:
+    head = '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang="de">\n'
+    page = "<page><title>Mill</title><ns>0</ns><id>1</id><revision><text>A [[mill]].</text></revision></page>\n"
+    dump = f"{head}{page}</mediawiki>"
+    (tmp_path / "dewiki-pages-articles1.xml.bz2").write_bytes(bz2.compress(dump.encode()))
+    (tmp_path / "export.xml").write_text(dump, "utf-16")
+    (tmp_path / "dewiki-pages-logging.xml").write_text(f"{head}<logitem><id>1</id></logitem>\n</mediawiki>")
+    (tmp_path / "multistream-index.txt.bz2").write_bytes(bz2.compress(b"600:1:Mill\n600:2:Corn: a novel\n"))
+    scan = scan_inputs([str(tmp_path)])
+    (group,) = scan.groups
+    assert (group.format.read, sum(map(len, scan.left_out.values()))) == ("wikipedia", 2)
+    assert type(make_reader(group)).__name__ == "WikipediaReader"
