@@ -25,6 +25,7 @@ READERS: dict[str, str | type] = {
     "warc": "curation.sources.warc.warc:WarcReader",
     "text": "curation.sources.text.text:TextReader",
     "gutenberg": "curation.sources.books.gutenberg:GutenbergReader",
+    "epub": "curation.sources.books.epub:EpubReader",
     "stackexchange": "curation.sources.dumps.stackexchange:StackExchangeReader",
     "wikipedia": "curation.sources.dumps.wikipedia:WikipediaReader",
 }

@@ -17,6 +17,7 @@ HELP_MAP: dict[str, dict[str, str]] = {
         "init": "write a pipeline file for your data",
         "plan": "what a pipeline or training file will do and cost",
         "curate": "text to token shards; resumes where it stopped",
+        "launch": "files that run a pipeline on Slurm, KubeRay, AWS",
         "models": "list, download and train model files for steps",
     },
     "Inspect": {
@@ -51,6 +52,10 @@ HELP_MAP: dict[str, dict[str, str]] = {
 }
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
+    "launch": (
+        "launch slurm web.yaml --run /shared/runs/web --nodes 8",
+        "launch kuberay cc.yaml --run s3://bucket/runs/cc --image registry/gristmill:1",
+    ),
     "demo": ("demo", "demo --dir /tmp/demo --executor inline"),
     "init": ("init crawl/", "init dump.jsonl books/ -o web.yaml"),
     "plan": ("plan web.yaml", "plan train.yaml --data runs/web --gpus 8 --device h100 --price 2.5"),

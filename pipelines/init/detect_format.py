@@ -46,8 +46,8 @@ _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
 class FileFormat:
     """What one source needs to read files: reader, format, mix domain, fields."""
 
-    read: str  # warc, text, gutenberg, stackexchange or wikipedia
-    form: str  # warc, stackexchange, wikipedia, gutenberg, jsonl, json, csv, tsv, parquet, arrow, text
+    read: str  # warc, text, gutenberg, epub, stackexchange or wikipedia
+    form: str  # warc, stackexchange, wikipedia, gutenberg, epub, jsonl, json, csv, tsv, parquet, arrow, text
     domain: str
     html: bool = False
     text: str = "text"
@@ -86,6 +86,8 @@ def detect_format(root: str, file: InputFile) -> FileFormat | str:
         return FileFormat("warc", "warc", "web", html=True)
     if not head.strip():
         return "empty"
+    if head[:4] == b"PK\x03\x04" and (b"application/epub+zip" in head[:128] or suffix == ".epub"):
+        return FileFormat("epub", "epub", "books", html=True)
     if binary := detect_binary_type(head):
         return binary
     if table := _DUMP.match(head):

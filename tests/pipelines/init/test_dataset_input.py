@@ -168,3 +168,14 @@ def test_dumps_of_a_wiki(tmp_path: Path) -> None:
     (group,) = scan.groups
     assert (group.format.read, sum(map(len, scan.left_out.values()))) == ("wikipedia", 2)
     assert type(make_reader(group)).__name__ == "WikipediaReader"
+
+
+def test_epub_books(tmp_path: Path) -> None:
+    from tests.curation.sources.books.test_epub import FILES, archive
+
+    (tmp_path / "book.epub").write_bytes(archive(FILES))
+    (tmp_path / "files.zip").write_bytes(archive({"a.txt": "text"}))
+    scan = scan_inputs([str(tmp_path)])
+    (group,) = scan.groups
+    assert (group.format.read, group.patterns, list(scan.left_out)) == ("epub", ["**/*.epub"], ["application/zip"])
+    assert type(make_reader(group)).__name__ == "EpubReader"
