@@ -72,6 +72,19 @@ class Step:
     def check(self) -> None:
         """Raises UserError for options that types alone cannot refuse. Called before any work starts."""
 
+    def not_judged(self) -> Mapping[str, str]:
+        """What shows that the step could not judge (a language without a model) -> what that is, in words.
+
+        Of a map step these are signals: documents in which one is null are counted, and an int64 signal is summed, for
+        parts of documents. Of a global step they are counters of its stages. Run, report and status show the counts.
+        """
+        return {}
+
+    def unusable_inputs(self) -> Mapping[str, tuple[int, int]]:
+        """Parts of its `inputs` that it cannot use: what they are, in words -> (how many, of how many). Asked when a
+        run ends."""
+        return {}
+
 
 class MapStep(Step):
     """A pure function of a batch: `f(batch)[i] == f(batch[i:i+1])[0]`, on any machine.

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -46,7 +46,7 @@ class Language(MapStep):
     lowercase   `auto`: a text in capitals goes to the model in lower case, since the models have hardly seen capitals;
                 `never`: as it is
     paragraphs  adds the signals `paragraphs`, the number of lines of 40 characters or more (20 in scripts without
-                spaces); `same`, the share of their
+                spaces); `short_lines`, that of shorter ones, which are not labelled; `same`, the share of the labelled
                 characters in lines whose own label is the document's code; `other_code`, the label of most of the
                 remaining characters, and `other_share`, its share. The last three are null without such a line, the
                 last two also where all lines agree
@@ -57,6 +57,9 @@ class Language(MapStep):
     lowercase: Literal["auto", "never"] = "auto"
     paragraphs: bool = False
     name: str = "language"
+
+    version: ClassVar[str] = "2"  # short_lines
+
     _model: Any = field(init=False, repr=False, compare=False, default=None)
 
     @property
@@ -65,9 +68,18 @@ class Language(MapStep):
         if self.second:
             fields += [("second_code", pa.string()), ("second_score", pa.float64())]
         if self.paragraphs:
-            fields += [("paragraphs", pa.int64()), ("same", pa.float64())]
+            fields += [("paragraphs", pa.int64()), ("short_lines", pa.int64()), ("same", pa.float64())]
             fields += [("other_code", pa.string()), ("other_share", pa.float64())]
         return pa.schema(fields)
+
+    def not_judged(self) -> Mapping[str, str]:
+        found = {"code": "documents without a word"}
+        if self.paragraphs:
+            found |= {
+                "same": "documents without a line long enough to label",
+                "short_lines": "lines too short to label",
+            }
+        return found
 
     def packages(self) -> Sequence[str]:
         return ("fasttext",)
@@ -90,7 +102,7 @@ class Language(MapStep):
             columns.append([found[1][0] if len(found) > 1 else None for found in best])
             columns.append([found[1][1] if len(found) > 1 else None for found in best])
         if self.paragraphs:
-            columns += map(list, zip(*self._paragraph_signals(texts, columns[0]), strict=True)) if texts else [[]] * 4
+            columns += map(list, zip(*self._paragraph_signals(texts, columns[0]), strict=True)) if texts else [[]] * 5
         arrays = [pa.array(column, f.type) for column, f in zip(columns, self.signals, strict=True)]
         return document.with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=list(self.signals)))
 
@@ -109,11 +121,11 @@ class Language(MapStep):
         return line.decode().lower().encode() if self.lowercase == "auto" and _in_capitals(line) else line
 
     def _paragraph_signals(self, texts: Sequence[bytes], codes: Sequence[str | None]) -> list[tuple[Any, ...]]:
-        """(paragraphs, same, other_code, other_share) of each text."""
+        """(paragraphs, short_lines, same, other_code, other_share) of each text."""
         lines = [[line for line in text.split(b"\n") if _width(line) >= _MIN_PARAGRAPH_CHARS] for text in texts]
         found = iter(self._predict([line for of_text in lines for line in of_text], 1))
         rows: list[tuple[Any, ...]] = []
-        for of_text, code in zip(lines, codes, strict=True):
+        for text, of_text, code in zip(texts, lines, codes, strict=True):
             size: Counter[str] = Counter()
             labelled = 0
             for line in of_text:
@@ -125,7 +137,8 @@ class Language(MapStep):
             same = size.pop(code, 0) if code is not None else 0
             other = min(size, key=lambda c: (-size[c], c), default=None)
             share = size[other] / total if other is not None else None
-            rows.append((labelled, same / total if total else None, other, share))
+            short = sum(not _is_blank(line) for line in text.split(b"\n")) - labelled
+            rows.append((labelled, short, same / total if total else None, other, share))
         return rows
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.monitor.run_result import funnel_table, print_left_out
+from pipelines.monitor.run_result import funnel_table, print_left_out, print_not_judged
 from pipelines.number_format import format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ def show_status(console: Console, answer: dict[str, Any]) -> None:
     print_left_out(console, answer.get("left_out", []))
     if answer.get("counts"):
         console.print(funnel_table(answer["counts"]))
+        print_not_judged(console, answer["counts"])
 
 
 def show_cache_sizes(console: Console, sizes: Mapping[str, FolderSizes], dry_run: bool) -> None:

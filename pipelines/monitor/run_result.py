@@ -19,6 +19,7 @@ def print_result(console: Console, result: Any) -> None:
         console.print(f"nothing to do: {result.run_dir} is up to date ({time})", highlight=False)
     elif result.counts:
         console.print(funnel_table(result.counts))
+        print_not_judged(console, result.counts)
         console.print(f"{result.run_dir}: {result.status} in {format_duration(result.seconds)}", highlight=False)
         if result.status == "done":
             console.print(f"HTML report: gristmill report {result.run_dir}", style="dim", highlight=False)
@@ -27,6 +28,16 @@ def print_result(console: Console, result: Any) -> None:
     print_left_out(console, result.left_out)
     if result.quarantined:
         console.print("repair or remove these files and run again, or continue without them: --allow-missing")
+
+
+def print_not_judged(console: Console, counts: dict[str, Any]) -> None:
+    """Prints what the steps could not judge; `counts` as run.json has them."""
+    for row in counts.get("not_judged", []):
+        of = f" of {row['of']:,}" if row["of"] else ""
+        console.print(
+            f"not judged by {row['step']}: {row['count']:,}{of} {row['what']}",
+            style="yellow", markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def print_left_out(console: Console, left_out: list[dict[str, Any]]) -> None:

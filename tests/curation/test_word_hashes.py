@@ -15,8 +15,8 @@ ALPHABET = "ab Z\u00e9e\u0301\u00df\n\u3000日本ーけがกัน한국दि�
 
 def hashed(text: str, with_bounds: bool = True) -> tuple[list[int], list[str]]:
     data = np.frombuffer(text.encode(), np.uint8)
-    out, bounds = np.zeros(len(data) + 1, np.uint64), np.zeros((len(data) + 1 if with_bounds else 0, 2), np.int64)
-    count = hash_words(data, 0, len(data), words.character_table(), out, bounds)
+    out, bounds = np.zeros(len(data) + 1, np.uint64), np.zeros((len(data) + 1, 2), np.int64)
+    count = hash_words(data, 0, len(data), words.character_table(), out, bounds if with_bounds else None)
     return out[:count].tolist(), [data[a:b].tobytes().decode() for a, b in bounds[:count].tolist()]
 
 
@@ -51,4 +51,4 @@ def test_truncated_bytes_do_not_read_beyond_the_end() -> None:
     for size in range(1, 5):
         data = np.frombuffer(b"\xf0\x9f\x98\x80"[:size], np.uint8)
         out = np.zeros(8, np.uint64)
-        assert hash_words(data, 0, size, words.character_table(), out, np.zeros((0, 2), np.int64)) <= size
+        assert hash_words(data, 0, size, words.character_table(), out, None) <= size

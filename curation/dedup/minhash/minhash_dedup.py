@@ -116,6 +116,9 @@ class MinHashDedup(GlobalStep):
             found["@priority"] = f"CAST(({self.priority}\n) AS DOUBLE)"
         return found
 
+    def not_judged(self) -> Mapping[str, str]:
+        return {"without_words": "documents without a word, which are compared with none"}
+
     def packages(self) -> Sequence[str]:
         return ("datasketch", "numba")
 
@@ -169,7 +172,7 @@ class MinHashDedup(GlobalStep):
         features = self.features()
         yield Stage(
             "bands", hash_bands, _BANDS, partitions, at="documents", reuse="rows", repartition=repartition,
-            features=features,
+            features=features, counters=_counts_in_metadata,
         )  # fmt: skip
         # for containment, a sketch tells nothing without the sizes of the sets
         max_distance = (
@@ -228,6 +231,7 @@ def _hash_bands(
 ) -> Iterator[pa.RecordBatch]:  # fmt: skip
     features = step.features()
     bands, names = features.num_bands, [f"{features.name}.{f.name}" for f in features.signals]
+    without_words = 0
     for batch in documents.batches(["doc_id", "bytes", *names, *step.expressions()]):
         packed, content, sketch = (batch.column(name) for name in names)
         keys = np.frombuffer(packed.buffers()[1], "<u8", bands * len(packed), 8 * bands * packed.offset)
@@ -240,6 +244,7 @@ def _hash_bands(
         )
         some = np.flatnonzero(content != 0)  # documents without shingles are similar to nothing
         n = len(some)
+        without_words += batch.num_rows - n
         content = content[some] if salt is None else mix64(content[some] + salt[some])
         key = keys[some].reshape(-1)
         yield pa.RecordBatch.from_arrays(
@@ -255,6 +260,7 @@ def _hash_bands(
             ],
             schema=_BANDS,
         )
+    yield pa.RecordBatch.from_pylist([], schema=_BANDS.with_metadata({"without_words": str(without_words)}))
 
 
 def _repartition(partitions: int, batch: pa.RecordBatch) -> pa.Array:
@@ -285,5 +291,9 @@ def _find_pairs(max_distance: int, rows: Iterator[pa.RecordBatch]) -> Iterator[p
 
 
 def _count_pairs(batch: pa.RecordBatch) -> Mapping[str, int]:
-    counts = {name.decode(): int(n) for name, n in (batch.schema.metadata or {}).items()}
+    counts = _counts_in_metadata(batch)
     return {"candidates": batch.num_rows, **counts} if batch.num_rows else counts
+
+
+def _counts_in_metadata(batch: pa.RecordBatch) -> dict[str, int]:
+    return {name.decode(): int(n) for name, n in (batch.schema.metadata or {}).items()}

@@ -97,7 +97,7 @@ def string_buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
 def hash_document(data, start, end, table, unit, ngram, out):  # type: ignore[no-untyped-def]
     if unit == CHARACTERS:
         return hash_shingles(out, hash_characters(data, start, end, table, out), ngram, out)
-    return hash_shingles(out, hash_words(data, start, end, table, out, np.empty((0, 2), np.int64)), ngram, out)
+    return hash_shingles(out, hash_words(data, start, end, table, out, None), ngram, out)
 
 
 @kernel()

@@ -16,6 +16,7 @@ from curation.engine.execution.phases import Phases
 from curation.engine.execution.poison_list import FILE as POISON
 from curation.engine.planning.plan import Plan
 from curation.engine.results.publish import DECIDED, remove_tree
+from curation.engine.runtime.not_judged import count_not_judged
 from curation.storage import Storage, Written
 
 FORMAT = 3  # of run.json and the files beside it: those of 2 had no checksums, 1 had other names for keys
@@ -178,4 +179,5 @@ def count_documents(plan: Plan, phases: Phases) -> dict[str, Any]:
         "domains": dict(sorted(domains.items())),
         "computed": dict(sorted(computed.items())),
         "replayed": dict(sorted(replayed.items())),
+        "not_judged": count_not_judged(plan, phases),
     }

@@ -49,6 +49,7 @@ class _MapTask:
         self.scrub = Scrubber(phase.scrubber, phase.scrub_before)
         self.dropped: Counter[tuple[int, str, str]] = Counter()
         self.computed: Counter[str] = Counter()
+        self.not_judged: dict[str, dict[str, list[int]]] = {}  # step -> signal -> how many, of how many documents
         self.poisoned: list[FailedRecord] = []
         self.places: set[tuple[str, str, str]] = set()  # in the code, where they fail
         self.input = InputRows(phase, spec, self.storage, self.scrub)
@@ -115,6 +116,7 @@ class _MapTask:
             "text_bytes": self.text_bytes,
             "unread": self.input.unread,
             "computed": dict(sorted(self.computed.items())),
+            "not_judged": self.not_judged,
             "replayed": dict(sorted(self.text.replayed.items())),
             "state": self._state(written).as_dict(),
             "files": [w.as_dict() for w in written.values()],
@@ -234,6 +236,11 @@ class _MapTask:
             if step.rewrites:
                 chunk.set_text(need, out.column("text"), op.position)
             values = replace_values(values, fresh, need)
+        for signal in step.not_judged():
+            column = values.field(kind.get_field_index(signal))
+            count = pc.sum(column).as_py() or 0 if pa.types.is_int64(column.type) else column.null_count
+            total = self.not_judged.setdefault(step.name, {}).setdefault(signal, [0, 0])
+            total[0], total[1] = total[0] + count, total[1] + len(column)
         chunk.batch = document.with_column(chunk.batch, step.name, values)
 
     def _join(self, chunk: Chunk, op: Op) -> None:

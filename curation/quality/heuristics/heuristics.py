@@ -32,7 +32,13 @@ import pyarrow.compute as pc
 
 from curation.core.errors import UserError
 from curation.document import with_column
-from curation.quality.heuristics.language_stats import LANGUAGE_SCORE, SHIPPED, THRESHOLDS, load_language_stats
+from curation.quality.heuristics.language_stats import (
+    COMPOUNDS,
+    LANGUAGE_SCORE,
+    SHIPPED,
+    THRESHOLDS,
+    load_language_stats,
+)
 from curation.step import MapStep
 
 _STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")  # Gopher's, section A1.1
@@ -148,7 +154,7 @@ class Heuristics(MapStep):
     language: str = "language.code"
     name: str = "heuristics"
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"  # compounds with hyphens, by language
 
     _classes: Any = field(init=False, repr=False, compare=False, default=None)
     _stats: Any = field(init=False, repr=False, compare=False, default=None)  # LanguageStats, by language only
@@ -187,6 +193,9 @@ class Heuristics(MapStep):
             for rule, sql in _RULES[s]
         }
 
+    def not_judged(self) -> Mapping[str, str]:
+        return {"language": "documents in a language without thresholds"} if self._by_language else {}
+
     def packages(self) -> Sequence[str]:
         return ("numba", "regex")
 
@@ -211,16 +220,20 @@ class Heuristics(MapStep):
 
     def open(self) -> None:
         """Compiles the kernels (about 6 s without numba's cache) and builds the tables of characters and stop words."""
+        import numpy as np
+
         import curation.quality.heuristics.statistics_kernel  # noqa: F401
         from curation.quality.heuristics.character_classes import character_classes
         from curation.quality.heuristics.stop_words import build_table
 
         self._classes = character_classes()
         lists: list[Sequence[str]] = [_STOP_WORDS]
+        compounds = [False]
         if self._by_language:
             self._stats = load_language_stats(*self._own_file)
             lists = [self._stats.stop_words[label] for label in self._stats.thresholds]
-        self._stop_words = build_table(lists, self._classes)
+            compounds = [label in COMPOUNDS for label in self._stats.thresholds]
+        self._stop_words = (*build_table(lists, self._classes), np.array(compounds))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_classes": None, "_stats": None, "_stop_words": None}
@@ -268,9 +281,10 @@ class Heuristics(MapStep):
                 0 if self.c4_terminal else 16
             )
             longest = int(np.diff(where).max())
+            stop_hashes, stop_words, compounds = self._stop_words
             compute_statistics(
                 *(np.frombuffer(data, np.uint8), where, self._classes, sets, longest),
-                *(*self._stop_words, languages, out),
+                *(stop_hashes, stop_words, languages, compounds, out),
             )
         found: dict[str, Any] = {name: np.ascontiguousarray(out[:, i]) for i, name in enumerate(COLUMNS)}
         if self._by_language:

@@ -33,6 +33,12 @@ THRESHOLDS: dict[str, tuple[str, ...]] = {
     "c4": (),
     "fineweb": ("min_punct_line_ratio", "max_short_line_ratio", "max_dup_char_ratio", "max_newline_ratio"),
 }
+# Languages in which words with a hyphen are one word: FineWeb2's thresholds are of texts cut by spaCy's tokenizers,
+# which split "Nord-Süd-Gefälle" in English, French or Russian and not in these (spaCy 3.8).
+COMPOUNDS = {
+    *("deu_Latn", "ltz_Latn", "nld_Latn", "dan_Latn", "swe_Latn", "nob_Latn", "nno_Latn", "fin_Latn", "hun_Latn"),
+    *("spa_Latn", "ita_Latn", "por_Latn", "cat_Latn", "ron_Latn", "srp_Cyrl", "ell_Grek", "tat_Cyrl", "kir_Cyrl"),
+}
 LANGUAGE_SCORE = "min_language_score"  # of the language model's own score; for rules of the pipeline file
 _NAMES = {LANGUAGE_SCORE, *(name for names in THRESHOLDS.values() for name in names)}
 

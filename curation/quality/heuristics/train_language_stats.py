@@ -116,7 +116,7 @@ def _units(text: str, classes: np.ndarray) -> Iterator[str]:
     code, flags = np.empty(len(data) + 1, np.int32), np.empty(len(data) + 1, np.uint16)
     start, end, ends = (np.empty(len(data) + 1, np.int32) for _ in range(3))
     n = decode(data, 0, len(data), classes, code, flags)
-    count = split_words(code, flags, n, start, end, ends)
+    count = split_words(code, flags, n, start, end, ends, False)
     for lo, hi in zip(start[:count].tolist(), end[:count].tolist(), strict=True):
         word = text[lo:hi]
         if word.isascii() or not flags[lo] & UNSPACED:

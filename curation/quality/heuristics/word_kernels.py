@@ -8,7 +8,8 @@ that thresholds tuned there keep their meaning):
    script without case, a digit or two capitals, but not in `a.` or `e.g.`. URLs, host and file names
    (`docs.python.org/3`, `my-file.txt`) stay whole.
 2. The rest is split at runs of dots, at symbols, at hyphens, tildes and commas between letters, at `: < > = /` before a
-   letter, at `+ - * ^` between digits, and at a dot between a lower-case and an upper-case letter.
+   letter, at `+ - * ^` between digits, and at a dot between a lower-case and an upper-case letter. Where thresholds
+   are by language, a single hyphen does not split words of languages whose compounds have one ("Nord-Süd-Gefälle").
 3. In scripts written without spaces a word ends where the script changes (Han, Hiragana, Katakana, another), and after
    two letters of Han, eight of kana and four of Thai, Lao, Khmer or Burmese, which is about the length of dictionary
    words; marks join the letter before. One letter per word would make five-word phrases of two real words: measured on
@@ -168,8 +169,8 @@ def suffix_length(code, flags, lo, hi):  # type: ignore[no-untyped-def]
     return 0
 
 
-@kernel("int64(int32[::1], uint16[::1], int64, int64, int64)")
-def infix_length(code, flags, lo, hi, i):  # type: ignore[no-untyped-def]
+@kernel("int64(int32[::1], uint16[::1], int64, int64, int64, boolean)")
+def infix_length(code, flags, lo, hi, i, compounds):  # type: ignore[no-untyped-def]
     """How many characters at i, inside [lo, hi), are a word between two others; 0 where the word continues."""
     c = code[i]
     f = flags[i]
@@ -194,16 +195,19 @@ def infix_length(code, flags, lo, hi, i):  # type: ignore[no-untyped-def]
         j = i + 1
         while j < hi and code[j] == c and j - i < 3:
             j += 1
-        if j < hi and flags[j] & ALPHA:
+        if j < hi and flags[j] & ALPHA and not (compounds and j == i + 1):
             return j - i
     if c == 45 or c == 43 or c == 42 or c == 94:
         return 1 if before & DIGIT and (after & DIGIT or code[i + 1] == 45) else 0
     return 0
 
 
-@kernel("int64(int32[::1], uint16[::1], int64, int32[::1], int32[::1], int32[::1])")
-def split_words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-def]
-    """Splits n code points into words [start, end); returns how many. `ends` is scratch, as long as the text."""
+@kernel("int64(int32[::1], uint16[::1], int64, int32[::1], int32[::1], int32[::1], boolean)")
+def split_words(code, flags, n, start, end, ends, compounds):  # type: ignore[no-untyped-def]
+    """Splits n code points into words [start, end); returns how many. `ends` is scratch, as long as the text.
+
+    compounds  letters around a single hyphen or dash are one word, as in German (language_stats.COMPOUNDS)
+    """
     total = 0
     i = 0
     while i < n:
@@ -265,7 +269,7 @@ def split_words(code, flags, n, start, end, ends):  # type: ignore[no-untyped-de
                 if flags[j] & WORD:  # of which no infix consists
                     j += 1
                     continue
-                size = infix_length(code, flags, lo, hi, j)
+                size = infix_length(code, flags, lo, hi, j, compounds)
                 if size:
                     if j > first:
                         total = append_word(code, flags, first, j, start, end, total)

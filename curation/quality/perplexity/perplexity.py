@@ -13,7 +13,7 @@ language.code)`, its middle ends at 0.6; an absolute cut-off is `perplexity.valu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -67,6 +67,9 @@ class Perplexity(MapStep):
         if self.paragraphs:
             schema += [("paragraphs", pa.int64()), *((name, pa.float64()) for name in _SHARES)]
         return pa.schema(schema)
+
+    def not_judged(self) -> Mapping[str, str]:
+        return {"value": f"documents without a word{', or in a language without a model' if self.languages else ''}"}
 
     def packages(self) -> Sequence[str]:
         return ("kenlm", "sentencepiece") if self.form == "ccnet" else ("kenlm",)

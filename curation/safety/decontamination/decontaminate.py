@@ -12,7 +12,7 @@ words are. A passage must cover six words or the whole of a shorter unit; one of
 the rare ones of the unit ("what is the difference between" are not), which most of a short question's first part is.
 Units under five words ("What is a gene?") are
 joined with the item's other fields. Answers under 13 words ("4", "None of the above") occur in ordinary text and are
-skipped; the index counts them.
+skipped. The index counts them, and the run says how many items have no field that is looked for.
 
 Phrases that are common in ordinary text ("all rights reserved. no part of ...") can be excluded too: an n-gram that
 more than `max_common` documents of `common` contain does not count.
@@ -126,11 +126,17 @@ class Decontaminate(MapStep):
         except UserError as e:
             raise UserError(f"step {self.name}: {e}") from None
 
+    def unusable_inputs(self) -> Mapping[str, tuple[int, int]]:
+        return {"evaluation items too short to look for": self._load().items}
+
     def open(self) -> None:
         """Maps the index of the evaluation sets, or builds it (about 1 s for 10^4 items)."""
+        self._index = self._load()
+
+    def _load(self) -> Index:
         listed = [self._files(), self._listed(self.common, "file of ordinary text")]
         key = ngram_index.key_of(listed, [self.ngram, self.fields, self.common_text, self.max_common])
-        self._index = ngram_index.once_a_machine(key, self._build)
+        return ngram_index.once_a_machine(key, self._build)
 
     def _build(self) -> Index:
         wanted = self.fields or FIELDS

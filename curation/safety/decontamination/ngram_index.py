@@ -46,6 +46,7 @@ class Index:
     """All n-grams of all units."""
 
     units: list[Unit]
+    items: tuple[int, int]  # those of which all units are too short; all
     skipped: int  # units that are too short
     common: int  # n-grams left out because they are common in ordinary text
     table: Any  # uint64, open addressing
@@ -84,28 +85,32 @@ def build_index(units: Sequence[Unit], ngram: int, common: Callable[[Index], Any
 
     kept: dict[bytes, tuple[Unit, int, int]] = {}  # words -> unit, length of its n-grams, words that must be covered
     found: list[Any] = []
+    searched: set[tuple[str, int]] = set()  # items
     skipped = 0
-    bounds = np.empty((0, 2), np.int64)
     for unit in units:
         data = np.frombuffer(unit.text.encode("utf-8", "replace"), np.uint8)
         word, gram = np.empty(len(data) + 1, np.uint64), np.empty(len(data) + 1, np.uint64)
-        count = hash_words(data, 0, len(data), character_table(), word, bounds)
+        count = hash_words(data, 0, len(data), character_table(), word, None)
         estimated = max(estimate_words(unit.text), 1.0)
         factor = min(_FACTORS, key=lambda f: abs(f - count / estimated))
         size, least = min(ngram * factor, count), min(count, max(LEAST, ngram) * factor)
         if not count or estimated < min(SHORTEST, ngram) or (unit.field in ANSWERS and estimated < SHORTEST_ANSWER):
             skipped += 1
-        elif (key := word[:count].tobytes()) not in kept:
+            continue
+        searched.add((unit.benchmark, unit.item))
+        if (key := word[:count].tobytes()) not in kept:
             kept[key] = (unit, size, least)
             found.append(gram[: ngrams(word, count, size, gram)].copy())
     facts = list(kept.values())
     lengths = [len(key) // 8 for key in kept]
     weights = _weights(list(kept))
-    index = _assemble(facts, lengths, weights, found, skipped, None)
+    every = len({(unit.benchmark, unit.item) for unit in units})
+    items = every - len(searched), every
+    index = _assemble(facts, lengths, weights, found, items, skipped, None)
     if common is None or not facts:
         return index
     grams = np.unique(np.concatenate(found))
-    return _assemble(facts, lengths, weights, found, skipped, grams[common(index)])
+    return _assemble(facts, lengths, weights, found, items, skipped, grams[common(index)])
 
 
 def _weights(units: Sequence[bytes]) -> Any:
@@ -122,8 +127,9 @@ def _weights(units: Sequence[bytes]) -> Any:
 
 
 def _assemble(
-    facts: list[tuple[Unit, int, int]], lengths: list[int], weights: Any, found: list[Any], skipped: int, ordinary: Any
-) -> Index:
+    facts: list[tuple[Unit, int, int]], lengths: list[int], weights: Any, found: list[Any], items: tuple[int, int],
+    skipped: int, ordinary: Any,
+) -> Index:  # fmt: skip
     """The index of units (each with the length of its n-grams and the words that must be covered).
 
     lengths   words of each unit
@@ -168,7 +174,7 @@ def _assemble(
     units = [unit for unit, _, _ in facts]
     common = 0 if ordinary is None else len(ordinary)
     return Index(
-        *(units, skipped, common, table, slot_of, first, owner[order], place[order], size_of),
+        *(units, items, skipped, common, table, slot_of, first, owner[order], place[order], size_of),
         *(weights.astype(np.uint16), totals, total_weights, least, sizes),
     )
 
@@ -192,7 +198,7 @@ def once_a_machine(key: str, build: Callable[[], Index]) -> Index:
         index = build()
     part = tempfile.mkdtemp(prefix=f"{os.path.basename(folder)}.", dir=shared)
     try:
-        facts: dict[str, Any] = {"skipped": index.skipped, "common": index.common, "arrays": {}}
+        facts: dict[str, Any] = {"items": index.items, "skipped": index.skipped, "common": index.common, "arrays": {}}
         for name in _ARRAYS:
             array = getattr(index, name)
             np.save(os.path.join(part, f"{name}.npy"), array)
@@ -221,7 +227,7 @@ def _load(folder: str) -> Index:
             raise ValueError(f"{folder}/{name}.npy is damaged")
     units = [Unit(benchmark, item, field, "") for benchmark, item, field in facts["units"]]
     plain = {name: array.view(np.ndarray) for name, array in arrays.items()}
-    return Index(units, facts["skipped"], facts["common"], **plain)
+    return Index(units, (facts["items"][0], facts["items"][1]), facts["skipped"], facts["common"], **plain)
 
 
 def key_of(files: Sequence[Sequence[str]], options: Sequence[Any]) -> str:

@@ -138,7 +138,6 @@ def search(  # type: ignore[no-untyped-def]
     """
     word = np.empty(longest + 1, np.uint64)
     gram = np.empty(longest + 1, np.uint64)
-    bounds = np.empty((0, 2), np.int64)
     covered = np.zeros(len(weights), np.int64)  # these five: see extend_passage
     passage = np.zeros(len(totals) + 1, np.int64)
     last = np.full(len(totals), -1, np.int64)
@@ -148,7 +147,7 @@ def search(  # type: ignore[no-untyped-def]
     weighs = np.zeros(len(totals), np.int64)
     touched = np.empty(len(totals), np.int64)
     for d in range(len(offsets) - 1):
-        count = hash_words(data, offsets[d], offsets[d + 1], characters, word, bounds)
+        count = hash_words(data, offsets[d], offsets[d + 1], characters, word, None)
         overlap = 0
         units = 0
         for s in range(len(sizes)):
@@ -190,10 +189,9 @@ def count_documents(data, offsets, characters, table, slot_of, sizes, longest, c
     """Adds to `counts[g]` the number of documents that have n-gram g. The arrays as in `search`."""
     word = np.empty(longest + 1, np.uint64)
     gram = np.empty(longest + 1, np.uint64)
-    bounds = np.empty((0, 2), np.int64)
     seen = np.full(len(counts), -1, np.int64)
     for d in range(len(offsets) - 1):
-        count = hash_words(data, offsets[d], offsets[d + 1], characters, word, bounds)
+        count = hash_words(data, offsets[d], offsets[d + 1], characters, word, None)
         for s in range(len(sizes)):
             for k in range(ngrams(word, count, np.int64(sizes[s]), gram)):
                 g = find(table, slot_of, gram[k])

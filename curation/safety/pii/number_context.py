@@ -36,16 +36,17 @@ _TELEPHONE = """tel telephone telephones phone phones fax telefax telefon telefo
     cellphone call calls dial hotline sms text whatsapp handy ruf office home work contact ph desk direct"""
 _NUMBER = "no nr num number numbers nos"  # the word before it decides
 _NETWORK = """ip ips ipv address addresses addr host hosts server servers dns nameserver nameservers gateway router
-    client ping from at on to and or via subnet network proxy inet peer peers node login connect connected trace
-    traceroute by with for visit not is was are be use uses using user src dst source destination allow deny ban"""
+    client ping from via subnet network proxy inet peer peers node login connect connected trace
+    traceroute visit user src dst source destination allow deny ban"""
+_EITHER = "at on to and or by with for not is was are be use uses using"  # "ping or 8.8.8.8", "from 3.6.23 to 3.6.23.1"
 
 
 @functools.cache
 def word_hashes() -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Rows (hash, kind) of the words above: 1 number of, 2 telephone, 3 number, 4 network; sorted by hash."""
+    """Rows (hash, kind) of the words above: 1 number of, 2 telephone, 3 number, 4 network, 5 either; sorted by hash."""
     rows = [
         (_hash_word(word), kind)
-        for kind, words in enumerate((_NUMBER_OF, _TELEPHONE, _NUMBER, _NETWORK), 1)
+        for kind, words in enumerate((_NUMBER_OF, _TELEPHONE, _NUMBER, _NETWORK, _EITHER), 1)
         for word in words.split()
     ]
     return np.array(sorted(rows), np.int64)
@@ -256,6 +257,9 @@ def _is_nobodys_ip(data, first, end, lo, hi, words):  # type: ignore[no-untyped-
             return True
         if c == 47 and lo - 1 > first and data[lo - 2] != 47:  # nginx/1.25.3.1, but http://1.25.3.1
             return True
+        alone = lo - 2 == first or not (46 <= data[lo - 3] <= 58)
+        if c == 58 and small and lo - 1 > first and 48 <= data[lo - 2] <= 57 and alone:
+            return True  # a Debian version with its epoch, 1:2.12.2.2
     if after == 58 and hi + 1 < end and 48 <= data[hi + 1] <= 57:
         return False  # with a port
     line = lo
@@ -275,6 +279,8 @@ def _is_nobodys_ip(data, first, end, lo, hi, words):  # type: ignore[no-untyped-
         return True
     if kind == 4 or kind == 2:
         return False
+    if kind == 5:
+        return small and a <= 30  # one in a thousand addresses is so low in all parts; most versions are
     # a version after the name of its product or a date: lib3 12.7.45.67, 2011-06-28 (3.7.7.1), Abschnitt 6.3.4.2
     before = data[lo - 1]
     if before == 46:

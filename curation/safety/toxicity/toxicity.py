@@ -89,6 +89,9 @@ class Toxicity(MapStep):
             rules = {"toxicity": "trim(text) <> ''"}
         return rules
 
+    def not_judged(self) -> Mapping[str, str]:
+        return {"score": "documents in a language without a model"} if self.by_language else {}
+
     def packages(self) -> Sequence[str]:
         return ("fasttext", "datatrove") if any(w.startswith("datatrove:") for w in self.words) else ("fasttext",)
 

@@ -58,10 +58,20 @@ def html(report: ReportData) -> str:
     summary += f"; {format_bytes(bytes_missing)} in {len(unread)} files could not be read" if unread else ""
     return (
         f"<p>{summary}.</p>" + (f"<ul>{missing}</ul>" if missing else "") + _table(report, dropped, kept)
+        + _not_judged(report)
         + f"<p class=note>Bytes of text, and tokens of this run's tokenizer: {escape(report.sizes.method)}"
         + (f"; sizes of dropped documents estimated from {report.rows.num_rows:,} of {report.records:,} records"
            if report.scale > 1.001 else "") + ".</p>"
     )  # fmt: skip
+
+
+def _not_judged(report: ReportData) -> str:
+    """A table of what the steps could not judge, if anything."""
+    rows = [
+        [escape(row["step"]), escape(row["what"]), f"{row['count']:,}", f"{row['of']:,}" if row["of"] else ""]
+        for row in report.run["counts"].get("not_judged", [])
+    ]
+    return "<h3>Not judged</h3>" + table(["step", "what", "count", "of"], rows, (2, 3), "not judged") if rows else ""
 
 
 def _table(report: ReportData, dropped: list[Drop], kept: int) -> str:

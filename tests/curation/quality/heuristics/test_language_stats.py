@@ -163,3 +163,12 @@ def test_too_little_reference_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="whole documents"):
         train_language_stats([str(tmp_path / "lines.txt")], "qaa", str(tmp_path / "out.json"))
     assert not (tmp_path / "out.json").exists()
+
+
+def test_compounds_with_a_hyphen_are_one_word_where_thresholds_take_them_so() -> None:
+    """In German they are, in English they are three; the published thresholds are of English."""
+    text = "Nord-Süd-Gefälle E-Mail-Adresse Wort--Teil ende-"
+    (german, english), _ = run(Heuristics(sets=["gopher"], thresholds="by_language"), [("de", text), ("en", text)])
+    (published,), _ = run(Heuristics(sets=["gopher"]), [("de", text)])
+    assert german["words"] == 5 and german["alpha_words"] == 5 / 6
+    assert english["words"] == published["words"] == 9 and english["alpha_words"] == published["alpha_words"] == 9 / 14

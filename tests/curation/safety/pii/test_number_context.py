@@ -25,6 +25,8 @@ NOBODYS = [
     "0.2125550147",
     "git clone git@forge.mill.org:stones/belts.git",
     "updated_at 1699182000",
+    "what changed from 4.7.22 to 4.7.22.1",
+    "millstones [2:3.14.2.7 (testing, now)]",
 ]
 
 
@@ -41,6 +43,8 @@ def test_left_out(text: str) -> None:
         ("phone 2127365031, fax: +49 30 901820", "phone <PHONE_NUMBER>, fax: <PHONE_NUMBER>"),
         ("seen from 93.184.216.34:8080", "seen from <IP_ADDRESS>:8080"),
         ("http://93.184.216.34/a", "http://<IP_ADDRESS>/a"),
+        ("it answers to 93.184.216.34 or 23.4.9.61", "it answers to <IP_ADDRESS> or <IP_ADDRESS>"),
+        ("forward 8080:23.4.9.11:80", "forward 8080:<IP_ADDRESS>:80"),
         ("write to git@mill.org or ann@mill.org: now", "write to <EMAIL_ADDRESS> or <EMAIL_ADDRESS>: now"),
         ("card 4111 1111 1111 1111", "card <CREDIT_CARD>"),
         ("ssn 536-90-4399", "ssn <US_SSN>"),
