@@ -20,6 +20,7 @@ MIN_SCORE = 0.3
 _MIN_PHONE_DIGITS = 7
 # Reserved names, RFC 2606 and RFC 6761.
 _RESERVED_DOMAINS = ("example.com", "example.org", "example.net", "example", "invalid", "localhost", "test")
+_BELOW_RESERVED = tuple("." + name for name in _RESERVED_DOMAINS)
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 
@@ -29,7 +30,7 @@ def is_personal(entity: str, value: str, score: float) -> bool:
         return False
     if entity == "EMAIL_ADDRESS":
         host = value.rpartition("@")[2].lower()
-        return not any(host == name or host.endswith("." + name) for name in _RESERVED_DOMAINS)
+        return not (host in _RESERVED_DOMAINS or host.endswith(_BELOW_RESERVED))
     if entity == "IP_ADDRESS":
         return _is_public_address(value)
     if entity == "PHONE_NUMBER":
