@@ -25,7 +25,7 @@ def pages(data: Path, files: Sequence[str] = ("docs-0*.warc.gz",), rows: int = 2
     """Batches of crawled pages as the WARC reader gives them, HTML in `text`; dropped records left out."""
     import pyarrow.compute as pc
 
-    from curation.sources.warc import WarcReader
+    from curation.sources.warc.warc import WarcReader
     from curation.step import InputSplit
 
     for path in sorted(p for pattern in files for p in (data / "crawl").glob(pattern)):

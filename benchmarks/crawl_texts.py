@@ -14,7 +14,7 @@ DATA = Path(os.environ.get("GRISTMILL_TEST_DATA", Path(__file__).resolve().paren
 def batches(engine: str = "resiliparse", files: int = 4, rows: int = 256) -> list[pa.RecordBatch]:
     """Batches with the column `text`: main text of every page of the first `files` archives, empty ones left out."""
     from curation.extract.extract import Extract
-    from curation.sources.warc import WarcReader
+    from curation.sources.warc.warc import WarcReader
     from curation.step import InputSplit
 
     root = DATA / "crawl"

@@ -45,8 +45,8 @@ def load(target: str) -> None:
 
 def _read_file(folder: Path, name: str, size: int) -> dict[str, int]:
     """Rows and unread files of one file."""
-    from curation.sources.text import TextReader
-    from curation.sources.warc import WarcReader
+    from curation.sources.text.text import TextReader
+    from curation.sources.warc.warc import WarcReader
 
     reader: Any = WarcReader() if "arc" in name else TextReader()
     split = InputSplit(name, size, "")

@@ -154,7 +154,13 @@ def open_reader(name: str, folder: Path) -> Callable[[], Any]:
             return x, y
 
         return random_places
-    if name == "gristmill":
+    if name in ("gristmill", "inline"):
+        from training.data.open_dataset import dataset
+
+        read_ahead = 8 if name == "gristmill" else 0
+        shards = str(folder / "shards")
+        return dataset(shards, seq_len=T, global_batch=BATCH, max_epochs=1e9, prefetch=read_ahead).__next__
+    if name == "internal":
         from curation.shards import read_manifest
         from training.data.data_order import OrderLog
         from training.data.dataset import TokenDataset

@@ -29,6 +29,9 @@ SLOTS = 4096  # of a cluster of 64 machines
 class MadeUp:
     """An executor whose tasks are done when they are asked for, in the order in which they were submitted."""
 
+    def require(self, resources: Any) -> str | None:
+        return None
+
     def slots(self) -> int:
         return SLOTS
 

@@ -110,7 +110,7 @@ class Run:
         """Of the shards: tokenizer, splits, mix. Raises ShardError where the pipeline has no tokenizer."""
         from curation.shards import read_manifest
 
-        return read_manifest(self.path)
+        return read_manifest(self.path if self._store.local else self._store.url("result/shards"))  # of the same result
 
     def ledger(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Every record: kept (step is null) or the step, rule and value that dropped it, with all signals.

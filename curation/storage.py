@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import posixpath
@@ -25,7 +24,8 @@ from typing import IO, Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from curation.core import checked_json
+from curation.checksummed_file import Checksummed
+from curation.core import checked_json, published_tree
 from curation.core.atomic_files import fsync
 from curation.core.errors import DamagedFile, UserError
 from curation.core.packages import describe_missing
@@ -45,6 +45,11 @@ def set_failpoint(hook: Failpoint | None) -> None:
     """Installs (or with None removes) the hook that `failpoint` calls, in this process."""
     global _failpoint
     _failpoint = hook
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether an error is of the network or of an object store, and the same call may succeed later."""
+    return isinstance(error, (OSError, EOFError)) or type(error).__module__.startswith(("botocore", "aiohttp"))
 
 
 def is_remote(path: str) -> bool:
@@ -111,32 +116,6 @@ def _jsonable(value: Any) -> Any:
     raise TypeError(f"not JSON: {type(value).__name__}")
 
 
-class Checksummed(io.RawIOBase):
-    """A write-only file that hashes and counts what passes through it."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-        self.sha = hashlib.sha256()
-        self.size = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        self.sha.update(view)
-        self.inner.write(view)
-        self.size += view.nbytes
-        return view.nbytes
-
-    def tell(self) -> int:
-        return self.size
-
-    def flush(self) -> None:
-        if not self.closed:
-            self.inner.flush()
-
-
 @dataclass
 class Written:
     """A file as a manifest records it: path below the storage root, bytes, SHA-256."""
@@ -156,6 +135,7 @@ class Storage:
     root: str
     _fs: fsspec.AbstractFileSystem = field(init=False, repr=False)
     _base: str = field(init=False, repr=False)
+    _trees: dict[str, str] = field(init=False, repr=False, default_factory=dict)  # where each tree was when first read
 
     def __post_init__(self) -> None:
         self._fs, self._base = filesystem(self.root)
@@ -175,7 +155,30 @@ class Storage:
             check_relative(path, self.root)  # raises
         if is_remote(path):
             return str(self._fs._strip_protocol(path))
+        head, _, below = path.partition("/")
+        if head in published_tree.TREES:
+            path = posixpath.join(self._tree(head), below) if below else self._tree(head)
         return posixpath.join(self._base, path) if path else self._base
+
+    def _tree(self, name: str) -> str:
+        """The directory of a result tree (published_tree.py): on an object store the one that the pointer named when
+        this storage first asked, so that what one storage reads is of one result."""
+        if name in self._trees:
+            return self._trees[name]
+        if self.local and os.path.isdir(f"{self._base}/{name}"):
+            return name
+        pointer = published_tree.pointer(name)
+        try:  # on a disk: of a run that was copied from an object store
+            found = published_tree.decode(self.read_bytes(pointer), pointer, self.root)
+        except FileNotFoundError:
+            return name
+        if not self.local:
+            self._trees[name] = found
+        return found
+
+    def forget_trees(self) -> None:
+        """Makes this storage read the pointers anew."""
+        self._trees.clear()
 
     def url(self, path: str) -> str:
         """The path as `filesystem` and other libraries take it."""
@@ -244,14 +247,16 @@ class Storage:
         base = self.full(path)
         if not self._fs.exists(base):
             return []
-        start = len(self._base) + 1
-        return sorted(p[start:] for p in self._fs.find(base) if not _TEMPORARY.search(p))
+        return sorted(self._below(path, p) for p in self._fs.find(base) if not _TEMPORARY.search(p))
+
+    def _below(self, path: str, found: str) -> str:
+        """What `find` found below a path, as a path below the storage root."""
+        return posixpath.join(path, found[len(self.full(path)) :].lstrip("/")).rstrip("/")
 
     def sizes(self, path: str) -> dict[str, int]:
         """Bytes of all files below a directory, by path below the storage root; temporaries left out."""
-        start = len(self._base) + 1
         found = self._fs.find(self.full(path), detail=True)
-        return {p[start:]: int(info["size"]) for p, info in found.items() if not _TEMPORARY.search(p)}
+        return {self._below(path, p): int(info["size"]) for p, info in found.items() if not _TEMPORARY.search(p)}
 
     @contextlib.contextmanager
     def create(self, path: str) -> Iterator[tuple[Checksummed, Written]]:
@@ -362,23 +367,6 @@ class Storage:
             return None
         os.makedirs(self._base, exist_ok=True)
         return shutil.disk_usage(self._base).free
-
-
-class ContentNamed:
-    """One file, held in memory until its bytes are known, which then name it: what is equal is the same file."""
-
-    def __init__(self) -> None:
-        self._data = io.BytesIO()
-
-    @contextlib.contextmanager
-    def create(self, path: str) -> Iterator[tuple[Checksummed, Written]]:
-        """As `Storage.create`; the path is not used."""
-        yield Checksummed(self._data), Written(path)
-
-    def store(self, storage: Storage, stem: str) -> Written:
-        """Writes the file as `<stem>.<hash of its bytes>.parquet`."""
-        data = self._data.getvalue()
-        return storage.write_bytes(f"{stem}.{digest(data)[:32]}.parquet", data)
 
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp$")

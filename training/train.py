@@ -21,7 +21,7 @@ from training.callbacks import LogCallback, SpikeGuardCallback, WatchdogCallback
 from training.checkpoint import save_load
 from training.checkpoint.disk_space import full_disk_in_words
 from training.checkpoint.parent import Parent, find_parent
-from training.checkpoint.resume import manifest_digest, resolve_config, resolve_device, write_run_files
+from training.checkpoint.resume import resolve_config, resolve_device, write_run_files
 from training.checkpoint.run_directory import hold_run_directory, refuse_foreign_files
 from training.checkpoint.save_load import Checkpoint, CheckpointSaver
 from training.checkpoint.tensor_files import CheckpointError
@@ -30,7 +30,7 @@ from training.cost import device_specs
 from training.cost.cost_model import LiveStats
 from training.data.data_order import OrderLog
 from training.data.data_schedule import rank_slices
-from training.data.dataset import TokenDataset
+from training.data.dataset import TokenDataset, manifest_digest
 from training.data.token_streams import validation_streams
 from training.distributed.parallel import Ranks, build_model, init_ranks
 from training.distributed.watchdog import MARKER, start_watchdog

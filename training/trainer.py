@@ -32,8 +32,8 @@ from training.checkpoint.save_load import Checkpoint, CheckpointSaver, Retention
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.data.data_order import OrderLog
-from training.data.data_schedule import rank_slices
 from training.data.dataset import TokenDataset
+from training.data.loader import TokenLoader
 from training.data.token_streams import DomainStream
 from training.distributed.parallel import Ranks, autocast, eager, full_tensor, gather_weights, reshard_weights
 from training.distributed.watchdog import Preempted
@@ -48,6 +48,8 @@ from training.optim.lr_schedule import learning_rate
 from training.optim.optimizers import build_optimizers
 from training.stability.rollback import latest_checkpoint
 from training.train_state import TrainState, data_order
+
+READ_AHEAD = 2  # global batches of a rank: the one that a step needs next, and one for a slow disk
 
 
 class Callback:
@@ -120,6 +122,10 @@ class Trainer:
         self.scaler = LossScaler(ranks.device, config.precision == "fp16")
         self.metrics = MetricsBuffer(ranks, {name: bytes_per_token(domain) for name, domain in data.domains.items()})
         self.state = TrainState(0, 0, 0, order)
+        self.loader = TokenLoader(
+            data, order, rank=ranks.rank, world=ranks.world, steps=config.steps, prefetch=READ_AHEAD,
+            pin_memory=ranks.device.type == "cuda",
+        )  # fmt: skip
         self.loss: float | None = None  # of the last step that was logged in this session
         self.scores: dict[str, ValidationScore] = {}  # of the last evaluation in this session
         self._saved: int | None = None  # the step of the last checkpoint that was written or loaded
@@ -178,8 +184,9 @@ class Trainer:
         first, last = state.order.step_range(state.step)
         lr = learning_rate(state.step, config.steps, config.optimizer.lr, config.schedule)
         self.optimizers.set_lr(lr)
-        ((begin, end),) = rank_slices(last - first, self.ranks.world, 1, self.ranks.rank)
-        batch = self.data.batch(state.order, first + begin, first + end)
+        self.loader.follow(state.order, state.step)  # another place or order after a resume and a rollback
+        # every rank has as many rows, so that all run the same micro-batches: their collectives wait for each other
+        batch = next(self.loader).padded(-(-(last - first) // self.ranks.world))
         targets = self.metrics.count_targets(batch)
         count = targets.sum().clamp(min=1).float()
 
@@ -334,5 +341,4 @@ class Trainer:
 
     def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
         for i in range(0, len(batch.domains), self._micro_size):
-            part = slice(i, i + self._micro_size)
-            yield Batch(batch.tokens[part], batch.targets[part], batch.documents[part], batch.domains[part])
+            yield batch.rows(slice(i, i + self._micro_size))

@@ -22,8 +22,10 @@ STEPS: dict[str, str | type] = {
 }
 
 READERS: dict[str, str | type] = {
-    "warc": "curation.sources.warc:WarcReader",
-    "text": "curation.sources.text:TextReader",
+    "warc": "curation.sources.warc.warc:WarcReader",
+    "text": "curation.sources.text.text:TextReader",
     "gutenberg": "curation.sources.books.gutenberg:GutenbergReader",
-    "stackexchange": "curation.sources.stackexchange:StackExchangeReader",
+    "epub": "curation.sources.books.epub:EpubReader",
+    "stackexchange": "curation.sources.dumps.stackexchange:StackExchangeReader",
+    "wikipedia": "curation.sources.dumps.wikipedia:WikipediaReader",
 }

@@ -20,6 +20,7 @@ from curation.config import rules
 from curation.config.catalogue import READERS, STEPS
 from curation.config.overrides import BESIDE_STEP, apply_overrides
 from curation.config.pipeline import FILES, File, Mix, Pipeline, Source, SourceFile, StepEntry, Tokenizer
+from curation.config.resources import ORDINARY, Resources
 from curation.config.step_options import anchor, build, find_class, user_target
 from curation.config.where_condition import limit_rule
 from curation.core import yaml_lines
@@ -69,7 +70,8 @@ def load_stored_pipeline(
     for entry in resolved["steps"]:
         cls = find_class(entry["step"], catalogue, YamlTree(path, {}), (), "step")
         own = build(cls, entry["options"], YamlTree(path, {}), (), entry["name"]).rules()
-        steps.append({entry["step"]: entry["options"], "keep": dict.fromkeys(own) | entry["rules"]})
+        needs = {"resources": entry["resources"]} if "resources" in entry else {}
+        steps.append({entry["step"]: entry["options"], "keep": dict.fromkeys(own) | entry["rules"], **needs})
     return _pipeline(path, YamlTree(path, {**resolved, "steps": steps}), catalogue, readers)
 
 
@@ -231,8 +233,8 @@ def _step(i: int, item: Any, tree: YamlTree, catalogue: Mapping[str, str | type]
         got = f"the keys {', '.join(kinds)}" if kinds else repr(item)
         raise UserError(
             f"{tree.where('steps', i)}: is {got}\n"
-            "  expected one step with its options, such as `language: {model: lid.176}`; only `keep:` and `where:` may "
-            "follow it"
+            "  expected one step with its options, such as `language: {model: lid.176}`; only `keep:`, `where:` and "
+            "`resources:` may follow it"
         )
     kind = kinds[0]
     path: Path = ("steps", i, kind)
@@ -262,7 +264,8 @@ def _step(i: int, item: Any, tree: YamlTree, catalogue: Mapping[str, str | type]
     keep = _where(i, _keep(i, kind, step, entry.get("keep"), tree), entry.get("where"), tree)
     parsed = tuple(rules.parse(n, sql, tree.where("steps", i, "keep", n)) for n, sql in keep.items())
     target = user_target(kind, tree.file) if kind not in catalogue else f"{cls.__module__}:{cls.__qualname__}"
-    return StepEntry(step, kind, target, keep, parsed, options, tree.where(*path).split(": ")[0]), path
+    needs = validate(Resources, entry.get("resources") or {}, tree, ("steps", i, "resources"))
+    return StepEntry(step, kind, target, keep, parsed, options, tree.where(*path).split(": ")[0], needs), path
 
 
 def _keep(i: int, kind: str, step: MapStep | GlobalStep, given: Any, tree: YamlTree) -> dict[str, str]:
@@ -300,12 +303,21 @@ def _where(i: int, keep: dict[str, str], condition: Any, tree: YamlTree) -> dict
 
 
 def _check_scrubbed(entries: Sequence[StepEntry]) -> None:
-    """Raises UserError where text would be stored unscrubbed: a phase ends, and stores its documents, at a global step
-    and after a quantile, so the scrubbing step has to come before."""
+    """Raises UserError where text would be stored unscrubbed: a phase ends, and stores its documents, at a global step,
+    after a quantile and before a step with `resources`, so the scrubbing step has to come before."""
     scrubber = next((i for i, e in enumerate(entries) if isinstance(e.step, MapStep) and e.step.scrubs), None)
-    for e in entries[: scrubber or 0]:
+    if scrubber is None:
+        return
+    for i, e in enumerate(entries[: scrubber + 1]):
+        if e.resources != ORDINARY:  # a phase of its own, after one that reads and stores
+            raise UserError(
+                f"{e.line}: {e.name} has `resources`, and so does not run in the tasks that read: text would be stored "
+                f"before {entries[scrubber].name} has scrubbed it\n  remove them, "
+                + ("" if i == scrubber else f"put {entries[scrubber].name} before {e.name}, ")
+                + "or set store_raw: true"
+            )
         ends = isinstance(e.step, GlobalStep) or any(r.quantiles for r in e.parsed)
-        if ends and scrubber is not None:
+        if ends and i < scrubber:
             why = "needs all documents" if isinstance(e.step, GlobalStep) else "has a rule with a quantile"
             raise UserError(
                 f"{e.line}: {e.name} {why}, so text would be stored before {entries[scrubber].name} has scrubbed it\n"

@@ -17,7 +17,7 @@ from curation.core.yaml_lines import (
     split_override,
 )
 
-BESIDE_STEP = ("keep", "where")  # keys that stand beside a step's name
+BESIDE_STEP = ("keep", "where", "resources")  # keys that stand beside a step's name
 
 
 def apply_overrides(tree: YamlTree, sets: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
@@ -33,7 +33,7 @@ def apply_overrides(tree: YamlTree, sets: Sequence[str], variables: Mapping[str,
             tree.root = {}
         path = _find(tree, key, place)
         written, text = text, replace_variables(text, place, environment)
-        if path[0] == "steps" and len(path) > 2 and path[2] in BESIDE_STEP:
+        if path[0] == "steps" and len(path) > 2 and path[2] in ("keep", "where"):
             # SQL: a colon or a quote in it is not YAML's
             set_value(tree, path, None if text in ("null", "~", "") else text, place)
         else:
@@ -73,6 +73,8 @@ def _find(tree: YamlTree, key: str, place: str) -> Path:
             first, dot, rule = below.partition(".")
             if below == "where":
                 return (head, i, "where")
+            if first == "resources":
+                return (head, i, *below.split("."))
             return (head, i, "keep", rule) if first == "keep" and dot else (head, i, kind, *below.split("."))
         names += [n for n in called if isinstance(n, str)]
     raise UserError(

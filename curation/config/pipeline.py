@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from curation.config.resources import ORDINARY, Resources
 from curation.config.rules import ParsedRule
 from curation.config.where_condition import limit_rule
 from curation.core.schema import Section
@@ -66,12 +67,14 @@ class Shards(Section):
 
 
 class Engine(Section):
-    """Sizes of tasks and batches; the result does not depend on them."""
+    """Sizes of tasks and batches, on which the result does not depend, and the CPU level, on which it does."""
 
     task_bytes: Annotated[int, Field(ge=1 << 10)] | None = (
         None  # target size of a task, in stored bytes; null: by the input's size
     )
     batch_rows: Annotated[int, Field(gt=0, le=1 << 16)] = 256  # documents a step sees at once
+    # what all machines of the run have and none goes beyond (core/cpu_level.py); null: all must be like the driver's
+    cpu_level: Literal["x86-64-v2", "x86-64-v3", "x86-64-v4"] | None = None
 
 
 class File(Section):
@@ -130,6 +133,7 @@ class StepEntry:
     parsed: tuple[ParsedRule, ...]
     options: Mapping[str, Any]  # as in the file
     line: str  # file:line
+    resources: Resources = ORDINARY  # of a task that runs it
 
     @property
     def name(self) -> str:
@@ -166,6 +170,8 @@ class Pipeline:
                     continue
                 case ("steps", int(), "keep" | "where", *_):
                     continue  # below: a rule is stored with the condition that limits it
+                case ("steps", int(), "resources", *_):
+                    references[path] = text
                 case ("steps", int(i), _, *below):
                     references["steps", i, "options", *below] = text
                 case _:
@@ -207,6 +213,7 @@ class Pipeline:
                     "rules": dict(e.rules),
                     "scrubs": isinstance(e.step, MapStep) and e.step.scrubs,
                 }
+                | ({"resources": e.resources.model_dump(exclude_unset=True)} if e.resources != ORDINARY else {})
                 for e in self.steps
             ],
             "mix": self.mix.model_dump(),

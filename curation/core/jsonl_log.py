@@ -28,6 +28,12 @@ def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
+def encode(entry: Mapping[str, Any]) -> bytes:
+    """The line of an entry, secrets in its texts masked."""
+    entry = {name: mask_secrets(value) if isinstance(value, str) else value for name, value in entry.items()}
+    return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
 class Appender:
     """A log open for adding entries: for whoever writes many. Each is with the operating system when `add` returns;
     not flushed to the disk: a crash of the machine may lose it."""
@@ -44,8 +50,7 @@ class Appender:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Adds an entry, secrets in its texts masked."""
-        entry = {name: mask_secrets(value) if isinstance(value, str) else value for name, value in entry.items()}
-        self._file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        self._file.write(encode(entry))
 
     def close(self) -> None:
         self._file.close()

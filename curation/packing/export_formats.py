@@ -1,4 +1,4 @@
-"""Exports shards to the token formats of other trainers: nanoGPT, llm.c, Megatron-LM, Hugging Face datasets.
+"""Exports shards to the token formats of other trainers: nanoGPT, llm.c, Megatron-LM, datasets, MDS, litdata.
 
     nanogpt    one stream of uint16 for each split (nanoGPT's data/*/prepare.py)
     llmc       the same after a header of 256 int32: magic, version, count (llm.c's dev/data/data_common.py: 20240520,
@@ -6,9 +6,10 @@
     megatron   .bin of sequences, .idx with their lengths and offsets (Megatron-LM's indexed_dataset.py: MMIDIDX,
                version 1); a sequence is a document, followed by its EOS
     datasets   Arrow files that `datasets.load_dataset` opens: the shards themselves, linked under its names
+    mds, litdata   folders that MosaicML streaming and litdata stream from (streaming_formats.py)
 
-In a stream each document starts with EOS, as in the shards. Document ids, URLs and sources are lost: these formats do
-not store them. import_formats.py reads the same formats.
+In a stream each document starts with EOS, as in the shards. Document ids (but in datasets and mds), URLs and sources
+are lost: these formats do not store them. import_formats.py reads all but mds and litdata.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ import numpy.typing as npt
 
 from curation import shards
 from curation.core.errors import UserError
+from curation.packing.streaming_formats import write_litdata, write_mds
 
 TokenFormat = Literal["nanogpt", "llmc", "megatron", "datasets"]
+ExportFormat = Literal[TokenFormat, "mds", "litdata"]
 LLMC_HEADERS: dict[np.dtype[Any], tuple[int, int]] = {
     np.dtype(np.uint16): (20240520, 1),
     np.dtype(np.uint32): (20240801, 7),
@@ -33,7 +36,7 @@ LLMC_HEADERS: dict[np.dtype[Any], tuple[int, int]] = {
 MEGATRON_MAGIC = b"MMIDIDX\x00\x00"
 
 
-def export_shards(manifest: shards.Manifest, to: TokenFormat, out: str) -> list[str]:
+def export_shards(manifest: shards.Manifest, to: ExportFormat, out: str) -> list[str]:
     """Writes every split and domain of a run in the format `to` into the folder `out`; returns the files.
 
     Raises UserError if the format cannot store the tokens, or if a file of that name exists: an earlier export may be
@@ -46,14 +49,14 @@ def export_shards(manifest: shards.Manifest, to: TokenFormat, out: str) -> list[
         raise UserError(f"{error.filename} exists already; export to an empty folder") from error
 
 
-def _write_all(manifest: shards.Manifest, to: TokenFormat, out: str) -> list[str]:
+def _write_all(manifest: shards.Manifest, to: ExportFormat, out: str) -> list[str]:
     written: list[str] = []
     for split, domains in manifest.splits.items():
         for domain, entries in domains.items():
             open_shards = (_open_whole(manifest, e) for e in entries.shards)
             base = os.path.join(out, f"{split}-{domain}")
-            if to == "megatron":
-                written += _write_megatron(base, open_shards, manifest.itemsize)
+            if to in WRITERS:
+                written += WRITERS[to](base, open_shards, manifest.itemsize)
             elif to == "datasets":
                 written += _write_datasets(out, split, domain, manifest, entries)
             else:
@@ -104,6 +107,9 @@ def _write_megatron(base: str, open_shards: Iterator[shards.Shard], itemsize: in
         f.write(((np.cumsum(length) - length) * itemsize).astype("<i8").tobytes())
         f.write(np.arange(len(length) + 1, dtype="<i8").tobytes())
     return [f"{base}.bin", f"{base}.idx"]
+
+
+WRITERS = {"megatron": _write_megatron, "mds": write_mds, "litdata": write_litdata}
 
 
 def _write_datasets(

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
+from curation.core import published_tree
+from curation.core.errors import DamagedFile
 from curation.core.relative_paths import check_all_relative, check_name
 from curation.shards.file_access import exists, join, read_file
 from curation.shards.layout import FORMAT, ShardFormat, ShardMissing, ShardTokenizer, ShardVersion
@@ -139,9 +141,10 @@ class Manifest:
     def shard_directory(self, run: int = 0) -> str:
         """The directory of a run's shards; older generations of a run with deleted documents are kept aside."""
         root = self.roots[run] if self.roots else self.root
-        if root.endswith("/result/shards"):
+        place = published_tree.split_place(root)
+        if place is not None and place[1] == "shards" and place[0]:
             generation = self.generations[run] if self.generations else self.generation
-            kept = root.removesuffix("result/shards") + f"generations/{generation}/shards"
+            kept = join(place[0], f"generations/{generation}/shards")
             if exists(join(kept, MANIFEST)):
                 return kept
         return root
@@ -213,7 +216,7 @@ def read_manifest(place: str | Sequence[str]) -> Manifest:
     tried = (
         [place] if place.endswith(".json") else [join(place, sub, MANIFEST) for sub in ("result/shards", "shards", "")]
     )
-    found = next((path for path in tried if exists(path)), None)
+    found = next((path for path in tried if exists(path)), None) or _published(place)
     if found is None:
         raise ShardMissing(f"{place}: no shards found (looked for {', '.join(tried)}); `gristmill curate` writes them")
     try:
@@ -234,6 +237,20 @@ def read_manifest(place: str | Sequence[str]) -> Manifest:
     except (ValueError, KeyError, TypeError) as error:
         raise ShardFormat(f"{found}: not a manifest of shards ({type(error).__name__}: {error})") from error
     return manifest
+
+
+def _published(place: str) -> str | None:
+    """The manifest in the result that the pointer of a run on an object store names; None if there is no such."""
+    of = published_tree.split_place(place)
+    run, below = of if of is not None else (place, "")
+    pointer = join(run, published_tree.pointer("result"))
+    if below.strip("/") not in ("", "shards", f"shards/{MANIFEST}") or not exists(pointer):
+        return None
+    try:
+        found = join(run, published_tree.decode(read_file(pointer), pointer), "shards", MANIFEST)
+    except DamagedFile as error:
+        raise ShardFormat(str(error)) from error
+    return found if exists(found) else None
 
 
 def _check_names(found: str, tokenizer: TokenizerInfo, splits: Mapping[str, Mapping[str, DomainShards]]) -> None:

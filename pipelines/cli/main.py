@@ -73,6 +73,7 @@ def _run() -> NoReturn:
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except Exception as error:
+        _start_again(error)
         for module, name, code in _USER_ERRORS:
             kind = getattr(sys.modules.get(module), name, None)
             if kind is not None and isinstance(error, kind):
@@ -99,6 +100,15 @@ def _run() -> NoReturn:
     if code == _INTERRUPTED:
         _fail("interrupted. Finished work is kept; run the same command again to resume.", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _start_again(error: Exception) -> None:
+    """Starts this command again with the environment variables of its pipeline's CPU level, if they are what it lacks:
+    libraries read them when they are loaded."""
+    kind = getattr(sys.modules.get("curation.core.cpu_level"), "NotPinned", None)
+    if kind is not None and isinstance(error, kind):
+        sys.stdout.flush()
+        os.execve(sys.executable, sys.orig_argv, os.environ | error.variables)
 
 
 def _without_plain(arguments: list[str]) -> list[str]:

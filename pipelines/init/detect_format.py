@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from curation import document, storage
 from curation.input_files import InputFile
-from pipelines.init.text_forms import TextTable, documents_of, starts_as_gutenberg, text_table
+from pipelines.init.text_forms import TextTable, documents_of, kind_of_wiki_dump, starts_as_gutenberg, text_table
 
 HEAD = 1 << 16  # decompressed bytes at the start of a file that are looked at
 RECORDS = 100  # records of a table whose values are looked at
@@ -46,8 +46,8 @@ _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
 class FileFormat:
     """What one source needs to read files: reader, format, mix domain, fields."""
 
-    read: str  # warc, text, gutenberg or stackexchange
-    form: str  # warc, stackexchange, gutenberg, jsonl, json, csv, tsv, parquet, arrow, text
+    read: str  # warc, text, gutenberg, epub, stackexchange or wikipedia
+    form: str  # warc, stackexchange, wikipedia, gutenberg, epub, jsonl, json, csv, tsv, parquet, arrow, text
     domain: str
     html: bool = False
     text: str = "text"
@@ -62,10 +62,10 @@ class FileFormat:
 
 def detect_format(root: str, file: InputFile) -> FileFormat | str:
     """The format of a file, or the reason why it cannot be read as text."""
-    from curation.sources import json_values
     from curation.sources.compressed_stream import CompressedStream
-    from curation.sources.warc import detect_binary_type
-    from curation.sources.warc_records import archive_format
+    from curation.sources.text import json_values
+    from curation.sources.warc.warc import detect_binary_type
+    from curation.sources.warc.warc_records import archive_format
 
     if not file.size:
         return "empty"
@@ -86,12 +86,16 @@ def detect_format(root: str, file: InputFile) -> FileFormat | str:
         return FileFormat("warc", "warc", "web", html=True)
     if not head.strip():
         return "empty"
+    if head[:4] == b"PK\x03\x04" and (b"application/epub+zip" in head[:128] or suffix == ".epub"):
+        return FileFormat("epub", "epub", "books", html=True)
     if binary := detect_binary_type(head):
         return binary
     if table := _DUMP.match(head):
         if table[1] != b"posts":
             return "another table than Posts.xml of a Stack Exchange dump"
         return FileFormat("stackexchange", "stackexchange", "stackexchange", html=True)
+    if (other := kind_of_wiki_dump(head)) is not None:
+        return other or FileFormat("wikipedia", "wikipedia", "wikipedia")
     if head.lstrip().startswith(b"{") and (rows := _json_rows(head)) is not None:
         return _table(rows, "jsonl")
     if (suffix == ".json" or head.lstrip().startswith(b"[{")) and (rows := json_values.first_records(head)):

@@ -66,7 +66,8 @@ def _format_name(group: Group) -> str:
     words = {
         "warc": "crawl archives (WARC)", "jsonl": "JSON Lines", "json": "JSON", "csv": "CSV", "tsv": "TSV",
         "parquet": "Parquet", "arrow": "Arrow", "stackexchange": "posts of a Stack Exchange site",
-        "gutenberg": "books of Project Gutenberg",
+        "gutenberg": "books of Project Gutenberg", "wikipedia": "pages of a wiki",
+        "epub": "EPUB books",
     }  # fmt: skip
     found = group.format
     if found.form in words:

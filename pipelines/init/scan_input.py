@@ -151,8 +151,8 @@ def _chosen(files: Sequence[InputFile]) -> Iterable[InputFile]:
 
 def _by_reader_options(form: FileFormat, files: Sequence[InputFile]) -> dict[tuple[str, str], list[InputFile]]:
     """Files by (format, media type): the options that their reader needs because the suffix does not say it."""
-    from curation.sources.plain_text import is_html_path
-    from curation.sources.text import format_by_suffix
+    from curation.sources.text.plain_text import is_html_path
+    from curation.sources.text.text import format_by_suffix
 
     parts: dict[tuple[str, str], list[InputFile]] = {}
     for file in files:

@@ -1,4 +1,4 @@
-"""Recognises CSV and TSV tables, and text files of many documents, by their first bytes."""
+"""Recognises CSV and TSV tables, dumps, books and text files of many documents by their first bytes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ MARKERS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<EOS>", "<doc_s
 MAX_BOOK = 8 << 20
 _NUMBER = re.compile(r"[+-]?[\d.,:/ -]+\Z")
 _MAX_NAME = 64
+_WIKI = re.compile(r"\ufeff?\s*(?:<\?xml[^<>]*\?>\s*)?<mediawiki\s")
+_WIKI_INDEX = re.compile(r"(?:\d+:\d+:[^\n]+\n){2}")  # offset:page:title, of a multistream dump
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class TextTable:
 
 def text_table(head: bytes, suffix: str) -> TextTable | None:
     """The table that a file's first bytes show; None for what is none."""
-    from curation.sources.csv_tsv import first_rows
+    from curation.sources.text.csv_tsv import first_rows
 
     form = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv"}.get(suffix)
     line = head.partition(b"\n")[0].decode("utf-8", "replace").removeprefix("\ufeff")
@@ -60,6 +62,17 @@ def _is_header(values: list[str]) -> bool:
     return len(set(values)) == len(values) and all(
         value and len(value) <= _MAX_NAME and "://" not in value and not _NUMBER.match(value) for value in values
     )
+
+
+def kind_of_wiki_dump(head: bytes) -> str | None:
+    """Empty for a dump of MediaWiki's pages; what else of its dumps it is; None for anything else."""
+    code = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}.get(head[:2], "utf-8")
+    text = head.decode(code, "replace")
+    if _WIKI_INDEX.match(text):
+        return "the index of a Wikipedia dump, which is not needed"
+    if not _WIKI.match(text):
+        return None
+    return "" if "<page>" in text else "another dump of MediaWiki than its pages"
 
 
 def starts_as_gutenberg(text: str) -> bool:

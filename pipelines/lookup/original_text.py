@@ -20,7 +20,7 @@ from curation.config.stored_pipeline import read_stored_pipeline
 from curation.core.errors import UserError
 from curation.core.relative_paths import check_relative
 from curation.core.yaml_lines import YamlTree
-from curation.sources.field_mapping import find_field
+from curation.sources.text.field_mapping import find_field
 from curation.step import RecordError, UnreadableFile
 from curation.storage import Storage, is_remote, path_beside
 

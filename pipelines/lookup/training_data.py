@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from curation.core import published_tree
 from curation.core.errors import UserError
 from curation.shards import Manifest, ShardEntry, read_manifest, read_tokenizer
 from curation.storage import Storage
@@ -240,7 +241,8 @@ def original_texts(
     from pipelines.lookup.original_text import OriginalTexts
 
     root = manifest.path(entry)[: -len(entry.path.split("/", 1)[1] if entry.path.startswith("@") else entry.path)]
-    run = root.rstrip("/").removesuffix("/result/shards")
+    place = published_tree.split_place(root)
+    run = place[0] if place is not None else root.rstrip("/")
     store = Storage(run)
     if not store.exists("pipeline.yaml"):
         return [None] * len(wanted)

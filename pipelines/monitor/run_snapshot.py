@@ -1,6 +1,6 @@
 """Takes a snapshot of a run, finished or running, from the files that it writes (`gristmill watch`).
 
-For a curation run these are run.json and log/events.jsonl (a phase begins; a task starts, is done, or failed), for a
+For a curation run these are run.json and the log of events (a phase begins; a task starts, is done, or failed), for a
 training run its logs. A snapshot is plain data; terminal_view.py draws it. The run is never contacted or delayed.
 """
 
@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from curation.core import jsonl_log
 from curation.core.errors import UserError
+from curation.engine.execution import event_log
+from curation.engine.execution.poison_list import FILE as POISON
 from curation.storage import Storage
 from pipelines.lookup import training_run
 from pipelines.monitor.eta import Estimate
@@ -94,9 +95,10 @@ def take_snapshot(run_dir: str, now: float) -> dict[str, Any]:
 
 def _snapshot_curation(run_dir: str, now: float) -> dict[str, Any]:
     """The state of a curation run. Shows the phases of the newest session in the log."""
-    run = Storage(run_dir).read_json("run.json")
+    store = Storage(run_dir)
+    run = store.read_json("run.json")
     log = Log()
-    for e in jsonl_log.read(os.path.join(run_dir, "log", "events.jsonl")):
+    for e in event_log.read(store):
         log.add(e)
     finished = run.get("done") is not None
     ended = "quarantined" if run.get("unread") else "stopped" if run.get("stopped") else ""
@@ -119,14 +121,14 @@ def _snapshot_curation(run_dir: str, now: float) -> dict[str, Any]:
         "failures": len(log.failed),
         "unread": run.get("unread", []),
         "stopped": run.get("stopped"),
-        "poison": _count_lines(os.path.join(run_dir, "poison.jsonl")),
+        "poison": store.read_bytes(POISON).count(b"\n") if store.exists(POISON) else 0,
         "peak_bytes": max((p.peak for p in newest.values()), default=0),
         "counts": run.get("counts") or {},
     }
 
 
 def _finished_phase(p: Mapping[str, Any]) -> dict[str, Any]:
-    """A phase as run.json has it, for a run without a log (on an object store)."""
+    """A phase as run.json has it, for a run whose log is gone."""
     return {
         "phase": p["phase"], "tasks": p["tasks"], "done": p["tasks"], "seconds": p["seconds"],
         "task_seconds": p["seconds"], "bytes": None, "of_bytes": None, "documents": 0, "kept": 0,
@@ -144,10 +146,6 @@ def _running(log: Log, now: float) -> list[dict[str, Any]]:
         for task, took, expected in log.phases[-1].estimate.running(now)
     ]  # fmt: skip
     return sorted(rows, key=lambda r: (not r["slow"], -float(str(r["seconds"]))))
-
-
-def _count_lines(path: str) -> int:
-    return sum(1 for _ in jsonl_log.read(path))
 
 
 def _mean_rate(values: Sequence[float]) -> float:

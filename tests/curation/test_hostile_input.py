@@ -29,8 +29,8 @@ from curation.extract import hostile_pages
 from curation.extract.extract import extract
 from curation.safety.pii.pii import Pii
 from curation.sources import limits
-from curation.sources.text import TextReader
-from curation.sources.warc import WarcReader
+from curation.sources.text.text import TextReader
+from curation.sources.warc.warc import WarcReader
 from curation.step import InputSplit, UnreadableFile
 
 SIZES = (4_000, 8_000, 16_000)
@@ -101,7 +101,7 @@ def test_blanks_are_skipped_at_once(name: str, data: bytes, tmp_path: Path) -> N
 def test_a_long_line_is_decompressed_in_parts(
     suffix: str, compress: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curation.sources.jsonl.MAX_LINE", 1 << 20)
+    monkeypatch.setattr("curation.sources.text.jsonl.MAX_LINE", 1 << 20)
     monkeypatch.setattr(limits, "MIN_EXPANDED", 1 << 30)
     data = compress(b"x" * (64 << 20))
     read(tmp_path, f"a.jsonl.{suffix}", data)
@@ -146,7 +146,7 @@ def test_rows_that_take_no_bytes(tmp_path: Path) -> None:
 
 
 def test_one_value_of_a_dictionary_in_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curation.sources.parquet_arrow._BYTES_AT_ONCE", 1 << 20)
+    monkeypatch.setattr("curation.sources.text.parquet_arrow._BYTES_AT_ONCE", 1 << 20)
     values = pa.DictionaryArray.from_arrays(pa.array([0] * 60, pa.int32()), pa.array(["x" * (5 << 20)]))
     out = io.BytesIO()
     pq.write_table(pa.table({"text": values}), out, compression="zstd", dictionary_pagesize_limit=1 << 30)

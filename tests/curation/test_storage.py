@@ -1,6 +1,8 @@
 """Files on a disk and in memory: written as a whole, listed in order, and addressed from another file's folder.
 
 Crashes at every boundary: tests/curation/engine/runtime/test_crash.py. A real S3 protocol server: test_s3.py beside it.
+
+Covers: curation/checksummed_file.py
 """
 
 from __future__ import annotations

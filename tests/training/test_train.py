@@ -486,6 +486,6 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused_before_it_comes(
         return data_schedule.rank_slices(batch, 4, accumulation, rank)
 
     monkeypatch.setattr(module, "rank_slices", share)
-    with pytest.raises(UserError, match=r"a global batch of 6 cannot be divided over 4 ranks .*; 4 or 8 can"):
-        train(config(**{"data.changes": [{"at": 20, "global_size": 6}]}), str(corpus), str(tmp_path / "run"))
-    assert asked == [8, 6]
+    with pytest.raises(UserError, match=r"a global batch of 3 cannot be divided over 4 ranks .*, which need 4"):
+        train(config(**{"data.changes": [{"at": 20, "global_size": 3}]}), str(corpus), str(tmp_path / "run"))
+    assert asked == [8, 3]

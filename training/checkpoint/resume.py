@@ -7,7 +7,6 @@ as the steps already done would have had the same rates. Anything else is anothe
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from training.checkpoint.run_directory import CONFIG, DATA
 from training.checkpoint.tensor_files import CheckpointError
 from training.config import TrainConfig, load
 from training.cost.device_specs import check_device, has_native
+from training.data.dataset import manifest_digest
 from training.optim.lr_schedule import learning_rate
 
 # No effect on weights or data order
@@ -138,10 +138,6 @@ def write_run_files(
     atomic_files.write(run / DATA, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
     atomic_files.write(run / manifest.tokenizer.file, read_tokenizer(manifest))
     atomic_files.write(run / CONFIG, config.dump().encode())
-
-
-def manifest_digest(manifest: Manifest) -> str:
-    return hashlib.sha256(manifest.dumps()).hexdigest()
 
 
 def resolve_auto(config: TrainConfig, earlier: TrainConfig | None) -> TrainConfig:

@@ -7,7 +7,7 @@ document.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,17 +27,56 @@ class Batch:
     targets: Tensor
     documents: Tensor
     domains: tuple[str, ...]  # of each sequence
+    step: int = 0  # the optimizer step that it is a part of, from 0
+    ends_step: bool = True  # whether it is the last accumulation pass of that step
 
     def to(self, device: torch.device) -> Batch:
         if device.type == "cpu":
             return self
         tokens, targets, documents = (t.to(device, non_blocking=True) for t in self.tensors)
-        return Batch(tokens, targets, documents, self.domains)
+        return replace(self, tokens=tokens, targets=targets, documents=documents)
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory; torch's DataLoader calls this if `pin_memory` is set."""
         tokens, targets, documents = (t.pin_memory() for t in self.tensors)
-        return Batch(tokens, targets, documents, self.domains)
+        return replace(self, tokens=tokens, targets=targets, documents=documents)
+
+    def rows(self, part: slice) -> Batch:
+        """Some of its sequences, without a copy."""
+        tokens, targets, documents = (t[part] for t in self.tensors)
+        return replace(self, tokens=tokens, targets=targets, documents=documents, domains=self.domains[part])
+
+    def padded(self, count: int) -> Batch:
+        """The batch with `count` sequences: those missing are copies of the first one, without targets."""
+        missing = count - len(self.domains)
+        if missing <= 0:
+            return self
+        tokens, targets, documents = (torch.cat([t, t[:1].expand(missing, -1)]) for t in self.tensors)
+        targets[-missing:] = IGNORE_INDEX
+        names = self.domains + self.domains[:1] * missing
+        return replace(self, tokens=tokens, targets=targets, documents=documents, domains=names)
+
+    @property
+    def _starts(self) -> Tensor:
+        """Where a document, or what a new sequence has of one, begins: bool [sequences, T]."""
+        starts = torch.ones_like(self.documents, dtype=torch.bool)
+        starts[:, 1:] = self.documents[:, 1:] != self.documents[:, :-1]
+        return starts
+
+    @property
+    def position_ids(self) -> Tensor:
+        """The place of each token in its document, as far as that is in the sequence: int64 [sequences, T], from 0."""
+        places = torch.arange(self.documents.shape[1], device=self.documents.device).expand_as(self.documents)
+        return places - places.masked_fill(~self._starts, 0).cummax(dim=1).values
+
+    @property
+    def cu_seqlens(self) -> Tensor:
+        """Where documents begin in the sequences laid end to end, and the end, for varlen attention: int32 [n + 1].
+
+        Take it before the batch goes to a GPU: the number of documents is not known there without waiting for it.
+        """
+        begins = self._starts.flatten().nonzero().flatten()
+        return torch.cat([begins, begins.new_tensor([self.documents.numel()])]).int()
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -66,14 +66,15 @@ class DomainOrder:
 
     def _layout(self, epoch: int) -> tuple[int, int, int]:
         """(key of the extents' permutation, slot of the last and shorter extent, position of its end)."""
-        if epoch not in self._layouts:
+        layout = self._layouts.get(epoch)  # once: another thread may clear them
+        if layout is None:
             extent_key = derive_key(self.seed, "extents", self.name, epoch)
             last = np.array([self.extents - 1], np.int64)
             short = int(unpermute(last, self.extents, extent_key)[0])
             if len(self._layouts) > 3:  # sequences in use are of one epoch or two
                 self._layouts.clear()
-            self._layouts[epoch] = extent_key, short, (short + 1) * self.extent - self.deficit
-        return self._layouts[epoch]
+            layout = self._layouts[epoch] = extent_key, short, (short + 1) * self.extent - self.deficit
+        return layout
 
     def slots(self, epoch: int, positions: Ints) -> Ints:
         """The slot of each position among the epoch's permuted extents; EXTENTS_IN_GROUP slots form a group."""

@@ -11,7 +11,7 @@ the log says where its sequences begin.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -71,6 +71,15 @@ class OrderLog:
                 skipped[domain] = ordinals[domain] * new.seq_len - inputs
         new = replace(new, mix=dict(sorted(new.mix.items())), ordinals=ordinals, skipped=skipped)
         return OrderLog(self.block, (*kept, new))
+
+    def with_masked(self, sequence: int, doc_ids: Sequence[str]) -> OrderLog:
+        """The log with these documents (hex ids) and no others masked from `sequence` on, in later segments too."""
+        later = [s for s in self.segments if s.start > sequence]
+        changed = OrderLog(self.block, tuple(s for s in self.segments if s.start <= sequence))
+        changed = changed.with_change(sequence, masked=tuple(doc_ids))
+        for s in later:
+            changed = changed.with_change(s.start, mix=s.mix, seq_len=s.seq_len, global_size=s.global_size)
+        return changed
 
     def ordinals_at(self, segment: Segment, sequence: int) -> dict[str, int]:
         """The ordinal that each domain has reached before `sequence`, which is in `segment` or after it."""

@@ -7,6 +7,7 @@ Data that would run out is refused here, not a week later.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
@@ -122,19 +123,39 @@ def check_epoch_cap(data: TokenDataset, log: OrderLog, cap: float, steps: int) -
         )
 
 
+def steps_within_cap(data: TokenDataset, log: OrderLog, cap: float) -> int:
+    """The number of steps that read no domain more than `cap` times."""
+    allowed = {name: cap * order.total_blocks * log.block for name, order in data.orders.items()}
+
+    def exceeds(steps: int) -> bool:
+        return any(n > allowed[name] for name, n in log.inputs_read(log.step_range(steps)[0]).items())
+
+    high = 1
+    while not exceeds(high):
+        high *= 2
+    return bisect_left(range(high), True, key=exceeds) - 1
+
+
 def rank_slices(batch: int, world: int, accumulation: int, rank: int) -> list[tuple[int, int]]:
     """The sequences of a global batch that a rank takes in each accumulation pass, as ranges within the batch.
 
     Pass a takes the a-th part of the batch and rank r the r-th part of that, so the batch read pass by pass and rank by
-    rank is the batch in order, for any world size. Raises UserError if it cannot be divided evenly, naming the nearest
-    sizes that can.
+    rank is the batch in order, for any world size. Where it cannot be divided evenly, ranks differ by at most one
+    sequence, in each pass and in all: the sequences left over go to the ranks in turn, through all passes. Raises
+    UserError for fewer sequences than ranks × passes: one of them would have nothing to compute.
     """
-    parts = world * accumulation
-    if batch % parts:
-        near = [n for n in (batch // parts * parts, (batch // parts + 1) * parts) if n]
+    if batch < world * accumulation:
         raise UserError(
             f"batch.global_size: a global batch of {batch} cannot be divided over {world} ranks × {accumulation} "
-            f"accumulation passes; {' or '.join(map(str, near))} can"
+            f"accumulation passes, which need {world * accumulation} sequences or more; take fewer ranks or passes"
         )
-    size = batch // parts
-    return [((a * world + rank) * size, (a * world + rank + 1) * size) for a in range(accumulation)]
+    slices, turn = [], 0  # turn: the rank that gets the next sequence left over
+    for a in range(accumulation):
+        begin, end = a * batch // accumulation, (a + 1) * batch // accumulation
+        each, over = divmod(end - begin, world)
+        # of the `over` ranks that get one more, beginning with `turn` and on from rank 0, those before this rank
+        more = [(r - turn) % world < over for r in range(rank + 1)]
+        first = begin + rank * each + sum(more[:rank])
+        slices.append((first, first + each + more[rank]))
+        turn = (turn + over) % world
+    return slices

@@ -10,8 +10,10 @@ remains for each. None of this is state: another process, or the same one later,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ import torch
 from curation.core.errors import UserError
 from curation.shards import Manifest
 from training.data.batch import IGNORE_INDEX, Batch, number_documents
+from training.data.best_fit import BestFitPacker
 from training.data.block_order import EXTENT_BYTES, EXTENTS_IN_GROUP, DomainOrder, sorted_unique
 from training.data.data_order import OrderLog
 from training.data.deleted_tokens import DeletedTokens
@@ -37,6 +40,11 @@ FIRST_LOCATED, LOCATED_AHEAD = 64, 8192
 Location = tuple[DomainStream, int, int, int, int, int, int, int]
 
 
+def manifest_digest(manifest: Manifest) -> str:
+    """SHA-256 of a manifest, by which a run and a loader's state know their shards again."""
+    return hashlib.sha256(manifest.dumps()).hexdigest()
+
+
 class TokenDataset:
     """The training split under a seed. It holds open files and no reading state: every call is given the order log."""
 
@@ -48,7 +56,7 @@ class TokenDataset:
         Raises UserError for a domain that the shards do not have or that is smaller than a block.
         """
         split = manifest.splits.get("train", {})
-        self.manifest = manifest
+        self.manifest, self.seed = manifest, seed
         self.domains: dict[str, DomainStream] = {}
         self.orders: dict[str, DomainOrder] = {}
         self.cache = ExtentCache(cache_bytes)
@@ -74,8 +82,18 @@ class TokenDataset:
             )
             for domain in self.domains.values():
                 domain.by_extents = False
+        self.packers: dict[str, BestFitPacker] = {}
         self._prefetcher = Prefetcher()
         self._located: tuple[OrderLog, int, list[Location]] | None = None
+
+    def pack_best_fit(self) -> None:
+        """From now on `batch` gives documents packed by best fit, where it gave the stream. Other reading stays."""
+        self.packers = {name: BestFitPacker(domain) for name, domain in self.domains.items()}
+
+    @cached_property
+    def manifest_digest(self) -> str:
+        """SHA-256 of the manifest: which shards these are."""
+        return manifest_digest(self.manifest)
 
     def _locations(self, log: OrderLog, first: int, last: int) -> list[Location]:
         """Where sequences first..last-1 are."""
@@ -145,28 +163,43 @@ class TokenDataset:
         deleted = self.deleted_tokens.any_deleted()
         places = self._locations(log, first, last)
         length = places[0][4]
-        # one copy out of the file for both: targets are the tokens, shifted by one
-        stream = np.empty((len(places), length + 1), np.int64)
+        if self.packers:
+            batch = self._packed_batch(places, frozenset(log.segment_at(first).masked))
+            return self.deleted_tokens.mask_targets(batch) if deleted else batch
+        # targets are the tokens, shifted by one; both are copied, since other loops call `targets.view(-1)`
+        inputs = np.empty((len(places), length), np.int64)
+        following = np.empty_like(inputs)
         documents = np.zeros((len(places), length), np.int64)
         for row, (domain, epoch, shard, start, _, position, begin, end) in enumerate(places):
             if domain.remote:
                 domain.prefetch_group(epoch, position)
                 sequence = domain.read_sequence(first + row, epoch, shard, start, length)
-                stream[row] = sequence.tokens
+                inputs[row], following[row] = sequence.tokens[:-1], sequence.tokens[1:]
                 begins = sequence.document_starts[1:].tolist()
                 if begins:
                     number_documents(documents[row], begins)
             else:
                 opened = domain.mapped[shard]  # `_rows` has opened it
-                stream[row] = opened.tokens[start : start + length + 1]
+                inputs[row] = opened.tokens[start : start + length]
+                following[row] = opened.tokens[start + 1 : start + length + 1]
                 if begin < end:
                     number_documents(documents[row], (opened.offsets[begin:end] - start).tolist())
-        tokens, numbers = torch.from_numpy(stream), torch.from_numpy(documents)
-        batch = Batch(tokens[:, :-1], tokens[:, 1:], numbers, tuple([p[0].name for p in places]))
+        tensors = map(torch.from_numpy, (inputs, following, documents))
+        batch = Batch(*tensors, tuple([p[0].name for p in places]))
         masked = log.segment_at(first).masked
         if masked:
             batch = self._mask(batch, self.sequences(log, first, last), frozenset(masked))
         return self.deleted_tokens.mask_targets(batch) if deleted else batch
+
+    def _packed_batch(self, places: Sequence[Location], masked: frozenset[str]) -> Batch:
+        made = tuple(np.empty((len(places), places[0][4]), np.int64) for _ in range(3))
+        for row, (domain, epoch, shard, start, _, position, _, _) in enumerate(places):
+            if domain.remote:
+                domain.prefetch_group(epoch, position)
+            rows = (made[0][row], made[1][row], made[2][row])
+            self.packers[domain.name].read_sequence(epoch, shard, start, rows, masked)
+        tokens, targets, documents = map(torch.from_numpy, made)
+        return Batch(tokens, targets, documents, tuple(p[0].name for p in places))
 
     def _mask(self, batch: Batch, sequences: Sequence[TokenSequence], masked: frozenset[str]) -> Batch:
         targets = batch.targets.clone()

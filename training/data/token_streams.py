@@ -134,12 +134,15 @@ class DomainStream:
         first, last = offsets.searchsorted((start + 1, start + length)).tolist()
         starts = offsets[first - 1 : last] - start
         starts[0] = 0
-        tokens = (
-            stream.tokens[start : start + length + 1]
-            if isinstance(stream, Shard)
-            else self._remote_tokens(stream, epoch, shard, start, length + 1)
-        )
+        tokens = self.read_tokens(epoch, shard, start, length + 1)
         return TokenSequence(index, self.name, epoch, shard, start, first - 1, tokens, starts)
+
+    def read_tokens(self, epoch: int, shard: int, start: int, count: int) -> np.ndarray[Any, Any]:
+        """`count` tokens from token `start` of a shard, as a view; they are within one extent of the epoch."""
+        stream = self.shard(shard)
+        if isinstance(stream, Shard):
+            return stream.tokens[start : start + count]
+        return self._remote_tokens(stream, epoch, shard, start, count)
 
     def _remote_tokens(
         self, stream: RemoteShard, epoch: int, shard: int, start: int, count: int

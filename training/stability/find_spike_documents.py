@@ -98,13 +98,7 @@ def read_incidents(folder: Path) -> list[Incident]:
 
 def mask_documents(log: OrderLog, incident: Incident) -> OrderLog:
     """The order log with the incident's documents masked from its sequence on, in later segments too."""
-    sequence = incident.sequence
-    later = [s for s in log.segments if s.start > sequence]
-    changed = OrderLog(log.block, tuple(s for s in log.segments if s.start <= sequence))
-    changed = changed.with_change(sequence, masked=tuple(incident.masked))
-    for s in later:
-        changed = changed.with_change(s.start, mix=s.mix, seq_len=s.seq_len, global_size=s.global_size)
-    return changed
+    return log.with_masked(incident.sequence, incident.masked)
 
 
 def iter_documents(data: TokenDataset, log: OrderLog, spans: Iterable[tuple[int, int]]) -> Iterator[Document]:

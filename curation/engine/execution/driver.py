@@ -17,9 +17,10 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from curation.core import jsonl_log
+from curation.config.resources import ORDINARY, Resources
 from curation.core.errors import DamagedFile, UserError
 from curation.core.local_ray import ray_directory
+from curation.engine.execution.event_log import EventLog
 from curation.engine.execution.executors import (
     TASK_MEMORY,
     Executor,
@@ -29,12 +30,13 @@ from curation.engine.execution.executors import (
     RunFailed,
     WorkerDiffers,
 )
-from curation.engine.execution.failure_limit import MAX_RECORDS, FailureLimit
+from curation.engine.execution.failure_limit import MAX_RECORDS, FailureLimit, by_place
 from curation.engine.execution.fatal_record import find_fatal_record
 from curation.engine.execution.progress import Progress, Silent
+from curation.engine.execution.ray_metrics import RayMetrics
 from curation.engine.planning.map_spec import FailedRecord, MapSpec, Poisoned
 from curation.engine.tasks.source_changes import SourceChanged
-from curation.storage import Storage, failpoint
+from curation.storage import Storage, failpoint, may_pass
 
 MAX_DEATHS = 3  # of the worker under one task before its records are searched for the one that kills
 MAX_NODE_DEATHS = 20  # machines under one task: spot nodes go in waves
@@ -82,6 +84,7 @@ class Phase:
     listed: Callable[[], Sequence[Mapping[str, str]]] = list  # entries of the poison list
     # (spec, manifest) -> whether a finished task had the same files of the phase before; None: it cannot be otherwise
     same_files: Callable[[Any, Mapping[str, Any]], bool] | None = None
+    resources: Resources = ORDINARY  # of a task
 
 
 class Driver:
@@ -95,7 +98,8 @@ class Driver:
         self.storage, self._start, self.progress = storage, start, progress or Silent()
         self._executor: Executor | None = None
         self._left_out: set[str] = set()  # machines that differ
-        self._events: jsonl_log.Appender | None = None
+        self._events: EventLog | None = None
+        self._metrics = RayMetrics()
         self.used: set[str] = set()  # manifests of phases, and records, that the run has come to
         self.executed = 0  # tasks run by this driver
         self.computed: Counter[str] = Counter()  # rows whose signals they computed, by step
@@ -194,6 +198,9 @@ class Driver:
         self, phase: Phase, todo: list[int], done: dict[str, dict[str, Any]], directory: str, sizes: Sequence[int]
     ) -> None:
         executor = self.executor
+        waiting = executor.require(phase.resources)
+        if waiting is not None:
+            self.progress.note(f"phase {phase.name!r}: {waiting}")
         shared = executor.share(phase.shared)
         queued = todo[::-1]  # taken from the end
         in_flight: dict[Any, int] = {}
@@ -222,11 +229,13 @@ class Driver:
                 slots = executor.slots()
                 self._log("start", phase, i, attempt=attempts[i].starts, bytes=sizes[i], slots=slots)
                 self.progress.start(i, sizes[i], slots)
-                memory = TASK_MEMORY * MEMORY_GROWTH ** attempts[i].out_of_memory
+                memory = (phase.resources.memory_bytes or TASK_MEMORY) * MEMORY_GROWTH ** attempts[i].out_of_memory
                 in_flight[executor.submit(self._checked(phase.function), shared, phase.specs[i], commit, memory)] = i
                 if slots == 1:
                     break
             wait = min([1.0, *(max(0.0, when - time.monotonic()) for when, _ in later[:1])])
+            if self._events is not None:
+                self._events.flush()
             for handle, outcome in executor.wait(list(in_flight), wait):
                 i = in_flight.pop(handle)
                 if outcome.value is not None:
@@ -235,6 +244,7 @@ class Driver:
                     self.computed.update(outcome.value.get("computed", {}))
                     rows = {k: outcome.value[k] for k in ("in", "out") if k in outcome.value}
                     self._log("done", phase, i, **rows, **outcome.value.get("cost", {}))
+                    self._metrics.task(phase.name, outcome.value, sizes[i])
                     self.progress.task(outcome.value | {"index": i}, sizes[i])
                     if phase.limit is not None:
                         _end_if(phase.limit.tried(i, outcome.value["in"]))
@@ -258,7 +268,7 @@ class Driver:
         assert phase.limit is not None
         _end_if(phase.limit.all_tried(phase.listed()))
         for _, records in sorted(poisoned.items()):
-            for (step, _, at), some in _by_place(records).items():
+            for (step, _, at), some in by_place(records).items():
                 self.progress.note(
                     f"poison: step {step} fails on {len(some):,} of the records of {some[0].file} ({some[0].reason}; "
                     f"{at}); they are left out"
@@ -282,7 +292,7 @@ class Driver:
                 raise error
             if is_disk_full(error):
                 raise disk_full(self.storage, error) from error
-            if isinstance(error, (OSError, EOFError)) or type(error).__module__.startswith(("botocore", "aiohttp")):
+            if may_pass(error):
                 attempts.errors += 1
                 if attempts.errors < MAX_ERRORS:
                     return 0.5 * 2.0**attempts.errors
@@ -348,14 +358,10 @@ class Driver:
         return InEnvironment(function, self.environment)
 
     def _log(self, event: str, phase: Phase, i: int | None = None, **more: Any) -> None:
-        if not self.storage.local:
-            return  # an object store has no appending; manifests carry the costs there
-        line: dict[str, Any] = {"at": round(time.time(), 3), "event": event, "phase": phase.name}
-        line |= {} if i is None else {"task": phase.ids[i]}
-        line |= more
         if self._events is None:
-            self._events = jsonl_log.Appender(self.storage.full("log/events.jsonl"))
-        self._events.add(line)
+            self._events = EventLog(self.storage)
+        task = {} if i is None else {"task": phase.ids[i]}
+        self._events.add(event, phase=phase.name, **task, **more)
 
 
 def _merged_paths(phase: Phase) -> list[str]:
@@ -389,10 +395,3 @@ def _replace(phase: Phase, failed: Mapping[int, list[FailedRecord]]) -> None:
     assert phase.without is not None
     for i, (spec, name) in phase.without(failed).items():
         phase.specs[i], phase.ids[i] = spec, name
-
-
-def _by_place(records: Sequence[FailedRecord]) -> dict[tuple[str, str, str], list[FailedRecord]]:
-    out: dict[tuple[str, str, str], list[FailedRecord]] = {}
-    for record in records:
-        out.setdefault(record.place, []).append(record)
-    return out

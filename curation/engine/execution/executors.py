@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from curation.config.resources import ORDINARY, Resources
 from curation.core.errors import UserError
 from curation.core.local_ray import start_local_ray
+from curation.engine.execution.ray_actors import ActorPool
 from curation.engine.planning import fingerprints
 from curation.storage import Storage
 
@@ -53,6 +55,10 @@ class Outcome:
 
 
 class Executor(Protocol):
+    def require(self, resources: Resources) -> str | None:
+        """Says what a task takes from now on. Returns what to tell the user where no machine has so much yet."""
+        ...
+
     def slots(self) -> int:
         """How many tasks run at once, now."""
         ...
@@ -110,7 +116,11 @@ def _this_node() -> str:
 
 
 class Inline:
-    """This process, one task after another: for debugging and tests. Exceptions keep their traceback."""
+    """This process, one task after another: for debugging and tests. Exceptions keep their traceback. Declared
+    resources are not reserved: a task has what this machine has."""
+
+    def require(self, resources: Resources) -> str | None:
+        return None
 
     def slots(self) -> int:
         return 1
@@ -153,9 +163,16 @@ class Ray:
     """Ray Core tasks: a local cluster of this machine's cores, or a running one by address.
 
     Only specifications, paths and counts travel through Ray. Ray's own retries are off: the driver counts attempts.
+    Tasks that take GPUs run in long-lived actors (ray_actors.py).
     """
 
-    def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+    def __init__(
+        self, address: str | None = None, workers: int | None = None, needs: Sequence[Resources] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """needs      of all tasks of the run; raises UserError for one that a Ray of this machine alone cannot meet
+        variables  of the environment that workers start with; this process has them
+        """
         import ray
 
         self._ray: Any = ray
@@ -172,15 +189,46 @@ class Ray:
                 package = os.path.dirname(os.path.abspath(curation.__file__))
                 code = {"py_modules": [package]}
                 connect_to_cluster(ray, address, runtime_env=code, logging_level="ERROR", log_to_driver=False)
-        self._call = ray.remote(num_cpus=1, max_retries=0)(execute)
+        self._call = ray.remote(max_retries=0)(execute)
         self._slots, self._asked = 0, 0.0
         self._left_out: list[str] = []  # ids of nodes
+        self._needs = ORDINARY
+        own = self._ours and address is None  # its workers inherit what this process has
+        self._variables = {} if own else dict(variables or {})
+        self._actors: ActorPool | None = None
+        if own:
+            for wanted in needs:
+                if self._fitting(wanted) == 0:
+                    most = self._largest_node()
+                    self.close()
+                    raise UserError(
+                        f"a step declares `resources: {{{wanted}}}`, and this machine gives Ray "
+                        f"{most}: lower them, give more --workers, or run on a cluster with --address"
+                    )
+
+    def require(self, resources: Resources) -> str | None:
+        if resources != self._needs and self._actors is not None:
+            self._actors.close()
+            self._actors = None
+        self._needs, self._slots = resources, 0  # counted anew
+        if self._fitting(resources):
+            return None
+        return f"no machine of the cluster has {resources} for a task; waiting until one joins"
+
+    def _fitting(self, resources: Resources) -> int:
+        found = [n["Resources"] for n in self._nodes()]
+        return sum(resources.tasks_on(r.get("CPU", 0), r.get("memory", 0), r.get("GPU", 0)) for r in found)
+
+    def _largest_node(self) -> str:
+        found = [n["Resources"] for n in self._nodes()]
+        most = {k: max((r.get(k, 0) for r in found), default=0) for k in ("CPU", "memory", "GPU")}
+        return f"{most['CPU']:g} CPUs, {most['memory'] / 10**9:.3g}GB of memory and {most['GPU']:g} GPUs"
 
     def slots(self) -> int:
         now = time.monotonic()
         if now - self._asked > 5 or not self._slots:
             nodes = self._nodes()
-            self._slots = max(1, int(sum(n["Resources"].get("CPU", 0) for n in nodes)))
+            self._slots = max(1, self._fitting(self._needs))
             self._largest = int(max((n["Resources"].get("memory", 0) for n in nodes), default=0))
             self._asked = now
         return self._slots
@@ -191,6 +239,8 @@ class Ray:
     def leave_out(self, node: str) -> bool:
         self._left_out.append(node)
         self._slots = 0  # counted anew
+        if self._actors is not None:
+            self._actors.leave_out(node)
         return any(n["Resources"].get("CPU", 0) for n in self._nodes())
 
     def share(self, value: Any) -> Any:
@@ -202,15 +252,23 @@ class Ray:
 
     def submit(self, function: Function, shared: Any, spec: Any, commit: str | None, memory: int) -> Any:
         self.slots()
-        memory = (
-            min(memory, self._largest) if self._largest else memory
-        )  # a request above the largest node would never be scheduled
-        options: dict[str, Any] = {"memory": memory}
+        # a request above the largest node would never be scheduled; one that the user declares waits for a node
+        if self._largest and memory > (self._needs.memory_bytes or 0):
+            memory = max(min(memory, self._largest), self._needs.memory_bytes or 0)
+        options: dict[str, Any] = {"memory": memory, "num_cpus": self._needs.cpus}
+        if self._variables:
+            options["runtime_env"] = {"env_vars": self._variables}
         if self._left_out:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(self._left_out)})"}
+        if self._needs.gpus:
+            if self._actors is None:
+                self._actors = ActorPool(self._ray, execute)
+            return self._actors.submit(options | {"num_gpus": self._needs.gpus}, function, shared, spec, commit)
         return self._call.options(**options).remote(function, shared, spec, commit)
 
     def wait(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, Outcome]]:
+        if self._actors is not None:
+            return [(call, self._outcome(ref)) for call, ref in self._actors.wait(seconds)]
         ready, _ = self._ray.wait(list(handles), num_returns=1, timeout=seconds)
         if ready:  # take the others that are ready too
             ready, _ = self._ray.wait(list(handles), num_returns=len(handles), timeout=0)
@@ -228,6 +286,8 @@ class Ray:
             return Outcome(error=cause if isinstance(cause, BaseException) else e)
         except rx.OutOfMemoryError as e:
             return Outcome(death=_first_line(e), memory=True)
+        except rx.ActorDiedError as e:  # with its worker, or with its machine
+            return Outcome(death=_first_line(e), node=self._actors is None or self._actors.lost_node(handle))
         except (rx.NodeDiedError, rx.ObjectLostError, rx.OwnerDiedError) as e:
             return Outcome(death=_first_line(e), node=True)
         except (rx.WorkerCrashedError, rx.RaySystemError, rx.LocalRayletDiedError) as e:
@@ -236,6 +296,8 @@ class Ray:
             return Outcome(death=_first_line(e), node=True)
 
     def close(self) -> None:
+        if self._actors is not None:
+            self._actors.close()
         if self._ours:
             self._ray.shutdown()
 

@@ -22,6 +22,14 @@ SHOWN = 3  # records named in the message
 Place = tuple[str, str, str]  # step, type of the exception, file and line
 
 
+def by_place(records: Sequence[FailedRecord]) -> dict[Place, list[FailedRecord]]:
+    """The records on which the same code fails, by where and how it does."""
+    out: dict[Place, list[FailedRecord]] = {}
+    for record in records:
+        out.setdefault(record.place, []).append(record)
+    return out
+
+
 @dataclass
 class _Source:
     name: str

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from curation import storage
+from curation.config.resources import ORDINARY, Resources
 from curation.config.rules import Quantile
 from curation.engine.execution.driver import Driver, Phase
 from curation.engine.execution.failure_limit import FailureLimit
@@ -115,6 +116,7 @@ class Phases:
             self._limit(first),
             lambda: self.poison.entries,
             None if first else partial(_same_files, text_store is not None),
+            segment.resources,
         )
         manifests = self.driver.run(phase)
         for spec, manifest in zip(phase.specs, manifests, strict=True):
@@ -214,11 +216,12 @@ class Phases:
 
     def stages(
         self, label: str, fingerprint: str, plan: StagePlan, expressions: Mapping[str, str] | None = None,
-        reads: Sequence[str] = (), prior: PriorRunRecord | None = None,
+        reads: Sequence[str] = (), prior: PriorRunRecord | None = None, resources: Resources = ORDINARY,
     ) -> FinishedStages:  # fmt: skip
         """Runs a stage plan over the documents that are left.
 
-        fingerprint   of the plan's code and options; `reads`: the columns that it reads; `prior`: its prior run
+        fingerprint   of the plan's code and options; `reads`: the columns that it reads; `prior`: its prior run;
+                      `resources`: of a task
         """
         # tasks of a stage run the engine's code too
         fingerprint = storage.fingerprint([fingerprint, fingerprints.module_fingerprint(stage_task.__file__)])
@@ -227,8 +230,9 @@ class Phases:
         execution = storage.fingerprint([fingerprint, self.documents_fingerprint(), prior and prior.fingerprint])
         reusable = find_reusable(self.storage, fingerprint, tasks, reads, execution, prior)
         return run_stages(
-            self.driver, label, plan, tasks, len(tasks) - len(mine), reusable, self.plan.types, expressions or {}
-        )
+            self.driver, label, plan, tasks, len(tasks) - len(mine), reusable, self.plan.types, expressions or {},
+            resources,
+        )  # fmt: skip
 
     def quantiles(self, wanted: Sequence[Quantile]) -> None:
         """Finds the values that the rules of the next phase need, over the documents that are left."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curation import storage
+from curation.config.resources import Resources
 from curation.engine.execution import damaged_files
 from curation.engine.execution.driver import Driver, Phase
 from curation.engine.execution.executors import Function
@@ -53,7 +54,7 @@ class FinishedStages:
 
 def run_stages(
     driver: Driver, label: str, plan: StagePlan, tasks: Sequence[Task], first_task: int, reusable: Reusable,
-    types: Mapping[str, pa.DataType], expressions: Mapping[str, str],
+    types: Mapping[str, pa.DataType], expressions: Mapping[str, str], resources: Resources,
 ) -> FinishedStages:  # fmt: skip
     """Runs all stages over the documents of the tasks, and records what a later execution may use again."""
     done = FinishedStages(tasks, first_task, reusable.execution)
@@ -61,7 +62,7 @@ def run_stages(
     try:
         stage = next(plan)
         while True:
-            result = _run_stage(driver, label, stage, done, partitions, reusable, types, expressions)
+            result = _run_stage(driver, label, stage, done, partitions, reusable, types, expressions, resources)
             partitions = stage.partitions
             stage = plan.send(result)
     except StopIteration:
@@ -77,7 +78,7 @@ def run_stages(
 
 def _run_stage(
     driver: Driver, label: str, stage: Stage, done: FinishedStages, partitions: int, reusable: Reusable,
-    types: Mapping[str, pa.DataType], expressions: Mapping[str, str],
+    types: Mapping[str, pa.DataType], expressions: Mapping[str, str], resources: Resources,
 ) -> StageResult:  # fmt: skip
     """Runs one stage on the files of the one before, which has so many partitions, and puts its own in `done`."""
     groups = stage.groups if stage.groups is not None else [[p] for p in range(partitions)]
@@ -99,7 +100,8 @@ def _run_stage(
         specs = [dataclasses.replace(s, prior_inputs=before.of(s.index), prior_output=outputs[s.index]) for s in specs]
     shared = StagePhase(driver.storage.root, fingerprint, stage, types, expressions)
     ids = [f"{i:06d}" for i in range(len(specs))]
-    manifests = driver.run(Phase(f"{label}: {stage.name}", fingerprint, run_stage, shared, specs, ids))
+    phase = Phase(f"{label}: {stage.name}", fingerprint, run_stage, shared, specs, ids, resources=resources)
+    manifests = driver.run(phase)
     counters: Counter[str] = Counter()
     for m in manifests:
         counters.update(m.get("counters", {}))

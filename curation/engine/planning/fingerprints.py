@@ -21,7 +21,7 @@ from typing import Any
 
 import curation
 from curation import storage
-from curation.core import imported_code
+from curation.core import cpu_level, imported_code
 from curation.core.errors import UserError
 from curation.core.imported_code import ImportedCode
 from curation.step import Step
@@ -33,23 +33,24 @@ _ROOT = Path(curation.__file__).resolve().parent.parent
 
 
 @functools.cache
-def machine() -> dict[str, str]:
-    """Python's version and the CPU's features, which every result depends on."""
+def machine(cpu_level: str | None = None) -> dict[str, str]:
+    """Python's version and the CPU's features, which every result depends on; or the level that it is declared for."""
     python = ".".join(map(str, sys.version_info[:3]))
-    return {"python": python, "machine": platform.machine(), "cpu": ",".join(_cpu_features())}
+    return {"python": python, "machine": platform.machine(), "cpu": cpu_level or ",".join(_used_features())}
 
 
-def environment(codes: Iterable[ImportedCode]) -> dict[str, str]:
+def environment(codes: Iterable[ImportedCode], cpu_level: str | None = None) -> dict[str, str]:
     """The machine, and the versions of all distributions that the code imports: equal on a worker and its driver."""
     found: dict[str, str] = {}
     for code in codes:
         found |= code.distributions
-    return machine() | dict(sorted(found.items()))
+    return machine(cpu_level) | dict(sorted(found.items()))
 
 
 def differences(expected: Mapping[str, str]) -> dict[str, str]:
     """What this process has of an `environment` where it has something else."""
-    here = machine()
+    level = expected.get("cpu")
+    here = machine(level if level in cpu_level.LEVELS and cpu_level.keeps(level, cpu_features()) else None)
     found = imported_code.versions(name for name in expected if name not in here) | here
     return {name: found[name] for name in expected if found[name] != expected[name]}
 
@@ -65,13 +66,18 @@ def check_utf8() -> None:
         )
 
 
-def _cpu_features() -> list[str]:
-    # They decide which vectorised kernels numpy and arrow use, on which the last bits of a float can depend.
+def cpu_features() -> Mapping[str, bool]:
+    """The CPU's features, without those that numpy was told not to use."""
     from numpy._core._multiarray_umath import __cpu_features__  # type: ignore[attr-defined,unused-ignore]
 
+    return dict(__cpu_features__)
+
+
+def _used_features() -> list[str]:
+    # They decide which vectorised kernels numpy and arrow use, on which the last bits of a float can depend.
     # X86_V3 and V4 are what numpy 2.4 chooses by: an operator may switch them off where the CPU has them.
     names = ("AVX2", "FMA3", "AVX512F", "AVX512_SKX", "X86_V3", "X86_V4", "ASIMD", "SVE")
-    return sorted(k for k in names if __cpu_features__.get(k))
+    return sorted(k for k in names if cpu_features().get(k))
 
 
 def code_of(cls: type) -> ImportedCode:

@@ -1,7 +1,8 @@
 """Plans the phases of a run: which steps are fused, where barriers are, and what everything computed is named.
 
 The plan depends on the input and the configuration only, not on workers. Adjacent map steps form one phase; a global
-step, or a rule that needs a quantile, ends it. Names of what is computed come from fingerprints:
+step, a rule that needs a quantile, or a step of other `resources`, ends it. Names of what is computed come from
+fingerprints:
 
 - a step's *signals* from its code, options and models, and from the steps that rewrote the text before it;
 - a task's *key* from its reader and its input (path, size, version), so that a changed file is another task;
@@ -19,6 +20,7 @@ import pyarrow as pa
 from curation import storage
 from curation.config import rules
 from curation.config.pipeline import Pipeline
+from curation.config.resources import ORDINARY, Resources
 from curation.config.rules import ParsedRule, Quantile
 from curation.core import imported_code
 from curation.core.errors import UserError
@@ -72,6 +74,7 @@ class Segment:
     then: GlobalStep | None  # the global step after it
     quantiles: tuple[Quantile, ...]  # computed after it
     text_after: tuple[str, ...] = ()  # global steps whose signals went into the text
+    resources: Resources = ORDINARY  # of a task
 
     @property
     def name(self) -> str:
@@ -125,14 +128,15 @@ def make_plan(pipeline: Pipeline, *, limit: int | None = None, sample: float | N
             break
     writers = [fingerprints.module_code(fingerprints.module_file(name)) for name in _WRITERS]
     scrub = own[scrubber.name] if scrubber is not None else None
-    base = storage.fingerprint([fingerprints.environment(writers[:1]), scrub])
+    level = pipeline.engine.cpu_level
+    base = storage.fingerprint([fingerprints.environment(writers[:1], level), scrub])
     sources = [Source(s.reader, s.root, s.collection, s.domain) for s in pipeline.sources]
     files = [_files(s.name, s.root, s.path) for s in pipeline.sources]
     refuse_duplicate_files(pipeline.sources, files)
     excluded = read_exclude_lists(pipeline.exclude)
     plan = Plan(
         pipeline, [], {s.name: pa.struct(list(s.signals)) for s in steps}, scrubber, scrub_before, sources, files, "",
-        base, excluded, own, fingerprints.environment([*writers, *_used_code(pipeline)]),
+        base, excluded, own, fingerprints.environment([*writers, *_used_code(pipeline)], level),
     )  # fmt: skip
     plan.segments = _segments(plan, base)
     if pipeline.quantiles:
@@ -232,12 +236,14 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
     # computed from them is named for them too, once they are known (see `resolve_ops`).
     depends_on: dict[str, set[str]] = {}
     text_depends_on: set[str] = set()
+    needs: Resources | None = ORDINARY  # of the phase's map steps, None while it has none; reading is one
 
     def close(then: GlobalStep | None = None, quantiles: tuple[Quantile, ...] = ()) -> None:
-        nonlocal ops, rewritten
+        nonlocal ops, rewritten, needs
         stored = storage.fingerprint([text, "text", TEXT_FORMAT]) if rewritten else None
-        segments.append(Segment(len(segments), tuple(ops), stored, then, quantiles, tuple(sorted(text_depends_on))))
-        ops, rewritten = [], False
+        after = tuple(sorted(text_depends_on))
+        segments.append(Segment(len(segments), tuple(ops), stored, then, quantiles, after, needs or ORDINARY))
+        ops, rewritten, needs = [], False, None
 
     for position, entry in enumerate(plan.pipeline.steps):
         step = entry.step
@@ -252,6 +258,9 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
                 text_depends_on = {step.name}
         else:
             assert isinstance(step, MapStep)
+            if needs not in (None, entry.resources):
+                close()
+            needs = entry.resources
             scrubbed = plan.scrubber is not None and position < plan.scrub_before
             heads = [r.partition(".")[0] for r in step.reads]
             read = [prints[h] for h in heads if h in prints]  # signals of earlier steps that it reads

@@ -56,7 +56,7 @@ def _shards(phases: Phases, made: ResultFiles, corpus: Corpus) -> None:
     wanted = pipeline.tokenizer
     assert wanted is not None
     code = fingerprints.module_fingerprint(shard_writer.__file__)
-    base = storage.fingerprint([code, corpus.seed, fingerprints.machine()])
+    base = storage.fingerprint([code, corpus.seed, fingerprints.machine(pipeline.engine.cpu_level)])
     if wanted.train is not None:
         options: list[Any] = [wanted.train.kind, wanted.train.vocab, wanted.train.sample_bytes]
         stages = train_tokenizer.train_tokenizer_stages(

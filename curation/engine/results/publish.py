@@ -1,7 +1,8 @@
 """Publishes the result tree: builds it next to the old one, then replaces that.
 
 Files are staged by sink tasks under names that carry their fingerprints. Publishing links them into a fresh tree and
-swaps it for the old one, so that a reader finds the old result or the new one, never half of each.
+swaps it for the old one, so that a reader finds the old result or the new one, never half of each. An object store has
+no rename: there each result has a folder of its own, and one small object names the newest (core/published_tree.py).
 
     result/    the result of the newest run that came to its end
     decided/   the ledger of a run that stopped after it had decided about documents; gone when a run ends or begins
@@ -12,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from curation.storage import Storage, Written
+from curation.core import published_tree
+from curation.storage import Storage, Written, digest, fingerprint
 
 RESULT, DECIDED = "result", "decided"
 
@@ -41,6 +43,8 @@ def publish(store: Storage, made: ResultFiles, tree: str = RESULT) -> list[Writt
 def _publish_local(store: Storage, made: ResultFiles, tree: str) -> list[Written]:
     fresh, old = f"{tree}.new", f"{tree}.old"
     store.remove(fresh)
+    if store.exists(published_tree.pointer(tree)):  # of a run that was copied from an object store
+        store.remove(published_tree.pointer(tree))
     written = _fill(store, made, fresh)
     store.sync(fresh)
     store.remove(old)
@@ -52,13 +56,34 @@ def _publish_local(store: Storage, made: ResultFiles, tree: str) -> list[Written
 
 
 def _publish_remote(store: Storage, made: ResultFiles, tree: str) -> list[Written]:
-    # No rename here: readers go by the manifest, so that is removed first and written last.
-    store.remove(f"{tree}/shards/manifest.json")
-    present = set(store.walk(tree))
-    written = _fill(store, made, tree)
-    for stale in sorted(present - {w.path for w in written}):
+    small = {path: digest(content) for path, content in made.small.items()}
+    name = fingerprint([sorted((f["path"], f["sha256"]) for f in made.staged), small])
+    directory = f"{published_tree.FOLDER}/{tree}-{name}"
+    store.forget_trees()
+    before = store.full(tree)
+    written = _fill(store, made, directory)
+    for stale in sorted(set(store.walk(directory)) - {w.path for w in written}):
         store.remove(stale)
-    return written
+    if before == store.full("") + f"/{tree}":  # of a version that wrote over files in place
+        store.remove(tree)
+    store.write_bytes(published_tree.pointer(tree), published_tree.encode(directory))
+    store.forget_trees()
+    # The tree before stays for those who read it; it goes when the next result is published
+    for path in {"/".join(p.split("/")[:2]) for p in store.walk(published_tree.FOLDER)}:
+        if path.startswith(f"{published_tree.FOLDER}/{tree}-") and path != directory and store.full(path) != before:
+            store.remove(path)
+    return [Written(w.path.replace(directory, tree, 1), w.size, w.sha256) for w in written]
+
+
+def remove_tree(store: Storage, tree: str) -> None:
+    """Removes a tree: first what names it, so that nobody finds half of it."""
+    if not store.local:
+        store.forget_trees()
+        directory = store.full(tree)[len(store.full("")) + 1 :]
+        store.remove(published_tree.pointer(tree))
+        store.forget_trees()
+        store.remove(directory)
+    store.remove(tree)
 
 
 def _fill(store: Storage, made: ResultFiles, directory: str) -> list[Written]:

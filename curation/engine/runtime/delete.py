@@ -78,4 +78,4 @@ def delete_documents(
         sample=made.get("sample"), allow_missing=bool(made.get("unread")),
         allow_unreadable=True, progress=progress,
     )  # fmt: skip
-    return Deletion(entries, generations.current_generation(store), ran)
+    return Deletion(entries, generations.current_generation(Storage(run_dir)), ran)

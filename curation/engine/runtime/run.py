@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from curation.config import rules
 from curation.config.pipeline import Pipeline
+from curation.config.resources import Resources
+from curation.core import cpu_level, published_tree
 from curation.core.errors import DamagedFile, UserError
 from curation.engine.execution import damaged_files, executors, first_records, split_archives
 from curation.engine.execution.driver import CacheDamaged, Driver, disk_full, is_disk_full
@@ -40,6 +42,8 @@ NAMES = (
     "pipeline.yaml", "cache", "generations", "generation.json", "pinned", "deleted_documents.jsonl",
     *(f"{tree}{suffix}" for tree in (publish.RESULT, publish.DECIDED) for suffix in ("", ".new", ".old")),
 )  # fmt: skip
+# On an object store also these (core/published_tree.py)
+REMOTE_NAMES = (published_tree.FOLDER, *map(published_tree.pointer, published_tree.TREES))
 # poison.jsonl is not among them: it is an input of a run, so that a replay may be given the list of another
 
 
@@ -76,6 +80,9 @@ def curate(
     """
     started = time.monotonic()
     fingerprints.check_utf8()
+    level = pipeline.engine.cpu_level
+    if level is not None:
+        cpu_level.require(level, fingerprints.cpu_features())
     store = Storage(run_dir)
     _check_same_pipeline(store, pipeline)
     pipeline = generations.apply_deletions(store, pipeline)
@@ -96,7 +103,8 @@ def curate(
         with lock.hold(store):
             if not (finished and finished["done"]):
                 store.sweep()
-            start = _executor_factory(executor, address, workers)
+            needs = [e.resources for e in pipeline.steps]
+            start = _executor_factory(executor, address, workers, needs, cpu_level.variables(level) if level else {})
             driver = Driver(store, start, progress or Silent(), plan.environment)
             try:
                 outcome = _run(driver, plan, limit, sample, allow_missing, allow_unreadable, check)
@@ -112,14 +120,18 @@ def curate(
 
 
 def _executor_factory(
-    executor: str | Callable[[], Executor], address: str | None, workers: int | None
+    executor: str | Callable[[], Executor],
+    address: str | None,
+    workers: int | None,
+    needs: Sequence[Resources],
+    variables: Mapping[str, str],
 ) -> Callable[[], Executor]:
     if callable(executor):
         return executor
     if executor == "inline":
         return executors.Inline
     if executor == "ray":
-        return lambda: executors.Ray(address, workers)
+        return lambda: executors.Ray(address, workers, needs, variables)
     raise UserError(f"unknown executor {executor!r}: expected ray or inline")
 
 
@@ -130,7 +142,8 @@ def _check_same_pipeline(store: Storage, pipeline: Pipeline) -> None:
             f"{store.root} is a run of the pipeline {made.get('name')!r}, and this one is {pipeline.name!r}. Give "
             "another directory with --run, or the old name if it is the same pipeline changed."
         )
-    found = [] if store.exists("run.json") else [name for name in NAMES if store.exists(name)]
+    names = NAMES if store.local else (*NAMES, *REMOTE_NAMES)
+    found = [] if store.exists("run.json") else [name for name in names if store.exists(name)]
     if found:  # a run writes run.json first
         raise UserError(
             f"{store.root} holds {', '.join(found)}, and no run wrote {'it' if len(found) == 1 else 'them'}: there is "
@@ -246,7 +259,10 @@ def _run_global_step(phases: Phases, step: GlobalStep) -> None:
     )
     fingerprint = fingerprint_of([phases.plan.step_fingerprints[step.name], corpus.seed])
     heads = [c.partition(".")[0] for n, sql in step.expressions().items() for c in rules.parse(n, sql, "").columns]
-    made = phases.stages(step.name, fingerprint, step.stages(corpus), step.expressions(), [*step.reads, *heads], prior)
+    needs = next(e.resources for e in phases.plan.pipeline.steps if e.step is step)
+    made = phases.stages(
+        step.name, fingerprint, step.stages(corpus), step.expressions(), [*step.reads, *heads], prior, needs
+    )
     save_prior_run(phases.storage, step, corpus, made.tasks, made.reusable)
     phases.joins[step.name] = made
 

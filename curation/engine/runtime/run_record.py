@@ -15,7 +15,7 @@ from curation.core.secrets import mask_secrets
 from curation.engine.execution.phases import Phases
 from curation.engine.execution.poison_list import FILE as POISON
 from curation.engine.planning.plan import Plan
-from curation.engine.results.publish import DECIDED
+from curation.engine.results.publish import DECIDED, remove_tree
 from curation.storage import Storage, Written
 
 FORMAT = 3  # of run.json and the files beside it: those of 2 had no checksums, 1 had other names for keys
@@ -78,7 +78,7 @@ def write_header(store: Storage, plan: Plan) -> None:
         store.write_json("run.json", kept | {"done": None})
     # after run.json, by which the directory is a run's
     write_stored_pipeline(store, plan.pipeline.stored(), plan.pipeline.tree.variables)
-    store.remove(DECIDED)
+    remove_tree(store, DECIDED)
     if store.local:
         os.makedirs(store.full("log"), exist_ok=True)
 

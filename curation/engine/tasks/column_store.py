@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation import checked_parquet
-from curation.storage import ContentNamed, Storage, Written
+from curation.engine.tasks.content_named import ContentNamed
+from curation.storage import Storage, Written
 
 # A row group ends after so many rows or bytes, whichever comes first: a function of the rows alone, so that the size
 # of batches never shows in the file. 1,024 rows of web text are about 3 MB; the byte limit keeps huge documents from

@@ -26,13 +26,14 @@ from curation.engine.planning.map_spec import FailedRecord, MapPhase, MapSpec, O
 from curation.engine.shuffle import partition_files
 from curation.engine.tasks import column_store, run_steps
 from curation.engine.tasks.chunk import NO_TEXT, RAW, Chunk, expand_mask, id_checksum, replace_values
+from curation.engine.tasks.content_named import ContentNamed
 from curation.engine.tasks.input_rows import InputRows
 from curation.engine.tasks.scrub import Scrubber
 from curation.engine.tasks.task_cost import TaskCost
 from curation.engine.tasks.task_documents import BASE, DECISION, TEXT, State, TaskDocuments
 from curation.engine.tasks.top_up import StoredColumns, TextSource
 from curation.step import MapStep
-from curation.storage import ContentNamed, Storage, failpoint
+from curation.storage import Storage, failpoint
 
 
 def run_map(phase: MapPhase, spec: MapSpec) -> dict[str, Any]:

@@ -131,8 +131,8 @@ def _batches(paths: Sequence[str], signals: Sequence[str]) -> Iterator[pa.Record
     heads = list(dict.fromkeys(["text", *(signal.partition(".")[0] for signal in signals)]))
     wanted = []
     for path in paths:  # of a run directory, its documents
-        fs, inner = storage.filesystem(path)
-        wanted.append(storage.join(path, "result", "documents") if fs.isdir(f"{inner}/result/documents") else path)
+        run = storage.Storage(path)
+        wanted.append(run.url("result/documents") if run.exists("result/documents") else path)
     for path in training_texts.expand_paths(wanted):
         if not path.endswith((".parquet", ".pq")):
             continue

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from curation.safety.pii import presidio_engine
-from curation.safety.pii.findings import Column, Findings, Texts
+from curation.safety.pii.finding_columns import Column, Findings, Texts
 from curation.safety.pii.number_context import find_nobodys, word_hashes
 from curation.safety.pii.plain_number_kernel import MIN_BYTES, find_plain_numbers
+from curation.safety.pii.presidio_import import import_presidio
 from curation.safety.pii.telephone.phone_numbers import MAX_TRIES, find_phone_numbers
 from curation.safety.pii.window_kernel import ENTITIES, character_classes, find_windows
 
@@ -35,6 +36,7 @@ _LONG_CHUNK_BYTES, _EMAIL_CONTEXT_CHARS = 20_000, 1_000
 @functools.cache
 def _recognizers(language: str, own: tuple[str, ...] = ()) -> dict[str, Any]:
     """presidio's predefined recognizer of each of ENTITIES, for those that have no other recognizer."""
+    import_presidio()
     from presidio_analyzer import predefined_recognizers as stock
 
     proven = {

@@ -23,6 +23,7 @@ from typing import Any
 
 from curation.core import yaml_lines
 from curation.core.errors import UserError
+from curation.safety.pii.presidio_import import import_presidio
 from curation.storage import filesystem
 
 ENTITY = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -126,6 +127,7 @@ def _check_score(score: Any, what: str, place: str) -> None:
 
 def build_recognizers(entries: Sequence[dict[str, Any]], language: str) -> list[Any]:
     """presidio's PatternRecognizers for one language."""
+    import_presidio()
     from presidio_analyzer import PatternRecognizer
 
     made = []

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from curation.core.errors import UserError
 from curation.safety.pii import named_entities
-from curation.safety.pii.findings import Column, Findings, Row, Texts
+from curation.safety.pii.finding_columns import Column, Findings, Row, Texts
 from curation.safety.pii.presidio_engine import DEFAULT_ENTITIES
 
 FINDING_TYPE = pa.struct([("entity", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("score", pa.float64())])

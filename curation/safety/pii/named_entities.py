@@ -14,6 +14,7 @@ import re
 from typing import Any
 
 from curation.core.errors import UserError
+from curation.safety.pii.presidio_import import import_presidio
 
 # The entities to which presidio maps the labels of common pipelines
 NER_ENTITIES = ("PERSON", "LOCATION", "ORGANIZATION", "NRP", "DATE_TIME")
@@ -42,6 +43,8 @@ def pipeline_version(pipeline: str) -> str:
 def _load_pipeline(pipeline: str, language: str) -> tuple[Any, Any]:
     """presidio's engine and recognizer for a pipeline. Raises UserError if it does not exist or does not load."""
     import spacy
+
+    import_presidio()
     from presidio_analyzer.nlp_engine import NerModelConfiguration, SpacyNlpEngine
     from presidio_analyzer.predefined_recognizers import SpacyRecognizer
 

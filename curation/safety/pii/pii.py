@@ -25,7 +25,7 @@ from curation.document import with_column
 from curation.safety.pii import custom_recognizers, named_entities, structured_strings
 from curation.safety.pii.actions import Action
 from curation.safety.pii.detect import Recognizers, find
-from curation.safety.pii.findings import Texts
+from curation.safety.pii.finding_columns import Texts
 from curation.safety.pii.presidio_engine import DEFAULT_ENTITIES
 from curation.safety.pii.replace_findings import describe_spans, merge_overlaps, replace_in_texts, to_replace
 from curation.step import MapStep

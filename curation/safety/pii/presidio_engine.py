@@ -15,6 +15,7 @@ import logging
 from typing import Any
 
 from curation.core.errors import UserError
+from curation.safety.pii.presidio_import import import_presidio
 
 # Entities that need no model; the step's default
 DEFAULT_ENTITIES = ("EMAIL_ADDRESS", "IP_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN")
@@ -26,6 +27,7 @@ def analyzer_engine(language: str, own: tuple[str, ...] = ()) -> Any:
 
     Raises UserError for a language that spaCy does not have.
     """
+    import_presidio()
     import tldextract
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry, pattern_recognizer
     from presidio_analyzer.predefined_recognizers.generic import email_recognizer

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.safety.pii.actions import MIN_SCORE, Action, is_personal, replacement
-from curation.safety.pii.findings import Column, Findings, Texts
+from curation.safety.pii.finding_columns import Column, Findings, Texts
 
 SPARED = "spared"
 

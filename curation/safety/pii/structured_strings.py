@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from curation.safety.pii.findings import Findings, Row
+from curation.safety.pii.finding_columns import Findings, Row
 
 _ESCAPE = re.compile(
     r"""(?P<percent>(?:%[0-9A-Fa-f]{2})+)

@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from curation import storage
-from curation.sources import plain_text
 from curation.sources.batch_builder import SourceRow, batch_rows, meta_json
+from curation.sources.text import plain_text
 from curation.step import InputSplit
 
 _START = re.compile(

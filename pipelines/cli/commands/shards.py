@@ -153,14 +153,14 @@ def _show_merge(made: Any, out: str) -> None:
 @shards_app.command("export")
 def export(
     run: ShardsPath,
-    to: Annotated[str, typer.Option(help="Format: nanogpt, llmc, megatron or datasets.")],
+    to: Annotated[str, typer.Option(help="Format: nanogpt, llmc, megatron, datasets, mds or litdata.")],
     out: Annotated[str, typer.Option(help="Output directory.")],
 ) -> None:
     """Export shards to the format of another trainer."""
     from curation.packing.export_formats import export_shards
     from curation.shards import read_manifest
 
-    for path in export_shards(read_manifest(run), _format(to), out):
+    for path in export_shards(read_manifest(run), _format(to, ("mds", "litdata")), out):
         print(path)
 
 
@@ -228,7 +228,8 @@ def import_shards(
     _show_merge(write_token_documents(out, itertools.chain.from_iterable(parts), data, eos=eos), out)
 
 
-def _format(name: str) -> Any:
-    if name not in ("nanogpt", "llmc", "megatron", "datasets"):
-        raise typer.BadParameter(f"{name!r}: expected nanogpt, llmc, megatron or datasets")
+def _format(name: str, more: tuple[str, ...] = ()) -> Any:
+    *names, last = ("nanogpt", "llmc", "megatron", "datasets", *more)
+    if name not in (*names, last):
+        raise typer.BadParameter(f"{name!r}: expected {', '.join(names)} or {last}")
     return name

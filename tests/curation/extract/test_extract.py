@@ -284,7 +284,7 @@ def test_quality_on_gold_pages(data: Path) -> None:
 
 def test_crawled_documentation(data: Path) -> None:
     """Pages of documentation: their code and lists come through, their navigation does not."""
-    from curation.sources.warc import WarcReader
+    from curation.sources.warc.warc import WarcReader
     from curation.step import InputSplit
 
     name = "docs-00.warc.gz"

@@ -82,6 +82,15 @@ def test_megatron(run: Path, tmp_path: Path) -> None:
     assert bounds.tolist() == list(range(sequences + 1))
 
 
+def test_megatron_core_reads_equal_tokens(run: Path, tmp_path: Path) -> None:
+    module = pytest.importorskip("megatron.core.datasets.indexed_dataset", exc_type=ImportError)
+    manifest = shards.read_manifest(str(run))
+    export_shards(manifest, "megatron", str(tmp_path))
+    read = module.IndexedDataset(str(tmp_path / "train-code"))
+    eos = manifest.tokenizer.eos
+    assert [read[i].tolist() for i in range(len(read))] == [[*d, eos] for d in documents(manifest, "train", "code")]
+
+
 def test_datasets(run: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     manifest = shards.read_manifest(str(run))
@@ -94,7 +103,7 @@ def test_datasets(run: Path, tmp_path: Path) -> None:
     assert loaded["url"][0].startswith("http://example.org/")
 
 
-@pytest.mark.parametrize("kind", ["nanogpt", "llmc", "megatron", "datasets"])
+@pytest.mark.parametrize("kind", ["nanogpt", "llmc", "megatron", "datasets", "mds", "litdata"])
 def test_no_file_is_written_over(run: Path, tmp_path: Path, kind: Any) -> None:
     """Least of all a hard link to a shard that a run still has."""
     manifest = shards.read_manifest(str(run))

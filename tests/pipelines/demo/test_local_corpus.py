@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from curation.core.errors import UserError
-from curation.sources.text import TextReader
-from curation.sources.warc import WarcReader
+from curation.sources.text.text import TextReader
+from curation.sources.warc.warc import WarcReader
 from curation.step import InputSplit
 from pipelines.demo import local_corpus, pydoc_crawl
 

@@ -5,6 +5,7 @@ Covers: dataset_card.py, text_forms.py
 
 from __future__ import annotations
 
+import bz2
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pipelines.init import text_forms
 from pipelines.init.file_groups import make_reader
 from pipelines.init.scan_input import scan_inputs
 from tests.curation.engine import runs
-from tests.curation.sources import hub_stub
+from tests.curation.sources.text import hub_stub
 from tests.pipelines.init.test_init import text
 
 DESCRIPTION = "description of a Hugging Face dataset"
@@ -89,7 +90,7 @@ FORMS: dict[str, tuple[str, str, dict[str, Any], int]] = {
 def test_each_form_is_recognised_and_its_options_read_it(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from curation.sources.text import TextReader
+    from curation.sources.text.text import TextReader
     from curation.step import InputSplit
     from pipelines.init.draft_pipeline import draft_pipeline
     from pipelines.init.file_groups import reader_options
@@ -153,3 +154,28 @@ def test_books_of_project_gutenberg(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("A letter about Project Gutenberg.\n\n" + text(1))
     read_as = {g.format.read: g.patterns for g in scan_inputs([str(tmp_path)]).groups}
     assert read_as == {"gutenberg": ["1234-0.txt"], "text": ["letter.txt"]}
+
+
+def test_dumps_of_a_wiki(tmp_path: Path) -> None:
+    head = '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang="de">\n'
+    page = "<page><title>Mill</title><ns>0</ns><id>1</id><revision><text>A [[mill]].</text></revision></page>\n"
+    dump = f"{head}{page}</mediawiki>"
+    (tmp_path / "dewiki-pages-articles1.xml.bz2").write_bytes(bz2.compress(dump.encode()))
+    (tmp_path / "export.xml").write_text(dump, "utf-16")
+    (tmp_path / "dewiki-pages-logging.xml").write_text(f"{head}<logitem><id>1</id></logitem>\n</mediawiki>")
+    (tmp_path / "multistream-index.txt.bz2").write_bytes(bz2.compress(b"600:1:Mill\n600:2:Corn: a novel\n"))
+    scan = scan_inputs([str(tmp_path)])
+    (group,) = scan.groups
+    assert (group.format.read, sum(map(len, scan.left_out.values()))) == ("wikipedia", 2)
+    assert type(make_reader(group)).__name__ == "WikipediaReader"
+
+
+def test_epub_books(tmp_path: Path) -> None:
+    from tests.curation.sources.books.test_epub import FILES, archive
+
+    (tmp_path / "book.epub").write_bytes(archive(FILES))
+    (tmp_path / "files.zip").write_bytes(archive({"a.txt": "text"}))
+    scan = scan_inputs([str(tmp_path)])
+    (group,) = scan.groups
+    assert (group.format.read, group.patterns, list(scan.left_out)) == ("epub", ["**/*.epub"], ["application/zip"])
+    assert type(make_reader(group)).__name__ == "EpubReader"

@@ -1,10 +1,11 @@
 """The promises about order as a whole: any world, any number of workers, any history of interruptions, exact quotas.
 
-Covers: dataloader.py, data_schedule.py, read_history.py
+Covers: data_schedule.py, read_history.py
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from curation import shards
 from curation.core.errors import UserError
@@ -22,8 +24,8 @@ from training.data.batch import Batch
 from training.data.block_order import DomainOrder
 from training.data.data_order import OrderLog, Segment
 from training.data.data_schedule import new_data_order, rank_slices, resume_data_order
-from training.data.dataloader import build_dataloader
 from training.data.dataset import TokenDataset
+from training.data.loader import TokenLoader
 from training.data.mix_table import integer_mix
 from training.data.read_history import find_reads, quota_errors, replay_order
 
@@ -62,23 +64,37 @@ def test_global_batches_are_the_same_lists_for_any_world(
     assert len({str(w) for batch in whole for w in batch}) == GLOBAL_SIZE * STEPS
     for world, accumulation in worlds:
         again, _ = opened(corpus, GLOBAL_SIZE, seq_len=64)
-        options = {"world": world, "accumulation": accumulation, "workers": workers}
-        ranks = [list(build_dataloader(again, log, range(STEPS), rank=r, **options)) for r in range(world)]
+        options = {"world": world, "accumulation": accumulation, "steps": STEPS, "prefetch": 0 if workers else 8}
+        ranks = [TokenLoader(again, log, rank=r, **options) for r in range(world)]
+        read = [list(DataLoader(r, batch_size=None, num_workers=workers) if workers else r) for r in ranks]
+        assert {len(r) for r in read} == {STEPS * accumulation}
         for i in range(STEPS):
-            parts = [ranks[r][i][a] for a in range(accumulation) for r in range(world)]
+            parts = [read[r][i * accumulation + a] for a in range(accumulation) for r in range(world)]
             assert listed(parts) == whole[i], (world, accumulation, i)
+            assert [p.ends_step for p in parts] == [a == accumulation - 1 for a in range(accumulation) for _ in ranks]
 
 
-def test_a_batch_that_cannot_be_dealt_names_the_nearest_that_can(corpus: Path) -> None:
+@given(world=st.integers(1, 9), accumulation=st.integers(1, 5), more=st.integers(0, 60))
+def test_a_batch_that_does_not_divide_differs_by_one_sequence_at_most(world: int, accumulation: int, more: int) -> None:
+    batch = world * accumulation + more
+    dealt = [rank_slices(batch, world, accumulation, r) for r in range(world)]
+    in_order = [dealt[r][a] for a in range(accumulation) for r in range(world)]
+    assert in_order[0][0] == 0 and in_order[-1][1] == batch
+    assert all(left[1] == right[0] for left, right in itertools.pairwise(in_order))
+    sizes = np.array([[end - begin for begin, end in parts] for parts in dealt])
+    assert sizes.min() >= 1 and np.ptp(sizes, axis=0).max() <= 1 and np.ptp(sizes.sum(axis=1)) <= 1
+    if batch % (world * accumulation) == 0:
+        assert np.ptp(sizes) == 0
+
+
+def test_a_batch_with_too_few_sequences_says_how_many_are_needed(corpus: Path) -> None:
     with pytest.raises(
-        UserError, match=r"batch of 96 cannot be divided over 5 ranks × 2 accumulation .*; 90 or 100 can"
+        UserError, match=r"batch of 9 cannot be divided over 5 ranks × 2 accumulation passes, which need 10"
     ):
-        rank_slices(96, 5, 2, 0)
-    with pytest.raises(UserError, match="; 8 can"):
-        rank_slices(6, 8, 1, 0)
-    data, log = opened(corpus, GLOBAL_SIZE, seq_len=64)
-    with pytest.raises(UserError, match="95 or 100 can"):
-        build_dataloader(data, log, range(3), world=5)
+        rank_slices(9, 5, 2, 0)
+    data, log = opened(corpus, 4, seq_len=64)
+    with pytest.raises(UserError, match="which need 5 sequences or more"):
+        TokenLoader(data, log, world=5)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -11,14 +11,15 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 from curation import shards
 from training.config import DataConfig
 from training.data import block_order
 from training.data.data_order import OrderLog
 from training.data.data_schedule import new_data_order
-from training.data.dataloader import build_dataloader
 from training.data.dataset import TokenDataset
+from training.data.loader import TokenLoader
 from training.data.remote_shards import ExtentCache
 from training.data.token_streams import DomainStream, iter_validation_sequences, validation_streams
 
@@ -158,7 +159,13 @@ def test_workers_of_a_dataloader_read_far_away_shards(corpus: Path) -> None:
     data, log, _ = new_data_order(shards.read_manifest(f"local://{corpus}"), DataConfig(seq_len=64), 17, 8, 10)
     assert all(d.remote for d in data.domains.values())
     near, _, _ = new_data_order(shards.read_manifest(str(corpus)), DataConfig(seq_len=64), 17, 8, 10)
-    for i, (batch,) in enumerate(build_dataloader(data, log, range(6), workers=2)):
+    # spawned: far-away shards are fetched by threads, which a forked worker would not have
+    loader = DataLoader(
+        TokenLoader(data, log, steps=6), batch_size=None, num_workers=2, multiprocessing_context="spawn"
+    )
+    batches = list(loader)
+    assert len(batches) == 6
+    for i, batch in enumerate(batches):
         expected = near.batch(log, *log.step_range(i))
         assert all(a.equal(b) for a, b in zip(batch.tensors, expected.tensors, strict=True))
 

@@ -148,12 +148,19 @@ def test_a_mesh_of_two_dimensions_and_tasks(corpus: Path, tmp_path: Path) -> Non
     asked = {"steps": 4, "evaluate.tasks": [str(tmp_path / f"{n}.jsonl") for n in ("choice", "math")]}
     said = launch(2, [
         job(corpus, tmp_path / "replicas", **{"parallel.dp_shard": 1}, steps=4),
-        job(corpus, tmp_path / "odd", **{"batch.global_size": 9, "batch.micro_size": 3}, steps=4),
+        job(corpus, tmp_path / "odd2", **{"batch.global_size": 9, "batch.micro_size": 3}, steps=4),
+        job(corpus, tmp_path / "few", **{"batch.global_size": 1, "batch.micro_size": 1}, steps=4),
         job(bare, tmp_path / "tasks2", **asked),
     ])  # fmt: skip
-    launch(1, [job(corpus, tmp_path / "one", steps=4), job(bare, tmp_path / "tasks1", **asked)])
+    odd = {"batch.global_size": 9, "batch.micro_size": 3, "steps": 4}  # ranks of five sequences and of four
+    launch(1, [
+        job(corpus, tmp_path / "one", steps=4),
+        job(corpus, tmp_path / "odd1", **odd),
+        job(bare, tmp_path / "tasks1", **asked),
+    ])  # fmt: skip
     assert_close(tmp_path / "one", tmp_path / "replicas")
-    assert "a global batch of 9 cannot be divided over 2 ranks" in said
+    assert_close(tmp_path / "odd1", tmp_path / "odd2")
+    assert "a global batch of 1 cannot be divided over 2 ranks" in said
     figures = [[e["tasks"] for e in map(json.loads, (tmp_path / run / "metrics.jsonl").open()) if "tasks" in e]
                for run in ("tasks1", "tasks2")]  # fmt: skip
     assert len(figures[0]) == len(figures[1]) == 2

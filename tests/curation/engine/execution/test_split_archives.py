@@ -14,7 +14,7 @@ import pytest
 
 from curation.engine.execution.progress import Silent
 from curation.engine.results import explain
-from curation.sources.warc import WarcReader
+from curation.sources.warc.warc import WarcReader
 from curation.step import InputSplit, UnreadableFile
 from tests.curation.engine import runs
 

@@ -26,7 +26,7 @@ from curation import storage
 from curation.engine.execution.executors import Inline
 from curation.engine.shuffle import exchange, partition_files
 from curation.engine.tasks import column_store
-from curation.sources.text import TextReader
+from curation.sources.text.text import TextReader
 from curation.step import InputSplit
 from curation.storage import Storage
 from tests.curation.engine import runs, tiny

@@ -84,11 +84,11 @@ def _upload(folder: Path, url: str) -> None:
 
 def _tree(url: str, into: Path) -> str:
     """The hash of the result tree below a URL, as `tiny.tree` has it for a local one."""
-    fs, inner = storage.filesystem(url)
-    for name in fs.find(f"{inner}/result"):
-        path = into / name.removeprefix(inner).lstrip("/")
+    store = Storage(url)
+    for name in store.walk("result"):
+        path = into / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(fs.cat_file(name))
+        path.write_bytes(store.read_bytes(name))
     return tiny.tree(into)
 
 
@@ -140,16 +140,17 @@ def test_a_source_changed_on_s3_is_noticed_and_never_half_published(bucket: str,
     fs.pipe_file(inner, changed)
 
     def hook(name: str) -> None:
-        if name.startswith("link result/ledger"):
+        if name.startswith("link published/result-") and "/ledger/" in name:
             raise Dead(name)
 
+    old = _tree(f"{bucket}/run", local / "old")
     storage.set_failpoint(hook)
     with pytest.raises(Dead):
         tiny.run(file, f"{bucket}/run")
     storage.set_failpoint(None)
     store = Storage(f"{bucket}/run")
-    assert store.walk("result"), "the old result is being replaced by the new one, file by file"
-    assert not store.exists("result/shards/manifest.json") and store.read_json("run.json")["done"] is None
+    assert _tree(f"{bucket}/run", local / "still") == old, "the new one is being written beside it"
+    assert store.read_json("run.json")["done"] is None
     after = tiny.run(file, f"{bucket}/run")
     assert (after.status, after.executed, before.executed) == ("done", 0, 35)
     (local / "in" / "a.jsonl").write_bytes(changed)
@@ -252,7 +253,7 @@ tiny.run(Path(sys.argv[1]), sys.argv[2])
 """
 
 
-@pytest.mark.parametrize("where", ["upload cache/tasks", "link result/ledger", "upload result/shards/manifest.json"])
+@pytest.mark.parametrize("where", ["upload cache/tasks", "link published/result-", "upload result.json"])
 def test_a_driver_killed_on_s3_is_followed_at_once(bucket: str, local: Path, where: str) -> None:
     """Its lock says it lives; but on the machine it ran on one can see that it does not."""
     _upload(local / "in", f"{bucket}/in")
@@ -264,7 +265,7 @@ def test_a_driver_killed_on_s3_is_followed_at_once(bucket: str, local: Path, whe
     assert killed.returncode == -9
     store = Storage(f"{bucket}/run")
     assert store.exists(".lock")
-    assert not store.exists("result/shards/manifest.json"), "readers of a result go by its manifest"
+    assert not store.exists("result/shards/manifest.json"), "no result before all of it is there"
     had = _committed(store)
     result = tiny.run(file, f"{bucket}/run")
     assert (result.status, result.executed) == ("done", 35 - had)

@@ -1,6 +1,6 @@
 """Column stores: rows added in any order are read by row, and the size of batches does not show in the bytes.
 
-Covers: chunk.py, task_documents.py
+Covers: chunk.py, task_documents.py, content_named.py
 """
 
 from __future__ import annotations

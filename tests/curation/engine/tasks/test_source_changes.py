@@ -17,7 +17,7 @@ STEP = (
     tiny.STEP
     + """
 
-from curation.sources.text import TextReader
+from curation.sources.text.text import TextReader
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Replacing findings in columns: the same as one finding after the other, by the rules of actions.py.
 
-Covers: findings.py, finding_kernels.py
+Covers: finding_columns.py, finding_kernels.py
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.safety.pii.actions import MIN_SCORE, is_personal, replacement
-from curation.safety.pii.findings import Findings, Texts
+from curation.safety.pii.finding_columns import Findings, Texts
 from curation.safety.pii.replace_findings import describe_spans, merge_overlaps, replace_in_texts, to_replace
 
 ENTITIES = ("PHONE_NUMBER", "IP_ADDRESS", "EMAIL_ADDRESS", "US_SSN")
