@@ -1,4 +1,4 @@
-"""Decides which findings are replaced, merges overlapping ones, and makes the replacement: mask, pseudonym or nothing.
+"""Decides whether a finding is replaced, and makes the replacement: mask, pseudonym or nothing.
 
 presidio reports what looks like personal data. Not replaced are: addresses that belong to no person (private, reserved
 and documentation networks; example.com and the like), findings with a score under 0.3 (presidio takes any nine digits
@@ -8,20 +8,19 @@ looks like IPv6 but is more likely code (`x[::2]`, `ab::cd`).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import ipaddress
-from bisect import bisect_right
-from itertools import accumulate
 from typing import Literal
 
 Action = Literal["mask", "pseudonym", "remove"]
-Finding = tuple[int, int, str, float]  # start, end, entity, score
 
 MIN_SCORE = 0.3
 _MIN_PHONE_DIGITS = 7
 # Reserved names, RFC 2606 and RFC 6761.
 _RESERVED_DOMAINS = ("example.com", "example.org", "example.net", "example", "invalid", "localhost", "test")
+_BELOW_RESERVED = tuple("." + name for name in _RESERVED_DOMAINS)
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 
@@ -31,7 +30,7 @@ def is_personal(entity: str, value: str, score: float) -> bool:
         return False
     if entity == "EMAIL_ADDRESS":
         host = value.rpartition("@")[2].lower()
-        return not any(host == name or host.endswith("." + name) for name in _RESERVED_DOMAINS)
+        return not (host in _RESERVED_DOMAINS or host.endswith(_BELOW_RESERVED))
     if entity == "IP_ADDRESS":
         return _is_public_address(value)
     if entity == "PHONE_NUMBER":
@@ -39,6 +38,7 @@ def is_personal(entity: str, value: str, score: float) -> bool:
     return True
 
 
+@functools.lru_cache(maxsize=65_536)
 def _is_public_address(value: str) -> bool:
     """True for global IPv4 addresses, also inside IPv6, and global unicast IPv6 (2000::/3) of three groups or more."""
     try:
@@ -51,39 +51,6 @@ def _is_public_address(value: str) -> bool:
         groups = [g for g in value.partition("%")[0].partition("/")[0].split(":") if g]
         return address in _GLOBAL_UNICAST and len(groups) >= 3 and address.is_global
     return address.is_global
-
-
-def findings_to_replace(detections: list[Finding], text: str) -> list[Finding]:
-    """The findings that are replaced. Digits inside an IP address are not a telephone number."""
-    addresses = sorted(f[:2] for f in detections if f[2] == "IP_ADDRESS" and f[3] >= MIN_SCORE)
-    starts = [start for start, _ in addresses]
-    ends = list(accumulate((end for _, end in addresses), max))  # the furthest of all that start up to here
-    return [
-        f
-        for f in detections
-        if is_personal(f[2], text[f[0] : f[1]], f[3])
-        and not (f[2] == "PHONE_NUMBER" and (at := bisect_right(starts, f[0])) and f[1] <= ends[at - 1])
-    ]
-
-
-def merge_overlaps(detections: list[Finding]) -> list[Finding]:
-    """Findings without overlaps, by position: overlapping ones become one over all of them, with the entity of the
-    best.
-
-    The best has the highest score, then is the longest, then comes first in the text and in the alphabet. The union is
-    taken, so that no part of a value remains next to the mask of another.
-    """
-    merged: list[Finding] = []
-    best: Finding | None = None
-    for f in sorted(detections):
-        if merged and best is not None and f[0] < merged[-1][1]:
-            best = min(best, f, key=lambda g: (-g[3], g[0] - g[1], g[0], g[2]))
-            start, end = merged[-1][0], max(merged[-1][1], f[1])
-            merged[-1] = (start, end, best[2], best[3])
-        else:
-            best = f
-            merged.append(f)
-    return merged
 
 
 def replacement(entity: str, value: str, action: Action, key: bytes) -> str:

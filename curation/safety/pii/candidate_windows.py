@@ -11,12 +11,15 @@ is then), so of a chunk over 20,000 bytes only the 1,000 characters on either si
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from curation.safety.pii import presidio_engine
+from curation.safety.pii.finding_columns import Column, Findings, Texts
 from curation.safety.pii.number_context import find_nobodys, word_hashes
+from curation.safety.pii.plain_number_kernel import MIN_BYTES, find_plain_numbers
 from curation.safety.pii.presidio_import import import_presidio
 from curation.safety.pii.telephone.phone_numbers import MAX_TRIES, find_phone_numbers
 from curation.safety.pii.window_kernel import ENTITIES, character_classes, find_windows
@@ -108,79 +111,79 @@ def _compiled(recognizer: Any) -> list[Any]:
 
 
 def find_in_windows(
-    data: np.ndarray[Any, Any],
-    offsets: np.ndarray[Any, Any],
-    entities: list[str],
-    language: str,
-    regions: tuple[str, ...] = (),
-    context: bool = False,
-) -> tuple[list[list[tuple[int, int, str, float]]], list[int]]:
-    """For each text (data[offsets[d]:offsets[d + 1]], UTF-8) its findings (start, end, entity, score), sorted; and how
-    many numbers of it are nobody's.
+    texts: Texts, entities: list[str], language: str, regions: tuple[str, ...] = (), context: bool = False
+) -> tuple[Findings, Column]:
+    """The findings in all texts; and how many numbers of each text are nobody's.
 
-    `entities` are some of `supported_entities`. Positions are in characters. On a blank pipeline presidio's context
-    words never raise a score, because there are no lemmas to compare them with; so a window needs no words around it.
+    `entities` are some of `supported_entities`. On a blank pipeline presidio's context words never raise a score,
+    because there are no lemmas to compare them with; so a window needs no words around it.
     regions  of telephone numbers; none: presidio's
     context  leaves out numbers that are nobody's (number_context.py), and sets no limit to the search for telephone
              numbers; without it the findings are presidio's
     """
-    wanted = sum(1 << ENTITIES.index(e) for e in entities)
+    windows, groups = _windows(texts, sum(1 << ENTITIES.index(e) for e in entities))
+    phones = windows[:, 1] == _PHONE
+    found = [*_plain_numbers(texts, windows[~phones], language)]
+    if "PHONE_NUMBER" in entities:
+        recognizer = _recognizers(language)["PHONE_NUMBER"]
+        regions = regions or tuple(recognizer.supported_regions)
+        rows = _phone_numbers(texts, windows[phones], groups, regions, 0 if context else MAX_TRIES)
+        found.append((rows, np.full(len(rows), recognizer.SCORE)))
+    rows, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    findings = Findings.sort(ENTITIES, rows[:, 0], rows[:, 2], rows[:, 3], rows[:, 1], scores)
+    left_out = np.zeros(len(texts), np.int64)
+    if context and len(findings):
+        first, last = findings.byte_positions(texts)
+        kind = np.array([ENTITIES.index(e) for e in findings.entities], np.int64)[findings.entity]
+        nobodys = np.zeros(len(findings), np.uint8)
+        find_nobodys(texts.data, texts.offsets, findings.text, kind, first, last, word_hashes(), nobodys)
+        left_out = np.bincount(findings.text[nobodys != 0], minlength=len(texts))
+        findings = findings.where(nobodys == 0)
+    return findings, left_out
+
+
+def _windows(texts: Texts, wanted: int) -> tuple[Column, Column]:
+    """Rows as find_windows fills them, and the number of groups of digits by text."""
+    groups = np.zeros(len(texts), np.int64)
     windows = np.empty((1024, 5), np.int64)
-    groups = np.empty(len(offsets) - 1, np.int64)
-    total = find_windows(data, offsets, character_classes(), wanted, windows, groups)
+    total = find_windows(texts.data, texts.offsets, character_classes(), wanted, windows, groups)
     if total > len(windows):
         windows = np.empty((total, 5), np.int64)
-        find_windows(data, offsets, character_classes(), wanted, windows, groups)
-    windows = windows[:total]
-    # rows (text, kind, first byte of the window, its first character, start and end in the window)
-    rows: list[tuple[int, int, int, int, int, int]] = []
-    scores: list[float] = []
-    for d, kind, lo, hi, first in windows[windows[:, 1] != _PHONE].tolist():
-        window = bytes(data[lo:hi]).decode()
+        find_windows(texts.data, texts.offsets, character_classes(), wanted, windows, groups)
+    return windows[:total], groups
+
+
+def _plain_numbers(texts: Texts, windows: Column, language: str) -> Iterator[tuple[Column, Column]]:
+    """Rows (text, kind, start, end) and scores: of the kernel, then of presidio's recognizers."""
+    size = int((windows[:, 3] - windows[:, 2]).sum()) // MIN_BYTES + 1
+    rows, scores, left = np.empty((size, 4), np.int64), np.empty(size), np.empty(len(windows), np.uint8)
+    count = find_plain_numbers(texts.data, windows, rows, scores, left)
+    yield rows[:count], scores[:count]
+    flat: list[int] = []
+    others: list[float] = []
+    data = memoryview(texts.data)
+    for d, kind, lo, hi, first in zip(*windows[left != 0].T.tolist(), strict=True):
+        window = str(data[lo:hi], "utf-8")
         for piece, skipped in (
             _around_at_signs(window) if kind == _EMAIL and hi - lo > _LONG_CHUNK_BYTES else ((window, 0),)
         ):
             for start, end, score in _findings_in_window(ENTITIES[kind], language, piece):
-                rows.append((d, kind, lo, first, skipped + start, skipped + end))
-                scores.append(score)
-    all_rows = np.array(rows, np.int64).reshape(-1, 6)
-    all_scores = np.array(scores)
-    if "PHONE_NUMBER" in entities:
-        recognizer = _recognizers(language)["PHONE_NUMBER"]
-        regions = regions or tuple(recognizer.supported_regions)
-        phones = _phone_numbers(
-            data, offsets, windows[windows[:, 1] == _PHONE], groups, regions, 0 if context else MAX_TRIES
-        )
-        all_rows = np.concatenate([all_rows, phones])
-        all_scores = np.concatenate([all_scores, np.full(len(phones), recognizer.SCORE)])
-    left_out = [0] * len(groups)
-    if context and len(all_rows):
-        nobodys = np.zeros(len(all_rows), np.uint8)
-        find_nobodys(data, offsets, np.ascontiguousarray(all_rows[:, [0, 1, 2, 4, 5]]), word_hashes(), nobodys)
-        left_out = np.bincount(all_rows[nobodys != 0, 0], minlength=len(groups)).tolist()
-        all_rows, all_scores = all_rows[nobodys == 0], all_scores[nobodys == 0]
-    found: list[list[tuple[int, int, str, float]]] = [[] for _ in range(len(groups))]
-    for (d, kind, _, first, start, end), score in zip(all_rows.tolist(), all_scores.tolist(), strict=True):
-        found[d].append((first + start, first + end, ENTITIES[kind], score))
-    return [sorted(set(f)) for f in found], left_out
+                flat += (d, kind, first + skipped + start, first + skipped + end)
+                others.append(score)
+    yield np.array(flat, np.int64).reshape(-1, 4), np.array(others)
 
 
-def _phone_numbers(
-    data: np.ndarray[Any, Any],
-    offsets: np.ndarray[Any, Any],
-    windows: np.ndarray[Any, Any],
-    groups: np.ndarray[Any, Any],
-    regions: tuple[str, ...],
-    limit: int,
-) -> np.ndarray[Any, Any]:
-    """Rows as in find_in_windows. A text that could come near the limit of tries is one window."""
+def _phone_numbers(texts: Texts, windows: Column, groups: Column, regions: tuple[str, ...], limit: int) -> Column:
+    """Rows (text, kind, start, end). A text that could come near the limit of tries is one window."""
+    offsets = texts.offsets
     dense = np.flatnonzero(groups > _MAX_GROUPS) if limit else np.zeros(0, np.int64)
     windows = windows[~np.isin(windows[:, 0], dense)]
     whole = np.stack([dense, np.full_like(dense, _PHONE), offsets[dense], offsets[dense + 1], np.zeros_like(dense)], 1)
     found = []
     for some, tries in ((windows, 0), (whole, limit)):
-        numbers = find_phone_numbers(data, np.ascontiguousarray(some[:, 2:4]), regions, tries)
-        found.append(np.concatenate([some[numbers[:, 0]][:, [0, 1, 2, 4]], numbers[:, 1:]], 1))
+        numbers = find_phone_numbers(texts.data, np.ascontiguousarray(some[:, 2:4]), regions, tries)
+        place = some[numbers[:, 0]]
+        found.append(np.concatenate([place[:, :2], numbers[:, 1:] + place[:, 4:]], 1))
     return np.concatenate(found)
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from curation.core.errors import UserError
 from curation.safety.pii import named_entities
-from curation.safety.pii.actions import Finding
+from curation.safety.pii.finding_columns import Column, Findings, Row, Texts
 from curation.safety.pii.presidio_engine import DEFAULT_ENTITIES
 
 FINDING_TYPE = pa.struct([("entity", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("score", pa.float64())])
@@ -32,21 +33,11 @@ def analyze(texts: pa.Array, entities: Sequence[str], language: str = "en") -> p
     meet in the middle of each overlap).
     Raises UserError for an entity that presidio has no recognizer for in this language.
     """
-    found, _ = find(texts, list(dict.fromkeys(entities)), Recognizers(language))
-    offsets = [0]
-    flat: list[Finding] = []
-    for detections in found:
-        flat.extend(detections)
-        offsets.append(len(flat))
-    values = pa.StructArray.from_arrays(
-        [
-            pa.array([f[2] for f in flat], pa.string()),
-            pa.array([f[0] for f in flat], pa.int64()),
-            pa.array([f[1] for f in flat], pa.int64()),
-            pa.array([f[3] for f in flat], pa.float64()),
-        ],
-        fields=list(FINDING_TYPE),
-    )
+    found, _ = find(Texts.of(texts), list(dict.fromkeys(entities)), Recognizers(language))
+    names = pa.array(found.entities, pa.string()).take(pa.array(found.entity))
+    columns = [names, pa.array(found.start), pa.array(found.end), pa.array(found.score)]
+    offsets = np.searchsorted(found.text, np.arange(len(texts) + 1))
+    values = pa.StructArray.from_arrays(columns, fields=list(FINDING_TYPE))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
 
@@ -91,41 +82,38 @@ class Recognizers:
         raise UserError(message)
 
 
-def find(texts: pa.Array, entities: list[str], by: Recognizers) -> tuple[list[list[Finding]], list[int]]:
-    """The findings in each text, sorted; and how many numbers of each were left out as nobody's.
+def find(texts: Texts, entities: list[str], by: Recognizers) -> tuple[Findings, Column]:
+    """The findings in all texts; and how many numbers of each text were left out as nobody's.
 
     Raises UserError for an entity without a recognizer.
     """
-    import numpy as np
-
     from curation.safety.pii import candidate_windows
 
     fast = candidate_windows.supported_entities(entities, by.language, by.custom)
     slow = [e for e in entities if e not in fast]
     if slow:
         by.check_entities(slow)
-    texts = texts.fill_null("").cast(pa.large_string())
-    found: list[list[Finding]] = [[] for _ in range(len(texts))]
-    left_out = [0] * len(texts)
-    _, offsets, data = texts.buffers()
-    if fast and len(texts) and data is not None:
-        where = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-        found, left_out = candidate_windows.find_in_windows(
-            np.frombuffer(data, np.uint8), where, fast, by.language, by.regions, by.context
-        )
+    found, left_out = candidate_windows.find_in_windows(texts, fast, by.language, by.regions, by.context)
     if slow:
         patterns = tuple(e for e in slow if e in by.pattern_entities())
         model = tuple(e for e in slow if e in by.ner_entities())
-        for detections, text in zip(found, texts.to_pylist(), strict=True):
-            detections.extend(_find_in_whole_text(text, patterns, model, by))
-            detections.sort()
+        found = found.with_entities(slow)
+        rows: list[Row] = []
+        for i in range(len(texts)):
+            text = bytes(texts.data[texts.offsets[i] : texts.offsets[i + 1]]).decode()
+            for start, end, entity, score in _find_in_whole_text(text, patterns, model, by):
+                rows.append((i, start, end, found.entities.index(entity), score))
+        found = found.with_rows(rows)
     return found, left_out
 
 
-def _find_in_whole_text(text: str, patterns: tuple[str, ...], model: tuple[str, ...], by: Recognizers) -> list[Finding]:
+def _find_in_whole_text(
+    text: str, patterns: tuple[str, ...], model: tuple[str, ...], by: Recognizers
+) -> list[tuple[int, int, str, float]]:
+    """(start, end, entity, score) of each finding."""
     from curation.safety.pii import presidio_engine
 
-    detections: dict[Finding, None] = {}  # a pattern and the pipeline may find the same
+    detections: dict[tuple[int, int, str, float], None] = {}  # a pattern and the pipeline may find the same
     for start in range(0, max(1, len(text) - _OVERLAP), _WINDOW - _OVERLAP):
         own_start = start + _OVERLAP // 2 if start else 0
         last = start + _WINDOW >= len(text)

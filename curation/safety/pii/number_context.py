@@ -24,6 +24,7 @@ from curation.kernels import BYTES, OFFSETS, kernel
 
 _EMAIL, _IP, _CARD, _SSN, _PHONE = 0, 1, 2, 3, 5  # indexes in window_kernel.ENTITIES
 _MAX_GROUPS = 8
+_INTS = nb.int64[::1]
 
 # The word before a number (a number sign or `no.` between them) that says what it is.
 _NUMBER_OF = """isbn issn eissn doi pmid pmc pmcid arxiv oclc lccn ean upc asin rfc cve oid bug ticket issue order
@@ -321,36 +322,17 @@ def _is_nobodys_card(data, first, end, lo, hi, words, sizes, separators):  # typ
     return (two < 50 and two != 35) or (two != 50 and two < 56 and size != 16)
 
 
-@kernel((BYTES, OFFSETS, nb.int64[:, ::1], nb.int64[:, ::1], nb.uint8[::1]))
-def find_nobodys(data, offsets, rows, words, nobodys):  # type: ignore[no-untyped-def]
-    """Sets nobodys[i] to 1 if finding i is nobody's.
-
-    rows   (text, kind, first byte of a window, characters from there to the start and to the end of the finding);
-           findings of a window follow each other, by position
-    """
+@kernel((BYTES, OFFSETS, _INTS, _INTS, _INTS, _INTS, nb.int64[:, ::1], nb.uint8[::1]))
+def find_nobodys(data, offsets, text, kinds, starts, ends, words, nobodys):  # type: ignore[no-untyped-def]
+    """Sets nobodys[i] to 1 if finding i, data[starts[i]:ends[i]] of a text, is nobody's. `kinds` as in ENTITIES."""
     sizes = np.zeros(_MAX_GROUPS + 1, np.int64)
     separators = np.zeros(_MAX_GROUPS + 1, np.uint8)
-    window: Any = -1
-    at: Any = 0  # a byte of the window, and its character
-    character: Any = 0
-    for row in range(len(rows)):
-        kind = rows[row, 1]
-        first = offsets[rows[row, 0]]
-        end = offsets[rows[row, 0] + 1]
-        if rows[row, 2] != window or rows[row, 3] < character:
-            window = at = rows[row, 2]
-            character = 0
-        while character < rows[row, 3]:
-            at += 1
-            while at < end and data[at] & 0xC0 == 0x80:
-                at += 1
-            character += 1
-        lo = at
-        hi = at
-        for _ in range(rows[row, 4] - rows[row, 3]):
-            hi += 1
-            while hi < end and data[hi] & 0xC0 == 0x80:
-                hi += 1
+    for row in range(len(text)):
+        kind = kinds[row]
+        first = offsets[text[row]]
+        end = offsets[text[row] + 1]
+        lo = starts[row]
+        hi = ends[row]
         said: Any = False
         if kind == _EMAIL:
             # git@host:path; of a mail address only a blank or the end of a sentence follows a colon

@@ -1,29 +1,33 @@
 """The step `pii`: finds personal data with presidio, and masks, pseudonymizes or removes it.
 
 The findings are exactly those of presidio on a blank spaCy pipeline (detect.py; candidate_windows.py makes it fast,
-actions.py decides what is replaced). No value is stored anywhere: not in signals, not in reasons. The step must run
-before anything is written, and the engine sends every other string that it stores through `scrub`.
+actions.py decides what is replaced, replace_findings.py does it). No value is stored anywhere: not in signals, not in
+reasons. The step must run before anything is written, and the engine sends every other string that it stores through
+`scrub`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.core.errors import UserError
 from curation.document import with_column
 from curation.safety.pii import custom_recognizers, named_entities, structured_strings
-from curation.safety.pii.actions import Action, Finding, findings_to_replace, merge_overlaps, replacement
+from curation.safety.pii.actions import Action
 from curation.safety.pii.detect import Recognizers, find
+from curation.safety.pii.finding_columns import Texts
 from curation.safety.pii.presidio_engine import DEFAULT_ENTITIES
+from curation.safety.pii.replace_findings import describe_spans, merge_overlaps, replace_in_texts, to_replace
 from curation.step import MapStep
 
 
@@ -174,21 +178,24 @@ class Pii(MapStep):
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Replaces in `text`, adds the counts and spans. A null text stays null."""
-        texts = batch.column("text")
-        rows = self._replace_in_texts(texts)
-        columns: dict[str, list[Any]] = {f.name: [] for f in self.signals}
-        for row in rows:
-            done = [entity for entity, *_, what in row.spans if what != SPARED]
-            columns["total"].append(len(done))
-            columns["spared"].append(len(row.spans) - len(done) + row.left_out)
-            columns["spans"].append(json.dumps(row.spans, separators=(",", ":")) if row.spans else None)
-            for entity in self.entities:
-                columns[entity.lower()].append(done.count(entity))
+        column = batch.column("text")
+        texts = Texts.of(column)
+        found, left_out = find(texts, self.entities, self._opened())
+        acted_on = to_replace(found, texts)
+        merged = merge_overlaps(found.where(acted_on))
+        spans, spared = describe_spans(found, acted_on, merged, self.actions, len(texts))
+        columns: dict[str, Any] = {
+            "total": np.bincount(merged.text, minlength=len(texts)),
+            "spared": spared + left_out,
+            "spans": spans,
+        }
+        for entity in self.entities:
+            of_entity = merged.entity == merged.entities.index(entity)
+            columns[entity.lower()] = np.bincount(merged.text[of_entity], minlength=len(texts))
         arrays = [pa.array(columns[f.name], f.type) for f in self.signals]
-        if any(row.text is not None for row in rows):
-            old = texts.to_pylist()
-            new = [o if row.text is None else row.text for o, row in zip(old, rows, strict=True)]
-            batch = with_column(batch, "text", pa.array(new, texts.type))
+        if len(merged):
+            new = replace_in_texts(texts, merged, self.actions, self._secret).cast(column.type)
+            batch = with_column(batch, "text", pc.if_else(column.is_valid(), new, column) if column.null_count else new)
         return with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=list(self.signals)))
 
     def scrub(self, strings: pa.Array) -> pa.Array:
@@ -201,74 +208,29 @@ class Pii(MapStep):
     def _scrub_strings(self, strings: list[str]) -> list[str]:
         """Searches each string as it is and with escapes decoded, and replaces what either search finds."""
         readings = [structured_strings.decode_escapes(s) for s in strings]
-        plain = [r[0] for r in readings if r is not None]
-        found = iter(self._findings([*strings, *plain]))
-        raw = [next(found) for _ in strings]
-        new = []
-        for text, reading, detections in zip(strings, readings, raw, strict=True):
-            values = {f: text[f[0] : f[1]] for f in detections}
-            seen = set(detections)
-            if reading is not None:
-                for f in findings_to_replace(next(found), reading[0]):
-                    place = (reading[1][f[0]], reading[1][f[1]], f[2], f[3])
-                    values[place] = reading[0][f[0] : f[1]]
-            new.append(
-                self._apply(text, findings_to_replace(detections, text) + [f for f in values if f not in seen], values)[
-                    0
-                ]
-            )
+        decoded = [(i, reading) for i, reading in enumerate(readings) if reading is not None]
+        both = Texts.of(pa.array([*strings, *(plain for _, (plain, _) in decoded)], pa.large_string()))
+        # a string beside a text has no line around it that could say what a number is: presidio decides
+        found, _ = find(both, self.entities, replace(self._opened(), context=False))
+        acted_on = to_replace(found, both)
+        raw = found.text < len(strings)
+        merged, values = found.where(acted_on & raw), {}
+        if decoded:
+            places = structured_strings.places_in_originals(found.where(acted_on & ~raw), len(strings), decoded)
+            known = set(found.where(raw).rows())
+            values = {row: decoded[t - len(strings)][1][0][lo:hi] for row, (t, lo, hi) in places.items()}
+            merged = merged.with_rows([row for row in values if row not in known])
+        merged = merge_overlaps(merged)
+        changed = np.unique(merged.text)
+        texts = Texts(both.data, both.offsets[: len(strings) + 1])
+        replaced = replace_in_texts(texts, merged, self.actions, self._secret, values).take(pa.array(changed))
+        new = list(strings)
+        for i, text in zip(changed.tolist(), replaced.to_pylist(), strict=True):
+            new[i] = text
         return new
 
-    def _findings(self, texts: list[str]) -> list[list[Finding]]:
+    def _opened(self) -> Recognizers:
         if self._recognizers is None:
             self.open()
         assert self._recognizers is not None
-        # a string beside a text has no line around it that could say what a number is: presidio decides
-        by = replace(self._recognizers, context=False)
-        return find(pa.array(texts, pa.large_string()), self.entities, by)[0]
-
-    def _replace_in_texts(self, texts: pa.Array) -> list[_Replaced]:
-        if self._recognizers is None:
-            self.open()
-        assert self._recognizers is not None
-        rows: list[_Replaced] = []
-        for i, (detections, left_out) in enumerate(zip(*find(texts, self.entities, self._recognizers), strict=True)):
-            if not detections:
-                rows.append(_Replaced(None, [], left_out))
-                continue
-            text = texts[i].as_py()
-            acted_on = findings_to_replace(detections, text)
-            new, spans = self._apply(text, acted_on, {})
-            acted = {f[:3] for f in acted_on}
-            left = [(e, lo, hi, SPARED) for lo, hi, e, _ in detections if (lo, hi, e) not in acted]
-            rows.append(
-                _Replaced(new if spans else None, sorted(spans + left, key=lambda s: (s[1], s[2], s[0])), left_out)
-            )
-        return rows
-
-    def _apply(
-        self, text: str, detections: list[Finding], values: Mapping[Finding, str]
-    ) -> tuple[str, list[tuple[str, int, int, str]]]:
-        """The text with the findings replaced, and (entity, start, end, action) of each. `values`: decoded values, if
-        any."""
-        parts, position, spans = [], 0, []
-        for start, end, entity, score in merge_overlaps(detections):
-            action = self.actions.get(entity, "mask")
-            value = values.get((start, end, entity, score), text[start:end])
-            parts += [text[position:start], replacement(entity, value, action, self._secret)]
-            position = end
-            spans.append((entity, start, end, str(action)))
-        parts.append(text[position:])
-        return "".join(parts), spans
-
-
-SPARED = "spared"
-
-
-@dataclass(frozen=True)
-class _Replaced:
-    """One new text (None: unchanged), (entity, start, end, action) of each finding, and numbers that are nobody's."""
-
-    text: str | None
-    spans: list[tuple[str, int, int, str]]
-    left_out: int
+        return self._recognizers

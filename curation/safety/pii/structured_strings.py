@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from curation.safety.pii.finding_columns import Findings, Row
+
 _ESCAPE = re.compile(
     r"""(?P<percent>(?:%[0-9A-Fa-f]{2})+)
     | \\(?P<one>[abfnrtv0'"\\/])
@@ -55,6 +57,20 @@ def decode_escapes(text: str) -> tuple[str, list[int]] | None:
     places.append(len(text))
     found = "".join(out)
     return None if found == text else (found, places)
+
+
+def places_in_originals(
+    found: Findings, first: int, decoded: Sequence[tuple[int, tuple[str, list[int]]]]
+) -> dict[Row, tuple[int, int, int]]:
+    """Findings in decoded strings as rows of the originals, and (text, start, end) of each where it was found.
+
+    Text `first` + i of the findings is `decoded[i]`: the number of the original string, and what decode_escapes gives.
+    """
+    rows: dict[Row, tuple[int, int, int]] = {}
+    for text, start, end, entity, score in found.rows():
+        original, (_, places) = decoded[text - first]
+        rows[original, places[start], places[end], entity, score] = text, start, end
+    return rows
 
 
 def _decode_escape(match: re.Match[str]) -> Iterator[tuple[str, int]]:

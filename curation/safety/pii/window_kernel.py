@@ -10,8 +10,8 @@ EMAIL_ADDRESS, IP_ADDRESS  no pattern matches white space, and around a match wh
 CREDIT_CARD  decimal digits of any script, `-` and space. Window: a run of those that has 13 to 17 digits whose check
         digit is right.
 US_SSN  ASCII digits, `-`, `.` and space. Window: a run with groups of 9, 5-4, 3-6 or 3-2-4 digits.
-IBAN_CODE  letters A to Z of either case, 0-9, `-` and space. Window: a run of 12 letters and digits or more that has
-        two letters followed by two digits.
+IBAN_CODE  letters A to Z of either case, 0-9, `-` and space. Window: a run of 12 letters and digits or more in which a
+        group begins with two letters and two digits.
 PHONE_NUMBER  phonenumbers' pattern has digits, punctuation and the words for "extension". Window: a run without
         newlines, without letters that no such word has, and without other symbols, that has a run of digits and number
         punctuation with 4 digits or more (`1640` is a valid German number; no country has shorter ones).
@@ -170,7 +170,7 @@ def find_windows(data, offsets, table, wanted, windows, groups):  # type: ignore
         iban = i
         iban_n = 0
         ibans = 0
-        opening = 0  # progress in matching two letters and two digits
+        opening = 0  # progress in matching two letters and two digits from the start of a group; -1: they are none
         opened = False
         phone = i
         phone_n = 0
@@ -267,13 +267,11 @@ def find_windows(data, offsets, table, wanted, windows, groups):  # type: ignore
             if f & 8:
                 if c != 45 and c != 32:
                     ibans += 1
-                    if f & 128:
-                        opening = opening + 1 if opening >= 2 else 0
-                        opened = opened or opening == 4
-                        if opening == 4:
-                            opening = 0
-                    else:
-                        opening = min(opening + 1, 2) if opening <= 2 else 1
+                    fits = opening >= 0 and (opening >= 2) == (f & 128 != 0)
+                    opening = opening + 1 if fits else -1
+                    if opening == 4:
+                        opened = True
+                        opening = -1
                 else:
                     opening = 0
             else:

@@ -47,9 +47,11 @@ class NumberingPlans:
         self.brackets = self.automata.add_language([("0?(?:2+1)?2+(?:02+1){0,3}2*", "match", False)], _any)
         for code in {int(c) for c in self.plans[:, CALLING_CODE]}:
             self.add_calling_code(code)
-        # By region and number of digits: a bit for each first digit that a number without a + may have. Most candidates
-        # of a table of numbers end here.
-        self.first_digits = np.array([self._first_digits(int(p)) for p in self.region_plans], np.int64)
+        # By number of digits and first digit: a bit for each region that may have such a number without a +. Most
+        # candidates of a table of numbers end here.
+        firsts = np.array([self._first_digits(int(p)) for p in self.region_plans], np.int64)
+        bits = 1 << np.arange(len(regions), dtype=np.int64)
+        self.first_digits = np.stack([bits @ (firsts >> d & 1) for d in range(10)], 1)
 
     def add_calling_code(self, code: int) -> None:
         """Adds the plan of the code's main region, and the machine for the numbers of all its regions."""
@@ -82,6 +84,7 @@ class NumberingPlans:
         self.numbers[code] = self.automata.add_language(patterns, _number_value(sets, formats))
 
     def _first_digits(self, plan: int) -> list[int]:
+        """By number of digits: a bit for each first digit."""
         code = int(self.plans[plan, CALLING_CODE])
 
         def goes_on(start: int) -> int:

@@ -91,10 +91,7 @@ def _regions_of_piece(chars, kinds, n, first, end, brackets, mask, tables, digit
     if end < n and kinds[chars[end]] & REFUSED:
         return 0
     if not plus:
-        possible = 0
-        for r in range(len(region_plans)):
-            possible |= (first_digits[r, min(size, MAX_LENGTH)] >> digits[0] & 1) << r
-        mask &= possible
+        mask &= first_digits[min(size, MAX_LENGTH), digits[0]]
         if not mask:
             return 0
     if brackets:
@@ -143,9 +140,24 @@ def _search_candidate(chars, kinds, n, start, end, mask, budget, tables, digits,
     left = mask
     if not is_date(chars, kinds, start, end, n):
         brackets = False
+        ways = 1  # a bit for each that the candidate may have: the whole; then the six ways to split
         for i in range(start, end):
-            brackets = brackets or kinds[chars[i]] & (OPENS | CLOSES) != 0
-        for way in range(7):  # the whole; then the six ways to split
+            c = chars[i]
+            k = kinds[c]
+            brackets = brackets or k & (OPENS | CLOSES) != 0
+            if k & BLANK:
+                ways |= 8 | 64
+            elif c == 47:
+                ways |= 2
+            elif c == 40:
+                ways |= 4
+            elif c == 46:
+                ways |= 32
+            elif 0x2012 <= c <= 0x2015 or c == 0xFF0D:
+                ways |= 16
+        for way in range(7):
+            if not ways >> way & 1:
+                continue
             one = True
             for i in range(start, end):
                 c = chars[i]

@@ -38,6 +38,7 @@ def find_phone_numbers(
     spans, digits = np.zeros((len(regions), 2), np.int64), np.zeros(64, np.int8)
     found = np.empty((1024 + len(regions), 3), np.int64)
     why = kernel.IS_MISSING
+    window, text = -1, ""  # the window of the last question, decoded
     while why != kernel.DONE:
         add = plans.automata
         tables = (
@@ -53,7 +54,10 @@ def find_phone_numbers(
         elif why == kernel.IS_FULL:
             found = np.concatenate([found, np.empty_like(found)])
         elif why == kernel.ASKS:
-            _ask_library(chars, regions, limit, state, positions, budgets, found)
+            if state[kernel.WINDOW] != window:
+                window = int(state[kernel.WINDOW])
+                text = chars[: state[kernel.CHARACTERS]].tobytes().decode("utf-32-le")
+            _ask_library(text, regions, limit, state, positions, budgets, found)
     return _without_contained(found[: state[kernel.FOUND]])
 
 
@@ -87,7 +91,7 @@ def _numbering_plans(regions: tuple[str, ...]) -> NumberingPlans:
 
 
 def _ask_library(
-    chars: np.ndarray[Any, Any],
+    text: str,
     regions: tuple[str, ...],
     limit: int,
     state: np.ndarray[Any, Any],
@@ -95,44 +99,38 @@ def _ask_library(
     budgets: np.ndarray[Any, Any],
     found: np.ndarray[Any, Any],
 ) -> None:
-    """Has the library look at a candidate, and writes into the kernel's arrays what the kernel would have written."""
-    start, end, n = int(state[kernel.START]), int(state[kernel.END]), int(state[kernel.CHARACTERS])
-    mask = int(state[kernel.REGIONS])
-    # what phonenumbers reads around a candidate: the character before; the minutes of a time after it; an extension is
-    # part of the candidate, and has 20 digits at most after any number of blanks
-    text = _decoded(chars, max(0, start - 1), n, end)
-    before = min(start, 1)
-    match = _patterns()[0].search(text, before)
+    """Has the library look at a candidate, and writes into the kernel's arrays what the kernel would have written.
+
+    text   of the window
+    """
+    window, _, _, count, start, _, mask, _ = state.tolist()
+    match = _patterns()[0].match(text, start)
     assert match is not None
-    candidate, after = match.group(), text[match.end() : match.end() + 3]
+    # what phonenumbers reads around a candidate: the character before; the minutes of a time after it
+    before, candidate, after = text[max(0, start - 1) : start], match.group(), text[match.end() : match.end() + 3]
     another = _patterns()[1].search(candidate)
     if another:
         after = (candidate[another.start() :] + after)[:3]
         candidate = candidate[: another.start()]
-    asked = tuple(r for i, r in enumerate(regions) if mask >> i & 1)
-    left = int(budgets[[i for i in range(len(regions)) if mask >> i & 1]].min())
-    numbers = (
-        _numbers_in_candidate(text[:before], candidate, after, asked)
-        if left > kernel.MAX_TRIES_OF_CANDIDATE
-        else _numbers_in_candidate.__wrapped__(text[:before], candidate, after, asked, left)
-    )
-    for i, region in enumerate(regions):
-        if region in asked:
-            span, failed = numbers[region]
-            budgets[i] -= failed
-            positions[i] = start + len(candidate)
-            if span:
-                positions[i] = start + span[1]
-                found[state[kernel.FOUND]] = state[kernel.WINDOW], start + span[0], start + span[1]
-                state[kernel.FOUND] += 1
+    which, asked = _regions_of(mask, regions)
+    if not limit or (left := int(budgets[which].min())) > kernel.MAX_TRIES_OF_CANDIDATE:
+        ends, failed, spans = _numbers_in_candidate(before, candidate, after, asked)
+    else:
+        ends, failed, spans = _numbers_in_candidate.__wrapped__(before, candidate, after, asked, left)
+    if limit:
+        budgets[which] -= failed
+    positions[which] = ends + start
+    for first, last in spans:
+        found[count] = window, start + first, start + last
+        count += 1
+    state[kernel.FOUND] = count
 
 
-def _decoded(chars: np.ndarray[Any, Any], start: int, n: int, end: int) -> str:
-    """The characters from `start` to well after `end`: as far as an extension may go."""
-    stop = min(n, end + 64)
-    while stop < n and chr(chars[stop - 1]) in " \xa0\t,-":
-        stop = min(n, stop + 64)
-    return chars[start : min(n, stop + 64)].tobytes().decode("utf-32-le")
+@functools.lru_cache(maxsize=1_024)
+def _regions_of(mask: int, regions: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+    """An index of the regions that have a bit, in arrays by region; and their names."""
+    which = [i for i in range(len(regions)) if mask >> i & 1]
+    return slice(None) if len(which) == len(regions) else np.array(which), tuple(regions[i] for i in which)
 
 
 @functools.cache
@@ -145,17 +143,22 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
 @functools.lru_cache(maxsize=65_536)
 def _numbers_in_candidate(
     before: str, candidate: str, after: str, regions: tuple[str, ...], max_tries: int = MAX_TRIES
-) -> dict[str, tuple[tuple[int, int] | None, int]]:
-    """By region: the position of the number in the candidate, if there is one, and the failed tries."""
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], set[tuple[int, int]]]:
+    """By region: where its search goes on in the candidate, and the failed tries; and the numbers found."""
     from phonenumbers import PhoneNumberMatcher
 
-    found: dict[str, tuple[tuple[int, int] | None, int]] = {}
+    ends: list[int] = []
+    tries: list[int] = []
+    found: set[tuple[int, int]] = set()
     for region in regions:
         matcher = PhoneNumberMatcher(before + candidate + after, region, max_tries=max_tries)
         match = matcher._extract_match(candidate, len(before))
         failed = max_tries - matcher._max_tries
         if match is None:
-            found[region] = None, failed + 1
+            ends.append(len(candidate))
+            tries.append(failed + 1)
         else:
-            found[region] = (match.start - len(before), match.end - len(before)), failed
-    return found
+            found.add((match.start - len(before), match.end - len(before)))
+            ends.append(match.end - len(before))
+            tries.append(failed)
+    return np.array(ends, np.int64), np.array(tries, np.int64), found

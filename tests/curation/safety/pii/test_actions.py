@@ -41,13 +41,3 @@ def test_stand_ins_are_well_formed_consistent_and_nobodys(monkeypatch: pytest.Mo
     assert int("".join(str(int(c, 36)) for c in new[6][4:] + new[6][:4])) % 97 == 1
     monkeypatch.setenv("GRISTMILL_PII_KEY", "another key")
     assert run(["is bob@python.org it"], actions=actions)[0][0] != texts[0]
-
-
-def test_overlapping_findings_leave_nothing_standing() -> None:
-    from curation.safety.pii.actions import merge_overlaps
-
-    assert merge_overlaps([(0, 5, "A", 0.5), (3, 9, "B", 0.9), (8, 10, "C", 0.4), (12, 14, "D", 1.0)]) == [
-        (0, 10, "B", 0.9),
-        (12, 14, "D", 1.0),
-    ]
-    assert merge_overlaps([(0, 5, "B", 0.5), (0, 5, "A", 0.5)]) == [(0, 5, "A", 0.5)]

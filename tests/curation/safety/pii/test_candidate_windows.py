@@ -1,6 +1,6 @@
 """Findings equal presidio's, span for span, on any text.
 
-Covers: window_kernel.py, detect.py, presidio_engine.py
+Covers: window_kernel.py, plain_number_kernel.py, detect.py, presidio_engine.py
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def ours(
     return [sorted((f["entity"], f["start"], f["end"], f["score"]) for f in row) for row in found.to_pylist()]
 
 
-def theirs(text: str) -> list[tuple[str, int, int, float]]:
+def theirs(text: str, entities: tuple[str, ...] = DEFAULT_ENTITIES) -> list[tuple[str, int, int, float]]:
     """presidio as it comes: its own registry, nothing of ours but a tldextract that opens no socket."""
-    found = vanilla().analyze(text, language="en", entities=list(DEFAULT_ENTITIES))
+    found = vanilla().analyze(text, language="en", entities=list(entities))
     return sorted((r.entity_type, r.start, r.end, r.score) for r in found)
 
 
@@ -128,6 +128,24 @@ texts_ = st.one_of(
 @example("+49 30 901820\n212-555-5555ab212-555-5555")
 def test_findings_are_presidios(text: str) -> None:
     assert ours([text])[0] == theirs(text)
+
+
+SSN_PARTS = ("123", "45", "6789", "000", "78901", "666", "9", "-", "-", ".", " ", "a")
+IP_PARTS = ("1", "25", "255", "256", "01", "0", ".", ".", ".", "/", "/3", "2", "_", ":")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.one_of(
+        st.text(alphabet="0123456789.2", min_size=5, max_size=60),
+        st.lists(st.sampled_from(SSN_PARTS)).map("".join),
+        st.lists(st.sampled_from(IP_PARTS)).map("".join),
+    )
+)
+@example("1.2.3.4/32 1.2.3.4/33 1.2.3.4/3a 01.2.3.4 1.2.3.4.5.6.7.8 a1.2.3.4 1.2.3.4:80 256.1.1.1.1 1.2.3.4/05")
+@example("123-45-6789 123-45 6789 123456789 12345-6789 123-456789 000-12-3456 123-00-4567 987654320 222-22-2222a")
+def test_plain_numbers_are_presidios(text: str) -> None:
+    assert ours([text], ("IP_ADDRESS", "US_SSN"))[0] == theirs(text, ("IP_ADDRESS", "US_SSN"))
 
 
 def test_findings_are_presidios_on_labelled_sentences(data: Path) -> None:
