@@ -1,11 +1,11 @@
-"""Speed of the readers of Wikipedia, Stack Exchange, EPUB and LaTeX, each beside a library that reads the same.
+"""Speed of the readers of Wikipedia, Stack Exchange, EPUB and LaTeX beside libraries that read the same.
 
     python benchmarks/sources.py [DATA]      DATA: a folder as described in the README of the test data: sources/...
 
-Peers are installed by hand (`pip install mwparserfromhell gensim ebooklib pylatexenc`); one that is missing is left out
+Peers are installed by hand (`pip install mwparserfromhell gensim pylatexenc`); one that is missing is left out
 of the table. CPU seconds of one process; megabytes are those of texts as stored, unpacked. What a peer makes is less:
-mwparserfromhell and gensim are given wikitext alone (no XML), ElementTree only parses, ebooklib gives chapters as they
-are, pylatexenc expands no macros of the author.
+mwparserfromhell and gensim are given wikitext alone (no XML), ElementTree only parses, pylatexenc
+expands no macros of the author. EPUB has none: ebooklib refuses the samples, whose pictures were taken out.
 """
 
 from __future__ import annotations

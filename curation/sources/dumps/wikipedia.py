@@ -136,6 +136,7 @@ class WikipediaReader:
     def _row(self, page: RawPage, piece: InputSplit, collection: str, compressed: bool) -> SourceRow:
         # Of a page in the first stream the key is the one that it has in the same dump without compression.
         key = f"@{page.member}+{page.member_position}" if page.member else position_key(page.member_position)
+        spot: tuple[int | None, int | None, int | None]
         if page.lost:
             key, spot = f"lost@{page.member}", (page.member, page.lost, None)
         else:
@@ -197,9 +198,11 @@ class WikipediaReader:
 def _wiki(head: str) -> _Wiki:
     base, language = _BASE.search(head), _LANGUAGE.search(head)
     names = {int(key): _unescape(name) for key, name in _NAMED.findall(head) if len(key) < 10}
-    spoken = lambda known, *keys: frozenset(  # noqa: E731
-        name.replace("_", " ").lower() for name in (*known.split(), *(names[key] for key in keys if names.get(key)))
-    )
+
+    def spoken(known: str, *keys: int) -> frozenset[str]:
+        local = [names[key] for key in keys if names.get(key)]
+        return frozenset(name.replace("_", " ").lower() for name in (*known.split(), *local))
+
     site = Site(spoken(_CATEGORIES, 14), spoken(_FILES, 6, -2))
     return _Wiki(_unescape(base[1]) if base else "", language[1] if language else "", names, site)
 

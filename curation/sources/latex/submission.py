@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from curation.sources import charset
@@ -41,7 +42,7 @@ def is_source(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES)
 
 
-def main_file(files: dict[str, bytes]) -> str:
+def main_file(files: Mapping[str, bytes]) -> str:
     """The file that is typeset. Raises RecordError."""
     sources = {name: _text(data) for name, data in files.items() if is_source(name) or len(files) == 1}
     mains = [n for n, text in sources.items() if _CLASS.search(text) and r"\begin{document}" in text]
@@ -50,11 +51,14 @@ def main_file(files: dict[str, bytes]) -> str:
         raise RecordError("no main file: no file with \\documentclass")
     inputs = {found for text in sources.values() for found in _INPUT.findall(text) for found in found[:2] if found}
     apart = [n for n in mains if n not in inputs and posixpath.splitext(n)[0] not in inputs] or mains
-    stem = lambda name: posixpath.splitext(posixpath.basename(name))[0].lower()  # noqa: E731
-    return min(apart, key=lambda n: (n.count("/"), stem(n) not in _NAMES, -len(sources[n]), n))
+    return min(apart, key=lambda n: (n.count("/"), _stem(n) not in _NAMES, -len(sources[n]), n))
 
 
-def read_document(files: dict[str, bytes], main: str) -> Document:
+def _stem(name: str) -> str:
+    return posixpath.splitext(posixpath.basename(name))[0].lower()
+
+
+def read_document(files: Mapping[str, bytes], main: str) -> Document:
     """The text of a submission. Raises RecordError."""
     found = Document("", "")
     definitions = Definitions(dict(BUILT_IN), {})
@@ -87,7 +91,7 @@ def _without_comments(text: str) -> str:
     return _COMMENT.sub(r"\1", text)
 
 
-def _follow(files: dict[str, bytes], name: str, found: Document, depth: int, size: list[int]) -> str:
+def _follow(files: Mapping[str, bytes], name: str, found: Document, depth: int, size: list[int]) -> str:
     """A file with its inputs in their places."""
     text = _without_comments(_text(files[name]))
     size[0] += len(text)
@@ -111,7 +115,7 @@ def _follow(files: dict[str, bytes], name: str, found: Document, depth: int, siz
     return _INPUT.sub(replace, text)
 
 
-def _find(files: dict[str, bytes], folder: str, name: str, suffixes: tuple[str, ...]) -> str | None:
+def _find(files: Mapping[str, bytes], folder: str, name: str, suffixes: tuple[str, ...]) -> str | None:
     for suffix in suffixes:
         path = posixpath.normpath(posixpath.join(folder, name.strip().strip('"') + suffix))
         if path in files:
