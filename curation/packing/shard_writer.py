@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import shards
+from curation.checksummed_file import Checksummed
 from curation.core.errors import UserError
 from curation.document import SOURCE
 from curation.packing import leakage_groups, mixing, train_validation_split
@@ -38,7 +39,6 @@ from curation.packing.tokenizer.load_tokenizer import load_tokenizer
 from curation.packing.tokenizer.train_tokenizer import refuse_empty_corpus
 from curation.seeded_hash import hash_with_seed, prefix
 from curation.step import Corpus, Documents, Output, Stage, StagePlan
-from curation.storage import Checksummed
 
 BUCKET_BYTES = 32 << 20  # text of one bucket: about 8 million tokens, sorted in memory
 BATCH_TOKENS = 1 << 20  # tokens sent as one batch

@@ -161,7 +161,7 @@ def _plain_numbers(texts: Texts, windows: Column, language: str) -> Iterator[tup
     yield rows[:count], scores[:count]
     flat: list[int] = []
     others: list[float] = []
-    data = memoryview(texts.data)
+    data = memoryview(texts.data)  # type: ignore[arg-type,unused-ignore]  # numpy has buffers
     for d, kind, lo, hi, first in zip(*windows[left != 0].T.tolist(), strict=True):
         window = str(data[lo:hi], "utf-8")
         for piece, skipped in (

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from curation.safety.pii.actions import MIN_SCORE, Action, is_personal, replacement
@@ -35,11 +36,12 @@ def to_replace(found: Findings, texts: Texts) -> Column:
     values = _values(texts, first[asked], last[asked])
     for f, value, entity in zip(asked.tolist(), values, found.entity[asked].tolist(), strict=True):
         said[f] = is_personal(found.entities[entity], value, MIN_SCORE)
-    return said == kernels.PERSONAL
+    personal: npt.NDArray[np.bool_] = said == kernels.PERSONAL
+    return personal
 
 
 def _values(texts: Texts, first: Column, last: Column) -> list[str]:
-    data = memoryview(texts.data)
+    data = memoryview(texts.data)  # type: ignore[arg-type,unused-ignore]  # numpy has buffers
     return [str(data[lo:hi], "utf-8") for lo, hi in zip(first.tolist(), last.tolist(), strict=True)]
 
 
