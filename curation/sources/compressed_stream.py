@@ -46,14 +46,16 @@ class CompressedStream:
     """Reads decompressed bytes from `start` (a member's first byte) up to `stop` of a seekable binary file.
 
     `position` counts decompressed bytes from `base`. `seek` can return to any position since the last
-    `discard_consumed`.
+    `discard_consumed`. `expanded`: bytes that earlier streams of a compressed file gave, which its limit counts too.
     """
 
-    def __init__(self, file: IO[bytes], *, start: int = 0, stop: int | None = None, base: int = 0) -> None:
+    def __init__(
+        self, file: IO[bytes], *, start: int = 0, stop: int | None = None, base: int = 0, expanded: int = 0
+    ) -> None:
         self._file = file
         size = file.seek(0, 2)
         self.stop = size if stop is None else stop
-        self._max_position = limits.max_expanded(size)
+        self._max_position = limits.max_expanded(size) - expanded
         file.seek(0)
         self._codec = decoders.open_codec(file)
         self._buffer = bytearray()
@@ -75,6 +77,11 @@ class CompressedStream:
     @property
     def position(self) -> int:
         return self._base + self._cursor
+
+    @property
+    def decompressed(self) -> int:
+        """The position up to which bytes have been decompressed."""
+        return self._base + len(self._buffer)
 
     @property
     def stored_position(self) -> int:
