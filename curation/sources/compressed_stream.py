@@ -227,7 +227,7 @@ class CompressedStream:
         """After damage: continues at the next member whose first bytes are `plausible`. Returns its file offset, or
         None where there is no such member. Bytes in between are lost; positions continue as if they did not exist."""
         assert self._damage is not None
-        if self._codec is None or not self._codec.magic or self._base + len(self._buffer) >= self._max_position:
+        if self._codec is None or not self._codec.magic or self.decompressed >= self._max_position:
             return None
         for at in self._occurrences(self._codec.magic, self._damage.offset + 1):
             if plausible(self._decompress_prefix(at)):
@@ -330,7 +330,7 @@ class CompressedStream:
             out = codec.decode(self._decoder, given)
         except codec.errors as error:
             self._buffer += self._recover_broken_member()
-            return self._end_stream(f"{codec.name}: {error}", truncated=False)
+            return not self._expands_too_far() and self._end_stream(f"{codec.name}: {error}", truncated=False)
         self._buffer += out
         self._member_bytes_out += len(out)
         eof = self._decoder.eof
@@ -341,9 +341,12 @@ class CompressedStream:
         self._pending = not eof and codec.has_more(self._decoder, out)
         if eof:
             self._decoder = None
-        if self._base + len(self._buffer) > self._max_position:
+        return not self._expands_too_far()
+
+    def _expands_too_far(self) -> bool:
+        if self.decompressed > self._max_position:
             self.ended, self._damage = True, Damage(limits.EXPANDS_TOO_FAR, self._file_position, truncated=False)
-        return not self.ended
+        return self.ended
 
     def _recover_broken_member(self) -> bytes:
         """What can still be decompressed of a broken member beyond what was. A decoder that fails does not return what
