@@ -2,10 +2,10 @@
 
     python -m benchmarks.hostile [--bytes 1000000] [--only WORD ...] [--limit 60]
 
-Each target's shapes run at a quarter, half and the whole size. CPU seconds of the whole size; `growth` is the time at the
-whole size over four times that at a quarter: about 1 where work is linear, 4 where it is quadratic. Exit code 1 if any
-shape takes more than 2 s a MB, the limit. Not counted are trafilatura and, under `pii:whole`, presidio's URL pattern,
-whose work is their own: linear, up to 20 s a MB.
+Each target's shapes run at a quarter, half and the whole size. CPU seconds of the whole size; `growth` is the time at
+the whole size over four times that at a quarter: about 1 where work is linear, 4 where it is quadratic. Exit code 1 if
+any shape takes more than 2 s a MB, the limit. Not counted are trafilatura and, under `pii:whole`, presidio's URL
+pattern, whose work is their own: linear, up to 20 s a MB.
 """
 
 from __future__ import annotations
