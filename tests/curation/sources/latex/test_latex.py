@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
 import re
 import tarfile
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from curation import document
-from curation.sources.latex import submission
+from curation.sources.latex import macros, submission
 from curation.sources.latex.latex import LatexReader
 from curation.sources.latex.macros import BUILT_IN, Definitions, expand
 from curation.sources.latex.plain_latex import to_text
@@ -130,6 +131,27 @@ CASES = {
     "in text and formula": (r"\newcommand{\N}{\ensuremath{\mathbb{N}}}The \N{} and $\N$.",
         r"The $\mathbb{N}$ and ${\mathbb{N}}$."),
     "programs stay": (r"\def\p{\ifx\a\b c\fi}A \p B", "A B"),
+    "cells": (r"\begin{tabular}{lll}\multicolumn{2}{c|}{Score} & \multirow[t]{2}{*}{A} \\ "
+        r"\cmidrule[1pt](lr){1-2}\cline{1-2}"
+        r"\makecell[l]{a\\b} & \multirow{2}*{$x$} & \rowcolor{red}\textbf{c} \tabularnewline d \\ \end{tabular}",
+        "Score | A\na b | $x$ | c\nd"),
+    "arguments of environments": (
+        r"\begin{tabular*}{\textwidth}[t]{l|l} a & b \end{tabular*}"
+        r"\begin{tabularx}{5cm}{XX} c & d \end{tabularx}\begin{longtable}[c]{ll} [e] & f \end{longtable}"
+        r"\begin{minipage}[t][2cm]{0.5\textwidth} g \end{minipage}"
+        r"\begin{wrapfigure}[9]{r}[1cm]{0.4\textwidth} h \end{wrapfigure}"
+        r"\begin{multicols}{2} i \end{multicols}\begin{adjustbox}{width=\textwidth} j \end{adjustbox}"
+        r"\begin{IEEEeqnarray}{rCl} k &=& l \end{IEEEeqnarray}\begin{alignat*}{2} m &= n \end{alignat*}"
+        r"\begin{minted}[x]{python}o = {}\end{minted}",
+        "a | b\n\nc | d\n\n[e] | f\n\ng\n\nh\n\ni\n\nj\n\n$$\\begin{aligned} k &=& l \\end{aligned}$$\n\n"
+        "$$\\begin{aligned} m &= n \\end{aligned}$$\n\no = {}"),
+    "exponents": (
+        r"10\textsuperscript{6}, 10\textsuperscript{-3}, m\textsuperscript{2}, 1\textsuperscript{st}, "
+        r"E.\textsuperscript{a}, H\textsubscript{2}O, log\textsubscript{2}8, 101\textsubscript{2}",
+        "10^6, 10^-3, m^2, 1st, E.a, H2O, log_28, 101_2"),
+    "addresses": (r"\url{http://a.org/~b_c?d=1&e=f--g%20h\%20} \href{http://a.org/%20}{i}",
+        "http://a.org/~b_c?d=1&e=f--g%20h%20 i"),
+    "quantities": (r"\SI{5}{\meter}, \qty[x=y]{1.5e-3}{\kg}, \num{2+-1}; \ang{30}", "5 m, 1.5×10^-3 kg, 2±1; 30°"),
     "not closed": (r"A $x and \begin{equation} y {", "A $x and y"),
 }  # fmt: skip
 
@@ -142,10 +164,18 @@ def test_latex_becomes_text(name: str) -> None:
 
 
 HOSTILE = {
-    "braces": "{" * 50_000, "dollars": "$" * 50_001, "begin": r"\begin{equation}" * 5000, "items": r"\item[" * 2000,
+    "braces": "{" * 50_000, "dollars": "$" * 50_001, "begin": r"\begin{equation}" * 5000, "items": r"\item[" * 50_000,
     "groups": r"\section{" * 3000, "definitions": r"\newcommand{\a}" * 5000, "accents": "\\'" * 30_000,
         "tildes": "~" * 30_000,
-    "lists": r"\begin{itemize}" * 5000, "options": r"\x[" * 2000, "tables": r"\begin{tabular}{" * 5000,
+    "lists": r"\begin{itemize}" * 5000, "options": r"\x[" * 50_000, "tables": r"\begin{tabular}{" * 5000,
+    # each of these took minutes or more while the work grew with the square of their length
+    "formulas in braces": "${" * 150_000, "formulas of LaTeX": r"\(" * 150_000,
+    "equations": r"\begin{equation}" * 40_000,
+    "code": r"\begin{minted}" * 40_000, "lines": "a\n" * 300_000, "blanks": "\u2003" * 200_000,
+    "patterns": r"\def\a" * 50_000, "cells": r"\multicolumn" * 50_000,
+    "scripts": r"{}" * 50_000 + r"\textsuperscript{1}" * 20_000,
+    "units": r"\si{" * 20_000 + r"\si{\per" * 5_000, "a unit": r"\si{" + r"\kilo\per^" * 30_000 + "}",
+    "a number": r"\num{" + "1" * 50_000 + "x}", "addresses": r"\url{" * 30_000,
 }  # fmt: skip
 
 
@@ -153,6 +183,70 @@ HOSTILE = {
 def test_hostile_sources_end(name: str) -> None:
     definitions = Definitions({}, {})
     to_text(expand(HOSTILE[name], definitions), definitions)
+
+
+BEGIN, END = r"\documentclass{a}\begin{document}", r"\end{document}"
+HOSTILE_FILES = {
+    "input": r"\input{" + " " * 20_000, "inputs": r"\input{" * 60_000, "spaces": r"\input   " * 60_000,
+    "packages": r"\usepackage[" * 60_000, "titles": r"\title[" * 60_000, "braces of titles": r"\title{{" * 60_000,
+    "code": r"%\begin{verbatim}" + "\n" + r"\begin{verbatim}" * 40_000, "addresses": r"\url{%" * 60_000,
+    "options": "%\n" + r"\lstinline[" * 60_000, "delimiters": r"\verb|%" * 60_000 + r"\verb!%" + "a" * 200_000,
+    "comments": "%" * 300_000, "lines of comments": "  % x\n" * 60_000, "names": "\\" + "a" * 300_000 + "%",
+    "imports": r"\import{a}" * 60_000, "begin": r"\begin  " * 60_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_FILES)
+def test_hostile_files_end(name: str) -> None:
+    files = {"main.tex": (HOSTILE_FILES[name] + "\n" + BEGIN + HOSTILE_FILES[name] + END).encode()}
+    assert submission.main_file(files) == "main.tex"
+    submission.read_document(files, "main.tex")
+
+
+def test_braces_are_looked_for_once_in_each_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where macros in macros come between two looks at a text."""
+    scanned: list[int] = []
+    closing = macros._closing_places
+    monkeypatch.setattr(macros, "_closing_places", lambda text: scanned.append(len(text)) or closing(text))
+    depth, times = 40, 100
+    names = [f"m{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(depth + 1)]
+    chain = "".join(rf"\newcommand{{\{a}}}[1]{{\{b}{{#1}}}}" for a, b in itertools.pairwise(names))
+    source = chain + rf"\{names[0]}{{x}}" * times
+    expanded = expand(source, Definitions({}, {}))
+    assert expanded == rf"\{names[-1]}{{x}}" * times
+    assert sum(scanned) <= len(source) + depth * times * len(rf"\{names[0]}{{x}}")
+
+
+COMMENTS = {
+    "lines with indent": ("\n  % TODO\n  % this leaks\n%\n\t%x\nA", "\n  A"),
+    "a commented end": ("A\n  %\n  % \\end{document} \\input{x}\n% \\section{y}\nB", "A\n  B"),
+    "a paragraph ends": ("Foo.% c\n\nNew % d\n  \t\nE", "Foo.\n\nNew \n  \t\nE"),
+    "a line goes on": ("a%\n  b\\%c \\\\% d\ne", "ab\\%c \\\\e"),
+    "a name ends with its line": ("\\alpha%\n x \\alpha%\n{y} \\bfseries% z", "\\alpha x \\alpha{y} \\bfseries"),
+    "addresses": (r"\url{http://a.org/x%20y} \href{a{b}%c}{d} \url|a%b| \href{x}{y} e % f", None),
+    "code in a line": (r"\verb|a%b| \verb*!%! \lstinline[language=C]|%d| \lstinline{%d} \mintinline{c}{%d} % f", None),
+    "code": ("".join(f"\\begin{{{n}}}\n % a\n\n% b\n\\end{{{n}}}\n" for n in ("verbatim", "verbatim*", "lstlisting",
+        "minted", "Verbatim", "alltt")) + "% f", None),
+    "code that does not end": ("\\begin{verbatim}% a\n\\verb|b% c\n| \\url{d% }",
+        "\\begin{verbatim}\\verb|b| \\url{d% }"),
+    "addresses that do not end": ("\\url{a% b\n\\href{c% d\n}", "\\url{a\\href{c}"),
+    "code in a comment": ("% \\begin{verbatim} \\verb|\na % b\n", "a "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMENTS)
+def test_comments_and_percent_signs(name: str) -> None:
+    source, text = COMMENTS[name]
+    wanted = re.sub(r"% f\Z", "", source) if text is None else text
+    assert submission._without_comments(source) == wanted
+
+
+def test_what_is_commented_stays_out(tmp_path: Path) -> None:
+    body = "A\n  % x\n  % \\end{document}\n  % \\input{other}\n  % \\section{S}\nB\n"
+    files = {"main.tex": BEGIN + body + END, "other.tex": f"% {BEGIN}\n C"}
+    (tmp_path / "x.tar").write_bytes(tar(files))
+    rows = read(tmp_path, "x.tar")
+    assert verdicts(rows) == ["kept", "record_type"] and rows[0]["text"] == "A B"
 
 
 @pytest.mark.parametrize("source", [r"\def\a{\a\a}\a", r"\def\a#1{\a{#1#1}}\a x", r"\def\a{\b}\def\b{\a}\a"])
@@ -216,6 +310,69 @@ def test_damage_is_a_drop_with_its_reason(damage: str, tmp_path: Path, monkeypat
     assert tuple(verdicts(rows).count(kind) for kind in KINDS) == wanted
     assert all(r["drop"]["value"] for r in rows if r["drop"] and r["drop"]["rule"] != "empty")
     assert len({r["doc_id"] for r in rows}) == len(rows)
+
+
+ONE = {"main.tex": BEGIN + "A" + END}
+
+
+@pytest.mark.parametrize("form", ["alone", "packed", "many"])
+@pytest.mark.parametrize("first", [True, False])
+def test_archives_inside_a_submission_stay_packed(form: str, first: bool, tmp_path: Path) -> None:
+    """Whatever is in them, and wherever they are: the paper is read, and each of them is a record."""
+    inner = {"anc/code.tar": tar({"b.tex": BEGIN + "B" + END}), "anc/data.tgz": SOUND, "fig.gz": gzip.compress(b"%!PS"),
+             "2401/fig.pdf": "%PDF-"}  # fmt: skip
+    submitted = tar(inner | ONE if first else ONE | inner)
+    data = {
+        "alone": submitted,
+        "packed": gzip.compress(submitted),
+        "many": tar({"2401/1.gz": gzip.compress(submitted), "2401/2.gz": gzip.compress(submitted)}),
+    }[form]
+    (tmp_path / "x.tar").write_bytes(data)
+    rows = read(tmp_path, "x.tar")
+    assert verdicts(rows) == ["kept", "record_type", "record_type", "record_type"] * (2 if form == "many" else 1)
+    assert {r["text"] for r in rows if r["drop"] is None} == {"A"}
+    assert LatexReader().original(rows[0]["source"], str(tmp_path)).decode() == ONE["main.tex"]
+    with pytest.raises(RecordError, match=r"anc/code\.tar is an archive inside a submission"):
+        LatexReader().original(rows[1]["source"], str(tmp_path))
+
+
+def test_a_submission_of_one_file_of_any_name_beside_an_archive(tmp_path: Path) -> None:
+    packed = gzip.compress(tar({"paper": ONE["main.tex"], "x.gz": b"x"}))
+    (tmp_path / "x.tar").write_bytes(tar({"2401/1.gz": packed, "2401/2.pdf": "%PDF-"}))
+    assert verdicts(read(tmp_path, "x.tar")) == ["kept", "record_type", "record_type"]
+
+
+def test_archives_in_archives_end(tmp_path: Path) -> None:
+    data = tar(ONE)
+    for _ in range(600):
+        data = header("x.tar", len(data)) + data + bytes(1024)
+    (tmp_path / "x.tar").write_bytes(tar({"a.tar": data, "b.tar": data}))
+    assert verdicts(read(tmp_path, "x.tar")) == ["unreadable", "record_type"] * 2
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("name", ["x.tex", "x.png"])
+def test_a_negative_size_ends_an_archive(name: str, tmp_path: Path) -> None:
+    """A size that leads back to a header that was read is no loop (CVE-2025-8194)."""
+    sound = tar(ONE)[:1024]
+    for size in (-512, -1024, -1536):
+        data = sound + header(name, size) + bytes(1024)
+        (tmp_path / "x.tar").write_bytes(data)
+        assert verdicts(read(tmp_path, "x.tar")) == ["unreadable"]
+        (tmp_path / "x.tar").write_bytes(tar({"2401/1.gz": gzip.compress(data), "2401/2.gz": SOUND}))
+        found = verdicts(read(tmp_path, "x.tar"))
+        assert found[0] == "unreadable" and found.count("kept") == 1
+
+
+def test_a_chain_of_long_names_is_unreadable(tmp_path: Path) -> None:
+    data = tar(ONE)[:1024] + header("x", 0, tarfile.GNUTYPE_LONGNAME) * 1500 + tar(ONE)
+    (tmp_path / "x.tar").write_bytes(data)
+    assert verdicts(read(tmp_path, "x.tar")) == ["unreadable"]
 
 
 def test_the_rest_of_a_broken_archive_is_unread(tmp_path: Path) -> None:
