@@ -100,6 +100,12 @@ def group(text: Source, at: int) -> tuple[str, int] | None:
     return _inside(text, at, "{")
 
 
+def group_end(text: Source, at: int) -> int | None:
+    """The place of the brace that ends the group that begins at `at`, as `group`; nothing is copied, so that groups in
+    groups that are walked through take no work of their own."""
+    return text.closing(at) if text[at : at + 1] == "{" else None
+
+
 def option(text: Source, at: int) -> tuple[str, int] | None:
     """The content of square brackets, as `group`."""
     return _inside(text, at, "[")

@@ -14,7 +14,7 @@ import re
 import unicodedata
 
 from curation.sources.latex import siunitx
-from curation.sources.latex.macros import Definitions, Source, argument, group, option, skip_space
+from curation.sources.latex.macros import Definitions, Source, argument, group, group_end, option, skip_space
 
 _TOKEN = re.compile(r"\\(?:([A-Za-z@]+)\*?|(.))|\$\$?|[{}~&]|---?|``|''", re.S)
 _DISPLAYED = frozenset(("equation", "align", "gather", "multline", "eqnarray", "displaymath", "alignat", "flalign",
@@ -204,9 +204,11 @@ class _Writer:
         if name in ("url", "path", "nolinkurl") and (inner := group(source, skip_space(source, at))):
             out.append(re.sub(r"\\([%#&_~{}])", r"\1", inner[0]))
             return inner[1]
-        if name in ("textsuperscript", "textsubscript") and (inner := group(source, skip_space(source, at))):
-            out.append(_script_sign(name, "".join(out[-8:])[-1:], inner[0], source[inner[1] : inner[1] + 1]))
-            return inner[1] - len(inner[0]) - 1
+        begin = skip_space(source, at)
+        if name in ("textsuperscript", "textsubscript") and (end := group_end(source, begin)):
+            content = source[begin + 1 : min(end, begin + _MAX_SCRIPT)]
+            out.append(_script_sign(name, "".join(out[-8:])[-1:], content, source[end + 1 : end + 2]))
+            return begin
         if name in siunitx.COMMANDS:
             return self._quantity(name, at)
         if name in _CELLS:
@@ -223,14 +225,14 @@ class _Writer:
             while name.lower().startswith("cite") and (given := option(source, at)):
                 at = behind[1] if (behind := group(source, given[1])) else given[1]
             return at
-        if name in _SECOND and (first := group(source, skip_space(source, at))):
-            return first[1] if source[first[1] : first[1] + 1] == "{" else at
+        if name in _SECOND and (end := group_end(source, skip_space(source, at))):
+            return end + 1 if source[end + 1 : end + 2] == "{" else at
         before, after = ("\n\n", "\n\n") if name in _HEADINGS or name == "caption" else ("", "")
         if name in ("footnote", "footnotetext"):
             before, after = " (", ")"
-        if before and (inner := group(source, skip_space(source, at))):
+        if before and (end := group_end(source, skip_space(source, at))):
             out.append(before)
-            self.closing.append((inner[1] - 1, after))
+            self.closing.append((end, after))
             return skip_space(source, at) + 1
         if source[at : at + 1] == " " and not given:
             at += 1  # the space that ends a name
@@ -250,8 +252,7 @@ class _Writer:
         for _ in range(_CELLS[name]):
             _, at = argument(self.source, at)
             at = given[1] if (given := option(self.source, at)) else at
-        if inner := group(self.source, skip_space(self.source, at)):
-            self.cell_end = max(self.cell_end, inner[1])
+        self.cell_end = max(self.cell_end, group_end(self.source, skip_space(self.source, at)) or 0)
         return at
 
     def _skip_arguments(self, count: int, at: int) -> int:
@@ -318,13 +319,17 @@ def _closing_dollars(source: str) -> dict[int, int]:
 
 def _script_sign(name: str, base: str, content: str, after: str) -> str:
     """The sign of an exponent or index where the value would change without it: 10^6, but 1st and H2O."""
-    content = content.strip()
+    content = _MARKUP.sub("", content)
+    if not _SCRIPT.fullmatch(content):
+        return ""
     if name == "textsubscript":
         return "_" if content[-1:].isdigit() and (base.isdigit() or after.isdigit()) else ""
     power = base.isdigit() or ((base.isalpha() or base in ")]") and content.lstrip("+-−–").isdigit())
-    return "^" if base and content and power and content.lower() not in _ORDINALS else ""
+    return "^" if base and power and content.lower() not in _ORDINALS else ""
 
 
+_MARKUP, _SCRIPT = re.compile(r"\\[A-Za-z]+|[{}$\s]"), re.compile(r"[+\-−–]?[\w.,]{1,12}")
+_MAX_SCRIPT = 20  # characters of an exponent or index that are looked at
 _MAX_FORMULA = 10_000  # characters; a dollar sign that is followed by none for so long is a dollar sign
 _LONG_RUN, _LINE_END, _BLANK_LINES = re.compile(r"[ \t]{9,}"), re.compile(r"[ \t]+\n"), re.compile(r"\n{3,}")
 _LINES = re.compile(r"(?:[ \t]*\n){2,}[ \t]*")
