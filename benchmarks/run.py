@@ -48,6 +48,7 @@ BENCHMARKS: dict[str, tuple[list[str], list[str] | None]] = {
     "regmix": ([], ["--subsets", "1"]),
     "report": (["100000", "1000000"], ["20000"]),
     "scale": ([], ["--tasks", "5000", "--phases", "2"]),
+    "sources": ([DATA], [DATA]),
     "step": (
         ["--precision", "fp32", "bf16"],
         ["--vocab", "65", "--mode", "eager", "--layers", "1", "--width", "64", "--repeats", "1"],

@@ -172,6 +172,10 @@ class Storage:
             found = published_tree.decode(self.read_bytes(pointer), pointer, self.root)
         except FileNotFoundError:
             return name
+        except DamagedFile:
+            if self.local:  # somebody's own file
+                return name
+            raise
         if not self.local:
             self._trees[name] = found
         return found

@@ -28,7 +28,7 @@ from curation.core.errors import UserError
 from training.data.batch import Batch
 from training.data.best_fit import PackingCounts
 from training.data.data_order import OrderLog
-from training.data.data_schedule import rank_slices
+from training.data.data_schedule import rank_slices, steps_within_cap
 from training.data.dataset import TokenDataset
 
 Reschedule = Callable[[OrderLog, int], tuple[TokenDataset, OrderLog]]
@@ -65,20 +65,34 @@ class TokenLoader(IterableDataset[Any]):
         pin_memory: bool = False,
         transform: Callable[[Batch], Any] | None = None,
         reschedule: Reschedule | None = None,
+        max_epochs: float | None = None,
     ) -> None:
-        """`prefetch`: items read ahead by a thread, 0 for none; `reschedule`: what follows a log that was loaded.
+        """`prefetch`: items read ahead by a thread, 0 for none; `reschedule`: what follows a log that was loaded;
+        `max_epochs`: how often a domain is read at most, which says where the data end; not beside `steps`.
 
-        Raises UserError for a global batch of the log with fewer sequences than ranks × passes.
+        Raises UserError for a global batch of the log with fewer sequences than ranks × passes, and for data without
+        one global batch.
         """
         for segment in log.segments:
             rank_slices(segment.global_size, world, accumulation, rank)
         self.data, self.log, self.steps = data, log, steps
         self.rank, self.world, self.accumulation = rank, world, accumulation
         self.prefetch, self.pin_memory, self.transform = prefetch, pin_memory, transform
-        self._reschedule = reschedule
+        self._reschedule, self._max_epochs = reschedule, max_epochs
         self._item, self._stride = 0, 1  # step × accumulation + pass of the next item; every how many-th is read
         self._slices: dict[int, list[tuple[int, int]]] = {}  # of this rank, by the size of a global batch
         self._ahead: _ReadAhead | None = None
+        self._find_end()
+
+    def _find_end(self) -> None:
+        if self._max_epochs is None:
+            return
+        self.steps = steps_within_cap(self.data, self.log, self._max_epochs)
+        if self.steps == 0:
+            raise UserError(
+                f"max_epochs {self._max_epochs:g}: the data have not one global batch of "
+                f"{self.log.segments[0].global_size} sequences; give a smaller batch or more epochs"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_ahead": None}
@@ -124,7 +138,8 @@ class TokenLoader(IterableDataset[Any]):
         batch = self.data.batch(self.log, first + begin, first + end)
         batch = replace(batch, step=step, ends_step=number == self.accumulation - 1)
         made = batch if self.transform is None else self.transform(batch)
-        return _pinned(made) if self.pin_memory else made
+        # a forked worker cannot use CUDA: there torch's DataLoader pins what it gets from its workers
+        return _pinned(made) if self.pin_memory and get_worker_info() is None else made
 
     @property
     def packing(self) -> str:
@@ -176,7 +191,7 @@ class TokenLoader(IterableDataset[Any]):
 
         What was read by then stays as it was; from there on the settings of this loader apply (mix, sequence length,
         global batch, changes), and masked documents stay masked. A step whose passes were not all taken is begun again
-        if ranks × passes are others now: its gradients cannot be continued.
+        if ranks × passes, its sequences or its mix are others now: its gradients cannot be continued.
 
         Raises UserError for the state of other shards or of another seed.
         """
@@ -196,6 +211,8 @@ class TokenLoader(IterableDataset[Any]):
         if self._reschedule is not None:
             self.data, log = self._reschedule(log, saved.sequence)
         same = (saved.world, saved.accumulation) == (self.world, self.accumulation)
+        if saved.taken:
+            same = same and _step_reads(log, saved.step) == _step_reads(OrderLog.from_dict(saved.order), saved.step)
         if not same and self._stride > 1 and max(saved.accumulation, self.accumulation) > 1:
             raise UserError(
                 f"load_state_dict: this state is of {saved.world} ranks × {saved.accumulation} passes, read by workers "
@@ -203,6 +220,7 @@ class TokenLoader(IterableDataset[Any]):
                 "only a state of one pass a step resumes at another number of ranks"
             )
         self._go(log, saved.step * self.accumulation + (saved.taken if same else 0))
+        self._find_end()
 
     def _go(self, log: OrderLog, item: int) -> None:
         if self._ahead is not None:
@@ -265,6 +283,13 @@ class _Failure:
     """What reading an item raised."""
 
     error: Exception
+
+
+def _step_reads(log: OrderLog, step: int) -> tuple[tuple[int, int], dict[str, int], int]:
+    """The sequences of a step, and what decides which tokens they hold."""
+    first, last = log.step_range(step)
+    segment = log.segment_at(first)
+    return (first, last), segment.mix, segment.seq_len
 
 
 def _pinned(value: Any) -> Any:

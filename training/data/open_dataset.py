@@ -18,7 +18,7 @@ from curation.shards import Manifest, read_manifest
 from training.config import DataConfig
 from training.data.batch import Batch
 from training.data.data_order import OrderLog
-from training.data.data_schedule import new_data_order, resume_data_order, steps_within_cap
+from training.data.data_schedule import new_data_order, resume_data_order
 from training.data.dataset import TokenDataset
 from training.data.loader import TokenLoader
 
@@ -85,8 +85,6 @@ def dataset(
         data.pack_best_fit()
     if masked:
         log = log.with_masked(0, sorted(masked))
-    if steps is None and cap is not None and math.isfinite(cap):
-        steps = steps_within_cap(data, log, cap)
     group = torch.distributed.is_available() and torch.distributed.is_initialized()
     return TokenLoader(
         data,
@@ -98,6 +96,7 @@ def dataset(
         prefetch=prefetch,
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
         transform=transform,
+        max_epochs=cap if steps is None and cap is not None and math.isfinite(cap) else None,
         reschedule=partial(_reschedule, manifest, config, seed, global_batch, last, packing),
     )
 

@@ -323,7 +323,10 @@ class Driver:
             f"a worker died {attempts.deaths} times under task {phase.ids[i]}: searching for the record that kills it"
         )
         found = find_fatal_record(
-            lambda part: self.wait_for(phase.function, shared, part), phase.specs[i], phase.name, MAX_NODE_DEATHS
+            lambda part: self.wait_for(phase.function, shared, part, phase.resources),
+            phase.specs[i],
+            phase.name,
+            MAX_NODE_DEATHS,
         )
         attempts.fatal += len(found)
         if attempts.fatal > MAX_RECORDS:
@@ -336,15 +339,16 @@ class Driver:
         attempts.deaths = attempts.out_of_memory = 0
         return 0.0
 
-    def wait_for(self, function: Function, shared: Any, spec: Any) -> Outcome:
+    def wait_for(self, function: Function, shared: Any, spec: Any, resources: Resources = ORDINARY) -> Outcome:
         """Runs a call that commits nothing and is no task of the run."""
-        handle = self.executor.submit(self._checked(function), shared, spec, None, TASK_MEMORY * MEMORY_GROWTH)
+        memory = max(resources.memory_bytes or 0, TASK_MEMORY * MEMORY_GROWTH)
+        handle = self.executor.submit(self._checked(function), shared, spec, None, memory)
         while True:
             for _, outcome in self.executor.wait([handle], 10.0):
                 if not isinstance(outcome.error, WorkerDiffers):
                     return outcome
                 self._leave_out_node(outcome.error)
-                handle = self.executor.submit(self._checked(function), shared, spec, None, TASK_MEMORY * MEMORY_GROWTH)
+                handle = self.executor.submit(self._checked(function), shared, spec, None, memory)
 
     def _leave_out_node(self, error: WorkerDiffers) -> None:
         """No task goes to this machine from now on. Raises RunFailed if there is no other."""

@@ -30,7 +30,7 @@ class EventLog:
         self._storage = storage
         self._file = jsonl_log.Appender(storage.full(FILE)) if storage.local else None
         self._lines: list[bytes] = []  # that no object has yet
-        self._number = 0 if storage.local else 1 + max((n for n, _ in _objects(storage)), default=-1)
+        self._number: int | None = None  # of the next object, once the store has said which there are
         self._began, self._written = time.monotonic(), -MAX_SECONDS
 
     def add(self, event: str, **more: Any) -> None:
@@ -51,6 +51,8 @@ class EventLog:
             return
         self._written = clock
         try:
+            if self._number is None:
+                self._number = 1 + max((n for n, _ in _objects(self._storage)), default=-1)
             self._storage.write_bytes(f"log/events-{self._number:06d}.jsonl", b"".join(self._lines))
         except Exception as error:
             if not may_pass(error):

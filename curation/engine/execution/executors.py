@@ -216,8 +216,11 @@ class Ray:
         return f"no machine of the cluster has {resources} for a task; waiting until one joins"
 
     def _fitting(self, resources: Resources) -> int:
-        found = [n["Resources"] for n in self._nodes()]
-        return sum(resources.tasks_on(r.get("CPU", 0), r.get("memory", 0), r.get("GPU", 0)) for r in found)
+        return sum(self._tasks_on(n["Resources"], resources) for n in self._nodes())
+
+    def _tasks_on(self, node: Mapping[str, float], resources: Resources | None = None) -> int:
+        needs = resources or self._needs
+        return needs.tasks_on(node.get("CPU", 0), node.get("memory", 0), node.get("GPU", 0))
 
     def _largest_node(self) -> str:
         found = [n["Resources"] for n in self._nodes()]
@@ -229,7 +232,8 @@ class Ray:
         if now - self._asked > 5 or not self._slots:
             nodes = self._nodes()
             self._slots = max(1, self._fitting(self._needs))
-            self._largest = int(max((n["Resources"].get("memory", 0) for n in nodes), default=0))
+            fitting = [r for r in (n["Resources"] for n in nodes) if self._tasks_on(r)]
+            self._largest = int(max((r.get("memory", 0) for r in fitting), default=0))
             self._asked = now
         return self._slots
 
@@ -268,7 +272,7 @@ class Ray:
 
     def wait(self, handles: Sequence[Any], seconds: float) -> list[tuple[Any, Outcome]]:
         if self._actors is not None:
-            return [(call, self._outcome(ref)) for call, ref in self._actors.wait(seconds)]
+            return [(call, self._outcome(ref)) for call, ref in self._actors.wait(handles, seconds)]
         ready, _ = self._ray.wait(list(handles), num_returns=1, timeout=seconds)
         if ready:  # take the others that are ready too
             ready, _ = self._ray.wait(list(handles), num_returns=len(handles), timeout=0)

@@ -8,7 +8,8 @@ which Ray shows as demand (`ray status`), and an autoscaler adds machines for th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,7 @@ class ActorPool:
         self._actors: list[_Actor] = []
         self._queued: list[Call] = []
         self._left_out: set[str] = set()
+        self._ended: dict[Call, Any] = {}  # calls that nobody has asked for since
         self._lost: dict[Any, str | None] = {}  # what calls would have given, and the nodes of their actors
 
     def submit(self, options: Mapping[str, Any], *arguments: Any) -> Call:
@@ -48,23 +50,36 @@ class ActorPool:
         self._dispatch()
         return call
 
-    def wait(self, seconds: float) -> list[tuple[Call, Any]]:
-        """The calls that ended, and what `ray.get` takes for the outcome; waits at most `seconds` for the first."""
+    def wait(self, calls: Sequence[Call], seconds: float) -> list[tuple[Call, Any]]:
+        """Those of `calls` that ended, and what `ray.get` takes for the outcome; waits at most `seconds` for the first.
+        Others that end meanwhile are kept for whoever asks for them."""
+        until = time.monotonic() + seconds
+        while not any(call in self._ended for call in calls):
+            self._ended |= self._collect(max(0.0, until - time.monotonic()))
+            if time.monotonic() >= until:
+                break
+        return [(call, self._ended.pop(call)) for call in calls if call in self._ended]
+
+    def _collect(self, seconds: float) -> dict[Call, Any]:
+        """The calls that ended since the last time; waits at most `seconds` for the first."""
         asked = {a.running if a.call is not None else a.ready: a for a in self._actors if a.call or a.node is None}
+        if not asked:
+            time.sleep(min(seconds, 0.1))
+            return {}
         ready, _ = self._ray.wait(list(asked), num_returns=1, timeout=seconds)
         if ready:
             ready, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=0)
-        ended = []
+        ended: dict[Call, Any] = {}
         for ref in ready:
             actor = asked[ref]
             error = self._error(ref)
             if actor.call is not None:
-                ended.append((actor.call, ref))
+                ended[actor.call] = ref
                 actor.call = actor.running = None
             elif error is None:
                 actor.node = self._ray.get(ref)
             else:  # it ended before it ran anything: its machine is gone, or has no environment for it
-                ended += self._give_up_one(ref)
+                ended |= self._give_up_one(ref)
             if error is not None:
                 self._lost[ref] = actor.node
                 self._end(actor)
@@ -84,9 +99,9 @@ class ActorPool:
             return found
         return None
 
-    def _give_up_one(self, ref: Any) -> list[tuple[Call, Any]]:
+    def _give_up_one(self, ref: Any) -> dict[Call, Any]:
         """The driver counts how often a call meets a dying machine; a call that no actor took has one too."""
-        return [(self._queued.pop(0), ref)] if self._queued else []
+        return {self._queued.pop(0): ref} if self._queued else {}
 
     def _dispatch(self) -> None:
         """Gives queued calls to idle actors; starts actors for those that are left."""
@@ -98,6 +113,8 @@ class ActorPool:
                 fit.call, fit.running = call, fit.handle.execute.remote(*call.arguments)
             elif idle:  # after a death for lack of memory: a smaller actor makes room for a larger one
                 self._end(idle[0])
+        for actor in [a for a in self._actors if a.node is None][len(self._queued) :]:
+            self._end(actor)  # nothing is left for it: no machine need start for it
         waiting = [a.options["memory"] for a in self._actors if a.node is None]
         for call in self._queued:
             if call.options["memory"] in waiting:

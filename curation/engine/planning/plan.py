@@ -83,7 +83,7 @@ class Segment:
 
     @property
     def name(self) -> str:
-        steps = [op.step.name if op.kind != "rules" else f"{op.step.name} rules" for op in self.shown_ops]
+        steps = [op.step.name if op.kind != "rules" else f"{op.step.name} rules" for op in self.shown_ops or self.ops]
         return ", ".join(["read", *steps] if self.index == 0 else steps) or "nothing"
 
 
@@ -257,10 +257,15 @@ def _segments(plan: Plan, base: str) -> list[Segment]:
         if isinstance(step, GlobalStep):
             features = step.features()
             if features is not None:
+                if needs not in (None, entry.resources):
+                    close()
+                needs = entry.resources
                 own = fingerprints.step_fingerprint(features)
                 after = tuple(sorted(text_depends_on))
                 ops.append(PlannedOp("features", features, position, (), storage.fingerprint([own, text]), after))
             close(then=step)
+            if entry.resources != ORDINARY:  # its last stage may run in the phase that joins its signals
+                needs = entry.resources
             print_ = storage.fingerprint([plan.step_fingerprints[step.name], plan.pipeline.seed])
             kind, depends_on[step.name] = "join", {step.name}
             if step.rewrites:  # its signals also depend on the text before it

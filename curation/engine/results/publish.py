@@ -10,10 +10,12 @@ no rename: there each result has a folder of its own, and one small object names
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from curation.core import published_tree
+from curation.core.errors import DamagedFile, UserError
 from curation.storage import Storage, Written, digest, fingerprint
 
 RESULT, DECIDED = "result", "decided"
@@ -43,16 +45,43 @@ def publish(store: Storage, made: ResultFiles, tree: str = RESULT) -> list[Writt
 def _publish_local(store: Storage, made: ResultFiles, tree: str) -> list[Written]:
     fresh, old = f"{tree}.new", f"{tree}.old"
     store.remove(fresh)
-    if store.exists(published_tree.pointer(tree)):  # of a run that was copied from an object store
-        store.remove(published_tree.pointer(tree))
+    copied = _pointed(store, tree) is not None  # of a run that was copied from an object store
     written = _fill(store, made, fresh)
     store.sync(fresh)
     store.remove(old)
+    if copied:
+        store.remove(published_tree.pointer(tree))
     if store.exists(tree):
         store.rename(tree, old)
     store.rename(fresh, tree)
     store.remove(old)
+    for directory in _trees(store, tree) if copied else ():
+        store.remove(directory)
     return [Written(w.path.replace(fresh, tree, 1), w.size, w.sha256) for w in written]
+
+
+def _pointed(store: Storage, tree: str) -> str | None:
+    """The directory that a pointer names; None where there is none, or a file of somebody's that has its name."""
+    try:
+        return published_tree.decode(store.read_bytes(published_tree.pointer(tree)), published_tree.pointer(tree))
+    except (FileNotFoundError, DamagedFile):
+        return None
+
+
+def _trees(store: Storage, tree: str) -> list[str]:
+    """The directories of a tree on an object store: of the newest, of the one before, and of what was not finished."""
+    found = {"/".join(path.split("/")[:2]) for path in store.walk(published_tree.FOLDER)}
+    return sorted(path for path in found if path.startswith(f"{published_tree.FOLDER}/{tree}-"))
+
+
+def _check_whole(store: Storage, directory: str, written: Sequence[Written]) -> None:
+    """Raises UserError where files that were just written are gone. A driver whose lock was taken for dead may still
+    be at work, and what it publishes removes trees that are neither its own nor the one before."""
+    if missing := {w.path for w in written} - set(store.walk(directory)):
+        raise UserError(
+            f"{store.root}: {len(missing)} files of the result are gone while it is published, first {min(missing)}: "
+            "another driver works in this directory. Stop it and run again."
+        )
 
 
 def _publish_remote(store: Storage, made: ResultFiles, tree: str) -> list[Written]:
@@ -64,15 +93,29 @@ def _publish_remote(store: Storage, made: ResultFiles, tree: str) -> list[Writte
     written = _fill(store, made, directory)
     for stale in sorted(set(store.walk(directory)) - {w.path for w in written}):
         store.remove(stale)
+    _check_whole(store, directory, written)
     if before == store.full("") + f"/{tree}":  # of a version that wrote over files in place
         store.remove(tree)
     store.write_bytes(published_tree.pointer(tree), published_tree.encode(directory))
     store.forget_trees()
     # The tree before stays for those who read it; it goes when the next result is published
-    for path in {"/".join(p.split("/")[:2]) for p in store.walk(published_tree.FOLDER)}:
-        if path.startswith(f"{published_tree.FOLDER}/{tree}-") and path != directory and store.full(path) != before:
-            store.remove(path)
+    if _pointed(store, tree) == directory:
+        for path in _trees(store, tree):
+            if path != directory and store.full(path) != before:
+                store.remove(path)
+    _check_whole(store, directory, written)
     return [Written(w.path.replace(directory, tree, 1), w.size, w.sha256) for w in written]
+
+
+def remove_older_texts(store: Storage) -> None:
+    """On an object store, removes what the results before the newest have besides shards: texts and ledgers, which
+    documents were deleted from. Trainings that began with their shards go on."""
+    newest = _pointed(store, RESULT)
+    for directory in _trees(store, RESULT) if newest is not None else ():
+        if directory != newest:
+            for path in store.walk(directory):
+                if not path.startswith(f"{directory}/shards/"):
+                    store.remove(path)
 
 
 def remove_tree(store: Storage, tree: str) -> None:

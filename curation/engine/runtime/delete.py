@@ -20,7 +20,7 @@ from curation.config.stored_pipeline import read_stored_pipeline
 from curation.core.errors import UserError
 from curation.engine.execution.executors import Executor
 from curation.engine.execution.progress import Progress
-from curation.engine.results import erase_tokens, explain, generations
+from curation.engine.results import erase_tokens, explain, generations, publish
 from curation.engine.runtime import lock
 from curation.engine.runtime.run import RunResult, curate
 from curation.engine.runtime.run_record import load_run
@@ -67,10 +67,12 @@ def delete_documents(
         entry |= {"by": "delete"} | ({"reason": reason} if reason else {})
     if entries:
         with lock.hold(store):
+            store.forget_trees()
             generations.begin_generation(store, pipeline, entries)
     if tombstone:
         ids = [i for answer in found for i in (answer["doc_id"], *answer.get("others", []))]
         with lock.hold(store):
+            store.forget_trees()
             tokens = erase_tokens.erase_tokens(store, ids)
         return Deletion(entries, generations.current_generation(store), None, tokens)
     ran = curate(
@@ -78,4 +80,7 @@ def delete_documents(
         sample=made.get("sample"), allow_missing=bool(made.get("unread")),
         allow_unreadable=True, progress=progress,
     )  # fmt: skip
-    return Deletion(entries, generations.current_generation(Storage(run_dir)), ran)
+    store.forget_trees()
+    with lock.hold(store):
+        publish.remove_older_texts(store)
+    return Deletion(entries, generations.current_generation(store), ran)

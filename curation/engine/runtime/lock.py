@@ -2,8 +2,9 @@
 
 In a folder the lock is a file (curation/core/directory_lock.py). On an object store it is an object with the time of
 the last heartbeat: another driver is refused until that is a minute old, unless the holder ran on the same machine and
-is gone. Two drivers that start at the same moment both write it, wait a second, and
-read who was last. Even if both continue nothing breaks: what they commit has the same names and bytes.
+is gone. Two drivers that start at the same moment both write it, wait a second, and read who was last. Where both go
+on all the same, what they commit has the same names and bytes, and publishing ends with an error where files that it
+wrote are gone (results/publish.py).
 """
 
 from __future__ import annotations

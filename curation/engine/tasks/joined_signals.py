@@ -63,8 +63,12 @@ def from_files(
 
 def from_last_stage(
     stage: Stage, expressions: Mapping[str, str], files: Sequence[str], task: int, name: str, kind: pa.StructType,
-    previous: TaskDocuments,
+    previous: TaskDocuments, only: tuple[int, int] | None = None,
 ) -> JoinedSignals:  # fmt: skip
-    """The signals as the last stage, run here, yields them over the documents of the phase before."""
+    """The signals as the last stage, run here, yields them over the documents of the phase before; over rows lo <= row
+    < hi alone where `only` gives them, so that a search for a fatal record does not meet it in the rest of a chunk."""
     documents = previous.numbered(task, expressions)
+    if only is not None:
+        rows = np.arange(previous.state.rows)
+        documents.skip(rows[(rows < only[0]) | (rows >= only[1])])
     return JoinedSignals(stage.run(partition_files.read(previous.storage, files, [task]), documents), task, name, kind)

@@ -129,7 +129,9 @@ class _MapTask:
             return joined_signals.from_files(self.storage, files, task, name, kind)
         assert self.previous is not None
         stage, expressions = self.phase.last_stages[name]
-        return joined_signals.from_last_stage(stage, expressions, files, task, name, kind, self.previous)
+        return joined_signals.from_last_stage(
+            stage, expressions, files, task, name, kind, self.previous, self.spec.probe
+        )
 
     def _state(self, written: Mapping[str, Any]) -> State:
         state = State.of(self.spec.state) if self.spec.state is not None else State(rows=self.input.rows)

@@ -198,3 +198,34 @@ def test_an_error_of_the_thread_reaches_the_loop(corpus: Path) -> None:
     with pytest.raises(ValueError, match="of step 3"):
         next(loader)
     assert [next(loader) for _ in range(3)] == [3, 4, 5], "a second try gives the same item"
+
+
+@pytest.mark.parametrize(("before", "after"), [(16, 4), (4, 16)])
+def test_the_data_end_where_they_end_whatever_the_batch_is_after_a_resume(
+    corpus: Path, before: int, after: int
+) -> None:
+    once = {"max_epochs": 1, "prefetch": 0, "weights": None}
+    (whole,) = ranks(corpus, 1, global_batch=1, **once)
+    (first,) = ranks(corpus, 1, global_batch=before, **once)
+    for _ in range(4):
+        next(first)
+    (second,) = ranks(corpus, 1, global_batch=after, **once)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    read = 4 * before + sum(len(batch.tokens) for batch in second)
+    assert len(whole) - after < read <= len(whole)
+
+
+def test_a_step_whose_sequences_are_others_now_begins_again(corpus: Path) -> None:
+    (loader,) = ranks(corpus, 1, accumulation=2, global_batch=8, prefetch=0)
+    states = [json.loads(json.dumps(loader.state_dict())) for _ in range(4) if next(loader)]
+    (at_begin,) = ranks(corpus, 1, accumulation=2, global_batch=4, prefetch=0)
+    (inside,) = ranks(corpus, 1, accumulation=2, global_batch=4, prefetch=0)
+    at_begin.load_state_dict(states[1])  # after step 0
+    inside.load_state_dict(states[2])  # after one pass of step 1
+    assert (states[1]["taken"], states[2]["taken"]) == (0, 1)
+    assert steps_of([inside], 2) == steps_of([at_begin], 2), "none read twice, none left out"
+
+
+def test_data_without_one_global_batch_are_refused(corpus: Path) -> None:
+    with pytest.raises(UserError, match="max_epochs 1: the data have not one global batch of 100000 sequences"):
+        ranks(corpus, 1, global_batch=100_000, max_epochs=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,48 @@ def test_a_model_on_gpus_is_loaded_once_an_actor_and_never_runs_more_often_than_
     loaded = [pid for (pid,) in _lines(notes / "loaded")]
     assert len(loaded) == len(set(loaded)) <= 3
     assert max(int(running) for running, _, _ in _lines(notes / "seen")) <= 2
+
+
+def test_who_waits_for_a_call_gets_that_call_and_no_other(two_gpus: Any) -> None:
+    """As the search for a fatal record does while tasks of its phase run."""
+    executor = Ray(two_gpus.address)
+    try:
+        assert executor.require(Resources(gpus=1)) is None
+        submit = lambda spec: executor.submit(_echo, executor.share("shared"), spec, None, 1 << 20)  # noqa: E731
+        task, probe = submit(["task", 0.0]), submit(["probe", 0.5])
+        given: list[Any] = []
+        while not given:
+            given = executor.wait([probe], 5.0)
+        assert [(handle, outcome.value) for handle, outcome in given] == [(probe, {"spec": ["probe", 0.5]})]
+        given = executor.wait([task], 5.0)
+        assert [(handle, outcome.value) for handle, outcome in given] == [(task, {"spec": ["task", 0.0]})]
+    finally:
+        executor.close()
+
+
+def _echo(shared: Any, spec: Any) -> dict[str, Any]:
+    time.sleep(spec[1])
+    return {"spec": spec}
+
+
+def test_what_a_global_step_declares_holds_for_all_of_it(tmp_path: Path) -> None:
+    """What it computes of each text beforehand, and what it finds out in the phase that joins it."""
+    tiny.write_input(tmp_path / "in")
+    file, _ = _pipeline(tmp_path, "global", "{gpus: 1}")
+    file.write_text(
+        file.read_text()
+        .replace(f"  - {tmp_path}/steps.py:Words: {{name: again}}", "  - exact_dedup: {name: first}")
+        .replace('    keep: {even: "again.count % 2 = 0"}\n', "")
+        .replace("  - exact_dedup: {}", "  - line_dedup: {}\n    resources: {memory: 4GB}")
+    )
+    segments = make_plan(tiny.load(file)).segments
+    assert [(s.name, str(s.resources)) for s in segments] == [
+        ("read, words", "cpus: 1"),
+        ("model", "cpus: 1, gpus: 1"),
+        ("first-hash", "cpus: 1"),
+        ("first", "cpus: 1"),
+        ("line_dedup", "cpus: 1, memory: 4GB"),
+    ]
 
 
 def test_phases_end_where_resources_differ_and_the_bytes_do_not(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from curation import shards, storage
-from curation.core.errors import DamagedFile
+from curation.core.errors import DamagedFile, UserError
 from curation.engine.results import publish
 from curation.engine.results.publish import ResultFiles
 from curation.storage import Storage
@@ -144,3 +144,44 @@ def test_what_a_stopped_run_decided_goes_at_once(bucket: str) -> None:
     assert publish.newest_tree(store) == publish.DECIDED
     publish.remove_tree(store, publish.DECIDED)
     assert publish.newest_tree(Storage(store.root)) is None and store.walk("published") == []
+
+
+def test_a_file_of_somebodys_named_as_the_pointer_is_stays(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "result.json").write_text('{"accuracy": 0.5}')
+    store = Storage(str(run))
+    assert not store.exists("result/shards/manifest.json")
+    publish.publish(store, _result(store, "v0", 2))
+    assert _read(str(run)) == {"v0"} and (run / "result.json").read_text() == '{"accuracy": 0.5}'
+
+
+def test_what_another_driver_removed_is_not_published(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two drivers, the lock of the first taken for dead: the one that publishes first removes what the other has."""
+    url = f"{bucket}/run"
+    ours, theirs = Storage(url), Storage(url)
+    publish.publish(ours, _result(ours, "v0", 2))
+    fill = publish._fill
+
+    def interrupted(store: Storage, made: ResultFiles, directory: str) -> Any:
+        written = fill(store, made, directory)
+        if store is ours:
+            publish.publish(theirs, _result(theirs, "v2", 2))
+        return written
+
+    monkeypatch.setattr(publish, "_fill", interrupted)
+    with pytest.raises(UserError, match=r"files of the result are gone while it is published.*another driver"):
+        publish.publish(ours, _result(ours, "v1", 3))
+    assert _read(url) == {"v2"}, "the pointer never names a result that is not whole"
+
+
+def test_texts_of_the_result_before_go_and_its_shards_stay(bucket: str) -> None:
+    url = f"{bucket}/run"
+    store = Storage(url)
+    for version in ("v0", "v1"):
+        publish.publish(store, _result(store, version, 2))
+    publish.remove_older_texts(store)
+    assert _read(url) == {"v1"}
+    newest = store.full("result").rpartition("/")[2]
+    left = [path for path in store.walk("published") if newest not in path]
+    assert [path.rpartition("/")[2] for path in left] == ["manifest.json"]
