@@ -205,9 +205,9 @@ class _Writer:
             out.append(re.sub(r"\\([%#&_~{}])", r"\1", inner[0]))
             return inner[1]
         begin = skip_space(source, at)
-        if name in ("textsuperscript", "textsubscript") and (end := group_end(source, begin)):
-            content = source[begin + 1 : min(end, begin + _MAX_SCRIPT)]
-            out.append(_script_sign(name, "".join(out[-8:])[-1:], content, source[end + 1 : end + 2]))
+        if name in ("textsuperscript", "textsubscript") and (close := group_end(source, begin)):
+            content = source[begin + 1 : min(close, begin + _MAX_SCRIPT)]
+            out.append(_script_sign(name, "".join(out[-8:])[-1:], content, source[close + 1 : close + 2]))
             return begin
         if name in siunitx.COMMANDS:
             return self._quantity(name, at)
@@ -225,14 +225,14 @@ class _Writer:
             while name.lower().startswith("cite") and (given := option(source, at)):
                 at = behind[1] if (behind := group(source, given[1])) else given[1]
             return at
-        if name in _SECOND and (end := group_end(source, skip_space(source, at))):
-            return end + 1 if source[end + 1 : end + 2] == "{" else at
+        if name in _SECOND and (close := group_end(source, skip_space(source, at))):
+            return close + 1 if source[close + 1 : close + 2] == "{" else at
         before, after = ("\n\n", "\n\n") if name in _HEADINGS or name == "caption" else ("", "")
         if name in ("footnote", "footnotetext"):
             before, after = " (", ")"
-        if before and (end := group_end(source, skip_space(source, at))):
+        if before and (close := group_end(source, skip_space(source, at))):
             out.append(before)
-            self.closing.append((end, after))
+            self.closing.append((close, after))
             return skip_space(source, at) + 1
         if source[at : at + 1] == " " and not given:
             at += 1  # the space that ends a name

@@ -1,6 +1,6 @@
 r"""The reader of LaTeX: macros expanded, every \input in its place, each file of a submission accounted for.
 
-Covers: macros.py, plain_latex.py, submission.py
+Covers: macros.py, plain_latex.py
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from curation.sources.latex.macros import BUILT_IN, Definitions, expand
 from curation.sources.latex.plain_latex import to_text
 from curation.step import InputSplit, RecordError, UnreadableFile
 
+BEGIN, END = r"\documentclass{a}\begin{document}", r"\end{document}"
 MAIN = r"""\documentclass{article} % \input{never}
 \newcommand{\mill}[2][grain]{\mathrm{grind}_{#1}(#2)}
 \input{macros}
@@ -188,29 +189,16 @@ def test_hostile_sources_end(name: str) -> None:
     to_text(expand(HOSTILE[name], definitions), definitions)
 
 
-BEGIN, END = r"\documentclass{a}\begin{document}", r"\end{document}"
-HOSTILE_FILES = {
-    "input": r"\input{" + " " * 20_000, "inputs": r"\input{" * 25_000, "spaces": r"\input   " * 25_000,
-    "packages": r"\usepackage[" * 25_000, "titles": r"\title[" * 25_000, "braces of titles": r"\title{{" * 25_000,
-    "code": r"%\begin{verbatim}" + "\n" + r"\begin{verbatim}" * 40_000, "addresses": r"\url{%" * 25_000,
-    "options": "%\n" + r"\lstinline[" * 25_000, "delimiters": r"\verb|%" * 25_000 + r"\verb!%" + "a" * 200_000,
-    "comments": "%" * 300_000, "lines of comments": "  % x\n" * 25_000, "names": "\\" + "a" * 300_000 + "%",
-    "imports": r"\import{a}" * 25_000, "begin": r"\begin  " * 25_000,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", HOSTILE_FILES)
-def test_hostile_files_end(name: str) -> None:
-    files = {"main.tex": (HOSTILE_FILES[name] + "\n" + BEGIN + HOSTILE_FILES[name] + END).encode()}
-    assert submission.main_file(files) == "main.tex"
-    submission.read_document(files, "main.tex")
-
-
 def test_braces_are_looked_for_once_in_each_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where macros in macros come between two looks at a text."""
     scanned: list[int] = []
     closing = macros._closing_places
-    monkeypatch.setattr(macros, "_closing_places", lambda text: scanned.append(len(text)) or closing(text))
+
+    def counted(text: str) -> dict[int, int]:
+        scanned.append(len(text))
+        return closing(text)
+
+    monkeypatch.setattr(macros, "_closing_places", counted)
     depth, times = 40, 100
     names = [f"m{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(depth + 1)]
     chain = "".join(rf"\newcommand{{\{a}}}[1]{{\{b}{{#1}}}}" for a, b in itertools.pairwise(names))
@@ -218,38 +206,6 @@ def test_braces_are_looked_for_once_in_each_text(monkeypatch: pytest.MonkeyPatch
     expanded = expand(source, Definitions({}, {}))
     assert expanded == rf"\{names[-1]}{{x}}" * times
     assert sum(scanned) <= len(source) + depth * times * len(rf"\{names[0]}{{x}}")
-
-
-COMMENTS = {
-    "lines with indent": ("\n  % TODO\n  % this leaks\n%\n\t%x\nA", "\n  A"),
-    "a commented end": ("A\n  %\n  % \\end{document} \\input{x}\n% \\section{y}\nB", "A\n  B"),
-    "a paragraph ends": ("Foo.% c\n\nNew % d\n  \t\nE", "Foo.\n\nNew \n  \t\nE"),
-    "a line goes on": ("a%\n  b\\%c \\\\% d\ne", "ab\\%c \\\\e"),
-    "a name ends with its line": ("\\alpha%\n x \\alpha%\n{y} \\bfseries% z", "\\alpha x \\alpha{y} \\bfseries"),
-    "addresses": (r"\url{http://a.org/x%20y} \href{a{b}%c}{d} \url|a%b| \href{x}{y} e % f", None),
-    "code in a line": (r"\verb|a%b| \verb*!%! \lstinline[language=C]|%d| \lstinline{%d} \mintinline{c}{%d} % f", None),
-    "code": ("".join(f"\\begin{{{n}}}\n % a\n\n% b\n\\end{{{n}}}\n" for n in ("verbatim", "verbatim*", "lstlisting",
-        "minted", "Verbatim", "alltt")) + "% f", None),
-    "code that does not end": ("\\begin{verbatim}% a\n\\verb|b% c\n| \\url{d% }",
-        "\\begin{verbatim}\\verb|b| \\url{d% }"),
-    "addresses that do not end": ("\\url{a% b\n\\href{c% d\n}", "\\url{a\\href{c}"),
-    "code in a comment": ("% \\begin{verbatim} \\verb|\na % b\n", "a "),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", COMMENTS)
-def test_comments_and_percent_signs(name: str) -> None:
-    source, text = COMMENTS[name]
-    wanted = re.sub(r"% f\Z", "", source) if text is None else text
-    assert submission._without_comments(source) == wanted
-
-
-def test_what_is_commented_stays_out(tmp_path: Path) -> None:
-    body = "A\n  % x\n  % \\end{document}\n  % \\input{other}\n  % \\section{S}\nB\n"
-    files = {"main.tex": BEGIN + body + END, "other.tex": f"% {BEGIN}\n C"}
-    (tmp_path / "x.tar").write_bytes(tar(files))
-    rows = read(tmp_path, "x.tar")
-    assert verdicts(rows) == ["kept", "record_type"] and rows[0]["text"] == "A B"
 
 
 @pytest.mark.parametrize("source", [r"\def\a{\a\a}\a", r"\def\a#1{\a{#1#1}}\a x", r"\def\a{\b}\def\b{\a}\a"])
