@@ -11,12 +11,12 @@ from curation.sources.latex import submission
 from tests.curation.sources.latex.test_latex import BEGIN, END, read, tar, verdicts
 
 HOSTILE_FILES = {
-    "input": r"\input{" + " " * 20_000, "inputs": r"\input{" * 25_000, "spaces": r"\input   " * 25_000,
-    "packages": r"\usepackage[" * 25_000, "titles": r"\title[" * 25_000, "braces of titles": r"\title{{" * 25_000,
-    "code": r"%\begin{verbatim}" + "\n" + r"\begin{verbatim}" * 40_000, "addresses": r"\url{%" * 25_000,
-    "options": "%\n" + r"\lstinline[" * 25_000, "delimiters": r"\verb|%" * 25_000 + r"\verb!%" + "a" * 200_000,
-    "comments": "%" * 300_000, "lines of comments": "  % x\n" * 25_000, "names": "\\" + "a" * 300_000 + "%",
-    "imports": r"\import{a}" * 25_000, "begin": r"\begin  " * 25_000,
+    "input": r"\input{" + " " * 5_000, "inputs": r"\input{" * 8_000, "spaces": r"\input   " * 8_000,
+    "packages": r"\usepackage[" * 8_000, "titles": r"\title[" * 8_000, "braces of titles": r"\title{{" * 8_000,
+    "code": r"%\begin{verbatim}" + "\n" + r"\begin{verbatim}" * 15_000, "addresses": r"\url{%" * 8_000,
+    "options": "%\n" + r"\lstinline[" * 8_000, "delimiters": r"\verb|%" * 8_000 + r"\verb!%" + "a" * 200_000,
+    "comments": "%" * 100_000, "lines of comments": "  % x\n" * 8_000, "names": "\\" + "a" * 100_000 + "%",
+    "imports": r"\import{a}" * 8_000, "begin": r"\begin  " * 8_000,
 }  # fmt: skip
 
 
