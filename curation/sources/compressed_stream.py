@@ -46,14 +46,16 @@ class CompressedStream:
     """Reads decompressed bytes from `start` (a member's first byte) up to `stop` of a seekable binary file.
 
     `position` counts decompressed bytes from `base`. `seek` can return to any position since the last
-    `discard_consumed`.
+    `discard_consumed`. `expanded`: bytes that earlier streams of a compressed file gave, which its limit counts too.
     """
 
-    def __init__(self, file: IO[bytes], *, start: int = 0, stop: int | None = None, base: int = 0) -> None:
+    def __init__(
+        self, file: IO[bytes], *, start: int = 0, stop: int | None = None, base: int = 0, expanded: int = 0
+    ) -> None:
         self._file = file
         size = file.seek(0, 2)
         self.stop = size if stop is None else stop
-        self._max_position = limits.max_expanded(size)
+        self._max_position = limits.max_expanded(size) - expanded
         file.seek(0)
         self._codec = decoders.open_codec(file)
         self._buffer = bytearray()
@@ -75,6 +77,11 @@ class CompressedStream:
     @property
     def position(self) -> int:
         return self._base + self._cursor
+
+    @property
+    def decompressed(self) -> int:
+        """The position up to which bytes have been decompressed."""
+        return self._base + len(self._buffer)
 
     @property
     def stored_position(self) -> int:
@@ -220,7 +227,7 @@ class CompressedStream:
         """After damage: continues at the next member whose first bytes are `plausible`. Returns its file offset, or
         None where there is no such member. Bytes in between are lost; positions continue as if they did not exist."""
         assert self._damage is not None
-        if self._codec is None or not self._codec.magic or self._base + len(self._buffer) >= self._max_position:
+        if self._codec is None or not self._codec.magic or self.decompressed >= self._max_position:
             return None
         for at in self._occurrences(self._codec.magic, self._damage.offset + 1):
             if plausible(self._decompress_prefix(at)):
@@ -323,7 +330,7 @@ class CompressedStream:
             out = codec.decode(self._decoder, given)
         except codec.errors as error:
             self._buffer += self._recover_broken_member()
-            return self._end_stream(f"{codec.name}: {error}", truncated=False)
+            return not self._expands_too_far() and self._end_stream(f"{codec.name}: {error}", truncated=False)
         self._buffer += out
         self._member_bytes_out += len(out)
         eof = self._decoder.eof
@@ -334,9 +341,12 @@ class CompressedStream:
         self._pending = not eof and codec.has_more(self._decoder, out)
         if eof:
             self._decoder = None
-        if self._base + len(self._buffer) > self._max_position:
+        return not self._expands_too_far()
+
+    def _expands_too_far(self) -> bool:
+        if self.decompressed > self._max_position:
             self.ended, self._damage = True, Damage(limits.EXPANDS_TOO_FAR, self._file_position, truncated=False)
-        return not self.ended
+        return self.ended
 
     def _recover_broken_member(self) -> bytes:
         """What can still be decompressed of a broken member beyond what was. A decoder that fails does not return what

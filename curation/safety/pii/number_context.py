@@ -28,7 +28,7 @@ _INTS = nb.int64[::1]
 
 # The word before a number (a number sign or `no.` between them) that says what it is.
 _NUMBER_OF = """isbn issn eissn doi pmid pmc pmcid arxiv oclc lccn ean upc asin rfc cve oid bug ticket issue order
-    invoice item serial part patent pat build revision rev commit version ver v release section sec chapter chap figure
+    invoice item serial part patent pat build commit section sec chapter chap figure
     fig table tab page pages pp p vol volume clause appendix paragraph article art line lines row rows record records
     note example step test tests size bytes byte length offset address_ id ids uid gid pid oids xid hash key seed value
     values code port seq sequence timestamp time epoch date year years total count sum zip postcode postal siret siren
@@ -40,14 +40,17 @@ _NETWORK = """ip ips ipv address addresses addr host hosts server servers dns na
     client ping from via subnet network proxy inet peer peers node login connect connected trace
     traceroute visit user src dst source destination allow deny ban"""
 _EITHER = "at on to and or by with for not is was are be use uses using"  # "ping or 8.8.8.8", "from 3.6.23 to 3.6.23.1"
+_VERSION = "version ver v release revision rev"  # a number of something, as are the first ones
+_COMPARED = "versions releases relative compared upgrade upgraded upgrading downgrade downgraded prior"  # to 3.6.23.1
 
 
 @functools.cache
 def word_hashes() -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Rows (hash, kind) of the words above: 1 number of, 2 telephone, 3 number, 4 network, 5 either; sorted by hash."""
+    """Rows (hash, kind) of the words above: 1 number of, 2 telephone, 3 number, 4 network, 5 either, 6 version,
+    7 compared; sorted by hash."""
     rows = [
         (_hash_word(word), kind)
-        for kind, words in enumerate((_NUMBER_OF, _TELEPHONE, _NUMBER, _NETWORK, _EITHER), 1)
+        for kind, words in enumerate((_NUMBER_OF, _TELEPHONE, _NUMBER, _NETWORK, _EITHER, _VERSION, _COMPARED), 1)
         for word in words.split()
     ]
     return np.array(sorted(rows), np.int64)
@@ -172,7 +175,7 @@ def _is_nobodys_phone(data, first, end, lo, hi, words, sizes, separators):  # ty
     n = _groups(data, lo, hi, sizes, separators)
     if n < 0:
         return False
-    if kind == 1 or n > 5:
+    if kind == 1 or kind == 6 or n > 5:
         return True
     digit = lo
     while not 48 <= data[digit] <= 57:
@@ -220,6 +223,36 @@ def _is_nobodys_phone(data, first, end, lo, hi, words, sizes, separators):  # ty
     )
     usual = usual or (n == 5 and a == 1 and b == 3 and c == 3 and d == 2) or (n == 2 and a == 6 and b == 4)
     return not usual or (table and not others)
+
+
+@kernel(nb.boolean(BYTES, nb.int64, nb.int64, nb.int64, nb.int64[:, ::1]))
+def _is_version_before(data, first, at, major, words):  # type: ignore[no-untyped-def]
+    """Whether a version or a word such as `version` or `relative` ends before `at`, for a number that begins with
+    `major`: from 4.7.22 to 4.7.22.1, relative to 4.7.22.1.
+
+    A version has two or three parts, the first at most one away: four may be an address, 24.11.10 at 8.8.8.8 is a date.
+    """
+    i = at
+    while i > first and (data[i - 1] == 32 or data[i - 1] == 9 or data[i - 1] == 0xA0 or data[i - 1] == 0xC2):
+        i -= 1
+    if i == at or i <= first:
+        return False
+    if not 48 <= data[i - 1] <= 57:
+        kind, _, _ = _word_before(data, first, i, words)
+        return kind == 6 or kind == 7
+    begin = i
+    dots = 0
+    while begin > first and i - begin < 16 and (48 <= data[begin - 1] <= 57 or data[begin - 1] == 46):
+        begin -= 1
+        dots += data[begin] == 46
+    value: Any = 0
+    k = begin
+    while 48 <= data[k] <= 57 and value < 1000:
+        value = value * 10 + (np.int64(data[k]) - 48)
+        k += 1
+    before = data[begin - 1] if begin > first else np.uint8(32)
+    apart = before == 32 or before == 9 or before == 10 or before == 40 or (before | 32) == 118 or before >= 0x80
+    return apart and k > begin and (dots == 1 or dots == 2) and abs(value - major) <= 1
 
 
 @kernel(nb.boolean(BYTES, nb.int64, nb.int64, nb.int64, nb.int64, nb.int64[:, ::1]))
@@ -275,13 +308,14 @@ def _is_nobodys_ip(data, first, end, lo, hi, words):  # type: ignore[no-untyped-
         while i < end and (data[i] == 32 or data[i] == 9 or data[i] == 46 or data[i] == 41):
             i += 1
         return small and (i > hi and i < end and data[i] != 10 and not 48 <= data[i] <= 57)
-    kind, _, word = _word_before(data, first, lo, words)
-    if kind == 1:
+    kind, start, word = _word_before(data, first, lo, words)
+    if kind == 1 or kind == 6:
         return True
     if kind == 4 or kind == 2:
         return False
     if kind == 5:
-        return small and a <= 30  # one in a thousand addresses is so low in all parts; most versions are
+        # "Connect to 8.8.8.8" has such parts too: what the word joins has to be a version
+        return small and a <= 30 and _is_version_before(data, first, start, a, words)
     # a version after the name of its product or a date: lib3 12.7.45.67, 2011-06-28 (3.7.7.1), Abschnitt 6.3.4.2
     before = data[lo - 1]
     if before == 46:
@@ -302,7 +336,7 @@ def _is_nobodys_ip(data, first, end, lo, hi, words):  # type: ignore[no-untyped-
 def _is_nobodys_card(data, first, end, lo, hi, words, sizes, separators):  # type: ignore[no-untyped-def]
     kind, _, _ = _word_before(data, first, lo, words)
     n = _groups(data, lo, hi, sizes, separators)
-    if kind == 1:
+    if kind == 1 or kind == 6:
         return True
     if n < 1:
         return False
@@ -360,6 +394,7 @@ def find_nobodys(data, offsets, text, kinds, starts, ends, words, nobodys):  # t
                 elif kind == _CARD:
                     said = _is_nobodys_card(data, first, end, lo, hi, words, sizes, separators)
                 else:
-                    said = _word_before(data, first, lo, words)[0] == 1
+                    kind_before = _word_before(data, first, lo, words)[0]
+                    said = kind_before == 1 or kind_before == 6
                     said = said or (data[lo + 3] != 45 and _in_a_row(data, first, end, lo, hi))
         nobodys[row] = said

@@ -34,7 +34,7 @@ _PREFIX = re.compile(r"(</?)(?:m|mml|mathml|math|h|html|xhtml):(?=[A-Za-z])")
 _READ_ALOUD = re.compile(r"""(<math\b[^<>]*?)\salttext=(?:"[^"<>]*"|'[^'<>]*')""")
 # What a web page has beside its text is text in a book: notes, heads of chapters.
 _BESIDE = re.compile(r"(</?)(?:aside|header|footer)\b", re.I)
-_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.S)
+_CDATA, _END_CDATA = "<![CDATA[", "]]>"
 
 
 @dataclass
@@ -77,6 +77,7 @@ class EpubReader:
             rows: list[SourceRow] = []  # since the document that chapters go into began
             book: SourceRow | None = None  # the document that chapters go into
             bodies: list[str] = []
+            size = 0  # characters of them
             for number, item in enumerate(archive.package.spine):
                 row = SourceRow(
                     document.doc_id(collection, piece.path, position_key(number)),
@@ -97,10 +98,11 @@ class EpubReader:
                     row.drop = ("unreadable", str(error))
                     rows.append(row)
                     continue
-                if book is None or sum(map(len, bodies)) + len(body) > MAX_PAGE:
+                size += len(body)
+                if book is None or size > MAX_PAGE:
                     _finish(book, bodies, archive)
                     yield from rows
-                    book, bodies, rows = row, [body], [row]
+                    book, bodies, rows, size = row, [body], [row], len(body)
                 else:
                     bodies.append(body)
                     row.drop = ("merged", document.hex_id(book.doc_id))
@@ -129,6 +131,7 @@ def _finish(book: SourceRow | None, bodies: Sequence[str], archive: Archive) -> 
 
 def _body(page: str) -> str:
     """What a chapter shows, as HTML. Raises RecordError."""
+    page = _PREFIX.sub(r"\1", _without_cdata(page))
     begin = _BODY.search(page)
     if begin is None:
         raise RecordError("a chapter without <body>")
@@ -136,11 +139,20 @@ def _body(page: str) -> str:
         return ""
     end = page.rfind("</body", begin.end())
     body = page[begin.end() : end if end >= 0 else len(page)]
-    if "<![CDATA[" in body:
-        body = _CDATA.sub(lambda m: html.escape(m[1]), body)
-    if ":" in body:
-        body = _PREFIX.sub(r"\1", body)
     if "alttext" in body:
         body = _READ_ALOUD.sub(r"\1", body)
     body = _BESIDE.sub(r"\1div", body)
     return _EMPTY_ELEMENT.sub(r"<\1\2></\1>", body)
+
+
+def _without_cdata(page: str) -> str:
+    """The page with CDATA sections as escaped text. One that is not closed stays, and so does what follows it."""
+    out: list[str] = []
+    at = 0
+    while (start := page.find(_CDATA, at)) >= 0:
+        end = page.find(_END_CDATA, start)
+        if end < 0:
+            break
+        out += [page[at:start], html.escape(page[start + len(_CDATA) : end])]
+        at = end + len(_END_CDATA)
+    return "".join([*out, page[at:]]) if out else page

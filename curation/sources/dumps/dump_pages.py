@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import IO
 
 from curation.sources.compressed_stream import CompressedStream, MemberStart
+from curation.sources.limits import EXPANDS_TOO_FAR
 from curation.step import InputSplit, UnreadableFile
 
 MAX_PAGE = 1 << 26  # 64 MiB: a longer page becomes a drop; MediaWiki itself refuses texts of more than 2 MiB
@@ -25,7 +26,10 @@ _CUT = "cut off"
 _WINDOW = 1 << 16
 _STREAM = re.compile(rb"BZh[1-9]1AY&SY")  # the header of a bzip2 stream and of its first block
 # Text outside of pages that belongs to the frame of a dump; what else is there was a page once.
-_FRAME = re.compile(r"\s*(?:<\?xml[^<>]*\?>\s*)?(?:</?mediawiki\b[^<>]*>\s*|<siteinfo>.*?</siteinfo>\s*)*\Z", re.S)
+# Atomic: where something else follows many <siteinfo>, no longer one is tried for each.
+_FRAME = re.compile(
+    r"\s*+(?:<\?xml[^<>]*+(?<=\?)>\s*+)?+(?>(?:</?mediawiki\b[^<>]*+>|(?><siteinfo>.*?</siteinfo>))\s*+)*+\Z", re.S
+)
 
 
 @dataclass(frozen=True)
@@ -94,16 +98,22 @@ def find_in_file(file: IO[bytes], pattern: re.Pattern[bytes], start: int, stop: 
 
 def read_pages(file: IO[bytes], piece: InputSplit, code: Encoding) -> Iterator[RawPage]:
     """The pages of a range, and a place with a reason for whatever is no page. Raises UnreadableFile for damage that
-    no further stream follows."""
+    no further stream follows, and for a file that expands too far, whose streams count together."""
+    expanded = 0
     start, stop = piece.start or 0, piece.size if piece.stop is None else piece.stop
     while True:
-        stream = CompressedStream(file, start=start, base=0 if start and _is_stream(file, start) else start)
+        base = 0 if start and _is_stream(file, start) else start
+        stream = CompressedStream(file, start=start, base=base, expanded=expanded)
         yield from _pages(stream, stop, code, leading=start == 0)
         if stream.damage is None or not stream.compressed:
             return
-        damage = stream.damage
-        if damage.offset >= stop:
+        damage, too_far = stream.damage, stream.damage.reason == EXPANDS_TOO_FAR
+        offset = _member(stream).offset if too_far else damage.offset  # a decoder may hold the rest of the file
+        if offset >= stop:
             return  # of the range that it is in
+        if too_far:
+            raise UnreadableFile(piece.path, damage.reason, offset, stop - offset)
+        expanded += stream.decompressed - base
         following = None if damage.truncated else find_in_file(file, _STREAM, damage.offset + 1, piece.size)
         end = piece.size if following is None else following
         if following is None and not damage.truncated:

@@ -13,6 +13,8 @@ UNFINISHED = "\x04"  # begins an item of a list that had its subject there: `* {
 _RUN = re.compile("\x02\x02+")
 _BULLET = re.compile(r"(?:^|\n)[*#:;]+[ \t]*\Z")
 _AROUND = " \t,;:"
+_ENDS = f"{_AROUND}(\n*#"  # what mending looks at before a sign
+_PART = 4096
 
 
 def mend(text: str) -> str:
@@ -20,7 +22,7 @@ def mend(text: str) -> str:
     if REMOVED not in text:
         return text
     first, *rest = _RUN.sub(REMOVED, text).split(REMOVED)
-    out = [first]
+    out = _parts(first)
     for right in rest:
         while len(out) > 1 and not out[-1]:
             out.pop()
@@ -36,5 +38,20 @@ def mend(text: str) -> str:
                 left += UNFINISHED if right[:1] in (",", ";", ":", ".", ")") else ""
             else:
                 left = left.rstrip(" \t")
-        out += [left, right]
+        out.append(left)
+        out += _parts(right)
     return "".join(out)
+
+
+def _parts(text: str) -> list[str]:
+    """The text in parts that end in a word, so that of a long one only the last is copied where its end is mended."""
+    parts = []
+    at = 0
+    while len(text) - at > 2 * _PART:
+        end = at + _PART
+        while end > at and text[end - 1] in _ENDS:
+            end -= 1
+        end = end if end > at else at + _PART
+        parts.append(text[at:end])
+        at = end
+    return [*parts, text[at:]]

@@ -44,8 +44,9 @@ class Table:
         """A single pipe: what stood before it in this cell were attributes."""
         if self.cell is None:
             return
-        before = "".join(self.cell)
+        before = "" if self.line_has_pipe else "".join(self.cell)  # joined once a cell
         if self.line_has_pipe or "\n" in before:
+            self.line_has_pipe = True
             self.cell.append("|")
             return
         self.line_has_pipe = True

@@ -138,23 +138,52 @@ def _date(given: Arguments, first: int = 1) -> str:
 
 
 def _value(given: Arguments) -> str:
-    """A measured value: number, uncertainty, power of ten, unit."""
-    out = _number(given.at(1))
-    if given.at(2):
-        out += f"±{given.at(2)}"
-    if given.at(99, "e"):
-        out += f"×10^{given.at(99, 'e')}"
-    unit = given.at(99, "u", "ul")
+    """A measured value: number, uncertainty or the end of a range, power of ten, unit."""
+    out, second, third = _number(given.at(1)), given.at(2), given.at(3)
+    power = given.at(99, "e")
+    if third and second in _RANGE:
+        out += _RANGE[second] + _number(third)
+    elif third:
+        out += f" +{second.lstrip('+')} −{third.lstrip('-−')}"
+        out = f"({out})" if power else out
+    elif second:
+        out += second if second.startswith("(") else f"±{second.lstrip('±')}"
+    if power:
+        out += f"{'×' if out else ''}10<sup>{power}</sup>"
+    unit, per = given.at(99, "u", "ul"), given.at(99, "up", "upl")
+    unit = f"{unit}/{per}" if per else unit
+    out = f"{given.at(99, 'p', 'pre')}{out}{given.at(99, 's', 'suf')}"
     return (f"{out} {unit}" if unit else out) or REMOVED
+
+
+def _quantity(given: Arguments) -> str:
+    """Number, units and their exponents: {{unité|10|e=3|m|s|-2}}."""
+    first, *units = given.each() or [""]
+    power = given.at(99, "e")
+    out = f"{first}{'×' if first else ''}10<sup>{power}</sup>" if power else first
+    for unit in units:
+        out += f"<sup>{unit}</sup>" if _INTEGER.fullmatch(unit) else f" {unit}"
+    return out or REMOVED
+
+
+def _formula(given: Arguments) -> str:
+    """Atoms with their numbers and the charge: {{chem|SO|4|2-}}."""
+    return "".join(
+        f"<sub>{part}</sub>" if part.isdecimal() else f"<sup>{part}</sup>" if _CHARGE.fullmatch(part) else part
+        for part in given.each()
+    )  # fmt: skip
+
+
+_INTEGER, _CHARGE = re.compile(r"[+\-−]?\d{1,3}"), re.compile(r"\d*[+\-−–]")
 
 
 def _fraction(given: Arguments) -> str:
     parts = given.each()
-    if len(parts) == 1:
-        return f"1/{parts[0]}"
-    if len(parts) == 2:
-        return "/".join(parts)
-    return f"{parts[0]} {parts[1]}/{parts[2]}" if len(parts) > 2 else REMOVED
+    if not parts:
+        return REMOVED
+    whole = parts[0] if len(parts) > 2 else ""
+    above, below = (parts if len(parts) < 3 else parts[1:])[:2] if len(parts) > 1 else ("1", parts[0])
+    return f"{whole}<sup>{above}</sup>/<sub>{below}</sub>"
 
 
 def _quote(given: Arguments) -> str:
@@ -205,13 +234,18 @@ def _joined(between: str) -> Callable[[Arguments], str]:
     return lambda given: between.join(given.each()) or REMOVED
 
 
-def _prefixed(prefix: str) -> Callable[[Arguments], str]:
-    return lambda given: f"{prefix} {' '.join(given.each())}" if given.each() else REMOVED
+def _dated(prefix: str, between: str) -> Callable[[Arguments], str]:
+    """A date, or the first and last: c. 1066 – c. 1087."""
+    return lambda given: f"{prefix} {between.join(given.each())}".rstrip()
 
 
-def _index(sign: str) -> Callable[[Arguments], str]:
-    """A number with its exponent or index: 10^6."""
-    return lambda given: f"{given.at(1)}{sign}{given.at(2)}" if given.at(2) else given.at(1)
+def _tagged(name: str, base: str = "") -> Callable[[Arguments], str]:
+    """An exponent or index, see scripts.py."""
+    return lambda given: f"{base}<{name}>{given.at(1, 'text')}</{name}>" if given.at(1, "text") else REMOVED
+
+
+def _power(given: Arguments) -> str:
+    return f"{given.at(1)}<sup>{given.at(2)}</sup>" if given.at(2) else given.at(1)
 
 
 def _named(names: str, value: str | Callable[[Arguments], str]) -> dict[str, str | Callable[[Arguments], str]]:
@@ -226,10 +260,6 @@ def _currency(sign: str) -> Callable[[Arguments], str]:
     return lambda given: f"{sign}{given.at(1)}" if given.at(1) else sign
 
 
-def _exponent(given: Arguments) -> str:
-    return f"^{given.at(1)}" if given.at(1).lstrip("+-−").isdecimal() else _first(given)
-
-
 def _pronunciation(given: Arguments) -> str:
     sounds = [part for part in given.each() if part not in _PRONUNCIATION_LABELS]
     return f"/{''.join(sounds)}/" if sounds else REMOVED
@@ -241,12 +271,17 @@ _TEMPLATES: dict[str, str | Callable[[Arguments], str]] = {
     # numbers and quantities
     **_named("convert; cvt; konverter; convertir; conversion", _convert),
     **_named("val", _value),
-    **_named("nts; number table sorting; num; nombre; unité; unit", _joined(" ")),
+    **_named("nts; number table sorting; num", _joined(" ")),
+    **_named("nombre; unité; unit", _quantity),
+    **_named("gaps", _joined("")),
     **_named("frac; sfrac; fraction", _fraction),
-    **_named("e; esp", lambda given: f"×10^{given.at(1)}"),
-    **_named("pow; 10^", _index("^")),
-    **_named("sup", _exponent),
-    **_named("chem; chem2; math; mvar; bigmath", _joined("")),
+    **_named("e; esp", _tagged("sup", "×10")),
+    **_named("10^", _tagged("sup", "10")),
+    **_named("pow", _power),
+    **_named("sup", _tagged("sup")),
+    **_named("sub", _tagged("sub")),
+    **_named("chem", _formula),
+    **_named("chem2; math; mvar; bigmath", _joined("")),
     **_named("us$; usd", _currency("US$")),
     **_named("gbp; £", _currency("£")),
     **_named("eur; €", _currency("€")),
@@ -257,9 +292,9 @@ _TEMPLATES: dict[str, str | Callable[[Arguments], str]] = {
         "age; film date; release date; launch date; death date; death date and age; death-date and age; dda; dts; "
         "date table sorting; birth year and age", _date
     ),
-    **_named("circa; c.; ca.", _prefixed("c.")),
-    **_named("floruit; fl.", _prefixed("fl.")),
-    **_named("reign; r.", _prefixed("r.")),
+    **_named("circa; c.; ca.", _dated("c.", " – c. ")),
+    **_named("floruit; fl.", _dated("fl.", "–")),
+    **_named("reign; r.", _dated("r.", "–")),
     **_named("as of", lambda given: f"{'as' if given.at(99, 'lc') else 'As'} of {_date(given)}"),
     # languages
     **_named("lang; langue; idioma; lengua; native name; nativename; script; rtl-lang; langx", _second),
@@ -292,7 +327,7 @@ _TEMPLATES: dict[str, str | Callable[[Arguments], str]] = {
     # what only sets text in another way
     **_named(
         "nowrap; nobr; small; smaller; big; larger; resize; nobold; noitalic; strong; em; sc; smallcaps; small caps; "
-        "sub; vanchor; visible anchor; linktext; key; keypress; kbd; code; mono; var; samp; tt; abbr; tooltip; "
+        "vanchor; visible anchor; linktext; key; keypress; kbd; code; mono; var; samp; tt; abbr; tooltip; "
         "abbrlink; ill; interlanguage link; angbr; not a typo; sic; center; centre; longitem; underline; strike; "
         "dfn; marriage; "
         "flag; flagcountry; flagu; railgauge; track gauge; block indent; center block; red; nastaliq", _first

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from curation.sources.wikitext import extension_tags, plain_lines
+from curation.sources.wikitext import extension_tags, plain_lines, scripts
 from curation.sources.wikitext.mending import REMOVED, mend
 from curation.sources.wikitext.tables import Table
 from curation.sources.wikitext.templates import Arguments, resolve
@@ -46,8 +46,7 @@ _PARAGRAPHS = frozenset(
     ("p", "div", "blockquote", "center", "ul", "ol", "dl", "table", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "poem",
      "caption")
 )  # fmt: skip
-_SCRIPT = re.compile(r"<(?<=([\w)\]])<)(su[pb])(?:\s[^<>]*+)?>([+\-−–]?[\w.,]{1,12})</\2>(?=(\w?))", re.I)
-_ORDINALS = frozenset(("st", "nd", "rd", "th", "er", "e", "o", "a", "º", "ª", "re", "me", "ère", "ème", "nd", "nde"))
+_SCRIPTS = {"sup": (scripts.SUP, scripts.END_SUP), "sub": (scripts.SUB, scripts.END_SUB)}
 _SPACES = re.compile("  +")
 _QUOTES = re.compile(r"'{5}|'{2,3}")
 _INFOBOX = re.compile(
@@ -127,17 +126,16 @@ def _resolve_brackets(source: str, site: Site, page: PlainPage, infobox: bool) -
             if found[1] is not None:
                 top.add(_link([found[1]] if found[2] is None else [found[1], found[2]], site, page))
             else:
-                top = _Frame(0)
-                stack.append(top)
+                top = _open(stack, _Frame(0))
         elif kind == "{":
-            top = _Frame(len(token))
-            stack.append(top)
+            top = _open(stack, _Frame(len(token)))
         elif kind == "}":
             _close_braces(stack, len(token), site, page, infobox)
             top = stack[-1]
         elif kind == "]":
             if top.count != 0 or top.table is not None:
                 if len(stack) < 2 or stack[-2].count != 0 or stack[-2].table is not None or top.table is not None:
+                    top.add(token)  # nothing is open that they close: text, as in a[b[1]]
                     continue
                 _flatten(stack)
                 top = stack[-1]
@@ -165,14 +163,26 @@ def _resolve_brackets(source: str, site: Site, page: PlainPage, infobox: bool) -
     return "".join(stack[0].current)
 
 
+def _open(stack: list[_Frame], frame: _Frame) -> _Frame:
+    """Opens something. Where very much is open, all of it is taken for never closed, so that no text is joined more
+    often than that."""
+    if len(stack) > _MAX_DEPTH:
+        while len(stack) > 1:
+            _flatten(stack)
+    stack.append(frame)
+    return frame
+
+
+_MAX_DEPTH = 100  # MediaWiki's limit ($wgMaxPPExpandDepth)
+
+
 def _line(stack: list[_Frame], token: str) -> _Frame:
     """A line that begins as one of a table does."""
     top = stack[-1]
     mark = token.lstrip(" \t\n:")
     if mark == "{|":
         top.add("\n")
-        stack.append(_Frame(-1, Table()))
-        return stack[-1]
+        return _open(stack, _Frame(-1, Table()))
     if top.table is None and mark == "|}" and len(stack) > 1 and stack[-2].table is not None:
         _flatten(stack)  # something in the last cell is not closed
         top = stack[-1]
@@ -204,9 +214,9 @@ def _close_braces(stack: list[_Frame], count: int, site: Site, page: PlainPage, 
         while depth and stack[depth].count < 2:
             depth -= 1
             if len(stack) - depth > _LOOK_BACK:
-                return
+                depth = 0
         if not depth:
-            return  # nothing is open that they close
+            break  # nothing is open that they close
         while len(stack) - 1 > depth:
             _flatten(stack)
         frame = stack[-1]
@@ -218,7 +228,9 @@ def _close_braces(stack: list[_Frame], count: int, site: Site, page: PlainPage, 
             frame.arguments, frame.current = [], [text]
         else:
             stack.pop()
-            stack[-1].add(text)
+            stack[-1].add("{" * (frame.count - used) + text)
+    if count > 0:
+        stack[-1].add("}" * count)  # {{math|{1, 2}}}: the template's end are the first two
 
 
 _LOOK_BACK = 8  # open links and tables that a template's end may close: more are no slip of an editor
@@ -252,6 +264,8 @@ def _template(arguments: Sequence[str], page: PlainPage, infobox: bool) -> str:
 def _link(parts: Sequence[str], site: Site, page: PlainPage) -> str:
     """The label of a link; nothing for files, categories and pages in other languages."""
     target = parts[0].strip()
+    if "]" in target:  # [[1, 2], [3, 4]]: no page has such a name
+        return f"[[{'|'.join(parts)}]]"
     if ":" in target and not target.startswith(":"):
         before, _, rest = target.partition(":")
         space = before.strip().replace("_", " ").lower()
@@ -278,9 +292,10 @@ def _finish(text: str) -> str:
     if "[" in text:
         text = _EXTERNAL.sub(lambda m: m[1] or REMOVED, text)
     if "<" in text:
-        text = _HTML.sub(_tag, _SCRIPT.sub(_script, text))
+        text = _HTML.sub(_tag, text)
     if "&" in text:
         text = html.unescape(text).replace("\xa0", " ").replace("\xad", "")
+    text = scripts.write(text)
     if "__" in text:
         text = _WORD.sub(lambda m: "" if m[0].isupper() else m[0], text)
     text = mend(text).replace("\t", " ")
@@ -289,16 +304,9 @@ def _finish(text: str) -> str:
 
 def _tag(match: re.Match[str]) -> str:
     name = (match[1] or "br").lower()
+    closing = match[0].startswith("</")
+    if name in _SCRIPTS:
+        return _SCRIPTS[name][closing]
     if name == "li":
-        return "" if match[0].startswith("</") else "\n* "
+        return "" if closing else "\n* "
     return "\n" if name in _LINES else "\n\n" if name in _PARAGRAPHS else ""
-
-
-def _script(match: re.Match[str]) -> str:
-    """Exponents and indices get their sign where the value would change without it: 10<sup>6</sup> is 10^6."""
-    base, content = match[1], match[3]
-    if match[2].lower() == "sub":
-        changes = content[-1].isdigit() and (base.isdigit() or (match[4] or "").isdigit())
-        return f"_{content}" if changes else content
-    changes = content.lower() not in _ORDINALS and (base.isdigit() or content.lstrip("+-−–").isdigit())
-    return f"^{content}" if changes else content

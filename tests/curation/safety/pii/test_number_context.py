@@ -27,6 +27,9 @@ NOBODYS = [
     "updated_at 1699182000",
     "what changed from 4.7.22 to 4.7.22.1",
     "millstones [2:3.14.2.7 (testing, now)]",
+    "little changed between versions 4.7.8 and 4.7.8.1 of it",
+    "slower grinding relative to 4.7.23.1 on some stones",
+    "after 4.7 or 5.0.0.1, upgraded to 4.7.22.3, the latest release is 4.7.22.4",
 ]
 
 
@@ -44,6 +47,14 @@ def test_left_out(text: str) -> None:
         ("seen from 93.184.216.34:8080", "seen from <IP_ADDRESS>:8080"),
         ("http://93.184.216.34/a", "http://<IP_ADDRESS>/a"),
         ("it answers to 93.184.216.34 or 23.4.9.61", "it answers to <IP_ADDRESS> or <IP_ADDRESS>"),
+        ("Connect to 8.8.8.8", "Connect to <IP_ADDRESS>"),
+        ("user at 24.12.9.3 posted", "user at <IP_ADDRESS> posted"),
+        ("ping 8.8.4.4 or 8.8.8.8, not 9.9.9.9", "ping <IP_ADDRESS> or <IP_ADDRESS>, not <IP_ADDRESS>"),
+        ("on 3.11.10 at 24.12.9.3", "on 3.11.10 at <IP_ADDRESS>"),
+        (
+            "2 and 3.4.5.6, 2.5% by 24.12.9.3, page 12 is 8.8.8.8",
+            "2 and <IP_ADDRESS>, 2.5% by <IP_ADDRESS>, page 12 is <IP_ADDRESS>",
+        ),
         ("forward 8080:23.4.9.11:80", "forward 8080:<IP_ADDRESS>:80"),
         ("write to git@mill.org or ann@mill.org: now", "write to <EMAIL_ADDRESS> or <EMAIL_ADDRESS>: now"),
         ("card 4111 1111 1111 1111", "card <CREDIT_CARD>"),

@@ -111,6 +111,26 @@ def test_a_long_book_goes_on_in_another_document(tmp_path: Path, monkeypatch: py
     assert rows[4]["drop"]["value"] == document.hex_id(rows[2]["doc_id"])
 
 
+def test_a_body_with_a_prefix(tmp_path: Path) -> None:
+    page = (
+        '<html:html xmlns:html="http://www.w3.org/1999/xhtml"><html:head/><html:body><html:p>Two</html:p></html:body>'
+    )
+    for prefix in ("html", "h", "xhtml"):
+        named = page.replace("html:", f"{prefix}:") + f"</{prefix}:html>"
+        (tmp_path / "book.epub").write_bytes(archive(FILES | {"a.xhtml": named}))
+        rows = read(tmp_path)
+        assert verdicts(rows) == ["record_type", "kept", "merged", "record_type", "merged"]
+        assert "\n\nTwo\n\n" in extract(rows[1]["text"]).text
+
+
+def test_sections_of_cdata_take_linear_work(tmp_path: Path) -> None:
+    """Of those that are not closed the first ends the search."""
+    opened = "<![CDATA[" * 100_000
+    body = f"<![CDATA[1 < 2]]>, <![CDATA[3 > 2]]> {opened}"
+    (tmp_path / "book.epub").write_bytes(archive(FILES | {"a.xhtml": chapter(body)}))
+    assert f"1 &lt; 2, 3 &gt; 2 {opened}" in read(tmp_path)[1]["text"]
+
+
 def edited(name: str, old: str, new: str) -> Callable[[], bytes]:
     def make() -> bytes:
         assert old in FILES[name]

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import pytest
 
 from curation.core.errors import UserError
+from curation.sources import limits
 from curation.sources.dumps import dump_pages
 from curation.sources.dumps.wikipedia import WikipediaReader
 from curation.step import InputSplit, UnreadableFile
@@ -239,6 +240,41 @@ def test_files_that_are_no_dump_and_pages_that_are_too_long(tmp_path: Path, monk
     (tmp_path / "dump.xml").write_bytes(dump([PAGES[0], page(2, "x" * 300_000), PAGES[4]]))
     rows = read(tmp_path)
     assert verdicts(rows) == ["kept", "unreadable", "kept"] and "longer than" in rows[1]["drop"]["value"]
+
+
+def test_a_dump_that_expands_too_far_is_unread_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its streams count together, whether the first expands too far or each of many damaged ones a little."""
+    monkeypatch.setattr(limits, "MIN_EXPANDED", 1 << 20)
+    far = bz2.compress(b"\n" * (4 << 20))
+    (tmp_path / "a.bz2").write_bytes(data := streams(PAGES) + far * 9 + streams(PAGES))
+    rows, error = until_unread(tmp_path, "a.bz2")
+    assert verdicts(rows) == ["kept", "kept", "record_type", "record_type", "kept", "kept"]
+    assert error.reason == limits.EXPANDS_TOO_FAR and len(streams(PAGES)) <= error.offset < len(streams(PAGES) + far)
+    assert error.offset + error.length == len(data)
+
+    some = bytearray(bz2.compress(page(7, "x" * 800_000).encode()))  # no further than the limit
+    some[-1] ^= 0x55  # its checksum
+    (tmp_path / "b.bz2").write_bytes(data := streams(PAGES) + bytes(some) * 30)
+    assert len(some) + 800_000 < limits.max_expanded(len(data)) < 15 * 800_000
+    rows, error = until_unread(tmp_path, "b.bz2")
+    assert error.reason == limits.EXPANDS_TOO_FAR and 3 <= verdicts(rows).count("unreadable") < 20
+
+
+def until_unread(root: Path, name: str) -> tuple[list[Any], UnreadableFile]:
+    rows: list[Any] = []
+    with pytest.raises(UnreadableFile) as caught:
+        part = InputSplit(name, (root / name).stat().st_size, "")
+        for batch in WikipediaReader().read(part, str(root), collection="c", domain="d", rows=1):
+            rows += batch.to_pylist()
+    return rows, caught.value
+
+
+def test_repeated_tags_and_blanks_take_linear_work(tmp_path: Path) -> None:
+    """Neither would end where each way to match them is tried."""
+    heads = "<siteinfo></siteinfo>" * 200
+    text = "#redirect" + " " * 400_000 + "Mill"
+    (tmp_path / "dump.xml").write_text(HEAD + heads + "prose" + page(1) + page(2, text) + TAIL)
+    assert verdicts(read(tmp_path)) == ["unreadable", "kept", "kept"]
 
 
 @pytest.mark.parametrize(
