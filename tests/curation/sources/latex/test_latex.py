@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from curation import document
-from curation.sources.latex import macros, submission
+from curation.sources.latex import macros, plain_latex, submission
 from curation.sources.latex.latex import LatexReader
 from curation.sources.latex.macros import BUILT_IN, Definitions, expand
 from curation.sources.latex.plain_latex import to_text
@@ -187,6 +187,24 @@ HOSTILE = {
 def test_hostile_sources_end(name: str) -> None:
     definitions = Definitions({}, {})
     to_text(expand(HOSTILE[name], definitions), definitions)
+
+
+def test_an_end_that_is_missing_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searches: list[str] = []
+
+    class CountedRe:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(re, name)
+
+        def compile(self, pattern: str) -> re.Pattern[str]:
+            searches.append(pattern)
+            return re.compile(pattern)
+
+    monkeypatch.setattr(plain_latex, "re", CountedRe())
+    for times in (50, 500):
+        to_text(r"\begin{equation} \( \[ \begin{minted}" * times, Definitions({}, {}))
+        assert len(searches) == len(set(searches)) == 4
+        searches.clear()
 
 
 def test_braces_are_looked_for_once_in_each_text(monkeypatch: pytest.MonkeyPatch) -> None:
