@@ -1,8 +1,9 @@
 r"""The reader `read: latex`: reads LaTeX submissions, as arXiv has them, and folders of .tex files, as plain text.
 
 A submission (a .tar.gz, a .gz of one file, or one of many in a .tar) is a document: its main file with all it inputs.
-Each of its .tex files is a record: those that went in become drops by rule `merged`, whose value is the document. In a
-folder a file with \documentclass is a document; files without one are read where it inputs them.
+Each of its .tex files is a record: those that went in become drops by rule `merged`, whose value is the document. An
+archive inside a submission is a drop too: it is not unpacked. In a folder a file with \documentclass is a document;
+files without one are read where it inputs them.
 
 arXiv's bulk data: https://info.arxiv.org/help/bulk_data_s3.html.
 """
@@ -31,8 +32,10 @@ MAX_FILE = 1 << 26  # 64 MiB of one file of a submission
 MAX_SUBMISSION = 1 << 28  # 256 MiB unpacked: a larger one becomes a drop; arXiv takes submissions of 50 MB
 _TEXTS = (".tex", ".ltx", ".latex", ".sty", ".cls", ".tikz", ".def", ".bbl", ".txt", ".pgf", "")
 _NESTED = (".gz", ".tgz", ".tar")
+_CUT_OFF = "tar: the archive is cut off"
 _ARXIV = re.compile(r"(?:^|/)((?:[a-z-]+(?:\.[A-Z]{2})?/?)?\d{7}|\d{4}\.\d{4,5})(?:v\d+)?(?=\.|$)")
-_ERRORS = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, IndexError, OverflowError)
+# tarfile takes a header after a header of a long name by recursion, so a chain of them is a RecursionError.
+_ERRORS = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, IndexError, OverflowError, RecursionError)
 
 
 @dataclass
@@ -41,6 +44,11 @@ class _Submission:
     files: Mapping[str, bytes]
     reason: str = ""
     rule: str = "unreadable"
+    archives: Sequence[str] = ()  # inside the submission; not unpacked
+
+    def records(self) -> list[str]:
+        """What is accounted for, in order: .tex files, or one without a name where there are none; archives."""
+        return [*(sorted(n for n in self.files if is_source(n)) or [""]), *self.archives]
 
 
 @dataclass
@@ -67,9 +75,12 @@ class LatexReader:
         with storage.open_input(root, path) as file:
             number = 0
             for submission in _submissions(file, InputSplit(path, file.seek(0, 2), ""), root):
-                names = [n for n in sorted(submission.files) if is_source(n)] or [""]
+                names = submission.records()
                 if number <= source["row"] < number + len(names):
-                    return submission.files.get(names[source["row"] - number], b"")
+                    name = names[source["row"] - number]
+                    if name in submission.archives:
+                        raise RecordError(f"{path}: {name} is an archive inside a submission, which is not unpacked")
+                    return submission.files.get(name, b"")
                 number += len(names)
         raise RecordError(f"{path}: no .tex file {source['row']}")
 
@@ -78,18 +89,20 @@ class LatexReader:
         with storage.open_input(root, piece.path) as file:
             for submission in _submissions(file, piece, root):
                 rows: dict[str, SourceRow] = {}
-                for name in [n for n in sorted(submission.files) if is_source(n)] or [""]:
+                for name in submission.records():
                     where = provenance(piece.path, "latex", None, None, number)
                     key = f"{submission.name}/{name}"
                     rows[name] = SourceRow(document.doc_id(collection, piece.path, key), where, mime="text/x-tex")
                     number += 1
-                _fill_in(rows, submission, piece.path)
+                _fill_in(dict(rows), submission, piece.path)
                 yield from rows.values()
 
 
 def _fill_in(rows: dict[str, SourceRow], submission: _Submission, path: str) -> None:
     """The document of a submission, and what became of each of its files."""
     files = submission.files
+    for name in submission.archives:
+        rows.pop(name).drop = ("record_type", "an archive inside a submission")
     try:
         if submission.reason:
             raise RecordError(submission.reason)
@@ -138,40 +151,84 @@ def _submissions(file: IO[bytes], piece: InputSplit, root: str) -> Iterator[_Sub
 
 
 def _members(file: IO[bytes], piece: InputSplit) -> Iterator[_Submission]:
-    """Submissions in an archive: each of the archives in it, or else the archive itself."""
-    files: dict[str, bytes] = {}
-    size, nested = 0, False
+    """Submissions in an archive: the archive itself if it has LaTeX sources, or else each of the archives in it and
+    the files beside them."""
+    members, damage = _headers(file)
+    many = any(_suffix(m) in _NESTED or _is_pdf_of_many(m) for m in members)
+    if not many or any(is_source(m.name) for m in members):
+        yield _of_members("", file, members, damage)
+        return
+    for member in members:
+        if _suffix(member) == ".pdf":
+            yield _Submission(member.name, {}, "application/pdf", "record_type")
+        elif _suffix(member) in _NESTED:
+            data = _content(file, member)
+            if data is None:
+                damage = damage or _CUT_OFF
+                break
+            yield _unpack(member.name, data)
+    if damage:
+        raise UnreadableFile(piece.path, damage, 0, piece.size)
+    beside = _of_members("", file, [m for m in members if _suffix(m) not in _NESTED], "")
+    if beside.files or beside.reason:
+        yield beside
+
+
+def _headers(file: IO[bytes]) -> tuple[list[tarfile.TarInfo], str]:
+    """The files of an archive, and what ended it early (empty for a sound one)."""
+    members: list[tarfile.TarInfo] = []
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
+            offset = 0
             for member in archive:
-                suffix = posixpath.splitext(member.name)[1].lower()
-                if not member.isfile() or (suffix not in (*_TEXTS, *_NESTED, ".pdf")):
-                    continue
-                if suffix == ".pdf":
-                    if nested or re.match(r"\d{4}/", member.name):
-                        yield _Submission(member.name, {}, "application/pdf", "record_type")
-                    continue
-                entry = archive.extractfile(member)
-                data = entry.read(MAX_FILE + 1) if entry and not member.issparse() else b""
-                if suffix in _NESTED:
-                    nested = True
-                    yield _unpack(member.name, data)
-                    continue
-                size += len(data)
-                if len(data) > MAX_FILE or size > MAX_SUBMISSION:
-                    yield _Submission("", {}, f"larger than {MAX_SUBMISSION} bytes when unpacked")
-                    return
-                files[posixpath.normpath(member.name)] = data
+                # A negative size leads tarfile back to headers that it has read, without end (CVE-2025-8194).
+                if member.size < 0 or archive.offset <= offset:
+                    raise tarfile.ReadError("a member of negative size")
+                offset = archive.offset
+                if member.isfile():
+                    members.append(member)
             file.seek(archive.offset)  # tarfile takes a cut between two files for the end
             if file.read(512) != bytes(512):
-                raise tarfile.ReadError("the archive is cut off")
+                return members, _CUT_OFF
     except _ERRORS as error:
-        if nested:
-            raise UnreadableFile(piece.path, f"tar: {error}", 0, piece.size) from None
-        yield _Submission("", files, f"tar: {error}")
-        return
-    if files or not nested:
-        yield _Submission("", files)
+        return members, f"tar: {error}"
+    return members, ""
+
+
+def _content(file: IO[bytes], member: tarfile.TarInfo) -> bytes | None:
+    """The bytes of a file of an archive, at most one more than a file may have; None where the archive is cut off."""
+    if member.issparse():
+        return b""
+    file.seek(member.offset_data)
+    data = file.read(min(member.size, MAX_FILE + 1))
+    return data if len(data) == min(member.size, MAX_FILE + 1) else None
+
+
+def _of_members(name: str, file: IO[bytes], members: Sequence[tarfile.TarInfo], damage: str) -> _Submission:
+    """The files of one archive as a submission."""
+    files: dict[str, bytes] = {}
+    size = 0
+    archives = {posixpath.normpath(m.name) for m in members if _suffix(m) in _NESTED}
+    for member in members:
+        if _suffix(member) not in _TEXTS:
+            continue
+        data = _content(file, member)
+        if data is None:
+            damage = damage or _CUT_OFF
+            break
+        size += len(data)
+        if len(data) > MAX_FILE or size > MAX_SUBMISSION:
+            return _Submission(name, {}, f"larger than {MAX_SUBMISSION} bytes when unpacked")
+        files[posixpath.normpath(member.name)] = data
+    return _Submission(name, files, damage, archives=sorted(archives))
+
+
+def _suffix(member: tarfile.TarInfo) -> str:
+    return posixpath.splitext(member.name)[1].lower()
+
+
+def _is_pdf_of_many(member: tarfile.TarInfo) -> bool:
+    return _suffix(member) == ".pdf" and re.match(r"\d{4}/", member.name) is not None
 
 
 def _unpack(name: str, data: bytes) -> _Submission:
@@ -186,9 +243,8 @@ def _unpack(name: str, data: bytes) -> _Submission:
         return _Submission(name, {}, f"larger than {MAX_FILE} bytes when unpacked")
     if not _is_tar(data[:1024]):
         return _of_one_file(name, data, "main.tex")
-    inner = next(_members(io.BytesIO(data), InputSplit(name, len(data), "")), _Submission(name, {}, "no files"))
-    inner.name = name
-    return inner
+    file = io.BytesIO(data)
+    return _of_members(name, file, *_headers(file))
 
 
 def _of_one_file(name: str, data: bytes, path: str) -> _Submission:

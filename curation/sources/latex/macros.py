@@ -8,7 +8,6 @@ Syntax: The LaTeX Companion, appendix A (\\newcommand); The TeXbook, chapter 20 
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ _PROGRAM = re.compile(
     r"\\(?:if[a-zA-Z@]*|else|fi|expandafter|csname|catcode|futurelet|@[a-zA-Z@]+|begingroup|loop|global|numexpr|the)(?![a-zA-Z])"
 )
 MAX_BRACES = 2_000_000
-_MAX_OPTION = 1000
+_MAX_OPTION, _MAX_PATTERN = 1000, 200  # characters
 _SPACE = re.compile(r"[ \t]*\n?[ \t]*")
 _PARAMETER = re.compile(r"#([1-9])")
 # Commands of LaTeX that this reader knows: authors redefine how they look, not what they mean.
@@ -53,42 +52,68 @@ class Definitions:
     theorems: dict[str, str]  # environment -> its title
 
 
-def group(text: str, at: int) -> tuple[str, int] | None:
-    """The content of the braces that begin at `at`, and the place behind them; None where none begin or they do not
-    close."""
-    end = _closing_braces(text).get(at) if text[at : at + 1] == "{" else None
-    return None if end is None else (text[at + 1 : end], end + 1)
+class Source(str):
+    """A text that remembers where its braces and brackets close: found once for a text, so that braces in braces, and
+    a return to the text after each macro in it, take no work of their own."""
+
+    _closes: dict[int, int] | None = None
+
+    def closing(self, at: int) -> int | None:
+        """The place where the brace or bracket at `at` closes. Raises RecordError."""
+        if self._closes is None:
+            self._closes = _closing_places(self)
+        return self._closes.get(at)
 
 
-@functools.lru_cache(maxsize=32)
-def _closing_braces(text: str) -> dict[int, int]:
-    """Where each brace closes: found once for a text, so that braces in braces take no work of their own."""
+def _closing_places(text: str) -> dict[int, int]:
+    """Brackets do not nest: the first one that closes, outside of braces, ends all that are open."""
     closes: dict[int, int] = {}
-    opened: list[int] = []
+    opened: list[int] = []  # braces
+    options: list[list[int]] = [[]]  # brackets, in each of the open braces
+    count = 0
     for found in _BRACE.finditer(text):
-        if found[0] == "{":
-            opened.append(found.start())
-            if len(opened) + len(closes) > MAX_BRACES:
-                raise RecordError(f"more than {MAX_BRACES:,} braces")
-        elif found[0] == "}" and opened:
-            closes[opened.pop()] = found.start()
+        sign, place = found[0], found.start()
+        if sign in "{[":
+            count += 1
+            if count > MAX_BRACES:
+                raise RecordError(f"more than {MAX_BRACES:,} braces and brackets")
+        if sign == "{":
+            opened.append(place)
+            options.append([])
+        elif sign == "[":
+            options[-1].append(place)
+        elif sign == "]":
+            closes.update((start, place) for start in options[-1] if place - start < _MAX_OPTION)
+            options[-1].clear()
+        elif sign == "}" and opened:
+            closes[opened.pop()] = place
+            options.pop()
     return closes
 
 
-_BRACE = re.compile(r"\\.|[{}]", re.S)
-_IN_OPTION = re.compile(r"\\.|[{}\]]", re.S)
+_BRACE = re.compile(r"\\.|[{}\[\]]", re.S)
 
 
-def option(text: str, at: int) -> tuple[str, int] | None:
+def group(text: Source, at: int) -> tuple[str, int] | None:
+    """The content of the braces that begin at `at`, and the place behind them; None where none begin or they do not
+    close."""
+    return _inside(text, at, "{")
+
+
+def group_end(text: Source, at: int) -> int | None:
+    """The place of the brace that ends the group that begins at `at`, as `group`; nothing is copied, so that groups in
+    groups that are walked through take no work of their own."""
+    return text.closing(at) if text[at : at + 1] == "{" else None
+
+
+def option(text: Source, at: int) -> tuple[str, int] | None:
     """The content of square brackets, as `group`."""
-    if text[at : at + 1] != "[":
-        return None
-    depth = 0
-    for found in _IN_OPTION.finditer(text, at, at + _MAX_OPTION):
-        depth += (found[0] == "{") - (found[0] == "}")
-        if found[0] == "]" and not depth:
-            return text[at + 1 : found.start()], found.end()
-    return None
+    return _inside(text, at, "[")
+
+
+def _inside(text: Source, at: int, sign: str) -> tuple[str, int] | None:
+    end = text.closing(at) if text[at : at + 1] == sign else None
+    return None if end is None else (text[at + 1 : end], end + 1)
 
 
 def skip_space(text: str, at: int) -> int:
@@ -96,7 +121,7 @@ def skip_space(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def argument(text: str, at: int) -> tuple[str, int]:
+def argument(text: Source, at: int) -> tuple[str, int]:
     """One argument: a group, a command or a character; empty at the end."""
     at = skip_space(text, at)
     if inner := group(text, at):
@@ -109,7 +134,7 @@ def argument(text: str, at: int) -> tuple[str, int]:
 def expand(source: str, definitions: Definitions) -> str:
     """The source without definitions, with the author's macros expanded. Raises RecordError."""
     out: list[str] = []
-    pending: list[tuple[str, int]] = [(source, 0)]
+    pending: list[tuple[Source, int]] = [(Source(source), 0)]
     left = MAX_GROWTH * len(source) + FREE_GROWTH
     while pending:
         text, at = pending.pop()
@@ -130,12 +155,12 @@ def expand(source: str, definitions: Definitions) -> str:
             # a name that ended with the macro must not grow into the letters that follow
             follows = text[at : at + 1].isalpha() and re.search(r"\\[A-Za-z]+\Z", body) is not None
             pending.append((text, at))
-            text, at = body + (" " if follows else ""), 0
+            text, at = Source(body + (" " if follows else "")), 0
         out.append(text[at:])
     return "".join(out)
 
 
-def _apply(macro: Macro, text: str, at: int) -> tuple[str, int]:
+def _apply(macro: Macro, text: Source, at: int) -> tuple[str, int]:
     """The body with the arguments that follow in the text."""
     values: list[str] = []
     if macro.default is not None:
@@ -150,7 +175,7 @@ def _apply(macro: Macro, text: str, at: int) -> tuple[str, int]:
     return _PARAMETER.sub(lambda m: values[int(m[1]) - 1] if int(m[1]) <= len(values) else "", macro.body), at
 
 
-def _define(kind: str, text: str, at: int, definitions: Definitions) -> int:
+def _define(kind: str, text: Source, at: int, definitions: Definitions) -> int:
     """Takes a definition in; returns the place behind it."""
     if text[at : at + 1] == "*":
         at += 1
@@ -172,8 +197,8 @@ def _define(kind: str, text: str, at: int, definitions: Definitions) -> int:
         return at
     count, default = 0, None
     if kind.endswith("def"):
-        begin = text.find("{", at)
-        if begin < 0 or begin - at > 200:
+        begin = text.find("{", at, at + _MAX_PATTERN)
+        if begin < 0:
             return at
         pattern, at = text[at:begin], begin
         count = pattern.count("#")

@@ -3,6 +3,8 @@
 Headings, captions, lists, tables as rows, theorems by their titles and footnotes in brackets are kept; citations,
 labels, bibliographies, drawings and page layout are left out. Of a command that is not known the arguments stay.
 
+Work is linear: where a formula or an environment ends is looked up once for all that begin before that place.
+
 Commands: https://latexref.xyz (LaTeX2e unofficial reference manual).
 """
 
@@ -11,19 +13,31 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from curation.sources.latex.macros import Definitions, argument, group, option, skip_space
+from curation.sources.latex import siunitx
+from curation.sources.latex.macros import Definitions, Source, argument, group, group_end, option, skip_space
 
 _TOKEN = re.compile(r"\\(?:([A-Za-z@]+)\*?|(.))|\$\$?|[{}~&]|---?|``|''", re.S)
 _DISPLAYED = frozenset(("equation", "align", "gather", "multline", "eqnarray", "displaymath", "alignat", "flalign",
     "math",
-                        "dmath", "xymatrix"))  # fmt: skip
+                        "dmath", "xymatrix", "IEEEeqnarray"))  # fmt: skip
 _LEFT_OUT = frozenset(("thebibliography", "comment", "tikzpicture", "pspicture", "picture", "theindex", "filecontents",
                        "CCSXML", "tikzcd"))  # fmt: skip
-_VERBATIM = frozenset(("verbatim", "lstlisting", "minted", "Verbatim", "alltt"))
+VERBATIM = frozenset(("verbatim", "lstlisting", "minted", "Verbatim", "BVerbatim", "LVerbatim", "alltt"))
 _HEADINGS = frozenset(
     ("part", "chapter", "section", "subsection", "subsubsection", "paragraph", "subparagraph", "title")
 )
-_TABLES = frozenset(("tabular", "tabularx", "longtable", "array", "supertabular", "tabulary"))
+_TABLES = frozenset(("tabular", "tabularx", "longtable", "array", "supertabular", "tabulary", "xltabular",
+    "tabu", "longtabu", "tblr"))  # fmt: skip
+# Environments whose arguments are no text: how many there are in braces. By default a table has one, others none.
+_ARGUMENTS = {
+    name: count
+    for count, names in (
+        (1, "minipage multicols adjustbox IEEEeqnarray alignat alignedat minted subfigure subtable floatingfigure "
+            "wrapfloat spacing column otherlanguage textblock turn rotate subarray"),
+        (2, "tabular* tabularx tabulary xltabular wrapfigure wraptable adjustwidth list CJK CJK*"),
+    )
+    for name in names.split()
+}  # fmt: skip
 # Commands whose arguments are no text: how many there are in braces.
 _SILENT = {
     name: count
@@ -37,16 +51,19 @@ _SILENT = {
             "address email institute markboth markright vskip hskip phantom vphantom hphantom bibitem "
             "theoremstyle newlength newcounter stepcounter refstepcounter color pagecolor include RequirePackage "
             "symlabel indexdef indexsee glossary printindex sffamily linespread enlargethispage usetikzlibrary tikzset "
-            "newgeometry geometry"),
+            "newgeometry geometry cline cmidrule hhline rowcolor cellcolor columncolor arrayrulecolor"),
         (2, "setlength addtolength setcounter addtocounter numberwithin rule DeclareFontFamily fontsize resizebox "
             "definecolor hypertarget"),
-        (3, "addcontentsline"),
+        (3, "addcontentsline specialrule"),
     )
     for name in names.split()
 }  # fmt: skip
 _SECOND = frozenset(
     ("href", "textcolor", "colorbox", "texorpdfstring", "parbox", "raisebox", "scalebox", "hyperref", "makebox")
 )
+# Cells of a table: how many arguments come before their text. A break in them is none of a row.
+_CELLS = {"multicolumn": 2, "multirow": 2, "multirowcell": 1, "makecell": 0, "thead": 0, "shortstack": 0}
+_ORDINALS = frozenset(("st", "nd", "rd", "th", "er", "e", "o", "a", "º", "ª", "re", "me", "ère", "ème", "nde"))
 _SIGNS = {
     "ldots": "…", "dots": "…", "textellipsis": "…", "ss": "ß", "o": "ø", "O": "Ø", "ae": "æ", "AE": "Æ", "oe": "œ",
     "OE": "Œ", "aa": "å", "AA": "Å", "l": "ł", "L": "Ł", "i": "ı", "j": "ȷ", "S": "§", "P": "¶", "dag": "†",
@@ -72,7 +89,7 @@ _BREAK = "\x01"  # the end of a table's row
 
 def to_text(source: str, definitions: Definitions) -> str:
     """The text of the body of a document."""
-    writer = _Writer(source, definitions)
+    writer = _Writer(Source(source), definitions)
     writer.write(0, len(source))
     return _tidy("".join(writer.out))
 
@@ -80,12 +97,15 @@ def to_text(source: str, definitions: Definitions) -> str:
 class _Writer:
     """Walks over the source once. `out` collects text; `lists` the numbers of open lists (-1: bullets)."""
 
-    def __init__(self, source: str, definitions: Definitions) -> None:
+    def __init__(self, source: Source, definitions: Definitions) -> None:
         self.source, self.definitions = source, definitions
         self.out: list[str] = []
         self.lists: list[int] = []
         self.tables = 0
         self.closing: list[tuple[int, str]] = []  # places where the argument of a command ends, and what to write there
+        self.cell_end = 0  # of the last cell that is the argument of a command
+        self.ends: dict[str, tuple[int, int]] = {}  # of each pattern, the next match that is known
+        self.dollars: dict[int, int] | None = None
 
     def write(self, at: int, stop: int) -> None:
         source, out = self.source, self.out
@@ -111,14 +131,22 @@ class _Writer:
 
     def _formula(self, token: str, at: int, stop: int) -> int:
         """A formula between dollars; those inside the braces of a \\text are part of it."""
-        depth = 0
-        for found in _IN_FORMULA.finditer(self.source, at, min(stop, at + _MAX_FORMULA)):
-            depth += (found[0] == "{") - (found[0] == "}")
-            if found[0] == "$" and depth <= 0:
-                self._math(self.source[at : found.start()], token == "$$")
-                return found.end() + (token == "$$" and self.source[found.end() : found.end() + 1] == "$")
-        self.out.append(token)
-        return at
+        if self.dollars is None:
+            self.dollars = _closing_dollars(self.source)
+        end = self.dollars.get(at - 1, -1)
+        if not 0 <= end < min(stop, at + _MAX_FORMULA):
+            self.out.append(token)
+            return at
+        self._math(self.source[at:end], token == "$$")
+        return end + 1 + (token == "$$" and self.source[end + 1 : end + 2] == "$")
+
+    def _next(self, pattern: str, at: int) -> tuple[int, int]:
+        """Where a pattern is found next; -1 where it is not."""
+        known = self.ends.get(pattern)
+        if known is None or -1 < known[0] < at:
+            found = re.compile(pattern).search(self.source, at)
+            known = self.ends[pattern] = found.span() if found else (-1, -1)
+        return known
 
     def _math(self, tex: str, displayed: bool) -> None:
         tex = " ".join(_NO_PART.sub("", tex).split())
@@ -128,12 +156,12 @@ class _Writer:
     def _sign(self, sign: str, at: int) -> int:
         source = self.source
         if sign in "([":
-            end = source.find("\\)" if sign == "(" else "\\]", at, at + _MAX_FORMULA)
-            if end >= 0:
-                self._math(source[at:end], sign == "[")
-                return end + 2
+            start, end = self._next(r"\\\)" if sign == "(" else r"\\\]", at)
+            if at <= start <= at + _MAX_FORMULA - 2:
+                self._math(source[at:start], sign == "[")
+                return end
         elif sign == "\\":
-            self.out.append(_BREAK if self.tables else "\n")
+            self.out.append(" " if at < self.cell_end else _BREAK if self.tables else "\n")
             at = given[1] if (given := option(source, at)) else at
         elif sign in _ACCENTS:
             return self._accent(sign, at)
@@ -151,7 +179,7 @@ class _Writer:
         source, out = self.source, self.out
         if name in ("begin", "end"):
             environment, at = argument(source, at)
-            return self._environment(environment.strip().rstrip("*"), at, stop, name == "begin")
+            return self._environment(environment.strip(), at, name == "begin")
         if name in _SIGNS:
             out.append(_SIGNS[name])
             return at + (source[at : at + 1] == " " and source[at + 1 : at + 2].isalpha())
@@ -173,7 +201,23 @@ class _Writer:
         if name == "verb" and at < stop and (end := source.find(source[at], at + 1, at + 1000)) > 0:
             out.append(source[at + 1 : end])
             return end + 1
+        if name in ("url", "path", "nolinkurl") and (inner := group(source, skip_space(source, at))):
+            out.append(re.sub(r"\\([%#&_~{}])", r"\1", inner[0]))
+            return inner[1]
+        begin = skip_space(source, at)
+        if name in ("textsuperscript", "textsubscript") and (close := group_end(source, begin)):
+            content = source[begin + 1 : min(close, begin + _MAX_SCRIPT)]
+            out.append(_script_sign(name, "".join(out[-8:])[-1:], content, source[close + 1 : close + 2]))
+            return begin
+        if name in siunitx.COMMANDS:
+            return self._quantity(name, at)
+        if name in _CELLS:
+            return self._cell(name, at)
+        if name == "tabularnewline":
+            return self._sign("\\", at)
         at = given[1] if (given := option(source, skip_space(source, at))) else at
+        if name == "cmidrule" and source[at : at + 1] == "(":  # which ends of the line are cut
+            at = max(at, source.find(")", at, at + 20) + 1)
         if name in _SILENT:
             for _ in range(_SILENT[name]):
                 behind = group(source, skip_space(source, at))
@@ -181,31 +225,60 @@ class _Writer:
             while name.lower().startswith("cite") and (given := option(source, at)):
                 at = behind[1] if (behind := group(source, given[1])) else given[1]
             return at
-        if name in _SECOND and (first := group(source, skip_space(source, at))):
-            return first[1] if source[first[1] : first[1] + 1] == "{" else at
+        if name in _SECOND and (close := group_end(source, skip_space(source, at))):
+            return close + 1 if source[close + 1 : close + 2] == "{" else at
         before, after = ("\n\n", "\n\n") if name in _HEADINGS or name == "caption" else ("", "")
         if name in ("footnote", "footnotetext"):
             before, after = " (", ")"
-        if before and (inner := group(source, skip_space(source, at))):
+        if before and (close := group_end(source, skip_space(source, at))):
             out.append(before)
-            self.closing.append((inner[1] - 1, after))
+            self.closing.append((close, after))
             return skip_space(source, at) + 1
         if source[at : at + 1] == " " and not given:
             at += 1  # the space that ends a name
         return at
 
-    def _environment(self, name: str, at: int, stop: int, begins: bool) -> int:
+    def _quantity(self, name: str, at: int) -> int:
+        arguments: list[str] = []
+        for _ in siunitx.COMMANDS[name]:
+            at = given[1] if (given := option(self.source, skip_space(self.source, at))) else at
+            value, at = argument(self.source, at)
+            arguments.append(value)
+        self.out.append(siunitx.text_of(name, arguments))
+        return at
+
+    def _cell(self, name: str, at: int) -> int:
+        at = given[1] if (given := option(self.source, at)) else at
+        for _ in range(_CELLS[name]):
+            _, at = argument(self.source, at)
+            at = given[1] if (given := option(self.source, at)) else at
+        self.cell_end = max(self.cell_end, group_end(self.source, skip_space(self.source, at)) or 0)
+        return at
+
+    def _skip_arguments(self, count: int, at: int) -> int:
+        """The place behind so many arguments in braces, and options before and between them."""
+        for number in range(count):
+            while given := option(self.source, at if number else skip_space(self.source, at)):
+                at = given[1]
+            if inner := group(self.source, skip_space(self.source, at)):
+                at = inner[1]
+        return at
+
+    def _environment(self, full_name: str, at: int, begins: bool) -> int:
         source, out = self.source, self.out
-        if name in _DISPLAYED | _VERBATIM | _LEFT_OUT and begins:
-            end = re.compile(rf"\\end\s*\{{{re.escape(name)}\*?\}}").search(source, at, stop)
-            content = source[at : end.start()] if end else ""
-            if name in _VERBATIM:
-                given = option(content, 0)
+        name = full_name.rstrip("*")
+        count = _ARGUMENTS.get(full_name, _ARGUMENTS.get(name, int(name in _TABLES)))
+        if name in _DISPLAYED | VERBATIM | _LEFT_OUT and begins:
+            start, end = self._next(rf"\\end\s*\{{{re.escape(name)}\*?\}}", at)
+            at = self._skip_arguments(count, at) if count else at
+            content = source[at:start] if start >= 0 else ""
+            if name in VERBATIM:
+                given = None if count else option(Source(content), 0)
                 out.append(f"\n\n{content[given[1] if given else 0 :]}\n\n")
             elif name in _DISPLAYED:
                 several = "&" in content or r"\\" in content
                 self._math(rf"\begin{{aligned}}{content}\end{{aligned}}" if several else content, name != "math")
-            return end.end() if end else at
+            return max(at, end)
         if name in ("itemize", "enumerate", "description"):
             if begins:
                 self.lists.append(0 if name == "enumerate" else -1)
@@ -217,12 +290,10 @@ class _Writer:
         if name in _TABLES:
             self.tables = max(0, self.tables + (1 if begins else -1))
             out.append("\n\n")
-            if begins:
-                at = given[1] if (given := option(source, at)) else at
-                for _ in range(2 if name in ("tabularx", "tabulary") else 1):
-                    at = columns[1] if (columns := group(source, at)) else at
-            return at
+            return self._skip_arguments(count, at) if begins else at
         out.append("\n\n")
+        if begins and count:
+            return self._skip_arguments(count, at)
         if begins and (
             title := self.definitions.theorems.get(name) or {"proof": "Proof", "abstract": "Abstract"}.get(name)
         ):
@@ -232,6 +303,33 @@ class _Writer:
         return given[1] if begins and (given := option(source, skip_space(source, at))) else at
 
 
+def _closing_dollars(source: str) -> dict[int, int]:
+    """Of each dollar sign, the next one that is not in deeper braces."""
+    closes: dict[int, int] = {}
+    opened: list[tuple[int, int]] = []  # place and depth; the depths increase
+    depth = 0
+    for found in _IN_FORMULA.finditer(source):
+        depth += (found[0] == "{") - (found[0] == "}")
+        if found[0] == "$":
+            while opened and opened[-1][1] >= depth:
+                closes[opened.pop()[0]] = found.start()
+            opened.append((found.start(), depth))
+    return closes
+
+
+def _script_sign(name: str, base: str, content: str, after: str) -> str:
+    """The sign of an exponent or index where the value would change without it: 10^6, but 1st and H2O."""
+    content = _MARKUP.sub("", content)
+    if not _SCRIPT.fullmatch(content):
+        return ""
+    if name == "textsubscript":
+        return "_" if content[-1:].isdigit() and (base.isdigit() or after.isdigit()) else ""
+    power = base.isdigit() or ((base.isalpha() or base in ")]") and content.lstrip("+-−–").isdigit())
+    return "^" if base and power and content.lower() not in _ORDINALS else ""
+
+
+_MARKUP, _SCRIPT = re.compile(r"\\[A-Za-z]+|[{}$\s]"), re.compile(r"[+\-−–]?[\w.,]{1,12}")
+_MAX_SCRIPT = 20  # characters of an exponent or index that are looked at
 _MAX_FORMULA = 10_000  # characters; a dollar sign that is followed by none for so long is a dollar sign
 _LONG_RUN, _LINE_END, _BLANK_LINES = re.compile(r"[ \t]{9,}"), re.compile(r"[ \t]+\n"), re.compile(r"\n{3,}")
 _LINES = re.compile(r"(?:[ \t]*\n){2,}[ \t]*")
@@ -243,17 +341,17 @@ def _tidy(text: str) -> str:
     """Paragraphs in one line each, with blank lines between."""
     # Runs of spaces are cut to eight and blank lines to one, so that no search below looks at a long run repeatedly.
     text = _BLANK_LINES.sub("\n\n", _LINE_END.sub("\n", _LONG_RUN.sub(" " * 8, text)))
-    text = re.sub(r"\s*\x02", "\n", text).replace(f"{_LIST}\n", "").replace(_LIST, "")
+    text = re.sub(r"(?<!\s)\s*\x02", "\n", text).replace(f"{_LIST}\n", "").replace(_LIST, "")
     paragraphs = []
     for paragraph in _LINES.split(_ROW.sub("\x01", text)):
-        lines: list[str] = []
+        lines: list[list[str]] = []
         for line in paragraph.split("\n"):
             joined = lines and not re.match(r"\s*(?:- |\d+\. )", line)
             if joined:
-                lines[-1] += " " + line.strip()
+                lines[-1].append(line.strip())
             elif line.strip():
-                lines.append(line.rstrip())
-        out = "\n".join(re.sub(r"(?<=\S)[ \t]{2,}", " ", line) for line in lines).replace("\x01", "\n")
+                lines.append([line.rstrip()])
+        out = "\n".join(re.sub(r"(?<=\S)[ \t]{2,}", " ", " ".join(line)) for line in lines).replace("\x01", "\n")
         out = _EMPTY.sub("", out)
         if out.strip(" |\n"):
             paragraphs.append(out.strip("\n") if out.lstrip().startswith("- ") else out.strip())

@@ -1,29 +1,42 @@
 """Puts the files of a LaTeX submission together: finds the main file and follows what it inputs.
 
 Files are looked up by name among those of the submission alone, never on disk. Comments are taken out on the way, since
-a `\\input` in one is none.
+a `\\input` in one is none. Work is linear in the source: what is not closed is looked for once.
 """
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from curation.sources import charset
-from curation.sources.latex.macros import BUILT_IN, Definitions, expand
-from curation.sources.latex.plain_latex import to_text
+from curation.sources.latex.macros import BUILT_IN, Definitions, Source, expand, group, option, skip_space
+from curation.sources.latex.plain_latex import VERBATIM, to_text
 from curation.step import RecordError
 
 MAX_SOURCE = 1 << 25  # 32 MiB of text after all inputs
 MAX_INPUTS, MAX_DEPTH = 2000, 16
-_COMMENT = re.compile(r"((?:^|[^\\])(?:\\\\)*)%[^\n]*(?:\n[ \t]*)?", re.M)
-_INPUT = re.compile(
-    r"\\(?:(?:input|include|subfile|subfileinclude|loadglsentries)\s*\{\s*([^{}]{1,300}?)\s*\}|input\s+([^\s{}\\]{1,300})"
-    r"|(?:import|subimport|includefrom)\s*\{([^{}]{0,300})\}\s*\{([^{}]{1,300})\})"
+# A comment takes the end of its line and the indent of the next one, unless that is blank: a blank line ends a
+# paragraph. In code and addresses a percent sign begins none.
+_PERCENT = re.compile(
+    r"\\begin\{(?P<code>" + "|".join(sorted(VERBATIM)) + r")(?P<star>\*?)\}"
+    r"|\\(?:url|path|nolinkurl|href)\*?[ \t]*+(?:\[[^\[\]\n]*+\][ \t]*+)?\{(?:[^{}\n\\]|\\.|\{[^{}\n]*+\})*+\}"
+    r"|\\(?:verb\*?|(?:url|path|nolinkurl)(?=[|!])|lstinline(?:\[[^\[\]\n]*+\])?)(?P<delimiter>[^\sA-Za-z*{])"
+    r"|\\(?:lstinline(?:\[[^\[\]\n]*+\])?|mintinline(?:\[[^\[\]\n]*+\])?\{[^{}\n]*+\})\{[^{}\n]*+\}"
+    r"|(?P<name>\\[A-Za-z@]+(?=%))|\\[A-Za-z@]+|\\."
+    r"|(?P<comment>%[^\n]*+(?:\n[ \t]*+(?!\n))?)"
 )
-_PACKAGES = re.compile(r"\\(?:usepackage|RequirePackage)\s*(?:\[[^\]]*\])?\s*\{([^{}]{1,1000})\}")
+_MAX_VERB = 1000  # characters, as plain_latex has it
+_INPUT = re.compile(
+    r"\\(?:(?:input|include|subfile|subfileinclude|loadglsentries)\s*+\{([^{}]{1,400}+)\}|input\s++([^\s{}\\]{1,300})"
+    r"|(?:import|subimport|includefrom)\s*+\{([^{}]{0,300}+)\}\s*+\{([^{}]{1,300}+)\})"
+)
+_PACKAGES = re.compile(r"\\(?:usepackage|RequirePackage)\s*+(?:\[[^\[\]]*+\])?\s*+\{([^{}]{1,1000}+)\}")
+_TITLE = re.compile(r"\\title(?![A-Za-z@])")
+_MAX_TITLE, _MAX_TITLES = 4000, 100  # characters; commands looked at
 _CONTROLS = dict.fromkeys([0, 1, 2, 3])
 _CLASS = re.compile(r"\\document(?:class|style)\b")
 _SUFFIXES = (".tex", ".ltx", ".latex")
@@ -44,12 +57,14 @@ def is_source(name: str) -> bool:
 
 def main_file(files: Mapping[str, bytes]) -> str:
     """The file that is typeset. Raises RecordError."""
-    sources = {name: _text(data) for name, data in files.items() if is_source(name) or len(files) == 1}
+    sources = {
+        name: _without_comments(_text(data)) for name, data in files.items() if is_source(name) or len(files) == 1
+    }
     mains = [n for n, text in sources.items() if _CLASS.search(text) and r"\begin{document}" in text]
     mains = mains or [n for n, text in sources.items() if _CLASS.search(text) or r"\begin{document}" in text]
     if not mains:
         raise RecordError("no main file: no file with \\documentclass")
-    inputs = {found for text in sources.values() for found in _INPUT.findall(text) for found in found[:2] if found}
+    inputs = {name.strip() for text in sources.values() for found in _INPUT.findall(text) for name in found[:2] if name}
     apart = [n for n in mains if n not in inputs and posixpath.splitext(n)[0] not in inputs] or mains
     return min(apart, key=lambda n: (n.count("/"), _stem(n) not in _NAMES, -len(sources[n]), n))
 
@@ -72,8 +87,8 @@ def read_document(files: Mapping[str, bytes], main: str) -> Document:
     expand(preamble, definitions)
     body = _partition(body if begin else source, r"\\end\s*\{document\}")[0]
     body = expand(body, definitions)
-    if title := re.search(r"\\title\s*(?:\[[^\]]*\])?\s*\{((?:[^{}]|\{[^{}]*\}){1,1000})\}", preamble + body):
-        found.title = " ".join(to_text(expand(title[1], definitions), definitions).split())
+    title = _title(preamble + body)
+    found.title = " ".join(to_text(expand(title, definitions), definitions).split())
     found.text = to_text(body, definitions)
     return found
 
@@ -87,20 +102,56 @@ def _text(data: bytes) -> str:
     return charset.decode(data, html=False).text.replace("\r\n", "\n").translate(_CONTROLS)
 
 
+def _title(text: str) -> str:
+    """The argument of the first \\title that has one."""
+    source = Source(text)
+    for found in itertools.islice(_TITLE.finditer(source), _MAX_TITLES):
+        at = skip_space(source, found.end())
+        at = skip_space(source, given[1]) if (given := option(source, at)) else at
+        if (inner := group(source, at)) and len(inner[0]) <= _MAX_TITLE:
+            return inner[0]
+    return ""
+
+
 def _without_comments(text: str) -> str:
-    return _COMMENT.sub(r"\1", text)
+    if "%" not in text:
+        return text
+    out: list[str] = []
+    ends: dict[str, int] = {}  # of each environment, the next end that is known; -1 where none follows
+    at, copied, name_end = 0, 0, -1
+    while found := _PERCENT.search(text, at):
+        at = found.end()
+        if found["comment"]:
+            out.append(text[copied : found.start()])
+            if found.start() == name_end and text[at : at + 1].isalpha():
+                out.append(" ")  # a name that ended with the line must not grow into the letters that follow
+            copied = at
+        elif found["name"]:
+            name_end = at
+        elif found["code"]:
+            close = f"\\end{{{found['code']}{found['star']}}}"
+            if close not in ends or -1 < ends[close] < at:
+                ends[close] = text.find(close, at)
+            at = max(at, ends[close])
+        elif found["delimiter"]:
+            end = text.find(found["delimiter"], at, at + _MAX_VERB)
+            at = end + 1 if end >= 0 and "\n" not in text[at:end] else at
+    out.append(text[copied:])
+    return "".join(out)
 
 
 def _follow(files: Mapping[str, bytes], name: str, found: Document, depth: int, size: list[int]) -> str:
     """A file with its inputs in their places."""
-    text = _without_comments(_text(files[name]))
-    size[0] += len(text)
+    text = _text(files[name])
+    size[0] += len(text)  # with its comments: a file of nothing else is work too
     if size[0] > MAX_SOURCE or len(found.inputs) > MAX_INPUTS or depth > MAX_DEPTH:
         raise RecordError("inputs without end: a file that inputs itself, or more text than any document has")
-    text = text.partition(r"\endinput")[0]
+    text = _without_comments(text).partition(r"\endinput")[0]
 
     def replace(match: re.Match[str]) -> str:
-        wanted = match[1] or match[2] or posixpath.join(match[3], match[4])
+        wanted = (match[1] or match[2] or "").strip() or posixpath.join(match[3] or "", match[4] or "").strip()
+        if not wanted:
+            return " "
         path = _find(files, posixpath.dirname(name), wanted, ("", ".tex", ".ltx", ".tikz", ".sty"))
         if path is None:
             path = _find(files, "", wanted, ("", ".tex", ".ltx", ".tikz", ".sty"))

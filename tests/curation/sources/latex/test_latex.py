@@ -1,12 +1,13 @@
 r"""The reader of LaTeX: macros expanded, every \input in its place, each file of a submission accounted for.
 
-Covers: macros.py, plain_latex.py, submission.py
+Covers: macros.py, plain_latex.py
 """
 
 from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
 import re
 import tarfile
@@ -17,12 +18,13 @@ from typing import Any
 import pytest
 
 from curation import document
-from curation.sources.latex import submission
+from curation.sources.latex import macros, plain_latex, submission
 from curation.sources.latex.latex import LatexReader
 from curation.sources.latex.macros import BUILT_IN, Definitions, expand
 from curation.sources.latex.plain_latex import to_text
 from curation.step import InputSplit, RecordError, UnreadableFile
 
+BEGIN, END = r"\documentclass{a}\begin{document}", r"\end{document}"
 MAIN = r"""\documentclass{article} % \input{never}
 \newcommand{\mill}[2][grain]{\mathrm{grind}_{#1}(#2)}
 \input{macros}
@@ -130,6 +132,28 @@ CASES = {
     "in text and formula": (r"\newcommand{\N}{\ensuremath{\mathbb{N}}}The \N{} and $\N$.",
         r"The $\mathbb{N}$ and ${\mathbb{N}}$."),
     "programs stay": (r"\def\p{\ifx\a\b c\fi}A \p B", "A B"),
+    "cells": (r"\begin{tabular}{lll}\multicolumn{2}{c|}{Score} & \multirow[t]{2}{*}{A} \\ "
+        r"\cmidrule[1pt](lr){1-2}\cline{1-2}"
+        r"\makecell[l]{a\\b} & \multirow{2}*{$x$} & \rowcolor{red}\textbf{c} \tabularnewline d \\ \end{tabular}",
+        "Score | A\na b | $x$ | c\nd"),
+    "arguments of environments": (
+        r"\begin{tabular*}{\textwidth}[t]{l|l} a & b \end{tabular*}"
+        r"\begin{tabularx}{5cm}{XX} c & d \end{tabularx}\begin{longtable}[c]{ll} [e] & f \end{longtable}"
+        r"\begin{minipage}[t][2cm]{0.5\textwidth} g \end{minipage}"
+        r"\begin{wrapfigure}[9]{r}[1cm]{0.4\textwidth} h \end{wrapfigure}"
+        r"\begin{multicols}{2} i \end{multicols}\begin{adjustbox}{width=\textwidth} j \end{adjustbox}"
+        r"\begin{IEEEeqnarray}{rCl} k &=& l \end{IEEEeqnarray}\begin{alignat*}{2} m &= n \end{alignat*}"
+        r"\begin{minted}[x]{python}o = {}\end{minted}",
+        "a | b\n\nc | d\n\n[e] | f\n\ng\n\nh\n\ni\n\nj\n\n$$\\begin{aligned} k &=& l \\end{aligned}$$\n\n"
+        "$$\\begin{aligned} m &= n \\end{aligned}$$\n\no = {}"),
+    "exponents": (
+        r"10\textsuperscript{6}, 10\textsuperscript{$-6$}, 2\textsuperscript{\itshape nd}, 5\textsuperscript{*}, "
+        r"10\textsuperscript{-3}, m\textsuperscript{2}, 1\textsuperscript{st}, "
+        r"E.\textsuperscript{a}, H\textsubscript{2}O, log\textsubscript{2}8, 101\textsubscript{2}",
+        "10^6, 10^$-6$, 2nd, 5*, 10^-3, m^2, 1st, E.a, H2O, log_28, 101_2"),
+    "addresses": (r"\url{http://a.org/~b_c?d=1&e=f--g%20h\%20} \href{http://a.org/%20}{i}",
+        "http://a.org/~b_c?d=1&e=f--g%20h%20 i"),
+    "quantities": (r"\SI{5}{\meter}, \qty[x=y]{1.5e-3}{\kg}, \num{2+-1}; \ang{30}", "5 m, 1.5×10^-3 kg, 2±1; 30°"),
     "not closed": (r"A $x and \begin{equation} y {", "A $x and y"),
 }  # fmt: skip
 
@@ -142,10 +166,20 @@ def test_latex_becomes_text(name: str) -> None:
 
 
 HOSTILE = {
-    "braces": "{" * 50_000, "dollars": "$" * 50_001, "begin": r"\begin{equation}" * 5000, "items": r"\item[" * 2000,
+    "braces": "{" * 50_000, "dollars": "$" * 50_001, "begin": r"\begin{equation}" * 5000, "items": r"\item[" * 15_000,
     "groups": r"\section{" * 3000, "definitions": r"\newcommand{\a}" * 5000, "accents": "\\'" * 30_000,
         "tildes": "~" * 30_000,
-    "lists": r"\begin{itemize}" * 5000, "options": r"\x[" * 2000, "tables": r"\begin{tabular}{" * 5000,
+    "lists": r"\begin{itemize}" * 5000, "options": r"\x[" * 15_000, "tables": r"\begin{tabular}{" * 5000,
+    # each of these took long while the work grew with the square of their length
+    "formulas in braces": "${" * 50_000, "formulas of LaTeX": r"\(" * 50_000,
+    "equations": r"\begin{equation}" * 13_000,
+    "code": r"\begin{minted}" * 13_000, "lines": "a\n" * 100_000, "blanks": "\u2003" * 66_000,
+    "patterns": r"\def\a" * 16_000, "cells": r"\multicolumn" * 16_000,
+    "scripts": r"{}" * 16_000 + r"\textsuperscript{1}" * 6_000,
+    "units": r"\si{" * 6_000 + r"\si{\per" * 1_000, "a unit": r"\si{" + r"\kilo\per^" * 10_000 + "}",
+    "headings": r"\section{" * 33_000 + "}" * 33_000, "links": r"\href{" * 33_000 + "}" * 33_000,
+    "exponents": r"\textsuperscript{" * 26_000 + "}" * 26_000, "made cells": r"\makecell{" * 26_000 + "}" * 26_000,
+    "a number": r"\num{" + "1" * 16_000 + "x}", "addresses": r"\url{" * 10_000,
 }  # fmt: skip
 
 
@@ -153,6 +187,43 @@ HOSTILE = {
 def test_hostile_sources_end(name: str) -> None:
     definitions = Definitions({}, {})
     to_text(expand(HOSTILE[name], definitions), definitions)
+
+
+def test_an_end_that_is_missing_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searches: list[str] = []
+
+    class CountedRe:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(re, name)
+
+        def compile(self, pattern: str) -> re.Pattern[str]:
+            searches.append(pattern)
+            return re.compile(pattern)
+
+    monkeypatch.setattr(plain_latex, "re", CountedRe())
+    for times in (50, 500):
+        to_text(r"\begin{equation} \( \[ \begin{minted}" * times, Definitions({}, {}))
+        assert len(searches) == len(set(searches)) == 4
+        searches.clear()
+
+
+def test_braces_are_looked_for_once_in_each_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where macros in macros come between two looks at a text."""
+    scanned: list[int] = []
+    closing = macros._closing_places
+
+    def counted(text: str) -> dict[int, int]:
+        scanned.append(len(text))
+        return closing(text)
+
+    monkeypatch.setattr(macros, "_closing_places", counted)
+    depth, times = 40, 100
+    names = [f"m{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(depth + 1)]
+    chain = "".join(rf"\newcommand{{\{a}}}[1]{{\{b}{{#1}}}}" for a, b in itertools.pairwise(names))
+    source = chain + rf"\{names[0]}{{x}}" * times
+    expanded = expand(source, Definitions({}, {}))
+    assert expanded == rf"\{names[-1]}{{x}}" * times
+    assert sum(scanned) <= len(source) + depth * times * len(rf"\{names[0]}{{x}}")
 
 
 @pytest.mark.parametrize("source", [r"\def\a{\a\a}\a", r"\def\a#1{\a{#1#1}}\a x", r"\def\a{\b}\def\b{\a}\a"])
@@ -218,6 +289,69 @@ def test_damage_is_a_drop_with_its_reason(damage: str, tmp_path: Path, monkeypat
     assert len({r["doc_id"] for r in rows}) == len(rows)
 
 
+ONE = {"main.tex": BEGIN + "A" + END}
+
+
+@pytest.mark.parametrize("form", ["alone", "packed", "many"])
+@pytest.mark.parametrize("first", [True, False])
+def test_archives_inside_a_submission_stay_packed(form: str, first: bool, tmp_path: Path) -> None:
+    """Whatever is in them, and wherever they are: the paper is read, and each of them is a record."""
+    inner = {"anc/code.tar": tar({"b.tex": BEGIN + "B" + END}), "anc/data.tgz": SOUND, "fig.gz": gzip.compress(b"%!PS"),
+             "2401/fig.pdf": "%PDF-"}  # fmt: skip
+    submitted = tar(inner | ONE if first else ONE | inner)
+    data = {
+        "alone": submitted,
+        "packed": gzip.compress(submitted),
+        "many": tar({"2401/1.gz": gzip.compress(submitted), "2401/2.gz": gzip.compress(submitted)}),
+    }[form]
+    (tmp_path / "x.tar").write_bytes(data)
+    rows = read(tmp_path, "x.tar")
+    assert verdicts(rows) == ["kept", "record_type", "record_type", "record_type"] * (2 if form == "many" else 1)
+    assert {r["text"] for r in rows if r["drop"] is None} == {"A"}
+    assert LatexReader().original(rows[0]["source"], str(tmp_path)).decode() == ONE["main.tex"]
+    with pytest.raises(RecordError, match=r"anc/code\.tar is an archive inside a submission"):
+        LatexReader().original(rows[1]["source"], str(tmp_path))
+
+
+def test_a_submission_of_one_file_of_any_name_beside_an_archive(tmp_path: Path) -> None:
+    packed = gzip.compress(tar({"paper": ONE["main.tex"], "x.gz": b"x"}))
+    (tmp_path / "x.tar").write_bytes(tar({"2401/1.gz": packed, "2401/2.pdf": "%PDF-"}))
+    assert verdicts(read(tmp_path, "x.tar")) == ["kept", "record_type", "record_type"]
+
+
+def test_archives_in_archives_end(tmp_path: Path) -> None:
+    data = tar(ONE)
+    for _ in range(600):
+        data = header("x.tar", len(data)) + data + bytes(1024)
+    (tmp_path / "x.tar").write_bytes(tar({"a.tar": data, "b.tar": data}))
+    assert verdicts(read(tmp_path, "x.tar")) == ["unreadable", "record_type"] * 2
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("name", ["x.tex", "x.png"])
+def test_a_negative_size_ends_an_archive(name: str, tmp_path: Path) -> None:
+    """A size that leads back to a header that was read is no loop (CVE-2025-8194)."""
+    sound = tar(ONE)[:1024]
+    for size in (-512, -1024, -1536):
+        data = sound + header(name, size) + bytes(1024)
+        (tmp_path / "x.tar").write_bytes(data)
+        assert verdicts(read(tmp_path, "x.tar")) == ["unreadable"]
+        (tmp_path / "x.tar").write_bytes(tar({"2401/1.gz": gzip.compress(data), "2401/2.gz": SOUND}))
+        found = verdicts(read(tmp_path, "x.tar"))
+        assert found[0] == "unreadable" and found.count("kept") == 1
+
+
+def test_a_chain_of_long_names_is_unreadable(tmp_path: Path) -> None:
+    data = tar(ONE)[:1024] + header("x", 0, tarfile.GNUTYPE_LONGNAME) * 1500 + tar(ONE)
+    (tmp_path / "x.tar").write_bytes(data)
+    assert verdicts(read(tmp_path, "x.tar")) == ["unreadable"]
+
+
 def test_the_rest_of_a_broken_archive_is_unread(tmp_path: Path) -> None:
     data = tar({"2401/1.gz": SOUND, "2401/2.gz": SOUND})
     (tmp_path / "x.tar").write_bytes(data[: 1024 + len(SOUND) // 512 * 512])
@@ -250,6 +384,7 @@ def test_the_source_of_a_book(data: Path) -> None:
         depth += (part == "{") - (part == "}") if inside else 0
         prose += "" if inside else part
     assert len(re.findall(r"\\[A-Za-z]+|[{}]", prose)) < 20 and text.count("$") > 9000
+    assert "%" not in text  # the book has no percent sign outside of comments
     titles = [
         t for name in ("basics.tex", "logic.tex") for t in re.findall(r"^\\section\{([\w ]+)\}", texts[name], re.M)
     ]
