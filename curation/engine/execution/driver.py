@@ -7,9 +7,7 @@ resuming reads little for a finished phase and one file a task of the phase that
 
 from __future__ import annotations
 
-import errno
 import heapq
-import tempfile
 import time
 import traceback
 from collections import Counter
@@ -20,6 +18,7 @@ from typing import Any
 from curation.config.resources import ORDINARY, Resources
 from curation.core.errors import DamagedFile, UserError
 from curation.core.local_ray import ray_directory
+from curation.engine.execution.disk_space import disk_full, is_disk_full
 from curation.engine.execution.event_log import EventLog
 from curation.engine.execution.executors import (
     TASK_MEMORY,
@@ -44,19 +43,6 @@ MAX_ERRORS = 3  # transient errors (network, object store) of one task
 MEMORY_GROWTH = 4
 MERGED_TASKS = 4096  # manifests in one file, about 5 MB: what is encoded at a time
 MAX_LOGGED_SIZES = 1000  # tasks of a phase whose sizes are logged one by one
-
-
-def is_disk_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def disk_full(storage: Storage, error: BaseException) -> RunFailed:
-    """The error for a write that found no space, in a task or in the driver."""
-    return RunFailed(
-        f"the disk is full ({error}): that of {storage.root}, or of the temporary directory {tempfile.gettempdir()} of "
-        "the machine that ran the task. Finished tasks are safe: free some space and run the same command again to "
-        "resume."
-    )
 
 
 class CacheDamaged(Exception):
@@ -342,13 +328,14 @@ class Driver:
     def wait_for(self, function: Function, shared: Any, spec: Any, resources: Resources = ORDINARY) -> Outcome:
         """Runs a call that commits nothing and is no task of the run."""
         memory = max(resources.memory_bytes or 0, TASK_MEMORY * MEMORY_GROWTH)
-        handle = self.executor.submit(self._checked(function), shared, spec, None, memory)
         while True:
-            for _, outcome in self.executor.wait([handle], 10.0):
-                if not isinstance(outcome.error, WorkerDiffers):
-                    return outcome
-                self._leave_out_node(outcome.error)
-                handle = self.executor.submit(self._checked(function), shared, spec, None, memory)
+            handle = self.executor.submit(self._checked(function), shared, spec, None, memory)
+            while not (ended := self.executor.wait([handle], 10.0)):
+                pass
+            outcome = ended[0][1]
+            if not isinstance(outcome.error, WorkerDiffers):
+                return outcome
+            self._leave_out_node(outcome.error)
 
     def _leave_out_node(self, error: WorkerDiffers) -> None:
         """No task goes to this machine from now on. Raises RunFailed if there is no other."""

@@ -18,7 +18,8 @@ from curation.config.resources import Resources
 from curation.core import cpu_level, published_tree
 from curation.core.errors import DamagedFile, UserError
 from curation.engine.execution import damaged_files, executors, first_records, split_archives
-from curation.engine.execution.driver import CacheDamaged, Driver, disk_full, is_disk_full
+from curation.engine.execution.disk_space import disk_full, is_disk_full
+from curation.engine.execution.driver import CacheDamaged, Driver
 from curation.engine.execution.executors import Executor
 from curation.engine.execution.phases import Phases, PoisonFound
 from curation.engine.execution.progress import Progress, Silent

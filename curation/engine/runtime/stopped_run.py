@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from curation.checked_parquet import CheckedFile
 from curation.core.errors import UserError
-from curation.engine.execution.driver import is_disk_full
+from curation.engine.execution.disk_space import is_disk_full
 from curation.engine.execution.phases import Phases
 from curation.engine.execution.progress import Silent
 from curation.engine.planning.plan import Plan

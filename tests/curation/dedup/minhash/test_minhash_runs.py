@@ -134,7 +134,7 @@ def test_a_death_in_any_phase_of_the_shuffles_is_survived(
         inside = [
             k for k, b in enumerate(boundaries)
             if k > next(i for i, x in enumerate(boundaries) if x.startswith("phase 0"))
-            and k < boundaries.index("phase minhash_dedup: signals merged") + 2
+            and k < boundaries.index("phase minhash_dedup: decisions merged") + 2
         ]  # fmt: skip
         assert len(inside) > 200
         chosen = [k for k in inside if boundaries[k].startswith("phase")] + inside[::61]

@@ -4,7 +4,7 @@ In one process first, at every boundary that storage and engine name (`storage.f
 that clean-up code runs, once as the disk that a kill would leave, half-written files and all. Then real kills of
 drivers and Ray workers over a real crawl.
 
-Covers: lock.py
+Covers: curation/engine/execution/disk_space.py, lock.py
 Covers: curation/engine/results/publish.py
 """
 
