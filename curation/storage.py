@@ -170,7 +170,7 @@ class Storage:
         pointer = published_tree.pointer(name)
         try:  # on a disk: of a run that was copied from an object store
             found = published_tree.decode(self.read_bytes(pointer), pointer, self.root)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return name
         except DamagedFile:
             if self.local:  # somebody's own file
