@@ -98,9 +98,9 @@ class TokenLoader(IterableDataset[Any]):
         return {**vars(self), "_ahead": None}
 
     def __len__(self) -> int:
-        if self.steps is None:
+        if self._end is None:
             raise TypeError("the loader has no end: neither `steps` nor `max_epochs` was given")
-        return self.steps * self.accumulation
+        return self._end
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
@@ -110,7 +110,7 @@ class TokenLoader(IterableDataset[Any]):
         return self
 
     def __next__(self) -> Any:
-        if self.steps is not None and self._item >= self.steps * self.accumulation:
+        if self._end is not None and self._item >= self._end:
             raise StopIteration
         if not self.prefetch or get_worker_info() is not None:  # a worker reads ahead by itself
             item = self._read(self._item)
@@ -207,12 +207,12 @@ class TokenLoader(IterableDataset[Any]):
                 f"load_state_dict: this state is of packing={saved.packing!r} and the loader has {self.packing!r}; "
                 "with the other one an epoch would read some tokens twice and others never"
             )
-        log = OrderLog.from_dict(saved.order)
+        log = read = OrderLog.from_dict(saved.order)
         if self._reschedule is not None:
             self.data, log = self._reschedule(log, saved.sequence)
         same = (saved.world, saved.accumulation) == (self.world, self.accumulation)
         if saved.taken:
-            same = same and _step_reads(log, saved.step) == _step_reads(OrderLog.from_dict(saved.order), saved.step)
+            same = same and _step_reads(log, saved.step) == _step_reads(read, saved.step)
         if not same and self._stride > 1 and max(saved.accumulation, self.accumulation) > 1:
             raise UserError(
                 f"load_state_dict: this state is of {saved.world} ranks × {saved.accumulation} passes, read by workers "

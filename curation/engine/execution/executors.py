@@ -198,7 +198,7 @@ class Ray:
         self._actors: ActorPool | None = None
         if own:
             for wanted in needs:
-                if self._fitting(wanted) == 0:
+                if not self._fitting(wanted):
                     most = self._largest_node()
                     self.close()
                     raise UserError(
@@ -215,12 +215,12 @@ class Ray:
             return None
         return f"no machine of the cluster has {resources} for a task; waiting until one joins"
 
-    def _fitting(self, resources: Resources) -> int:
-        return sum(self._tasks_on(n["Resources"], resources) for n in self._nodes())
-
-    def _tasks_on(self, node: Mapping[str, float], resources: Resources | None = None) -> int:
-        needs = resources or self._needs
-        return needs.tasks_on(node.get("CPU", 0), node.get("memory", 0), node.get("GPU", 0))
+    def _fitting(self, resources: Resources) -> list[tuple[float, int]]:
+        """Of each machine on which a task of these resources fits its memory, and how many fit."""
+        sizes = [n["Resources"] for n in self._nodes()]
+        found = [(r.get("memory", 0), resources.tasks_on(r.get("CPU", 0), r.get("memory", 0), r.get("GPU", 0)))
+                 for r in sizes]  # fmt: skip
+        return [(memory, tasks) for memory, tasks in found if tasks]
 
     def _largest_node(self) -> str:
         found = [n["Resources"] for n in self._nodes()]
@@ -230,10 +230,9 @@ class Ray:
     def slots(self) -> int:
         now = time.monotonic()
         if now - self._asked > 5 or not self._slots:
-            nodes = self._nodes()
-            self._slots = max(1, self._fitting(self._needs))
-            fitting = [r for r in (n["Resources"] for n in nodes) if self._tasks_on(r)]
-            self._largest = int(max((r.get("memory", 0) for r in fitting), default=0))
+            fitting = self._fitting(self._needs)
+            self._slots = max(1, sum(tasks for _, tasks in fitting))
+            self._largest = int(max((memory for memory, _ in fitting), default=0))
             self._asked = now
         return self._slots
 

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from curation import shards, storage
-from curation.core import published_tree
 from curation.core.atomic_files import no_link
 from curation.core.errors import DamagedFile
+from curation.engine.results.publish import published_directories
 from curation.storage import Storage
 
 
@@ -60,9 +60,8 @@ def erase_tokens(store: Storage, doc_ids: Sequence[str]) -> int:
 def _shard_folders(store: Storage) -> Iterator[str]:
     names = sorted({p.split("/")[1] for p in store.walk("generations")})
     # on an object store the results before the newest too: trainings may have begun with them
-    trees = sorted({"/".join(p.split("/")[:2]) for p in store.walk(published_tree.FOLDER)})
     newest = store.full("result")
-    older = [f"{t}/shards" for t in trees if store.full(t) != newest]
+    older = [f"{d}/shards" for d in published_directories(store) if store.full(d) != newest]
     for place in ("result/shards", *older, *(f"generations/{n}/shards" for n in names)):
         if store.exists(f"{place}/manifest.json"):
             yield place

@@ -55,7 +55,7 @@ def _publish_local(store: Storage, made: ResultFiles, tree: str) -> list[Written
         store.rename(tree, old)
     store.rename(fresh, tree)
     store.remove(old)
-    for directory in _trees(store, tree) if copied else ():
+    for directory in published_directories(store, tree) if copied else ():
         store.remove(directory)
     return [Written(w.path.replace(fresh, tree, 1), w.size, w.sha256) for w in written]
 
@@ -68,20 +68,23 @@ def _pointed(store: Storage, tree: str) -> str | None:
         return None
 
 
-def _trees(store: Storage, tree: str) -> list[str]:
+def published_directories(store: Storage, tree: str = RESULT) -> list[str]:
     """The directories of a tree on an object store: of the newest, of the one before, and of what was not finished."""
     found = {"/".join(path.split("/")[:2]) for path in store.walk(published_tree.FOLDER)}
     return sorted(path for path in found if path.startswith(f"{published_tree.FOLDER}/{tree}-"))
 
 
-def _check_whole(store: Storage, directory: str, written: Sequence[Written]) -> None:
-    """Raises UserError where files that were just written are gone. A driver whose lock was taken for dead may still
-    be at work, and what it publishes removes trees that are neither its own nor the one before."""
-    if missing := {w.path for w in written} - set(store.walk(directory)):
+def _check_whole(store: Storage, directory: str, written: Sequence[Written]) -> set[str]:
+    """All files of a directory. Raises UserError where some that were just written are gone: a driver whose lock was
+    taken for dead may still be at work, and what it publishes removes trees that are neither its own nor the one
+    before."""
+    there = set(store.walk(directory))
+    if missing := {w.path for w in written} - there:
         raise UserError(
             f"{store.root}: {len(missing)} files of the result are gone while it is published, first {min(missing)}: "
             "another driver works in this directory. Stop it and run again."
         )
+    return there
 
 
 def _publish_remote(store: Storage, made: ResultFiles, tree: str) -> list[Written]:
@@ -91,16 +94,15 @@ def _publish_remote(store: Storage, made: ResultFiles, tree: str) -> list[Writte
     store.forget_trees()
     before = store.full(tree)
     written = _fill(store, made, directory)
-    for stale in sorted(set(store.walk(directory)) - {w.path for w in written}):
+    for stale in sorted(_check_whole(store, directory, written) - {w.path for w in written}):
         store.remove(stale)
-    _check_whole(store, directory, written)
     if before == store.full("") + f"/{tree}":  # of a version that wrote over files in place
         store.remove(tree)
     store.write_bytes(published_tree.pointer(tree), published_tree.encode(directory))
     store.forget_trees()
     # The tree before stays for those who read it; it goes when the next result is published
     if _pointed(store, tree) == directory:
-        for path in _trees(store, tree):
+        for path in published_directories(store, tree):
             if path != directory and store.full(path) != before:
                 store.remove(path)
     _check_whole(store, directory, written)
@@ -111,7 +113,7 @@ def remove_older_texts(store: Storage) -> None:
     """On an object store, removes what the results before the newest have besides shards: texts and ledgers, which
     documents were deleted from. Trainings that began with their shards go on."""
     newest = _pointed(store, RESULT)
-    for directory in _trees(store, RESULT) if newest is not None else ():
+    for directory in published_directories(store) if newest is not None else ():
         if directory != newest:
             for path in store.walk(directory):
                 if not path.startswith(f"{directory}/shards/"):

@@ -95,8 +95,9 @@ def find(texts: Texts, entities: list[str], by: Recognizers) -> tuple[Findings, 
         by.check_entities(slow)
     found, left_out = candidate_windows.find_in_windows(texts, fast, by.language, by.regions, by.context)
     if slow:
-        patterns = tuple(e for e in slow if e in by.pattern_entities())
-        model = tuple(e for e in slow if e in by.ner_entities())
+        by_pattern, by_model = by.pattern_entities(), by.ner_entities()
+        patterns = tuple(e for e in slow if e in by_pattern)
+        model = tuple(e for e in slow if e in by_model)
         found = found.with_entities(slow)
         rows: list[Row] = []
         for i in range(len(texts)):

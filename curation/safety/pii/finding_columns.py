@@ -66,21 +66,23 @@ class Findings:
             columns = [c[new] for c in columns]
         return cls(names, *columns)
 
+    @property
+    def columns(self) -> tuple[Column, Column, Column, Column, Column]:
+        """In the order of a Row."""
+        return self.text, self.start, self.end, self.entity, self.score
+
     def where(self, mask: Column) -> Findings:
-        columns = (self.text, self.start, self.end, self.entity, self.score)
-        return Findings(self.entities, *(c[mask] for c in columns))
+        return Findings(self.entities, *(c[mask] for c in self.columns))
 
     def rows(self) -> Iterator[Row]:
-        columns = (self.text, self.start, self.end, self.entity, self.score)
-        return zip(*(c.tolist() for c in columns), strict=True)
+        return zip(*(c.tolist() for c in self.columns), strict=True)
 
     def with_entities(self, more: Sequence[str]) -> Findings:
-        return Findings.sort((*self.entities, *more), self.text, self.start, self.end, self.entity, self.score)
+        return Findings.sort((*self.entities, *more), *self.columns)
 
     def with_rows(self, rows: Sequence[Row]) -> Findings:
         more = np.array(rows, np.float64).reshape(-1, 5)  # exact: positions are far below 2**53
-        old = (self.text, self.start, self.end, self.entity, self.score)
-        both = [np.concatenate([c, more[:, i].astype(c.dtype)]) for i, c in enumerate(old)]
+        both = [np.concatenate([c, more[:, i].astype(c.dtype)]) for i, c in enumerate(self.columns)]
         return Findings.sort(self.entities, *both)
 
     def byte_positions(self, texts: Texts) -> tuple[Column, Column]:

@@ -53,7 +53,7 @@ def merge_overlaps(found: Findings) -> Findings:
     """
     from curation.safety.pii.finding_kernels import merge
 
-    columns = [c.copy() for c in (found.text, found.start, found.end, found.entity, found.score)]
+    columns = [c.copy() for c in found.columns]
     count = merge(*columns)
     return Findings(found.entities, *(c[:count] for c in columns))
 

@@ -15,9 +15,10 @@ from curation.step import RecordError
 
 MAX_GROWTH, FREE_GROWTH = 16, 1 << 17  # characters that macros may make: so many times the source, and 128 Ki
 _COMMAND = re.compile(r"\\(?:([A-Za-z@]+)|(.))", re.S)
-_DEFINING = frozenset(("newcommand", "renewcommand", "providecommand", "DeclareRobustCommand", "def", "gdef",
-    "edef", "xdef",
-                       "DeclareMathOperator", "newtheorem", "let", "newenvironment", "renewenvironment"))  # fmt: skip
+_DEFINING = frozenset(
+    ("newcommand", "renewcommand", "providecommand", "DeclareRobustCommand", "def", "gdef", "edef", "xdef",
+     "DeclareMathOperator", "newtheorem", "let", "newenvironment", "renewenvironment")
+)  # fmt: skip
 _PROGRAM = re.compile(
     r"\\(?:if[a-zA-Z@]*|else|fi|expandafter|csname|catcode|futurelet|@[a-zA-Z@]+|begingroup|loop|global|numexpr|the)(?![a-zA-Z])"
 )
@@ -27,11 +28,9 @@ _SPACE = re.compile(r"[ \t]*\n?[ \t]*")
 _PARAMETER = re.compile(r"#([1-9])")
 # Commands of LaTeX that this reader knows: authors redefine how they look, not what they mean.
 _KNOWN = frozenset(
-    ("section", "subsection", "subsubsection", "chapter", "part", "paragraph", "item", "caption", "footnote",
-    "cite", "ref",
-     "label", "emph", "textbf", "textit", "begin", "end", "index", "title", "author", "maketitle",
-     "tableofcontents", "par",
-     "input", "include", "bibliography")
+    ("section", "subsection", "subsubsection", "chapter", "part", "paragraph", "item", "caption", "footnote", "cite",
+     "ref", "label", "emph", "textbf", "textit", "begin", "end", "index", "title", "author", "maketitle",
+     "tableofcontents", "par", "input", "include", "bibliography")
 )  # fmt: skip
 
 
@@ -116,6 +115,12 @@ def _inside(text: Source, at: int, sign: str) -> tuple[str, int] | None:
     return None if end is None else (text[at + 1 : end], end + 1)
 
 
+def skip_option(text: Source, at: int, *, after_space: bool = True) -> int:
+    """The place behind square brackets, which space may stand before if `after_space`; `at` where there are none."""
+    found = option(text, skip_space(text, at) if after_space else at)
+    return at if found is None else found[1]
+
+
 def skip_space(text: str, at: int) -> int:
     found = _SPACE.match(text, at)
     return found.end() if found else at
@@ -186,9 +191,8 @@ def _define(kind: str, text: Source, at: int, definitions: Definitions) -> int:
         return at
     if kind == "newtheorem":
         name, at = argument(text, at)
-        at = shared[1] if (shared := option(text, skip_space(text, at))) else at
-        definitions.theorems[name], at = argument(text, at)
-        return within[1] if (within := option(text, at)) else at
+        definitions.theorems[name], at = argument(text, skip_option(text, at))
+        return skip_option(text, at, after_space=False)
     name, at = argument(text, at)
     name = name.strip().removeprefix("\\")
     if kind == "DeclareMathOperator":

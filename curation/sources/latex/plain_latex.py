@@ -14,7 +14,16 @@ import re
 import unicodedata
 
 from curation.sources.latex import siunitx
-from curation.sources.latex.macros import Definitions, Source, argument, group, group_end, option, skip_space
+from curation.sources.latex.macros import (
+    Definitions,
+    Source,
+    argument,
+    group,
+    group_end,
+    option,
+    skip_option,
+    skip_space,
+)
 
 _TOKEN = re.compile(r"\\(?:([A-Za-z@]+)\*?|(.))|\$\$?|[{}~&]|---?|``|''", re.S)
 _DISPLAYED = frozenset(("equation", "align", "gather", "multline", "eqnarray", "displaymath", "alignat", "flalign",
@@ -162,7 +171,7 @@ class _Writer:
                 return end
         elif sign == "\\":
             self.out.append(" " if at < self.cell_end else _BREAK if self.tables else "\n")
-            at = given[1] if (given := option(source, at)) else at
+            at = skip_option(source, at, after_space=False)
         elif sign in _ACCENTS:
             return self._accent(sign, at)
         elif sign not in "-/)]!@":
@@ -241,17 +250,16 @@ class _Writer:
     def _quantity(self, name: str, at: int) -> int:
         arguments: list[str] = []
         for _ in siunitx.COMMANDS[name]:
-            at = given[1] if (given := option(self.source, skip_space(self.source, at))) else at
-            value, at = argument(self.source, at)
+            value, at = argument(self.source, skip_option(self.source, at))
             arguments.append(value)
         self.out.append(siunitx.text_of(name, arguments))
         return at
 
     def _cell(self, name: str, at: int) -> int:
-        at = given[1] if (given := option(self.source, at)) else at
+        at = skip_option(self.source, at, after_space=False)
         for _ in range(_CELLS[name]):
             _, at = argument(self.source, at)
-            at = given[1] if (given := option(self.source, at)) else at
+            at = skip_option(self.source, at, after_space=False)
         self.cell_end = max(self.cell_end, group_end(self.source, skip_space(self.source, at)) or 0)
         return at
 
@@ -286,7 +294,7 @@ class _Writer:
                 self.lists.pop()
             if len(self.lists) == begins:  # the outermost one
                 out.append(f"\n\n{_LIST}" if begins else "\n\n")
-            return given[1] if begins and (given := option(source, skip_space(source, at))) else at
+            return skip_option(source, at) if begins else at
         if name in _TABLES:
             self.tables = max(0, self.tables + (1 if begins else -1))
             out.append("\n\n")
@@ -300,7 +308,7 @@ class _Writer:
             given = option(source, skip_space(source, at))
             out.append(f"{title} ({given[0]}). " if given else f"{title}. ")
             return skip_space(source, given[1] if given else at)
-        return given[1] if begins and (given := option(source, skip_space(source, at))) else at
+        return skip_option(source, at) if begins else at
 
 
 def _closing_dollars(source: str) -> dict[int, int]:

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from curation.config.load_pipeline import load_pipeline
 from curation.config.pipeline import Pipeline
 from curation.engine.runtime import run
+from curation.engine.tasks import column_store
 
 ENGLISH = "language.code = 'en' AND language.score >= 0.3"
 
@@ -95,3 +97,16 @@ def tree_bytes(run_dir: Path) -> dict[str, str]:
     result = run_dir / "result"
     files = sorted(p for p in result.rglob("*") if p.is_file())
     return {str(p.relative_to(result)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def count_text_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts, in the one item of the list, the documents whose stored text is read from now on."""
+    load, read = column_store._File._load, [0]
+
+    def counted(file: Any, group: int) -> Any:
+        if group not in file._cache and "text" in (file.columns or file.parquet.schema_arrow.names):
+            read[0] += file.parquet.metadata.row_group(group).num_rows
+        return load(file, group)
+
+    monkeypatch.setattr(column_store._File, "_load", counted)
+    return read

@@ -25,7 +25,6 @@ import pytest
 from curation import storage
 from curation.engine.execution.executors import Inline
 from curation.engine.shuffle import exchange, partition_files
-from curation.engine.tasks import column_store
 from curation.sources.text.text import TextReader
 from curation.step import InputSplit
 from curation.storage import Storage
@@ -228,14 +227,7 @@ def test_the_driver_keeps_nothing_a_document(tmp_path: Path) -> None:
 def test_how_often_text_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By exact, line and near deduplication and the tokenizer together, in numbers of the corpus."""
     corpus(tmp_path, 4)
-    load, read = column_store._File._load, [0]
-
-    def counted(file: Any, group: int) -> Any:
-        if group not in file._cache and "text" in (file.columns or file.parquet.schema_arrow.names):
-            read[0] += file.parquet.metadata.row_group(group).num_rows
-        return load(file, group)
-
-    monkeypatch.setattr(column_store._File, "_load", counted)
+    read = runs.count_text_reads(monkeypatch)
     made = runs.curate(tmp_path, pipeline(tmp_path))
     times = read[0] / made.counts["read"]["records"]
     print(f"text is read {times:.2f} times")

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation.engine.tasks import column_store
 from curation.engine.tasks.joined_signals import JoinedSignals
 from tests.curation.engine import runs
 
@@ -54,14 +53,7 @@ def test_another_option_of_a_global_step_reads_texts_once_and_computes_no_step(
         return runs.text_pipeline(tmp_path, steps=steps)
 
     assert runs.curate(tmp_path, tree(4)).computed == {"language": 4}
-    load, read = column_store._File._load, [0]
-
-    def counted(file: Any, group: int) -> Any:
-        if group not in file._cache and "text" in (file.columns or file.parquet.schema_arrow.names):
-            read[0] += file.parquet.metadata.row_group(group).num_rows
-        return load(file, group)
-
-    monkeypatch.setattr(column_store._File, "_load", counted)
+    read = runs.count_text_reads(monkeypatch)
     assert runs.curate(tmp_path, tree(8)).computed == {}
     # signatures; candidates, as sender and as receiver; documents
     assert read[0] <= 4 * 4
