@@ -115,6 +115,26 @@ def names_math(data, i, hi):  # type: ignore[no-untyped-def]
 
 
 @kernel((BYTES, nb.int64, nb.int64))
+def read_attribute(data, i, hi):  # type: ignore[no-untyped-def]
+    """The attribute of which the first letter is at i: a hash of its name; where its value begins and ends, -1 and -1
+    if it has none; the place after it."""
+    name = (FNV_START ^ np.uint64(data[i])) * FNV_PRIME
+    i += 1
+    while i < hi and data[i] != 61 and data[i] != 32:
+        name = (name ^ np.uint64(data[i])) * FNV_PRIME
+        i += 1
+    if i >= hi or data[i] != 61:
+        return name, -1, -1, i
+    i += 1
+    if i < hi and data[i] == 34:
+        i += 1
+    lo = i
+    while i < hi and data[i] != 34:
+        i += 1
+    return name, lo, i, i + 1
+
+
+@kernel((BYTES, nb.int64, nb.int64))
 def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
     """Flags of the attributes in [i, hi): HAS_HREF, IS_HIDDEN, HAS_NAME (a class, id or the like), IS_VERBATIM,
     HAS_NUMBER (a span of cells or the number of a list item), HAS_MATH (a class or attribute that formulas have)."""
@@ -124,22 +144,7 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
         if data[i] == 32 or 9 <= data[i] <= 13:
             i += 1
             continue
-        name = (FNV_START ^ np.uint64(data[i])) * FNV_PRIME
-        i += 1
-        while i < hi and data[i] != 61 and data[i] != 32:
-            name = (name ^ np.uint64(data[i])) * FNV_PRIME
-            i += 1
-        lo = i
-        end = i
-        if i < hi and data[i] == 61:
-            i += 1
-            if i < hi and data[i] == 34:
-                i += 1
-            lo = i
-            while i < hi and data[i] != 34:
-                i += 1
-            end = i
-            i += 1
+        name, lo, end, i = read_attribute(data, i, hi)
         if name == _HREF:
             attribute_flags |= HAS_HREF
         elif name == _HIDDEN_ATTRIBUTE:
@@ -201,31 +206,21 @@ def write_names(data, i, hi, names, at):  # type: ignore[no-untyped-def]
         if data[i] == 32 or 9 <= data[i] <= 13:
             i += 1
             continue
-        name = (FNV_START ^ np.uint64(data[i])) * FNV_PRIME
-        i += 1
-        while i < hi and data[i] != 61 and data[i] != 32:
-            name = (name ^ np.uint64(data[i])) * FNV_PRIME
-            i += 1
-        if i >= hi or data[i] != 61:
-            continue
-        i += 1
-        if i < hi and data[i] == 34:
-            i += 1
+        name, lo, end, i = read_attribute(data, i, hi)
         wanted = False
         for k in range(len(_NAMING_ATTRIBUTES)):
             wanted |= _NAMING_ATTRIBUTES[k] == name
-        if wanted and at > start:
+        if not wanted or lo < 0:
+            continue
+        if at > start:
             names[at] = 32
             at += 1
-        if wanted and name == _ID:
+        if name == _ID:
             names[at] = 35
             at += 1
-        while i < hi and data[i] != 34:
-            if wanted:
-                names[at] = data[i] | 32 if 65 <= data[i] <= 90 else data[i]
-                at += 1
-            i += 1
-        i += 1
+        for k in range(lo, end):
+            names[at] = data[k] | 32 if 65 <= data[k] <= 90 else data[k]
+            at += 1
     return at
 
 
