@@ -251,16 +251,13 @@ class Storage:
         base = self.full(path)
         if not self._fs.exists(base):
             return []
-        return sorted(self._below(path, p) for p in self._fs.find(base) if not _TEMPORARY.search(p))
-
-    def _below(self, path: str, found: str) -> str:
-        """What `find` found below a path, as a path below the storage root."""
-        return posixpath.join(path, found[len(self.full(path)) :].lstrip("/")).rstrip("/")
+        return sorted(_below(path, base, p) for p in self._fs.find(base) if not _TEMPORARY.search(p))
 
     def sizes(self, path: str) -> dict[str, int]:
         """Bytes of all files below a directory, by path below the storage root; temporaries left out."""
-        found = self._fs.find(self.full(path), detail=True)
-        return {self._below(path, p): int(info["size"]) for p, info in found.items() if not _TEMPORARY.search(p)}
+        base = self.full(path)
+        found = self._fs.find(base, detail=True)
+        return {_below(path, base, p): int(info["size"]) for p, info in found.items() if not _TEMPORARY.search(p)}
 
     @contextlib.contextmanager
     def create(self, path: str) -> Iterator[tuple[Checksummed, Written]]:
@@ -371,6 +368,11 @@ class Storage:
             return None
         os.makedirs(self._base, exist_ok=True)
         return shutil.disk_usage(self._base).free
+
+
+def _below(path: str, base: str, found: str) -> str:
+    """What was found below `base`, which is `path` on its filesystem, as a path below the storage root."""
+    return posixpath.join(path, found[len(base) :].lstrip("/")).rstrip("/")
 
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp$")

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from curation.document import with_column
+from curation.document import string_buffers, with_column
 from curation.step import MapStep
 
 
@@ -62,11 +62,8 @@ class C4LineFilter(MapStep):
 
         if self._classes is None:
             self.open()
-        texts = batch.column("text").fill_null("").cast(pa.large_string())
-        rows = len(texts)
-        _, offsets, buffer = texts.buffers()
-        where = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + rows + 1]
-        data = np.frombuffer(buffer, np.uint8) if buffer is not None else np.zeros(0, np.uint8)
+        data, where = string_buffers(batch.column("text"))
+        rows = batch.num_rows
         longest = int(np.diff(where).max()) if rows else 0
         code, flags = np.empty(longest + 1, np.int32), np.empty(longest + 1, np.uint16)
         out = np.empty(int(where[-1] - where[0]) + rows + 1 if rows else 1, np.uint8)

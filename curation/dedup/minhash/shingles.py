@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from curation.document import string_buffers
 from curation.kernels import kernel
 from curation.word_hashes import hash_words, look_up, mix
 from curation.words import CLASS_SHIFT, SKIPPED, SPACE, character_table
@@ -75,22 +76,6 @@ def hash_shingles(words, count, ngram, out):  # type: ignore[no-untyped-def]
         if k + length < count:
             total = total * _BASE + words[k + length] - first * top
     return shingles
-
-
-def string_buffers(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """(bytes, n + 1 offsets) of a large_string array, no copy; nulls are empty. Other strings are cast."""
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks()
-    if texts.type != pa.large_string():
-        texts = texts.cast(pa.large_string())
-    if texts.null_count:
-        texts = texts.fill_null("")
-    _, offsets, data = texts.buffers()
-    n = len(texts)
-    if n == 0 or offsets is None:
-        return np.zeros(0, np.uint8), np.zeros(n + 1, np.int64)
-    ends = np.frombuffer(offsets, np.int64, count=n + 1, offset=8 * texts.offset)
-    return (np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)), ends
 
 
 @kernel()

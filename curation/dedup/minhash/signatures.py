@@ -25,6 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from curation.document import string_buffers
+
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 
@@ -57,7 +59,7 @@ def _compute(texts: pa.Array, ngram: int, num_perm: int, seed: int, unit: str, c
 
     if ngram < 1 or num_perm < 1:
         raise ValueError(f"ngram ({ngram}) and num_perm ({num_perm}) must be at least 1")
-    data, offsets = shingles.string_buffers(texts)
+    data, offsets = string_buffers(texts)
     a, b = permutations(num_perm, seed)
     # rows of 16 lanes, so that the kernel's inner loop has no remainder; the padding is removed below
     out = np.full((len(texts), len(a)), EMPTY, np.uint32)

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.core.errors import UserError
-from curation.document import with_column
+from curation.document import string_buffers, with_column
 from curation.quality.heuristics.language_stats import (
     COMPOUNDS,
     LANGUAGE_SCORE,
@@ -265,25 +265,21 @@ class Heuristics(MapStep):
 
         from curation.quality.heuristics.statistics_kernel import COLUMNS, compute_statistics
 
-        if texts.null_count:
-            texts = texts.fill_null("")
-        texts = texts.cast(pa.large_string())
-        _, offsets, data = texts.buffers()
+        data, where = string_buffers(texts)
         rows = len(texts)
         out = np.zeros((rows, len(COLUMNS)))
         languages = np.zeros(rows, np.int64)
         if self._by_language:
             places = {label: i for i, label in enumerate(self._stats.thresholds)}
             languages = np.array([places.get(label, -1) for label in labels], np.int64)
-        if rows and data is not None:
-            where = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + rows + 1]
+        if rows:
             sets = sum(1 << i for i, s in enumerate(_SIGNALS) if s in self._selected_sets) | (
                 0 if self.c4_terminal else 16
             )
             longest = int(np.diff(where).max())
             stop_hashes, stop_words, compounds = self._stop_words
             compute_statistics(
-                *(np.frombuffer(data, np.uint8), where, self._classes, sets, longest),
+                *(data, where, self._classes, sets, longest),
                 *(stop_hashes, stop_words, languages, compounds, out),
             )
         found: dict[str, Any] = {name: np.ascontiguousarray(out[:, i]) for i, name in enumerate(COLUMNS)}

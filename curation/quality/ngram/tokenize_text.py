@@ -38,13 +38,10 @@ def tokenize(texts: pa.Array, form: Form = "words") -> Iterator[tuple[list[bytes
 
     from curation.quality.ngram import tokenize_kernel
 
-    texts = (texts.fill_null("") if texts.null_count else texts).cast(pa.large_string())
+    letters, where = document.string_buffers(texts)
     rows = len(texts)
-    _, offsets, data = texts.buffers()
     if not rows:
         return
-    where = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + rows + 1]
-    letters = np.frombuffer(data if data is not None else b"", np.uint8)
     out = np.empty(2 * int(where[-1] - where[0]) + 1, np.uint8)
     ends, tokens = np.empty(rows, np.int64), np.empty(rows, np.int64)
     if form == "words":

@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from curation.core.errors import UserError
-from curation.document import with_column
+from curation.document import string_buffers, with_column
 from curation.safety.decontamination import benchmark_items, ngram_index
 from curation.safety.decontamination.benchmark_items import FIELDS
 from curation.safety.decontamination.ngram_index import Index
@@ -153,11 +153,10 @@ class Decontaminate(MapStep):
 
         counts = np.zeros(len(index.first) - 1, np.int64)
         for texts in self._ordinary_texts():
-            _, offsets, data = texts.buffers()
-            where = np.frombuffer(offsets, np.int64)[: len(texts) + 1]
-            if data is not None and where[-1]:
+            data, where = string_buffers(texts)
+            if len(data):
                 count_documents(
-                    *(np.frombuffer(data, np.uint8), where, character_table(), index.table, index.slot_of, index.sizes),
+                    *(data, where, character_table(), index.table, index.slot_of, index.sizes),
                     *(int(np.diff(where).max()), counts),
                 )
         return counts > self.max_common
@@ -186,19 +185,17 @@ class Decontaminate(MapStep):
             self.open()
         index = self._index
         assert index is not None
-        texts = batch.column("text").fill_null("").cast(pa.large_string())
-        found = np.zeros((len(texts), 3), np.int64)
+        data, where = string_buffers(batch.column("text"))
+        found = np.zeros((batch.num_rows, 3), np.int64)
         found[:, 1] = -1
-        _, offsets, data = texts.buffers()
-        if len(texts) and data is not None and index.units:
-            where = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+        if len(data) and index.units:
             search(
-                *(np.frombuffer(data, np.uint8), where, character_table(), *index.arrays()),
+                *(data, where, character_table(), *index.arrays()),
                 *(int(np.diff(where).max()), found),
             )
         best = [index.units[u] if u >= 0 else None for u in found[:, 1].tolist()]
         shares = [h / int(index.totals[u]) if u >= 0 else 0.0 for _, u, h in found.tolist()]
-        cut = [0] * len(texts)
+        cut = [0] * batch.num_rows
         if self.action == "cut" and any(s >= self.share for s in shares):
             batch = with_column(batch, "text", self._cut(batch.column("text"), shares, cut))
         arrays = [

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curation.document import string_buffers
+
 Column = np.ndarray[Any, Any]
 Row = tuple[int, int, int, int, float]  # a finding: text, start, end, entity, score
 
@@ -25,12 +27,7 @@ class Texts:
 
     @classmethod
     def of(cls, texts: pa.Array) -> Texts:
-        texts = texts.fill_null("").cast(pa.large_string())
-        _, offsets, data = texts.buffers()
-        if not len(texts):
-            return cls(np.zeros(0, np.uint8), np.zeros(1, np.int64))
-        where = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-        return cls(np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8), where)
+        return cls(*string_buffers(texts))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
