@@ -196,6 +196,12 @@ def test_noframes_that_does_not_end() -> None:
     assert extract("<frameset><frame></frameset><NOFRAMES><p>All the text there is.</p></noframes>").text
 
 
+def test_cells_among_very_many_take_few_calls() -> None:
+    page = "<table><tr>" + "<td>x" * 4_000
+    extract(page)
+    assert calls(lambda: extract(page)) < 30 * 4_000
+
+
 def test_findings_among_very_many_are_no_objects() -> None:
     """Masked or spared: a call each would be 100,000 a megabyte."""
     step = Pii(decisions="presidio")

@@ -416,3 +416,18 @@ def test_an_input_in_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monke
     (tmp_path / "part.tex").write_text("A part of the text. " * 9)
     (row,) = read(tmp_path, "main.tex")
     assert row["drop"]["value"] == "part.tex, which it inputs, is larger than 100 bytes"
+
+
+def test_macros_and_missing_inputs_are_followed_a_limited_number_of_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(macros, "FREE_USES", 50)
+    with pytest.raises(RecordError, match="without end"):
+        expand(r"\def\a{\a}" + r"\a", Definitions(dict(BUILT_IN), {}))
+    assert expand(r"\def\a{b}" + r"\a c " * 60, Definitions(dict(BUILT_IN), {})).count("b") == 60
+    asked = []
+    monkeypatch.setattr(submission, "MAX_INPUTS", 20)
+    monkeypatch.setattr(submission, "_find", lambda *names: asked.append(names))
+    with pytest.raises(RecordError, match="more than 20 inputs that are missing"):
+        submission.read_document({"m.tex": (BEGIN + r"\input{a}" * 500 + END).encode()}, "m.tex")
+    assert len(asked) == 21
