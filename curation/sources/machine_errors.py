@@ -1,4 +1,4 @@
-"""Tells errors of the machine (disk, network, permissions) from those that a damaged file causes."""
+"""Separates errors of the machine (disk, network, permissions) from those that a damaged file causes."""
 
 from __future__ import annotations
 
