@@ -87,9 +87,9 @@ def estimate_memory(
     Weights, gradients and moments are sharded over `shards` devices. They are in fp32, with two moments, and products
     are computed in `precision` under autocast: 16 bytes per parameter (12 for the blocks' matrices with Muon, which has
     one moment). Of shards, two blocks are gathered at a time, in `precision`, and embedding, last norm and head for the
-    whole pass, in fp32. `checkpointing`: blocks keep only their input. `accumulate`: the gradients of earlier micro-batches
-    exist during forward. `device`: cpu or cuda (on a CPU torch keeps more for an RMSNorm, and the loss in 16 bits is
-    computed in column chunks).
+    whole pass, in fp32. `checkpointing`: blocks keep only their input. `accumulate`: the gradients of earlier
+    micro-batches exist during forward. `device`: cpu or cuda (on a CPU torch keeps more for an RMSNorm, and the loss in
+    16 bits is computed in column chunks).
     """
     parts = parameter_counts(config)
     count = sum(parts.values())
@@ -114,10 +114,8 @@ def estimate_memory(
     )
 
     whole = 4 * (count - inner) if shards > 1 else 0  # gathered for the whole pass
-    if shards > 1:
-        casts = whole + 2 * c * (inner // config.num_layers)
-    else:
-        casts = 0 if precision == "fp32" else c * inner
+    gathered = 2 * c * (inner // config.num_layers) if shards > 1 else 0  # two blocks
+    casts = whole + gathered + (0 if precision == "fp32" or shards > 1 else c * inner)
     in_place = device == "cpu" and precision == "fp32"
     if device == "cpu" and not in_place:
         loss = (4 + 2) * n * default_columns(n, config.vocab_size, d) + (4 + 2) * n * d
@@ -130,7 +128,7 @@ def estimate_memory(
     # and where of shards the gradients of embedding and head are still whole, as is the copy of them that is reduced.
     gradients = 4 * own
     resident = casts + (gradients if accumulate else 0) + 4 * table
-    forward = activations + resident + loss - (casts - whole if shards > 1 else 0)  # blocks are not gathered any more
+    forward = activations + resident - gathered + loss  # the blocks are freed by then
     backward = blocks + resident + workspace
     freed = 0 if shards > 1 else casts - casts // config.num_layers
     first = kept + (0 if accumulate else 4 * inner // shards) + resident - freed + workspace
