@@ -159,7 +159,7 @@ class Heuristics(MapStep):
     language: str = "language.code"
     name: str = "heuristics"
 
-    version: ClassVar[str] = "3"  # compounds with hyphens, by language
+    version: ClassVar[str] = "4"  # a chunk is taken for an address 64 times at most
 
     _classes: Any = field(init=False, repr=False, compare=False, default=None)
     _stats: Any = field(init=False, repr=False, compare=False, default=None)  # LanguageStats, by language only
