@@ -37,7 +37,7 @@ _HIDDEN_ATTRIBUTE, _ARIA, _STYLE, _ROLE, _CLASS = (
 _HREF, _TRUE, _TABPANEL, _TEX, _DATA_TEX, _DATA_LATEX = (
     np.uint64(fnv1a(n)) for n in ("href", "true", "tabpanel", "tex", "data-tex", "data-latex")
 )
-_ID = np.uint64(fnv1a("id"))
+_ID, _ARIA_EXPANDED = np.uint64(fnv1a("id")), np.uint64(fnv1a("aria-expanded"))
 _NAMING_NAMES = """
 class id role itemprop data-component data-testid
 """
@@ -61,7 +61,7 @@ navigation search dialog menu menubar toolbar alert banner contentinfo
 """
 _ASIDE_ROLES = np.array(sorted(fnv1a(n) for n in _ASIDE_NAMES.split()), np.uint64)
 
-HAS_HREF, IS_HIDDEN, HAS_NAME, IS_VERBATIM, HAS_NUMBER, HAS_MATH = 1, 2, 4, 8, 16, 32
+HAS_HREF, IS_HIDDEN, HAS_NAME, IS_VERBATIM, HAS_NUMBER, HAS_MATH, UNFOLDS = 1, 2, 4, 8, 16, 32, 64
 
 
 @kernel((BYTES, nb.int64, nb.int64))
@@ -137,7 +137,8 @@ def read_attribute(data, i, hi):  # type: ignore[no-untyped-def]
 @kernel((BYTES, nb.int64, nb.int64))
 def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
     """Flags of the attributes in [i, hi): HAS_HREF, IS_HIDDEN, HAS_NAME (a class, id or the like), IS_VERBATIM,
-    HAS_NUMBER (a span of cells or the number of a list item), HAS_MATH (a class or attribute that formulas have)."""
+    HAS_NUMBER (a span of cells or the number of a list item), HAS_MATH (a class or attribute that formulas have),
+    UNFOLDS (what it controls is folded or unfolded by it)."""
     attribute_flags = 0
     is_panel = False
     while i < hi:
@@ -194,6 +195,8 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
                     attribute_flags |= HAS_NUMBER
             if name == _DATA_TEX or name == _DATA_LATEX:  # noqa: SIM109
                 attribute_flags |= HAS_MATH
+            if name == _ARIA_EXPANDED:
+                attribute_flags |= UNFOLDS
     return attribute_flags & ~IS_HIDDEN if is_panel else attribute_flags
 
 
@@ -222,6 +225,19 @@ def write_names(data, i, hi, names, at):  # type: ignore[no-untyped-def]
             names[at] = data[k] | 32 if 65 <= data[k] <= 90 else data[k]
             at += 1
     return at
+
+
+@kernel((BYTES, nb.int64, nb.int64))
+def holds_heading(data, i, n):  # type: ignore[no-untyped-def]
+    """Whether a heading begins between i and the next closing tag of a button, which cannot hold another button."""
+    while i + 3 < n:
+        if data[i] == 60:
+            if data[i + 1] == 104 and 49 <= data[i + 2] <= 54 and (data[i + 3] == 62 or data[i + 3] == 32):
+                return True
+            if data[i + 1] == 47 and data[i + 2] == 98 and data[i + 3] == 117:  # </bu
+                return False
+        i += 1
+    return False
 
 
 @kernel((BYTES, nb.int64, nb.int64, nb.int64, nb.int64))

@@ -68,6 +68,15 @@ _WEAK_NAME = re.compile(
     r"gallery|carousel|poll|rating\w*|feedback|correction|toc|table-of-contents|donat\w+)(?=$|[\s_-])"
 )
 _REVIEW_NAME = re.compile(r"(?:^|[\s_-])(?:customer-?)?(?:reviews?|ratings?)(?=$|[\s_-])")  # of a product
+# What forum software puts around each post: who wrote it, when, how to react; a class token as a whole
+_POST_FRAME = re.compile(
+    r"(?:^|\s)(?:[a-z0-9]+[-_]+)*?(?:ips)?(?:profile|author|poster|userinfo|keyinfo|moderatorbar|modified|expandlink|"
+    r"(?:author|user|poster|member|message-?user)[-_]*(?:wrap|info\w*|statistics|pane|column|details|extras?|profile|title|"
+    r"name|stats|card|banner|block)|message-?user|posthead|postdate|lastedit(?:ed)?|"
+    r"(?:post|message|comment|entry|discussion|topic|reply)[-_]*(?:author|meta|infos|date|time|timestamp|footer|foot|menu|"
+    r"tools|controls|buttons|actions|actionbar|attribution|lastedit|edited|likes|counter|number|options|reactions|votes?)|"
+    r"quote[-_]*(?:citation|header|title|by)|reactions?\w*|react|kudos|votes?|voting|likes)(?:[-_]+\w+)*(?=$|\s)"
+)
 _COMMENT_NAME = re.compile(r"(?:^|[\s_-])(?:comments?|commentlist|respond|replies|disqus\w*|livefyre)(?=$|[\s_-])")
 # Han, kana, Hangul: one such letter carries as much as two or three of an alphabet
 _WIDE_LETTERS = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
@@ -149,11 +158,13 @@ def _junk_containers(page: PageBlocks, prose: list[int], kind: str = "article") 
             junk = verdicts[tag, names] = _junk_kind(tag, names)
         if kind == "product" and not junk and _REVIEW_NAME.search(names):
             junk = _COMMENTS
+        frame = kind == "forum" and junk < _JUNK and _POST_FRAME.search(names) is not None
+        junk = _WEAK if frame else junk
         if not junk or tag == "body" or (junk == _COMMENTS and kind == "forum"):  # a forum's comments are its content
             node += 1
             continue
         kept = prose_of[node] >= max(_KEEP_MIN_SHARE * whole, _KEEP_MIN_CHARS)
-        held = held_of[node] if junk == _WEAK else 0
+        held = 0 if junk != _WEAK else prose_of[node] if frame else held_of[node]
         if tag == "figure" and held:  # its caption is no prose
             held -= sum(held_of[n] for n in range(node, end) if page.tag[n] == "figcaption")
         if kept or solid_of[node] > 0 or held > _WEAK_MAX_PROSE:
