@@ -67,6 +67,9 @@ _WEAK_NAME = re.compile(
     r"teasers?|utility|search\w*|login|jump-?(?:link|to-nav)|credits?|caption\w*|wp-caption-text|image-?meta|slideshow\w*|"
     r"gallery|carousel|poll|rating\w*|feedback|correction|toc|table-of-contents|donat\w+)(?=$|[\s_-])"
 )
+_TEASERS = re.compile(
+    r"(?:^|[\s_-])(?:related\w*|recommend\w*|recirc\w*|promos?|promoted|banner|popular|trending|teasers?|gallery|carousel|slideshow|more-\w+)(?=$|[\s_-])"
+)
 _REVIEW_NAME = re.compile(r"(?:^|[\s_-])(?:customer-?)?(?:reviews?|ratings?)(?=$|[\s_-])")  # of a product
 # What forum software puts around each post: who wrote it, when, how to react; a class token as a whole
 _POST_FRAME = re.compile(
@@ -158,6 +161,8 @@ def _junk_containers(page: PageBlocks, prose: list[int], kind: str = "article") 
             junk = verdicts[tag, names] = _junk_kind(tag, names)
         if kind == "product" and not junk and _REVIEW_NAME.search(names):
             junk = _COMMENTS
+        if kind == "listing" and junk and tag not in _JUNK_TAGS and _TEASERS.search(names):
+            junk = 0
         frame = kind == "forum" and junk < _JUNK and _POST_FRAME.search(names) is not None
         junk = _WEAK if frame else junk
         if not junk or tag == "body" or (junk == _COMMENTS and kind == "forum"):  # a forum's comments are its content
