@@ -165,7 +165,7 @@ def _tag_table() -> tuple[Any, Any]:
     for names, kind in ((_INLINE, w.INLINE), (_VOID, w.VOID), (_NEVER_TEXT, w.NEVER), (_RAW_TEXT, w.RAW)):
         for name in names:
             kinds[name] = kinds.get(name, 0) | kind
-    for name in _HEADINGS:
+    for name in (*_HEADINGS, "th"):
         kinds[name] |= w.HEADING
     for name, kind in (("sup", w.SCRIPTED), ("sub", w.SCRIPTED), ("math", w.MATH), ("mjx-container", w.MATH)):
         kinds[name] = kinds.get(name, w.INLINE) | kind

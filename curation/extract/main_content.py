@@ -183,12 +183,13 @@ def _select_blocks(
 def _is_list_in_text(page: PageBlocks, node: int, prose_of: list[int]) -> bool:
     """Whether a list of links is part of a text: two paragraphs are beside it and text comes after it, or it is in an
     item of a list that is."""
-    if page.tag[node] not in ("ul", "ol"):
+    if page.tag[node] not in ("ul", "ol", "table"):
         return False
     up = page.parent[node]
     if page.tag[up] == "li":
         return True
-    if sum(1 for _ in page.children(node)) < 2:  # one link is a hint to read on
+    rows = page.tag[node] == "table" and page.tag[node : page.end[node]].count("tr")
+    if (rows or sum(1 for _ in page.children(node))) < 2:  # one link is a hint to read on
         return False
     beside = [n for n in page.children(up) if prose_of[n] > 0]
     paragraphs = sum(page.tag[n] == "p" for n in beside)
