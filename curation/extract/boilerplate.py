@@ -140,5 +140,3 @@ def _held_chars(page: PageBlocks, i: int, prose: int) -> int:
     """Characters of a block that are prose, or text of a list or a table without a link."""
     tag = page.tag[page.container[i]]
     return max(prose, len(page.text[i]) - page.link_chars[i] if tag in ("li", "td", "th", "dd") else 0)
-
-

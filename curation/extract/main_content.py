@@ -19,7 +19,7 @@ import re
 
 from curation.extract.blocks import PageBlocks, heading_level, subtree_sums
 from curation.extract.boilerplate import boilerplate
-from curation.extract.tables import beside_main, table_places
+from curation.extract.tables import beside_main, data_tables, table_places
 
 _DESCEND_MIN_SHARE = 0.8  # a child with this share of its parent's prose is entered
 _DESCEND_MIN_SHARE_NAMED = 0.5  # ... if it says that it is the content
@@ -156,6 +156,7 @@ def _select_blocks(
 ) -> list[int]:
     """The blocks inside the main container that are not mostly links."""
     _, layout = table_places(page)
+    data = data_tables(page)
     out = [False] * len(page.tag)
     for node in beside:
         out[node] = not dropped[node]
@@ -166,6 +167,7 @@ def _select_blocks(
             continue
         dense = linked_of[node] > _MAX_LINK_SHARE * size_of[node] and prose_of[node] < 0.2 * size_of[node]
         dense = dense and (page.tag[node] not in _PART_TAGS or page.parent[node] in layout)
+        dense = dense and data[page.end[node]] == data[node]
         if dense and not _is_list_in_text(page, node, prose_of):
             node = page.end[node]
             continue

@@ -61,7 +61,9 @@ def page_kind(html: str, page: PageBlocks) -> tuple[str, bool]:
     if listed:
         return "listing", True
     chars = sum(map(len, page.text))
-    repeated = {names for names, n in collections.Counter(page.names).items() if n >= _MIN_POSTS and _POST.search(names)}
+    repeated = {
+        names for names, n in collections.Counter(page.names).items() if n >= _MIN_POSTS and _POST.search(names)
+    }
     if repeated and _chars_in(page, repeated) >= _MIN_POSTED * chars:
         return "forum", False
     if sum(page.link_chars) > _MAX_LINKED * chars:

@@ -12,6 +12,7 @@ from curation.extract.blocks import PageBlocks, heading_level
 
 _LAYOUT_CELL_CHARS = 200  # a table with a longer block in a cell is there for the page's layout
 _MIN_BESIDE_CHARS, _MIN_BESIDE_PARTS = 20, 3  # characters, and rows or items, of what is taken from beside the text
+_MIN_DATA_ROWS = 3
 _MAX_TABLE_LINKED, _MAX_LIST_LINKED = 0.3, 0.1  # share of its text in links; with more it leads to other pages
 
 
@@ -42,6 +43,35 @@ def table_places(page: PageBlocks) -> tuple[list[int], set[int]]:
     return page.table_places
 
 
+def data_tables(page: PageBlocks) -> list[int]:
+    """How many tables of data begin before each container: at least three rows, of two cells or more on the average, and
+    none that lays out the page. What is in them is data even if all of it is links."""
+    if "table" not in page.tag:
+        return [0] * (len(page.tag) + 1)
+    tables, rows, cells = (_before(page, tags) for tags in (("table",), ("tr",), ("td", "th")))
+    laid = _laid_out_before(page)
+    found = (
+        tag == "table"
+        and tables[end] - tables[node] == 1
+        and rows[end] - rows[node] >= _MIN_DATA_ROWS
+        and cells[end] - cells[node] >= 2 * (rows[end] - rows[node])
+        and laid[end] == laid[node]
+        for node, (tag, end) in enumerate(zip(page.tag, page.end, strict=True))
+    )
+    return list(accumulate(found, initial=0))
+
+
+def _before(page: PageBlocks, tags: tuple[str, ...]) -> list[int]:
+    """How many containers of these tags begin before each: those inside one are a difference of two places."""
+    return list(accumulate((tag in tags for tag in page.tag), initial=0))
+
+
+def _laid_out_before(page: PageBlocks) -> list[int]:
+    """How many rows that lay out the page begin before each container."""
+    _, layout = table_places(page)
+    return list(accumulate((node in layout for node in range(len(page.tag))), initial=0))
+
+
 def beside_main(
     page: PageBlocks, top: int, dropped: list[bool], size_of: list[int], linked_of: list[int], lists: bool
 ) -> set[int]:
@@ -50,10 +80,7 @@ def beside_main(
     tags = ("table", "dl", "ul", "ol") if lists else ("table",)
     if not any(tag in page.tag for tag in tags):
         return set()
-    _, layout = table_places(page)
-    # of the containers before each: rows and items, rows that lay out the page
-    parts = list(accumulate((tag in ("tr", "dt", "li") for tag in page.tag), initial=0))
-    laid = list(accumulate((node in layout for node in range(len(page.tag))), initial=0))
+    parts, laid = _before(page, ("tr", "dt", "li")), _laid_out_before(page)
     found: set[int] = set()
     node = 0
     while node < len(page.tag):
