@@ -1,4 +1,4 @@
-"""Tells containers that are not content, by their names, tags and what they hold: menus, share bars, comments, sidebars.
+"""Finds containers that are not content (menus, share bars, comments) by their names, tags and what they hold.
 
 A name that leaves no doubt is enough unless the container holds code, a table or most of the page's prose. A name that
 leaves it open is enough only if the container holds hardly any prose, list items or cells. What is content depends on

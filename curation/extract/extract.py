@@ -77,7 +77,7 @@ class Extract(MapStep):
 
     reads: ClassVar[tuple[str, ...]] = ("text", "read")
     rewrites: ClassVar[bool] = True
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
 
     @property
     def signals(self) -> pa.Schema:

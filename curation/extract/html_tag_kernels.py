@@ -3,7 +3,7 @@
 Names are compared by their 64-bit FNV-1a hash (Fowler, Noll and Vo), computed while the bytes are read: from
 14695981039346656037 on, h = (h xor byte) * 1099511628211 mod 2^64. An element is hidden when an attribute says so:
 `hidden`, `aria-hidden="true"`, `style="display: none"`, a class for the sign of a link or for line numbers, or a role
-that is not content. A panel of tabs is not hidden: which one shows is a matter of the reader's choice.
+that is not content. A panel of tabs or a folded section is not hidden: what shows is a matter of the reader's choice.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _HIDDEN_ATTRIBUTE, _ARIA, _STYLE, _ROLE, _CLASS = (
 _HREF, _TRUE, _TABPANEL, _TEX, _DATA_TEX, _DATA_LATEX = (
     np.uint64(fnv1a(n)) for n in ("href", "true", "tabpanel", "tex", "data-tex", "data-latex")
 )
+_REGION = np.uint64(fnv1a("region"))
 _ID, _ARIA_EXPANDED = np.uint64(fnv1a("id")), np.uint64(fnv1a("aria-expanded"))
 _NAMING_NAMES = """
 class id role itemprop data-component data-testid
@@ -115,6 +116,26 @@ def names_math(data, i, hi):  # type: ignore[no-untyped-def]
 
 
 @kernel((BYTES, nb.int64, nb.int64))
+def names_fold(data, i, hi):  # type: ignore[no-untyped-def]
+    """Whether the class in [i, hi) is of a section that a reader folds: `accor`, `colla`, `faq`, but not of its icon."""
+    folds = False
+    while i + 3 <= hi:
+        c, d, e = data[i] | 32, data[i + 1] | 32, data[i + 2] | 32
+        if c == 105 and d == 99 and e == 111:  # ico
+            return False
+        if c == 102 and d == 97 and e == 113:
+            folds = True
+        if i + 5 <= hi:
+            f, g = data[i + 3] | 32, data[i + 4] | 32
+            if c == 97 and d == 99 and e == 99 and f == 111 and g == 114:
+                folds = True
+            if c == 99 and d == 111 and e == 108 and f == 108 and g == 97:
+                folds = True
+        i += 1
+    return folds
+
+
+@kernel((BYTES, nb.int64, nb.int64))
 def read_attribute(data, i, hi):  # type: ignore[no-untyped-def]
     """The attribute of which the first letter is at i: a hash of its name; where its value begins and ends, -1 and -1
     if it has none; the place after it."""
@@ -155,6 +176,7 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
                 attribute_flags |= IS_HIDDEN
         elif name == _CLASS:
             attribute_flags |= HAS_NAME
+            is_panel = is_panel or names_fold(data, lo, end)
             if names_math(data, lo, end):
                 attribute_flags |= HAS_MATH
             value = FNV_START
@@ -182,7 +204,7 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
                     attribute_flags |= IS_HIDDEN
             else:
                 attribute_flags |= HAS_NAME
-                is_panel = is_panel or value == _TABPANEL
+                is_panel = is_panel or value == _TABPANEL or value == _REGION
                 for k in range(len(_ASIDE_ROLES)):
                     if _ASIDE_ROLES[k] == value:
                         attribute_flags |= IS_HIDDEN
