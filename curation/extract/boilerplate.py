@@ -45,6 +45,7 @@ _WEAK_NAME = re.compile(
     r"teasers?|utility|search\w*|login|jump-?(?:link|to-nav)|credits?|caption\w*|wp-caption-text|image-?meta|slideshow\w*|"
     r"gallery|carousel|poll|rating\w*|feedback|correction|toc|table-of-contents|donat\w+)(?=$|[\s_-])"
 )
+# What a page of links consists of, and what others show beside their text
 _TEASERS = re.compile(
     r"(?:^|[\s_-])(?:related\w*|recommend\w*|recirc\w*|promos?|promoted|banner|popular|trending|teasers?|gallery|carousel|slideshow|more-\w+)(?=$|[\s_-])"
 )
@@ -59,7 +60,7 @@ _POST_FRAME = re.compile(
     r"quote[-_]*(?:citation|header|title|by)|reactions?\w*|react|kudos|votes?|voting|likes)(?:[-_]+\w+)*(?=$|\s)"
 )
 _COMMENT_NAME = re.compile(r"(?:^|[\s_-])(?:comments?|commentlist|respond|replies|disqus\w*|livefyre)(?=$|[\s_-])")
-_WEAK, _COMMENTS, _JUNK = 1, 2, 3  # what a name says; of several names the highest counts
+_WEAK, _COMMENTS, _JUNK, _FRAME = 1, 2, 3, 4  # what a name says; of several names the highest counts
 _JUNK_TAGS = frozenset(("footer", "figcaption", "optgroup", "form"))
 _WEAK_TAGS = frozenset(("figure", "aside", "fieldset", "menu", "address", "legend"))
 
@@ -86,18 +87,12 @@ def boilerplate(page: PageBlocks, prose: list[int], kind: str = "article") -> li
     while node < len(out):
         tag, names, end = page.tag[node], page.names[node], page.end[node]
         if (junk := verdicts.get((tag, names), -1)) < 0:
-            junk = verdicts[tag, names] = _junk_kind(tag, names)
-        if kind == "product" and not junk and _REVIEW_NAME.search(names):
-            junk = _COMMENTS
-        if kind == "listing" and junk and tag not in _JUNK_TAGS and _TEASERS.search(names):
-            junk = 0
-        frame = kind == "forum" and junk < _JUNK and _POST_FRAME.search(names) is not None
-        junk = _WEAK if frame else junk
+            junk = verdicts[tag, names] = _junk_on(kind, tag, names)
         if not junk or tag == "body" or (junk == _COMMENTS and kind == "forum"):  # a forum's comments are its content
             node += 1
             continue
         kept = prose_of[node] >= max(_KEEP_MIN_SHARE * whole, _KEEP_MIN_CHARS)
-        held = 0 if junk != _WEAK else prose_of[node] if frame else held_of[node]
+        held = held_of[node] if junk == _WEAK else prose_of[node] if junk == _FRAME else 0
         if tag == "figure" and held:  # its caption is no prose
             held -= sum(held_of[n] for n in range(node, end) if page.tag[n] == "figcaption")
         if kept or solid_of[node] > 0 or held > _WEAK_MAX_PROSE:
@@ -113,6 +108,17 @@ def boilerplate(page: PageBlocks, prose: list[int], kind: str = "article") -> li
         for node in comments:
             out[node : page.end[node]] = [False] * (page.end[node] - node)
     return out
+
+
+def _junk_on(kind: str, tag: str, names: str) -> int:
+    """What a container is on a page of a kind: as `_junk_kind`, or `_FRAME`, what is around a post and goes unless it
+    holds prose. The lists of an author's pane are no content."""
+    junk = _junk_kind(tag, names)
+    if kind == "product" and not junk and _REVIEW_NAME.search(names):
+        return _COMMENTS
+    if kind == "listing" and tag not in _JUNK_TAGS and _TEASERS.search(names):
+        return 0
+    return _FRAME if kind == "forum" and junk < _JUNK and _POST_FRAME.search(names) else junk
 
 
 def _junk_kind(tag: str, names: str) -> int:

@@ -117,7 +117,7 @@ def names_math(data, i, hi):  # type: ignore[no-untyped-def]
 
 @kernel((BYTES, nb.int64, nb.int64))
 def names_fold(data, i, hi):  # type: ignore[no-untyped-def]
-    """Whether the class in [i, hi) is of a section that a reader folds: `accor`, `colla`, `faq`, but not of its icon."""
+    """Whether the class in [i, hi) is of a section that readers fold (`accor`, `colla`, `faq`) and not of its icon."""
     folds = False
     while i + 3 <= hi:
         c, d, e = data[i] | 32, data[i + 1] | 32, data[i + 2] | 32
@@ -204,7 +204,7 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
                     attribute_flags |= IS_HIDDEN
             else:
                 attribute_flags |= HAS_NAME
-                is_panel = is_panel or value == _TABPANEL or value == _REGION
+                is_panel = is_panel or value == _TABPANEL or value == _REGION  # noqa: SIM109
                 for k in range(len(_ASIDE_ROLES)):
                     if _ASIDE_ROLES[k] == value:
                         attribute_flags |= IS_HIDDEN

@@ -44,8 +44,8 @@ def table_places(page: PageBlocks) -> tuple[list[int], set[int]]:
 
 
 def data_tables(page: PageBlocks) -> list[int]:
-    """How many tables of data begin before each container: at least three rows, of two cells or more on the average, and
-    none that lays out the page. What is in them is data even if all of it is links."""
+    """How many tables of data begin before each container: with at least three rows, of two cells or more on average,
+    none of which lays out the page. What is in them is data even if all of it is links."""
     if "table" not in page.tag:
         return [0] * (len(page.tag) + 1)
     tables, rows, cells = (_before(page, tags) for tags in (("table",), ("tr",), ("td", "th")))
