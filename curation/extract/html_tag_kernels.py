@@ -204,7 +204,8 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
                     attribute_flags |= IS_HIDDEN
             else:
                 attribute_flags |= HAS_NAME
-                is_panel = is_panel or value == _TABPANEL or value == _REGION  # noqa: SIM109
+                is_panel |= value == _TABPANEL
+                is_panel |= value == _REGION
                 for k in range(len(_ASIDE_ROLES)):
                     if _ASIDE_ROLES[k] == value:
                         attribute_flags |= IS_HIDDEN
