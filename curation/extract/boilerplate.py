@@ -62,6 +62,7 @@ _POST_FRAME = re.compile(
 _COMMENT_NAME = re.compile(r"(?:^|[\s_-])(?:comments?|commentlist|respond|replies|disqus\w*|livefyre)(?=$|[\s_-])")
 _WEAK, _COMMENTS, _JUNK, _FRAME = 1, 2, 3, 4  # what a name says; of several names the highest counts
 _JUNK_TAGS = frozenset(("footer", "figcaption", "optgroup", "form"))
+_LISTED_TAGS = frozenset(("li", "td", "th", "dd"))
 _WEAK_TAGS = frozenset(("figure", "aside", "fieldset", "menu", "address", "legend"))
 
 
@@ -77,7 +78,11 @@ def boilerplate(page: PageBlocks, prose: list[int], kind: str = "article") -> li
         for n, text in zip(page.container, page.text, strict=True)
     ]
     solid_of = subtree_sums(page, solid)  # code and tables
-    held_of = subtree_sums(page, [_held_chars(page, i, p) for i, p in enumerate(prose)])
+    held = [
+        max(p, len(text) - linked) if page.tag[n] in _LISTED_TAGS else p  # of lists and tables what is no link
+        for p, text, linked, n in zip(prose, page.text, page.link_chars, page.container, strict=True)
+    ]
+    held_of = subtree_sums(page, held)
     whole = max(1, prose_of[0])
     out = [False] * len(page.tag)
     verdicts: dict[tuple[str, str], int] = {}
@@ -92,10 +97,10 @@ def boilerplate(page: PageBlocks, prose: list[int], kind: str = "article") -> li
             node += 1
             continue
         kept = prose_of[node] >= max(_KEEP_MIN_SHARE * whole, _KEEP_MIN_CHARS)
-        held = held_of[node] if junk == _WEAK else prose_of[node] if junk == _FRAME else 0
-        if tag == "figure" and held:  # its caption is no prose
-            held -= sum(held_of[n] for n in range(node, end) if page.tag[n] == "figcaption")
-        if kept or solid_of[node] > 0 or held > _WEAK_MAX_PROSE:
+        holds = held_of[node] if junk == _WEAK else prose_of[node] if junk == _FRAME else 0
+        if tag == "figure" and holds:  # its caption is no prose
+            holds -= sum(held_of[n] for n in range(node, end) if page.tag[n] == "figcaption")
+        if kept or solid_of[node] > 0 or holds > _WEAK_MAX_PROSE:
             node += 1
             continue
         out[node:end] = [True] * (end - node)
@@ -140,9 +145,3 @@ def _kind_of_name(name: str) -> int:
     found = (_COMMENT_NAME.match(name[1:]), _WEAK_NAME.match(name[1:])) if is_id else ()
     comment, weak = found or (_COMMENT_NAME.search(name), _WEAK_NAME.search(name))
     return _COMMENTS if comment else _WEAK if weak else 0
-
-
-def _held_chars(page: PageBlocks, i: int, prose: int) -> int:
-    """Characters of a block that are prose, or text of a list or a table without a link."""
-    tag = page.tag[page.container[i]]
-    return max(prose, len(page.text[i]) - page.link_chars[i] if tag in ("li", "td", "th", "dd") else 0)
