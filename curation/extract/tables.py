@@ -1,4 +1,4 @@
-"""Tells tables of data from tables that only lay out the page, and finds those that stand beside the main text.
+"""Separates tables of data from layout tables, and finds tables and lists outside the main container.
 
 The main container is where the prose is. Tables have none, so a page with its description in one box and its figures in
 another would lose the second. On a product's page the lists of features and what is in the box are such boxes too.
