@@ -134,8 +134,8 @@ def _weights(units: Sequence[bytes]) -> Any:
 
 
 def _assemble(
-    facts: list[tuple[Unit, int, int, bool]], lengths: list[int], weights: Any, found: list[Any], items: tuple[int, int],
-    skipped: int, ordinary: Any,
+    facts: list[tuple[Unit, int, int, bool]], lengths: list[int], weights: Any, found: list[Any],
+    items: tuple[int, int], skipped: int, ordinary: Any,
 ) -> Index:  # fmt: skip
     """The index of units: of each the length of its n-grams, the words that must be covered, if it must be a line.
 

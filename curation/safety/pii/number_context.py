@@ -38,8 +38,8 @@ _TELEPHONE = """tel telephone telephones phone phones fax telefax telefon telefo
 _NUMBER = "no nr num number numbers nos"  # the word before it decides
 _NETWORK = """ip ips ipv address addresses addr host hosts server servers dns nameserver nameservers gateway router
     client ping from via subnet network proxy inet peer peers node login connect connected trace
-    traceroute visit user src dst source destination allow deny ban"""
-_EITHER = "at on to and or by with for not is was are be use uses using"  # "ping or 8.8.8.8", "from 3.6.23 to 3.6.23.1"
+    traceroute visit user src dst source destination allow deny ban dig nslookup telnet ssh whois reach"""
+_EITHER = "at on to and or by with for not is was are be use uses using try tries tried"  # "or 8.8.8.8"; "to 3.6.23.1"
 _VERSION = "version ver v release revision rev"  # a number of something, as are the first ones
 _COMPARED = "versions releases relative compared upgrade upgraded upgrading downgrade downgraded prior"  # to 3.6.23.1
 

@@ -204,7 +204,9 @@ def test_a_short_passage_counts_where_its_words_are_the_rare_ones(tmp_path: Path
 
 def test_the_shortest_questions_count_as_a_whole_line(tmp_path: Path) -> None:
     """Three words are a question where nothing else is in the line, an ordinary phrase elsewhere; two are a heading."""
-    items = [{"question": q, "choices": ["red", "blue"]} for q in ("What is basalt?", "Trade winds", "¿Qué es basalto?")]
+    items = [
+        {"question": q, "choices": ["red", "blue"]} for q in ("What is basalt?", "Trade winds", "¿Qué es basalto?")
+    ]
     (tmp_path / "set.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     step = Decontaminate(against=[str(tmp_path / "*.jsonl")])
     lines = ["Rocks.\n\n 1. WHAT is\u00adn't basalt?", "Rocks.\n\n WHAT IS\u200b BASALT \nA rock.", "¿qué es\nbasalto"]
@@ -215,7 +217,10 @@ def test_the_shortest_questions_count_as_a_whole_line(tmp_path: Path) -> None:
         "evaluation items too short to look for": (0, 3)
     }
     cut = Decontaminate(against=[str(tmp_path / "*.jsonl")], action="cut")
-    assert text_after(cut, "Rocks: what is basalt?\nWhat is basalt?\nA rock.") == ("Rocks: what is basalt?\n\nA rock.", 15)
+    assert text_after(cut, "Rocks: what is basalt?\nWhat is basalt?\nA rock.") == (
+        "Rocks: what is basalt?\n\nA rock.",
+        15,
+    )
 
 
 def test_rows_are_independent(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def test_left_out(text: str) -> None:
         ("http://93.184.216.34/a", "http://<IP_ADDRESS>/a"),
         ("it answers to 93.184.216.34 or 23.4.9.61", "it answers to <IP_ADDRESS> or <IP_ADDRESS>"),
         ("Connect to 8.8.8.8", "Connect to <IP_ADDRESS>"),
+        ("dig 8.8.4.4 or try 8.8.8.8", "dig <IP_ADDRESS> or try <IP_ADDRESS>"),
         ("user at 24.12.9.3 posted", "user at <IP_ADDRESS> posted"),
         ("ping 8.8.4.4 or 8.8.8.8, not 9.9.9.9", "ping <IP_ADDRESS> or <IP_ADDRESS>, not <IP_ADDRESS>"),
         ("on 3.11.10 at 24.12.9.3", "on 3.11.10 at <IP_ADDRESS>"),
