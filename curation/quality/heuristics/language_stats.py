@@ -33,7 +33,7 @@ THRESHOLDS: dict[str, tuple[str, ...]] = {
     "c4": (),
     "fineweb": ("min_punct_line_ratio", "max_short_line_ratio", "max_dup_char_ratio", "max_newline_ratio"),
 }
-# FineWeb2's thresholds are of texts cut by each language's tokenizer, spaCy's (3.8) for most. In these it does not split
+# FineWeb2's thresholds are of texts cut by each language's tokenizer, spaCy's (3.8) for most. In these it does not cut
 # words at a hyphen ("Nord-Süd-Gefälle"), as in English, French or Russian.
 _COMPOUNDS = {
     *("deu_Latn", "ltz_Latn", "nld_Latn", "dan_Latn", "swe_Latn", "nob_Latn", "nno_Latn", "fin_Latn", "hun_Latn"),
