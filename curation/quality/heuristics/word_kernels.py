@@ -44,6 +44,10 @@ from curation.quality.heuristics.character_classes import (
 
 COMPOUNDS, ELISION, MORPHEMES = 1, 2, 4  # how words of a language are cut, see 4.
 
+# How often a chunk is tried as an address: each time all of it is read, and a punctuation mark is split off between two
+# tries. Of the chunks of real pages none has as many marks before or after an address.
+MAX_TRIES = 64
+
 
 @kernel("boolean(int32[::1], uint16[::1], int64, int64)")
 def is_url_or_host(code, flags, lo, hi):  # type: ignore[no-untyped-def]
@@ -104,8 +108,15 @@ def script_word_length(c):  # type: ignore[no-untyped-def]
 
 
 @kernel("int64(int32[::1], uint16[::1], int64, int64, int32[::1], int32[::1], int64, int64)")
-def append_word(code, flags, lo, hi, start, end, n, cut):  # type: ignore[no-untyped-def]
-    """Appends the word [lo, hi), split where it is of unspaced scripts; returns the new number of words."""
+def append_word(code, flags, lo, hi, start, end, n, scripts):  # type: ignore[no-untyped-def]
+    """Appends the word [lo, hi), split where it is of unspaced scripts; returns the new number of words.
+
+    scripts  whether its chunk has such letters: 0 no, 1 yes, 2 Hangul is cut like them
+    """
+    if not scripts:
+        start[n] = lo
+        end[n] = hi
+        return n + 1
     first = lo
     size = 0  # letters per word in the current script; 0: a script with spaces
     letters = 0
@@ -114,7 +125,7 @@ def append_word(code, flags, lo, hi, start, end, n, cut):  # type: ignore[no-unt
         if not f & ALPHA:
             continue
         now = script_word_length(code[i]) if f & UNSPACED else 0
-        if cut & MORPHEMES and 0xAC00 <= code[i] <= 0xD7A3:
+        if scripts == 2 and 0xAC00 <= code[i] <= 0xD7A3:
             now = 2
         if i > first and (now != size or (now and letters == now)):
             start[n] = first
@@ -146,10 +157,10 @@ def suffix_length(code, flags, lo, hi):  # type: ignore[no-untyped-def]
             return 0
         p = flags[hi - 2]
         if left > 3 and left % 2 == 0:  # e.g. i.e. a.m.
-            initials = True
-            for i in range(lo, hi, 2):
-                initials = initials and flags[i] & ALPHA != 0 and code[i + 1] == 46
-            if initials:
+            i = hi - 2  # from the end, where most chunks differ at once
+            while i >= lo and flags[i] & ALPHA and code[i + 1] == 46:
+                i -= 2
+            if i < lo:
                 return 0
         if p & (LOWER | DIGIT | PEEL | QUOTE) or code[hi - 2] in (37, 43, 45):
             return 1
@@ -228,9 +239,10 @@ def split_words(code, flags, n, start, end, ends, cut):  # type: ignore[no-untyp
             union |= flags[i]
             i += 1
         hi = i
+        scripts = 2 if cut & MORPHEMES else 1 if union & UNSPACED else 0
         if common & WORD:  # four chunks of five
-            if union & UNSPACED or cut & MORPHEMES:
-                total = append_word(code, flags, lo, hi, start, end, total, cut)
+            if scripts:
+                total = append_word(code, flags, lo, hi, start, end, total, scripts)
             else:
                 start[total] = lo
                 end[total] = hi
@@ -240,11 +252,14 @@ def split_words(code, flags, n, start, end, ends, cut):  # type: ignore[no-untyp
         for j in range(lo, hi - 1):
             dotted = dotted or (code[j] == 46 and flags[j + 1] & LOWER != 0)
         peeled = 0
+        tries = 0
         address = False
         while lo < hi:
-            if dotted and is_url_or_host(code, flags, lo, hi):
-                address = True
-                break
+            if dotted and tries < MAX_TRIES:
+                tries += 1
+                if is_url_or_host(code, flags, lo, hi):
+                    address = True
+                    break
             before = hi - lo
             f = flags[lo]
             if f & (PEEL | PREFIX) and not (code[lo] == 43 and lo + 1 < hi and flags[lo + 1] & DIGIT):
@@ -267,7 +282,7 @@ def split_words(code, flags, n, start, end, ends, cut):  # type: ignore[no-untyp
             if hi - lo == before:
                 break
         if address:
-            total = append_word(code, flags, lo, hi, start, end, total, cut)
+            total = append_word(code, flags, lo, hi, start, end, total, scripts)
         else:
             first = lo
             j = lo
@@ -278,7 +293,7 @@ def split_words(code, flags, n, start, end, ends, cut):  # type: ignore[no-untyp
                 size = infix_length(code, flags, lo, hi, j, cut)
                 if size:
                     if j > first:
-                        total = append_word(code, flags, first, j, start, end, total, cut)
+                        total = append_word(code, flags, first, j, start, end, total, scripts)
                     start[total] = j
                     j += size
                     end[total] = j
@@ -288,10 +303,10 @@ def split_words(code, flags, n, start, end, ends, cut):  # type: ignore[no-untyp
                     quote = cut & ELISION and (code[j] == 39 or code[j] == 0x2019)
                     j += 1
                     if quote and first < j - 1 and j < hi and flags[j - 2] & ALPHA and flags[j] & ALPHA:
-                        total = append_word(code, flags, first, j, start, end, total, cut)
+                        total = append_word(code, flags, first, j, start, end, total, scripts)
                         first = j
             if hi > first:
-                total = append_word(code, flags, first, hi, start, end, total, cut)
+                total = append_word(code, flags, first, hi, start, end, total, scripts)
         for k in range(peeled - 1, -1, -1):
             start[total] = hi
             hi = ends[k]
