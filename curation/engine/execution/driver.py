@@ -134,7 +134,8 @@ class Driver:
 
     def read_manifest(self, path: str) -> dict[str, Any] | None:
         """A task's manifest; None for a damaged one, which is removed: the task runs again."""
-        return self._read(path, self.storage.read_json)
+        manifest: dict[str, Any] | None = self._read(path, self.storage.read_json)
+        return manifest
 
     def read_phase(self, path: str) -> PhaseRecord | None:
         """A finished phase, or a part of one; None for a damaged one, which is removed: its tasks run again."""
