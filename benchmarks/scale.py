@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from curation.core.lazy_sequence import LazySequence
 from curation.engine.execution.driver import Driver, Phase
 from curation.engine.execution.executors import Outcome
+from curation.engine.manifests.lazy_sequence import LazySequence
 from curation.engine.shuffle import exchange
 from curation.storage import Storage
 

@@ -44,7 +44,7 @@ def load_texts(store: Storage, run: Mapping[str, Any], samples: Sequence[Sample]
 
 
 def _load_from_cache(store: Storage, run: Mapping[str, Any], samples: Sequence[Sample], length: int) -> None:
-    from curation.engine.execution import phase_records
+    from curation.engine.manifests import phase_records
     from curation.engine.tasks.task_documents import State, TaskDocuments
 
     wanted: dict[bytes, list[Sample]] = {}

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.checked_parquet import CheckedFile
-from curation.engine.execution import phase_records
+from curation.engine.manifests import phase_records
 from curation.engine.results.publish import RESULT, newest_tree
 from curation.storage import Storage
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from curation import storage as stores
 from curation.core.errors import DamagedFile
-from curation.engine.execution import phase_records
 from curation.engine.execution.driver import CacheDamaged, Driver
 from curation.engine.execution.executors import RunFailed
+from curation.engine.manifests import phase_records
 from curation.engine.tasks.check_files import CheckPhase, run_check
 from curation.storage import Storage
 

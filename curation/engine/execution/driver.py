@@ -19,7 +19,6 @@ from typing import Any
 from curation.config.resources import ORDINARY, Resources
 from curation.core.errors import DamagedFile, UserError
 from curation.core.local_ray import ray_directory
-from curation.engine.execution import phase_records
 from curation.engine.execution.disk_space import disk_full, is_disk_full
 from curation.engine.execution.event_log import EventLog
 from curation.engine.execution.executors import (
@@ -33,9 +32,10 @@ from curation.engine.execution.executors import (
 )
 from curation.engine.execution.failure_limit import MAX_RECORDS, FailureLimit, by_place
 from curation.engine.execution.fatal_record import find_fatal_record
-from curation.engine.execution.phase_records import InOrder, Manifests, PhaseRecord, Recent
 from curation.engine.execution.progress import Progress, Silent
 from curation.engine.execution.ray_metrics import RayMetrics
+from curation.engine.manifests import phase_records
+from curation.engine.manifests.phase_records import InOrder, Manifests, PhaseRecord, Recent
 from curation.engine.planning.map_spec import FailedRecord, MapSpec, Poisoned
 from curation.engine.tasks.source_changes import SourceChanged
 from curation.storage import Storage, failpoint, may_pass

@@ -15,13 +15,13 @@ from typing import Any
 from curation import storage
 from curation.config.resources import ORDINARY, Resources
 from curation.config.rules import Quantile
-from curation.core.lazy_sequence import LazySequence
 from curation.engine.execution.driver import Driver, Phase
 from curation.engine.execution.failure_limit import FailureLimit
-from curation.engine.execution.phase_totals import PhaseTotals
 from curation.engine.execution.poison_list import PoisonList
 from curation.engine.execution.quantile_rounds import compute_quantiles
 from curation.engine.execution.run_stages import FinishedStages, run_stages
+from curation.engine.manifests.lazy_sequence import LazySequence
+from curation.engine.manifests.phase_totals import PhaseTotals
 from curation.engine.planning import fingerprints
 from curation.engine.planning.map_spec import FailedRecord, MapPhase, MapSpec, Op
 from curation.engine.planning.plan import Plan, Segment, resolve_ops, store_suffix

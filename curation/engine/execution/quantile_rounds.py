@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from curation import storage
 from curation.config.rules import Quantile
-from curation.core.lazy_sequence import LazySequence
 from curation.engine.execution.driver import Driver, Phase
+from curation.engine.manifests.lazy_sequence import LazySequence
 from curation.engine.planning import fingerprints
 from curation.engine.tasks import quantiles
 

@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from curation import storage
 from curation.config.resources import Resources
-from curation.core.lazy_sequence import LazySequence
 from curation.engine.execution import damaged_files
 from curation.engine.execution.driver import Driver, Phase
 from curation.engine.execution.executors import Function
+from curation.engine.manifests.lazy_sequence import LazySequence
 from curation.engine.planning.prior_run import Reusable, Task
 from curation.engine.shuffle import exchange, partition_files
 from curation.engine.shuffle.exchange import Inputs

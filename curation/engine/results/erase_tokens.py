@@ -20,7 +20,7 @@ import pyarrow as pa
 from curation import shards, storage
 from curation.core.atomic_files import no_link
 from curation.core.errors import DamagedFile
-from curation.engine.execution import phase_records
+from curation.engine.manifests import phase_records
 from curation.engine.results.publish import published_directories
 from curation.storage import Storage
 

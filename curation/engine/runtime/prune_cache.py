@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation.core.errors import UserError
-from curation.engine.execution import phase_records
+from curation.engine.manifests import phase_records
 from curation.engine.runtime import lock
 from curation.engine.runtime.run_record import read_run
 from curation.storage import Storage

@@ -8,8 +8,9 @@ from typing import Any
 
 from curation.config.pipeline import Pipeline
 from curation.config.where_condition import one_line
-from curation.engine.execution import first_records, phase_records
-from curation.engine.execution.phase_totals import total_cost
+from curation.engine.execution import first_records
+from curation.engine.manifests import phase_records
+from curation.engine.manifests.phase_totals import total_cost
 from curation.engine.planning.plan import PlannedOp, make_plan
 from curation.engine.planning.split_input import split_input
 from curation.engine.results import generations

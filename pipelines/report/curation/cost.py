@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.checked_parquet import CheckedFile
-from curation.engine.execution import phase_records
+from curation.engine.manifests import phase_records
 from curation.storage import Storage
 from pipelines.number_format import format_bytes, format_duration
 from pipelines.report.curation.report_data import ReportData

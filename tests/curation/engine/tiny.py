@@ -13,7 +13,7 @@ from typing import Any
 
 from curation.config.load_pipeline import load_pipeline
 from curation.config.pipeline import Pipeline
-from curation.engine.execution import phase_records
+from curation.engine.manifests import phase_records
 from curation.engine.runtime.run import RunResult, curate
 from curation.storage import Storage
 

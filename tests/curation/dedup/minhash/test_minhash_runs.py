@@ -24,7 +24,7 @@ from curation.dedup.minhash import (
     resolve_duplicates,
     verify_candidates,
 )
-from curation.engine.execution import phase_records
+from curation.engine.manifests import phase_records
 from curation.engine.runtime.run import curate
 from curation.engine.shuffle import partition_files
 from curation.storage import Storage

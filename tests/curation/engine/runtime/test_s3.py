@@ -19,7 +19,7 @@ import pytest
 from curation import storage
 from curation.config.catalogue import READERS, STEPS
 from curation.core.errors import UserError
-from curation.engine.execution import phase_records
+from curation.engine.manifests import phase_records
 from curation.engine.runtime import lock
 from curation.engine.runtime.delete import delete_documents
 from curation.engine.runtime.run import curate

@@ -29,12 +29,12 @@ WINDOW = -15  # bits, and negative: without a header and a checksum for each
 
 class Manifests(Mapping[str, dict[str, Any]]):
     """Manifests by the id of their task, compressed with the first one as dictionary. Those of a file that is written
-    (`stored`) can be forgotten, and are read again when one of them is asked for."""
+    (`stored`) can be freed, and are read again when one of them is asked for."""
 
     def __init__(self, dictionary: bytes = b"") -> None:
         self.dictionary = dictionary
         self._packed: dict[str, bytes] = {}
-        self._length: int | None = None  # of forgotten ones
+        self._length: int | None = None  # of freed ones
         self._read: Callable[[], Manifests] | None = None
         self._recent: Recent | None = None
 
@@ -51,7 +51,7 @@ class Manifests(Mapping[str, dict[str, Any]]):
         self._read, self._recent = lambda: read(store, file).tasks, recent
         recent.use(self)
 
-    def forget(self) -> None:
+    def free(self) -> None:
         """Frees their memory."""
         self._length, self._packed, self.dictionary = len(self), {}, b""
 
@@ -100,7 +100,7 @@ class Manifests(Mapping[str, dict[str, Any]]):
 
 
 class Recent:
-    """Lets manifests of the files that were used last stay in memory, and forgets the others."""
+    """Lets manifests of the files that were used last stay in memory, and frees the others."""
 
     def __init__(self, most: int = 1 << 16) -> None:
         self._most = most  # manifests: of the 16 files of as many phases and plans, and some 60 MB of map tasks
@@ -119,7 +119,7 @@ class Recent:
         while self._count > self._most and len(self._used) > 1:
             oldest = self._used.pop(next(iter(self._used)))
             self._count -= len(oldest)
-            oldest.forget()
+            oldest.free()
 
 
 class InOrder(Sequence[dict[str, Any]]):

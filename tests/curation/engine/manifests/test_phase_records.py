@@ -1,7 +1,7 @@
-"""Manifests of finished phases: compressed, decoded one by one, forgotten and read again.
+"""Manifests of finished phases: compressed, decoded one by one, freed and read again.
 
-Covers: curation/engine/execution/phase_records.py, curation/core/lazy_sequence.py,
-curation/engine/execution/phase_totals.py
+Covers: curation/engine/manifests/phase_records.py, curation/engine/manifests/lazy_sequence.py,
+curation/engine/manifests/phase_totals.py
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import pytest
 
 from benchmarks import scale
 from curation.core.errors import DamagedFile
-from curation.core.lazy_sequence import LazySequence
-from curation.engine.execution import phase_records
-from curation.engine.execution.phase_records import InOrder, Manifests, PhaseRecord, Recent
-from curation.engine.execution.phase_totals import PhaseTotals, total_cost
+from curation.engine.manifests import phase_records
+from curation.engine.manifests.lazy_sequence import LazySequence
+from curation.engine.manifests.phase_records import InOrder, Manifests, PhaseRecord, Recent
+from curation.engine.manifests.phase_totals import PhaseTotals, total_cost
 from curation.storage import Storage
 
 
@@ -37,7 +37,7 @@ def test_the_manifest_of_a_map_task_with_nine_steps_takes_less_than_a_kilobyte(t
     assert found.tasks["0007"] == scale.run_map(None, 7) and "0400" not in found.tasks
 
 
-def test_manifests_of_files_are_forgotten_and_read_again(tmp_path: Path) -> None:
+def test_manifests_of_files_are_freed_and_read_again(tmp_path: Path) -> None:
     store, recent = Storage(str(tmp_path)), Recent(most=25)
     names = [f"{i:04d}" for i in range(40)]
     parts = []
