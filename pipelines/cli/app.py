@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,  # `gristmill completion` prints the script instead
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # two plain columns: in rich's boxes 17 of 80 characters are left for a description
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -158,12 +158,16 @@ class HelpMap(typer.core.TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def add_examples(command: Any, path: str = "") -> None:
-    """Adds the examples to the help of every command below a group."""
+def complete_help(command: Any, path: str = "") -> None:
+    """Adds the examples to the help of every command below a group, and short names for the values of its options."""
     if examples := EXAMPLES.get(path):
-        # Two newlines: rich joins lines that are one newline apart into one paragraph. Brackets are escaped by hand:
-        # importing rich.markup for it costs a third of the time of `--help`.
-        lines = (f"  $ gristmill {e}".replace("[", "\\[") for e in examples)
-        command.epilog = "\n\n".join(["[bold]Examples[/]", *lines])
+        # \b keeps the lines as they are: click would wrap them into one paragraph
+        command.epilog = "\n".join(["\b", "Examples:", *(f"  gristmill {e}" for e in examples)])
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: None  # FILE, not FILE <str>
+        elif not parameter.is_flag and parameter.metavar is None:
+            annotation = parameter.type_descriptor.annotation
+            parameter.metavar = {int: "N", float: "X"}.get(annotation) or parameter.name.upper()
     for name, child in getattr(command, "commands", {}).items():
-        add_examples(child, f"{path} {name}".strip())
+        complete_help(child, f"{path} {name}".strip())

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import typer.main
 
 from pipelines.cli.app import app, make_console
-from pipelines.cli.help_map import add_examples
+from pipelines.cli.help_map import complete_help
 from pipelines.cli.terminal_output import guard_streams
 
 # Modules that add commands to the app
@@ -57,7 +57,7 @@ def main() -> NoReturn:
 
 def _run() -> NoReturn:
     command = typer.main.get_command(app)
-    add_examples(command)
+    complete_help(command)
     if "_GRISTMILL_COMPLETE" in os.environ:
         from typer import _completion_classes
 

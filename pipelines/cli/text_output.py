@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.monitor.run_result import funnel_table, print_left_out, print_not_judged
+from pipelines.monitor.run_result import print_left_out, print_not_judged, steps_table, verdict
 from pipelines.number_format import format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -109,18 +109,29 @@ def show_status(console: Console, answer: dict[str, Any]) -> None:
     console.print(f"{answer['name']}: {answer['state']}", style="bold", highlight=False)
     if answer.get("stopped"):
         console.print(answer["stopped"], style="yellow", highlight=False, markup=False, soft_wrap=True)
-    table = Table("finished phase", box=None, pad_edge=False)
-    for column in ("tasks", "time", "CPU", "peak memory"):
-        table.add_column(column, justify="right")
+    # Tens of phases become a line for each map phase and each global step: the whole of it is in --json.
+    phases: dict[str, dict[str, float]] = {}
     for phase in sorted(answer.get("finished", []), key=lambda p: (not p["phase"][0].isdigit(), p["phase"])):
+        name = phase["phase"]
+        name = name if name[0].isdigit() else name.partition(":")[0].partition(" of ")[0]
+        total = phases.setdefault(name, {"phases": 0, "tasks": 0, "seconds": 0, "cpu_seconds": 0, "peak_bytes": 0})
+        total["phases"] += 1
+        for key in ("tasks", "seconds", "cpu_seconds"):
+            total[key] += phase.get(key, 0)
+        total["peak_bytes"] = max(total["peak_bytes"], phase.get("peak_bytes") or 0)
+    table = Table("finished", box=None, pad_edge=False)
+    for column in ("phases", "tasks", "time", "CPU", "peak memory"):
+        table.add_column(column, justify="right")
+    for name, total in phases.items():
         table.add_row(
-            Text(phase["phase"]),
-            f"{phase['tasks']:,}",
-            format_duration(phase.get("seconds", 0)),
-            format_duration(phase.get("cpu_seconds", 0)),
-            format_bytes(phase["peak_bytes"]) if phase.get("peak_bytes") else "",
+            Text(name),
+            f"{total['phases']:,}",
+            f"{total['tasks']:,}",
+            format_duration(total["seconds"]),
+            format_duration(total["cpu_seconds"]),
+            format_bytes(int(total["peak_bytes"])) if total["peak_bytes"] else "",
         )
-    if answer.get("finished"):
+    if phases:
         console.print(table)
     for name, done in answer.get("open", {}).items():
         console.print(f"unfinished phase {name}: {done:,} tasks done", highlight=False, markup=False)
@@ -128,8 +139,9 @@ def show_status(console: Console, answer: dict[str, Any]) -> None:
         console.print(f"not read: {item.get('path')}: {item.get('reason')}", style="yellow", markup=False)
     print_left_out(console, answer.get("left_out", []))
     if answer.get("counts"):
-        console.print(funnel_table(answer["counts"]))
+        console.print(steps_table(answer["counts"]))
         print_not_judged(console, answer["counts"])
+        console.print(verdict(answer["counts"]), highlight=False, soft_wrap=True)
 
 
 def show_cache_sizes(console: Console, sizes: Mapping[str, FolderSizes], dry_run: bool) -> None:
@@ -162,9 +174,9 @@ def show_explain(console: Console, answer: dict[str, Any]) -> None:
         for signal, value in (step["signals"] or {}).items():
             shown = f"{value:.6g}" if isinstance(value, float) else str(value)
             console.print(f"    {signal} = {shown}", highlight=False, markup=False, soft_wrap=True)
-        for rule, verdict in step["rules"].items():
-            style = "green" if verdict == "passed" else "red"
-            console.print(Text(f"    {rule}: {verdict}", style=style))
+        for rule, outcome in step["rules"].items():
+            style = "green" if outcome == "passed" else "red"
+            console.print(Text(f"    {rule}: {outcome}", style=style))
     outcome = answer["outcome"]
     if outcome.get("undecided"):
         steps = ", ".join(outcome["undecided"])

@@ -14,7 +14,6 @@ from pipelines.cli.app import (
     AsJson,
     CheckpointPath,
     Quiet,
-    Sets,
     TrainingDir,
     add_group,
     app,
@@ -51,7 +50,10 @@ def train(
         typer.Option(metavar="N|MIN-MAX", help="Number of Ray workers, or a range MIN-MAX.", show_default="no Ray"),
     ] = None,
     address: Address = None,
-    sets: Sets = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a value, such as optimizer.lr=3e-4. Repeatable."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model on the shards of a run. Resumes an interrupted training from its last checkpoint.

@@ -16,7 +16,7 @@ import typer.main
 from curation.core.renamed_keys import COMMANDS
 from pipelines.cli.app import app
 from pipelines.cli.help_map import EXAMPLES, HELP_MAP
-from pipelines.cli.main import add_examples
+from pipelines.cli.main import complete_help
 
 ROOT = Path(__file__).resolve().parents[3]
 # What these print is a path, text or a picture that moves; scripts read the files that they write.
@@ -40,7 +40,7 @@ def commands(command: Any, path: str = "") -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def root() -> Any:
     command = typer.main.get_command(app)
-    add_examples(command)
+    complete_help(command)
     return command
 
 
@@ -70,7 +70,7 @@ def test_every_command_ends_with_examples_that_parse(root):
             words = shlex.split(example.partition(">>")[0])
             assert words[: len(path.split())] == path.split()
             command.make_context(path, words[len(path.split()) :]).close()
-        assert command.help and command.epilog.rstrip().endswith(EXAMPLES[path][-1].replace("[", "\\["))
+        assert command.help and command.epilog.rstrip().endswith(EXAMPLES[path][-1])
 
 
 def test_what_scripts_read_has_json(root):
@@ -81,7 +81,16 @@ def test_what_scripts_read_has_json(root):
 def test_help_of_a_command_ends_with_its_examples(gristmill):
     code, out, _ = gristmill("curate", "--help")
     assert code == 0 and "--set" in out
-    assert out.rstrip().splitlines()[-1].strip() == "$ " + "gristmill " + EXAMPLES["curate"][-1]
+    assert out.rstrip().splitlines()[-1].strip() == "gristmill " + EXAMPLES["curate"][-1]
+
+
+def test_help_of_every_command_is_readable_in_80_columns(root):
+    """Two columns without boxes; a description has at least half of the line, a value a name and not a Python type."""
+    for path, command in commands(root).items():
+        context = command.make_context(path, [], resilient_parsing=True, terminal_width=80)
+        help_text = command.get_help(context).partition("Examples:")[0]
+        assert max(map(len, help_text.splitlines())) <= 80, path
+        assert not re.search(r"<\w+|list\[|\[/?(?:bold|dim)\]|╭", help_text), f"{path}: {help_text}"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The command line: what each command answers, and its exit code.
 
 Covers: app.py, text_output.py, commands/curate.py, commands/evaluate.py, commands/models.py, commands/monitor.py,
-commands/plan.py, commands/setup.py, commands/train.py, pipelines/monitor/run_result.py
+commands/plan.py, commands/setup.py, commands/train.py
 """
 
 from __future__ import annotations
