@@ -25,7 +25,12 @@ PARTS = {
     "scrub": "personal data in URLs, metadata and reasons",
     "start-up": "loading of models and imports of steps, once a worker process",
     "engine": "the rest of the tasks: joins, hashes, manifests",
+    "tokenizer": "samples and training of the tokenizer",
+    "documents": "files of kept documents",
+    "shards": "tokenizing, order and files of shards",
+    "ledger": "the ledger and its indexes",
 }
+RESULT = ("tokenizer", "documents", "shards", "ledger")  # names before a colon that are no steps
 
 
 @dataclass
@@ -41,8 +46,8 @@ class CpuProfile:
 
     def add(self, phase: str, tasks: Iterable[Mapping[str, Any]]) -> None:
         """Adds the tasks of a phase. A stage of a global step (`minhash_dedup: bands`) counts for its step."""
-        step, colon, stage = phase.partition(": ")
-        of_step = f"step {step}" if colon and not step.isdigit() else ""
+        step, colon, _ = phase.partition(": ")
+        of_step = (step if step in RESULT else f"step {step}") if colon and not step.isdigit() else ""
         of_step = "quantiles of rules" if phase.startswith("quantiles of ") else of_step
         for task in tasks:
             cost = task.get("cost")
