@@ -1,4 +1,7 @@
-"""Where the CPU time of a run went: every second once, under the name of what used it."""
+"""Where the CPU time of a run went: every second once, under the name of what used it.
+
+Covers: pipelines/report/curation/cpu_profile.py
+"""
 
 from __future__ import annotations
 
