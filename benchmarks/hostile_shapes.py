@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from benchmarks.hostile_documents import DOCUMENTS
 from benchmarks.hostile_files import FILES, Shape, nested, repeated
 
 # -- pages ------------------------------------------------------------------------------------------------------------
@@ -218,5 +219,5 @@ TEXTS = [
     *(Shape(name, step, _TEXTS[name]) for step, names in _STEPS.items() for name in names),
 ]  # fmt: skip
 
-SHAPES = [*FILES, *PAGES, *TEXTS]
+SHAPES = [*FILES, *DOCUMENTS, *PAGES, *TEXTS]
 assert len({(s.target, s.name) for s in SHAPES}) == len(SHAPES)

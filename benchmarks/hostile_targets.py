@@ -15,12 +15,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from benchmarks.hostile_documents import DOCUMENTS
 from benchmarks.hostile_files import FILES, Shape
 from benchmarks.hostile_shapes import EVAL_ITEM
 from curation import canonical_url, document
 from curation.step import InputSplit, UnreadableFile
 
-_FILE_NAMES = {shape.target for shape in FILES}
+_FILE_NAMES = {shape.target for shape in (*FILES, *DOCUMENTS)}
 
 
 def prepare(shape: Shape, size: int, folder: Path) -> Callable[[], Any]:
@@ -45,10 +46,7 @@ def load(target: str) -> None:
 
 def _read_file(folder: Path, name: str, size: int) -> dict[str, int]:
     """Rows and unread files of one file."""
-    from curation.sources.text.text import TextReader
-    from curation.sources.warc.warc import WarcReader
-
-    reader: Any = WarcReader() if "arc" in name else TextReader()
+    reader = _reader(name)
     split = InputSplit(name, size, "")
     counts = {"rows": 0, "dropped": 0, "unread": 0}
     try:
@@ -58,6 +56,20 @@ def _read_file(folder: Path, name: str, size: int) -> dict[str, int]:
     except UnreadableFile:
         counts["unread"] += 1
     return counts
+
+
+def _reader(name: str) -> Any:
+    from curation.sources.books.epub import EpubReader
+    from curation.sources.books.gutenberg import GutenbergReader
+    from curation.sources.dumps.stackexchange import StackExchangeReader
+    from curation.sources.dumps.wikipedia import WikipediaReader
+    from curation.sources.latex.latex import LatexReader
+    from curation.sources.text.text import TextReader
+    from curation.sources.warc.warc import WarcReader
+
+    named = {"dump": WikipediaReader, "book.epub": EpubReader, "paper": LatexReader, "Posts": StackExchangeReader,
+             "book.txt": GutenbergReader, "a.warc": WarcReader, "a.arc": WarcReader}  # fmt: skip
+    return next((reader() for start, reader in named.items() if name.startswith(start)), TextReader())
 
 
 @functools.cache

@@ -55,7 +55,7 @@ READ = pa.struct(
 # A reader's own verdict: null for a document, else the rule (see `READ_RULES`) and the value that decided it. `merged`:
 # the record is part of the document with this id.
 DROP = pa.struct([("rule", pa.string()), ("value", pa.string())])
-READ_RULES = ("unreadable", "record_type", "http_status", "mime", "empty", "merged")
+READ_RULES = ("unreadable", "record_type", "http_status", "mime", "empty", "merged", "licence")
 
 READ_BATCH = pa.schema([*BASE, pa.field("read", READ), pa.field("drop", DROP)])
 

@@ -286,8 +286,10 @@ class Reader(Protocol):
     """How files of one kind become documents. A dataclass, like a step: its fields are the source's options.
 
     It may have a method `packages`, which is to a reader what `Step.packages` is to a step; a method `index`, which is
-    as `split` but may read the whole file: it is called for large files for which `needs_index(path)` is true; and a
-    method `may_split(whole, target)`: False for a file that `split` would return as it is, which is then not opened.
+    as `split` but may read the whole file: it is called for large files for which `needs_index(path)` is true; a
+    method `may_split(whole, target)`: False for a file that `split` would return as it is, which is then not opened;
+    and a method `reads_beside(path)`: endings of other files below the root that it may read for this one. When one of
+    those changes, the file is read again.
     """
 
     def split(self, whole: InputSplit, /, root: str, target: int) -> list[InputSplit]:

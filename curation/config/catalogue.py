@@ -26,6 +26,7 @@ READERS: dict[str, str | type] = {
     "text": "curation.sources.text.text:TextReader",
     "gutenberg": "curation.sources.books.gutenberg:GutenbergReader",
     "latex": "curation.sources.latex.latex:LatexReader",
+    "code": "curation.sources.code.code:CodeReader",
     "epub": "curation.sources.books.epub:EpubReader",
     "stackexchange": "curation.sources.dumps.stackexchange:StackExchangeReader",
     "wikipedia": "curation.sources.dumps.wikipedia:WikipediaReader",

@@ -70,6 +70,7 @@ class PageBlocks:
     link_chars: list[int] = field(default_factory=list)  # how many of its characters are link text
     container: list[int] = field(default_factory=list)  # the container it belongs to
     index: tuple[Any, Any] = ((), ())  # `container` and `end` as arrays
+    layout_rows: set[int] | None = None  # once they are known: main_content.layout_table_rows
     visible_chars: int = 0  # of the whole page, without scripts; also of what is never text
 
     def children(self, node: int) -> Iterator[int]:

@@ -304,6 +304,12 @@ def _is_list_in_text(page: PageBlocks, node: int, prose_of: list[int]) -> bool:
 def layout_table_rows(page: PageBlocks) -> set[int]:
     """Table rows used for page layout: with a long block, a heading or two paragraphs in a cell. Their cells are
     separate texts, not cells of a table."""
+    if page.layout_rows is None:
+        page.layout_rows = _find_layout_rows(page)
+    return page.layout_rows
+
+
+def _find_layout_rows(page: PageBlocks) -> set[int]:
     if "td" not in page.tag and "th" not in page.tag:
         return set()
     cell: list[int] = []  # the table cell that a container is or is in

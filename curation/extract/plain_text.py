@@ -13,6 +13,7 @@ from curation.extract.blocks import PageBlocks
 from curation.extract.main_content import layout_table_rows
 
 _MAX_SPAN = 100  # columns or rows that a cell covers at most: pages ask for thousands
+_CELLS = ("td", "th")
 _LINE_NUMBERS = re.compile(r"[\d\s]+")
 _LINE_CLASSES = frozenset(("line", "code-line", "token-line", "ace_line", "crayon-line"))
 
@@ -27,7 +28,8 @@ def render(page: PageBlocks, chosen: list[int]) -> str:
     last_row = last_item = last_node = -1
     for i in chosen:
         node, text = page.container[i], page.text[i]
-        place = ancestors.of(node)
+        # of a cell the row's: pages have many cells, which need no place of their own for this
+        place = ancestors.of(page.parent[node] if page.tag[node] in _CELLS else node)
         row, item = place.row, place.item
         if row >= 0 and row not in layout:
             if row != last_row:
@@ -71,10 +73,11 @@ class _Tables:
         self._ancestors = ancestors
         for i in chosen:
             node = page.container[i]
-            if (cell := ancestors.of(node).cell) >= 0:
+            if (cell := node if page.tag[node] in _CELLS else ancestors.of(node).cell) >= 0:
                 code = page.verbatim[node]
                 self._text.setdefault(cell, []).append(page.text[i] if code else " ".join(page.text[i].split()))
-                self._code |= {cell} if code else set()
+                if code:
+                    self._code.add(cell)
 
     def row(self, row: int) -> str:
         """One row as a line; code alone in its row is written as it is."""
@@ -87,8 +90,12 @@ class _Tables:
         covered = self._covered.setdefault(self._ancestors.of(row).table, {})
         line: list[str] = []
         for cell in cells:
-            self._fill_covered(line, covered)
-            numbers = self._page.numbers.get(cell, {})
+            if covered:
+                self._fill_covered(line, covered)
+            numbers = self._page.numbers.get(cell)
+            if numbers is None:
+                line.append(" ".join(self._text.get(cell, ())))
+                continue
             columns = min(max(1, numbers.get("colspan", 1)), _MAX_SPAN)
             if (rows := min(numbers.get("rowspan", 1), _MAX_SPAN)) > 1:
                 covered |= dict.fromkeys(range(len(line), len(line) + columns), rows - 1)
@@ -100,9 +107,9 @@ class _Tables:
         """The cells of a row, without those of tables inside them."""
         page, out, node = self._page, [], row + 1
         while node < page.end[row]:
-            if page.tag[node] in ("td", "th"):
+            if page.tag[node] in _CELLS:
                 out.append(node)
-            node = page.end[node] if page.tag[node] in ("td", "th", "table") else node + 1
+            node = page.end[node] if page.tag[node] in (*_CELLS, "table") else node + 1
         return out
 
     @staticmethod
@@ -148,7 +155,7 @@ class _Ancestors:
                 place = place._replace(item=at)
             elif tag == "tr":
                 place = place._replace(row=at)
-            elif tag in ("td", "th"):
+            elif tag in _CELLS:
                 place = place._replace(cell=at)
             elif tag == "table":  # rows and cells around a nested table are not those of its own cells
                 place = place._replace(table=at, row=-1, cell=-1)

@@ -22,6 +22,7 @@ from curation.input_files import InputFile
 from pipelines.init.text_forms import (
     TextTable,
     documents_of,
+    holds_code,
     holds_latex,
     kind_of_wiki_dump,
     starts_as_gutenberg,
@@ -53,8 +54,8 @@ _TAGS = re.compile(r"<(?:html|body|div|p|a|span|head|table)[\s>]", re.I)
 class FileFormat:
     """What one source needs to read files: reader, format, mix domain, fields."""
 
-    read: str  # warc, text, gutenberg, epub, latex, stackexchange or wikipedia
-    form: str  # warc, stackexchange, wikipedia, gutenberg, epub, latex, jsonl, json, csv, tsv, parquet, arrow, text
+    read: str  # warc, text, gutenberg, epub, latex, code, stackexchange or wikipedia
+    form: str  # warc, stackexchange, wikipedia, gutenberg, epub, latex, code, jsonl, json, csv, tsv, parquet, …, text
     domain: str
     html: bool = False
     text: str = "text"
@@ -69,6 +70,7 @@ class FileFormat:
 
 def detect_format(root: str, file: InputFile) -> FileFormat | str:
     """The format of a file, or the reason why it cannot be read as text."""
+    from curation.sources.code.stack_table import table_has_code
     from curation.sources.compressed_stream import CompressedStream
     from curation.sources.text import json_values
     from curation.sources.warc.warc import detect_binary_type
@@ -82,6 +84,8 @@ def detect_format(root: str, file: InputFile) -> FileFormat | str:
             first = stored.read(8)
             stored.seek(0)
             if first[:4] == b"PAR1":
+                if table_has_code(stored):
+                    return FileFormat("code", "code", "code")
                 return _table(_parquet_rows(stored), "parquet")
             if first[:6] == b"ARROW1" or first[:4] == b"\xff\xff\xff\xff":
                 return _table(_arrow_rows(stored), "arrow")
@@ -93,6 +97,8 @@ def detect_format(root: str, file: InputFile) -> FileFormat | str:
         return FileFormat("warc", "warc", "web", html=True)
     if not head.strip():
         return "empty"
+    if holds_code(head):
+        return FileFormat("code", "code", "code")
     if head[:4] == b"PK\x03\x04" and (b"application/epub+zip" in head[:128] or suffix == ".epub"):
         return FileFormat("epub", "epub", "books", html=True)
     if suffix in (".tex", ".ltx", ".latex") or holds_latex(head):
@@ -117,8 +123,10 @@ def detect_format(root: str, file: InputFile) -> FileFormat | str:
     if suffix in ("", ".txt") and starts_as_gutenberg(text):
         return FileFormat("gutenberg", "gutenberg", "books")
     html = suffix in (".html", ".htm", ".xhtml") or len(_TAGS.findall(text[:4096])) > 3
-    if html or suffix in _CODE:
-        return FileFormat("text", "text", "web" if html else "code", html=html)
+    if html:
+        return FileFormat("text", "text", "web", html=True)
+    if suffix in _CODE:
+        return FileFormat("code", "code", "code")
     return FileFormat("text", "text", "text", **documents_of(text, file.size))
 
 

@@ -68,6 +68,7 @@ def _format_name(group: Group) -> str:
         "parquet": "Parquet", "arrow": "Arrow", "stackexchange": "posts of a Stack Exchange site",
         "gutenberg": "books of Project Gutenberg", "wikipedia": "pages of a wiki",
         "epub": "EPUB books", "latex": "LaTeX sources",
+        "code": "source code",
     }  # fmt: skip
     found = group.format
     if found.form in words:

@@ -16,6 +16,14 @@ _NUMBER = re.compile(r"[+-]?[\d.,:/ -]+\Z")
 _MAX_NAME = 64
 _WIKI = re.compile(r"\ufeff?\s*(?:<\?xml[^<>]*\?>\s*)?<mediawiki\s")
 _TEX_MEMBER = re.compile(rb"\.(?:tex|ltx)\x00|\d{7}\.gz\x00|\d{4}\.\d{4,5}\.gz\x00")
+# The name of an entry of a zip archive, and of a header of a tar archive, whose mode comes 100 bytes later.
+_ZIP_ENTRY = re.compile(rb"PK\x03\x04.{22}(..)..", re.S)
+_TAR_NAME = re.compile(rb"(?:(?<=\x00)|\A)([\w./+@-]{3,100})(?=\x00{1,97}0\d{6}\x00)")
+_REPOSITORY_FILE = re.compile(
+    rb"\.(?:py|c|h|cc|cpp|hpp|java|js|ts|go|rs|rb|php|cs|swift|kt|scala|sh|jl|lua|hs|toml)$"
+    rb"|(?:^|/)(?:makefile|cmakelists\.txt|setup\.cfg|package\.json|\.gitignore)$",
+    re.I,
+)
 _WIKI_INDEX = re.compile(r"(?:\d+:\d+:[^\n]+\n){2}")  # offset:page:title, of a multistream dump
 
 
@@ -74,6 +82,18 @@ def kind_of_wiki_dump(head: bytes) -> str | None:
     if not _WIKI.match(text):
         return None
     return "" if "<page>" in text else "another dump of MediaWiki than its pages"
+
+
+def holds_code(head: bytes) -> bool:
+    """Whether a file's first bytes are an archive whose first files are a repository's: sources, or what is beside
+    them."""
+    if head[:4] == b"PK\x03\x04":
+        names = [head[m.end() : m.end() + int.from_bytes(m[1], "little")] for m in _ZIP_ENTRY.finditer(head)]
+    elif head[257:262] == b"ustar":
+        names = [m[1] for m in _TAR_NAME.finditer(head)]
+    else:
+        return False
+    return any(_REPOSITORY_FILE.search(name) for name in names) and not _TEX_MEMBER.search(head)
 
 
 def holds_latex(head: bytes) -> bool:

@@ -31,7 +31,7 @@ from curation.engine.planning.exclude_list import ExcludeList, read_exclude_list
 from curation.engine.planning.map_spec import Op, Source
 from curation.input_files import InputFile, list_inputs
 from curation.packing import mixing, shard_writer
-from curation.step import GlobalStep, MapStep, Step
+from curation.step import GlobalStep, MapStep, Reader, Step
 
 # What writes files of a run, first those of documents and signals. The versions of what these import count, those of
 # what only schedules and shows (Ray, psutil) do not.
@@ -98,6 +98,7 @@ class Plan:
     scrub_before: int
     sources: list[Source]
     files: list[list[InputFile]]  # a list a source
+    beside: list[str]  # a fingerprint a source: of what its reader may read besides (`Reader.reads_beside`), or empty
     fingerprint: str  # of the whole run: equal means nothing to do
     base_fingerprint: str
     excluded: ExcludeList
@@ -139,9 +140,10 @@ def make_plan(pipeline: Pipeline, *, limit: int | None = None, sample: float | N
     files = [_files(s.name, s.root, s.path) for s in pipeline.sources]
     refuse_duplicate_files(pipeline.sources, files)
     excluded = read_exclude_lists(pipeline.exclude)
+    beside = [_beside(source, listed) for source, listed in zip(sources, files, strict=True)]
     plan = Plan(
-        pipeline, [], {s.name: pa.struct(list(s.signals)) for s in steps}, scrubber, scrub_before, sources, files, "",
-        base, excluded, own, fingerprints.environment([*writers, *_used_code(pipeline)], level),
+        pipeline, [], {s.name: pa.struct(list(s.signals)) for s in steps}, scrubber, scrub_before, sources, files,
+        beside, "", base, excluded, own, fingerprints.environment([*writers, *_used_code(pipeline)], level),
     )  # fmt: skip
     plan.segments = _segments(plan, base)
     if pipeline.quantiles:
@@ -155,6 +157,7 @@ def make_plan(pipeline: Pipeline, *, limit: int | None = None, sample: float | N
             "engine": fingerprints.source_fingerprint(fingerprints.module_file("curation.engine.runtime.run")),
             "environment": plan.environment,
             "files": [[(f.path, f.size, f.version) for f in listed] for listed in files],
+            "beside": plan.beside,
             "exclude": excluded.fingerprint(),
             "prior_run": [_prior_run(step, pipeline.seed) for step in steps],
             "quantiles": sorted([str(q), str(value)] for q, value in plan.pinned.items()),
@@ -197,6 +200,21 @@ def _files(name: str, root: str, path: str) -> list[InputFile]:
                 f"out by another pattern than {path!r}."
             ) from None
     return found
+
+
+def reads_beside(reader: Reader, path: str) -> tuple[str, ...]:
+    """Endings of the files below the root that a reader may read for this one."""
+    asked = getattr(reader, "reads_beside", None)
+    return tuple(asked(path)) if asked is not None else ()
+
+
+def _beside(source: Source, listed: Sequence[InputFile]) -> str:
+    """A fingerprint of the files that the reader may read besides those of the source; empty if there are none."""
+    endings = tuple(sorted({e for f in listed for e in reads_beside(source.reader, f.path)}))
+    if not endings:
+        return ""
+    there = [f for f in list_inputs(source.root, "**/*") if f.path.lower().endswith(endings)]
+    return storage.fingerprint([(f.path, f.size, f.version) for f in there])
 
 
 def _pinned(path: str, segments: Sequence[Segment]) -> dict[Quantile, Any]:

@@ -15,7 +15,7 @@ import xxhash
 from curation import storage
 from curation.engine.planning import fingerprints
 from curation.engine.planning.map_spec import MapSpec, Source
-from curation.engine.planning.plan import Plan
+from curation.engine.planning.plan import Plan, reads_beside
 from curation.step import InputSplit, Reader
 
 # Bytes of input a task reads unless the pipeline sets `engine.task_bytes`: small enough that 2 cores share a laptop's
@@ -53,7 +53,9 @@ def split_input(
         def end(number: int = number, reader: str = reader) -> None:
             nonlocal group, size
             if group:
-                specs.append(MapSpec(len(specs), _key(reader, group), "", number, tuple(group)))
+                beside = any(reads_beside(plan.sources[number].reader, split.path) for split in group)
+                key = _key(reader, group, plan.beside[number] if beside else "")
+                specs.append(MapSpec(len(specs), key, "", number, tuple(group)))
             group, size = [], 0
 
         for file in listed:
@@ -109,9 +111,9 @@ def task_bytes(total: int) -> int:
     return size
 
 
-def _key(reader: str, splits: Sequence[InputSplit]) -> str:
+def _key(reader: str, splits: Sequence[InputSplit], beside: str) -> str:
     parts = [(p.path, p.size, p.version, p.start, p.stop, dict(p.extra or {})) for p in splits]
-    return storage.fingerprint([reader, parts])[:24]
+    return storage.fingerprint([reader, parts, *([beside] if beside else [])])[:24]
 
 
 def _limited(spec: MapSpec, share: int) -> MapSpec:

@@ -1,12 +1,13 @@
 """The step `heuristics`: the quality rules of Gopher, C4 and FineWeb, which separate prose from menus, lists and spam.
 
 Every statistic is a signal and every published threshold a rule in SQL, so a pipeline can change a threshold without
-computing anything again. Four sets:
+computing anything again. Five sets:
 
 - `gopher`: Rae et al. 2021 (arXiv 2112.11446), section A1.1 "Quality filtering";
 - `gopher_repetition`: the same paper, Table A1;
 - `c4`: Raffel et al. 2020 (JMLR 21/140), section 2.2, and the tests of its published code;
-- `fineweb`: Penedo et al. 2024 (arXiv 2406.17557), section 3.6.
+- `fineweb`: Penedo et al. 2024 (arXiv 2406.17557), section 3.6;
+- `code`: of source code: StarCoder 2 and others (code_statistics.py).
 
 These thresholds and Gopher's eight stop words are of English. `thresholds: by_language` takes those of each document's
 language (language_stats.py) and adds them as signals, `max_top_2gram` beside `top_2gram`, so that they too can be
@@ -32,6 +33,7 @@ import pyarrow.compute as pc
 
 from curation.core.errors import UserError
 from curation.document import string_buffers, with_column
+from curation.quality.heuristics import code_statistics
 from curation.quality.heuristics.language_stats import (
     COMPOUNDS,
     LANGUAGE_SCORE,
@@ -43,7 +45,7 @@ from curation.step import MapStep
 
 _STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")  # Gopher's, section A1.1
 
-Set = Literal["gopher", "gopher_repetition", "c4", "fineweb"]
+Set = Literal["gopher", "gopher_repetition", "c4", "fineweb", "code"]
 
 # Signals of each set, by the names of statistics_kernel.COLUMNS, and the rules on them: (name, SQL; {s} is the step).
 _COMMON_SIGNALS = {"characters": pa.int64()}
@@ -80,6 +82,7 @@ _SIGNALS: dict[str, dict[str, pa.DataType]] = {
         "dup_char_ratio": pa.float64(),  # share of characters in lines that occurred before
         "newline_ratio": pa.float64(),  # newlines per word
     },
+    "code": code_statistics.SIGNALS,
 }
 _RULES: dict[str, tuple[tuple[str, str], ...]] = {
     "gopher": (
@@ -118,6 +121,7 @@ _RULES: dict[str, tuple[tuple[str, str], ...]] = {
         ("dup_char_ratio", "{s}.dup_char_ratio <= 0.01"),
         ("newline_ratio", "{s}.newline_ratio <= 0.3"),
     ),
+    "code": code_statistics.RULES,
 }
 # What a rule becomes where the threshold is of the document's language: a language without it passes.
 _BY_LANGUAGE = {
@@ -139,7 +143,8 @@ _SET_PARTS: dict[str, tuple[str, ...]] = {"gopher": ("gopher", "gopher_repetitio
 class Heuristics(MapStep):
     """Statistics of words, lines, repetition and punctuation, with the papers' thresholds as rules.
 
-    sets         whose rules: gopher (quality and repetition), gopher_repetition (Table A1 only), c4, fineweb
+    sets         whose rules: gopher (quality and repetition), gopher_repetition (Table A1 only), c4, fineweb,
+                 code (of source code; reads `language` in `meta`)
     c4_terminal  whether C4's statistics count only lines that end in terminal punctuation (the paper: yes, FineWeb: no)
     thresholds   `published`: the papers', of English; `by_language`: FineWeb2's for the document's language; or a file
                  of `gristmill models train language-stats`, whose languages come before FineWeb2's. By language adds
@@ -154,7 +159,7 @@ class Heuristics(MapStep):
     language: str = "language.code"
     name: str = "heuristics"
 
-    version: ClassVar[str] = "3"  # compounds with hyphens, by language
+    version: ClassVar[str] = "4"  # a chunk is taken for an address 64 times at most
 
     _classes: Any = field(init=False, repr=False, compare=False, default=None)
     _stats: Any = field(init=False, repr=False, compare=False, default=None)  # LanguageStats, by language only
@@ -166,7 +171,8 @@ class Heuristics(MapStep):
 
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("text", self.language.partition(".")[0]) if self._by_language else ("text",)
+        more = (self.language.partition(".")[0],) if self._by_language else ()
+        return ("text", *more, *(("meta",) if "code" in self.sets else ()))
 
     @property
     def _selected_sets(self) -> list[str]:
@@ -182,7 +188,7 @@ class Heuristics(MapStep):
 
     @property
     def _threshold_names(self) -> list[str]:
-        return [LANGUAGE_SCORE, *(name for s in self._selected_sets for name in THRESHOLDS[s])]
+        return [LANGUAGE_SCORE, *(name for s in self._selected_sets for name in THRESHOLDS.get(s, ()))]
 
     def rules(self) -> Mapping[str, str]:
         prefix = {"gopher_repetition": "gopher"}
@@ -220,6 +226,8 @@ class Heuristics(MapStep):
 
     def open(self) -> None:
         """Compiles the kernels (about 6 s without numba's cache) and builds the tables of characters and stop words."""
+        if self._selected_sets == ["code"]:
+            return
         import numpy as np
 
         import curation.quality.heuristics.statistics_kernel  # noqa: F401
@@ -248,6 +256,10 @@ class Heuristics(MapStep):
             thresholds = self._stats.thresholds
             measured[name] = [None if label is None else thresholds[label].get(name) for label in labels]
         measured["language"] = labels
+        if "code" in self.sets:
+            measured |= code_statistics.code_statistics(
+                batch.column("text").to_pylist(), batch.column("meta").to_pylist()
+            )
         fields = list(self.signals)
         arrays = [pa.array(measured[f.name]).cast(f.type) for f in fields]
         return with_column(batch, self.name, pa.StructArray.from_arrays(arrays, fields=fields))
@@ -261,6 +273,8 @@ class Heuristics(MapStep):
 
     def _statistics(self, texts: pa.Array, labels: Sequence[str | None]) -> dict[str, Any]:
         """The columns of the kernel, and `stop_words` null for documents in a language without them."""
+        if self._selected_sets == ["code"]:
+            return {"characters": pc.utf8_length(pc.fill_null(texts, "")).cast(pa.int64())}
         import numpy as np
 
         from curation.quality.heuristics.statistics_kernel import COLUMNS, compute_statistics
@@ -273,7 +287,7 @@ class Heuristics(MapStep):
             places = {label: i for i, label in enumerate(self._stats.thresholds)}
             languages = np.array([places.get(label, -1) for label in labels], np.int64)
         if rows:
-            sets = sum(1 << i for i, s in enumerate(_SIGNALS) if s in self._selected_sets) | (
+            sets = sum(1 << i for i, s in enumerate(_SIGNALS) if s in self._selected_sets and s != "code") | (
                 0 if self.c4_terminal else 16
             )
             longest = int(np.diff(where).max())

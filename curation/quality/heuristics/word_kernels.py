@@ -40,6 +40,10 @@ from curation.quality.heuristics.character_classes import (
     WORD,
 )
 
+# How often a chunk is tried as an address: each time all of it is read, and a punctuation mark is split off between two
+# tries. Of the chunks of real pages none has as many marks before or after an address.
+MAX_TRIES = 64
+
 
 @kernel("boolean(int32[::1], uint16[::1], int64, int64)")
 def is_url_or_host(code, flags, lo, hi):  # type: ignore[no-untyped-def]
@@ -140,10 +144,10 @@ def suffix_length(code, flags, lo, hi):  # type: ignore[no-untyped-def]
             return 0
         p = flags[hi - 2]
         if left > 3 and left % 2 == 0:  # e.g. i.e. a.m.
-            initials = True
-            for i in range(lo, hi, 2):
-                initials = initials and flags[i] & ALPHA != 0 and code[i + 1] == 46
-            if initials:
+            i = hi - 2  # from the end, where most chunks differ at once
+            while i >= lo and flags[i] & ALPHA and code[i + 1] == 46:
+                i -= 2
+            if i < lo:
                 return 0
         if p & (LOWER | DIGIT | PEEL | QUOTE) or code[hi - 2] in (37, 43, 45):
             return 1
@@ -234,11 +238,14 @@ def split_words(code, flags, n, start, end, ends, compounds):  # type: ignore[no
         for j in range(lo, hi - 1):
             dotted = dotted or (code[j] == 46 and flags[j + 1] & LOWER != 0)
         peeled = 0
+        tries = 0
         address = False
         while lo < hi:
-            if dotted and is_url_or_host(code, flags, lo, hi):
-                address = True
-                break
+            if dotted and tries < MAX_TRIES:
+                tries += 1
+                if is_url_or_host(code, flags, lo, hi):
+                    address = True
+                    break
             before = hi - lo
             f = flags[lo]
             if f & (PEEL | PREFIX) and not (code[lo] == 43 and lo + 1 < hi and flags[lo + 1] & DIGIT):

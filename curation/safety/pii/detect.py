@@ -1,8 +1,8 @@
 """Finds personal data in texts with presidio: by windows where that is exact, else in the whole text.
 
-Three methods: windows around possible matches for the six default entities (fast; candidate_windows.py), presidio over
-the whole text for its other entities and for custom recognizers, and a spaCy pipeline for names and places if one is
-configured.
+Four methods: windows around possible matches for the six default entities (fast; candidate_windows.py), presidio over
+the whole text for its other entities and for custom recognizers, a spaCy pipeline for names and places if one is
+configured, and patterns of our own for secrets in code (secrets.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from curation.core.errors import UserError
 from curation.safety.pii import named_entities
 from curation.safety.pii.finding_columns import Column, Findings, Row, Texts
 from curation.safety.pii.presidio_engine import DEFAULT_ENTITIES
+from curation.safety.pii.secrets import SECRETS, find_secrets
 
 FINDING_TYPE = pa.struct([("entity", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("score", pa.float64())])
 
@@ -65,7 +66,7 @@ class Recognizers:
 
     def check_entities(self, entities: Sequence[str]) -> None:
         """Raises UserError for an entity without a recognizer."""
-        known = {*self.pattern_entities(), *self.ner_entities()}
+        known = {*self.pattern_entities(), *self.ner_entities(), *SECRETS}
         unknown = [e for e in entities if e not in known]
         if not unknown:
             return
@@ -90,16 +91,25 @@ def find(texts: Texts, entities: list[str], by: Recognizers) -> tuple[Findings, 
     from curation.safety.pii import candidate_windows
 
     fast = candidate_windows.supported_entities(entities, by.language, by.custom)
-    slow = [e for e in entities if e not in fast]
+    secrets = [e for e in entities if e in SECRETS and e not in fast]
+    slow = [e for e in entities if e not in fast and e not in secrets]
     if slow:
         by.check_entities(slow)
     found, left_out = candidate_windows.find_in_windows(texts, fast, by.language, by.regions, by.context)
+    rows: list[Row] = []
+    if secrets:
+        found = found.with_entities(secrets)
+        for i in range(len(texts)):
+            text = bytes(texts.data[texts.offsets[i] : texts.offsets[i + 1]]).decode()
+            for start, end, entity, score in find_secrets(text, secrets):
+                rows.append((i, start, end, found.entities.index(entity), score))
+        found = found.with_rows(rows)
     if slow:
         by_pattern, by_model = by.pattern_entities(), by.ner_entities()
         patterns = tuple(e for e in slow if e in by_pattern)
         model = tuple(e for e in slow if e in by_model)
         found = found.with_entities(slow)
-        rows: list[Row] = []
+        rows = []
         for i in range(len(texts)):
             text = bytes(texts.data[texts.offsets[i] : texts.offsets[i + 1]]).decode()
             for start, end, entity, score in _find_in_whole_text(text, patterns, model, by):

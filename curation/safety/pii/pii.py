@@ -28,6 +28,7 @@ from curation.safety.pii.detect import Recognizers, find
 from curation.safety.pii.finding_columns import Texts
 from curation.safety.pii.presidio_engine import DEFAULT_ENTITIES
 from curation.safety.pii.replace_findings import describe_spans, merge_overlaps, replace_in_texts, to_replace
+from curation.safety.pii.secrets import SECRETS
 from curation.step import MapStep
 
 
@@ -35,7 +36,8 @@ from curation.step import MapStep
 class Pii(MapStep):
     """Finds personal data and replaces it in the text.
 
-    entities      presidio's names; the six defaults need no model and are fast, any other is as slow as presidio
+    entities      presidio's names; the six defaults need no model and are fast, any other is as slow as presidio;
+                  and for source code API_KEY, PRIVATE_KEY and PASSWORD, which are patterns of our own
     actions       by entity: mask (`<EMAIL_ADDRESS>`, the default), pseudonym (made with the key) or remove
     key           name of the environment variable with the key of the pseudonyms; its value is never written
     max_findings  drop documents with more replaced values than this (Dolma: 5); None: keep them all
@@ -118,7 +120,7 @@ class Pii(MapStep):
             )
         self._check_regions()
         if (
-            any(e not in DEFAULT_ENTITIES for e in self.entities)
+            any(e not in DEFAULT_ENTITIES and e not in SECRETS for e in self.entities)
             or self.language != "en"
             or self.recognizers
             or self.ner

@@ -19,6 +19,7 @@ from typing import IO
 from xml.etree import ElementTree
 
 from curation.sources import limits
+from curation.sources.machine_errors import raise_machine_error
 from curation.step import RecordError
 
 MAX_PACKAGE = 1 << 24  # 16 MiB: a package document has a line for each file of the book
@@ -60,6 +61,7 @@ class Archive:
         try:
             self._zip = zipfile.ZipFile(file)
         except _ERRORS as error:
+            raise_machine_error(error)
             raise RecordError(f"no ZIP archive, or one that is cut off: {error}") from None
         self._left = limits.max_expanded(size)
         self._read: set[str] = set()
@@ -89,6 +91,7 @@ class Archive:
             with self._zip.open(info) as entry:
                 data = entry.read(min(limit, self._left) + 1)
         except _ERRORS as error:
+            raise_machine_error(error)
             raise RecordError(f"{name} cannot be unpacked: {error}") from None
         self._left -= len(data)
         if self._left < 0:

@@ -115,7 +115,7 @@ class StackExchangeReader:
                 raise UnreadableFile(piece.path, reason, 0, piece.size)
             threads = _threads(file, piece)
             stream = _open(file, piece)
-            begin, drops = stream.position, DropLimit(piece.path, piece.size)
+            begin, drops, cut, number = stream.position, DropLimit(piece.path, piece.size), False, -1
             for number, line in enumerate(_lines(stream, _stop(stream, piece))):
                 if _FRAME.fullmatch(line.data) and line.data:
                     continue
@@ -137,6 +137,13 @@ class StackExchangeReader:
             if stream.damage and not stream.damage.truncated:
                 at = stream.damage.offset
                 raise UnreadableFile(piece.path, stream.damage.reason, at, piece.size - at)
+            if stream.damage and not cut:  # between two lines: the posts after it are lost all the same
+                row = SourceRow(
+                    document.doc_id(collection, piece.path, f"lost@{stream.position}"),
+                    provenance(piece.path, "stackexchange", None, None, number + 1),
+                )
+                row.drop = ("unreadable", stream.damage.reason)
+                yield row
 
     def _post(
         self, line: _Line, where: dict[str, Any], piece: InputSplit, collection: str, threads: _Threads, file: IO[bytes]

@@ -10,6 +10,7 @@ arXiv's bulk data: https://info.arxiv.org/help/bulk_data_s3.html.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import posixpath
@@ -23,9 +24,11 @@ from typing import IO, Any
 import pyarrow as pa
 
 from curation import document, storage
+from curation.input_files import is_housekeeping
 from curation.sources.batch_builder import SourceRow, batch_rows, meta_json, provenance
 from curation.sources.compressed_stream import CompressedStream
 from curation.sources.latex.submission import is_source, main_file, read_document
+from curation.sources.machine_errors import raise_machine_error
 from curation.step import InputSplit, RecordError, UnreadableFile
 
 MAX_FILE = 1 << 26  # 64 MiB of one file of a submission
@@ -33,6 +36,9 @@ MAX_SUBMISSION = 1 << 28  # 256 MiB unpacked: a larger one becomes a drop; arXiv
 _TEXTS = (".tex", ".ltx", ".latex", ".sty", ".cls", ".tikz", ".def", ".bbl", ".txt", ".pgf", "")
 _NESTED = (".gz", ".tgz", ".tar")
 _CUT_OFF = "tar: the archive is cut off"
+# What opening a name that is no file raises; any other error is the machine's.
+_NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
+_PACKED = (".gz", ".tgz", ".tar", ".bz2", ".xz", ".zst", ".lz4", ".pdf")
 _ARXIV = re.compile(r"(?:^|/)((?:[a-z-]+(?:\.[A-Z]{2})?/?)?\d{7}|\d{4}\.\d{4,5})(?:v\d+)?(?=\.|$)")
 # tarfile takes a header after a header of a long name by recursion, so a chain of them is a RecursionError.
 _ERRORS = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, IndexError, OverflowError, RecursionError)
@@ -57,6 +63,10 @@ class LatexReader:
 
     def packages(self) -> Sequence[str]:
         return ("resiliparse",)  # its detector of encodings
+
+    def reads_beside(self, path: str) -> Sequence[str]:
+        """Endings of the files that a .tex file in a folder may input. An archive has all that it needs."""
+        return () if path.lower().endswith(_PACKED) else _TEXTS[:-1]
 
     def split(self, piece: InputSplit, root: str, target: int) -> list[InputSplit]:
         """An archive is read by one task."""
@@ -191,6 +201,7 @@ def _headers(file: IO[bytes]) -> tuple[list[tarfile.TarInfo], str]:
             if file.read(512) != bytes(512):
                 return members, _CUT_OFF
     except _ERRORS as error:
+        raise_machine_error(error)
         return members, f"tar: {error}"
     return members, ""
 
@@ -288,11 +299,20 @@ class _Folder(dict[str, bytes]):
     def _load(self, name: str) -> bool:
         if name.startswith(("/", "..")) or posixpath.splitext(name)[1].lower() not in _TEXTS[:-1]:
             return False
+        if any(is_housekeeping(part) for part in name.split("/")):
+            return False  # `reads_beside` does not find it either
         try:
             with storage.open_input(self._root, name) as file:
-                self[name] = file.read(MAX_FILE)
-        except (OSError, ValueError):
+                data = file.read(MAX_FILE + 1)
+        except PermissionError as error:
+            raise RecordError(f"{name}, which it inputs, cannot be read: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_FILE:
+                raise
             return False
+        if len(data) > MAX_FILE:
+            raise RecordError(f"{name}, which it inputs, is larger than {MAX_FILE} bytes")
+        self[name] = data
         return True
 
 

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from curation.step import RecordError
 
 MAX_GROWTH, FREE_GROWTH = 16, 1 << 17  # characters that macros may make: so many times the source, and 128 Ki
+# And so many times they may be used: once in four characters of the source, and 100,000. Each use takes about 4 us,
+# however short its body; the sample book has one in 60 characters.
+FREE_USES, CHARACTERS_A_USE = 100_000, 4
 _COMMAND = re.compile(r"\\(?:([A-Za-z@]+)|(.))", re.S)
 _DEFINING = frozenset(
     ("newcommand", "renewcommand", "providecommand", "DeclareRobustCommand", "def", "gdef", "edef", "xdef",
@@ -141,6 +144,7 @@ def expand(source: str, definitions: Definitions) -> str:
     out: list[str] = []
     pending: list[tuple[Source, int]] = [(Source(source), 0)]
     left = MAX_GROWTH * len(source) + FREE_GROWTH
+    uses = len(source) // CHARACTERS_A_USE + FREE_USES
     while pending:
         text, at = pending.pop()
         while found := _COMMAND.search(text, at):
@@ -155,11 +159,13 @@ def expand(source: str, definitions: Definitions) -> str:
                 continue
             body, at = _apply(macro, text, at)
             left -= len(body) + 1
-            if left < 0:
+            uses -= 1
+            if left < 0 or uses < 0:
                 raise RecordError("macros that expand without end")
             # a name that ended with the macro must not grow into the letters that follow
             follows = text[at : at + 1].isalpha() and re.search(r"\\[A-Za-z]+\Z", body) is not None
-            pending.append((text, at))
+            if at < len(text):
+                pending.append((text, at))
             text, at = Source(body + (" " if follows else "")), 0
         out.append(text[at:])
     return "".join(out)

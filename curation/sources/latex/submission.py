@@ -152,9 +152,11 @@ def _follow(files: Mapping[str, bytes], name: str, found: Document, depth: int, 
         wanted = (match[1] or match[2] or "").strip() or posixpath.join(match[3] or "", match[4] or "").strip()
         if not wanted:
             return " "
-        path = _find(files, posixpath.dirname(name), wanted, ("", ".tex", ".ltx", ".tikz", ".sty"))
-        if path is None:
-            path = _find(files, "", wanted, ("", ".tex", ".ltx", ".tikz", ".sty"))
+        if len(found.missing) > MAX_INPUTS:
+            raise RecordError(f"more than {MAX_INPUTS:,} inputs that are missing")
+        path = None
+        for folder in dict.fromkeys((posixpath.dirname(name), "")):
+            path = path or _find(files, folder, wanted, ("", ".tex", ".ltx", ".tikz", ".sty"))
         if path is None or path.endswith(".bbl"):
             if path is None:
                 found.missing.append(wanted)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from curation.sources.batch_builder import SourceRow, meta_json, position_key, provenance
 from curation.sources.limits import EXPANDS_TOO_FAR, DropLimit, max_expanded
+from curation.sources.machine_errors import raise_machine_error
 from curation.sources.text.field_mapping import FieldMapping
 from curation.step import InputSplit, RecordError, UnreadableFile
 
@@ -235,8 +236,8 @@ def _raise_unless_damage(error: Exception) -> None:
         request = _REQUEST.search(str(error))
         if request is None or int(request[1]) < _ABSURD_BYTES:
             raise error
-    elif isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
-        raise error  # pyarrow's own, for damage, have no number
+    else:
+        raise_machine_error(error)
 
 
 def _validate_batch(batch: pa.RecordBatch) -> None:

@@ -28,6 +28,7 @@ def launch(
     install: Annotated[
         str, typer.Option(help="ray-cluster: command that installs gristmill on a node.")
     ] = "pip install 'gristmill[s3]'",
+    force: Annotated[bool, typer.Option(help="Overwrite existing files.")] = False,
     sets: Sets = None,
     as_json: AsJson = False,
 ) -> None:
@@ -65,6 +66,10 @@ def launch(
         }
         then = f"bash {base}.sh"
     os.makedirs(out, exist_ok=True)
+    for name, text in files.items():  # with the lines of the site, which the script asks to add
+        path = os.path.join(out, name)
+        if os.path.exists(path) and not force and _read(path) != text:
+            raise UserError(f"{path} exists and was changed\n  name another folder with --out, or give --force")
     for name, text in files.items():
         with replacing(os.path.join(out, name)) as temporary, open(temporary, "w", encoding="utf-8") as f:
             f.write(text)
@@ -73,3 +78,8 @@ def launch(
         print(json.dumps({"files": written, "command": then}))
     else:
         make_console().print(f"wrote {', '.join(written)}\nnothing was sent; in {out}: {then}", highlight=False)
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as f:
+        return f.read()

@@ -195,3 +195,22 @@ def test_latex_submissions_and_folders(tmp_path: Path) -> None:
     assert "latex" in read_as
     (group,) = [g for g in scan.groups if g.format.read == "latex"]
     assert type(make_reader(group)).__name__ == "LatexReader" and len(group.files) == 4
+
+
+def test_repositories_of_code(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from tests.curation.sources.code.test_code import COLUMNS, FILES, tar, zipped
+
+    (tmp_path / "mill.tar.gz").write_bytes(gzip.compress(tar(FILES)))
+    (tmp_path / "wheel.zip").write_bytes(zipped(FILES))
+    (tmp_path / "other.zip").write_bytes(zipped({"a.txt": b"text"}))
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "a.py").write_text("x = 1\n")
+    pq.write_table(pa.table(COLUMNS["v2"] | {"content": ["x = 1"] * 3}), tmp_path / "stack.parquet")
+    scan = scan_inputs([str(tmp_path)])
+    (group,) = scan.groups
+    assert (group.format.read, group.format.domain, len(group.files)) == ("code", "code", 4)
+    assert list(scan.left_out) == ["application/zip"]
+    assert type(make_reader(group)).__name__ == "CodeReader"

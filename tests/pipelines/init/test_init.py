@@ -81,7 +81,7 @@ EXPECTED = {
         )
     ],
     "parquet": [("text", "web", ["**/*.parquet"], {"text": "doc", "url": "src"})],
-    "tree": [("text", "text", None, {}), ("text", "code", ["**/*.py"], {})],
+    "tree": [("text", "text", None, {}), ("code", "code", ["**/*.py"], {})],
 }
 
 

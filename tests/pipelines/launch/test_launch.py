@@ -181,3 +181,16 @@ def test_what_could_not_work_is_refused(
     with pytest.raises(UserError, match=message):
         _launch(tmp_path, kind, "--run", "s3://bucket/run", *options, root=root)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_script_that_somebody_changed_is_not_overwritten(tmp_path: Path) -> None:
+    out = _launch(tmp_path, "slurm", "--run", "runs/a", root="/shared/in")
+    (script,) = out.iterdir()
+    _launch(tmp_path, "slurm", "--run", "runs/a", root="/shared/in")  # the same again
+    changed = script.read_text().replace("set -euo pipefail", "#SBATCH --partition=big\nset -euo pipefail")
+    script.write_text(changed)
+    with pytest.raises(UserError, match="exists and was changed"):
+        _launch(tmp_path, "slurm", "--run", "runs/a", root="/shared/in")
+    assert script.read_text() == changed
+    _launch(tmp_path, "slurm", "--run", "runs/a", "--force", root="/shared/in")
+    assert script.read_text() != changed

@@ -19,7 +19,7 @@ def load(name: str, *sets: str) -> Any:
     return load_pipeline(str(ROOT / "pipelines" / "recipes" / f"{name}.yaml"), sets=sets)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [*RECIPES, "the_stack"])
 def test_loads_and_says_where_it_is_from(name: str) -> None:
     pipeline = load(name)
     assert pipeline.name == name and pipeline.steps
@@ -72,3 +72,24 @@ def test_curates_a_piece_of_the_crawl(
     assert steps <= {"read", *(e.name for e in pipeline.steps)}
     heuristics = dict.fromkeys(("gopher", "fineweb", "fineweb2"), "heuristics")
     assert (heuristics | {"dclm": "classifier", "ccnet": "perplexity"})[name] in steps
+
+
+def test_the_stack_curates_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.curation.sources.code.test_code import FILES, MIT, zipped
+
+    twice = "".join(f"def wheel_{i}(grain, stone):\n    return grain * {i} + stone\n\n\n" for i in range(30)).encode()
+    files = FILES | {
+        "mill/one.py": twice,
+        "mill/two.py": twice.replace(b"wheel_7", b"wheel_x"),
+        "mill/LICENSE": MIT.encode(),
+    }
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "mill.zip").write_bytes(zipped(files))
+    monkeypatch.setenv("CODE", str(tmp_path / "in"))
+    counts = curate(load("the_stack"), str(tmp_path / "run"), executor="inline").counts
+    assert counts["read"]["records"] == len(files)
+    dropped: dict[str, int] = {}
+    for rule in counts["steps"]:
+        dropped[rule["step"]] = dropped.get(rule["step"], 0) + rule["dropped"]
+    assert dropped.pop("read") == 7 and dropped == {"heuristics": 4, "minhash_dedup": 1}
+    assert counts["kept"] == len(files) - 12

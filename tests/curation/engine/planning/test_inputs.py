@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from curation.config.load_pipeline import load_pipeline
 from curation.core.errors import UserError
+from curation.engine.planning.plan import make_plan
+from curation.engine.planning.split_input import split_input
 from curation.engine.results import explain
 from curation.input_files import list_inputs
 from tests.curation.engine import runs
@@ -82,3 +85,29 @@ def test_links_to_folders_above_and_hidden_files_add_no_documents(tmp_path: Path
     (tmp_path / "texts" / ".ipynb_checkpoints" / "a-checkpoint.jsonl").write_text(LINE % "an old one")
     done = runs.curate(tmp_path, runs.text_pipeline(tmp_path))
     assert (done.exit_code, done.counts["read"]["records"], done.counts["kept"]) == (0, 1, 1)
+
+
+def test_a_file_that_inputs_another_is_read_again_when_that_changes(tmp_path: Path) -> None:
+    """Also one that no source lists. An archive has all its files: its task keeps its name."""
+    root = tmp_path / "in"
+    (root / "parts").mkdir(parents=True)
+    (root / "main.tex").write_text(r"\documentclass{a}\begin{document}\input{parts/one}\end{document}")
+    (root / "parts" / "one.tex").write_text("One.")
+    (root / "z.tar.gz").write_bytes(b"an archive")
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        f"name: p\nsources:\n  - {{name: t, read: latex, root: {root}, path: main.tex}}\n"
+        f"  - {{name: a, read: latex, root: {root}, path: '*.gz'}}\n"
+    )
+
+    def named() -> tuple[str, list[str]]:
+        plan = make_plan(load_pipeline(str(file)))
+        return plan.fingerprint, [spec.key for spec in split_input(plan)]
+
+    before, (main, packed) = named()
+    assert named() == (before, [main, packed])
+    (root / "parts" / "one.tex").write_text("Another.")
+    after, keys = named()
+    assert after != before and keys[0] != main and keys[1] == packed
+    (root / "notes.md").write_text("read by nobody")
+    assert named() == (after, keys)

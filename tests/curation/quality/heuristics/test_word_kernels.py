@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import pytest
+
+from curation.quality.heuristics import word_kernels
+from curation.quality.heuristics.character_classes import character_classes
 from tests.curation.quality.heuristics.reference import measure, reference_words
 
 
@@ -35,3 +42,40 @@ SIX_SENTENCES = {
 def test_a_full_stop_ends_a_sentence_in_every_script() -> None:
     found = measure(list(SIX_SENTENCES.values()))
     assert dict(zip(SIX_SENTENCES, [row["sentences"] for row in found], strict=True)) == dict.fromkeys(SIX_SENTENCES, 6)
+
+
+class Counted:
+    """An array that counts how often a place of it is read."""
+
+    def __init__(self, values: Any) -> None:
+        self.values, self.reads = values, 0
+
+    def __getitem__(self, i: int) -> Any:
+        self.reads += 1
+        return self.values[i]
+
+
+@pytest.mark.parametrize(
+    ("before", "repeated", "after"),
+    [
+        ("a.b", "]", ""), ("", "(", "a.bc)"), ("a.bc", "].", ""), ("http://a.b", "]", ""), ("", "[", "a.b.c."),
+        ("a.b", "@]", ""), ("", "a.", "b]"), ("a.b", "?", ""), ("a.bc", "...]", ""), ("", "'s", "a.b"),
+    ],
+)  # fmt: skip
+def test_characters_are_read_a_limited_number_of_times(
+    before: str, repeated: str, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel as plain Python: compiled code makes no calls that could be counted."""
+    for name in ("is_url_or_host", "append_word", "suffix_length", "infix_length", "script_word_length"):
+        monkeypatch.setattr(word_kernels, name, getattr(word_kernels, name).py_func)
+    monkeypatch.setattr(word_kernels, "MAX_TRIES", 8)
+    reads = []
+    for times in (100, 200, 400):
+        text = before + repeated * times + after
+        code = np.array([ord(c) for c in text], np.int32)
+        flags = Counted(character_classes()[code])
+        counted = Counted(code)
+        start, end, ends = (np.zeros(len(text) + 1, np.int32) for _ in range(3))
+        word_kernels.split_words.py_func(counted, flags, len(text), start, end, ends, False)
+        reads.append(counted.reads + flags.reads)
+    assert reads[2] - reads[1] < 2.5 * (reads[1] - reads[0])

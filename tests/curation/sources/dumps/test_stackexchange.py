@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -197,3 +198,15 @@ def test_files_that_are_no_dump_or_cut_off_or_too_large(tmp_path: Path, monkeypa
     write(tmp_path, *POSTS[:2], post(3, 2, 1, Body="x" * 500))
     rows = read(tmp_path)
     assert verdicts(rows) == ["kept", "kept", "unreadable"] and "longer than 300" in rows[2]["drop"]["value"]
+
+
+def test_a_packed_file_that_ends_between_two_rows_is_cut_off(tmp_path: Path) -> None:
+    """Nothing of the last row tells it; the posts after it are missing all the same."""
+    packer = zlib.compressobj(wbits=31)
+    stored = packer.compress(WHOLE[: WHOLE.index(b'  <row Id="9"')]) + packer.flush(zlib.Z_FULL_FLUSH)
+    (tmp_path / "Posts.xml.gz").write_bytes(stored)
+    rows = read(tmp_path, "Posts.xml.gz")
+    assert [r["drop"]["value"] for r in rows if r["drop"] and r["drop"]["rule"] == "unreadable"] == [
+        "the compressed data ends early"
+    ]
+    assert len({r["doc_id"] for r in rows}) == len(rows)

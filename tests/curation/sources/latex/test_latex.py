@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from curation import document
+from curation import document, storage
 from curation.sources.latex import macros, plain_latex, submission
 from curation.sources.latex.latex import LatexReader
 from curation.sources.latex.macros import BUILT_IN, Definitions, expand
@@ -390,3 +390,44 @@ def test_the_source_of_a_book(data: Path) -> None:
     ]
     assert len(titles) > 9 and all(f"\n\n{title}\n\n" in text for title in titles) and "Proof. " in text
     assert submission.main_file({k: v.encode() for k, v in texts.items()}) == "main.tex"
+
+
+def test_an_input_in_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "main.tex").write_text(BEGIN + r"A \input{part} B" + END)
+    (tmp_path / "part.tex").write_text("A part of the text")
+    opened = storage.open_input
+
+    def failing(error: OSError) -> None:
+        def open_input(root: str, path: str, **options: Any) -> Any:
+            if path == "part.tex":
+                raise error
+            return opened(root, path, **options)
+
+        monkeypatch.setattr(storage, "open_input", open_input)
+
+    failing(PermissionError(13, "Permission denied"))
+    (row,) = read(tmp_path, "main.tex")
+    assert row["drop"]["value"] == "part.tex, which it inputs, cannot be read: Permission denied"
+    failing(OSError(5, "Input/output error"))
+    with pytest.raises(OSError, match="Input/output error"):
+        read(tmp_path, "main.tex")
+    monkeypatch.setattr(storage, "open_input", opened)
+    monkeypatch.setattr("curation.sources.latex.latex.MAX_FILE", 100)
+    (tmp_path / "part.tex").write_text("A part of the text. " * 9)
+    (row,) = read(tmp_path, "main.tex")
+    assert row["drop"]["value"] == "part.tex, which it inputs, is larger than 100 bytes"
+
+
+def test_macros_and_missing_inputs_are_followed_a_limited_number_of_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(macros, "FREE_USES", 50)
+    with pytest.raises(RecordError, match="without end"):
+        expand(r"\def\a{\a}" + r"\a", Definitions(dict(BUILT_IN), {}))
+    assert expand(r"\def\a{b}" + r"\a c " * 60, Definitions(dict(BUILT_IN), {})).count("b") == 60
+    asked = []
+    monkeypatch.setattr(submission, "MAX_INPUTS", 20)
+    monkeypatch.setattr(submission, "_find", lambda *names: asked.append(names))
+    with pytest.raises(RecordError, match="more than 20 inputs that are missing"):
+        submission.read_document({"m.tex": (BEGIN + r"\input{a}" * 500 + END).encode()}, "m.tex")
+    assert len(asked) == 21
