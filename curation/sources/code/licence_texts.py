@@ -1,10 +1,9 @@
 """Recognises the licence of a text: of a LICENSE file, or of the notice at the head of a source file.
 
 Each licence is known by phrases that its text or its usual notice has, in words alone: lower case, no punctuation, no
-line breaks, no comment signs. Of several licences in a text the one that begins first is the text's own; what
-follows is
-of files that it came with. Identifiers are SPDX's (https://spdx.org/licenses/). A text of GNU's licences does not say
-whether later versions may be used, which only notices do; it is given as `-only`.
+line breaks, no comment signs. Of several licences in a text the one that begins first is the text's own; those that
+follow are of files that it came with. Identifiers are SPDX's (https://spdx.org/licenses/). A text of GNU's licences
+does not say whether later versions may be used, which only notices do; it is given as `-only`.
 """
 
 from __future__ import annotations

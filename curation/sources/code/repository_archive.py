@@ -17,6 +17,7 @@ from typing import IO
 
 from curation.sources import limits
 from curation.sources.compressed_stream import CompressedStream
+from curation.sources.machine_errors import raise_machine_error
 from curation.step import RecordError, UnreadableFile
 
 _BLOCK = 512
@@ -63,6 +64,7 @@ def _zipped(file: IO[bytes], path: str, size: int) -> Iterator[ArchivedFile]:
     try:
         archive = zipfile.ZipFile(file)
     except _ZIP_ERRORS as error:
+        raise_machine_error(error)
         raise UnreadableFile(path, f"zip: {error}", 0, size) from None
     left = limits.max_expanded(size)
 
@@ -77,6 +79,7 @@ def _zipped(file: IO[bytes], path: str, size: int) -> Iterator[ArchivedFile]:
                 with archive.open(info) as entry:
                     data = entry.read(min(limit, left) + 1)
             except _ZIP_ERRORS as error:
+                raise_machine_error(error)
                 raise RecordError(f"zip: {error}") from None
             left -= len(data)
             if left < 0:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.sources.batch_builder import SourceRow
+from curation.sources.machine_errors import raise_machine_error
 from curation.sources.text.field_mapping import FieldMapping
 from curation.sources.text.parquet_arrow import read_parquet_rows
 from curation.step import InputSplit
@@ -33,7 +34,8 @@ def table_has_code(file: IO[bytes]) -> bool:
     """Whether a file is a table with the columns of code: a text and a language, path or licence."""
     try:
         names = pq.read_schema(file).names
-    except (pa.ArrowException, OSError, ValueError):
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise_machine_error(error)
         return False
     finally:
         file.seek(0)

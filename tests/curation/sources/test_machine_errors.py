@@ -12,6 +12,7 @@ import pytest
 
 from curation import storage
 from curation.sources.books.epub import EpubReader
+from curation.sources.code.code import CodeReader
 from curation.sources.latex.latex import LatexReader
 from curation.sources.machine_errors import raise_machine_error
 from curation.step import InputSplit
@@ -19,6 +20,8 @@ from tests.curation.sources.books.test_epub import FILES as BOOK
 from tests.curation.sources.books.test_epub import archive
 from tests.curation.sources.latex.test_latex import FILES as PAPER
 from tests.curation.sources.latex.test_latex import tar
+
+CODE = {"tool/LICENSE": b"MIT License", "tool/main.py": b"print(1)\n", "tool/lib.py": b"x = 1\n"}
 
 
 class Failing:
@@ -44,12 +47,12 @@ class Failing:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), TimeoutError(), ConnectionError("reset")])
-@pytest.mark.parametrize("form", ["epub", "latex"])
+@pytest.mark.parametrize("form", ["epub", "latex", "zip of code"])
 def test_a_read_that_fails_is_no_damage_wherever_it_fails(
     form: str, error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader: Any = EpubReader() if form == "epub" else LatexReader()
-    data = archive(BOOK) if form == "epub" else tar(PAPER)
+    reader: Any = {"epub": EpubReader, "latex": LatexReader, "zip of code": CodeReader}[form]()
+    data = {"epub": archive(BOOK), "latex": tar(PAPER), "zip of code": archive(CODE)}[form]
     (tmp_path / "a").write_bytes(data)
     opened, part = storage.open_input, InputSplit("a", len(data), "")
 
