@@ -29,7 +29,7 @@ from curation.engine.tasks.content_named import ContentNamed
 from curation.engine.tasks.input_rows import InputRows
 from curation.engine.tasks.joined_signals import JoinedSignals
 from curation.engine.tasks.scrub import Scrubber
-from curation.engine.tasks.task_cost import TaskCost
+from curation.engine.tasks.task_cost import TaskCost, part
 from curation.engine.tasks.task_documents import BASE, DECISION, TEXT, State, TaskDocuments
 from curation.engine.tasks.top_up import StoredColumns, TextSource
 from curation.step import MapStep
@@ -259,10 +259,12 @@ class _MapTask:
         if not op.rules:
             return
         if op.position not in self.deciders:
-            self.deciders[op.position] = rules.Decider(op.rules, chunk.batch.schema)
+            with part("rules"):
+                self.deciders[op.position] = rules.decider(op.rules, chunk.batch.schema)
         if any("text" in columns for columns in self.deciders[op.position].columns):
             self.text.bring(chunk, np.ones(len(chunk.rows), dtype=bool), op.position + 1)
-        failed, values = self.deciders[op.position].decide(chunk.batch)
+        with part("rules"):
+            failed, values = self.deciders[op.position].decide(chunk.batch)
         out = failed >= 0
         if not out.any():
             return

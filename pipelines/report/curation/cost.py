@@ -6,7 +6,7 @@ The figures come from the manifests of the tasks. A task that was reused from an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -18,6 +18,8 @@ from curation.checked_parquet import CheckedFile
 from curation.engine.manifests import phase_records
 from curation.storage import Storage
 from pipelines.number_format import format_bytes, format_duration
+from pipelines.report.curation import cpu_profile
+from pipelines.report.curation.cpu_profile import CpuProfile
 from pipelines.report.curation.report_data import ReportData
 from pipelines.report.html import charts
 
@@ -43,6 +45,7 @@ class Cost:
 
     phases: list[Phase]
     slowest: list[tuple[str, str, dict[str, Any]]]  # phase, files read, cost of the task
+    cpu: CpuProfile = field(default_factory=CpuProfile)
 
     @property
     def core_hours(self) -> float:
@@ -52,12 +55,13 @@ class Cost:
 def gather(report: ReportData) -> Cost:
     """Reads the manifests of the finished phases, one at a time."""
     store = Storage(report.run_dir)
-    phases, slow = [], list[tuple[float, str, dict[str, Any]]]()
+    phases, slow, cpu = [], list[tuple[float, str, dict[str, Any]]](), CpuProfile()
     for path in phase_records.paths(store):
         record = phase_records.read(store, path)
         tasks = [t for t in record.tasks.values() if "cost" in t]
         if not tasks:
             continue
+        cpu.add(record.name, tasks)
         taken = [float(t["cost"]["seconds"]) for t in tasks]
         phases.append(
             Phase(
@@ -76,7 +80,7 @@ def gather(report: ReportData) -> Cost:
         (phase, ", ".join(_files_read(store, t)) or f"task {t.get('index', t.get('key'))}", t["cost"])
         for _, phase, t in slow
     ]
-    return Cost(phases, named)
+    return Cost(phases, named, cpu)
 
 
 def _files_read(store: Storage, task: dict[str, Any], most: int = 2) -> Iterator[str]:
@@ -119,6 +123,8 @@ def html(report: ReportData, cost: Cost, price: float | None) -> str:
                 f"{len(rows) - len(shown)} more phases", charts.table(head, rows[12:], range(1, 7), "further phases")
             )
         )
+    if cost.cpu.tasks:
+        parts.append(cpu_profile.html(cost.cpu))
     if cost.slowest:
         slow = [[escape(what), escape(phase), format_duration(c["seconds"]), format_duration(c["cpu_seconds"]),
                  format_bytes(c["peak_bytes"]) if c["peak_bytes"] else ""]
