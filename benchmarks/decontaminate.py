@@ -6,6 +6,7 @@ python -m benchmarks.decontaminate ../shared/data
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import random
 import re
@@ -13,12 +14,13 @@ import tempfile
 import time
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from benchmarks.toxicity import crawled
 from curation.document import clean_text
-from curation.safety.decontamination.benchmark_items import FIELDS, SHORTEST, read_units
+from curation.safety.decontamination.benchmark_items import FIELDS, SHORTEST_LINE, read_units
 from curation.safety.decontamination.decontaminate import Decontaminate
 from curation.words import estimate_words
 
@@ -91,7 +93,7 @@ def by_language(data: Path, pages: list[str], codes: tuple[str, ...] = ("zh", "j
         step.open()
         for code in codes:
             every, others = sentences[code][::2], sentences[code][1::2]
-            items = [text for text in every if estimate_words(text) >= SHORTEST]  # what the index holds
+            items = [text for text in every if estimate_words(text) >= SHORTEST_LINE]  # what the index holds
             recall = []
             for how, change in LIGHT.items():
                 planted = [f"{others[i - 1]}\n{change(text)}\n{others[i]}" for i, text in enumerate(items)]
@@ -105,6 +107,35 @@ def by_language(data: Path, pages: list[str], codes: tuple[str, ...] = ("zh", "j
         flagged = sum(s >= step.share for s in step(batch).column("decontaminate").field("share").to_pylist())
         size = sum(len(text.encode()) for text in clean) / 1e6
         print(f"  clean text in {len(sentences)} languages, {len(clean)} texts, {size:.0f} MB: {flagged} flagged")
+
+
+def from_sources(data: Path) -> dict[str, list[str]]:
+    """Texts of sources/ through their readers, main texts of web pages, and comments, by kind."""
+    from curation.extract.extract import Extract
+    from curation.sources.books.epub import EpubReader
+    from curation.sources.dumps.stackexchange import StackExchangeReader
+    from curation.sources.dumps.wikipedia import WikipediaReader
+    from curation.sources.latex.latex import LatexReader
+    from curation.step import InputSplit
+
+    readers: dict[str, Any] = {
+        "wikipedia": WikipediaReader(),
+        "stackexchange": StackExchangeReader(),
+        "latex": LatexReader(),
+        "epub": EpubReader(),
+    }
+    found: dict[str, list[str]] = {}
+    for kind, reader in readers.items():
+        for path in sorted((data / "sources" / kind).iterdir()):
+            part = InputSplit(path.name, path.stat().st_size, "")
+            for batch in reader.read(part, str(path.parent), collection="c", domain="d", rows=100):
+                read = Extract()(batch) if kind == "epub" else batch  # of an EPUB, XHTML
+                found.setdefault(kind, []).extend(clean_text(t) for t in read.column("text").to_pylist() if t)
+    lines = gzip.decompress((data / "html_pages" / "gold.jsonl.gz").read_bytes()).splitlines()
+    found["html_pages"] = [clean_text(json.loads(line)["main"]) for line in lines]
+    lines = gzip.decompress((data / "toxicity" / "comments.jsonl.gz").read_bytes()).splitlines()
+    found["comments"] = [clean_text(json.loads(line)["text"]) for line in lines]
+    return found
 
 
 def main() -> None:
@@ -152,6 +183,10 @@ def main() -> None:
     ]
     flagged = sum(s >= step.share for s in shares(paragraphs))
     print(f"WikiText-2: {flagged} of {len(paragraphs)} paragraphs flagged")
+    for kind, texts in from_sources(data).items():
+        size = sum(len(text.encode()) for text in texts) / 1e6
+        flagged = sum(s >= step.share for s in shares(texts))
+        print(f"{kind}: {flagged} of {len(texts)} texts flagged, {size:.1f} MB")
     start = time.process_time()
     flagged = sum(s >= step.share for s in shares(pages))
     speed = sum(len(p.encode()) for p in pages) / 1e6 / (time.process_time() - start)

@@ -4,7 +4,9 @@ C4 (Raffel et al. 2020, section 2.2) removes lines and drops documents in one pa
 and changes nothing. This step does the other half, for recipes that continue with the remaining lines, as FineWeb does:
 its own rules see the text after C4's. A line is kept as in C4's published code: three words or more, none over 1,000
 characters, no "javascript", no policies, terminal punctuation at its end (unless `terminal` is off, as in FineWeb);
-citations such as [1] and [edit] and white space around a line are removed.
+citations such as [1] and [edit] and white space around a line are removed. C4 counts words between white space; in
+scripts without spaces they are estimated from the letters (six of Han, twelve of Thai are three words), where C4's own
+rule would remove every line.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class C4LineFilter(MapStep):
     terminal: bool = True
     name: str = "c4_line_filter"
 
+    version: ClassVar[str] = "2"  # words of scripts without spaces
     rewrites: ClassVar[bool] = True
     _classes: Any = field(init=False, repr=False, compare=False, default=None)
 

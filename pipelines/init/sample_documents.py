@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from curation.core.errors import UserError
+from curation.words import estimate_words
 from pipelines.init.file_groups import Group, InputScan, make_reader
 
 SAMPLED = 240  # documents measured per group; up to twice as many
@@ -39,7 +40,7 @@ def measure_groups(scan: InputScan, language_model: str) -> None:
         if not batches:
             continue
         batch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
-        lengths = [len(t.split()) for t in batch.column("text").to_pylist()]
+        lengths = [round(estimate_words(t)) for t in batch.column("text").to_pylist()]
         group.documents, group.words = len(lengths), sorted(lengths)[len(lengths) // 2]
         group.hosts.update(h for u in batch.column("url").to_pylist() if u and (h := _host(u)))
         if group.format.domain == "code":

@@ -6,7 +6,6 @@ Shared text is marked as deduplication counts it: a word is shared if it is part
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,6 @@ from pipelines.lookup.ledger import read_ledger
 
 PAIR_LENGTH = 4000  # characters shown of each document of a pair
 CLUSTERS, MEMBERS = 5, 3  # clusters of each step, and members of each cluster, that are shown
-_WORD = re.compile(r"\w+")
 
 Segment = tuple[str, bool]  # a piece of text, and whether the other document shares it
 
@@ -57,7 +55,7 @@ def mark_shared(left: str, right: str, ngram: int) -> tuple[list[Segment], list[
     """Both texts in segments, True where the words are part of a shingle of `ngram` words that both texts have.
 
     A shorter text is one shingle, as in `curation.dedup.minhash.shingles`."""
-    sides = [[(m.start(), m.end(), m[0].lower()) for m in _WORD.finditer(text)] for text in (left, right)]
+    sides = [_words(text) for text in (left, right)]
     shingles = []
     for words in sides:
         n = min(ngram, len(words)) or 1
@@ -78,6 +76,21 @@ def mark_shared(left: str, right: str, ngram: int) -> tuple[list[Segment], list[
                 at = end
         out.append(segments or ([(text, False)] if text else []))
     return out[0], out[1]
+
+
+def _words(text: str) -> list[tuple[int, int, int]]:
+    """(first character, character after the last, hash) of each word, as deduplication cuts text."""
+    import numpy as np
+
+    from curation.word_hashes import hash_words
+    from curation.words import character_table
+
+    data = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
+    hashes, bounds = np.empty(len(data) + 1, np.uint64), np.empty((len(data) + 1, 2), np.int64)
+    count = hash_words(data, 0, len(data), character_table(), hashes, bounds)
+    characters = np.concatenate([[0], np.cumsum(data & 0xC0 != 0x80)])  # that begin before each byte
+    places = characters[bounds[:count]]
+    return list(zip(*places.T.tolist(), hashes[:count].tolist(), strict=True)) if count else []
 
 
 def _options(run_dir: str, step: str) -> dict[str, Any]:

@@ -259,10 +259,10 @@ def excerpt_around(text: str | None, passage: str) -> str | None:
     """The part of a source text around a passage of the document; its beginning if the passage is not found."""
     if text is None:
         return None
-    words = passage.split()
+    words = re.findall(r"\S{1,10}", passage)  # pieces, which a script without spaces has, too
     for size in range(len(words), 1, -2):
         for start in range(0, len(words) - size + 1, 2):
-            match = re.search(r"\s+".join(re.escape(w) for w in words[start : start + size]), text)
+            match = re.search(r"\s*".join(re.escape(w) for w in words[start : start + size]), text)
             if match:
                 return text[max(0, match.start() - CONTEXT) : match.end() + CONTEXT]
     return text[: 2 * CONTEXT]

@@ -15,6 +15,7 @@ from curation.dedup.minhash import shingles
 from curation.dedup.text_normalization import NORMALIZERS
 from curation.document import clean_text
 from curation.extract.extract import extract
+from curation.quality.c4_line_filter import C4LineFilter
 from curation.quality.heuristics.heuristics import Heuristics
 from curation.quality.language import Language
 from curation.quality.ngram import estimate
@@ -81,6 +82,37 @@ def test_questions_are_found(script: str, sentences: dict[str, list[str]], tmp_p
     assert found([full_width(text) for text in items]) == len(items)
     assert found([" / ".join(text.split(",")) for text in items]) >= 0.95 * len(items)
     assert found(mine[1::2]) == 0
+
+
+def first_words(text: str, count: int) -> str:
+    """The beginning of a sentence that has so many words, as a reader counts them."""
+    return next((text[:end] for end in range(len(text)) if estimate_words(text[: end + 1]) > count), text)
+
+
+@in_every_script
+def test_questions_of_three_words_are_found_as_a_line(
+    script: str, sentences: dict[str, list[str]], tmp_path: Path
+) -> None:
+    mine = sentences[script]
+    starts = [first_words(text, 3) for text in mine if estimate_words(text) > 5]
+    items = [text for text in starts if 3 <= estimate_words(text) < 4][:30]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps({"question": text}) + "\n" for text in items))
+    step = Decontaminate(against=[str(tmp_path / "items.jsonl")])
+    lines = [f"{mine[1]}\n{with_hidden_characters(text, k)}!\n{mine[3]}" for k, text in enumerate(items)]
+    found = step(batch(*lines, *mine)).column("decontaminate").field("share").to_pylist()
+    assert len(items) > 20
+    assert found == [1.0] * len(items) + [0.0] * len(mine)
+
+
+@in_every_script
+def test_lines_with_three_words_are_kept(script: str, sentences: dict[str, list[str]]) -> None:
+    """C4's rule removes what a menu has, not sentences."""
+    long = [text for text in sentences[script] if estimate_words(text) >= 4]
+    short = [start for text in long if len((start := first_words(text, 2)).split()) < 3]
+    filtered = C4LineFilter(terminal=False)(batch("\n".join(long), "\n".join(short)))
+    kept, removed = filtered.column("c4_line_filter").to_pylist()
+    assert len(short) > 100
+    assert kept == {"lines": len(long), "kept": len(long)} and removed == {"lines": len(short), "kept": 0}
 
 
 @in_every_script

@@ -105,7 +105,6 @@ class _MapTask:
         written = {name: w for name, w in files.items() if w is not None}
         failpoint(f"map task {self.spec.key} before manifest")
         return {
-            "index": self.spec.index,
             "key": self.spec.key,
             "in": self.rows_in,
             "out": self.rows_out,
@@ -115,13 +114,16 @@ class _MapTask:
             "domains": dict(sorted(self.domains.items())),
             "text_bytes": self.text_bytes,
             "unread": self.input.unread,
-            "computed": dict(sorted(self.computed.items())),
-            "not_judged": self.not_judged,
-            "replayed": dict(sorted(self.text.replayed.items())),
+            **{name: value for name, value in self._counted().items() if value},
             "state": self._state(written).as_dict(),
             "files": [w.as_dict() for w in written.values()],
             "cost": cost.so_far(),
         }
+
+    def _counted(self) -> dict[str, dict[str, Any]]:
+        """What the steps counted, of most tasks nothing after the first phase."""
+        computed, replayed = dict(sorted(self.computed.items())), dict(sorted(self.text.replayed.items()))
+        return {"computed": computed, "not_judged": self.not_judged, "replayed": replayed}
 
     def _joined(self, name: str, files: Sequence[str]) -> JoinedSignals:
         task, kind = self.spec.numbers[name], self.phase.types[name]

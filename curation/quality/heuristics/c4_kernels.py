@@ -8,7 +8,18 @@ from __future__ import annotations
 import numpy as np
 
 from curation.kernels import kernel
-from curation.quality.heuristics.character_classes import ANCHOR, BREAK, PUNCTUATION, SPACE, TERMINAL, strip_range
+from curation.quality.heuristics.character_classes import (
+    ALPHA,
+    ANCHOR,
+    BREAK,
+    DIGIT,
+    PUNCTUATION,
+    SPACE,
+    TERMINAL,
+    UNSPACED,
+    strip_range,
+)
+from curation.quality.heuristics.word_kernels import script_word_length
 
 _POLICY = (b"terms of use", b"privacy policy", b"cookie policy", b"uses cookies", b"use of cookies", b"use cookies")
 _PHRASES = (b"lorem ipsum", b"javascript", *_POLICY, b"[edit]", b"[citation needed]")
@@ -97,24 +108,53 @@ def has_bracket_outside_formulas(code, flags, a, b):  # type: ignore[no-untyped-
     return False
 
 
+@kernel("UniTuple(int64, 2)(int32[::1], uint16[::1], int64, int64)")
+def count_unspaced_line(code, flags, a, b):  # type: ignore[no-untyped-def]
+    """(words, characters of the longest one) of a line with letters of scripts without spaces.
+
+    Words as curation.words.estimate_words counts them: a letter of Han is half a word, of kana, Thai and its neighbours
+    a quarter, and each run of other letters and digits between them is one.
+    """
+    quarters = 0
+    longest = 0
+    run = 0
+    inside = False
+    for i in range(a, b):
+        f = flags[i]
+        if f & UNSPACED:
+            quarters += 2 if script_word_length(code[i]) == 2 else 1
+        elif f & (ALPHA | DIGIT) and not inside:
+            quarters += 4
+        inside = f & (ALPHA | DIGIT) != 0 and not f & UNSPACED
+        run = 0 if f & (SPACE | UNSPACED) else run + 1
+        longest = max(longest, run)
+    return quarters // 4, longest
+
+
 @kernel("int64(int32[::1], uint16[::1], int64, int64, boolean)")
 def classify_c4_line(code, flags, a, b, any_end):  # type: ignore[no-untyped-def]
     """C4's decision about one line [a, b), given without surrounding white space, plus flags.
 
-    A line is kept if it has three words (by white space) or more, none over 1,000 characters, ends in . ? ! " or ' but
-    not in ... (`any_end`: ends in anything, as in FineWeb) and mentions neither javascript nor policies. Flags: it
-    contains "lorem ipsum" or {, if the checks got that far (these decide about the document), and it ends in terminal
-    punctuation.
+    A line is kept if it has three words or more, none over 1,000 characters, ends in . ? ! " or ' but not in ...
+    (`any_end`: ends in anything, as in FineWeb) and mentions neither javascript nor policies. Words are between white
+    space, as published; of a line of a script without spaces, which so has too few or too long ones, they are
+    estimated. Flags: it contains "lorem ipsum" or {, if the checks got that far (these decide about the document), and
+    it ends in terminal punctuation.
     """
     chunks = 0
     longest = 0
     run = 0
     bracket = False
+    union = np.uint16(0)
     for i in range(a, b):  # without branches
+        union |= flags[i]
         run = 0 if flags[i] & SPACE else run + 1
         chunks += run == 1
         longest = max(longest, run)
         bracket |= code[i] == 123
+    if union & UNSPACED and (chunks < 3 or longest > 1000):
+        estimated, longest = count_unspaced_line(code, flags, a, b)
+        chunks = max(chunks, estimated)
     if longest > 1000:
         return LONG_WORD
     e = end_before_citations(code, a, b)

@@ -35,11 +35,11 @@ from curation.core.errors import UserError
 from curation.document import string_buffers, with_column
 from curation.quality.heuristics import code_statistics
 from curation.quality.heuristics.language_stats import (
-    COMPOUNDS,
     LANGUAGE_SCORE,
     SHIPPED,
     THRESHOLDS,
     load_language_stats,
+    word_cut,
 )
 from curation.step import MapStep
 
@@ -159,7 +159,7 @@ class Heuristics(MapStep):
     language: str = "language.code"
     name: str = "heuristics"
 
-    version: ClassVar[str] = "4"  # a chunk is taken for an address 64 times at most
+    version: ClassVar[str] = "5"  # C4's lines of scripts without spaces; elision and morphemes by language
 
     _classes: Any = field(init=False, repr=False, compare=False, default=None)
     _stats: Any = field(init=False, repr=False, compare=False, default=None)  # LanguageStats, by language only
@@ -236,12 +236,12 @@ class Heuristics(MapStep):
 
         self._classes = character_classes()
         lists: list[Sequence[str]] = [_STOP_WORDS]
-        compounds = [False]
+        cuts = [0]
         if self._by_language:
             self._stats = load_language_stats(*self._own_file)
             lists = [self._stats.stop_words[label] for label in self._stats.thresholds]
-            compounds = [label in COMPOUNDS for label in self._stats.thresholds]
-        self._stop_words = (*build_table(lists, self._classes), np.array(compounds))
+            cuts = [word_cut(label) for label in self._stats.thresholds]
+        self._stop_words = (*build_table(lists, self._classes), np.array(cuts, np.int64))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_classes": None, "_stats": None, "_stop_words": None}
@@ -291,10 +291,10 @@ class Heuristics(MapStep):
                 0 if self.c4_terminal else 16
             )
             longest = int(np.diff(where).max())
-            stop_hashes, stop_words, compounds = self._stop_words
+            stop_hashes, stop_words, cuts = self._stop_words
             compute_statistics(
                 *(data, where, self._classes, sets, longest),
-                *(stop_hashes, stop_words, languages, compounds, out),
+                *(stop_hashes, stop_words, languages, cuts, out),
             )
         found: dict[str, Any] = {name: np.ascontiguousarray(out[:, i]) for i, name in enumerate(COLUMNS)}
         if self._by_language:

@@ -33,14 +33,24 @@ THRESHOLDS: dict[str, tuple[str, ...]] = {
     "c4": (),
     "fineweb": ("min_punct_line_ratio", "max_short_line_ratio", "max_dup_char_ratio", "max_newline_ratio"),
 }
-# Languages in which words with a hyphen are one word: FineWeb2's thresholds are of texts cut by spaCy's tokenizers,
-# which split "Nord-Süd-Gefälle" in English, French or Russian and not in these (spaCy 3.8).
-COMPOUNDS = {
+# FineWeb2's thresholds are of texts cut by each language's tokenizer, spaCy's (3.8) for most. In these it does not cut
+# words at a hyphen ("Nord-Süd-Gefälle"), as in English, French or Russian.
+_COMPOUNDS = {
     *("deu_Latn", "ltz_Latn", "nld_Latn", "dan_Latn", "swe_Latn", "nob_Latn", "nno_Latn", "fin_Latn", "hun_Latn"),
     *("spa_Latn", "ita_Latn", "por_Latn", "cat_Latn", "ron_Latn", "srp_Cyrl", "ell_Grek", "tat_Cyrl", "kir_Cyrl"),
 }
+_ELISION = {"fra_Latn", "ita_Latn", "cat_Latn", "lij_Latn"}  # in these it splits "l'eau" after the apostrophe
+_MORPHEMES = {"kor_Hang"}  # cut by Kiwi: particles and endings are words of their own
 LANGUAGE_SCORE = "min_language_score"  # of the language model's own score; for rules of the pipeline file
 _NAMES = {LANGUAGE_SCORE, *(name for names in THRESHOLDS.values() for name in names)}
+
+
+def word_cut(label: str) -> int:
+    """How words of a language are cut: COMPOUNDS | ELISION | MORPHEMES of word_kernels.py."""
+    from curation.quality.heuristics.word_kernels import COMPOUNDS, ELISION, MORPHEMES
+
+    kinds = ((COMPOUNDS, _COMPOUNDS), (ELISION, _ELISION), (MORPHEMES, _MORPHEMES))
+    return sum(bit for bit, labels in kinds if label in labels)
 
 
 @dataclass(frozen=True)

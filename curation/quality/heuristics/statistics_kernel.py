@@ -118,11 +118,11 @@ def gopher_quality(code, flags, n, start, end, count, breaks, lines_at_most, out
 @kernel(
     (
         *(BYTES, OFFSETS, nb.uint16[::1], nb.int64, nb.int64, nb.uint64[::1], nb.int64[:, ::1], nb.int64[::1]),
-        *(nb.boolean[::1], nb.float64[:, ::1]),
+        *(nb.int64[::1], nb.float64[:, ::1]),
     )
 )
 def compute_statistics(  # type: ignore[no-untyped-def]
-    data, offsets, table, sets, longest, stop_hashes, stop_words, languages, compounds, out
+    data, offsets, table, sets, longest, stop_hashes, stop_words, languages, cuts, out
 ):
     """All statistics of a batch: document d is the bytes offsets[d]..offsets[d + 1] of `data`, row d of `out`.
 
@@ -131,7 +131,7 @@ def compute_statistics(  # type: ignore[no-untyped-def]
     longest  the longest document in bytes; scratch memory is about 60 times as much
     stop_hashes, stop_words, languages
              from stop_words.build_table, and the row of each document's language there, -1 for none
-    compounds  for each language whether its words have hyphens (see split_words)
+    cuts  for each language how its words are cut (see split_words)
     """
     code = np.empty(longest + 1, np.int32)
     flags = np.empty(longest + 1, np.uint16)
@@ -156,7 +156,7 @@ def compute_statistics(  # type: ignore[no-untyped-def]
         row[:] = 0.0
         n = decode(data, offsets[d], offsets[d + 1], table, code, flags)
         row[0] = n
-        count = split_words(code, flags, n, start, end, ends, languages[d] >= 0 and compounds[languages[d]])
+        count = split_words(code, flags, n, start, end, ends, cuts[languages[d]] if languages[d] >= 0 else 0)
         row[0] = n
         ended, lines = line_ends(code, flags, n, breaks, newlines)
         if sets & 10:

@@ -26,7 +26,7 @@ from curation.core import atomic_files
 from curation.core.errors import UserError
 from curation.quality import training_texts
 from curation.quality.heuristics.heuristics import Heuristics
-from curation.quality.heuristics.language_stats import THRESHOLDS, load_language_stats
+from curation.quality.heuristics.language_stats import THRESHOLDS, load_language_stats, word_cut
 
 # Share of all words. From 150 sentences in each of 75 languages it finds 1,192 stop words to FineWeb2's 1,158, and 724
 # are the same; 0.8 % finds 60 % as many, 0.3 % nearly twice as many.
@@ -59,6 +59,8 @@ def train_language_stats(
     """
     step = Heuristics(sets=["gopher", "fineweb"])
     step.open()
+    cut = word_cut(language)  # as the step will cut texts in it
+    step._stop_words = (*step._stop_words[:2], np.array([cut]))
     counted: Counter[str] = Counter()
     total = 0
     parts: list[pa.StructArray] = []
@@ -66,7 +68,7 @@ def train_language_stats(
     while batch := list(itertools.islice(texts, _BATCH)):
         measured = step(pa.record_batch({"text": pa.array(batch, pa.large_string())})).column(step.name)
         parts.append(measured)
-        for unit in itertools.chain.from_iterable(_units(text, step._classes) for text in batch):
+        for unit in itertools.chain.from_iterable(_units(text, step._classes, cut) for text in batch):
             counted[unit] += 1
             total += 1
         if len(counted) > _CANDIDATES:
@@ -107,16 +109,16 @@ def _quantile(ordered: np.ndarray, share: float) -> float:
     return float(ordered[max(math.ceil(share * len(ordered)) - 1, 0)])
 
 
-def _units(text: str, classes: np.ndarray) -> Iterator[str]:
+def _units(text: str, classes: np.ndarray, cut: int) -> Iterator[str]:
     """What may be a stop word, as often as it occurs in the text."""
     from curation.quality.heuristics.character_classes import ALPHA, UNSPACED, WORD, decode
-    from curation.quality.heuristics.word_kernels import script_word_length, split_words
+    from curation.quality.heuristics.word_kernels import MORPHEMES, script_word_length, split_words
 
     data = np.frombuffer(text.encode(), np.uint8)
     code, flags = np.empty(len(data) + 1, np.int32), np.empty(len(data) + 1, np.uint16)
     start, end, ends = (np.empty(len(data) + 1, np.int32) for _ in range(3))
     n = decode(data, 0, len(data), classes, code, flags)
-    count = split_words(code, flags, n, start, end, ends, False)
+    count = split_words(code, flags, n, start, end, ends, cut & ~MORPHEMES)
     for lo, hi in zip(start[:count].tolist(), end[:count].tolist(), strict=True):
         word = text[lo:hi]
         if word.isascii() or not flags[lo] & UNSPACED:

@@ -8,13 +8,15 @@ that thresholds tuned there keep their meaning):
    script without case, a digit or two capitals, but not in `a.` or `e.g.`. URLs, host and file names
    (`docs.python.org/3`, `my-file.txt`) stay whole.
 2. The rest is split at runs of dots, at symbols, at hyphens, tildes and commas between letters, at `: < > = /` before a
-   letter, at `+ - * ^` between digits, and at a dot between a lower-case and an upper-case letter. Where thresholds
-   are by language, a single hyphen does not split words of languages whose compounds have one ("Nord-Süd-Gefälle").
+   letter, at `+ - * ^` between digits, and at a dot between a lower-case and an upper-case letter.
 3. In scripts written without spaces a word ends where the script changes (Han, Hiragana, Katakana, another), and after
    two letters of Han, eight of kana and four of Thai, Lao, Khmer or Burmese, which is about the length of dictionary
    words; marks join the letter before. One letter per word would make five-word phrases of two real words: measured on
    the crawl, nine of ten Japanese pages then have too many duplicate 5-grams. spaCy's English rules make one long word
    of such a run.
+4. Where thresholds are by language, words are cut as those that the thresholds were set on (language_stats.py): a
+   single hyphen does not split words of languages whose compounds have one ("Nord-Süd-Gefälle"), an apostrophe splits
+   those of languages with elision ("l'eau"), and Hangul is cut after two letters, about the length of its morphemes.
 
 A word *counts* if it has a letter, mark or number of any script; other words are punctuation. Not implemented of
 spaCy's rules: lists of abbreviations, emoticons and units of measure, and contractions without an apostrophe.
@@ -39,6 +41,8 @@ from curation.quality.heuristics.character_classes import (
     UPPER,
     WORD,
 )
+
+COMPOUNDS, ELISION, MORPHEMES = 1, 2, 4  # how words of a language are cut, see 4.
 
 # How often a chunk is tried as an address: each time all of it is read, and a punctuation mark is split off between two
 # tries. Of the chunks of real pages none has as many marks before or after an address.
@@ -103,9 +107,16 @@ def script_word_length(c):  # type: ignore[no-untyped-def]
     return 2
 
 
-@kernel("int64(int32[::1], uint16[::1], int64, int64, int32[::1], int32[::1], int64)")
-def append_word(code, flags, lo, hi, start, end, n):  # type: ignore[no-untyped-def]
-    """Appends the word [lo, hi), split where it is of unspaced scripts; returns the new number of words."""
+@kernel("int64(int32[::1], uint16[::1], int64, int64, int32[::1], int32[::1], int64, int64)")
+def append_word(code, flags, lo, hi, start, end, n, scripts):  # type: ignore[no-untyped-def]
+    """Appends the word [lo, hi), split where it is of unspaced scripts; returns the new number of words.
+
+    scripts  whether its chunk has such letters: 0 no, 1 yes, 2 Hangul is cut like them
+    """
+    if not scripts:
+        start[n] = lo
+        end[n] = hi
+        return n + 1
     first = lo
     size = 0  # letters per word in the current script; 0: a script with spaces
     letters = 0
@@ -114,6 +125,8 @@ def append_word(code, flags, lo, hi, start, end, n):  # type: ignore[no-untyped-
         if not f & ALPHA:
             continue
         now = script_word_length(code[i]) if f & UNSPACED else 0
+        if scripts == 2 and 0xAC00 <= code[i] <= 0xD7A3:
+            now = 2
         if i > first and (now != size or (now and letters == now)):
             start[n] = first
             end[n] = i
@@ -173,8 +186,8 @@ def suffix_length(code, flags, lo, hi):  # type: ignore[no-untyped-def]
     return 0
 
 
-@kernel("int64(int32[::1], uint16[::1], int64, int64, int64, boolean)")
-def infix_length(code, flags, lo, hi, i, compounds):  # type: ignore[no-untyped-def]
+@kernel("int64(int32[::1], uint16[::1], int64, int64, int64, int64)")
+def infix_length(code, flags, lo, hi, i, cut):  # type: ignore[no-untyped-def]
     """How many characters at i, inside [lo, hi), are a word between two others; 0 where the word continues."""
     c = code[i]
     f = flags[i]
@@ -199,18 +212,18 @@ def infix_length(code, flags, lo, hi, i, compounds):  # type: ignore[no-untyped-
         j = i + 1
         while j < hi and code[j] == c and j - i < 3:
             j += 1
-        if j < hi and flags[j] & ALPHA and not (compounds and j == i + 1):
+        if j < hi and flags[j] & ALPHA and not (cut & COMPOUNDS and j == i + 1):
             return j - i
     if c == 45 or c == 43 or c == 42 or c == 94:
         return 1 if before & DIGIT and (after & DIGIT or code[i + 1] == 45) else 0
     return 0
 
 
-@kernel("int64(int32[::1], uint16[::1], int64, int32[::1], int32[::1], int32[::1], boolean)")
-def split_words(code, flags, n, start, end, ends, compounds):  # type: ignore[no-untyped-def]
+@kernel("int64(int32[::1], uint16[::1], int64, int32[::1], int32[::1], int32[::1], int64)")
+def split_words(code, flags, n, start, end, ends, cut):  # type: ignore[no-untyped-def]
     """Splits n code points into words [start, end); returns how many. `ends` is scratch, as long as the text.
 
-    compounds  letters around a single hyphen or dash are one word, as in German (language_stats.COMPOUNDS)
+    cut  how words of the language are cut: COMPOUNDS | ELISION | MORPHEMES, 0 as in English
     """
     total = 0
     i = 0
@@ -226,9 +239,10 @@ def split_words(code, flags, n, start, end, ends, compounds):  # type: ignore[no
             union |= flags[i]
             i += 1
         hi = i
+        scripts = 2 if cut & MORPHEMES else 1 if union & UNSPACED else 0
         if common & WORD:  # four chunks of five
-            if union & UNSPACED:
-                total = append_word(code, flags, lo, hi, start, end, total)
+            if scripts:
+                total = append_word(code, flags, lo, hi, start, end, total, scripts)
             else:
                 start[total] = lo
                 end[total] = hi
@@ -268,7 +282,7 @@ def split_words(code, flags, n, start, end, ends, compounds):  # type: ignore[no
             if hi - lo == before:
                 break
         if address:
-            total = append_word(code, flags, lo, hi, start, end, total)
+            total = append_word(code, flags, lo, hi, start, end, total, scripts)
         else:
             first = lo
             j = lo
@@ -276,19 +290,23 @@ def split_words(code, flags, n, start, end, ends, compounds):  # type: ignore[no
                 if flags[j] & WORD:  # of which no infix consists
                     j += 1
                     continue
-                size = infix_length(code, flags, lo, hi, j, compounds)
+                size = infix_length(code, flags, lo, hi, j, cut)
                 if size:
                     if j > first:
-                        total = append_word(code, flags, first, j, start, end, total)
+                        total = append_word(code, flags, first, j, start, end, total, scripts)
                     start[total] = j
                     j += size
                     end[total] = j
                     total += 1
                     first = j
                 else:
+                    quote = cut & ELISION and (code[j] == 39 or code[j] == 0x2019)
                     j += 1
+                    if quote and first < j - 1 and j < hi and flags[j - 2] & ALPHA and flags[j] & ALPHA:
+                        total = append_word(code, flags, first, j, start, end, total, scripts)
+                        first = j
             if hi > first:
-                total = append_word(code, flags, first, hi, start, end, total)
+                total = append_word(code, flags, first, hi, start, end, total, scripts)
         for k in range(peeled - 1, -1, -1):
             start[total] = hi
             hi = ends[k]

@@ -10,9 +10,10 @@ up. Fields are separate units, so a question is found without its answer.
 In scripts without spaces, where each letter is a word to curation/words.py, n-grams are as many letters long as four
 words are. A passage must cover six words or the whole of a shorter unit; one of four or five words counts if they are
 the rare ones of the unit ("what is the difference between" are not), which most of a short question's first part is.
-Units under five words ("What is a gene?") are
-joined with the item's other fields. Answers under 13 words ("4", "None of the above") occur in ordinary text and are
-skipped. The index counts them, and the run says how many items have no field that is looked for.
+Units of three words ("What is erythema?"; up to four with longer n-grams) count where they are a whole line, and those
+under five words are also joined with the item's other fields. Answers under 13 words ("4", "None of the above") and
+other units of one or two words occur in ordinary text and are skipped. The index counts them, and the run says how many
+items have no field that is looked for.
 
 Phrases that are common in ordinary text ("all rights reserved. no part of ...") can be excluded too: an n-gram that
 more than `max_common` documents of `common` contain does not count.
@@ -60,7 +61,7 @@ class Decontaminate(MapStep):
     max_common: int = 10
     name: str = "decontaminate"
 
-    version: ClassVar[str] = "2"  # short passages of rare words
+    version: ClassVar[str] = "3"  # the shortest questions, as whole lines
 
     _index: Index | None = field(init=False, repr=False, compare=False, default=None)
 

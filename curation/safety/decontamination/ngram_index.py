@@ -19,7 +19,7 @@ from typing import Any
 
 from curation.core.imported_code import imported_code
 from curation.core.private_directory import temporary_directory
-from curation.safety.decontamination.benchmark_items import ANSWERS, SHORTEST, SHORTEST_ANSWER, Unit
+from curation.safety.decontamination.benchmark_items import ANSWERS, SHORTEST, SHORTEST_ANSWER, SHORTEST_LINE, Unit
 from curation.storage import filesystem
 from curation.words import character_table, estimate_words
 
@@ -37,6 +37,7 @@ _ARRAYS = (
     "totals",
     "total_weights",
     "least",
+    "line_only",
     "sizes",
 )
 
@@ -59,6 +60,7 @@ class Index:
     totals: Any  # int32: words of each unit that count
     total_weights: Any  # int32: their weight
     least: Any  # int32: words of each unit that a passage must cover
+    line_only: Any  # bool: whether a unit is so short that it counts only as a whole line
     sizes: Any  # int32: lengths of n-grams in use
 
     @property
@@ -83,7 +85,8 @@ def build_index(units: Sequence[Unit], ngram: int, common: Callable[[Index], Any
     from curation.safety.decontamination.ngram_kernels import ngrams
     from curation.word_hashes import hash_words
 
-    kept: dict[bytes, tuple[Unit, int, int]] = {}  # words -> unit, length of its n-grams, words that must be covered
+    # words -> unit, length of its n-grams, words that must be covered, whether it must be a whole line
+    kept: dict[bytes, tuple[Unit, int, int, bool]] = {}
     found: list[Any] = []
     searched: set[tuple[str, int]] = set()  # items
     skipped = 0
@@ -94,12 +97,16 @@ def build_index(units: Sequence[Unit], ngram: int, common: Callable[[Index], Any
         estimated = max(estimate_words(unit.text), 1.0)
         factor = min(_FACTORS, key=lambda f: abs(f - count / estimated))
         size, least = min(ngram * factor, count), min(count, max(LEAST, ngram) * factor)
-        if not count or estimated < min(SHORTEST, ngram) or (unit.field in ANSWERS and estimated < SHORTEST_ANSWER):
+        alone = estimated >= min(SHORTEST, ngram)  # else it counts only as a whole line
+        shortest = SHORTEST_ANSWER if unit.field in ANSWERS else min(SHORTEST_LINE, ngram)
+        if not count or estimated < shortest:
             skipped += 1
             continue
+        if not alone:
+            size = least = count
         searched.add((unit.benchmark, unit.item))
         if (key := word[:count].tobytes()) not in kept:
-            kept[key] = (unit, size, least)
+            kept[key] = (unit, size, least, not alone)
             found.append(gram[: ngrams(word, count, size, gram)].copy())
     facts = list(kept.values())
     lengths = [len(key) // 8 for key in kept]
@@ -127,10 +134,10 @@ def _weights(units: Sequence[bytes]) -> Any:
 
 
 def _assemble(
-    facts: list[tuple[Unit, int, int]], lengths: list[int], weights: Any, found: list[Any], items: tuple[int, int],
-    skipped: int, ordinary: Any,
+    facts: list[tuple[Unit, int, int, bool]], lengths: list[int], weights: Any, found: list[Any],
+    items: tuple[int, int], skipped: int, ordinary: Any,
 ) -> Index:  # fmt: skip
-    """The index of units (each with the length of its n-grams and the words that must be covered).
+    """The index of units: of each the length of its n-grams, the words that must be covered, if it must be a line.
 
     lengths   words of each unit
     weights   of all words, one unit after the other
@@ -141,7 +148,7 @@ def _assemble(
 
     from curation.safety.decontamination.ngram_kernels import fill
 
-    size_of = np.array([size for _, size, _ in facts], np.int32)
+    size_of = np.array([size for _, size, _, _ in facts], np.int32)
     begins = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     counts = np.zeros(begins[-1], np.uint8)
     owner = np.repeat(np.arange(len(found), dtype=np.int32), [len(f) for f in found])
@@ -157,7 +164,8 @@ def _assemble(
     weights = weights * counts
     totals = np.add.reduceat(counts, begins[:-1], dtype=np.int32) if found else np.empty(0, np.int32)
     total_weights = np.add.reduceat(weights, begins[:-1], dtype=np.int32) if found else np.empty(0, np.int32)
-    least = np.array([least for _, _, least in facts], np.int32)
+    least = np.array([least for _, _, least, _ in facts], np.int32)
+    line_only = np.array([line for *_, line in facts], np.bool_)
     usable = totals >= least  # too few words are left of the others
     every, place, owner = every[usable[owner]], place[usable[owner]], owner[usable[owner]]
     skipped += int((~usable).sum())
@@ -171,11 +179,11 @@ def _assemble(
     fill(grams, table, slot_of)
     first = np.append(starts, len(every)).astype(np.int32)
     sizes = np.unique(size_of).astype(np.int32)
-    units = [unit for unit, _, _ in facts]
+    units = [unit for unit, *_ in facts]
     common = 0 if ordinary is None else len(ordinary)
     return Index(
         *(units, items, skipped, common, table, slot_of, first, owner[order], place[order], size_of),
-        *(weights.astype(np.uint16), totals, total_weights, least, sizes),
+        *(weights.astype(np.uint16), totals, total_weights, least, line_only, sizes),
     )
 
 

@@ -25,7 +25,9 @@ _ONE = np.uint64(1)
 HASHES = nb.types.Array(nb.uint64, 1, "C", readonly=True)
 ITEMS = nb.types.Array(nb.int32, 1, "C", readonly=True)
 WEIGHTS = nb.types.Array(nb.uint16, 1, "C", readonly=True)
-INDEX = (HASHES, ITEMS, ITEMS, ITEMS, ITEMS, ITEMS, WEIGHTS, ITEMS, ITEMS, ITEMS, ITEMS)  # ngram_index.Index.arrays()
+FLAGS = nb.types.Array(nb.boolean, 1, "C", readonly=True)
+# ngram_index.Index.arrays()
+INDEX = (HASHES, ITEMS, ITEMS, ITEMS, ITEMS, ITEMS, WEIGHTS, ITEMS, ITEMS, ITEMS, FLAGS, ITEMS)
 
 # A passage of two thirds of `least` words or more counts if it covers this share of the unit's weight. On the MMLU
 # questions that defaults were chosen on, the first 70 % of the words are found for .925, .918 and .917 of them at 0.5,
@@ -87,6 +89,23 @@ def is_match(words, weight, least, size, total_weight):  # type: ignore[no-untyp
     return words >= least or (words >= size and 3 * words >= 2 * least and weight >= RARE * total_weight)
 
 
+@kernel("boolean(Array(uint8, 1, 'C', readonly=True), int64, int64, int64[:, ::1], int64, int64, int64)")
+def is_whole_line(data, lo, hi, bounds, count, k, size):  # type: ignore[no-untyped-def]
+    """Whether words k to k + size - 1 of the text data[lo:hi] are all words of their line or lines.
+
+    bounds  of the text's `count` words, as `hash_words` fills it
+    """
+    before = bounds[k - 1, 1] if k else lo
+    after = bounds[k + size, 0] if k + size < count else hi
+    begins = k == 0
+    for i in range(before, bounds[k, 0]):
+        begins = begins or data[i] == 10
+    ends = k + size == count
+    for i in range(bounds[k + size - 1, 1], after):
+        ends = ends or data[i] == 10
+    return begins and ends
+
+
 @kernel(
     (
         *(nb.int64, nb.int64, nb.int64, nb.int64, WEIGHTS, nb.int64[::1], nb.int64[::1], nb.int64[::1], nb.int64[::1]),
@@ -121,7 +140,7 @@ def extend_passage(unit, k, at, size, weights, covered, passage, last, now, heav
 @kernel((BYTES, OFFSETS, nb.uint32[::1], *INDEX, nb.int64, nb.int64[:, ::1]))
 def search(  # type: ignore[no-untyped-def]
     data, offsets, characters, table, slot_of, first, unit_of, place, size_of, weights, totals, total_weights, least,
-    sizes, longest, out,
+    line_only, sizes, longest, out,
 ):  # fmt: skip
     """Looks up every n-gram of every document; fills `out`, one row per document.
 
@@ -131,6 +150,7 @@ def search(  # type: ignore[no-untyped-def]
     weights                  of each place whose word counts, 0 where only common phrases cover it
     totals, total_weights    places of each unit that count, and their weight
     least                    places of a unit that a passage must cover to be a match whatever it weighs
+    line_only                whether a unit's words must be a whole line
     sizes                    the n-gram lengths in use
     longest                  bytes of the longest document
     out                      (n-grams of the document that some unit has; the unit with the largest share of its places
@@ -146,8 +166,10 @@ def search(  # type: ignore[no-untyped-def]
     most = np.zeros(len(totals), np.int64)  # places covered by the best passage of this document
     weighs = np.zeros(len(totals), np.int64)
     touched = np.empty(len(totals), np.int64)
+    bounds = np.empty((longest + 1 if line_only.any() else 0, 2), np.int64)
     for d in range(len(offsets) - 1):
         count = hash_words(data, offsets[d], offsets[d + 1], characters, word, None)
+        bounded = False  # places of words are looked up in the few documents with the words of a unit that needs them
         overlap = 0
         units = 0
         for s in range(len(sizes)):
@@ -158,6 +180,12 @@ def search(  # type: ignore[no-untyped-def]
                 overlap += 1
                 for e in range(first[g], first[g + 1]):
                     unit = unit_of[e]
+                    if line_only[unit]:
+                        if not bounded:
+                            hash_words(data, offsets[d], offsets[d + 1], characters, word, bounds)
+                            bounded = True
+                        if not is_whole_line(data, offsets[d], offsets[d + 1], bounds, count, k, size_of[unit]):
+                            continue
                     if last[unit] < 0:
                         touched[units] = unit
                         units += 1
@@ -203,7 +231,7 @@ def count_documents(data, offsets, characters, table, slot_of, sizes, longest, c
 @kernel((BYTES, nb.uint32[::1], *INDEX, nb.float64, nb.boolean[::1], nb.int64[:, ::1]))
 def mark_passages(  # type: ignore[no-untyped-def]
     data, characters, table, slot_of, first, unit_of, place, size_of, weights, totals, total_weights, least,
-    sizes, share, marked, bounds,
+    line_only, sizes, share, marked, bounds,
 ):  # fmt: skip
     """Marks the words of one text that belong to a passage covering `share` of a unit; returns how many words it has.
 
@@ -226,6 +254,8 @@ def mark_passages(  # type: ignore[no-untyped-def]
             for e in range(first[g], first[g + 1]):
                 unit = unit_of[e]
                 n = np.int64(size_of[unit])
+                if line_only[unit] and not is_whole_line(data, 0, len(data), bounds, count, k, n):
+                    continue
                 if extend_passage(unit, k, place[e], n, weights, covered, passage, last, now, heavy):
                     begin[unit] = k
                 found = is_match(now[unit], heavy[unit], least[unit], n, total_weights[unit])

@@ -21,6 +21,7 @@ import numba as nb
 import numpy as np
 
 from curation.kernels import BYTES, OFFSETS, kernel
+from curation.safety.pii.telephone.telephone_words import follows_telephone_word
 
 _EMAIL, _IP, _CARD, _SSN, _PHONE = 0, 1, 2, 3, 5  # indexes in window_kernel.ENTITIES
 _MAX_GROUPS = 8
@@ -38,8 +39,8 @@ _TELEPHONE = """tel telephone telephones phone phones fax telefax telefon telefo
 _NUMBER = "no nr num number numbers nos"  # the word before it decides
 _NETWORK = """ip ips ipv address addresses addr host hosts server servers dns nameserver nameservers gateway router
     client ping from via subnet network proxy inet peer peers node login connect connected trace
-    traceroute visit user src dst source destination allow deny ban"""
-_EITHER = "at on to and or by with for not is was are be use uses using"  # "ping or 8.8.8.8", "from 3.6.23 to 3.6.23.1"
+    traceroute visit user src dst source destination allow deny ban dig nslookup telnet ssh whois reach"""
+_EITHER = "at on to and or by with for not is was are be use uses using try tries tried"  # "or 8.8.8.8"; "to 3.6.23.1"
 _VERSION = "version ver v release revision rev"  # a number of something, as are the first ones
 _COMPARED = "versions releases relative compared upgrade upgraded upgrading downgrade downgraded prior"  # to 3.6.23.1
 
@@ -170,7 +171,7 @@ def _is_nobodys_phone(data, first, end, lo, hi, words, sizes, separators):  # ty
         i -= 1
         if data[i] == 43:
             return False
-    if kind == 2 or data[lo] == 43:
+    if kind == 2 or data[lo] == 43 or follows_telephone_word(data, first, lo):
         return False
     n = _groups(data, lo, hi, sizes, separators)
     if n < 0:
@@ -216,11 +217,8 @@ def _is_nobodys_phone(data, first, end, lo, hi, words, sizes, separators):  # ty
         (a == 3 and b == 3 and c == 4) or (a == 3 and b == 4 and c == 4) or (a == 2 and b >= 4 and c == 4)
     )
     usual = usual or (n == 4 and a == 1 and b == 3 and c == 3 and d == 4) or (n == 2 and a == 3 and b == 7)
-    usual = (
-        usual
-        or (n == 2 and a == 5 and b == 5 and separators[0] == 32)
-        or (n == 4 and a == 3 and b == 3 and c == 2 and d == 2)
-    )
+    usual = usual or (n == 2 and a == 5 and b == 5 and separators[0] == 32)
+    usual = usual or (n == 4 and a == 3 and b == 3 and c == 2 and d == 2)
     usual = usual or (n == 5 and a == 1 and b == 3 and c == 3 and d == 2) or (n == 2 and a == 6 and b == 4)
     return not usual or (table and not others)
 

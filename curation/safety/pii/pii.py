@@ -74,7 +74,7 @@ class Pii(MapStep):
         """Part of the fingerprint, which another key or another installed pipeline changes."""
         secret = self._read_key()
         mark = hmac.new(secret, b"fingerprint of the key", hashlib.sha256).hexdigest() if secret else ""
-        return f"4 {mark} {named_entities.pipeline_version(self.ner) if self.ner else ''}"
+        return f"5 {mark} {named_entities.pipeline_version(self.ner) if self.ner else ''}"
 
     @property
     def signals(self) -> pa.Schema:

@@ -55,7 +55,7 @@ class Toxicity(MapStep):
     words: list[str] = field(default_factory=list)
     prepare: Literal["words", "line"] | None = None
     name: str = "toxicity"
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"  # words of lists in every script
 
     _models: dict[str, ToxicityModel] = field(init=False, repr=False, compare=False, default_factory=dict)
     _list: WordList | None = field(init=False, repr=False, compare=False, default=None)

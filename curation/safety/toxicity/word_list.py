@@ -2,24 +2,22 @@
 
 A list is a text file with one word or phrase per line (`#` begins a comment). `datatrove:banned_words` and
 `datatrove:soft_banned_words` are lists in the datatrove package (it filters URLs by them). Whole words are compared,
-ignoring case; entries in scripts written without spaces match anywhere.
+as curation/words.py cuts and folds them, so that marks belong to their letter and hidden characters hide nothing;
+entries in scripts written without spaces match anywhere.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from curation.core.errors import UserError
 from curation.core.packages import describe_missing
 from curation.storage import filesystem
+from curation.words import estimate_words, fold_text, is_unspaced, words
 
 DATATROVE = "datatrove:"
 _DATATROVE_LISTS = ("banned_words", "soft_banned_words")
-_WORD = re.compile(r"\w+(?:['’]\w+)?")
-# Scripts without spaces between words: Han, kana, Hangul; Thai, Lao, Khmer, Burmese
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 
 
 def word_list_path(name: str) -> str:
@@ -41,20 +39,25 @@ def word_list_path(name: str) -> str:
 class WordList:
     """Entries of word lists: single words, phrases by their first word, and strings of scripts without spaces."""
 
-    words: set[str] = field(default_factory=set)
+    single: set[str] = field(default_factory=set)
     phrases: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
     anywhere: list[str] = field(default_factory=list)
 
     def share(self, text: str) -> float:
-        """Listed words per word of the text, a phrase counting as one; 0 for a text without words."""
-        lowered = text.lower()
-        found = _WORD.findall(lowered)
-        hits = sum(word in self.words for word in found) if self.words else 0
+        """Listed words per word of the text, a phrase counting as one; 0 for a text without words.
+
+        In scripts without spaces the words of the text are estimated."""
+        found = words(text)
+        if not found:
+            return 0.0
+        hits = sum(word in self.single for word in found) if self.single else 0
         if self.phrases:
             for i, word in enumerate(found):
                 hits += any(tuple(found[i : i + len(p)]) == p for p in self.phrases.get(word, ()))
-        hits += sum(lowered.count(entry) for entry in self.anywhere)
-        return min(1.0, hits / len(found)) if found else 0.0
+        if self.anywhere:
+            folded = fold_text(text)
+            hits += sum(folded.count(entry) for entry in self.anywhere)
+        return min(1.0, hits / estimate_words(text))
 
 
 def load_word_lists(names: Sequence[str]) -> WordList:
@@ -70,11 +73,11 @@ def load_word_lists(names: Sequence[str]) -> WordList:
         if not entries:
             raise UserError(f"word list {name}: is empty")
         for entry in entries:
-            words = tuple(_WORD.findall(entry))
-            if _UNSPACED.search(entry):
-                made.anywhere.append(entry)
-            elif len(words) == 1:
-                made.words.add(words[0])
-            elif words:
-                made.phrases.setdefault(words[0], []).append(words)
+            of = tuple(words(entry))
+            if any(is_unspaced(ord(c)) for c in entry):
+                made.anywhere.append(fold_text(entry))
+            elif len(of) == 1:
+                made.single.add(of[0])
+            elif of:
+                made.phrases.setdefault(of[0], []).append(of)
     return made

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.checked_parquet import CheckedFile
+from curation.engine.manifests import phase_records
 from curation.storage import Storage
 from pipelines.number_format import format_bytes, format_duration
 from pipelines.report.curation import cpu_profile
@@ -55,31 +56,31 @@ def gather(report: ReportData) -> Cost:
     """Reads the manifests of the finished phases, one at a time."""
     store = Storage(report.run_dir)
     phases, slow, cpu = [], list[tuple[float, str, dict[str, Any]]](), CpuProfile()
-    for name in store.names("cache/phases"):
-        merged = store.read_json(f"cache/phases/{name}")
-        tasks = [t for t in merged["tasks"].values() if "cost" in t]
+    for path in phase_records.paths(store):
+        record = phase_records.read(store, path)
+        tasks = [t for t in record.tasks.values() if "cost" in t]
         if not tasks:
             continue
-        cpu.add(merged["name"], tasks)
+        cpu.add(record.name, tasks)
         taken = [float(t["cost"]["seconds"]) for t in tasks]
         phases.append(
             Phase(
-                merged["name"], len(tasks), sum(taken), sum(t["cost"]["cpu_seconds"] for t in tasks),
+                record.name, len(tasks), sum(taken), sum(t["cost"]["cpu_seconds"] for t in tasks),
                 max(t["cost"]["peak_bytes"] or 0 for t in tasks), max(taken), float(np.median(taken)),
             )
         )  # fmt: skip
-        slow += [(t["cost"]["seconds"], merged["name"], t) for t in tasks]
+        slow += [(t["cost"]["seconds"], record.name, t) for t in tasks]
         slow = sorted(slow, key=lambda s: -s[0])[:SLOWEST]
     if not phases:
         phases = [
             Phase(p["phase"], p["tasks"], p["seconds"], p["cpu_seconds"], p["peak_bytes"]) for p in report.run["phases"]
         ]
     phases.sort(key=lambda p: -p.seconds)
-    return Cost(
-        phases,
-        [(phase, ", ".join(_files_read(store, t)) or f"task {t['index']}", t["cost"]) for _, phase, t in slow],
-        cpu,
-    )
+    named = [
+        (phase, ", ".join(_files_read(store, t)) or f"task {t.get('index', t.get('key'))}", t["cost"])
+        for _, phase, t in slow
+    ]
+    return Cost(phases, named, cpu)
 
 
 def _files_read(store: Storage, task: dict[str, Any], most: int = 2) -> Iterator[str]:

@@ -13,6 +13,7 @@ from html import escape
 from typing import Any
 
 from curation.core.errors import UserError
+from curation.engine.manifests import phase_records
 from curation.storage import Storage
 from pipelines.number_format import format_duration
 from pipelines.report.html import charts
@@ -68,9 +69,9 @@ class CpuProfile:
 def cpu_profile(run_dir: str) -> CpuProfile:
     """Reads the manifests of the finished phases, one at a time. Raises UserError where the run has none."""
     store, found = Storage(run_dir), CpuProfile()
-    for name in store.names("cache/phases"):
-        merged = store.read_json(f"cache/phases/{name}")
-        found.add(merged["name"], merged["tasks"].values())
+    for path in phase_records.paths(store):
+        record = phase_records.read(store, path)
+        found.add(record.name, record.tasks.values())
     if not found.tasks:
         raise UserError(
             f"{run_dir} has no finished phase with figures of cost: expected the directory of a curation run whose "

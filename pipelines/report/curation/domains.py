@@ -44,8 +44,8 @@ def html(report: ReportData) -> str:
             ]
         )
     note = (
-        "<p class=note>Tokens per word is the fertility of the tokenizer, with words split at white space. Epochs: how "
-        "often the mix reads the domain.</p>"
+        "<p class=note>Tokens per word is the fertility of the tokenizer; words of scripts without "
+        "spaces are estimated. Epochs: how often the mix reads the domain.</p>"
     )
     return charts.stack(rows, names, "Domain mix before and after") + charts.table(
         head, cells, range(1, len(head)), "domains"

@@ -8,7 +8,7 @@ uniform sample, and the report says of how many rows. Memory is bounded by ROWS,
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from curation.core.errors import UserError
 from curation.engine.results.publish import newest_tree
 from curation.storage import Storage
+from curation.words import estimate_words
 from pipelines.lookup.document_samples import TEXT_LENGTH, Sample, load_texts
 from pipelines.lookup.duplicate_pairs import Cluster, largest_clusters
 from pipelines.lookup.ledger import read_batches, read_ledger
@@ -29,6 +30,7 @@ from pipelines.lookup.training_run import Training, trainings_of_run
 
 ROWS = 250_000  # of the ledger, kept with all signals: a share of 1 % is measured to 2 % of itself
 SAMPLES = 10  # documents shown for each rule, and kept ones for each domain
+_COUNTED = 1000  # characters of each kept document whose words are counted
 _SAMPLE = ("doc_id", "url", "domain", "source", "value", "evidence")
 
 
@@ -236,22 +238,18 @@ def _take_samples(
 
 
 def _kept(store: Storage, documents: str) -> tuple[dict[str, list[Sample]], dict[str, float]]:
-    """Kept documents to show, by domain, and words per byte of their text, both from about the first 20,000."""
+    """Kept documents to show, by domain, and words per byte of their text (its beginning), both from about the first
+    20,000."""
     kept: dict[str, list[Sample]] = {}
-    words: Counter[str] = Counter()
+    words: dict[str, float] = defaultdict(float)
     size: Counter[str] = Counter()
     seen = 0
     for batch in read_batches(store, documents, ["doc_id", "url", "domain", "source", "text"], 1024):
         text = batch.column("text")
-        counted = zip(
-            batch.column("domain").to_pylist(),
-            pc.count_substring_regex(text, r"\S+").to_pylist(),
-            pc.binary_length(text).to_pylist(),
-            strict=True,
-        )
-        for i, (domain, n, length) in enumerate(counted):
-            words[domain] += n or 0
-            size[domain] += length or 0
+        beginnings = pc.utf8_slice_codeunits(text, 0, _COUNTED).to_pylist()
+        for i, (domain, beginning) in enumerate(zip(batch.column("domain").to_pylist(), beginnings, strict=True)):
+            words[domain] += estimate_words(beginning or "")
+            size[domain] += len((beginning or "").encode())
             if len(kept.get(domain, ())) < SAMPLES:
                 row = batch.slice(i, 1).to_pylist()[0]
                 shown = Sample(row["doc_id"].hex(), row["url"], domain, (row["text"] or "")[:TEXT_LENGTH])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from curation.document import clean_text
 from curation.quality.c4_line_filter import C4LineFilter
+from tests.curation.quality.heuristics.reference import line_words, longest_word
 
 POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 CITATION = re.compile(r"\[[0-9]*\]|\[edit\]|\[citation needed\]", re.IGNORECASE)
@@ -22,11 +23,10 @@ def reference(text: str, terminal: bool) -> tuple[str, int, int]:
         if not line:
             continue
         lines += 1
-        words = line.split()
         bare = re.sub(f"({CITATION.pattern})+$", "", line, flags=re.IGNORECASE)
         low = re.sub("[A-Z]+", lambda m: m.group().lower(), line)
         ends = bare.endswith((".", "?", "!", '"', "'")) and not bare.endswith("...")
-        if any(len(w) > 1000 for w in words) or (terminal and not ends) or len(words) < 3:
+        if longest_word(line) > 1000 or (terminal and not ends) or line_words(line) < 3:
             continue
         if "javascript" in low or any(p in low for p in POLICIES):
             continue
@@ -49,6 +49,7 @@ def rewrite(texts: list[str | None], terminal: bool = True) -> list[tuple[str, i
 PARTS = ["one two three.", "a line without an end", "it goes on...", "uses cookies a lot.", "JavaScript is off.",
          "short.",
     "[1]", "[edit]", "[Citation Needed]", "[12", "x" * 1001 + " a b.", "Ünïcode 日本語 👩‍💻 fine!", "[1] [2] [3].",
+         "水车旁有一座磨坊.", "磨坊.", "มีโรงสีริมน้ำแห่งหนึ่ง.", "水" * 1001 + "!",
          "\n", "\n", "\r\n", "\u2028", " ", "\t", "{ a b c }."]  # fmt: skip
 
 
@@ -73,6 +74,24 @@ def test_nulls_slices_and_rules() -> None:
     assert step(batch).column("text").to_pylist() == ["one two three.", "", "ä ö ü!"]
     assert step(batch.slice(0, 0)).num_rows == 0
     assert step.rules() == {"empty": "c4_line_filter.kept > 0"}
+
+
+@pytest.mark.parametrize(
+    ("short", "line"),
+    [
+        ("联系我们", "老磨坊在小河边。"),
+        ("お問い合わせ", "古い水車小屋は小川のそばにある。"),
+        ("ติดต่อเรา", "โรงสีเก่าอยู่ริมลำธาร"),
+        ("ទំនាក់ទំនង", "រោងម៉ាស៊ីនចាស់នៅក្បែរអូរតូច។"),
+        ("문의 하기", "낡은 물레방아는 시냇가에 있다."),
+        ("संपर्क करें", "पुरानी चक्की नाले के पास है।"),
+    ],
+)
+def test_words_are_counted_in_every_script(short: str, line: str) -> None:
+    """C4's rule of three words removes what a menu has, and keeps a sentence, also in scripts without spaces."""
+    rest = line * 120  # in a script without spaces no word of over 1,000 characters
+    rest = rest if len(rest.split()) == 1 else "x"
+    assert rewrite([f"{short}\n{line}\n{line[:2]} x\n" + rest], terminal=False)[0][2] == 1 + (rest != "x")
 
 
 def test_leaves_what_datatrove_leaves() -> None:

@@ -37,6 +37,13 @@ def test_words_in_shared_runs_are_marked() -> None:
     assert duplicate_pairs.split_lines([("a\nb", True), ("c", False)]) == [[("a", True)], [("b", True), ("c", False)]]
 
 
+def test_shared_runs_are_marked_in_scripts_without_spaces() -> None:
+    left, right = duplicate_pairs.mark_shared("老磨坊在小河边。", "新磨坊在\u200b小河边！", 3)
+    assert left == [("老", False), ("磨坊在小河边。", True)]
+    assert right == [("新", False), ("磨坊在\u200b小河边！", True)]
+    assert duplicate_pairs.mark_shared("दिन अच्छा है", "दीन अच्छा है", 3)[0] == [("दिन अच्छा है", False)]
+
+
 def test_explain_shows_the_pair_side_by_side(tmp_path: Path) -> None:
     run_dir = near_run(tmp_path)
     rows = ledger(str(run_dir), ["url", "step"]).to_pylist()

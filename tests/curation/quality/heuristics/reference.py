@@ -217,6 +217,21 @@ def _sentences(line: str) -> int:
     return total
 
 
+def _unspaced(c: str) -> bool:
+    return _letter(c) and _script(c) > 0
+
+
+def line_words(line: str) -> float:
+    """Words of a line by C4's rule: between white space, or estimated where it has letters of unspaced scripts."""
+    quarters = sum(2 if _script(c) == 2 else 1 for c in line if _unspaced(c))
+    others = "".join("a" if (_letter(c) and not _unspaced(c)) or _digit(c) else " " for c in line)
+    return max(len(line.split()), (quarters / 4 + len(others.split())) if quarters else 0)
+
+
+def longest_word(line: str) -> int:
+    return max(map(len, "".join(" " if _unspaced(c) else c for c in line).split()), default=0)
+
+
 POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 
 
@@ -271,7 +286,7 @@ def reference(text: str, any_end: bool = False) -> dict[str, float]:
     out |= {"lorem_ipsum": False, "curly_bracket": False}
     stripped = [s.strip() for s in lines if s.strip()]
     for s in stripped:
-        if any(len(w) > 1000 for w in s.split()):
+        if longest_word(s) > 1000:
             continue
         bare = re.sub(r"(\[[0-9]*\]|\[edit\]|\[citation needed\])+$", "", s, flags=re.IGNORECASE)
         ends_well = bare.endswith((".", "?", "!", '"', "'")) and not bare.endswith("...")
@@ -279,7 +294,7 @@ def reference(text: str, any_end: bool = False) -> dict[str, float]:
         if not ends_well and not any_end:
             continue
         low = _ascii_lower(s)
-        if len(s.split()) < 3:
+        if line_words(s) < 3:
             continue
         out["lorem_ipsum"] |= "lorem ipsum" in low
         if "javascript" in low:

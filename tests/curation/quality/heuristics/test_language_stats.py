@@ -165,6 +165,15 @@ def test_too_little_reference_text_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out.json").exists()
 
 
+def test_elision_and_morphemes_are_words_where_thresholds_take_them_so() -> None:
+    """French cuts "l'eau" after the apostrophe and Korean Hangul after two letters; the published thresholds do not."""
+    french, korean = "L'eau d’été, aujourd'hui l' 1'2 eau'", "물레방아는 시냇가에서 돌아간다. OS에서 3개"
+    rows, _ = run(Heuristics(sets=["gopher"], thresholds="by_language"), [("fr", french), ("ko", korean)])
+    published, _ = run(Heuristics(sets=["gopher"]), [("fr", french), ("ko", korean)])
+    assert [row["words"] for row in rows] == [9, 12]
+    assert [row["words"] for row in published] == [6, 5]
+
+
 def test_compounds_with_a_hyphen_are_one_word_where_thresholds_take_them_so() -> None:
     """In German they are, in English they are three; the published thresholds are of English."""
     text = "Nord-Süd-Gefälle E-Mail-Adresse Wort--Teil ende-"

@@ -72,8 +72,8 @@ def test_planted_questions_are_found(real: Decontaminate, host: list[str], data:
     ]
     found = run(real, [clean_text(p) for p in planted])
     right = [f["share"] >= real.share and f["benchmark"] == u.benchmark for f, u in zip(found, unique, strict=True)]
-    long_enough = [len(re.findall(r"\w+", u.text)) >= 5 for u in unique]
-    assert np.mean(right) >= 0.98
+    long_enough = [len(re.findall(r"\w+", u.text)) >= 3 for u in unique]
+    assert np.mean(right) >= 0.99
     assert all(r for r, enough in zip(right, long_enough, strict=True) if enough)
 
 
@@ -126,16 +126,21 @@ def folded_words(text: str) -> list[str]:
 def reference(units: list[str], text: str, ngram: int) -> tuple[int, float, int | None]:
     """(n-grams that a unit has, the best share, its unit), with sets of places instead of counters."""
     document = folded_words(text)
-    size_of, known, owned, seen = {}, {}, {}, set()
+    line_of = [n for n, line in enumerate(text.split("\n")) for _ in folded_words(line)]
+    size_of, known, owned, seen, line_only = {}, {}, {}, set(), set()
     for i, unit in enumerate(units):
         own = folded_words(unit)
         estimated = max(words.estimate_words(unit), 1.0)
         factor = min((1, 2, 4), key=lambda f: abs(f - len(own) / estimated))
-        if not own or estimated < min(5, ngram) or tuple(own) in seen:
+        if not own or estimated < min(3, ngram) or tuple(own) in seen:
             continue
         seen.add(tuple(own))
         n = min(ngram * factor, len(own))
         size_of[i], owned[i] = n, (len(own), min(len(own), max(6, ngram) * factor))
+        if estimated < min(5, ngram):
+            line_only.add(i)
+            n = size_of[i] = len(own)
+            owned[i] = n, n
         for p in range(len(own) - n + 1):
             known.setdefault((n, *own[p : p + n]), []).append((i, p))
     texts = [folded_words(units[i]) for i in owned]
@@ -147,6 +152,9 @@ def reference(units: list[str], text: str, ngram: int) -> tuple[int, float, int 
             hits = known.get((n, *document[k : k + n]), [])
             overlap += bool(hits)
             for i, p in hits:
+                here = set(line_of[k : k + n])
+                if i in line_only and here & {*line_of[:k], *line_of[k + n :]}:
+                    continue
                 if i not in last or k - last[i] > 4 * n:
                     places[i] = set()
                 last[i] = k
@@ -192,6 +200,27 @@ def test_a_short_passage_counts_where_its_words_are_the_rare_ones(tmp_path: Path
     texts = ["They ask what is the difference between us and them", "Photosynthetic bacteria in hydrothermal vents."]
     phrase, first_part = run(step, texts)
     assert phrase["share"] == 0 and (first_part["item"], first_part["share"]) == (3, pytest.approx(5 / 8))
+
+
+def test_the_shortest_questions_count_as_a_whole_line(tmp_path: Path) -> None:
+    """Three words are a question where nothing else is in the line, an ordinary phrase elsewhere; two are a heading."""
+    items = [
+        {"question": q, "choices": ["red", "blue"]} for q in ("What is basalt?", "Trade winds", "¿Qué es basalto?")
+    ]
+    (tmp_path / "set.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    step = Decontaminate(against=[str(tmp_path / "*.jsonl")])
+    lines = ["Rocks.\n\n 1. WHAT is\u00adn't basalt?", "Rocks.\n\n WHAT IS\u200b BASALT \nA rock.", "¿qué es\nbasalto"]
+    inside = ["They ask: what is basalt?", "What is basalt? A rock.", "Trade winds", "what is", ""]
+    found = run(step, [*lines, *inside])
+    assert [f["share"] for f in found] == [0, 1, 1, 0, 0, 0, 0, 0]
+    assert [f["item"] for f in found[:3]] == [None, 0, 2] and step.unusable_inputs() == {
+        "evaluation items too short to look for": (0, 3)
+    }
+    cut = Decontaminate(against=[str(tmp_path / "*.jsonl")], action="cut")
+    assert text_after(cut, "Rocks: what is basalt?\nWhat is basalt?\nA rock.") == (
+        "Rocks: what is basalt?\n\nA rock.",
+        15,
+    )
 
 
 def test_rows_are_independent(tmp_path: Path) -> None:

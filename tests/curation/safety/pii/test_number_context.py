@@ -1,4 +1,7 @@
-"""Numbers that are nobody's are left out, personal ones beside them are not."""
+"""Numbers that are nobody's are left out, personal ones beside them are not.
+
+Covers: telephone_words.py
+"""
 
 from __future__ import annotations
 
@@ -48,6 +51,7 @@ def test_left_out(text: str) -> None:
         ("http://93.184.216.34/a", "http://<IP_ADDRESS>/a"),
         ("it answers to 93.184.216.34 or 23.4.9.61", "it answers to <IP_ADDRESS> or <IP_ADDRESS>"),
         ("Connect to 8.8.8.8", "Connect to <IP_ADDRESS>"),
+        ("dig 8.8.4.4 or try 8.8.8.8", "dig <IP_ADDRESS> or try <IP_ADDRESS>"),
         ("user at 24.12.9.3 posted", "user at <IP_ADDRESS> posted"),
         ("ping 8.8.4.4 or 8.8.8.8, not 9.9.9.9", "ping <IP_ADDRESS> or <IP_ADDRESS>, not <IP_ADDRESS>"),
         ("on 3.11.10 at 24.12.9.3", "on 3.11.10 at <IP_ADDRESS>"),
@@ -63,6 +67,25 @@ def test_left_out(text: str) -> None:
 )
 def test_kept(text: str, masked: str) -> None:
     assert run([text])[0] == [masked]
+
+
+@pytest.mark.parametrize(
+    ("region", "before", "number"),
+    [
+        ("CN", "请拨打电话：", "13812345678"),
+        ("TW", "手機 ", "0912345678"),
+        ("JP", "お電話： ", "0312345678"),
+        ("KR", "전화: ", "0212345678"),
+        ("RU", "тел. ", "84951234567"),
+        ("IL", "טלפון: ", "021234567"),
+        ("SA", "هاتف ", "0112345678"),
+        ("IN", "फ़ोन ", "9812345678"),
+        ("TH", "โทร ", "021234567"),
+    ],
+)
+def test_a_word_for_telephone_counts_in_every_script(region: str, before: str, number: str) -> None:
+    texts: list[str | None] = [f"{before}{number}", f"я хотел {number}"]
+    assert run(texts, regions=[region])[0] == [f"{before}<PHONE_NUMBER>", texts[1]]
 
 
 def test_presidios_decisions_stay_available() -> None:

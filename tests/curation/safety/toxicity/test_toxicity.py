@@ -18,7 +18,7 @@ import pytest
 from curation import models
 from curation.core.errors import UserError
 from curation.document import clean_text
-from curation.safety.toxicity import identity_terms
+from curation.safety.toxicity import identity_terms, word_list
 from curation.safety.toxicity.fasttext_model import BUNDLED, bundled_model, cut_words, prepare_words
 from curation.safety.toxicity.toxicity import Toxicity
 from curation.safety.toxicity.train import CLASSES, TOXIC, auc, fit, read_comments, read_tweets, save_fasttext
@@ -196,7 +196,7 @@ def test_word_lists(tmp_path: Path) -> None:
         "fine words only here",
     ]
     found = run(texts, words=[str(tmp_path / "own.txt")])
-    assert [f["listed"] for f in found] == [0.4, 0.0, 1.0, 0.0, 0.0, 0.0]
+    assert [f["listed"] for f in found] == pytest.approx([0.4, 0.0, 1 / 1.75, 0.0, 0.0, 0.0])
     assert "listed" not in run(["x"])[0]
     carried = run(["what the clusterfuck"], words=["datatrove:soft_banned_words"])
     assert carried[0]["listed"] == pytest.approx(1 / 3)
@@ -205,6 +205,24 @@ def test_word_lists(tmp_path: Path) -> None:
     for message, name in (cases | {"it has banned_words, soft_banned_words": "datatrove:other"}).items():
         with pytest.raises(UserError, match=message):
             Toxicity(words=[name]).check()
+
+
+def test_word_lists_in_every_script(tmp_path: Path) -> None:
+    """Marks tell words apart, hidden characters and full width do not hide one, and a share is of words."""
+    (tmp_path / "own.txt").write_text("rotter\nदीन\nبليد\nטיפש\nболван\n바보\nคนโง่\n馬鹿\n", encoding="utf-8")
+    texts = {
+        "a rot\u00adter, ＲＯＴＴＥＲ, rotter's": 3 / 5,
+        "दिन दान दीन": 1 / 3,
+        "بليـد هنا": 1 / 2,
+        "טיפש \u200fכאן": 1 / 2,
+        "Болван и болваны": 1 / 3,
+        "바\u200b보 같은 바보들": 1 / 3,
+        "เขาเป็นคนโง่": 1 / 2.5,
+        "他是馬鹿馬鹿": 2 / 3,
+    }
+    lists = word_list.load_word_lists([str(tmp_path / "own.txt")])
+    for text, share in texts.items():
+        assert lists.share(text) == pytest.approx(share), text
 
 
 def test_preparation() -> None:
