@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curation.engine.runtime.run_record import total_cost
+from curation.engine.manifests.phase_totals import total_cost
 from curation.engine.tasks import task_cost
 from curation.engine.tasks.task_cost import TaskCost, part
 from tests.curation.engine import runs, tiny
