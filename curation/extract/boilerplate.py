@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import re
 
+from curation.extract import page_kind
 from curation.extract.blocks import PageBlocks, subtree_sums
 from curation.extract.tables import table_places
 
@@ -52,7 +53,7 @@ _TEASERS = re.compile(
 _REVIEW_NAME = re.compile(r"(?:^|[\s_-])(?:customer-?)?(?:reviews?|ratings?)(?=$|[\s_-])")  # of a product
 # What forum software puts around each post: who wrote it, when, how to react; a class token as a whole
 _POST_FRAME = re.compile(
-    r"(?:^|\s)(?:[a-z0-9]+[-_]+)*?(?:ips)?(?:profile|author|poster|userinfo|keyinfo|moderatorbar|modified|expandlink|"
+    r"(?:^|\s)(?!(?:has|no|with|without|by)[-_])(?:[a-z0-9]+[-_]+)*?(?:ips)?(?:profile|author|poster|userinfo|keyinfo|moderatorbar|modified|expandlink|"
     r"(?:author|user|poster|member|message-?user)[-_]*(?:wrap|info\w*|statistics|pane|column|details|extras?|profile|title|"
     r"name|stats|card|banner|block)|message-?user|posthead|postdate|lastedit(?:ed)?|"
     r"(?:post|message|comment|entry|discussion|topic|reply)[-_]*(?:author|meta|infos|date|time|timestamp|footer|foot|menu|"
@@ -117,13 +118,16 @@ def boilerplate(page: PageBlocks, prose: list[int], kind: str = "article") -> li
 
 def _junk_on(kind: str, tag: str, names: str) -> int:
     """What a container is on a page of a kind: as `_junk_kind`, or `_FRAME`, what is around a post and goes unless it
-    holds prose. The lists of an author's pane are no content."""
+    holds prose. The lists of an author's pane are no content. A post itself may be called after its author, too
+    (phpBB's `post has-profile`, WordPress' `comment comment-author-admin`)."""
     junk = _junk_kind(tag, names)
     if kind == "product" and not junk and _REVIEW_NAME.search(names):
         return _COMMENTS
     if kind == "listing" and tag not in _JUNK_TAGS and _TEASERS.search(names):
         return 0
-    return _FRAME if kind == "forum" and junk < _JUNK and _POST_FRAME.search(names) else junk
+    if kind == "forum" and junk < _JUNK and _POST_FRAME.search(names) and not page_kind.POST.search(names):
+        return _FRAME
+    return junk
 
 
 def _junk_kind(tag: str, names: str) -> int:

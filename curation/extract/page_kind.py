@@ -32,7 +32,7 @@ _DOCUMENTATION = re.compile(
     r"sphinx|docusaurus|mkdocs|vitepress|docfx|mdbook|gitbook|javadoc|doxygen|hugo-book|asciidoc", re.I
 )
 # The class of a post, as a whole: a page of teasers has `post-title`, a page of questions and answers `faq_answer`
-_POST = re.compile(
+POST = re.compile(
     r"(?:^|\s)(?:(?:thread|forum|topic|uix|ips\w*)[_-]+)?(?:post|message|reply|comment|answer|postbody|postbit)(?=$|\s)"
 )
 _MIN_POSTS = 3
@@ -61,9 +61,7 @@ def page_kind(html: str, page: PageBlocks) -> tuple[str, bool]:
     if listed:
         return "listing", True
     chars = sum(map(len, page.text))
-    repeated = {
-        names for names, n in collections.Counter(page.names).items() if n >= _MIN_POSTS and _POST.search(names)
-    }
+    repeated = {names for names, n in collections.Counter(page.names).items() if n >= _MIN_POSTS and POST.search(names)}
     if repeated and _chars_in(page, repeated) >= _MIN_POSTED * chars:
         return "forum", False
     if sum(page.link_chars) > _MAX_LINKED * chars:

@@ -140,6 +140,22 @@ def test_what_forums_write_around_posts_goes(program: str) -> None:
     assert not any(gone in got.text for gone in ("May 2019", "Jun 4", "Last edited", "Members"))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        "post has-profile bg2",
+        "comment byuser comment-author-admin",
+        "message message--post has-author",
+        "post by-author",
+    ],
+)
+def test_a_short_post_stays_whatever_it_is_called(names: str) -> None:
+    said = (PROSE[0], "Thanks!", "<ul><li>an oak axle</li></ul>", PROSE[1], PROSE[2], PROSE[3])
+    posts = "".join(f'<div class="{names}"><div class=text>{one}</div></div>' for one in said)
+    got = extract(f'<head><meta name="generator" content="phpBB"></head><body><main><h1>Mill</h1>{posts}</main>')
+    assert got.kind == "forum" and "Thanks!" in got.text and "- an oak axle" in got.text
+
+
 def test_teasers_are_the_content_of_a_page_of_links() -> None:
     cards = "".join(f"<div class=card><h3><a href=/{i}>Loaf number {i} of the mill</a></h3></div>" for i in range(30))
     for name in ("related-posts", "recirc-list", "carousel", "teaser-row"):
