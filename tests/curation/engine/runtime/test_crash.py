@@ -196,7 +196,8 @@ def test_a_truncated_manifest_of_a_phase_runs_its_tasks_again(whole: Whole, fini
     lost = sum(1 for phase, _ in whole.tasks if phase in {f.stem for f in files[::5]})
     result = tiny.run(whole.file, finished)
     assert 0 < result.executed == lost
-    assert (tiny.tree(finished), result.counts) == (whole.tree, whole.counts)
+    # a task of the map phase that runs again finds its signals, and computes none
+    assert tiny.tree(finished) == whole.tree and result.counts | {"computed": 0} == whole.counts | {"computed": 0}
 
 
 def test_a_truncated_manifest_of_a_task_runs_it_again(whole: Whole, fast: Path) -> None:
