@@ -1,6 +1,6 @@
 """Agreement of the reader of code with what installed Python packages say of themselves: licence and language.
 
-    python benchmarks/code_sources.py [FILES]      FILES: how many files, 2,000 unless given
+    python -m benchmarks.code_sources [FILES]      FILES: how many files, 2,000 unless given
 
 Every installed package with a licence in its metadata is read as a wheel: its files, its licence files and nothing else
 that names a licence (METADATA is left out). The label of each file is the package's licence; files that were copied

@@ -28,6 +28,8 @@ DATA = "DATA"  # stands for the folder of real data
 BENCHMARKS: dict[str, tuple[list[str], list[str] | None]] = {
     "agreement": ([], ["--documents", "100"]),
     "agreement_by_language": ([], ["--documents", "10"]),
+    "code_secrets": ([], None),
+    "code_sources": ([], ["200"]),
     "decontaminate": ([DATA], None),
     "dedup": ([DATA], [DATA, "--documents", "5000", "--datatrove", "500"]),
     "dedup_quality": ([DATA], [DATA, "articles"]),

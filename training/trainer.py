@@ -247,9 +247,9 @@ class Trainer:
                     autocast=autocast(config, self.ranks),
                 )
                 if self.tasks:
-                    gather_weights(model)
                     longest = self.state.order.max_seq_len(self.state.sequences)
                     with autocast(config, self.ranks):
+                        gather_weights(model)
                         tasks = score_tasks(self.tasks, self.manifest, self.run, model, longest)["tasks"]
         except _StopRequested:
             return False

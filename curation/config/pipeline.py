@@ -72,7 +72,7 @@ class Engine(Section):
     task_bytes: Annotated[int, Field(ge=1 << 10)] | None = (
         None  # target size of a task, in stored bytes; null: by the input's size
     )
-    batch_rows: Annotated[int, Field(gt=0, le=1 << 16)] = 256  # documents a step sees at once
+    batch_rows: Annotated[int, Field(gt=0, le=1 << 16)] = 8192  # documents a step sees at once at the most
     # what all machines of the run have and none goes beyond (core/cpu_level.py); null: all must be like the driver's
     cpu_level: Literal["x86-64-v2", "x86-64-v3", "x86-64-v4"] | None = None
 

@@ -284,6 +284,16 @@ class Decider:
             self._connection.close()
 
 
+@functools.lru_cache(maxsize=64)
+def _decider(rules: tuple[tuple[str, str], ...], schema: pa.Schema) -> Decider:
+    return Decider(dict(rules), schema)
+
+
+def decider(rules: Mapping[str, str], schema: pa.Schema) -> Decider:
+    """The decider of these rules, made once a process: parsing and checking 25 rules takes 0.6 s of CPU."""
+    return _decider(tuple(rules.items()), schema)
+
+
 class Expressions:
     """SQL expressions of any type, ready to be computed on batches: one query, one open connection, one thread."""
 

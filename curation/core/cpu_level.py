@@ -8,6 +8,7 @@ NPY_DISABLE_CPU_FEATURES   numpy, "CPU build options"          NUMBA_CPU_NAME   
 ARROW_USER_SIMD_LEVEL      Arrow C++, "Environment variables"  OPENBLAS_CORETYPE      OpenBLAS, README
 ATEN_CPU_CAPABILITY        PyTorch, aten/src/ATen/native       ONEDNN_MAX_CPU_ISA     oneDNN, "CPU dispatcher control"
 GLIBC_TUNABLES             glibc manual, "Hardware capability tunables" (its exp, sin and pow have variants with FMA)
+MKL_CBWR                   oneMKL, "Numerical reproducibility": COMPATIBLE is the one branch that all makers' CPUs run
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def variables(level: str) -> dict[str, str]:
     """The environment variables that hold a process to a level."""
     disabled = " ".join((*_ABOVE[level], *_BEYOND))
     return {"NPY_DISABLE_CPU_FEATURES": disabled, "NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": "",
-            **_VARIABLES[level]}  # fmt: skip
+            "MKL_CBWR": "COMPATIBLE", **_VARIABLES[level]}  # fmt: skip
 
 
 def keeps(level: str, features: Mapping[str, bool], environment: Mapping[str, str] = os.environ) -> bool:

@@ -70,7 +70,7 @@ class PageBlocks:
     link_chars: list[int] = field(default_factory=list)  # how many of its characters are link text
     container: list[int] = field(default_factory=list)  # the container it belongs to
     index: tuple[Any, Any] = ((), ())  # `container` and `end` as arrays
-    layout_rows: set[int] | None = None  # once they are known: main_content.layout_table_rows
+    table_places: tuple[list[int], set[int]] | None = None  # see tables.py
     visible_chars: int = 0  # of the whole page, without scripts; also of what is never text
 
     def children(self, node: int) -> Iterator[int]:
@@ -165,7 +165,7 @@ def _tag_table() -> tuple[Any, Any]:
     for names, kind in ((_INLINE, w.INLINE), (_VOID, w.VOID), (_NEVER_TEXT, w.NEVER), (_RAW_TEXT, w.RAW)):
         for name in names:
             kinds[name] = kinds.get(name, 0) | kind
-    for name in _HEADINGS:
+    for name in (*_HEADINGS, "th"):
         kinds[name] |= w.HEADING
     for name, kind in (("sup", w.SCRIPTED), ("sub", w.SCRIPTED), ("math", w.MATH), ("mjx-container", w.MATH)):
         kinds[name] = kinds.get(name, w.INLINE) | kind

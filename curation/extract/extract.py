@@ -20,7 +20,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import document
-from curation.extract import blocks, embedded_text, hostile_pages, main_content, page_kind, plain_text
+from curation.extract import (
+    blocks,
+    embedded_text,
+    hostile_pages,
+    main_content,
+    page_kind,
+    plain_text,
+    repeated_text,
+)
 from curation.step import MapStep
 
 HTML = ("text/html", "application/xhtml+xml")
@@ -69,7 +77,7 @@ class Extract(MapStep):
 
     reads: ClassVar[tuple[str, ...]] = ("text", "read")
     rewrites: ClassVar[bool] = True
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
 
     @property
     def signals(self) -> pa.Schema:
@@ -189,7 +197,8 @@ def _extract_auto(html: str) -> ExtractedPage:
 
 
 def _main_text(page: blocks.PageBlocks, kind: str) -> str:
-    return plain_text.render(page, main_content.main_content_blocks(page, kind))
+    chosen = main_content.main_content_blocks(page, kind)
+    return plain_text.render(page, repeated_text.without_copies(page, chosen))
 
 
 def _with_json_ld(html: str, text: str, kind: str) -> str:

@@ -3,7 +3,7 @@
 Names are compared by their 64-bit FNV-1a hash (Fowler, Noll and Vo), computed while the bytes are read: from
 14695981039346656037 on, h = (h xor byte) * 1099511628211 mod 2^64. An element is hidden when an attribute says so:
 `hidden`, `aria-hidden="true"`, `style="display: none"`, a class for the sign of a link or for line numbers, or a role
-that is not content. A panel of tabs is not hidden: which one shows is a matter of the reader's choice.
+that is not content. A panel of tabs or a folded section is not hidden: what shows is a matter of the reader's choice.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ _HIDDEN_ATTRIBUTE, _ARIA, _STYLE, _ROLE, _CLASS = (
 _HREF, _TRUE, _TABPANEL, _TEX, _DATA_TEX, _DATA_LATEX = (
     np.uint64(fnv1a(n)) for n in ("href", "true", "tabpanel", "tex", "data-tex", "data-latex")
 )
-_ID = np.uint64(fnv1a("id"))
+_REGION = np.uint64(fnv1a("region"))
+_ID, _ARIA_EXPANDED = np.uint64(fnv1a("id")), np.uint64(fnv1a("aria-expanded"))
 _NAMING_NAMES = """
 class id role itemprop data-component data-testid
 """
@@ -61,7 +62,7 @@ navigation search dialog menu menubar toolbar alert banner contentinfo
 """
 _ASIDE_ROLES = np.array(sorted(fnv1a(n) for n in _ASIDE_NAMES.split()), np.uint64)
 
-HAS_HREF, IS_HIDDEN, HAS_NAME, IS_VERBATIM, HAS_NUMBER, HAS_MATH = 1, 2, 4, 8, 16, 32
+HAS_HREF, IS_HIDDEN, HAS_NAME, IS_VERBATIM, HAS_NUMBER, HAS_MATH, UNFOLDS = 1, 2, 4, 8, 16, 32, 64
 
 
 @kernel((BYTES, nb.int64, nb.int64))
@@ -115,6 +116,26 @@ def names_math(data, i, hi):  # type: ignore[no-untyped-def]
 
 
 @kernel((BYTES, nb.int64, nb.int64))
+def names_fold(data, i, hi):  # type: ignore[no-untyped-def]
+    """Whether the class in [i, hi) is of a section that readers fold (`accor`, `colla`, `faq`) and not of its icon."""
+    folds = False
+    while i + 3 <= hi:
+        c, d, e = data[i] | 32, data[i + 1] | 32, data[i + 2] | 32
+        if c == 105 and d == 99 and e == 111:  # ico
+            return False
+        if c == 102 and d == 97 and e == 113:
+            folds = True
+        if i + 5 <= hi:
+            f, g = data[i + 3] | 32, data[i + 4] | 32
+            if c == 97 and d == 99 and e == 99 and f == 111 and g == 114:
+                folds = True
+            if c == 99 and d == 111 and e == 108 and f == 108 and g == 97:
+                folds = True
+        i += 1
+    return folds
+
+
+@kernel((BYTES, nb.int64, nb.int64))
 def read_attribute(data, i, hi):  # type: ignore[no-untyped-def]
     """The attribute of which the first letter is at i: a hash of its name; where its value begins and ends, -1 and -1
     if it has none; the place after it."""
@@ -137,7 +158,8 @@ def read_attribute(data, i, hi):  # type: ignore[no-untyped-def]
 @kernel((BYTES, nb.int64, nb.int64))
 def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
     """Flags of the attributes in [i, hi): HAS_HREF, IS_HIDDEN, HAS_NAME (a class, id or the like), IS_VERBATIM,
-    HAS_NUMBER (a span of cells or the number of a list item), HAS_MATH (a class or attribute that formulas have)."""
+    HAS_NUMBER (a span of cells or the number of a list item), HAS_MATH (a class or attribute that formulas have),
+    UNFOLDS (what it controls is folded or unfolded by it)."""
     attribute_flags = 0
     is_panel = False
     while i < hi:
@@ -154,6 +176,7 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
                 attribute_flags |= IS_HIDDEN
         elif name == _CLASS:
             attribute_flags |= HAS_NAME
+            is_panel = is_panel or names_fold(data, lo, end)
             if names_math(data, lo, end):
                 attribute_flags |= HAS_MATH
             value = FNV_START
@@ -181,7 +204,8 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
                     attribute_flags |= IS_HIDDEN
             else:
                 attribute_flags |= HAS_NAME
-                is_panel = is_panel or value == _TABPANEL
+                is_panel |= value == _TABPANEL
+                is_panel |= value == _REGION
                 for k in range(len(_ASIDE_ROLES)):
                     if _ASIDE_ROLES[k] == value:
                         attribute_flags |= IS_HIDDEN
@@ -194,6 +218,8 @@ def parse_attributes(data, i, hi):  # type: ignore[no-untyped-def]
                     attribute_flags |= HAS_NUMBER
             if name == _DATA_TEX or name == _DATA_LATEX:  # noqa: SIM109
                 attribute_flags |= HAS_MATH
+            if name == _ARIA_EXPANDED:
+                attribute_flags |= UNFOLDS
     return attribute_flags & ~IS_HIDDEN if is_panel else attribute_flags
 
 
@@ -222,6 +248,19 @@ def write_names(data, i, hi, names, at):  # type: ignore[no-untyped-def]
             names[at] = data[k] | 32 if 65 <= data[k] <= 90 else data[k]
             at += 1
     return at
+
+
+@kernel((BYTES, nb.int64, nb.int64))
+def holds_heading(data, i, n):  # type: ignore[no-untyped-def]
+    """Whether a heading begins between i and the next closing tag of a button, which cannot hold another button."""
+    while i + 3 < n:
+        if data[i] == 60:
+            if data[i + 1] == 104 and 49 <= data[i + 2] <= 54 and (data[i + 3] == 62 or data[i + 3] == 32):
+                return True
+            if data[i + 1] == 47 and data[i + 2] == 98 and data[i + 3] == 117:  # </bu
+                return False
+        i += 1
+    return False
 
 
 @kernel((BYTES, nb.int64, nb.int64, nb.int64, nb.int64))

@@ -38,7 +38,9 @@ from curation.extract.html_tag_kernels import (
     PRE,
     RAW,
     SCRIPTED,
+    UNFOLDS,
     VOID,
+    holds_heading,
     names_math,
     parse_attributes,
     skip_raw_element,
@@ -281,14 +283,16 @@ def walk_html(data, n, known, kinds, most, out, names, nodes, blocks):  # type: 
         if attribute_flags & HAS_MATH:
             signs |= MATH
         dropped = not closing and (attribute_flags & IS_HIDDEN or kind & NEVER) and not kind & (VOID | BODY)
-        if kind & BUTTON and not attribute_flags & IS_HIDDEN:  # a heading that unfolds its section is a button
-            dropped = not closing and not (current >= 0 and kinds[nodes[current, 0]] & HEADING)
+        if kind & BUTTON and not closing and not attribute_flags & IS_HIDDEN:
+            # the title of a section that unfolds is a button, in a heading or around one
+            in_heading = current >= 0 and kinds[nodes[current, 0]] & HEADING
+            dropped = not (in_heading or attribute_flags & UNFOLDS or holds_heading(data, i, n))
         if dropped and (verbatim or kind & INLINE):
             skipped = 1
             continue
         if kind & INLINE:
             if kind & ANCHOR:
-                link = not closing and attribute_flags & HAS_HREF != 0
+                link = not closing and attribute_flags & (HAS_HREF | UNFOLDS) == HAS_HREF
             continue
         if kind & BR:
             newlines += 1

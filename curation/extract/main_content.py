@@ -15,15 +15,12 @@ languages and on news pages.
 
 from __future__ import annotations
 
-import functools
 import re
 
 from curation.extract.blocks import PageBlocks, heading_level, subtree_sums
+from curation.extract.boilerplate import boilerplate
+from curation.extract.tables import beside_main, data_tables, table_places
 
-_KEEP_MIN_SHARE = 0.5  # a container with this share of the prose is content whatever it is called
-_WEAK_MAX_PROSE = 30  # characters of prose, list items and cells that a box of an open name may hold and still go
-_KEEP_MIN_CHARS = 140  # ... and this many characters: on a page of two lines a copyright notice is most of the prose
-_MIN_PROSE_OUTSIDE_COMMENTS = 0.1  # share of prose; with less outside of them, comments are the page's content
 _DESCEND_MIN_SHARE = 0.8  # a child with this share of its parent's prose is entered
 _DESCEND_MIN_SHARE_NAMED = 0.5  # ... if it says that it is the content
 # Containers with more of their parent's prose that look like its largest child: all of them are sections of one text
@@ -37,47 +34,14 @@ _PART_TAGS = frozenset(
     ["h1", "h2", "h3", "h4", "h5", "h6", "thead", "tbody", "tfoot", "tr", "td", "th", "dt", "dd", "li"]
 )
 _MIN_PARAGRAPHS_BESIDE = 2  # with so many in its container, a list of links is part of the text
-LAYOUT_CELL_CHARS = 200  # a table with a longer block in a cell is there for the page's layout
 _MIN_SENTENCE_CHARS = 25  # shorter blocks are too short to judge
 
-# A class that names something else than content, as a whole, with words before it that say whose it is and words after
-# it that say its shape. `has-sidebar` and `content-sidebar` are layouts.
-_JUNK_CLASS = re.compile(
-    r"(?!(?:has|no|with|without|content|full|hide|left|right|non)[-_])(?:[a-z0-9]+[-_]+){0,3}?"
-    r"(?:shar(?:e|es|ing)|sharedaddy|addthis\w*|addtoany\w*|socials?|follow-?us|related|related-?(?:posts?|articles?|stories|"
-    r"links?|content)|recommended|recommendations|recirc\w*|sponsored|adverts?|advertis(?:ing|ements?)|ads?|dfp|breadcrumbs?|"
-    r"cookies?|consent|gdpr|newsletter|newsletter-?signup|subscribe|subscription|signup|sign-up|sidebar\d?|side-bar|footer|"
-    r"navigation|navbar|nav|submenu|popup|tagcloud|taglist|tag-list|byline|"
-    r"author-?(?:bio|info|box|card|meta)|(?:post|entry|article)-?meta|postmetadata|skip-?link|sr-only|visually-?hidden|"
-    r"screen-reader\w*|noprint|trending|most-?read|read-?(?:next|also)|outbrain\w*|taboola\w*|masthead|"
-    r"site-?header|topbar|login|register|registration|user-?menu|wp-caption-text|"
-    r"(?:image|photo|img|media)-?(?:captions?|credits?)|captions?|figcaption|signature|"
-    r"(?:user|poster|member)-?(?:info|profile|details)|userdetails|postprofile|cauthorpane|cauthorpane_\w+|"
-    r"ipscomment_author|editsection|catlinks|printfooter|jump-?to-nav|sphinxsidebar\w*)"
-    r"(?:[-_]+(?:links?|buttons?|btns?|bar|box|block|list|items?|container|wrapper|wrap|section|area|widget|icons?|inner|"
-    r"outer|module|region|tools?|group|panel|holder|menu|form|cta|top|bottom|desktop|mobile|\d+))*"
-)
-# A word of a class that leaves it open: the box goes only if it holds no code, table, list or prose
-_WEAK_NAME = re.compile(
-    r"(?:^|[\s_-])(?:shar(?:e|es|ing)|socials?|follow-?us|related\w*|recommend\w*|recirc\w*|promos?|promoted|sponsor\w*|"
-    r"adverts?|advertis\w*|ads?|banner|breadcrumbs?|cookies?|consent|newsletter\w*|subscri\w+|signup|sign-up|sidebar\w*|rail|"
-    r"footer|navigation|navbar|nav|menu|popup|modal|overlay|lightbox|toolbar|pagination|pager|paging|tags|taglist|byline|"
-    r"author-?(?:bio|info|box|card|meta)|bio|post-?meta|entry-?meta|article-?meta|dateline|timestamp|print-?only|"
-    r"copyright|disclaimer|trending|popular|more-?(?:stories|news|from|on)|read-?(?:more|next|also)|see-?also|you-?may|"
-    r"teasers?|utility|search\w*|login|jump-?(?:link|to-nav)|credits?|caption\w*|wp-caption-text|image-?meta|slideshow\w*|"
-    r"gallery|carousel|poll|rating\w*|feedback|correction|toc|table-of-contents|donat\w+)(?=$|[\s_-])"
-)
-_REVIEW_NAME = re.compile(r"(?:^|[\s_-])(?:customer-?)?(?:reviews?|ratings?)(?=$|[\s_-])")  # of a product
-_COMMENT_NAME = re.compile(r"(?:^|[\s_-])(?:comments?|commentlist|respond|replies|disqus\w*|livefyre)(?=$|[\s_-])")
 # Han, kana, Hangul: one such letter carries as much as two or three of an alphabet
 _WIDE_LETTERS = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
 _CONTENT_NAME = re.compile(
     r"articlebody|article-?(?:body|content|text|copy)|(?:post|entry|story|page|main|body)-?(?:content|body|text|copy)|"
     r"storytext|post__content|entry__content|blog-?post|(?:^|[\s#])(?:content|body|main|document|article|story|post|entry)(?:$|\s)"
 )
-_WEAK, _COMMENTS, _JUNK = 1, 2, 3  # what a name says; of several names the highest counts
-_JUNK_TAGS = frozenset(("footer", "figcaption", "optgroup", "form"))
-_WEAK_TAGS = frozenset(("figure", "aside", "fieldset", "menu", "address", "legend"))
 _CONTENT_TAGS = frozenset(("article", "main"))
 _STAYS_NAMES = frozenset(
     f"{sign}{name}" for sign in ("", "#") for name in ("articlebody", "question", "mainentity", "post-cell", "postcell")
@@ -92,7 +56,7 @@ def main_content_blocks(page: PageBlocks, kind: str = "article") -> list[int]:
         return []
     sizes = [len(t) for t in page.text]
     prose = [_prose_chars(page, i, sizes[i]) for i in range(len(sizes))]
-    dropped = _junk_containers(page, prose, kind)
+    dropped = boilerplate(page, prose, kind)
     for i, node in enumerate(page.container):
         if dropped[node]:
             prose[i] = sizes[i] = 0
@@ -104,7 +68,8 @@ def main_content_blocks(page: PageBlocks, kind: str = "article") -> list[int]:
     if kind == "listing":
         end = page.end[top]
         return [i for i, node in enumerate(page.container) if top <= node < end and not dropped[node]]
-    return _select_blocks(page, top, dropped, size_of, linked_of, prose_of)
+    beside = beside_main(page, top, dropped, size_of, linked_of, lists=kind == "product")
+    return _select_blocks(page, top, dropped, size_of, linked_of, prose_of, beside)
 
 
 def _prose_chars(page: PageBlocks, i: int, size: int) -> int:
@@ -122,80 +87,6 @@ def _prose_chars(page: PageBlocks, i: int, size: int) -> int:
     if page.tag[page.container[i]] == "p":
         return own if sentence else own // 2
     return own if sentence and size > 80 else own // 3
-
-
-def _junk_containers(page: PageBlocks, prose: list[int], kind: str = "article") -> list[bool]:
-    """For each container whether it is, or is inside, something that is not content by its name or tag.
-
-    Comments are not content, unless the page has hardly anything else: then they are.
-    """
-    prose_of = subtree_sums(page, prose)
-    layout = layout_table_rows(page)
-    solid = [
-        len(text) if page.verbatim[n] or (page.tag[n] in ("td", "th") and page.parent[n] not in layout) else 0
-        for n, text in zip(page.container, page.text, strict=True)
-    ]
-    solid_of = subtree_sums(page, solid)  # code and tables
-    held_of = subtree_sums(page, [_held_chars(page, i, p) for i, p in enumerate(prose)])
-    whole = max(1, prose_of[0])
-    out = [False] * len(page.tag)
-    verdicts: dict[tuple[str, str], int] = {}
-    comments: list[int] = []
-    gone = 0  # prose of what is dropped
-    node = 0
-    while node < len(out):
-        tag, names, end = page.tag[node], page.names[node], page.end[node]
-        if (junk := verdicts.get((tag, names), -1)) < 0:
-            junk = verdicts[tag, names] = _junk_kind(tag, names)
-        if kind == "product" and not junk and _REVIEW_NAME.search(names):
-            junk = _COMMENTS
-        if not junk or tag == "body" or (junk == _COMMENTS and kind == "forum"):  # a forum's comments are its content
-            node += 1
-            continue
-        kept = prose_of[node] >= max(_KEEP_MIN_SHARE * whole, _KEEP_MIN_CHARS)
-        held = held_of[node] if junk == _WEAK else 0
-        if tag == "figure" and held:  # its caption is no prose
-            held -= sum(held_of[n] for n in range(node, end) if page.tag[n] == "figcaption")
-        if kept or solid_of[node] > 0 or held > _WEAK_MAX_PROSE:
-            node += 1
-            continue
-        out[node:end] = [True] * (end - node)
-        gone += prose_of[node]
-        if junk == _COMMENTS:
-            comments.append(node)
-        node = end
-    said = sum(prose_of[node] for node in comments)
-    if said >= _KEEP_MIN_CHARS and prose_of[0] - gone < _MIN_PROSE_OUTSIDE_COMMENTS * (said + prose_of[0] - gone):
-        for node in comments:
-            out[node : page.end[node]] = [False] * (page.end[node] - node)
-    return out
-
-
-def _junk_kind(tag: str, names: str) -> int:
-    """What a container is by its tag and classes: `_JUNK`, `_COMMENTS`, `_WEAK` (junk if it holds no content), or 0.
-    The id counts only where it starts with such a word, and not in a section, whose id is its subject (`comments`)."""
-    if tag in _JUNK_TAGS:
-        return _JUNK
-    words = names.split()
-    if tag == "section" or ("sect" in names and any("sect" in word for word in words if word[0] != "#")):
-        words = [word for word in words if word[0] != "#"]
-    return max(map(_kind_of_name, words), default=0) or (_WEAK if tag in _WEAK_TAGS else 0)
-
-
-@functools.lru_cache(1 << 15)
-def _kind_of_name(name: str) -> int:
-    is_id = name[0] == "#"
-    if _JUNK_CLASS.fullmatch(name, is_id):
-        return _JUNK
-    found = (_COMMENT_NAME.match(name[1:]), _WEAK_NAME.match(name[1:])) if is_id else ()
-    comment, weak = found or (_COMMENT_NAME.search(name), _WEAK_NAME.search(name))
-    return _COMMENTS if comment else _WEAK if weak else 0
-
-
-def _held_chars(page: PageBlocks, i: int, prose: int) -> int:
-    """Characters of a block that are prose, or text of a list or a table without a link."""
-    tag = page.tag[page.container[i]]
-    return max(prose, len(page.text[i]) - page.link_chars[i] if tag in ("li", "td", "th", "dd") else 0)
 
 
 def _main_container(page: PageBlocks, prose_of: list[int]) -> int:
@@ -261,10 +152,14 @@ def _select_blocks(
     size_of: list[int],
     linked_of: list[int],
     prose_of: list[int],
+    beside: set[int],
 ) -> list[int]:
     """The blocks inside the main container that are not mostly links."""
-    layout = layout_table_rows(page)
+    _, layout = table_places(page)
+    data = data_tables(page)
     out = [False] * len(page.tag)
+    for node in beside:
+        out[node] = not dropped[node]
     node = top
     while node < page.end[top]:
         if dropped[node]:
@@ -272,6 +167,7 @@ def _select_blocks(
             continue
         dense = linked_of[node] > _MAX_LINK_SHARE * size_of[node] and prose_of[node] < 0.2 * size_of[node]
         dense = dense and (page.tag[node] not in _PART_TAGS or page.parent[node] in layout)
+        dense = dense and data[page.end[node]] == data[node]
         if dense and not _is_list_in_text(page, node, prose_of):
             node = page.end[node]
             continue
@@ -289,45 +185,17 @@ def _select_blocks(
 def _is_list_in_text(page: PageBlocks, node: int, prose_of: list[int]) -> bool:
     """Whether a list of links is part of a text: two paragraphs are beside it and text comes after it, or it is in an
     item of a list that is."""
-    if page.tag[node] not in ("ul", "ol"):
+    if page.tag[node] not in ("ul", "ol", "table"):
         return False
     up = page.parent[node]
     if page.tag[up] == "li":
         return True
-    if sum(1 for _ in page.children(node)) < 2:  # one link is a hint to read on
+    rows = page.tag[node] == "table" and page.tag[node : page.end[node]].count("tr")
+    if (rows or sum(1 for _ in page.children(node))) < 2:  # one link is a hint to read on
         return False
     beside = [n for n in page.children(up) if prose_of[n] > 0]
     paragraphs = sum(page.tag[n] == "p" for n in beside)
     return paragraphs >= _MIN_PARAGRAPHS_BESIDE and beside[-1] > node
-
-
-def layout_table_rows(page: PageBlocks) -> set[int]:
-    """Table rows used for page layout: with a long block, a heading or two paragraphs in a cell. Their cells are
-    separate texts, not cells of a table."""
-    if page.layout_rows is None:
-        page.layout_rows = _find_layout_rows(page)
-    return page.layout_rows
-
-
-def _find_layout_rows(page: PageBlocks) -> set[int]:
-    if "td" not in page.tag and "th" not in page.tag:
-        return set()
-    cell: list[int] = []  # the table cell that a container is or is in
-    paragraphs: dict[int, int] = {}
-    rows = set()
-    for node, tag in enumerate(page.tag):
-        up = page.parent[node]
-        cell.append(node if tag in ("td", "th") else cell[up] if up >= 0 and tag != "table" else -1)
-        inside = cell[node]
-        if inside >= 0 and inside != node:
-            if tag == "p":
-                paragraphs[inside] = paragraphs.get(inside, 0) + 1
-            if tag in ("h1", "h2", "h3") or paragraphs.get(inside, 0) > 1:
-                rows.add(page.parent[inside])
-    for node, text in zip(page.container, page.text, strict=True):
-        if len(text) > LAYOUT_CELL_CHARS and cell[node] >= 0 and page.tag[node] != "pre":
-            rows.add(page.parent[cell[node]])
-    return rows
 
 
 def _without_trailing_headings(page: PageBlocks, chosen: list[int]) -> list[int]:

@@ -11,7 +11,7 @@ import collections
 import re
 from collections.abc import Iterator
 
-from curation.extract.blocks import PageBlocks
+from curation.extract.blocks import PageBlocks, subtree_sums
 
 # What a type begins with, and the rest of it: finding the first takes a tenth of the time of a pattern for both
 _TYPES = (
@@ -32,10 +32,11 @@ _DOCUMENTATION = re.compile(
     r"sphinx|docusaurus|mkdocs|vitepress|docfx|mdbook|gitbook|javadoc|doxygen|hugo-book|asciidoc", re.I
 )
 # The class of a post, as a whole: a page of teasers has `post-title`, a page of questions and answers `faq_answer`
-_POST = re.compile(
+POST = re.compile(
     r"(?:^|\s)(?:(?:thread|forum|topic|uix|ips\w*)[_-]+)?(?:post|message|reply|comment|answer|postbody|postbit)(?=$|\s)"
 )
 _MIN_POSTS = 3
+_MIN_POSTED = 0.3  # share of a page's text in posts; with less it has an answer or a message, and is no forum
 _MAX_ARTICLES = 2  # a page with more of them lists articles
 _MAX_LINKED = 0.5  # share of a page's text in links; with more it is a listing
 
@@ -59,11 +60,26 @@ def page_kind(html: str, page: PageBlocks) -> tuple[str, bool]:
         return "article", 0 < articles <= _MAX_ARTICLES or (says_article and not listed)
     if listed:
         return "listing", True
-    repeated = [names for names, n in collections.Counter(page.names).items() if n >= _MIN_POSTS]
-    if any(map(_POST.search, repeated)):
-        return "forum", False
     chars = sum(map(len, page.text))
-    return "listing" if sum(page.link_chars) > _MAX_LINKED * chars else "article", False
+    repeated = {names for names, n in collections.Counter(page.names).items() if n >= _MIN_POSTS and POST.search(names)}
+    if repeated and _chars_in(page, repeated) >= _MIN_POSTED * chars:
+        return "forum", False
+    if sum(page.link_chars) > _MAX_LINKED * chars:
+        return "listing", False
+    return ("product", True) if 'content="product' in meta else ("article", False)  # shops say so of lists too
+
+
+def _chars_in(page: PageBlocks, names: set[str]) -> int:
+    """Characters of the blocks in containers that are called so."""
+    sizes = subtree_sums(page, [len(text) for text in page.text])
+    total = node = 0
+    while node < len(page.tag):
+        if page.names[node] in names:
+            total += sizes[node]
+            node = page.end[node]
+        else:
+            node += 1
+    return total
 
 
 def _find_all(text: str, start: str, pattern: re.Pattern[str]) -> Iterator[str]:

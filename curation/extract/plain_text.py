@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from curation.extract.blocks import PageBlocks
-from curation.extract.main_content import layout_table_rows
+from curation.extract.tables import table_places
 
 _MAX_SPAN = 100  # columns or rows that a cell covers at most: pages ask for thousands
 _CELLS = ("td", "th")
@@ -21,7 +21,7 @@ _LINE_CLASSES = frozenset(("line", "code-line", "token-line", "ace_line", "crayo
 def render(page: PageBlocks, chosen: list[int]) -> str:
     """The text of the chosen blocks (indices in page order)."""
     ancestors = _Ancestors(page)
-    layout = layout_table_rows(page)
+    _, layout = table_places(page)
     tables = _Tables(page, chosen, ancestors, layout)
     out: list[str] = []
     items: set[int] = set()

@@ -1,6 +1,6 @@
 """Builds Arrow batches from the records that readers produce: row type, record keys, dates, metadata.
 
-A batch ends after the requested number of rows or 16 MiB of text, whichever comes first; rows do not depend on it.
+A batch ends after the requested number of rows or 4 MiB of text, whichever comes first; rows do not depend on it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import xxhash
 
 from curation import document
 
-BATCH_BYTES = 1 << 24
+BATCH_BYTES = 1 << 22
 MAX_REASON_CHARS = 4096  # long: personal data in it is scrubbed later, and half a value would not be recognized
 MAX_DATE_CHARS = 64
 _DATE = re.compile(

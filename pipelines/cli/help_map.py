@@ -24,6 +24,7 @@ HELP_MAP: dict[str, dict[str, str]] = {
         "status": "state of a curation run",
         "watch": "follow a curation or training run live",
         "report": "HTML report of a run",
+        "profile": "where a run's CPU time went",
         "compare": "runs side by side",
         "card": "data card and Croissant metadata of a run",
         "explain": "what happened to a document, and why",
@@ -78,6 +79,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "status": ("status runs/web", "status runs/web --json"),
     "watch": ("watch runs/web", "watch runs/web/train/small --once"),
     "report": ("report runs/web", "report runs/web --out web.html --price 0.04"),
+    "profile": ("profile runs/web", "profile runs/web --json"),
     "compare": ("compare runs/web runs/de", "compare runs/web runs/de --out compare.html"),
     "card": ("card runs/web", "card pipelines/recipes/fineweb.yaml --out data_cards", "card lid.176"),
     "explain": (

@@ -44,6 +44,7 @@ def load_texts(store: Storage, run: Mapping[str, Any], samples: Sequence[Sample]
 
 
 def _load_from_cache(store: Storage, run: Mapping[str, Any], samples: Sequence[Sample], length: int) -> None:
+    from curation.engine.manifests import phase_records
     from curation.engine.tasks.task_documents import State, TaskDocuments
 
     wanted: dict[bytes, list[Sample]] = {}
@@ -51,12 +52,12 @@ def _load_from_cache(store: Storage, run: Mapping[str, Any], samples: Sequence[S
         wanted.setdefault(bytes.fromhex(sample.doc_id), []).append(sample)
     ids = pa.array(list(wanted), pa.binary(16))
     names = [p["phase"] for p in run.get("phases", [])]
-    for name in store.names("cache/phases"):
-        merged = store.read_json(f"cache/phases/{name}")
-        if not names or merged["name"] != names[-1]:
+    for path in phase_records.paths(store):
+        record = phase_records.read(store, path)
+        if not names or record.name != names[-1]:
             continue
-        for task in merged["tasks"].values():
-            documents = TaskDocuments(store, task["index"], State.of(task["state"]), {})
+        for number, task in enumerate(record.tasks.values()):
+            documents = TaskDocuments(store, number, State.of(task["state"]), {})
             for batch in documents.batches(["doc_id"], everything=True):
                 hits = np.flatnonzero(np.asarray(pc.is_in(batch.column("doc_id"), ids)))
                 if not len(hits):

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.checked_parquet import CheckedFile
+from curation.engine.manifests import phase_records
 from curation.engine.results.publish import RESULT, newest_tree
 from curation.storage import Storage
 
@@ -120,11 +121,11 @@ def _text_bytes(
     """(ids, bytes of text): from the cache, or from documents/ if the cache is gone."""
     last = [p["phase"] for p in run.get("phases", [])][-1:]
     found = False
-    for name in store.names("cache/phases"):
-        merged = store.read_json(f"cache/phases/{name}")
-        if [merged["name"]] != last:
+    for path in phase_records.paths(store):
+        record = phase_records.read(store, path)
+        if [record.name] != last:
             continue
-        for task in merged["tasks"].values():
+        for task in record.tasks.values():
             state = task["state"]
             base = _read(store, state["base"], ["row", "doc_id"])
             text = _read(store, state["text"], ["row", "bytes"])

@@ -16,6 +16,7 @@ SHARED = {
     *(
         "crawl",
         "crawl_texts",
+        "hostile_documents",
         "hostile_files",
         "hostile_shapes",
         "hostile_targets",

@@ -64,7 +64,7 @@ class Memory:
     weights: int
     gradients: int
     moments: int
-    casts: int  # copies of the weights in the compute type
+    casts: int  # copies of the weights to compute with: in the compute type, or gathered from the shards
     activations: int
     loss: int
     peak: int
@@ -86,9 +86,10 @@ def estimate_memory(
 
     Weights, gradients and moments are sharded over `shards` devices. They are in fp32, with two moments, and products
     are computed in `precision` under autocast: 16 bytes per parameter (12 for the blocks' matrices with Muon, which has
-    one moment). `checkpointing`: blocks keep only their input. `accumulate`: the gradients of earlier micro-batches
-    exist during forward. `device`: cpu or cuda (on a CPU torch keeps more for an RMSNorm, and the loss in 16 bits is
-    computed in column chunks).
+    one moment). Of shards, two blocks are gathered at a time, in `precision`, and embedding, last norm and head for the
+    whole pass, in fp32. `checkpointing`: blocks keep only their input. `accumulate`: the gradients of earlier
+    micro-batches exist during forward. `device`: cpu or cuda (on a CPU torch keeps more for an RMSNorm, and the loss in
+    16 bits is computed in column chunks).
     """
     parts = parameter_counts(config)
     count = sum(parts.values())
@@ -112,8 +113,9 @@ def estimate_memory(
         block * n if checkpointing else 0
     )
 
-    casts = 0 if precision == "fp32" or shards > 1 else c * inner
-    gathered = 2 * c * (count // config.num_layers) if shards > 1 else 0  # two blocks, gathered before they are used
+    whole = 4 * (count - inner) if shards > 1 else 0  # gathered for the whole pass
+    gathered = 2 * c * (inner // config.num_layers) if shards > 1 else 0  # two blocks
+    casts = whole + gathered + (0 if precision == "fp32" or shards > 1 else c * inner)
     in_place = device == "cpu" and precision == "fp32"
     if device == "cpu" and not in_place:
         loss = (4 + 2) * n * default_columns(n, config.vocab_size, d) + (4 + 2) * n * d
@@ -122,15 +124,19 @@ def estimate_memory(
         logits = copies * default_rows(n, config.vocab_size, d, in_place) * config.vocab_size
         loss = logits + 4 * n * d + (0 if precision == "fp32" else 2 * table)
     # The worst moment is one of four: the loss; the backward pass of the last block; that of the first block, when all
-    # blocks have gradients; the end, where a tied matrix has its gradient as the head, as the embedding, and their sum.
+    # blocks have gradients; the end, where a tied matrix has its gradient as the head, as the embedding, and their sum,
+    # and where of shards the gradients of embedding and head are still whole, as is the copy of them that is reduced.
     gradients = 4 * own
     resident = casts + (gradients if accumulate else 0) + 4 * table
-    forward = activations + resident + loss
+    forward = activations + resident - gathered + loss  # the blocks are freed by then
     backward = blocks + resident + workspace
-    freed = casts - casts // config.num_layers
+    freed = 0 if shards > 1 else casts - casts // config.num_layers
     first = kept + (0 if accumulate else 4 * inner // shards) + resident - freed + workspace
-    end = gradients + (8 * table if config.tie_embeddings else 0) + 4 * n * d
-    peak = 4 * own + moments + gathered + max(forward, backward, first, end)
+    at_end = 8 * table if config.tie_embeddings else 0
+    if shards > 1:
+        at_end = 12 * table if config.tie_embeddings else 16 * table
+    end = gradients + whole + at_end + 4 * n * d
+    peak = 4 * own + moments + max(forward, backward, first, end)
     return Memory(4 * own, gradients, moments, casts, activations, loss, peak)
 
 

@@ -4,6 +4,11 @@ The model is sharded with FSDP2 (`fully_shard`): every rank keeps a share of eac
 and gathers a block when it is needed. With `parallel.dp_shard` smaller than the number of ranks the mesh has two
 dimensions (HSDP): shards inside a group, replicas across groups. A single process needs and uses none of this.
 
+Types are the same on any number of ranks: autocast decides them, and FSDP gathers the blocks in the compute type that
+autocast would cast them to. Embedding, last norm and head are gathered in fp32, as one process has them: in 16 bits the
+gradients of a frequent token's rows would be summed in 16 bits. FSDP casts no inputs, or the rotation's tables and the
+residual stream would be in 16 bits. (docs/training.md has the table of types.)
+
 Gradients are *summed* over ranks, and the loss is divided by the targets of the whole batch, so that masked documents
 and uneven ranks get the right weight. torchrun and Ray set the environment that `init_ranks` reads.
 """
@@ -141,10 +146,12 @@ def build_model(model_config: ModelConfig, config: TrainConfig, ranks: Ranks) ->
     with torch.device("meta"):
         model = _prepare(Model(model_config), config)
     compute = None if config.precision == "fp32" else TYPES[config.precision]
-    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=TYPES[config.parallel.reduce_dtype])
+    reduce = TYPES[config.parallel.reduce_dtype]
+    in_block = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=reduce, cast_forward_inputs=False)
     for block in model.blocks:
-        fully_shard(block, mesh=ranks.mesh, mp_policy=policy)
-    fully_shard(model, mesh=ranks.mesh, mp_policy=policy)  # embedding, last norm and head: gathered for all of forward
+        fully_shard(block, mesh=ranks.mesh, mp_policy=in_block)
+    # embedding, last norm and head: gathered for all of forward
+    fully_shard(model, mesh=ranks.mesh, mp_policy=MixedPrecisionPolicy(reduce_dtype=reduce))
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
@@ -166,7 +173,10 @@ def _prepare(model: Model, config: TrainConfig) -> Model:
 
 
 def gather_weights(model: Model) -> None:
-    """Makes single layers of a sharded model usable: only a complete forward pass gathers embedding and head."""
+    """Makes single layers of a sharded model usable: only a complete forward pass gathers embedding and head.
+
+    Call it under `autocast`, like any forward pass of a sharded model.
+    """
     if isinstance(model, FSDPModule):
         one = torch.zeros(1, 1, dtype=torch.int64, device=model.norm.weight.device)
         with torch.no_grad():
@@ -180,8 +190,8 @@ def reshard_weights(model: Model) -> None:
 
 
 def autocast(config: TrainConfig, ranks: Ranks) -> AbstractContextManager[Any]:
-    """Mixed precision for one process; sharded, FSDP's policy casts weights as it gathers them."""
-    if config.precision == "fp32" or ranks.mesh is not None:
+    """The types of a forward pass, the same on any number of ranks: products in `precision`, the rest in fp32."""
+    if config.precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(ranks.device.type, TYPES[config.precision])
 

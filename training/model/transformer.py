@@ -46,7 +46,8 @@ class ModelConfig:
     qk_norm: bool = False  # RMSNorm of each head's queries and keys
 
 
-KVCache = list[tuple[Tensor, Tensor]]  # per layer: keys and values [batch, num_kv_heads, positions so far, head_dim]
+# Per layer: keys and values [batch, num_kv_heads, positions so far, head_dim]; an empty list before the first ones
+KVCache = list[list[Tensor]]
 
 
 def rope_angles(length: int, width: int, theta: float, start: int = 0, device: torch.device | None = None) -> Tensor:
@@ -75,6 +76,14 @@ def to_autocast_dtype(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
+class RMSNorm(nn.RMSNorm):
+    """RMSNorm in fp32 whose weight is rounded to the autocast type, as it is where FSDP has gathered it in that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        # in x's type, because the fused kernel needs one type for both
+        return F.rms_norm(x, self.normalized_shape, to_autocast_dtype(self.weight).to(x.dtype), self.eps)
+
+
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -83,19 +92,20 @@ class Attention(nn.Module):
         self.k = nn.Linear(config.hidden_size, config.num_kv_heads * self.head_dim, bias=False)
         self.v = nn.Linear(config.hidden_size, config.num_kv_heads * self.head_dim, bias=False)
         self.out = nn.Linear(config.num_heads * self.head_dim, config.hidden_size, bias=False)
-        self.q_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
+        self.q_norm = RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, past: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, cached: list[Tensor] | None) -> Tensor:
         b, n, _ = x.shape
         x = to_autocast_dtype(x)
         q, k, v = (layer(x).view(b, n, -1, self.head_dim).transpose(1, 2) for layer in (self.q, self.k, self.v))
         q, k = apply_rotary(self.q_norm(q), cos, sin), apply_rotary(self.k_norm(k), cos, sin)
-        if past is not None:
-            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        return self.out(attend(q, k, v, mask).transpose(1, 2).reshape(b, n, -1)), (k, v)
+        if cached is not None:
+            if cached:
+                k, v = torch.cat((cached[0], k), dim=2), torch.cat((cached[1], v), dim=2)
+            cached[:] = k, v
+        out: Tensor = self.out(attend(q, k, v, mask).transpose(1, 2).reshape(b, n, -1))
+        return out
 
 
 class FeedForward(nn.Module):
@@ -114,17 +124,17 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.attention_norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
         self.attention = Attention(config)
-        self.ffn_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.ffn_norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
         self.ffn = FeedForward(config)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, past: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        attended, present = self.attention(self.attention_norm(x), cos, sin, mask, past)
-        x = x + attended
-        return x + self.ffn(self.ffn_norm(x)), present
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, cached: list[Tensor] | None = None
+    ) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), cos, sin, mask, cached)
+        out: Tensor = x + self.ffn(self.ffn_norm(x))
+        return out
 
 
 class Model(nn.Module):
@@ -143,7 +153,7 @@ class Model(nn.Module):
         self.compile_loss = False
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
         self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
@@ -157,7 +167,9 @@ class Model(nn.Module):
     def hidden_states(self, tokens: Tensor, mask: AttentionMask, cache: KVCache | None = None) -> Tensor:
         """The normalised output of the last block, [batch, length, hidden_size]; `cache` grows by these positions."""
         x = self.embedding(tokens)
-        start = cache[0][0].shape[2] if cache else 0
+        if cache is not None and not cache:
+            cache += [[] for _ in self.blocks]
+        start = cache[0][0].shape[2] if cache and cache[0] else 0
         config = self.config
         cos, sin = rope_tables(
             rope_angles(
@@ -166,11 +178,9 @@ class Model(nn.Module):
         )
         for i, block in enumerate(self.blocks):
             if self.activation_checkpointing and cache is None and torch.is_grad_enabled():
-                x = checkpoint(_first, block, x, cos, sin, mask, use_reentrant=False)
-                continue
-            x, present = block(x, cos, sin, mask, cache[i] if cache and i < len(cache) else None)
-            if cache is not None:
-                cache[i : i + 1] = [present]
+                x = checkpoint(block, x, cos, sin, mask, use_reentrant=False)
+            else:
+                x = block(x, cos, sin, mask, cache[i] if cache is not None else None)
         normalised: Tensor = self.norm(x)
         return normalised
 
@@ -215,9 +225,3 @@ class Model(nn.Module):
     def num_parameters(self) -> int:
         """Parameters, a tied head counted once."""
         return sum(p.numel() for p in self.parameters())
-
-
-def _first(block: nn.Module, *args: Any) -> Tensor:
-    """A block's output without its keys and values."""
-    out: Tensor = block(*args)[0]
-    return out

@@ -22,7 +22,7 @@ from training.checkpoint.tensor_files import CheckpointError
 from training.config import TrainConfig
 from training.data.data_order import OrderLog
 from training.data.dataset import TokenDataset
-from training.distributed.parallel import Ranks, full_tensor
+from training.distributed.parallel import Ranks, autocast, full_tensor
 from training.metrics.log_format import METRICS
 from training.metrics.metrics_log import MetricsLog
 from training.model.transformer import Model
@@ -118,7 +118,7 @@ def find_cause(
     blamed, suspects, witnesses = find_spike_documents.find_documents(
         data, log, [log.step_range(i - 1) for i in flagged], [log.step_range(i) for i in near],
         [log.step_range(i) for i in far],
-        _score_function(model, ranks), config.guard.blame_z,
+        _score_function(model, config, ranks), config.guard.blame_z,
     )  # fmt: skip
     model.attention_backend = backend
     events = ranks.broadcast_from_rank0(lambda: _skip_events(run, flagged))
@@ -153,12 +153,13 @@ def _skip_events(run: Path, steps: list[int]) -> list[dict[str, Any]]:
     return [{k: e[k] for k in keys} for e in entries]
 
 
-def _score_function(model: Model, ranks: Ranks) -> ScoreDocument:
-    """Loss sum and gradient norm of one sequence; in the weights' own type, equal on every rank."""
+def _score_function(model: Model, config: TrainConfig, ranks: Ranks) -> ScoreDocument:
+    """Loss sum and gradient norm of one sequence; in the types of a training step, equal on every rank."""
 
     def score(tokens: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:
         tokens, targets = tokens.to(ranks.device), targets.to(ranks.device)
-        loss, _, nll = model(tokens, targets, torch.zeros_like(tokens))
+        with autocast(config, ranks):
+            loss, _, nll = model(tokens, targets, torch.zeros_like(tokens))
         (loss / ranks.world).backward()  # gradients are summed over ranks, which all do the same here
         norm = full_tensor(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
         model.zero_grad(set_to_none=True)

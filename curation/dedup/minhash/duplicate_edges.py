@@ -15,8 +15,8 @@ corpus, and it has an edge to each of the others, its copies (intersection = hig
 for it is decided for them; no other edge of the copies is stored.
 
 Reading edges. The stage `edges` of the step wrote them; run.json lists the stage's fingerprint and its number of
-partitions under `stages`, and cache/phases/<fingerprint>.json has the tasks' files. `partition_files.read(storage,
-files, [p])` gives all rows of partition p. The rows of a document are those of partition `owner_partition(ids,
+partitions under `stages`, and cache/phases/<fingerprint>.manifests has the tasks' files. `partition_files.read(
+storage, files, [p])` gives all rows of partition p. The rows of a document are those of partition `owner_partition(ids,
 partitions)` in which its doc_id is lower_id (kind AT_LOWER) or higher_id (kind AT_HIGHER); following the other ids from
 partition to partition walks its component. An edge may be stored several times (a pair found in parts of a very large
 bucket); `resolve` merges them.

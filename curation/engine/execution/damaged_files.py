@@ -16,6 +16,7 @@ from curation import storage as stores
 from curation.core.errors import DamagedFile
 from curation.engine.execution.driver import CacheDamaged, Driver
 from curation.engine.execution.executors import RunFailed
+from curation.engine.manifests import phase_records
 from curation.engine.tasks.check_files import CheckPhase, run_check
 from curation.storage import Storage
 
@@ -48,21 +49,25 @@ def start_over(driver: Driver, found: CacheDamaged, before: Counter[str]) -> Non
 
 def invalidate(storage: Storage, paths: Collection[str]) -> None:
     """Removes these files, and everything that says that they exist: manifests of tasks and records of stages."""
-    for folder in ("cache/phases", "cache/reuse", "cache/prior_run"):
+    for path in phase_records.paths(storage):
+        try:
+            record = phase_records.read(storage, path)
+        except DamagedFile:
+            storage.remove(path)
+            continue
+        left = [task for task, manifest in record.tasks.items() if not _mentions(manifest, paths)]
+        if len(left) < len(record.tasks):
+            found = dict.fromkeys(left, record.tasks)
+            phase_records.merge(storage, path, record.kind, record.name, left, found, None)
+    for folder in ("cache/reuse", "cache/prior_run"):
         for name in storage.names(folder):
             path = f"{folder}/{name}"
             try:
-                record = storage.read_json(path)
+                if not _mentions(storage.read_json(path), paths):
+                    continue
             except DamagedFile:
-                storage.remove(path)
-                continue
-            if not _mentions(record, paths):
-                continue
-            if folder == "cache/phases":
-                left = {i: m for i, m in record["tasks"].items() if not _mentions(m, paths)}
-                storage.write_json(path, record | {"tasks": left}, indent=None)
-            else:
-                storage.remove(path)
+                pass
+            storage.remove(path)
     for path in storage.walk("cache/tasks"):
         try:
             if not _mentions(storage.read_json(path), paths):
@@ -106,9 +111,8 @@ def check(driver: Driver, files: Sequence[Mapping[str, Any]]) -> None:
 def check_all(driver: Driver) -> None:
     """Checks every file that a manifest of the cache names. Raises CacheDamaged."""
     files: dict[str, Mapping[str, Any]] = {}
-    for folder in (f"cache/phases/{n}" for n in driver.storage.names("cache/phases")):
-        merged = driver.read_manifest(folder) or {"tasks": {}}
-        files |= {f["path"]: f for m in merged["tasks"].values() for f in m.get("files", ())}
+    for record in filter(None, map(driver.read_phase, phase_records.paths(driver.storage))):
+        files |= {f["path"]: f for m in record.tasks.values() for f in m.get("files", ())}
     for path in driver.storage.walk("cache/tasks"):
         files |= {f["path"]: f for f in (driver.read_manifest(path) or {}).get("files", ())}
     check(driver, [files[p] for p in sorted(files)])

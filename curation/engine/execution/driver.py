@@ -1,8 +1,8 @@
 """Runs the tasks of a phase: a bounded number in flight, each committed once, finished ones never run again.
 
-The driver holds one manifest a task and nothing a document. A task commits by writing its manifest; when all tasks
-of a phase have, their manifests are merged into one file, of very many tasks into a few, and the single ones go. So
-resuming reads little for a finished phase and one file a task of the phase that was open.
+The driver holds one compressed manifest a task (phase_records.py) and nothing a document. A task commits by writing its
+manifest; when all tasks of a phase have, their manifests are merged into one file, of very many tasks into a few, and
+the single ones go. So resuming reads little for a finished phase and one file a task of the phase that was open.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import heapq
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from curation.config.resources import ORDINARY, Resources
@@ -33,6 +34,8 @@ from curation.engine.execution.failure_limit import MAX_RECORDS, FailureLimit, b
 from curation.engine.execution.fatal_record import find_fatal_record
 from curation.engine.execution.progress import Progress, Silent
 from curation.engine.execution.ray_metrics import RayMetrics
+from curation.engine.manifests import phase_records
+from curation.engine.manifests.phase_records import InOrder, Manifests, PhaseRecord, Recent
 from curation.engine.planning.map_spec import FailedRecord, MapSpec, Poisoned
 from curation.engine.tasks.source_changes import SourceChanged
 from curation.storage import Storage, failpoint, may_pass
@@ -41,7 +44,8 @@ MAX_DEATHS = 3  # of the worker under one task before its records are searched f
 MAX_NODE_DEATHS = 20  # machines under one task: spot nodes go in waves
 MAX_ERRORS = 3  # transient errors (network, object store) of one task
 MEMORY_GROWTH = 4
-MERGED_TASKS = 4096  # manifests in one file, about 5 MB: what is encoded at a time
+MERGED_TASKS = 4096  # manifests in one file, some MB: what is encoded at a time
+MAP = "run_map"  # the function of map tasks
 MAX_LOGGED_SIZES = 1000  # tasks of a phase whose sizes are logged one by one
 
 
@@ -61,7 +65,7 @@ class Phase:
     fingerprint: str
     function: Function
     shared: Any
-    specs: list[Any]
+    specs: MutableSequence[Any]
     ids: list[str]
     sizes: list[int] = field(default_factory=list)  # bytes of each task, for progress
     # failed records by task -> specification and id of these tasks without them
@@ -89,8 +93,9 @@ class Driver:
         self.used: set[str] = set()  # manifests of phases, and records, that the run has come to
         self.executed = 0  # tasks run by this driver
         self.computed: Counter[str] = Counter()  # rows whose signals they computed, by step
-        self.finished: dict[str, dict[str, Any]] = {}  # finished map tasks of any plan, by id
-        self.reused: list[dict[str, Any]] = []  # manifests of the latest phase that were there before it was run
+        self.finished: dict[str, Manifests] = {}  # finished map tasks of any plan, by id
+        self.reused: list[str] = []  # tasks of the latest phase that were finished before it was run
+        self._recent = Recent()
 
     @property
     def executor(self) -> Executor:
@@ -109,27 +114,39 @@ class Driver:
     def load_finished_tasks(self) -> None:
         """Reads the manifests of all finished map tasks, so that a changed plan can use their files."""
         self.finished = {}
-        for name in self.storage.names("cache/phases"):
-            # sorted keys: the kind stands at the beginning, and most files are of stages, whose manifests `run` reads
-            if b'"kind": "run_map"' not in self.storage.read_bytes(f"cache/phases/{name}")[:256]:
-                continue
-            merged = self.read_manifest(f"cache/phases/{name}")
-            if merged is not None:
-                self.finished.update(merged["tasks"])
-        for directory in self._open_phases():
-            for name in self.storage.names(directory):
-                manifest = self.read_manifest(f"{directory}/{name}")
-                if manifest is not None and "state" in manifest:
-                    self.finished[name.removesuffix(".json")] = manifest
+        for path in phase_records.paths(self.storage):
+            record = self.read_phase(path)
+            if record is not None and record.kind == MAP:
+                self.finished.update(dict.fromkeys(record.tasks, record.tasks))
+        single = Manifests()
+        for directory in sorted({p.rpartition("/")[0] for p in self.storage.walk("cache/tasks")}):
+            for task, manifest in self._single(directory):
+                if "state" in manifest:
+                    single.add(task, manifest)
+        self.finished.update(dict.fromkeys(single, single))
 
-    def _open_phases(self) -> list[str]:
-        names = {p.rsplit("/", 1)[0] for p in self.storage.walk("cache/tasks")}
-        return sorted(names)
+    def _single(self, directory: str) -> Iterable[tuple[str, dict[str, Any]]]:
+        """The tasks of an open phase that are committed, with their manifests."""
+        for name in self.storage.names(directory):
+            manifest = self.read_manifest(f"{directory}/{name}")
+            if manifest is not None:
+                yield name.removesuffix(".json"), manifest
 
     def read_manifest(self, path: str) -> dict[str, Any] | None:
-        """A manifest of a task or a phase; None for a damaged one, which is removed: what it named runs again."""
+        """A task's manifest; None for a damaged one, which is removed: the task runs again."""
+        manifest: dict[str, Any] | None = self._read(path, self.storage.read_json)
+        return manifest
+
+    def read_phase(self, path: str) -> PhaseRecord | None:
+        """A finished phase, or a part of one; None for a damaged one, which is removed: its tasks run again."""
+        record: PhaseRecord | None = self._read(path, partial(phase_records.read, self.storage))
+        if record is not None:
+            record.tasks.stored(self.storage, path, self._recent)
+        return record
+
+    def _read(self, path: str, read: Callable[[str], Any]) -> Any:
         try:
-            return self.storage.read_json(path)
+            return read(path)
         except DamagedFile as error:
             self.progress.note(f"the manifest {path} is damaged ({error.reason}): its tasks run again")
             self.storage.remove(path)
@@ -137,53 +154,51 @@ class Driver:
 
     # -- a phase ----------------------------------------------------------------------------------------------------
 
-    def run(self, phase: Phase) -> list[dict[str, Any]]:
+    def run(self, phase: Phase) -> Sequence[dict[str, Any]]:
         """Runs the tasks of the phase that are not committed yet; returns the manifests of all, in order."""
-        directory, paths = f"cache/tasks/{phase.fingerprint}", _merged_paths(phase)
+        directory, kind = f"cache/tasks/{phase.fingerprint}", phase.function.__name__
+        paths = [phase_records.path(phase.fingerprint, i) for i in range(max(1, -(-len(phase.ids) // MERGED_TASKS)))]
         self.used.update(paths)
-        done: dict[str, dict[str, Any]] = {}
-        merged: dict[str, Set[str]] = {}  # the tasks in each file
+        done: dict[str, Manifests] = {}
+        merged: dict[str, Manifests] = {}  # the tasks in each file
         for path in paths:
-            found = self.read_manifest(path) if self.storage.exists(path) else None
+            found = self.read_phase(path) if self.storage.exists(path) else None
             if found is not None:
-                merged[path] = found["tasks"].keys()
-                done.update(found["tasks"])
+                merged[path] = found.tasks
+                done.update(dict.fromkeys(found.tasks, found.tasks))
+        new = Manifests()
         if any(i not in done for i in phase.ids):
             done.update({i: self.finished[i] for i in phase.ids if i in self.finished})
-            for name in self.storage.names(directory):
-                manifest = self.read_manifest(f"{directory}/{name}")
-                if manifest is not None:
-                    done[name.removesuffix(".json")] = manifest
+            for task, manifest in self._single(directory):
+                new.add(task, manifest)
+                done[task] = new
         if phase.same_files is not None:
-            specs = dict(zip(phase.ids, phase.specs, strict=True))
-            done = {i: m for i, m in done.items() if i not in specs or phase.same_files(specs[i], m)}
+            for i, name in enumerate(phase.ids):
+                if name in done and not phase.same_files(phase.specs[i], done[name][name]):
+                    del done[name]
         todo = [i for i, name in enumerate(phase.ids) if name not in done]
-        self.reused = [done[i] for i in phase.ids if i in done]
-        sizes = phase.sizes or [1] * len(phase.specs)
-        left = [sizes[i] for i in todo]
+        self.reused = [i for i in phase.ids if i in done]
+        phase.sizes = phase.sizes or [1] * len(phase.specs)
+        left = [phase.sizes[i] for i in todo]
         self.progress.phase(phase.name, len(phase.specs), len(phase.specs) - len(todo), left)
         if todo:
             shown = left if len(left) <= MAX_LOGGED_SIZES else [max(left)]  # with their sum: enough for an estimate
             self._log("phase", phase, tasks=len(phase.specs), left=len(left), bytes=sum(left), sizes=shown)
-            self._run_tasks(phase, todo, done, directory, sizes)
+            self._run_tasks(phase, todo, done, new)
         if phase.limit is not None:
             _end_if(phase.limit.all_tried(phase.listed()))
-        tasks: dict[str, dict[str, Any]] = {}
-        for i, name in enumerate(phase.ids):  # one that another plan numbered otherwise is copied
-            tasks[name] = done[name] if done[name].get("index") == i else done[name] | {"index": i}
+        parts: list[Manifests] = []
         for path, at in zip(paths, range(0, len(paths) * MERGED_TASKS, MERGED_TASKS), strict=True):
-            mine = {name: tasks[name] for name in phase.ids[at : at + MERGED_TASKS]}
-            if merged.get(path) != mine.keys():
-                record = {"kind": phase.function.__name__, "name": phase.name, "tasks": mine}
-                self.storage.write_json(path, record, indent=None)
+            mine = phase.ids[at : at + MERGED_TASKS]
+            part = phase_records.merge(self.storage, path, kind, phase.name, mine, done, merged.get(path))
+            part.stored(self.storage, path, self._recent)
+            parts.append(part)
         failpoint(f"phase {phase.name} merged")
         if self.storage.names(directory):
             self.storage.remove(directory)
-        return [tasks[name] for name in phase.ids]
+        return InOrder(list(phase.ids), parts, MERGED_TASKS)
 
-    def _run_tasks(
-        self, phase: Phase, todo: list[int], done: dict[str, dict[str, Any]], directory: str, sizes: Sequence[int]
-    ) -> None:
+    def _run_tasks(self, phase: Phase, todo: list[int], done: dict[str, Manifests], new: Manifests) -> None:
         executor = self.executor
         waiting = executor.require(phase.resources)
         if waiting is not None:
@@ -198,7 +213,7 @@ class Driver:
         if phase.limit is not None:
             for i, name in enumerate(phase.ids):
                 if name in done:
-                    phase.limit.tried(i, done[name]["in"])
+                    phase.limit.tried(i, done[name][name]["in"])
         while queued or in_flight or later or poisoned:
             while later and later[0][0] <= time.monotonic():
                 queued.append(heapq.heappop(later)[1])
@@ -211,13 +226,17 @@ class Driver:
             # twice the slots: a worker that ends finds its next task waiting, and an autoscaler sees demand
             while queued and len(in_flight) < 2 * executor.slots():
                 i = queued.pop()
-                commit = f"{directory}/{phase.ids[i]}.json"
+                commit = f"cache/tasks/{phase.fingerprint}/{phase.ids[i]}.json"
                 attempts[i].starts += 1
                 slots = executor.slots()
-                self._log("start", phase, i, attempt=attempts[i].starts, bytes=sizes[i], slots=slots)
-                self.progress.start(i, sizes[i], slots)
+                self._log("start", phase, i, attempt=attempts[i].starts, bytes=phase.sizes[i], slots=slots)
+                self.progress.start(i, phase.sizes[i], slots)
                 memory = (phase.resources.memory_bytes or TASK_MEMORY) * MEMORY_GROWTH ** attempts[i].out_of_memory
-                in_flight[executor.submit(self._checked(phase.function), shared, phase.specs[i], commit, memory)] = i
+                in_flight[
+                    executor.submit(
+                        InEnvironment(phase.function, self.environment), shared, phase.specs[i], commit, memory
+                    )
+                ] = i
                 if slots == 1:
                     break
             wait = min([1.0, *(max(0.0, when - time.monotonic()) for when, _ in later[:1])])
@@ -226,13 +245,14 @@ class Driver:
             for handle, outcome in executor.wait(list(in_flight), wait):
                 i = in_flight.pop(handle)
                 if outcome.value is not None:
-                    done[phase.ids[i]] = outcome.value
+                    new.add(phase.ids[i], outcome.value)
+                    done[phase.ids[i]] = new
                     self.executed += 1
                     self.computed.update(outcome.value.get("computed", {}))
                     rows = {k: outcome.value[k] for k in ("in", "out") if k in outcome.value}
                     self._log("done", phase, i, **rows, **outcome.value.get("cost", {}))
-                    self._metrics.task(phase.name, outcome.value, sizes[i])
-                    self.progress.task(outcome.value | {"index": i}, sizes[i])
+                    self._metrics.task(phase.name, outcome.value, phase.sizes[i])
+                    self.progress.task(outcome.value | {"index": i}, phase.sizes[i])
                     if phase.limit is not None:
                         _end_if(phase.limit.tried(i, outcome.value["in"]))
                     continue
@@ -329,7 +349,7 @@ class Driver:
         """Runs a call that commits nothing and is no task of the run."""
         memory = max(resources.memory_bytes or 0, TASK_MEMORY * MEMORY_GROWTH)
         while True:
-            handle = self.executor.submit(self._checked(function), shared, spec, None, memory)
+            handle = self.executor.submit(InEnvironment(function, self.environment), shared, spec, None, memory)
             while not (ended := self.executor.wait([handle], 10.0)):
                 pass
             outcome = ended[0][1]
@@ -346,20 +366,11 @@ class Driver:
             raise RunFailed(f"{error} Give all nodes one environment.") from error
         self.progress.note(f"{error} It is left out; the run continues without it.")
 
-    def _checked(self, function: Function) -> Function:
-        return InEnvironment(function, self.environment)
-
     def _log(self, event: str, phase: Phase, i: int | None = None, **more: Any) -> None:
         if self._events is None:
             self._events = EventLog(self.storage)
         task = {} if i is None else {"task": phase.ids[i]}
         self._events.add(event, phase=phase.name, **task, **more)
-
-
-def _merged_paths(phase: Phase) -> list[str]:
-    """The files that the manifests of a phase are merged into."""
-    more = range(1, -(-len(phase.ids) // MERGED_TASKS))
-    return [f"cache/phases/{phase.fingerprint}{number}.json" for number in ("", *(f".{n:04d}" for n in more))]
 
 
 @dataclass

@@ -1,8 +1,9 @@
 """Writes and reads the log of a run's driver: phases that begin, tasks that start, are done or fail.
 
 On a disk it is one file, `log/events.jsonl`. An object store has no appending: there the log is a number of objects,
-`log/events-000000.jsonl` and so on, each with the events of some seconds. An object is never written again, so a reader
-sees whole lines only, and a second session goes on with the next number.
+`log/events-000000-<session>.jsonl` and so on, each with the events of some seconds. An object is never written again,
+so a reader sees whole lines only, and a second session goes on with the next number. Two drivers whose sessions overlap
+(one was believed dead) may take the same number; they are told apart by the session, a random number.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,7 +19,7 @@ from curation.core import jsonl_log
 from curation.storage import Storage, may_pass
 
 FILE = "log/events.jsonl"
-_OBJECT = re.compile(r"events-(\d{6,})\.jsonl")
+_OBJECT = re.compile(r"events-(\d{6,})-[0-9a-f]{8}\.jsonl")
 
 # Seconds of events in one object. A hundredth of the session's time, so that a day is 1,000 objects and not 9,000.
 MIN_SECONDS, MAX_SECONDS, SHARE = 10.0, 120.0, 0.01
@@ -29,6 +31,7 @@ class EventLog:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._file = jsonl_log.Appender(storage.full(FILE)) if storage.local else None
+        self._session = uuid.uuid4().hex[:8]
         self._lines: list[bytes] = []  # that no object has yet
         self._number: int | None = None  # of the next object, once the store has said which there are
         self._began, self._written = time.monotonic(), -MAX_SECONDS
@@ -53,7 +56,7 @@ class EventLog:
         try:
             if self._number is None:
                 self._number = 1 + max((n for n, _ in _objects(self._storage)), default=-1)
-            self._storage.write_bytes(f"log/events-{self._number:06d}.jsonl", b"".join(self._lines))
+            self._storage.write_bytes(f"log/events-{self._number:06d}-{self._session}.jsonl", b"".join(self._lines))
         except Exception as error:
             if not may_pass(error):
                 raise

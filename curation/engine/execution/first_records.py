@@ -19,6 +19,7 @@ from curation import storage
 from curation.checked_parquet import CheckedFile
 from curation.core.errors import UserError
 from curation.engine.execution.driver import Driver, Phase
+from curation.engine.execution.phases import Phases
 from curation.engine.planning import fingerprints
 from curation.engine.planning.map_spec import MapSpec, Source
 from curation.engine.planning.plan import Plan
@@ -138,20 +139,17 @@ def _said(reasons: Sequence[Sequence[Any]]) -> str:
 # -- when all records are read ----------------------------------------------------------------------------------------
 
 
-def unreadable_source(
-    store: Storage, plan: Plan, specs: Sequence[MapSpec], manifests: Sequence[Mapping[str, Any]]
-) -> str | None:
-    """What is wrong with the first source that is mostly unreadable, by the manifests of the phase that reads."""
-    records, unreadable = Counter[int](), Counter[int]()
-    for spec, manifest in zip(specs, manifests, strict=True):
-        records[spec.source] += manifest["in"]
-        unreadable[spec.source] += sum(n for _, rule, n in manifest["drops"] if rule == "unreadable")
-    for number, source in enumerate(plan.pipeline.sources):
-        if unreadable[number] > MAX_SHARE * records[number]:
-            mine = [m for s, m in zip(specs, manifests, strict=True) if s.source == number]
-            reasons = Counter(_reasons(store, mine[:FILES])).most_common(SHOWN)
+def unreadable_source(phases: Phases) -> str | None:
+    """What is wrong with the first source that is mostly unreadable, after the phase that reads."""
+    totals = phases.history[0][1]
+    for number, source in enumerate(phases.plan.pipeline.sources):
+        records, unreadable = totals.records[number], totals.unreadable[number]
+        if unreadable > MAX_SHARE * records:
+            mine = [i for i, s in enumerate(phases.specs) if s.source == number][:FILES]
+            found = _reasons(phases.storage, [phases.manifests[i] for i in mine])
+            reasons = Counter(found).most_common(SHOWN)
             return (
-                f"source {source.name!r}: {unreadable[number]:,} of {records[number]:,} records cannot be read, "
+                f"source {source.name!r}: {unreadable:,} of {records:,} records cannot be read, "
                 f"such as: {'; '.join(why for why, _ in reasons)}"
             )
     return None

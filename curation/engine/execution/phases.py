@@ -1,14 +1,14 @@
 """Runs the phases of a plan in order: map phases, stages of global steps, rounds of quantiles.
 
-Holds what the next phase needs of the ones before: the manifests of the latest map phase, the results of global steps
-and the quantiles found so far.
+Holds what the next phase needs of the ones before: the manifests of the latest map phase, the totals of all of them,
+the results of global steps and the quantiles found so far. A task is specified when it is submitted.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,10 +20,12 @@ from curation.engine.execution.failure_limit import FailureLimit
 from curation.engine.execution.poison_list import PoisonList
 from curation.engine.execution.quantile_rounds import compute_quantiles
 from curation.engine.execution.run_stages import FinishedStages, run_stages
+from curation.engine.manifests.lazy_sequence import LazySequence
+from curation.engine.manifests.phase_totals import PhaseTotals
 from curation.engine.planning import fingerprints
 from curation.engine.planning.map_spec import FailedRecord, MapPhase, MapSpec, Op
 from curation.engine.planning.plan import Plan, Segment, resolve_ops, store_suffix
-from curation.engine.planning.prior_run import PriorRunRecord, Task, find_reusable
+from curation.engine.planning.prior_run import PriorRunRecord, Reusable, Task, find_reusable
 from curation.engine.tasks import map_task, stage_task
 from curation.engine.tasks.task_documents import State
 from curation.step import GlobalStep, InputSplit, Stage, StagePlan
@@ -50,19 +52,25 @@ class Phases:
         }
         by_step = {s: [f for step, f in counts if step == s] for s, _ in counts}
         self.poison = PoisonList(self.storage, by_step, versions)
-        self.manifests: list[dict[str, Any]] = []  # of the latest map phase
+        self.manifests: Sequence[dict[str, Any]] = []  # of the latest map phase
+        # Of the latest map phase, by task: what later phases depend on, how many documents are left, and a checksum of
+        # their ids
+        self._contents: list[str] = []
+        self._left, self._sums = array("q"), array("Q")
         self._columns = ""  # fingerprint of what all phases so far computed
-        self._running: list[MapSpec] = []  # tasks of the map phase that runs
-        self.history: list[tuple[Segment, list[dict[str, Any]]]] = []
+        self.history: list[tuple[Segment, PhaseTotals]] = []
         self.values: dict[Quantile, Any] = {}
         self.joins: dict[str, FinishedStages] = {}  # by global step
-        # of the finished map tasks, by key: the files in each store, and what could not be read
-        self._by_key: dict[str, dict[str, list[str]]] | None = None
-        self._unread: dict[str, list[dict[str, Any]]] = {}
+        self._by_key: dict[str, list[str]] | None = None  # ids of the map tasks finished before this run, by their keys
 
     # -- map phases -------------------------------------------------------------------------------------------------
 
-    def map(self, segment: Segment) -> list[dict[str, Any]]:
+    @property
+    def latest(self) -> PhaseTotals:
+        """The totals of the latest map phase."""
+        return self.history[-1][1]
+
+    def map(self, segment: Segment) -> PhaseTotals:
         """Runs a map phase over all tasks; checks that no document was lost between it and the phase before."""
         plan, first = self.plan, segment.index == 0
         joined = {name: self._join_store(name) for name in self.joins}
@@ -88,47 +96,62 @@ class Phases:
         self._columns = storage.fingerprint(
             [self._columns, self._decision(segment, without_rules, text_store, base_store)]
         )
+        before, contents = self.manifests, self._contents
+        poison: dict[int, Sequence[tuple[str, str]]] = {}  # of the tasks that have some
         if first:
-            specs = [self._with_poison(s, common) for s in self.specs]
+            poison = {i: found for i, s in enumerate(self.specs) if (found := self._poison_of(s))}
+
+        def spec(i: int) -> MapSpec:
+            """A task; made anew each time, since a million of them would take gigabytes."""
+            if first:
+                mine = poison.get(i, ())
+                made = dataclasses.replace(self.specs[i], poison=mine, decision=storage.fingerprint([common, mine]))
+                return self._with_known(made, stores, base_store)
+            made = MapSpec(
+                i, self.specs[i].key, storage.fingerprint([common, contents[i]]), state=before[i]["state"],
+                joins={op.step.name: self._join_files(op, i) for op in ops if op.kind == "join"},
+                numbers={n: i + joined.first_task for n, joined in self.joins.items()},
+            )  # fmt: skip
+            return self._with_known(made, stores, base_store)
+
+        keys = [s.key for s in self.specs]
+        if first:
+            ids = [_id(k, storage.fingerprint([common, poison.get(i, ())])) for i, k in enumerate(keys)]
         else:
-            specs = [
-                MapSpec(
-                    m["index"], m["key"], storage.fingerprint([common, m["content"]]), state=m["state"],
-                    joins={op.step.name: self._join_files(op, m["index"]) for op in ops if op.kind == "join"},
-                    numbers={n: m["index"] + joined.first_task for n, joined in self.joins.items()},
-                )
-                for m in self.manifests
-            ]  # fmt: skip
-        known = [self._known(s.key, stores) for s in specs]
-        specs = self._running = [
-            dataclasses.replace(s, known=k, unread=self._unread.get(s.key, ()) if base_store in k else ())
-            for s, k in zip(specs, known, strict=True)
-        ]
-        ids = [_task_id(s) for s in specs]
+            ids = [_id(k, storage.fingerprint([common, c])) for k, c in zip(keys, contents, strict=True)]
+        if self._by_key is None:
+            self._by_key = {}
+            for task in self.driver.finished:
+                self._by_key.setdefault(task.partition(".")[0], []).append(task)
         phase = Phase(
             f"{segment.index}: {segment.name}",
-            storage.fingerprint([common, [s.key for s in specs]]),
+            storage.fingerprint([common, keys]),
             map_task.run_map,
             shared,
-            specs,
+            LazySequence(len(keys), spec),
             ids,
             self.sizes,
-            lambda failed: self._without(segment, failed, common),
+            lambda failed: self._without(segment, failed, poison, spec),
             self._limit(first),
             lambda: self.poison.entries,
             None if first else partial(_same_files, text_store is not None),
             segment.resources,
         )
         manifests = self.driver.run(phase)
-        for spec, manifest in zip(phase.specs, manifests, strict=True):
+        totals = PhaseTotals()
+        left, sums = self._left, self._sums
+        self._contents, self._left, self._sums = [], array("q"), array("Q")
+        for i, manifest in enumerate(manifests):
+            self._check_conserved(segment, manifest, None if first else (left[i], sums[i]))
+            totals.add(manifest, self.specs[i].source)
             # What later phases depend on: which columns there are, and which documents rules dropped. Not the rules
             # themselves, so a change of one that drops the same documents ends here.
-            manifest["content"] = storage.fingerprint([self._columns, manifest["state"]["decisions"]])
-            self.driver.finished[_task_id(spec)] = manifest
-        self._check_conserved(segment, manifests)
+            self._contents.append(storage.fingerprint([self._columns, manifest["state"]["decisions"]]))
+            self._left.append(manifest["out"])
+            self._sums.append(int(manifest["sum_out"], 16))
         self.manifests = manifests
-        self.history.append((segment, manifests))
-        return manifests
+        self.history.append((segment, totals))
+        return totals
 
     def _last_stages(self, ops: Sequence[Op]) -> dict[str, tuple[Stage, Mapping[str, str]]]:
         """The last stages of global steps that the tasks of a phase run themselves."""
@@ -151,61 +174,53 @@ class Phases:
             }
         )
 
-    def _known(self, key: str, stores: Sequence[str]) -> dict[str, list[str]]:
-        """The committed files of this task in these stores, whichever plan wrote them."""
-        if self._by_key is None:
-            self._by_key = {}
-            for manifest in self.driver.finished.values():
-                mine = self._by_key.setdefault(manifest["key"], {})
-                for file in State.of(manifest["state"]).columns():
-                    into = mine.setdefault(file.rpartition("/")[0], [])
-                    if file not in into:
-                        into.append(file)
-                if manifest["unread"]:  # depends on the input alone, which the key names
-                    self._unread[manifest["key"]] = manifest["unread"]
-        mine = self._by_key.get(key, {})
-        return {d: sorted(mine[d]) for d in stores if d in mine}
+    def _with_known(self, spec: MapSpec, stores: Sequence[str], base_store: str) -> MapSpec:
+        """The task with the committed files of its own in these stores, whichever plan wrote them, and with what the
+        plan that wrote the base store could not read."""
+        files: dict[str, set[str]] = {}
+        unread: Sequence[Mapping[str, Any]] = ()
+        for task in (self._by_key or {}).get(spec.key, ()):
+            manifest = self.driver.finished[task][task]
+            for file in State.of(manifest["state"]).columns():
+                files.setdefault(file.rpartition("/")[0], set()).add(file)
+            unread = manifest["unread"] or unread  # depends on the input alone, which the key names
+        known = {d: sorted(files[d]) for d in stores if d in files}
+        return dataclasses.replace(spec, known=known, unread=unread if base_store in known else ())
 
-    def _with_poison(self, spec: MapSpec, common: str) -> MapSpec:
-        mine = self.poison.of_task(self._source(spec), {p.path for p in spec.splits})
-        return dataclasses.replace(spec, poison=mine, decision=storage.fingerprint([common, mine]))
+    def _poison_of(self, spec: MapSpec) -> Sequence[tuple[str, str]]:
+        return self.poison.of_task(self._source(spec), {p.path for p in spec.splits})
 
     def _source(self, spec: MapSpec) -> str:
         return self.plan.pipeline.sources[self.specs[spec.index].source].name
 
     def _limit(self, first: bool) -> FailureLimit:
-        records: Counter[str] = Counter()
-        if not first:
-            for spec, manifest in zip(self.specs, self.history[0][1], strict=True):
-                records[self._source(spec)] += manifest["in"]
         names = [s.name for s in self.plan.pipeline.sources]
+        records = {} if first else {names[i]: n for i, n in self.history[0][1].records.items()}
         return FailureLimit(names, [s.source for s in self.specs], self.sizes, records)
 
     def _without(
-        self, segment: Segment, failed: Mapping[int, Sequence[FailedRecord]], common: str
-    ) -> Mapping[int, tuple[MapSpec, str]]:
+        self, segment: Segment, failed: Mapping[int, Sequence[FailedRecord]],
+        poison: MutableMapping[int, Sequence[tuple[str, str]]], spec: Callable[[int], MapSpec],
+    ) -> Mapping[int, tuple[MapSpec, str]]:  # fmt: skip
         for i, records in sorted(failed.items()):
             self.poison.add(records, self._source(self.specs[i]), self.fingerprints[segment.index])
         if segment.index:
             # The list is applied when reading: a record that fails after a global step must be dropped before it, so
             # the run starts over from there, with everything cached that did not depend on the records left out.
             raise PoisonFound(f"{sum(map(len, failed.values()))} records")
-        return {i: (spec, _task_id(spec)) for i in failed for spec in [self._with_poison(self._running[i], common)]}
+        poison.update({i: self._poison_of(self.specs[i]) for i in failed})
+        return {i: (made, _id(made.key, made.decision)) for i in failed for made in [spec(i)]}
 
-    def _check_conserved(self, segment: Segment, manifests: Sequence[Mapping[str, Any]]) -> None:
+    def _check_conserved(self, segment: Segment, m: Mapping[str, Any], before: tuple[int, int] | None) -> None:
         """records in = kept + dropped, and what one phase kept is what the next one got: by count and by ids."""
-        before = self.manifests if segment.index else [None] * len(manifests)
-        for m, b in zip(manifests, before, strict=True):
-            dropped = sum(n for *_, n in m["drops"])
-            if m["in"] != m["out"] + dropped:
-                raise AssertionError(
-                    f"phase {segment.index}, task {m['key']}: {m['in']} in, {m['out']} + {dropped} out"
-                )
-            if b is not None and (b["out"], b["sum_out"]) != (m["in"], m["sum_in"]):
-                raise AssertionError(
-                    f"phase {segment.index}, task {m['key']}: the phase before kept {b['out']} documents "
-                    f"(ids sum to {b['sum_out']}), this one got {m['in']} ({m['sum_in']})"
-                )
+        dropped = sum(n for *_, n in m["drops"])
+        if m["in"] != m["out"] + dropped:
+            raise AssertionError(f"phase {segment.index}, task {m['key']}: {m['in']} in, {m['out']} + {dropped} out")
+        if before is not None and before != (m["in"], int(m["sum_in"], 16)):
+            raise AssertionError(
+                f"phase {segment.index}, task {m['key']}: the phase before kept {before[0]} documents (ids sum to "
+                f"{before[1]:016x}), this one got {m['in']} ({m['sum_in']})"
+            )
 
     # -- global steps and sinks -------------------------------------------------------------------------------------
 
@@ -220,25 +235,32 @@ class Phases:
 
     def documents_fingerprint(self) -> str:
         """A fingerprint of which documents are left, with which signals, after the latest map phase."""
-        return storage.fingerprint([(m["key"], m["content"]) for m in self.manifests])
+        return storage.fingerprint([(s.key, c) for s, c in zip(self.specs, self._contents, strict=True)])
 
     def stages(
         self, label: str, fingerprint: str, plan: StagePlan, expressions: Mapping[str, str] | None = None,
-        reads: Sequence[str] = (), prior: PriorRunRecord | None = None, resources: Resources = ORDINARY,
+        reads: Sequence[str] | None = None, prior: PriorRunRecord | None = None, resources: Resources = ORDINARY,
     ) -> FinishedStages:  # fmt: skip
         """Runs a stage plan over the documents that are left.
 
-        fingerprint   of the plan's code and options; `reads`: the columns that it reads; `prior`: its prior run;
-                      `resources`: of a task
+        fingerprint   of the plan's code and options; `resources`: of a task; `prior`: the prior run of the step
+        reads         the columns that it reads; None for a plan without reusable stages
         """
         # tasks of a stage run the engine's code too
         fingerprint = storage.fingerprint([fingerprint, fingerprints.module_fingerprint(stage_task.__file__)])
-        mine = [Task(m["key"], m["state"]) for m in self.manifests]
-        tasks = [*prior.tasks, *mine] if prior is not None else mine
+        manifests, specs, earlier = self.manifests, self.specs, prior.tasks if prior is not None else ()
+        old = len(earlier)
+
+        def task(i: int) -> Task:
+            return earlier[i] if i < old else Task(specs[i - old].key, manifests[i - old]["state"])
+
+        tasks = LazySequence(old + len(specs), task)
         execution = storage.fingerprint([fingerprint, self.documents_fingerprint(), prior and prior.fingerprint])
-        reusable = find_reusable(self.storage, fingerprint, tasks, reads, execution, prior)
+        reusable = Reusable("", execution, {})
+        if reads is not None:
+            reusable = find_reusable(self.storage, fingerprint, tasks, reads, execution, prior)
         return run_stages(
-            self.driver, label, plan, tasks, len(tasks) - len(mine), reusable, self.plan.types, expressions or {},
+            self.driver, label, plan, tasks, old, reusable, self.plan.types, expressions or {},
             resources,
         )  # fmt: skip
 
@@ -264,8 +286,8 @@ def _same_files(stores_text: bool, spec: MapSpec, manifest: Mapping[str, Any]) -
     )
 
 
-def _task_id(spec: MapSpec) -> str:
-    return f"{spec.key}.{spec.decision[:16]}"
+def _id(key: str, decision: str) -> str:
+    return f"{key}.{decision[:16]}"
 
 
 def _step_fingerprints(segment: Segment) -> dict[str, str]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from curation import storage
 from curation.config.rules import Quantile
 from curation.engine.execution.driver import Driver, Phase
+from curation.engine.manifests.lazy_sequence import LazySequence
 from curation.engine.planning import fingerprints
 from curation.engine.tasks import quantiles
 
@@ -23,8 +24,11 @@ def compute_quantiles(
     documents   fingerprint of which documents those are
     """
     size = quantiles.TASKS_PER_HISTOGRAM
-    states = [m["state"] for m in manifests]
-    specs = [quantiles.HistogramSpec(i, states[lo : lo + size]) for i, lo in enumerate(range(0, len(states), size))]
+
+    def spec(i: int) -> quantiles.HistogramSpec:
+        return quantiles.HistogramSpec(i, [m["state"] for m in manifests[i * size : (i + 1) * size]])
+
+    specs = LazySequence(-(-len(manifests) // size), spec)
     ids = [f"{i:06d}" for i in range(len(specs))]
     code = fingerprints.module_fingerprint(quantiles.__file__)
     signals = ", ".join(sorted({q.signal for q in wanted}))

@@ -18,6 +18,7 @@ from curation.config.resources import Resources
 from curation.engine.execution import damaged_files
 from curation.engine.execution.driver import Driver, Phase
 from curation.engine.execution.executors import Function
+from curation.engine.manifests.lazy_sequence import LazySequence
 from curation.engine.planning.prior_run import Reusable, Task
 from curation.engine.shuffle import exchange, partition_files
 from curation.engine.shuffle.exchange import Inputs
@@ -86,43 +87,52 @@ def _run_stage(
         [done.fingerprint, len(done.stage_fingerprints), stage.name, stage.at, stage.partitions,
          stage.groups and [list(g) for g in stage.groups]]
     )  # fmt: skip
-    states: list[Mapping[str, Any] | None] = [None] * len(groups)
     if stage.at == "documents":
-        groups, states = [[i] for i in range(len(done.tasks))], [t.state for t in done.tasks]
+        groups = [[i] for i in range(len(done.tasks))]
     inputs = _exchange(driver, label, fingerprint, done, groups)
     if stage.is_last and stage.at == "documents":
         done.fingerprint, done.joins, done.last_stage = fingerprint, inputs, stage
         done.stage_fingerprints.append(_stage_record(stage, fingerprint, {}, 0))
         return StageResult({}, [])
-    specs = [StageSpec(i, inputs.of(i), list(g), s) for i, (g, s) in enumerate(zip(groups, states, strict=True))]
     prior = reusable.stages.get(stage.name) if stage.reuse else None
+    before, outputs = None, []
     if prior is not None:
         if stage.reuse == "prior_run":
             fingerprint = storage.fingerprint([fingerprint, reusable.fingerprint])
-        outputs = [*prior["outputs"], *[None] * (len(specs) - len(prior["outputs"]))]  # none of tasks that are new
+        outputs = [*prior["outputs"], *[None] * (len(groups) - len(prior["outputs"]))]  # none of tasks that are new
         before = Inputs.from_dict(prior["inputs"])
-        specs = [dataclasses.replace(s, prior_inputs=before.of(s.index), prior_output=outputs[s.index]) for s in specs]
+
+    def spec(i: int) -> StageSpec:  # made when its task is submitted
+        state = done.tasks[i].state if stage.at == "documents" else None
+        made = StageSpec(i, inputs.of(i), list(groups[i]), state)
+        if before is not None:
+            made = dataclasses.replace(made, prior_inputs=before.of(i), prior_output=outputs[i])
+        return made
+
     if stage.features is not None:
         types = {**types, stage.features.name: pa.struct(list(stage.features.signals))}
     shared = StagePhase(driver.storage.root, fingerprint, stage, types, expressions)
-    ids = [f"{i:06d}" for i in range(len(specs))]
+    ids = [f"{i:06d}" for i in range(len(groups))]
+    specs = LazySequence(len(groups), spec)
     phase = Phase(f"{label}: {stage.name}", fingerprint, run_stage, shared, specs, ids, resources=resources)
     manifests = driver.run(phase)
+    if stage.sink:  # no task reads these before they are published, except the tokenizer's file
+        reused = set(driver.reused)
+        damaged_files.check(driver, [f for i, m in zip(ids, manifests, strict=True) if i in reused for f in m["files"]])
     counters: Counter[str] = Counter()
+    shown = 0
+    done.fingerprint, done.files, done.outputs = fingerprint, [], []
     for m in manifests:
         counters.update(m.get("counters", {}))
-    done.fingerprint, done.files, done.outputs = fingerprint, [], []
-    if stage.sink:
-        # no task reads these before they are published, except the tokenizer's file
-        damaged_files.check(driver, [f for m in driver.reused for f in m["files"]])
-        done.outputs = [m["outputs"] for m in manifests]
-        done.staged += [f | {"directory": f"cache/out/{fingerprint}"} for m in manifests for f in m["files"]]
-    else:
-        done.files = [m["files"][0]["path"] for m in manifests]
+        shown += m.get("shown", 0)
+        if stage.sink:
+            done.outputs.append(m["outputs"])
+            done.staged += [f | {"directory": f"cache/out/{fingerprint}"} for f in m["files"]]
+        else:
+            done.files.append(m["files"][0]["path"])
     if stage.reuse:
         done.reusable[stage.name] = {"inputs": inputs.as_dict(), "outputs": done.files}
     totals = dict(sorted(counters.items()))
-    shown = sum(m.get("shown", 0) for m in manifests)
     done.stage_fingerprints.append(_stage_record(stage, fingerprint, totals, shown))
     weights = None
     if stage.weigh is not None:

@@ -23,9 +23,9 @@ def build_ledger(phases: Phases) -> ResultFiles:
     plan = phases.plan
     types = [(name, kind) for name, kind in plan.types.items()]
     everything = Corpus(
-        documents=sum(m["in"] for m in phases.history[0][1]),
+        documents=phases.history[0][1].rows_in,
         text_bytes=0,
-        tasks=len(phases.manifests),
+        tasks=len(phases.specs),
         seed=plan.pipeline.seed,
     )
     code = fingerprints.module_fingerprint(ledger.__file__)

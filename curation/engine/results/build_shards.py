@@ -26,9 +26,9 @@ def build_documents_and_shards(phases: Phases, made: ResultFiles) -> None:
     """Adds documents/ and, if the pipeline has a tokenizer, shards/ to the result."""
     plan = phases.plan
     corpus = Corpus(
-        documents=sum(m["out"] for m in phases.manifests),
-        text_bytes=sum(m["text_bytes"] for m in phases.manifests),
-        tasks=len(phases.manifests),
+        documents=phases.latest.rows_out,
+        text_bytes=phases.latest.text_bytes,
+        tasks=len(phases.specs),
         seed=plan.pipeline.seed,
     )
     code = fingerprints.module_fingerprint(document_writer.__file__)

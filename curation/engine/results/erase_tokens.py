@@ -20,6 +20,7 @@ import pyarrow as pa
 from curation import shards, storage
 from curation.core.atomic_files import no_link
 from curation.core.errors import DamagedFile
+from curation.engine.manifests import phase_records
 from curation.engine.results.publish import published_directories
 from curation.storage import Storage
 
@@ -89,16 +90,16 @@ def _write(store: Storage, path: str, spans: Sequence[tuple[int, int]], eos: int
 
 def _invalidate_phases(store: Storage, changed: set[tuple[int, int]]) -> None:
     """Removes the records of finished phases whose files were changed, since the result is linked to them."""
-    for name in store.names("cache/phases") if changed else ():
+    for path in phase_records.paths(store) if changed else ():
         try:
-            tasks = store.read_json(f"cache/phases/{name}")["tasks"].values()
+            tasks = phase_records.read(store, path).tasks.values()
         except DamagedFile:  # it counts as absent
-            store.remove(f"cache/phases/{name}")
+            store.remove(path)
             continue
         files = [f["path"] for t in tasks for f in t.get("files", ()) if f["path"].startswith("cache/out/")]
         for file in files:
             if store.exists(file):
                 stat = os.stat(store.full(file))
                 if (stat.st_dev, stat.st_ino) in changed:
-                    store.remove(f"cache/phases/{name}")
+                    store.remove(path)
                     break

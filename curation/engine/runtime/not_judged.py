@@ -19,12 +19,9 @@ def count_not_judged(plan: Plan, phases: Phases) -> list[dict[str, Any]]:
     """{step, what, count, of} in the order of the pipeline, without counts of 0; `of` is null where it is unknown."""
     counts: Counter[tuple[str, str]] = Counter()
     reached: Counter[tuple[str, str]] = Counter()
-    for _, manifests in phases.history:
-        for m in manifests:
-            for step, signals in m.get("not_judged", {}).items():
-                for signal, (count, documents) in signals.items():
-                    counts[step, signal] += count
-                    reached[step, signal] += documents
+    for _, totals in phases.history:
+        counts.update(totals.not_judged)
+        reached.update(totals.judged_of)
     for name, joined in phases.joins.items():
         for stage in joined.stage_fingerprints:
             counts.update({(name, counter): count for counter, count in stage["counters"].items()})

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation.core.errors import UserError
+from curation.engine.manifests import phase_records
 from curation.engine.runtime import lock
 from curation.engine.runtime.run_record import read_run
 from curation.storage import Storage
@@ -74,7 +75,11 @@ def _referred(store: Storage) -> set[str]:
     manifests += [f"cache/prior_run/{name}" for name in store.names("cache/prior_run")]
     kept = {USED, *manifests}
     for path in manifests:
-        kept.update(_paths(store.read_json(path)))
+        if path.endswith(phase_records.SUFFIX):
+            for manifest in phase_records.read(store, path).tasks.values():
+                kept.update(_paths(manifest))
+        else:
+            kept.update(_paths(store.read_json(path)))
     return kept
 
 

@@ -183,11 +183,12 @@ def _run(
             phases = Phases(driver, plan, specs, sample)
             try:
                 unread = _run_phases(phases, allow_missing, allow_unreadable)
-                stops = (unread and not allow_missing) or not any(m["out"] for m in phases.manifests)
+                stops = (unread and not allow_missing) or not phases.latest.rows_out
                 made = None if stops else build_result.build_result(phases)
                 break
             except PoisonFound:
                 driver.progress.note("starting over without the records on the poison list; finished work is reused")
+                driver.load_finished_tasks()
             except CacheDamaged as found:
                 damaged_files.start_over(driver, found, damages)
             except DamagedFile as error:  # read by the driver itself
@@ -232,13 +233,13 @@ def _run_phases(phases: Phases, allow_missing: bool, allow_unreadable: bool) -> 
     """
     plan, unread = phases.plan, []
     for segment in plan.segments:
-        manifests = phases.map(segment)
+        totals = phases.map(segment)
         if segment.index == 0:
-            unread = [u for m in manifests for u in m["unread"]]
+            unread = totals.unread
             if unread and not allow_missing:
                 return unread
             _check_sources(plan, phases)
-            wrong = first_records.unreadable_source(phases.storage, plan, phases.specs, manifests)
+            wrong = first_records.unreadable_source(phases)
             if wrong is not None and not allow_unreadable:
                 raise stopped_run.Explained(wrong, first_records.ADVICE)
         if segment.quantiles:
@@ -252,9 +253,9 @@ def _run_global_step(phases: Phases, step: GlobalStep) -> None:
     seed = phases.plan.pipeline.seed
     prior = load_prior_run(step, seed)
     corpus = Corpus(
-        documents=sum(m["out"] for m in phases.manifests) + (prior.documents if prior else 0),
-        text_bytes=sum(m["text_bytes"] for m in phases.manifests) + (prior.text_bytes if prior else 0),
-        tasks=len(phases.manifests) + (len(prior.tasks) if prior else 0),
+        documents=phases.latest.rows_out + (prior.documents if prior else 0),
+        text_bytes=phases.latest.text_bytes + (prior.text_bytes if prior else 0),
+        tasks=len(phases.specs) + (len(prior.tasks) if prior else 0),
         seed=seed,
         prior_run_boundaries=(*prior.prior_run_boundaries, len(prior.tasks)) if prior else (),
     )
@@ -269,13 +270,9 @@ def _run_global_step(phases: Phases, step: GlobalStep) -> None:
 
 
 def _check_sources(plan: Plan, phases: Phases) -> None:
-    records: Counter[int] = Counter()
-    for spec, manifest in zip(phases.specs, phases.manifests, strict=True):
-        records[spec.source] += manifest["in"]
-        if manifest["unread"]:
-            records[spec.source] += 1  # its own report says what is wrong with it
     for number, source in enumerate(plan.pipeline.sources):
-        if not records[number]:
+        # the report of a file that cannot be read says what is wrong with it
+        if not phases.latest.records[number] and not phases.latest.unread_files[number]:
             raise UserError(
                 f"source {source.name!r} is empty: {len(plan.files[number])} files below {source.root} match "
                 f"{source.path!r}, and they contain no records"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from curation import storage
@@ -101,8 +101,8 @@ def write_run(
         for i, (s, files) in enumerate(zip(plan.pipeline.sources, plan.files, strict=True))
     ]
     costs = [
-        {"phase": f"{segment.index}: {segment.name}", "tasks": len(manifests), **total_cost(manifests)}
-        for segment, manifests in phases.history
+        {"phase": f"{segment.index}: {segment.name}", "tasks": totals.tasks, **totals.cost.as_dict()}
+        for segment, totals in phases.history
     ]
     store.write_json(
         "run.json",
@@ -138,45 +138,29 @@ def _absolute(file: str) -> str:
     return file if storage.is_remote(file) else os.path.abspath(file)
 
 
-def total_cost(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds and CPU seconds of tasks, summed, and the largest peak memory in bytes; 0 where there is no figure."""
-    costs = [m["cost"] for m in manifests if "cost" in m]
-    return {
-        "seconds": round(sum(c["seconds"] for c in costs), 3),
-        "cpu_seconds": round(sum(c["cpu_seconds"] for c in costs), 3),
-        "peak_bytes": max((c["peak_bytes"] or 0 for c in costs), default=0),
-    }
-
-
 def count_documents(plan: Plan, phases: Phases) -> dict[str, Any]:
     """Counts documents: records in = kept + dropped by step and rule (bytes that could not be read are in `unread`)."""
-    first = phases.history[0][1]
+    first, last = phases.history[0][1], phases.latest
     drops: Counter[tuple[str, str]] = Counter()
     computed: Counter[str] = Counter()
     replayed: Counter[str] = Counter()
-    for _, manifests in phases.history:
-        for m in manifests:
-            for step, rule, n in m["drops"]:
-                drops[step, rule] += n
-            computed.update(m["computed"])
-            replayed.update(m["replayed"])
+    for _, totals in phases.history:
+        drops.update(totals.drops)
+        computed.update(totals.computed)
+        replayed.update(totals.replayed)
     order = {"read": -1} | {e.step.name: i for i, e in enumerate(plan.pipeline.steps)}
-    kept = phases.history[-1][1]
-    records, out = sum(m["in"] for m in first), sum(m["out"] for m in kept)
+    records, out = first.rows_in, last.rows_out
     if records != out + sum(drops.values()):
         raise AssertionError(f"{records} records, {out} kept, {sum(drops.values())} dropped: the sum does not hold")
-    domains: Counter[str] = Counter()
-    for m in kept:
-        domains.update(m["domains"])
     return {
-        "read": {"records": records, "unread_bytes": sum(u["length"] for m in first for u in m["unread"])},
+        "read": {"records": records, "unread_bytes": sum(u["length"] for u in first.unread)},
         "steps": [
             {"step": s, "rule": r, "dropped": n}
             for (s, r), n in sorted(drops.items(), key=lambda d: (order[d[0][0]], d[0]))
         ],
         "kept": out,
-        "text_bytes": sum(m["text_bytes"] for m in kept),
-        "domains": dict(sorted(domains.items())),
+        "text_bytes": last.text_bytes,
+        "domains": dict(sorted(last.domains.items())),
         "computed": dict(sorted(computed.items())),
         "replayed": dict(sorted(replayed.items())),
         "not_judged": count_not_judged(plan, phases),

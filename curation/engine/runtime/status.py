@@ -9,10 +9,12 @@ from typing import Any
 from curation.config.pipeline import Pipeline
 from curation.config.where_condition import one_line
 from curation.engine.execution import first_records
+from curation.engine.manifests import phase_records
+from curation.engine.manifests.phase_totals import total_cost
 from curation.engine.planning.plan import PlannedOp, make_plan
 from curation.engine.planning.split_input import split_input
 from curation.engine.results import generations
-from curation.engine.runtime.run_record import find_run, read_run, run_fingerprint, total_cost
+from curation.engine.runtime.run_record import find_run, read_run, run_fingerprint
 from curation.storage import Storage
 
 
@@ -69,11 +71,9 @@ def run_status(run_dir: str) -> dict[str, Any]:
     store = Storage(run_dir)
     made = read_run(store)
     finished = []
-    for name in store.names("cache/phases"):
-        merged = store.read_json(f"cache/phases/{name}")
-        finished.append(
-            {"phase": merged["name"], "tasks": len(merged["tasks"]), **total_cost(merged["tasks"].values())}
-        )
+    for path in phase_records.paths(store):
+        phase = phase_records.read(store, path)
+        finished.append({"phase": phase.name, "tasks": len(phase.tasks), **total_cost(phase.tasks.values())})
     open_ = Counter(p.split("/")[2] for p in store.walk("cache/tasks"))
     return {
         "name": made["name"],

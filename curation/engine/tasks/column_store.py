@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from curation import checked_parquet
 from curation.engine.tasks.content_named import ContentNamed
+from curation.engine.tasks.task_cost import part
 from curation.storage import Storage, Written
 
 # A row group ends after so many rows or bytes, whichever comes first: a function of the rows alone, so that the size
@@ -62,9 +63,10 @@ class Writer:
         if not self._rows:
             return
         self._start()
-        table = pa.Table.from_batches(self._pending, self.schema).combine_chunks()
         assert self._writer is not None
-        self._writer.write_table(table, row_group_size=self._rows)
+        with part("write"):
+            table = pa.Table.from_batches(self._pending, self.schema).combine_chunks()
+            self._writer.write_table(table, row_group_size=self._rows)
         self.rows += self._rows
         self._pending, self._rows, self._bytes = [], 0, 0
 
@@ -156,7 +158,8 @@ class _File:
         if index not in self._cache:
             if len(self._cache) >= 2:
                 del self._cache[min(self._cache)]
-            table = self.parquet.read_row_group(index, columns=self.columns, use_threads=False)
+            with part("read"):
+                table = self.parquet.read_row_group(index, columns=self.columns, use_threads=False)
             self._cache[index] = (table, table.column("row").to_numpy())
         return self._cache[index]
 

@@ -29,7 +29,7 @@ from curation.engine.tasks.content_named import ContentNamed
 from curation.engine.tasks.input_rows import InputRows
 from curation.engine.tasks.joined_signals import JoinedSignals
 from curation.engine.tasks.scrub import Scrubber
-from curation.engine.tasks.task_cost import TaskCost
+from curation.engine.tasks.task_cost import TaskCost, part
 from curation.engine.tasks.task_documents import BASE, DECISION, TEXT, State, TaskDocuments
 from curation.engine.tasks.top_up import StoredColumns, TextSource
 from curation.step import MapStep
@@ -105,7 +105,6 @@ class _MapTask:
         written = {name: w for name, w in files.items() if w is not None}
         failpoint(f"map task {self.spec.key} before manifest")
         return {
-            "index": self.spec.index,
             "key": self.spec.key,
             "in": self.rows_in,
             "out": self.rows_out,
@@ -115,13 +114,16 @@ class _MapTask:
             "domains": dict(sorted(self.domains.items())),
             "text_bytes": self.text_bytes,
             "unread": self.input.unread,
-            "computed": dict(sorted(self.computed.items())),
-            "not_judged": self.not_judged,
-            "replayed": dict(sorted(self.text.replayed.items())),
+            **{name: value for name, value in self._counted().items() if value},
             "state": self._state(written).as_dict(),
             "files": [w.as_dict() for w in written.values()],
             "cost": cost.so_far(),
         }
+
+    def _counted(self) -> dict[str, dict[str, Any]]:
+        """What the steps counted, of most tasks nothing after the first phase."""
+        computed, replayed = dict(sorted(self.computed.items())), dict(sorted(self.text.replayed.items()))
+        return {"computed": computed, "not_judged": self.not_judged, "replayed": replayed}
 
     def _joined(self, name: str, files: Sequence[str]) -> JoinedSignals:
         task, kind = self.spec.numbers[name], self.phase.types[name]
@@ -257,10 +259,12 @@ class _MapTask:
         if not op.rules:
             return
         if op.position not in self.deciders:
-            self.deciders[op.position] = rules.Decider(op.rules, chunk.batch.schema)
+            with part("rules"):
+                self.deciders[op.position] = rules.decider(op.rules, chunk.batch.schema)
         if any("text" in columns for columns in self.deciders[op.position].columns):
             self.text.bring(chunk, np.ones(len(chunk.rows), dtype=bool), op.position + 1)
-        failed, values = self.deciders[op.position].decide(chunk.batch)
+        with part("rules"):
+            failed, values = self.deciders[op.position].decide(chunk.batch)
         out = failed >= 0
         if not out.any():
             return

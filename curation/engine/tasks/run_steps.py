@@ -18,6 +18,7 @@ import pyarrow as pa
 import curation
 from curation import document
 from curation.core.errors import UserError
+from curation.engine.tasks.task_cost import part
 from curation.step import MapStep
 
 OPEN_STEPS = 64  # kept with their models: more than any pipeline has, so only those of old phases are dropped
@@ -37,7 +38,8 @@ def open_step(step: MapStep, key: Hashable) -> MapStep:
     if key not in _opened:
         while len(_opened) >= OPEN_STEPS:
             del _opened[next(iter(_opened))]
-        step.open()
+        with part("start-up"):
+            step.open()
         _opened[key] = step
     return _opened[key]
 
@@ -118,7 +120,7 @@ def run_step(step: MapStep, key: Hashable, batch: pa.RecordBatch) -> tuple[pa.Re
             attempt(lo, mid)
             attempt(mid, hi)
 
-    with without_sockets(step.name):
+    with without_sockets(step.name), part(f"step {step.name}"):
         attempt(0, batch.num_rows)
     if len(outs) == 1:
         return outs[0], failed

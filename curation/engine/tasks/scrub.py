@@ -19,6 +19,7 @@ from curation.core.errors import DamagedFile, UserError
 from curation.engine.planning.map_spec import Poisoned
 from curation.engine.tasks import run_steps
 from curation.engine.tasks.source_changes import SourceChanged
+from curation.engine.tasks.task_cost import part
 from curation.step import MapStep, UnreadableFile
 
 # Characters of a reason that are kept. Cut after scrubbing: half of a value would not be recognized.
@@ -40,7 +41,7 @@ class Scrubber:
         if self.step is None or strings.null_count == len(strings):
             return strings
         ready = run_steps.open_step(self.step, ("scrub", repr(self.step)))
-        with run_steps.without_sockets(self.step.name):
+        with run_steps.without_sockets(self.step.name), part("scrub"):
             return ready.scrub(strings).cast(strings.type)
 
     def text(self, text: str) -> str:

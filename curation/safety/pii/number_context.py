@@ -21,7 +21,7 @@ import numba as nb
 import numpy as np
 
 from curation.kernels import BYTES, OFFSETS, kernel
-from curation.safety.pii.telephone.telephone_words import follows_telephone_word
+from curation.safety.pii.telephone.telephone_word_kernel import follows_telephone_word
 
 _EMAIL, _IP, _CARD, _SSN, _PHONE = 0, 1, 2, 3, 5  # indexes in window_kernel.ENTITIES
 _MAX_GROUPS = 8

@@ -92,6 +92,7 @@ _ACCENTS = {
 }  # fmt: skip
 _NO_PART = re.compile(r"\\(?:label\s*\{[^{}]*\}|(?:nonumber|notag|ensuremath|xspace)(?![A-Za-z]))\s*")
 _IN_FORMULA = re.compile(r"\\.|[{}$]", re.S)
+_MAX_INDENT = 7  # levels: eight blanks are left of any indent, and without a limit they are the square of the source
 _ITEM, _LIST = "\x02", "\x03"  # the beginning of an item, and of the outermost list
 _BREAK = "\x01"  # the end of a table's row
 
@@ -198,7 +199,7 @@ class _Writer:
             return at
         if name == "item":
             given = option(source, skip_space(source, at))
-            depth = "  " * max(0, len(self.lists) - 1)
+            depth = "  " * min(max(0, len(self.lists) - 1), _MAX_INDENT)
             if self.lists and self.lists[-1] >= 0 and not given:
                 self.lists[-1] += 1
                 out.append(f"{_ITEM}{depth}{self.lists[-1]}. ")

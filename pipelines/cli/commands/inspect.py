@@ -1,4 +1,4 @@
-"""Commands that explain and describe runs: explain, report, compare, card."""
+"""Commands that explain and describe runs: explain, report, profile, compare, card."""
 
 from __future__ import annotations
 
@@ -40,6 +40,22 @@ def report(
     from pipelines.report.write_report import write_report
 
     print(write_report(run, out, price))
+
+
+@app.command()
+def profile(run: RunDir, as_json: AsJson = False) -> None:
+    """Show where a run's CPU time went: by step, rules, reading, writing, start-up and the engine."""
+    from pipelines.report.curation.cpu_profile import PARTS, cpu_profile
+
+    found = cpu_profile(run)
+    if as_json:
+        print(json.dumps({"tasks": found.tasks, "cpu_seconds": dict(found.seconds.most_common())}))
+        return
+    console = make_console()
+    for name, seconds, share in found.rows():
+        what = f"  {PARTS[name]}" if name in PARTS else ""
+        console.print(f"{name:<28}{seconds:>9.1f} s{share:>8.1%}{what}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{f'{found.tasks:,} tasks':<28}{found.total:>9.1f} s of CPU", highlight=False)
 
 
 @app.command()

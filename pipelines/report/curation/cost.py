@@ -6,7 +6,7 @@ The figures come from the manifests of the tasks. A task that was reused from an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -15,8 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.checked_parquet import CheckedFile
+from curation.engine.manifests import phase_records
 from curation.storage import Storage
 from pipelines.number_format import format_bytes, format_duration
+from pipelines.report.curation import cpu_profile
+from pipelines.report.curation.cpu_profile import CpuProfile
 from pipelines.report.curation.report_data import ReportData
 from pipelines.report.html import charts
 
@@ -42,6 +45,7 @@ class Cost:
 
     phases: list[Phase]
     slowest: list[tuple[str, str, dict[str, Any]]]  # phase, files read, cost of the task
+    cpu: CpuProfile = field(default_factory=CpuProfile)
 
     @property
     def core_hours(self) -> float:
@@ -51,29 +55,32 @@ class Cost:
 def gather(report: ReportData) -> Cost:
     """Reads the manifests of the finished phases, one at a time."""
     store = Storage(report.run_dir)
-    phases, slow = [], list[tuple[float, str, dict[str, Any]]]()
-    for name in store.names("cache/phases"):
-        merged = store.read_json(f"cache/phases/{name}")
-        tasks = [t for t in merged["tasks"].values() if "cost" in t]
+    phases, slow, cpu = [], list[tuple[float, str, dict[str, Any]]](), CpuProfile()
+    for path in phase_records.paths(store):
+        record = phase_records.read(store, path)
+        tasks = [t for t in record.tasks.values() if "cost" in t]
         if not tasks:
             continue
+        cpu.add(record.name, tasks)
         taken = [float(t["cost"]["seconds"]) for t in tasks]
         phases.append(
             Phase(
-                merged["name"], len(tasks), sum(taken), sum(t["cost"]["cpu_seconds"] for t in tasks),
+                record.name, len(tasks), sum(taken), sum(t["cost"]["cpu_seconds"] for t in tasks),
                 max(t["cost"]["peak_bytes"] or 0 for t in tasks), max(taken), float(np.median(taken)),
             )
         )  # fmt: skip
-        slow += [(t["cost"]["seconds"], merged["name"], t) for t in tasks]
+        slow += [(t["cost"]["seconds"], record.name, t) for t in tasks]
         slow = sorted(slow, key=lambda s: -s[0])[:SLOWEST]
     if not phases:
         phases = [
             Phase(p["phase"], p["tasks"], p["seconds"], p["cpu_seconds"], p["peak_bytes"]) for p in report.run["phases"]
         ]
     phases.sort(key=lambda p: -p.seconds)
-    return Cost(
-        phases, [(phase, ", ".join(_files_read(store, t)) or f"task {t['index']}", t["cost"]) for _, phase, t in slow]
-    )
+    named = [
+        (phase, ", ".join(_files_read(store, t)) or f"task {t.get('index', t.get('key'))}", t["cost"])
+        for _, phase, t in slow
+    ]
+    return Cost(phases, named, cpu)
 
 
 def _files_read(store: Storage, task: dict[str, Any], most: int = 2) -> Iterator[str]:
@@ -116,6 +123,8 @@ def html(report: ReportData, cost: Cost, price: float | None) -> str:
                 f"{len(rows) - len(shown)} more phases", charts.table(head, rows[12:], range(1, 7), "further phases")
             )
         )
+    if cost.cpu.tasks:
+        parts.append(cpu_profile.html(cost.cpu))
     if cost.slowest:
         slow = [[escape(what), escape(phase), format_duration(c["seconds"]), format_duration(c["cpu_seconds"]),
                  format_bytes(c["peak_bytes"]) if c["peak_bytes"] else ""]

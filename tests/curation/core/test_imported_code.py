@@ -178,3 +178,39 @@ def test_packages_that_a_package_brings_for_itself_do_not_count(
     forget_installed()
     assert imported_code(str(installed / "step.py")) == before
     assert before.distributions == {"gears": "3.0"}
+
+
+def test_a_file_is_parsed_once_a_user_not_once_a_process(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(site, {"start.py": "import single\n'text'\nx = 1", "single.py": "y = 2"})
+    parsed, parse = [0], code.ast.parse
+
+    def counted(data: bytes) -> object:
+        parsed[0] += 1
+        return parse(data)
+
+    def another_process() -> None:
+        code._read.cache_clear()
+        code._directory.cache_clear()
+        parsed[0] = 0
+
+    monkeypatch.setattr(code.ast, "parse", counted)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    another_process()
+    first = imported_code(str(site / "start.py"))
+    assert parsed == [2]
+    another_process()
+    assert imported_code(str(site / "start.py")) == first and parsed == [0]
+    write(site, {"single.py": "y = 22"})  # another source, another key
+    another_process()
+    changed = imported_code(str(site / "start.py"))
+    assert changed.files != first.files and parsed == [1]
+    for file in (tmp_path / "cache/gristmill/imports").iterdir():
+        file.write_text(file.read_text()[:9])  # cut off
+    another_process()
+    assert imported_code(str(site / "start.py")) == changed and parsed == [2]
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")  # nowhere to keep it
+    another_process()
+    assert imported_code(str(site / "start.py")) == changed and parsed == [2]
+    another_process()

@@ -13,7 +13,9 @@ from typing import Any
 
 from curation.config.load_pipeline import load_pipeline
 from curation.config.pipeline import Pipeline
+from curation.engine.manifests import phase_records
 from curation.engine.runtime.run import RunResult, curate
+from curation.storage import Storage
 
 STEP = '''
 from dataclasses import dataclass
@@ -110,11 +112,18 @@ def tree(run_dir: Path) -> str:
 def committed(run_dir: Path) -> set[tuple[str, str]]:
     """(phase fingerprint, task) of every task with a whole manifest, of open and finished phases."""
     found = set()
-    for file in (run_dir / "cache" / "phases").glob("*.json"):
-        found |= {(file.stem, task) for task in json.loads(file.read_text())["tasks"]}
+    store = Storage(str(run_dir))
+    for path in phase_records.paths(store):
+        found |= {(Path(path).stem, task) for task in phase_records.read(store, path).tasks}
     for file in (run_dir / "cache" / "tasks").glob("*/*.json"):
         found.add((file.parent.name, file.stem))
     return found
+
+
+def phases(run_dir: Path) -> list[phase_records.PhaseRecord]:
+    """The finished phases of a run."""
+    store = Storage(str(run_dir))
+    return [phase_records.read(store, path) for path in phase_records.paths(store)]
 
 
 def events(run_dir: Path) -> list[dict[str, Any]]:

@@ -105,7 +105,7 @@ def test_what_init_writes_runs_unchanged(gristmill, inputs, tmp_path, request):
             assert wanted_patterns is None or patterns == wanted_patterns
     else:
         assert {(s["read"], s["format"]) for s in answer["sources"]} == {
-            ("warc", "warc"), ("text", "jsonl"), ("text", "parquet"), ("text", "text")
+            ("warc", "warc"), ("text", "jsonl"), ("text", "parquet"), ("text", "text"), ("code", "code")
         }  # fmt: skip
     if kind in ("tree", "mix"):
         hidden = scan_input.HIDDEN
@@ -118,7 +118,7 @@ def test_what_init_writes_runs_unchanged(gristmill, inputs, tmp_path, request):
         s["rule"] in ("unreadable", "mime") for s in counts["steps"] if s["step"] == "read"
     )
     if kind in ("tree", "mix"):  # every text once, and nothing that was left out
-        texts = [s for s in answer["sources"] if s["format"] == "text"]
+        texts = [s for s in answer["sources"] if s["format"] in ("text", "code")]
         assert sum(s["files"] for s in texts) == 36
     if kind == "tree":
         assert counts["read"]["records"] == 36

@@ -257,6 +257,17 @@ def test_it_names_exactly_the_poisoned(poisoned: Any, guarded: Any) -> None:
     assert steps == list(range(1, 221)), "what was gone back behind is written once"
 
 
+@pytest.mark.slow
+def test_poison_after_planned_changes(poisoned: Any, tmp_path: Path) -> None:
+    """Sequences twice as long from step 40 on, a doubled batch from step 80 on: only the poisoned are named."""
+    changes = [{"at": 40, "seq_len": 128}, {"at": 80, "global_size": 16}]
+    settings = {"steps": 275, "data.seq_len": 64, "batch.global_size": 8, "data.changes": changes}
+    result = run(poisoned[0], tmp_path / "run", **settings)
+    assert set(result.masked) == set().union(*poisoned[1].values())
+    events = [e for e in map(json.loads, (tmp_path / "run" / "metrics.jsonl").open()) if e["kind"] == "event"]
+    assert {e["event"] for e in events} == {"rollback"}, "what was skipped before it is read again"
+
+
 class Crash(BaseException):
     pass
 

@@ -143,7 +143,8 @@ def _is_valid(step, value, plans, lengths, numbers, plan, code, digits, first, e
 
 @kernel(nb.int64(STEP, VALUE, PLANS, LENGTHS, CODES, CODES, nb.int64, nb.boolean, DIGITS, nb.int64))
 def decide(step, value, plans, lengths, main_plan, numbers, plan, plus, digits, end):  # type: ignore[no-untyped-def]
-    """Whether digits[0:end], after a + or not, are a valid number for somebody in the region of a plan.
+    """Whether digits[0:end], after a + or not, are a valid number for somebody in the region of a plan; YES_WITH_PREFIX
+    if they are where a national prefix is before them (`has_prefix`).
 
     (parse, _maybe_extract_country_code, _verify with leniency VALID)
     """
@@ -200,15 +201,20 @@ def decide(step, value, plans, lengths, main_plan, numbers, plan, plus, digits, 
     if plus:  # a + before what is no calling code
         return NO
     own = plans[plan, CALLING_CODE]
-    found = _is_valid(step, value, plans, lengths, numbers, plan, own, digits, 0, end, True)
-    if found != YES_WITH_PREFIX:
-        return found
-    stop = strip_national_prefix(step, value, plans, main_plan[own], digits, 0, end)  # its prefix has to be there
+    return _is_valid(step, value, plans, lengths, numbers, plan, own, digits, 0, end, True)
+
+
+@kernel(nb.int64(STEP, VALUE, PLANS, CODES, nb.int64, DIGITS, nb.int64))
+def has_prefix(step, value, plans, main_plan, plan, digits, end):  # type: ignore[no-untyped-def]
+    """Whether digits[0:end] begin with the national prefix of a plan's country.
+    (_is_national_prefix_present_if_required)"""
+    main = main_plan[plans[plan, CALLING_CODE]]
+    stop = strip_national_prefix(step, value, plans, main, digits, 0, end)
     if stop == -1:
         return ASK
     if stop < 0:
         return stop
     if stop == 0:  # none, unless the pattern has matched nothing (Argentina's may)
-        stop, _ = prefix_end(step, value, plans[main_plan[own], NATIONAL_PREFIX], digits, 0, end)
+        stop, _ = prefix_end(step, value, plans[main, NATIONAL_PREFIX], digits, 0, end)
         return YES if stop == 0 else NO
     return YES

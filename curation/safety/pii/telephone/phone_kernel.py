@@ -41,8 +41,10 @@ from curation.safety.pii.telephone.phone_decision import (
     STEP,
     VALUE,
     YES,
+    YES_WITH_PREFIX,
     calling_code,
     decide,
+    has_prefix,
 )
 
 _MAX_PIECE = 250  # characters that phonenumbers parses
@@ -56,12 +58,12 @@ WINDOW, _DECODED, CHARACTERS, FOUND, START, END, REGIONS, MISSING = range(8)
 
 
 _SPANS = nb.int64[:, ::1]
-_TABLES = nb.types.Tuple(  # type: ignore[no-untyped-call]
+TABLES = nb.types.Tuple(  # type: ignore[no-untyped-call]
     (STEP, VALUE, PLANS, LENGTHS, CODES, CODES, CODES, PLANS, nb.int64)
 )
 
 
-@kernel(nb.int64(CHARS, KINDS, nb.int64, nb.int64, nb.int64, nb.boolean, nb.int64, _TABLES, DIGITS))
+@kernel(nb.int64(CHARS, KINDS, nb.int64, nb.int64, nb.int64, nb.boolean, nb.int64, TABLES, DIGITS))
 def _regions_of_piece(chars, kinds, n, first, end, brackets, mask, tables, digits):  # type: ignore[no-untyped-def]
     """A bit for each region of `mask` in which chars[first:end] is a number; negative if a table lacks something, and
     -1 if the library has to be asked. (_parse_and_verify)"""
@@ -112,6 +114,8 @@ def _regions_of_piece(chars, kinds, n, first, end, brackets, mask, tables, digit
     for r in range(len(region_plans)):
         if mask >> r & 1:
             said = decide(step, value, plans, lengths, main_plan, numbers, region_plans[r], plus, digits, size)
+            if said == YES_WITH_PREFIX:
+                said = has_prefix(step, value, plans, main_plan, region_plans[r], digits, size)
             if said == ASK:
                 return -1
             if said < 0:
@@ -128,7 +132,7 @@ def _trimmed(chars, kinds, first, end):  # type: ignore[no-untyped-def]
     return end
 
 
-@kernel(nb.int64(CHARS, KINDS, nb.int64, nb.int64, nb.int64, nb.int64, nb.int64, _TABLES, DIGITS, _SPANS, CODES))
+@kernel(nb.int64(CHARS, KINDS, nb.int64, nb.int64, nb.int64, nb.int64, nb.int64, TABLES, DIGITS, _SPANS, CODES))
 def _search_candidate(chars, kinds, n, start, end, mask, budget, tables, digits, spans, tries):  # type: ignore[no-untyped-def]
     """Finds the numbers in a candidate: spans[r] and the failed tries before it, for the regions of the mask that is
     returned; negative as _regions_of_piece. (_extract_match, _extract_inner_match)
@@ -238,7 +242,7 @@ def _search_candidate(chars, kinds, n, start, end, mask, budget, tables, digits,
     return found
 
 
-@kernel(nb.int64(BYTES, _SPANS, KINDS, _TABLES, nb.int64, CODES, CHARS, CODES, CODES, _SPANS, CODES, DIGITS, _SPANS))
+@kernel(nb.int64(BYTES, _SPANS, KINDS, TABLES, nb.int64, CODES, CHARS, CODES, CODES, _SPANS, CODES, DIGITS, _SPANS))
 def search(data, windows, kinds, tables, limit, state, chars, positions, budgets, spans, tries, digits, found):  # type: ignore[no-untyped-def]
     """Goes through windows of texts and writes the numbers to `found`; says why it stopped.
 

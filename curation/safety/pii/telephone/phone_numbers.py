@@ -16,6 +16,7 @@ from curation.safety.pii.telephone import phone_kernel as kernel
 from curation.safety.pii.telephone.numbering_plans import NumberingPlans
 from curation.safety.pii.telephone.phone_candidates import character_table
 from curation.safety.pii.telephone.phone_decision import MISSING_CODE, MISSING_STATE
+from curation.safety.pii.telephone.possible_regions_kernel import regions_of_blocks
 
 MAX_TRIES = 65_535  # phonenumbers' own default of max_tries
 
@@ -57,7 +58,9 @@ def find_phone_numbers(
             if state[kernel.WINDOW] != window:
                 window = int(state[kernel.WINDOW])
                 text = chars[: state[kernel.CHARACTERS]].tobytes().decode("utf-32-le")
-            _ask_library(text, regions, limit, state, positions, budgets, found)
+            missing = _ask_library(text, chars, tables, digits, regions, limit, state, positions, budgets, found)
+            if missing:
+                _add_missing(plans, missing)
     return _without_contained(found[: state[kernel.FOUND]])
 
 
@@ -92,14 +95,18 @@ def _numbering_plans(regions: tuple[str, ...]) -> NumberingPlans:
 
 def _ask_library(
     text: str,
+    chars: np.ndarray[Any, Any],
+    tables: tuple[Any, ...],
+    digits: np.ndarray[Any, Any],
     regions: tuple[str, ...],
     limit: int,
     state: np.ndarray[Any, Any],
     positions: np.ndarray[Any, Any],
     budgets: np.ndarray[Any, Any],
     found: np.ndarray[Any, Any],
-) -> None:
+) -> int:
     """Has the library look at a candidate, and writes into the kernel's arrays what the kernel would have written.
+    Returns what a table lacks, and has done nothing then; else 0.
 
     text   of the window
     """
@@ -112,6 +119,15 @@ def _ask_library(
     if another:
         after = (candidate[another.start() :] + after)[:3]
         candidate = candidate[: another.start()]
+    if not limit:  # with one, the tries that fail are counted, and only the library knows them
+        possible = _possible_regions(candidate, chars, start, mask, tables, digits)
+        if possible < 0:
+            return possible
+        if none := mask & ~possible:
+            positions[_regions_of(none, regions)[0]] = start + len(candidate)
+            if not possible:
+                return 0
+            mask = possible
     which, asked = _regions_of(mask, regions)
     if not limit or (left := int(budgets[which].min())) > kernel.MAX_TRIES_OF_CANDIDATE:
         ends, failed, spans = _numbers_in_candidate(before, candidate, after, asked)
@@ -124,6 +140,30 @@ def _ask_library(
         found[count] = window, start + first, start + last
         count += 1
     state[kernel.FOUND] = count
+    return 0
+
+
+def _possible_regions(
+    candidate: str,
+    chars: np.ndarray[Any, Any],
+    start: int,
+    mask: int,
+    tables: tuple[Any, ...],
+    digits: np.ndarray[Any, Any],
+) -> int:
+    """The bits of `mask` of regions for which the candidate may have a number; negative if a table lacks something."""
+    letters = sum(c.isalpha() for c in candidate)
+    if ";" in candidate or (letters > 2 and not candidate.isascii()):  # a context; other letters than the keypad's
+        return mask
+    extension = _patterns()[2].search(candidate)
+    at = len(candidate) if extension is None or len(re.findall(r"\d+", extension.group())) > 1 else extension.start()
+    where = (chars, character_table(), start, start + len(candidate), start + at)
+    plus = "+" in candidate or "\uff0b" in candidate
+    possible: int = regions_of_blocks(*where, False, plus, mask, tables, digits)
+    if possible < 0 or letters < 3 or possible == mask:
+        return possible
+    more: int = regions_of_blocks(*where, True, plus, mask & ~possible, tables, digits)
+    return more if more < 0 else possible | more
 
 
 @functools.lru_cache(maxsize=1_024)
@@ -134,10 +174,11 @@ def _regions_of(mask: int, regions: tuple[str, ...]) -> tuple[Any, tuple[str, ..
 
 
 @functools.cache
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Of a candidate; of where a second number begins in it; of its extension, as `parse` cuts it off."""
     from phonenumbers import phonenumbermatcher, phonenumberutil
 
-    return phonenumbermatcher._PATTERN, phonenumberutil._SECOND_NUMBER_START_PATTERN
+    return phonenumbermatcher._PATTERN, phonenumberutil._SECOND_NUMBER_START_PATTERN, phonenumberutil._EXTN_PATTERN
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -150,7 +191,12 @@ def _numbers_in_candidate(
     ends: list[int] = []
     tries: list[int] = []
     found: set[tuple[int, int]] = set()
-    for region in regions:
+    for i, region in enumerate(regions):
+        if i and tries[0] == 0 and candidate[0] in "+\uff0b" and (0, len(candidate)) in found:
+            # all of it is a number with a calling code, which is the same for each region
+            ends.append(len(candidate))
+            tries.append(0)
+            continue
         matcher = PhoneNumberMatcher(before + candidate + after, region, max_tries=max_tries)
         match = matcher._extract_match(candidate, len(before))
         failed = max_tries - matcher._max_tries

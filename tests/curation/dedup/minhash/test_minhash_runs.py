@@ -24,6 +24,7 @@ from curation.dedup.minhash import (
     resolve_duplicates,
     verify_candidates,
 )
+from curation.engine.manifests import phase_records
 from curation.engine.runtime.run import curate
 from curation.engine.shuffle import partition_files
 from curation.storage import Storage
@@ -170,7 +171,7 @@ def test_the_edges_of_every_removal_are_stored_in_the_owner_partitions_of_both(
     store = Storage(str(folder / "stored"))
     stages = store.read_json("run.json")["stages"]["minhash_dedup"]
     (stage,) = (s for s in stages if s["stage"] == "edges")
-    tasks = store.read_json(f"cache/phases/{stage['fingerprint']}.json")["tasks"].values()
+    tasks = phase_records.read(store, phase_records.path(stage["fingerprint"])).tasks.values()
     files = [f["path"] for t in tasks for f in t["files"]]
     homes = stage["partitions"]
     assert homes > 3

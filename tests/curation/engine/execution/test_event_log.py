@@ -38,8 +38,19 @@ def test_sessions_go_on_where_the_last_one_ended(bucket: str, tmp_path: Path, mo
     here, there = seen.values()
     assert here == there and len(there) == 80 and "secret" not in str(there)
     names = Storage(f"{bucket}/run").names("log")
-    assert names == [f"events-{i:06d}.jsonl" for i in range(len(names))]
+    assert [name.split("-")[1] for name in names] == [f"{i:06d}" for i in range(len(names))]
     assert len(names) == 2 * 5, "at once, after 10, 20 and 30 seconds, and at the end"
+
+
+def test_two_drivers_at_once_overwrite_nothing_of_each_others_log(bucket: str) -> None:
+    """As when one was believed dead and goes on."""
+    store = Storage(f"{bucket}/run")
+    first, second = EventLog(store), EventLog(store)
+    for number in range(3):
+        for name, log in (("first", first), ("second", second)):
+            log.add("start", task=f"{name} {number}")
+            log.flush(now=True)
+    assert len({e["task"] for e in event_log.read(store)}) == 6
 
 
 def test_a_store_that_refuses_the_log_does_not_end_the_run(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from tests.curation.engine import tiny
 from tests.curation.engine.runtime.test_s3 import ENVIRONMENT
 from tests.ray_cluster import start_cluster
 
-NODES, SECONDS, SHARE = 4, 20.0, 0.05
+NODES, SECONDS, SHARE = 4, 10.0, 0.05  # twice as many kills as an hour of a crawl would need, in a short run
 
 
 class Killer(threading.Thread):
@@ -36,6 +36,8 @@ class Killer(threading.Thread):
     def __init__(self, cluster: Any, nodes: list[Any], seed: int) -> None:
         super().__init__(daemon=True)
         self.cluster, self.nodes, self.random = cluster, nodes, random.Random(seed)
+        # Hooks at exit set a handler of a signal, which only the main thread may: no node would start in this one
+        cluster._shutdown_at_exit = False
         self.killed: list[float] = []
         self.stop = threading.Event()
 

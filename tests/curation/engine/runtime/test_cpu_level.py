@@ -32,6 +32,7 @@ from curation.step import MapStep
 @dataclass
 class Used(MapStep):
     notes: str = ""
+    nodes: int = 0
     name: str = "used"
 
     @property
@@ -42,11 +43,15 @@ class Used(MapStep):
         import sys
         import numba
         from numpy._core._multiarray_umath import __cpu_features__ as features
-        time.sleep(0.2)
         ray = sys.modules.get("ray")
         if ray is not None and ray.is_initialized():
             with open(f"{self.notes}/nodes", "a") as f:
                 f.write(ray.get_runtime_context().get_node_id() + "\\n")
+            for _ in range(600):  # until the other nodes have begun, or the first ones do all
+                with open(f"{self.notes}/nodes") as f:
+                    if len(set(f.read().split())) >= self.nodes:
+                        break
+                time.sleep(0.1)
         used = f"{[n for n in features if n.startswith('X86') and features[n]]} {numba.config.CPU_NAME}"
         values = pa.StructArray.from_arrays([pa.array([used] * batch.num_rows)], fields=list(self.signals))
         return with_column(batch, self.name, values)
@@ -69,7 +74,7 @@ def test_machines_of_different_features_work_at_a_common_level(cluster: Any, tmp
     file = tiny.write_pipeline(tmp_path)
     (tmp_path / "used.py").write_text(STEP)
     text = file.read_text().replace(
-        "  - exact_dedup", f"  - {tmp_path}/used.py:Used: {{notes: {tmp_path}}}\n  - exact_dedup"
+        "  - exact_dedup", f"  - {tmp_path}/used.py:Used: {{notes: {tmp_path}, nodes: 3}}\n  - exact_dedup"
     )
     file.write_text(text.replace("engine: {", "engine: {cpu_level: x86-64-v2, "))
     other = {"NPY_DISABLE_CPU_FEATURES": "X86_V3", "NUMBA_CPU_NAME": "nehalem"}

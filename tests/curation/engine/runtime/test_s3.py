@@ -19,6 +19,7 @@ import pytest
 from curation import storage
 from curation.config.catalogue import READERS, STEPS
 from curation.core.errors import UserError
+from curation.engine.manifests import phase_records
 from curation.engine.runtime import lock
 from curation.engine.runtime.delete import delete_documents
 from curation.engine.runtime.run import curate
@@ -93,7 +94,7 @@ def _tree(url: str, into: Path) -> str:
 
 
 def _committed(store: Storage) -> int:
-    found = {(n[:-5], t) for n in store.names("cache/phases") for t in store.read_json(f"cache/phases/{n}")["tasks"]}
+    found = {(Path(p).stem, t) for p in phase_records.paths(store) for t in phase_records.read(store, p).tasks}
     found |= {tuple(p[: -len(".json")].split("/")[-2:]) for p in store.walk("cache/tasks")}
     return len(found)
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curation.engine.runtime.run_record import total_cost
-from curation.engine.tasks.task_cost import TaskCost
+from curation.engine.manifests.phase_totals import total_cost
+from curation.engine.tasks import task_cost
+from curation.engine.tasks.task_cost import TaskCost, part
 from tests.curation.engine import runs, tiny
 
 MIB = 1 << 20
@@ -60,3 +61,21 @@ def test_no_figure_where_the_system_has_none(tmp_path: Path, monkeypatch: pytest
     assert total_cost([{"cost": cost}])["peak_bytes"] == 0
     runs.write_jsonl(tmp_path / "texts" / "a.jsonl", [{"text": "a page"}])
     assert runs.curate(tmp_path, runs.text_pipeline(tmp_path, steps=[])).status == "done"
+
+
+def test_parts_do_not_count_the_parts_inside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1.0, 3.0, 7.0, 8.0, 20.0])  # start, outer, inner, end of inner, end of outer, so far
+    monkeypatch.setattr(task_cost.time, "process_time", lambda: next(clock))
+    cost = TaskCost()
+    with part("outer"), part("inner"):
+        pass
+    found = cost.so_far()
+    assert found["parts"] == {"inner": 4.0, "outer": 3.0} and found["cpu_seconds"] == 20.0
+
+
+def test_every_second_of_a_run_is_of_one_part(tmp_path: Path) -> None:
+    tiny.write_input(tmp_path / "in")
+    tiny.run(tiny.write_pipeline(tmp_path), tmp_path / "run")
+    done = [e for e in tiny.events(tmp_path / "run") if e["event"] == "done" and "parts" in e]
+    assert done and all(sum(e["parts"].values()) <= e["cpu_seconds"] + 0.01 for e in done)
+    assert {"read", "rules", "write"} <= {name for e in done for name in e["parts"]}

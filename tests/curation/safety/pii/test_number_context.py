@@ -1,6 +1,6 @@
 """Numbers that are nobody's are left out, personal ones beside them are not.
 
-Covers: telephone/telephone_words.py
+Covers: telephone/telephone_word_kernel.py
 """
 
 from __future__ import annotations

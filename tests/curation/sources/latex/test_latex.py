@@ -431,3 +431,12 @@ def test_macros_and_missing_inputs_are_followed_a_limited_number_of_times(
     with pytest.raises(RecordError, match="more than 20 inputs that are missing"):
         submission.read_document({"m.tex": (BEGIN + r"\input{a}" * 500 + END).encode()}, "m.tex")
     assert len(asked) == 21
+
+
+def test_indents_of_lists_in_lists_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before blanks are cut: their sum was the square of the source."""
+    sizes: list[int] = []
+    monkeypatch.setattr(plain_latex, "_tidy", lambda text: sizes.append(len(text)) or "")
+    for n in (200, 400, 800):
+        to_text(r"\begin{itemize}\item a" * n + r"\end{itemize}" * n, Definitions(dict(BUILT_IN), {}))
+    assert sizes[2] - sizes[1] < 2.2 * (sizes[1] - sizes[0])

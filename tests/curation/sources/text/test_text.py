@@ -274,7 +274,7 @@ def test_folder_files(tmp_path: Path) -> None:
 
 
 def test_large_texts_make_small_batches(tmp_path: Path) -> None:
-    write(tmp_path / "a.jsonl", *({"text": "x" * 7_000_000} for _ in range(6)))
+    write(tmp_path / "a.jsonl", *({"text": "x" * 1_750_000} for _ in range(6)))
     sizes = [
         b.num_rows
         for b in TextReader().read(piece(tmp_path, "a.jsonl"), str(tmp_path), collection="c", domain="d", rows=999)

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from benchmarks.crawl_mix import curated
+from pipelines.experiments.mix import proxy_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[4]
@@ -93,7 +94,10 @@ def test_killed_for_real_and_resumed(
     assert code == 0, err
     after = _sessions(out)
     assert len(after) == 9 + 2 * 2
-    assert all(events.count("done") == 1 for events in after.values())
+    # one that was killed after its last evaluation, or that is needed up to an earlier one alone, has no "done"
+    stop = json.loads((out / "swarm.json").read_text())["stop"]
+    assert all(events.count("done") <= 1 for events in after.values())
+    assert all(proxy_run.finished(str(out / "proxies" / name), stop) for name in after)
     assert all(after[name] == before[name] for name in done)
     assert written == {name: (out / "proxies" / name / "metrics.jsonl").stat().st_mtime_ns for name in done}
     assert "against natural:" in said

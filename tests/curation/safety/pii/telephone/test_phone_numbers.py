@@ -1,6 +1,7 @@
 """The kernel's telephone numbers are those of phonenumbers, for any text, region and limit of tries.
 
-Covers: digit_automata.py, numbering_plans.py, phone_candidates.py, phone_decision.py, phone_kernel.py
+Covers: digit_automata.py, numbering_plans.py, phone_candidates.py, phone_decision.py, phone_kernel.py,
+possible_regions_kernel.py
 """
 
 from __future__ import annotations
@@ -81,3 +82,40 @@ def test_tables_of_numbers_do_not_reach_the_library(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(phonenumbers, "PhoneNumberMatcher", refuse)
     assert ours(text, PRESIDIO) == expected
+
+
+LABELS = (" ext. ", "x", " x", "#", ";ext=", " extension ", "ext", " доб ", "~", " - ", ",,", "ｘ", "/x", "x.", "eXt")
+
+
+@pytest.mark.parametrize("regions", [PRESIDIO, ("CN", "JP", "RU", "AR", "MX"), ("US", "DE")])
+def test_extensions_are_those_of_the_library(regions: tuple[str, ...]) -> None:
+    """Numbers, parts of numbers and any digits, each with a label and more digits after it."""
+    rng = random.Random(11)
+    examples = [e for r in sorted(phonenumbers.SUPPORTED_REGIONS) if (e := phonenumbers.example_number(r))]
+    for _ in range(40):
+        text = ""
+        for _ in range(rng.randint(1, 3)):
+            if rng.random() < 0.5:
+                text += phonenumbers.format_number(rng.choice(examples), rng.choice([0, 1, 2]))
+            else:
+                text += "".join(rng.choice("0123456789 -.()/+") for _ in range(rng.randint(1, 14)))
+            text += rng.choice(LABELS) + "".join(rng.choice("0123456789") for _ in range(rng.randint(0, 6)))
+            text += rng.choice(["", "#", " "])
+        assert ours(text, regions) == theirs(text, regions), text
+
+
+def test_the_library_is_asked_for_regions_that_may_have_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(3)
+    sizes = "\n".join(f"{rng.randint(100, 9999)}x{rng.randint(100, 9999)}" for _ in range(100))
+    numbers = "\n".join(f"+1 212 {rng.randint(200, 999)} {rng.randint(1000, 9999)} ext. {i}" for i in range(100))
+    expected = [theirs(text, PRESIDIO) for text in (sizes, numbers)]
+    asked, real = [], phonenumbers.PhoneNumberMatcher
+
+    def counted(*a: object, **k: object) -> object:
+        asked.append(a)
+        return real(*a, **k)
+
+    monkeypatch.setattr(phonenumbers, "PhoneNumberMatcher", counted)
+    assert ours(sizes, PRESIDIO) == expected[0] and len(asked) < 40  # of 800
+    asked.clear()
+    assert ours(numbers, PRESIDIO) == expected[1] and len(asked) <= 100  # one region answers for all

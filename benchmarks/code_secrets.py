@@ -1,6 +1,6 @@
 """Secrets in source code: how many of those planted are found, and how many clean files have a false alarm.
 
-    python benchmarks/secrets.py [FOLDER]      FOLDER: of source files; the installed Python packages unless given
+    python -m benchmarks.code_secrets [FOLDER]  FOLDER: of source files; the installed Python packages unless given
 
 300 files get one secret each, of 24 kinds, in the way that it stands in code of that kind (assignment, mapping,
 environment file, URL, comment). 5,000 other files are taken to be clean: what is found in them is printed, cut, so
