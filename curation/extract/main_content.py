@@ -54,7 +54,7 @@ def main_content_blocks(page: PageBlocks, kind: str = "article") -> list[int]:
     """Indices of the blocks that are the page's main content, in page order. Empty for a page without text."""
     if not page.text:
         return []
-    sizes = [len(t) for t in page.text]
+    sizes = list(map(len, page.text))
     prose = [_prose_chars(page, i, sizes[i]) for i in range(len(sizes))]
     dropped = boilerplate(page, prose, kind)
     for i, node in enumerate(page.container):

@@ -63,13 +63,13 @@ def data_tables(page: PageBlocks) -> list[int]:
 
 def _before(page: PageBlocks, tags: tuple[str, ...]) -> list[int]:
     """How many containers of these tags begin before each: those inside one are a difference of two places."""
-    return list(accumulate((tag in tags for tag in page.tag), initial=0))
+    return list(accumulate(map(tags.__contains__, page.tag), initial=0))
 
 
 def _laid_out_before(page: PageBlocks) -> list[int]:
     """How many rows that lay out the page begin before each container."""
     _, layout = table_places(page)
-    return list(accumulate((node in layout for node in range(len(page.tag))), initial=0))
+    return list(accumulate(map(layout.__contains__, range(len(page.tag))), initial=0))
 
 
 def beside_main(

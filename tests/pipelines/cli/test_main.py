@@ -143,6 +143,7 @@ def test_plan_of_a_training_file(gristmill, small_run, tmp_path):
     code, out, _ = gristmill("plan", tmp_path / "train.yaml", "--vocab", "128256", "--gpus", "2", "--device", "h200")
     assert code == 0 and "2 x H200" in out and "B peak" in out
     big = ("plan", tmp_path / "train.yaml", "--vocab", "128256", "--device", "a100", "--set", "model.preset=8b")
+    big += ("--set", "batch.global_size=8")
     code, _, error = gristmill(*big)
     assert code == 2 and "What would fit" in error
     code, out, _ = gristmill("plan", tmp_path / "train.yaml")
