@@ -13,7 +13,7 @@ import typer.core
 # Purpose -> command -> what it does, in a few words. A command that is missing here is listed under "Other".
 HELP_MAP: dict[str, dict[str, str]] = {
     "Curate": {
-        "demo": "the whole pipeline on text of this machine; 2 minutes",
+        "demo": "the whole pipeline on text of this machine; 4 minutes",
         "init": "write a pipeline file for your data",
         "plan": "what a pipeline or training file will do and cost",
         "curate": "text to token shards; resumes where it stopped",
