@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import errno
 import gzip
+import struct
+import zipfile
+import zlib
 
+# What zipfile raises for damage; an OSError among them may be the machine's.
+ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError, KeyError,
+    struct.error, OverflowError, IndexError,
+)  # fmt: skip
 # What seeking to a place that damage made up raises.
 _DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW)
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from curation.engine.manifests.phase_totals import total_cost
 from pipelines.monitor.run_result import print_left_out, print_not_judged, steps_table, verdict
 from pipelines.number_format import format_bytes, format_duration
 
@@ -110,28 +111,25 @@ def show_status(console: Console, answer: dict[str, Any]) -> None:
     if answer.get("stopped"):
         console.print(answer["stopped"], style="yellow", highlight=False, markup=False, soft_wrap=True)
     # Tens of phases become a line for each map phase and each global step: the whole of it is in --json.
-    phases: dict[str, dict[str, float]] = {}
+    finished: dict[str, list[dict[str, Any]]] = {}
     for phase in sorted(answer.get("finished", []), key=lambda p: (not p["phase"][0].isdigit(), p["phase"])):
         name = phase["phase"]
         name = name if name[0].isdigit() else name.partition(":")[0].partition(" of ")[0]
-        total = phases.setdefault(name, {"phases": 0, "tasks": 0, "seconds": 0, "cpu_seconds": 0, "peak_bytes": 0})
-        total["phases"] += 1
-        for key in ("tasks", "seconds", "cpu_seconds"):
-            total[key] += phase.get(key, 0)
-        total["peak_bytes"] = max(total["peak_bytes"], phase.get("peak_bytes") or 0)
+        finished.setdefault(name, []).append(phase)
     table = Table("finished", box=None, pad_edge=False)
     for column in ("phases", "tasks", "time", "CPU", "peak memory"):
         table.add_column(column, justify="right")
-    for name, total in phases.items():
+    for name, phases in finished.items():
+        cost = total_cost({"cost": phase} for phase in phases)
         table.add_row(
             Text(name),
-            f"{total['phases']:,}",
-            f"{total['tasks']:,}",
-            format_duration(total["seconds"]),
-            format_duration(total["cpu_seconds"]),
-            format_bytes(int(total["peak_bytes"])) if total["peak_bytes"] else "",
+            f"{len(phases):,}",
+            f"{sum(phase['tasks'] for phase in phases):,}",
+            format_duration(cost["seconds"]),
+            format_duration(cost["cpu_seconds"]),
+            format_bytes(cost["peak_bytes"]) if cost["peak_bytes"] else "",
         )
-    if phases:
+    if finished:
         console.print(table)
     for name, done in answer.get("open", {}).items():
         console.print(f"unfinished phase {name}: {done:,} tasks done", highlight=False, markup=False)

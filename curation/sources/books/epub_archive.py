@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import posixpath
 import re
-import struct
 import urllib.parse
 import zipfile
-import zlib
 from dataclasses import dataclass, field
 from typing import IO
 from xml.etree import ElementTree
 
 from curation.sources import limits
-from curation.sources.machine_errors import raise_machine_error
+from curation.sources.machine_errors import ZIP_ERRORS, raise_machine_error
 from curation.step import RecordError
 
 MAX_PACKAGE = 1 << 24  # 16 MiB: a package document has a line for each file of the book
@@ -30,10 +28,6 @@ _DC, _OPF = "{http://purl.org/dc/elements/1.1/}", "{http://www.idpf.org/2007/opf
 _FIELDS = ("title", "creator", "language", "publisher", "date", "rights", "identifier", "subject")
 _XHTML = ("application/xhtml+xml", "text/html", "application/x-dtbook+xml", "text/x-oeb1-document")
 _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
-_ERRORS = (
-    zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError, KeyError,
-    struct.error, OverflowError, IndexError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ class Archive:
     def __init__(self, file: IO[bytes], size: int) -> None:
         try:
             self._zip = zipfile.ZipFile(file)
-        except _ERRORS as error:
+        except ZIP_ERRORS as error:
             raise_machine_error(error)
             raise RecordError(f"no ZIP archive, or one that is cut off: {error}") from None
         self._left = limits.max_expanded(size)
@@ -90,7 +84,7 @@ class Archive:
         try:
             with self._zip.open(info) as entry:
                 data = entry.read(min(limit, self._left) + 1)
-        except _ERRORS as error:
+        except ZIP_ERRORS as error:
             raise_machine_error(error)
             raise RecordError(f"{name} cannot be unpacked: {error}") from None
         self._left -= len(data)

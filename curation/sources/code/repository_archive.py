@@ -8,26 +8,20 @@ tarfile reads a chain of them by recursion.
 
 from __future__ import annotations
 
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
 from curation.sources import limits
 from curation.sources.compressed_stream import CompressedStream
-from curation.sources.machine_errors import raise_machine_error
+from curation.sources.machine_errors import ZIP_ERRORS, raise_machine_error
 from curation.step import RecordError, UnreadableFile
 
 _BLOCK = 512
 _MAX_NAME = 1 << 16
 _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
-_ZIP_ERRORS = (
-    zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError, KeyError,
-    struct.error, OverflowError, IndexError,
-)  # fmt: skip
 _FILES, _FOLDER = (b"0", b"\0", b"7"), b"5"
 _KINDS = {b"1": "a link", b"2": "a link", b"3": "a device", b"4": "a device", b"6": "a pipe", b"S": "a sparse file"}
 _CUT_OFF = "tar: the archive is cut off"
@@ -63,7 +57,7 @@ def archived_files(file: IO[bytes], path: str, size: int) -> Iterator[ArchivedFi
 def _zipped(file: IO[bytes], path: str, size: int) -> Iterator[ArchivedFile]:
     try:
         archive = zipfile.ZipFile(file)
-    except _ZIP_ERRORS as error:
+    except ZIP_ERRORS as error:
         raise_machine_error(error)
         raise UnreadableFile(path, f"zip: {error}", 0, size) from None
     left = limits.max_expanded(size)
@@ -78,7 +72,7 @@ def _zipped(file: IO[bytes], path: str, size: int) -> Iterator[ArchivedFile]:
             try:
                 with archive.open(info) as entry:
                     data = entry.read(min(limit, left) + 1)
-            except _ZIP_ERRORS as error:
+            except ZIP_ERRORS as error:
                 raise_machine_error(error)
                 raise RecordError(f"zip: {error}") from None
             left -= len(data)
